@@ -1,0 +1,1 @@
+"""Pictures, masks, object folders and training samples. Imports nothing else from `ldm`."""

@@ -1,0 +1,49 @@
+"""Picture files <=> arrays and tensors, exactly.
+
+Pixels are uint8 [H,W,3]; images are float [3,H,W] or [b,3,H,W] in [-1,1]; masks are float [b,1,H,W] in {0,1}.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from PIL import Image, ImageOps
+from torch import Tensor
+
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
+GREY = 128  # behind transparent pixels: mid-grey is (almost) 0 in [-1,1]
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    """A picture file => uint8 pixels [H,W,3], turned upright (EXIF), transparent pixels over mid-grey."""
+    with Image.open(path) as file:
+        picture = ImageOps.exif_transpose(file)
+        if picture.has_transparency_data:
+            picture = picture.convert("RGBA")
+            ground = Image.new("RGBA", picture.size, (GREY, GREY, GREY, 255))
+            picture = Image.alpha_composite(ground, picture)
+        return np.asarray(picture.convert("RGB"))
+
+
+def to_image(pixels: np.ndarray) -> Tensor:
+    """uint8 pixels [H,W,3] => image [3,H,W] in [-1,1]."""
+    return rearrange(torch.from_numpy(np.ascontiguousarray(pixels)), "H W c -> c H W").float() / 127.5 - 1
+
+
+def to_pixels(image: Tensor) -> np.ndarray:
+    """Image [3,H,W] in [-1,1] => uint8 pixels [H,W,3]; the exact inverse of `to_image`."""
+    scaled = (image.detach().float().cpu() * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
+    return rearrange(scaled, "c H W -> H W c").numpy()
+
+
+def resize(image: Tensor, size: int | tuple[int, int]) -> Tensor:
+    """Bicubic, antialiased: [b,c,H,W] => [b,c,*size]; the value range is kept by clamping to the input's."""
+    size = (size, size) if isinstance(size, int) else size
+    if tuple(image.shape[-2:]) == tuple(size):
+        return image
+    out = F.interpolate(image.float(), size=size, mode="bicubic", antialias=True)
+    return out.clamp(image.min(), image.max()).to(image.dtype)

@@ -1,0 +1,1 @@
+"""How good an insertion is: metrics and the benches that run them."""

@@ -1,0 +1,1 @@
+"""Placing an object: where (roi), how (insert), without a seam (blend)."""

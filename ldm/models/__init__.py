@@ -1,0 +1,1 @@
+"""The diffusion model: weights, conditioner, attention, formulas, sampling."""

@@ -1,0 +1,1 @@
+"""Implicit parameters: the small file that a learnt object is."""

@@ -1,0 +1,1 @@
+"""Learning: one object on a base (finetune), or a base from pictures (pretrain)."""
