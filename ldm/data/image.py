@@ -26,7 +26,7 @@ def read_rgb(path: Path) -> np.ndarray:
             picture = picture.convert("RGBA")
             ground = Image.new("RGBA", picture.size, (GREY, GREY, GREY, 255))
             picture = Image.alpha_composite(ground, picture)
-        return np.asarray(picture.convert("RGB"))
+        return np.array(picture.convert("RGB"))  # a copy: torch wants writable memory
 
 
 def to_image(pixels: np.ndarray) -> Tensor:

@@ -1,0 +1,85 @@
+"""The command line of a script: flags made from the settings, and a user's mistake as one line."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import Field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, NoReturn, get_type_hints
+
+from ldm.settings import read_settings, suggestion
+
+
+class SettingsParser(argparse.ArgumentParser):
+    """Flags made from the settings; both `--dataset-dir` and `--dataset_dir` are understood."""
+
+    def __init__(self, description: str, flags: Mapping[str, str], config: str, schema: type) -> None:
+        """`flags`: a flag's name => the dotted setting that it gives; `config`: the default YAML file."""
+        super().__init__(
+            description=description,
+            epilog="Any setting can also be given as section.key=value. Sections: " + _sections(schema),
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+            allow_abbrev=False,
+        )
+        self.flags, self.schema = flags, schema
+        self.add_argument(
+            "--config", default=config, metavar="YAML", help=f"settings file (default: {config})"
+        )
+        self.add_argument(
+            "settings", nargs="*", metavar="section.key=value", help="settings that win over the file's"
+        )
+        for flag, dotted in flags.items():
+            self._add(flag, _field(schema, dotted), dotted)
+
+    def _add(self, flag: str, f: Field, dotted: str) -> None:
+        names = dict.fromkeys([f"--{flag}", f"--{flag.replace('_', '-')}", f"--{flag.replace('-', '_')}"])
+        choices = f.metadata["choices"]
+        text = f"{f.metadata['help']}{' (' + ', '.join(choices) + ')' if choices else ''} [{dotted}]"
+        self.add_argument(*names, dest=dotted, metavar=f.name.upper(), help=text.replace("%", "%%"))
+
+    def error(self, message: str) -> NoReturn:
+        """One line and exit code 2; an unknown flag gets the nearest one."""
+        options = [option for option in self._option_string_actions if option.startswith("--")]
+        unknown = message.partition("unrecognized arguments: ")[2].split()
+        hint = f"; {suggestion(unknown[0].split('=')[0], options)}" if unknown else ""
+        print(f"error: {message}{hint}", file=sys.stderr)
+        raise SystemExit(2)
+
+    def parse_config(self, argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, Any]:
+        """Command line => its own arguments and the resolved settings."""
+        args = self.parse_intermixed_args(argv)
+        given = [
+            f"{dotted}={getattr(args, dotted)}"
+            for dotted in self.flags.values()
+            if getattr(args, dotted) is not None
+        ]
+        path = Path(args.config) if args.config else None
+        return args, read_settings(path, [*args.settings, *given], self.schema)
+
+
+def _field(schema: type, dotted: str) -> Field:
+    section, _, key = dotted.partition(".")
+    return {f.name: f for f in fields(get_type_hints(schema)[section])}[key]
+
+
+def _sections(schema: type) -> str:
+    types = get_type_hints(schema)
+    return "; ".join(
+        f"{f.name} ({', '.join(g.name for g in fields(types[f.name]))})"
+        for f in fields(schema)
+        if is_dataclass(types[f.name])
+    )
+
+
+def run(main: Callable[[], None]) -> None:
+    """Run a script: a user's mistake becomes one line on stderr and exit code 2, an interruption 130."""
+    try:
+        main()
+    except (ValueError, FileNotFoundError, ModuleNotFoundError, PermissionError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        raise SystemExit(130) from None

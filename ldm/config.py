@@ -1,0 +1,124 @@
+"""All settings of learning, extracting and inserting: dataclasses <= YAML <= flags and `section.key=value`.
+
+Imported by scripts only. Every field is documented by its `help`; `--help` and the errors are made from it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ldm.command_line import SettingsParser, run
+from ldm.models.architecture import Architecture
+from ldm.settings import read_settings, setting
+
+__all__ = ["Config", "Parser", "load_config", "run"]
+
+
+@dataclass(frozen=True)
+class BaseSection:
+    """The base model."""
+
+    path: str = setting("checkpoints/mini", "base checkpoint: a model.ckpt or a folder of safetensors")
+    architecture: Architecture = field(default_factory=Architecture)
+
+
+@dataclass(frozen=True)
+class DataSection:
+    """The object's pictures."""
+
+    root: str = setting(
+        "examples/objects/mug_cat", "InsertSet folder: data/ bbox/ test.jpg [reg_data/ reg_bbox/]"
+    )
+    augment: bool = setting(True, "augment references by flip, rotation, blur and bending")
+    workers: int = setting(0, "processes that prepare samples; 0 prepares them in the training process")
+
+
+@dataclass(frozen=True)
+class TrainSection:
+    """Learning one object."""
+
+    name: str = setting("", "name of the run; default: the object folder's name")
+    logdir: str = setting("logs", "runs are written to <logdir>/<name>")
+    resume: str = setting("", "run folder or checkpoint file to continue")
+    freeze_model: str = setting(
+        "crossattn-kv",
+        "what trains: K/V (real objects) or all cross-attention (virtual)",
+        ["crossattn-kv", "crossattn"],
+    )
+    few_shot: str = setting("tokens", "few-shot part of the context", ["none", "linear", "tokens"])
+    few_shot_features: str = setting(
+        "clip", "pixels CLIP sees for `linear`; raw: as in the paper's code", ["clip", "raw"]
+    )
+    max_steps: int = setting(4000, "optimizer steps")
+    batch_size: int = setting(1, "samples a step")
+    accumulate: int = setting(1, "batches a step: gradients are accumulated over them")
+    lr: float = setting(1e-5, "AdamW learning rate of the cross-attention")
+    lr_conditioner: float = setting(
+        1e-5, "the same of mapper, final_ln, proj_out, few-shot part and learnable vector"
+    )
+    lr_tokens: float = setting(1e-5, "the same of the few-shot tokens")
+    warmup: int = setting(100, "steps of linear warm-up")
+    drop_context: float = setting(0.15, "share of samples trained on the unconditional context")
+    precision: str = setting(
+        "32-true", "32-true, bf16-mixed or 16-mixed", ["32-true", "bf16-mixed", "16-mixed"]
+    )
+    devices: str = setting("auto", "Lightning's devices: auto, a number, or a list like 0,1")
+    accelerator: str = setting("auto", "cpu, gpu or auto", ["auto", "cpu", "gpu", "mps"])
+    seed: int = setting(23, "seed of samples, noise and initial weights")
+    checkpoint_every: int = setting(500, "steps between checkpoints")
+    preview_every: int = setting(500, "steps between preview pictures; 0: none")
+
+
+@dataclass(frozen=True)
+class SampleSection:
+    """Sampling."""
+
+    sampler: str = setting("plms", "solver", ["plms", "ddim", "dpm++", "unipc"])
+    steps: int = setting(50, "UNet evaluations")
+    scale: float = setting(5.0, "guidance scale; 1: no guidance")
+    n_samples: int = setting(1, "results a background, made in one batch")
+    seed: int = setting(321, "seed of the noise; sample i of a background uses seed + i")
+    strength: float = setting(1.0, "how much of the object's learnt change is applied")
+
+
+@dataclass(frozen=True)
+class InsertSection:
+    """Placing."""
+
+    roi_factor: float = setting(
+        2.0, "side of the region that is inpainted, as a multiple of the mask's longer side"
+    )
+    blend: str = setting("membrane", "seam treatment", ["paste", "feather", "membrane", "gain", "paper"])
+    outdir: str = setting("outputs", "folder of the results")
+    grid: bool = setting(True, "write a contact sheet of all results")
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of learning, extracting and inserting."""
+
+    base: BaseSection = field(default_factory=BaseSection)
+    data: DataSection = field(default_factory=DataSection)
+    train: TrainSection = field(default_factory=TrainSection)
+    sample: SampleSection = field(default_factory=SampleSection)
+    insert: InsertSection = field(default_factory=InsertSection)
+
+
+def load_config(path: Path | None, overrides: Sequence[str] = (), schema: type = Config) -> Any:
+    """A YAML file (None: defaults) and `section.key=value` overrides => the schema, a frozen dataclass.
+
+    Raises FileNotFoundError, or ValueError naming the key or value and what was expected.
+    """
+    return read_settings(path, overrides, schema)
+
+
+class Parser(SettingsParser):
+    """Flags made from `Config`, or from another schema."""
+
+    def __init__(
+        self, description: str, flags: Mapping[str, str], config: str, schema: type = Config
+    ) -> None:
+        super().__init__(description, flags, config, schema)

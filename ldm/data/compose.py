@@ -1,0 +1,147 @@
+"""Pre-training samples from a pack: a picture with an object in it, the object's region, references of it.
+
+Four kinds, as Paint-by-Example's self-supervision extended by what is known exactly: a random box of a photo
+(the reference is the box's own content, augmented), a cut-out or a rendered object composed onto a photo
+(the references are other appearances or *other views*), and a rendered scene pair with its true shadow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from ldm.data.layers import (
+    Box,
+    choice,
+    jitter,
+    jitter_layer,
+    over,
+    placed,
+    premultiplied,
+    random_crop,
+    reference_of,
+    region,
+    scaled,
+    shadow,
+    to_scene,
+    uniform,
+)
+from ldm.data.pack import Pack
+
+Sample = tuple[Tensor, Tensor, list[Tensor], int]  # image, mask, references, how many of them may be few-shot
+
+KINDS = {"photo": 0.25, "cutout": 0.25, "multiview": 0.35, "pair": 0.15}
+
+
+class Composed(NamedTuple):
+    """One batch: image [b,3,S,S] in [-1,1], mask [b,1,S,S] (1 = fill), references [b,1+n,3,R,R] in [-1,1].
+
+    `few_shot` [b] counts how many of the n further views are real; the rest repeat the reference.
+    """
+
+    image: Tensor
+    mask: Tensor
+    references: Tensor
+    few_shot: Tensor
+
+
+class Composer:
+    """Draws samples of the four kinds from a pack; every number is a function of the generator alone."""
+
+    def __init__(self, pack: Pack, size: int, reference_size: int, views: int = 5) -> None:
+        self.pack, self.size, self.reference_size, self.views = pack, size, reference_size, views
+
+    def batch(self, count: int, g: Generator) -> Composed:
+        """`count` samples of kinds drawn by KINDS."""
+        samples = [sample(g, 1 + self.views) for sample in self._kinds(count, g)]
+        images, masks, references, counts = zip(*samples, strict=True)
+        stacked = torch.stack([self._padded(views) for views in references])
+        return Composed(
+            torch.stack(images) * 2 - 1, torch.stack(masks), stacked * 2 - 1, torch.tensor(counts)
+        )
+
+    def images(self, count: int, g: Generator) -> Tensor:
+        """`count` images alone, [b,3,S,S] in [-1,1]: what an autoencoder is trained on."""
+        return torch.stack([sample(g, 0)[0] for sample in self._kinds(count, g)]) * 2 - 1
+
+    def _kinds(self, count: int, g: Generator) -> list[Callable[[Generator, int], Sample]]:
+        draws = {
+            "photo": self._photo,
+            "cutout": self._cutout,
+            "multiview": self._multiview,
+            "pair": self._pair,
+        }
+        kinds = torch.multinomial(torch.tensor(list(KINDS.values())), count, replacement=True, generator=g)
+        return [draws[list(KINDS)[int(kind)]] for kind in kinds]
+
+    def _padded(self, views: list[Tensor]) -> Tensor:
+        return torch.stack((views + views[:1] * (1 + self.views))[: 1 + self.views])
+
+    def _photo(self, g: Generator, n: int) -> Sample:
+        image = random_crop(choice(self.pack.photos, g), self.size, g)
+        w, h = (round(uniform(0.25, 0.6, g) * self.size) for _ in range(2))
+        left, top = (int(torch.randint(self.size - side, (), generator=g)) for side in (w, h))
+        content = image[:, top : top + h, left : left + w]
+        views = [self._augmented(content, g) for _ in range(n)]
+        return image, region((left, top, left + w, top + h), self.size, g), views, len(views) - 1
+
+    def _augmented(self, content: Tensor, g: Generator) -> Tensor:
+        _, h, w = content.shape
+        cut = [round(uniform(0, 0.1, g) * side) for side in (h, h, w, w)]
+        content = content[:, cut[0] : h - cut[1], cut[2] : w - cut[3]]
+        content = jitter(scaled(content, self.reference_size, self.reference_size), g, 0.12)
+        return content.flip(-1) if torch.rand((), generator=g) < 0.5 else content
+
+    def _composed(self, target: Tensor, others: list[Tensor], g: Generator) -> Sample:
+        """`target` onto a photo, `others` as its references (premultiplied layers)."""
+        scene = random_crop(choice(self.pack.photos, g), self.size, g)
+        layer, box = placed(target, self.size, g)
+        layer = to_scene(jitter_layer(layer, g, 0.1), scene, uniform(0, 0.5, g))
+        if torch.rand((), generator=g) < 0.7:
+            scene = scene * (1 - shadow(layer[3:], box, g))
+        views = [reference_of(other, choice(self.pack.photos, g), self.reference_size, g) for other in others]
+        return over(layer, scene), region(box, self.size, g), views, len(views) - 1
+
+    def _cutout(self, g: Generator, n: int) -> Sample:
+        layer = premultiplied(choice(self.pack.cutouts, g))
+        shown = layer.flip(-1) if torch.rand((), generator=g) < 0.3 else layer
+        return self._composed(shown, [layer] * n, g)
+
+    def _multiview(self, g: Generator, n: int) -> Sample:
+        views = self.pack.multiview[choice(list(self.pack.multiview), g)]
+        order = torch.randperm(len(views), generator=g)[: 1 + n].tolist()
+        layers = [premultiplied(views[i]) for i in order]
+        return self._composed(layers[0], layers[1:], g)
+
+    def _pair(self, g: Generator, n: int) -> Sample:
+        pair = choice(self.pack.pairs, g)
+        layer = torch.cat([pair.truth, pair.mask]).float() / 255
+        rows, columns = (layer[3] > 0.5).any(1).nonzero(), (layer[3] > 0.5).any(0).nonzero()
+        full = (int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1)
+        image, box = self._window(layer[:3], full, g)
+        views = self.pack.multiview[pair.object_id]
+        order = torch.randperm(len(views), generator=g)[:n].tolist()
+        references = [
+            reference_of(premultiplied(views[i]), choice(self.pack.photos, g), self.reference_size, g)
+            for i in order
+        ]
+        return image, region(box, self.size, g), references, len(references) - 1
+
+    def _window(self, image: Tensor, box: Box, g: Generator) -> tuple[Tensor, Box]:
+        """A random square of [3,H,W] around the box => [3,S,S] and the box in it; mirrored half the time."""
+        side_full = min(image.shape[-2:])
+        longer = max(box[2] - box[0], box[3] - box[1])
+        side = round(uniform(min(longer * 1.35, side_full), side_full, g))
+        low_x, high_x = max(0, box[2] - side), min(box[0], image.shape[-1] - side)
+        low_y, high_y = max(0, box[3] - side), min(box[1], image.shape[-2] - side)
+        left, top = round(uniform(low_x, high_x, g)), round(uniform(low_y, high_y, g))
+        crop = scaled(image[:, top : top + side, left : left + side], self.size, self.size)
+        x0, y0, x1, y1 = (
+            round((v - o) * self.size / side) for v, o in zip(box, (left, top, left, top), strict=True)
+        )
+        if torch.rand((), generator=g) < 0.5:
+            crop, x0, x1 = crop.flip(-1), self.size - x1, self.size - x0
+        return crop, (max(0, x0), max(0, y0), min(self.size, x1), min(self.size, y1))

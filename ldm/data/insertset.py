@@ -1,0 +1,198 @@
+"""An InsertSet object folder => the pictures and boxes of one object, checked as a whole before first use.
+
+In: a folder as `LAYOUT` says. Out: an `InsertSet`, or one error that lists everything wrong with the folder.
+Boxes are x0 y0 x1 y1 in pixels, x to the right, y down, (0, 0) the outer corner of the top left pixel. A box
+file speaks of the stored picture; here, boxes are those of the upright one (EXIF), as `read_rgb` returns it.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import ExifTags, Image
+
+from ldm.data.image import SUFFIXES
+
+Box = tuple[float, float, float, float]
+
+LAYOUT = (
+    "data/1.jpg ... with bbox/1.txt ... (few-shot pictures and their boxes), test.jpg (the reference) and, "
+    "if wanted, reg_data/*.jpg with reg_bbox/*.txt (same-category pictures)"
+)
+BOX_FORMAT = "write one box a line as four numbers, x0 y0 x1 y1, in pixels"
+OVERHANG = 1.0  # pixels by which a box may stick out of its picture: rounding, not an error
+UNREADABLE = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    Image.DecompressionBombError,
+)  # what Pillow raises for bad files
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A picture and where the object is in it: at least one box, not empty, inside the upright picture."""
+
+    image: Path
+    boxes: tuple[Box, ...]
+
+
+@dataclass(frozen=True)
+class InsertSet:
+    """One object: few-shot pictures (at least one), same-category pictures (maybe none), its reference."""
+
+    root: Path
+    few_shot: tuple[Sample, ...]
+    same_category: tuple[Sample, ...]
+    reference: Path
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A stored picture's width and height in pixels, and its EXIF orientation, 1-8."""
+
+    width: int
+    height: int
+    orientation: int = 1
+
+
+def load_insertset(root: Path) -> InsertSet:
+    """Read and check a whole folder; ValueError names every fault with its remedy, one a line."""
+    root = Path(root)
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder; expected an object folder with {LAYOUT}")
+    faults: list[str] = []
+    few_shot = _read_samples(root, "data", "bbox", faults)
+    same_category = _read_samples(root, "reg_data", "reg_bbox", faults)
+    reference = _find_reference(root, faults)
+    if faults or reference is None:
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        raise ValueError("\n  ".join([f"{root}: {count} in this object folder", *faults]))
+    return InsertSet(root, few_shot, same_category, reference)
+
+
+def natural_key(text: str) -> list[str | int]:
+    """Sort key that counts: 1, 2, 10 rather than 1, 10, 2."""
+    return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", text)]
+
+
+def upright(box: Box, frame: Frame) -> Box:
+    """A box in a stored picture => the same box after the turn that its EXIF orientation asks for."""
+    x0, y0, x1, y1 = box
+    width, height = frame.width, frame.height
+    if frame.orientation in (5, 6, 7, 8):
+        x0, y0, x1, y1, width, height = y0, x0, y1, x1, height, width
+    if frame.orientation in (2, 3, 6, 7):
+        x0, x1 = width - x1, width - x0
+    if frame.orientation in (3, 4, 7, 8):
+        y0, y1 = height - y1, height - y0
+    return x0, y0, x1, y1
+
+
+def _read_samples(root: Path, images: str, boxes: str, faults: list[str]) -> tuple[Sample, ...]:
+    """The pairs of `root/images` and `root/boxes` in natural order; adds what is wrong to `faults`."""
+    pictures = _by_stem(root / images, SUFFIXES, faults)
+    texts = _by_stem(root / boxes, (".txt",), faults)
+    if images == "data" and "test" not in texts:
+        pictures.pop("test", None)  # a reference that strayed here, as in the paper's own rabbit folder
+    if images == "data" and not pictures:
+        faults.append(f"data: no few-shot picture; put at least one ({', '.join(SUFFIXES)}) there")
+    for stem in sorted(texts.keys() - pictures.keys(), key=natural_key):
+        faults.append(f"{boxes}/{texts[stem].name}: no picture {images}/{stem}.*; add it or remove this file")
+    samples = []
+    for stem, picture in pictures.items():
+        frame = _read_frame(picture, root, faults)
+        if stem in texts:
+            samples.append(Sample(picture, _read_boxes(texts[stem], frame, root, faults)))
+        else:
+            faults.append(f"{images}/{picture.name}: no box file; {BOX_FORMAT}, to {boxes}/{stem}.txt")
+    return tuple(samples)
+
+
+def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """The folder's visible files with these suffixes, in natural order; none if there is no folder."""
+    paths = [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
+    paths = [path for path in paths if path.suffix.lower() in suffixes and not path.name.startswith(".")]
+    return sorted(paths, key=lambda path: natural_key(path.name))
+
+
+def _by_stem(folder: Path, suffixes: tuple[str, ...], faults: list[str]) -> dict[str, Path]:
+    """The folder's files with these suffixes, by stem, in natural order; two of one stem are a fault."""
+    files: dict[str, Path] = {}
+    for path in _files(folder, suffixes):
+        if path.stem in files:
+            faults.append(
+                f"{folder.name}/{path.name}: same stem as {files[path.stem].name}; rename or remove one"
+            )
+        files.setdefault(path.stem, path)
+    return files
+
+
+def _find_reference(root: Path, faults: list[str]) -> Path | None:
+    """test.* of the folder, or else the one that strayed into data/ without a box; it must be readable."""
+    found = [path for path in _files(root, SUFFIXES) if path.stem == "test"]
+    faults.extend(f"{path.name}: a second reference; keep one of test.*" for path in found[1:])
+    if not found and not (root / "bbox" / "test.txt").is_file():
+        found = [path for path in _files(root / "data", SUFFIXES) if path.stem == "test"]
+    if not found:
+        faults.append("test.jpg: no reference; add one picture of the object, cropped to it, under this name")
+        return None
+    return found[0] if _read_frame(found[0], root, faults) else None
+
+
+def _read_frame(path: Path, root: Path, faults: list[str]) -> Frame | None:
+    """Decode a picture to its last byte and return its frame; None, and a fault, if that fails."""
+    try:
+        with Image.open(path) as file:
+            file.load()
+            return Frame(*file.size, file.getexif().get(ExifTags.Base.Orientation, 1))
+    except UNREADABLE as error:
+        name = path.relative_to(root).as_posix()
+        faults.append(f"{name}: unreadable picture ({type(error).__name__}); save it anew or remove it")
+        return None
+
+
+def _read_boxes(path: Path, frame: Frame | None, root: Path, faults: list[str]) -> tuple[Box, ...]:
+    """The boxes of one file; each bad line is a fault, and so is a file without any line."""
+    name = path.relative_to(root).as_posix()
+    lines = path.read_text("utf-8-sig", errors="replace").splitlines()
+    boxes = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            if line.strip():
+                boxes.append(_read_box(line, frame))
+        except ValueError as error:
+            faults.append(f"{name}: line {number}, {line.strip()[:80]!r}: {error}")
+    if not any(line.strip() for line in lines):
+        faults.append(f"{name}: no box; {BOX_FORMAT}")
+    return tuple(boxes)
+
+
+def _read_box(line: str, frame: Frame | None) -> Box:
+    """'x0 y0 x1 y1' in a stored picture => a box in the upright one; no frame: only the numbers count."""
+    values = [_number(word) for word in line.split()]
+    if len(values) != 4:
+        raise ValueError(f"{len(values)} values, expected 4; {BOX_FORMAT}")
+    x0, y0, x1, y1 = values
+    if frame is not None:
+        width, height = frame.width, frame.height
+        if min(x0, y0, width - x1, height - y1) < -OVERHANG:
+            raise ValueError(f"outside the picture, which is {width} x {height} pixels; correct the box")
+        x0, y0, x1, y1 = max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
+    if x1 <= x0 or y1 <= y0:
+        raise ValueError("an empty box; x0 < x1 and y0 < y1 are needed, corners and not width and height")
+    return upright((x0, y0, x1, y1), frame) if frame else (x0, y0, x1, y1)
+
+
+def _number(word: str) -> float:
+    """A finite number, or a ValueError with the remedy."""
+    try:
+        value = float(word)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{word!r} is not a number; {BOX_FORMAT}")
+    return value

@@ -1,0 +1,163 @@
+"""Operations on pictures in memory that compose a training sample: crops, cut-outs, shadows, regions.
+
+A layer is a cut-out [4,h,w] in [0,1], colour premultiplied by alpha; pictures are [3,h,w] in [0,1].
+Every random number comes from a CPU generator.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TypeVar
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+Box = tuple[int, int, int, int]
+T = TypeVar("T")
+
+
+def uniform(low: float, high: float, g: Generator) -> float:
+    """A number in [low, high)."""
+    return low + (high - low) * float(torch.rand((), generator=g))
+
+
+def choice(items: Sequence[T], g: Generator) -> T:
+    """One of the items, all equally likely."""
+    return items[int(torch.randint(len(items), (), generator=g))]
+
+
+def scaled(image: Tensor, height: int, width: int) -> Tensor:
+    """Antialiased: float [c,H,W] => [c,height,width]."""
+    return F.interpolate(image[None], size=(height, width), mode="bilinear", antialias=True)[0]
+
+
+def random_crop(photo: Tensor, size: int, g: Generator, smallest: float = 0.5) -> Tensor:
+    """uint8 photo [3,H,W] => float [3,size,size] in [0,1]: a square of `smallest` .. 1 of the short side.
+
+    Mirrored half of the time.
+    """
+    _, height, width = photo.shape
+    side = round(min(height, width) * uniform(smallest, 1, g))
+    top = int(torch.randint(height - side + 1, (), generator=g))
+    left = int(torch.randint(width - side + 1, (), generator=g))
+    crop = scaled(photo[:, top : top + side, left : left + side].float() / 255, size, size)
+    return crop.flip(-1) if torch.rand((), generator=g) < 0.5 else crop
+
+
+def jitter(rgb: Tensor, g: Generator, amount: float = 0.25) -> Tensor:
+    """Random brightness, contrast, saturation and tint of [3,h,w] in [0,1]."""
+    grey = rgb.mean(0, keepdim=True)
+    rgb = grey + (rgb - grey) * uniform(1 - amount, 1 + amount, g)
+    rgb = (rgb - 0.5) * uniform(1 - amount, 1 + amount, g) + 0.5
+    tint = 1 + (torch.rand(3, 1, 1, generator=g) - 0.5) * amount
+    return (rgb * tint.to(rgb) * uniform(1 - amount, 1 + amount, g)).clamp(0, 1)
+
+
+def rotate(image: Tensor, degrees: float) -> Tensor:
+    """[c,h,w] turned about its centre; what comes in from outside is 0."""
+    a = math.radians(degrees)
+    aspect = image.shape[-1] / image.shape[-2]
+    theta = torch.tensor([[math.cos(a), math.sin(a) / aspect, 0], [-math.sin(a) * aspect, math.cos(a), 0]])
+    grid = F.affine_grid(theta[None].to(image), [1, *image.shape], align_corners=False)
+    return F.grid_sample(image[None], grid, align_corners=False)[0]
+
+
+def tight(cutout: Tensor) -> Tensor:
+    """Crop [4,h,w] (float, alpha last) to what is visible."""
+    rows = (cutout[3] > 0.05).any(1).nonzero().flatten()
+    columns = (cutout[3] > 0.05).any(0).nonzero().flatten()
+    if not len(rows) or not len(columns):
+        return cutout
+    return cutout[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+
+
+def premultiplied(cutout: Tensor) -> Tensor:
+    """uint8 [4,h,w] => float [4,h,w] in [0,1], colour times alpha, cropped to what is visible."""
+    image = cutout.float() / 255
+    return tight(torch.cat([image[:3] * image[3:], image[3:]]))
+
+
+def over(layer: Tensor, ground: Tensor) -> Tensor:
+    """A layer over a picture of its size."""
+    return layer[:3] + ground * (1 - layer[3:])
+
+
+def placed(cutout: Tensor, size: int, g: Generator) -> tuple[Tensor, Box]:
+    """A layer scaled, turned and put somewhere => layer [4,size,size] and its box x0 y0 x1 y1."""
+    if torch.rand((), generator=g) < 0.5:
+        cutout = rotate(F.pad(cutout, [8] * 4), uniform(-15, 15, g))
+        cutout = tight(cutout)
+    longer = uniform(0.38, 0.72, g) * size
+    factor = longer / max(cutout.shape[-2:])
+    h, w = (max(4, round(side * factor)) for side in cutout.shape[-2:])
+    top = int(torch.randint(max(1, size - h), (), generator=g))
+    left = int(torch.randint(max(1, size - w), (), generator=g))
+    layer = F.pad(scaled(cutout, h, w), [left, size - left - w, top, size - top - h])
+    return layer, (left, top, left + w, top + h)
+
+
+def shadow(alpha: Tensor, box: Box, g: Generator) -> Tensor:
+    """A soft contact shadow [1,S,S] in [0,1]: the silhouette flattened onto the ground at its lower edge."""
+    x0, y0, x1, y1 = box
+    size = alpha.shape[-1]
+    height = max(2, round((y1 - y0) * uniform(0.12, 0.3, g)))
+    flat = scaled(alpha[:, y0:y1, x0:x1], height, x1 - x0)
+    top = min(max(0, y1 - height * 2 // 3), size - height)
+    ground = F.pad(flat, [x0, size - x1, top, size - top - height])
+    radius = max(1, (y1 - y0) // 14)
+    for _ in range(2):
+        ground = F.avg_pool2d(ground[None], 2 * radius + 1, 1, radius)[0]
+    return ground * uniform(0.2, 0.75, g)
+
+
+def region(box: Box, size: int, g: Generator) -> Tensor:
+    """The box, enlarged by up to 40 % of the free space and a third of itself a side => [1,S,S].
+
+    Half of the regions are rectangles, half blobs that contain the box.
+    """
+    x0, y0, x1, y1 = box
+    grow_x, grow_y = (x1 - x0) / 3, (y1 - y0) / 3
+    left, right = (min(free * 0.4, grow_x) * uniform(0.05, 1, g) for free in (x0, size - x1))
+    above, below = (min(free * 0.4, grow_y) * uniform(0.05, 1, g) for free in (y0, size - y1))
+    y, x = torch.meshgrid(torch.arange(size) + 0.5, torch.arange(size) + 0.5, indexing="ij")
+    outer = (x0 - left, y0 - above, x1 + right, y1 + below)
+    if torch.rand((), generator=g) < 0.5:
+        inside = (x >= outer[0]) & (x <= outer[2]) & (y >= outer[1]) & (y <= outer[3])
+    else:  # a superellipse with a wavy rim stands in for a hand-drawn blob
+        cx, cy = (outer[0] + outer[2]) / 2, (outer[1] + outer[3]) / 2
+        rx, ry = (outer[2] - outer[0]) / 2, (outer[3] - outer[1]) / 2
+        angle = torch.atan2(y - cy, x - cx)
+        wave = 1 + 0.08 * torch.sin(angle * round(uniform(2, 6, g)) + uniform(0, 6.28, g))
+        power = uniform(2, 5, g)
+        inside = (((x - cx) / rx).abs() ** power + ((y - cy) / ry).abs() ** power) <= wave
+        inside |= (x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)
+    return inside.float()[None]
+
+
+def reference_of(cutout: Tensor, photo: Tensor, size: int, g: Generator) -> Tensor:
+    """A layer as a photographed reference [3,size,size] in [0,1]: its box, on some background."""
+    cutout = jitter_layer(cutout, g, 0.12)
+    if torch.rand((), generator=g) < 0.3:
+        cutout = tight(rotate(F.pad(cutout, [8] * 4), uniform(-12, 12, g)))
+    margin = [round(uniform(0, 0.06, g) * cutout.shape[-1]) for _ in range(4)]
+    layer = scaled(F.pad(cutout, margin), size, size)
+    if torch.rand((), generator=g) < 0.25:
+        ground = torch.full((3, size, size), uniform(0.4, 1, g))
+    else:
+        ground = random_crop(photo, size, g, 0.3)
+    return over(layer, ground)
+
+
+def jitter_layer(layer: Tensor, g: Generator, amount: float) -> Tensor:
+    """`jitter` for a layer."""
+    colour = layer[:3] / layer[3:].clamp_min(1e-3)
+    return torch.cat([jitter(colour, g, amount) * layer[3:], layer[3:]])
+
+
+def to_scene(layer: Tensor, scene: Tensor, strength: float) -> Tensor:
+    """Pull a layer's mean brightness and tint towards those of the scene [3,S,S]."""
+    mean = layer[:3].sum((1, 2)) / layer[3].sum().clamp_min(1e-3)
+    gain = ((scene.mean((1, 2)) + 0.15) / (mean + 0.15)).clamp(0.6, 1.6)
+    return torch.cat([layer[:3] * (1 + (gain - 1) * strength)[:, None, None], layer[3:]]).clamp(0, 1)

@@ -1,0 +1,164 @@
+"""No seam: a generated region is matched to its background and laid over it, inside the mask only.
+
+All of it happens in one region at the background's resolution: images are float [3,h,w] in [-1,1] on the CPU,
+`mask` is bool [h,w], `alpha` float [h,w] in [0,1] and exactly 0 outside the mask.
+`generated` shows the whole region, so outside the mask it is the model's own reconstruction of known pixels:
+what differs there is the model's error, and tells what to correct inside.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from ldm.insertion.harmonic import shrink, spread
+
+UNIT = 512  # lengths in `Blend` are pixels of a region of this side, and grow with larger regions
+GAIN = (0.8, 1.25)
+KEPT = 64  # width of the ring that gain and offset are fitted on: wide, so that shadows in it weigh little
+SAMPLES = 100_000  # so many pixels of the ring suffice for a fit
+LOW_PASS = 4  # what of the offset along the edge counts as colour, not as texture
+FLAT = 0.02  # standard deviation in [-1,1] below which a ring says little about gain
+STRAY = 0.05  # a difference of this size counts half: it is an object crossing the edge, not a colour cast
+
+
+@dataclass(frozen=True)
+class Blend:
+    """What to do about the seam; each part is off at 0. Lengths are pixels of a 512-px region.
+
+    feather: width of the transition inside the mask. reach: how deep the edge's colour offset is carried
+    into the mask (inf: through all of it). gain: match contrast and brightness on the kept ring.
+    paper_blur: width of the blurred band of the paper's code, in pixels of the background.
+    """
+
+    feather: float = 0
+    reach: float = 0
+    gain: bool = False
+    paper_blur: int = 0
+
+
+BLENDS = {
+    "paste": Blend(),
+    "feather": Blend(feather=8),
+    "gain": Blend(feather=8, gain=True),
+    "membrane": Blend(feather=8, reach=64),
+    "gain+membrane": Blend(feather=8, reach=32, gain=True),
+    "paper": Blend(paper_blur=7),
+}
+
+
+def blend(
+    background: Tensor,
+    generated: Tensor,
+    mask: np.ndarray,
+    options: Blend,
+    *,
+    hole: np.ndarray | None = None,
+) -> tuple[Tensor, np.ndarray]:
+    """What to lay over the background, [3,h,w], and how strongly: alpha [h,w], 0 outside the mask.
+
+    `mask` is where to paste; `hole` is where the model generated, if that is larger.
+    """
+    unit, image = pixel_unit(mask), generated
+    if options.gain:
+        filled = mask if hole is None else mask | hole
+        image = ring_gain_offset(background, image, filled, KEPT * unit)
+    if options.reach:
+        image = membrane(background, image, mask, options.reach * unit, smooth=LOW_PASS * unit)
+    if options.paper_blur:
+        blurred = paper_blur(composite(background, image, mask), mask, options.paper_blur)
+        image = torch.where(torch.from_numpy(mask), blurred, image)
+    return image, feather(mask, options.feather * unit)
+
+
+def composite(background: Tensor, image: Tensor, alpha: np.ndarray) -> Tensor:
+    """Lay an image over the background, both [3,h,w], by alpha [h,w]; where that is 0 nothing changes."""
+    weight = torch.from_numpy(alpha).to(background)
+    return torch.where(weight > 0, background + weight * (image - background), background)
+
+
+def feather(mask: np.ndarray, radius: float) -> np.ndarray:
+    """Alpha that rises smoothly inside the mask, away from its edge, and is 1 from `radius` px on."""
+    rise = np.clip(depth(mask) / max(radius, 1), 0, 1)
+    return (rise * rise * (3 - 2 * rise)).astype(np.float32)
+
+
+def membrane(
+    background: Tensor, generated: Tensor, mask: np.ndarray, reach: float, smooth: float = LOW_PASS
+) -> Tensor:
+    """Add the colour offset along the mask's edge, smoothed over `smooth` px and spread inside.
+
+    A membrane held at the edge: the Laplace equation, damped so that the offset fades over `reach` px and the
+    object keeps its own colours (inf: undamped, as in Poisson editing of Perez et al. 2003).
+    Outside the mask the smoothed offset itself is added: what is left there is the remaining error.
+    """
+    if mask.all() or not mask.any():
+        return generated
+    offset, inside, edge = _hwc(background - generated), mask, ring(mask, max(2 * smooth, 2))
+    cell = max(1, int(smooth / LOW_PASS))  # what is smoothed that much needs no finer grid
+    if cell > 1:
+        coarse = mask.shape[0] // cell, mask.shape[1] // cell
+        offset, inside, edge = shrink(offset, inside, edge, coarse)
+    lift = spread(_smoothed(offset, edge, smooth / cell), inside, edge, (cell / reach) ** 2)
+    lift = cv2.resize(lift, mask.shape[::-1], interpolation=cv2.INTER_LINEAR)
+    return generated + torch.from_numpy(rearrange(lift, "h w c -> c h w")).to(generated)
+
+
+def ring_gain_offset(background: Tensor, generated: Tensor, mask: np.ndarray, width: float) -> Tensor:
+    """Match `generated` to the background: gain and offset per channel, fitted on the ring outside the mask.
+
+    Least squares with strays trimmed once; the gain is drawn towards 1 where the ring is flat, and bounded.
+    """
+    kept = ring(mask, width)
+    if not kept.any():
+        return generated
+    thin = max(1, int(kept.sum()) // SAMPLES)
+    wanted, given = _hwc(background)[kept][::thin], _hwc(generated)[kept][::thin]
+    error = np.abs(wanted - given - np.median(wanted - given, axis=0)).max(axis=1)
+    near = error <= np.quantile(error, 0.8)
+    wanted, given = wanted[near], given[near]
+    covariance = ((wanted - wanted.mean(0)) * (given - given.mean(0))).mean(0)
+    gain = np.clip((covariance + FLAT**2) / (given.var(0) + FLAT**2), *GAIN)
+    offset = wanted.mean(0) - gain * given.mean(0)
+    scale, shift = (torch.from_numpy(value).to(generated)[:, None, None] for value in (gain, offset))
+    return generated * scale + shift
+
+
+def paper_blur(image: Tensor, mask: np.ndarray, width: int = 7) -> Tensor:
+    """Blur a composite in a band of `width` px along the mask's edge like the paper's code, inside only."""
+    blurred = cv2.GaussianBlur(_hwc(image), (width | 1, width | 1), 0)
+    band = mask & (depth(mask) <= (width + 1) / 2)
+    return torch.where(torch.from_numpy(band), torch.from_numpy(rearrange(blurred, "h w c -> c h w")), image)
+
+
+def pixel_unit(mask: np.ndarray) -> float:
+    """How many pixels of this region [h,w] make one pixel of a 512-px region."""
+    return max(mask.shape) / UNIT
+
+
+def depth(mask: np.ndarray) -> np.ndarray:
+    """Distance of every pixel to the next one outside the mask, in px: 0 outside, 1 along the edge."""
+    return cv2.distanceTransform(mask.astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+
+
+def ring(mask: np.ndarray, width: float) -> np.ndarray:
+    """The pixels outside the mask that are at most `width` px away from it."""
+    return ~mask & (depth(~mask) <= width)
+
+
+def _smoothed(values: np.ndarray, where: np.ndarray, sigma: float) -> np.ndarray:
+    """Gaussian mean of `values` [h,w,3] over `where` alone; large values weigh less."""
+    stray = (values - np.median(values[where], axis=0)) / STRAY
+    weight = where / (1 + (stray**2).mean(axis=2))
+    sums = cv2.GaussianBlur((values * weight[..., None]).astype(np.float32), (0, 0), sigma)
+    total = cv2.GaussianBlur(weight.astype(np.float32), (0, 0), sigma)
+    return sums / np.maximum(total, 1e-6)[..., None]
+
+
+def _hwc(image: Tensor) -> np.ndarray:
+    return np.ascontiguousarray(rearrange(image, "c h w -> h w c").numpy(), np.float32)

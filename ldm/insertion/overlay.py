@@ -1,0 +1,42 @@
+"""A drawing of the plan: what is masked, and which squares will be looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+from ldm.data.picture import Picture
+from ldm.insertion.roi import Roi, visible
+
+TINT = np.array((255, 40, 40), np.float32)
+FRAME = (255, 210, 0)
+LINES = 400  # a line is 1/400 of the picture's longer side thick
+
+
+def overlay(picture: Picture, mask: np.ndarray, rois: Sequence[Roi]) -> Picture:
+    """The picture as 8-bit RGB, the mask [H,W] tinted and outlined in red, each region framed in yellow."""
+    drawing = _rgb8(picture)
+    thick = max(1, max(picture.size) // LINES)
+    for roi in rois:
+        part = visible(roi, picture.size).slices
+        drawing[part] = _tinted(drawing[part], mask[part], thick)
+    for roi in rois:
+        seen = visible(roi, picture.size)
+        cv2.rectangle(drawing, (seen.x0, seen.y0), (seen.x1 - 1, seen.y1 - 1), FRAME, thick)
+    return Picture(drawing)
+
+
+def _tinted(pixels: np.ndarray, mask: np.ndarray, thick: int) -> np.ndarray:
+    kernel = np.ones((2 * thick + 1,) * 2, np.uint8)
+    edge = mask & (cv2.erode(mask.astype(np.uint8), kernel) == 0)
+    strength = np.where(edge, 1.0, np.where(mask, 0.4, 0.0))[..., None].astype(np.float32)
+    return (pixels + strength * (TINT - pixels)).round().astype(np.uint8)
+
+
+def _rgb8(picture: Picture) -> np.ndarray:
+    shown = picture.pixels[..., : picture.n_colours]
+    if shown.dtype == np.uint16:
+        shown = (shown >> 8).astype(np.uint8)
+    return shown.repeat(3, axis=2) if picture.n_colours == 1 else shown.copy()

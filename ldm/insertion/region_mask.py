@@ -1,0 +1,139 @@
+"""The marked region: a mask picture, a box, a ROI file or polygons => bool [H,W], True where the object goes.
+
+Sizes are (H, W); messages name them as width x height.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw
+from scipy import ndimage
+
+from ldm.data.picture import Picture, read_picture
+from ldm.insertion.roi import Roi
+
+Channel = Literal["auto", "luma", "alpha"]
+MOSTLY = 0.5  # a mask of more than this is likely meant the other way round
+
+
+def read_mask(
+    source: Path,
+    size: tuple[int, int],
+    threshold: float = 0.5,
+    *,
+    channel: Channel = "auto",
+    invert: bool = False,
+    grow: float = 0,
+    fill_holes: bool = False,
+) -> np.ndarray:
+    """A mask picture for a background of size (H, W); white, or opaque, is where the object goes.
+
+    `auto` takes the luma, or the alpha channel if that is all that varies. To fill the transparent part of a
+    background, read the background itself with channel="alpha", invert=True.
+    """
+    picture = read_picture(source)
+    if picture.size != tuple(size):
+        raise ValueError(
+            f"{source}: mask of {_px(picture.size)}, background of {_px(size)}; make them the same size"
+        )
+    levels = _levels(source, picture, channel)
+    mask = levels > threshold * np.iinfo(levels.dtype).max
+    return refine_mask(mask, name=str(source), invert=invert, grow=grow, fill_holes=fill_holes)
+
+
+def refine_mask(
+    mask: np.ndarray, *, name: str = "mask", invert: bool = False, grow: float = 0, fill_holes: bool = False
+) -> np.ndarray:
+    """Invert, fill enclosed holes, grow by `grow` px (negative: shrink), and check the outcome."""
+    mask = ~mask if invert else mask
+    _check(mask, name, "lower the threshold or invert it")
+    if fill_holes:
+        mask = ndimage.binary_fill_holes(mask)
+    if grow:
+        mask = _grown(mask, grow)
+    _check(mask, name, "grow or shrink it less")
+    if mask.mean() > MOSTLY:
+        warnings.warn(
+            f"{name}: {mask.mean():.0%} of the picture is marked; white means 'the object goes here', "
+            "so invert the mask if it is meant the other way round",
+            stacklevel=2,
+        )
+    return mask
+
+
+def box_mask(box: Sequence[float], size: tuple[int, int]) -> np.ndarray:
+    """A box x0, y0, x1, y1 (pixels, rounded, x1 and y1 exclusive) as a mask of size (H, W)."""
+    height, width = size
+    roi = Roi(*(round(value) for value in box))
+    if min(roi.size) <= 0:
+        raise ValueError(f"box {_numbers(box)} is empty; give x0 y0 x1 y1 with x0 < x1 and y0 < y1")
+    if roi.x0 < 0 or roi.y0 < 0 or roi.x1 > width or roi.y1 > height:
+        raise ValueError(f"box {_numbers(box)} reaches outside the background of {_px(size)}; move it inside")
+    mask = np.zeros(size, bool)
+    mask[roi.slices] = True
+    _check(mask, f"box {_numbers(box)}", "make it smaller")
+    return mask
+
+
+def polygon_mask(polygons: Sequence[Sequence[tuple[float, float]]], size: tuple[int, int]) -> np.ndarray:
+    """Polygons, each a list of (x, y) in pixels, as a mask of size (H, W); where they overlap both count."""
+    canvas = Image.new("L", (size[1], size[0]))
+    for polygon in polygons:
+        if len(polygon) < 3:
+            raise ValueError(f"polygon of {len(polygon)} points; give at least 3 points x, y")
+        ImageDraw.Draw(canvas).polygon([(float(x), float(y)) for x, y in polygon], fill=255)
+    mask = np.asarray(canvas) > 0
+    _check(mask, "polygons", f"draw them inside the background of {_px(size)}, and smaller than it")
+    return mask
+
+
+def read_roi_file(path: Path) -> tuple[float, float, float, float]:
+    """A ROI file: four numbers x0 y0 x1 y1, one a line or on one line, blanks or commas between them."""
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such ROI file")
+    try:
+        x0, y0, x1, y1 = (float(word) for word in path.read_text().replace(",", " ").split())
+    except ValueError as error:
+        raise ValueError(f"{path}: expected four numbers x0 y0 x1 y1 ({error})") from error
+    return x0, y0, x1, y1
+
+
+def _levels(source: Path, picture: Picture, channel: Channel) -> np.ndarray:
+    """[H,W] in the picture's depth: its luma or its alpha."""
+    pixels = picture.pixels
+    has_alpha = pixels.shape[2] in (2, 4)
+    if channel == "alpha" and not has_alpha:
+        raise ValueError(f"{source}: has no alpha channel; use its luma, or give a picture with transparency")
+    shown = pixels[..., : picture.n_colours]
+    luma = shown[..., 0] if picture.n_colours == 1 else cv2.cvtColor(np.array(shown), cv2.COLOR_RGB2GRAY)
+    only_alpha_varies = has_alpha and luma.min() == luma.max() and np.ptp(pixels[..., -1]) > 0
+    return pixels[..., -1] if channel == "alpha" or (channel == "auto" and only_alpha_varies) else luma
+
+
+def _grown(mask: np.ndarray, grow: float) -> np.ndarray:
+    """Dilate by a disc of `grow` px, or erode for a negative one; the picture's border erodes nothing."""
+    if grow < 0:
+        return ~_grown(~mask, -grow) if not mask.all() else mask
+    return cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= grow
+
+
+def _check(mask: np.ndarray, name: str, remedy: str) -> None:
+    if not mask.any():
+        raise ValueError(f"{name}: empty, nothing is marked of {_px(mask.shape)}; {remedy}")
+    if mask.all():
+        raise ValueError(f"{name}: covers the whole picture of {_px(mask.shape)}; {remedy}")
+
+
+def _px(size: Sequence[int]) -> str:
+    return f"{size[1]} x {size[0]} px"
+
+
+def _numbers(box: Sequence[float]) -> str:
+    return " ".join(f"{value:g}" for value in box)

@@ -1,0 +1,57 @@
+"""Contact sheets: rows of pictures with a caption above each column, for looking at results side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from ldm.data.picture import Picture, colour_levels, colours
+from ldm.insertion.roi import Roi, crop
+
+MARGIN, CAPTION = 6, 22  # pixels
+PAPER, INK = (255, 255, 255), (40, 40, 40)
+
+
+def rgb8(picture: Picture | Tensor) -> np.ndarray:
+    """A picture of any depth, or an image [3,h,w] in [-1,1] => uint8 [H,W,3]."""
+    image = colours(picture.pixels) if isinstance(picture, Picture) else picture
+    return colour_levels(image, np.empty((1, 1, 3), np.uint8))
+
+
+def close_up(picture: Picture, roi: Roi) -> np.ndarray:
+    """What a region of the picture looks like, uint8 [h,w,3]."""
+    return rgb8(colours(crop(picture.pixels, roi)))
+
+
+def hatched(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The region to fill, uint8 [h,w,3] and bool [h,w], greyed as the model sees it."""
+    return np.where(mask[..., None], np.uint8(128), pixels)
+
+
+def contact_sheet(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str], side: int = 256) -> np.ndarray:
+    """Rows of uint8 pictures [h,w,3], each fitted into a square of `side` px => one picture."""
+    columns = max(map(len, rows))
+    size = (MARGIN + columns * (side + MARGIN), CAPTION + MARGIN + len(rows) * (side + MARGIN))
+    sheet = Image.new("RGB", size, PAPER)
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(13)
+    for x, caption in enumerate(captions):
+        draw.text((MARGIN + x * (side + MARGIN), MARGIN), caption, INK, font)
+    for y, row in enumerate(rows):
+        for x, pixels in enumerate(row):
+            tile = _fitted(pixels, side)
+            left = MARGIN + x * (side + MARGIN) + (side - tile.width) // 2
+            top = CAPTION + MARGIN + y * (side + MARGIN) + (side - tile.height) // 2
+            sheet.paste(tile, (left, top))
+    return np.asarray(sheet)
+
+
+def _fitted(pixels: np.ndarray, side: int) -> Image.Image:
+    tile = Image.fromarray(pixels)
+    scale = side / max(tile.size)
+    size = max(1, round(tile.width * scale)), max(1, round(tile.height * scale))
+    return tile.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC)
+

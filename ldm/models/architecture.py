@@ -1,0 +1,87 @@
+"""The borrowed parts of a base and their sizes: UNet and VAE from diffusers, CLIP from transformers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from transformers import CLIPVisionConfig, CLIPVisionModel
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Every size of a base, Paint-by-Example's by default; `image_size` and `reference_size` are pixels."""
+
+    name: str = "paint-by-example"
+    image_size: int = 512
+    reference_size: int = 224
+    unet_channels: tuple[int, ...] = (320, 640, 1280, 1280)
+    unet_attention: tuple[bool, ...] = (True, True, True, False)  # which levels have transformers
+    unet_layers: int = 2
+    unet_heads: int = 8
+    context_width: int = 768
+    vae_channels: tuple[int, ...] = (128, 256, 512, 512)
+    vae_layers: int = 2
+    vae_scale: float = 0.18215  # latents times this have about unit variance
+    clip_width: int = 1024
+    clip_mlp: int = 4096
+    clip_layers: int = 24
+    clip_heads: int = 16
+    clip_patch: int = 14
+    mapper_layers: int = 5
+    mapper_heads: int = 1
+
+    @property
+    def latent_size(self) -> int:
+        """Side of the latents of an image of `image_size` pixels."""
+        return self.image_size // 2 ** (len(self.vae_channels) - 1)
+
+    @property
+    def clip_tokens(self) -> int:
+        """Length of CLIP's last hidden state: the class token and the patches."""
+        return 1 + (self.reference_size // self.clip_patch) ** 2
+
+
+def build_unet(a: Architecture) -> UNet2DConditionModel:
+    """Paint-by-Example's UNet: 9 input channels (x_t, masked-image latents, mask), eps out."""
+    down = ["CrossAttnDownBlock2D" if attends else "DownBlock2D" for attends in a.unet_attention]
+    up = ["CrossAttnUpBlock2D" if attends else "UpBlock2D" for attends in reversed(a.unet_attention)]
+    return UNet2DConditionModel(
+        sample_size=a.latent_size,
+        in_channels=9,
+        out_channels=4,
+        block_out_channels=a.unet_channels,
+        down_block_types=tuple(down),
+        up_block_types=tuple(up),
+        layers_per_block=a.unet_layers,
+        attention_head_dim=a.unet_heads,  # diffusers' name for the number of heads, kept for old files
+        cross_attention_dim=a.context_width,
+    )
+
+
+def build_vae(a: Architecture) -> AutoencoderKL:
+    """The KL autoencoder, 4 latent channels, f = 2 ** (levels - 1)."""
+    levels = len(a.vae_channels)
+    return AutoencoderKL(
+        block_out_channels=a.vae_channels,
+        down_block_types=("DownEncoderBlock2D",) * levels,
+        up_block_types=("UpDecoderBlock2D",) * levels,
+        layers_per_block=a.vae_layers,
+        latent_channels=4,
+        sample_size=a.image_size,
+        scaling_factor=a.vae_scale,
+    )
+
+
+def build_clip(a: Architecture) -> CLIPVisionModel:
+    """CLIP's image encoder, without the projection that Paint-by-Example does not use."""
+    return CLIPVisionModel(
+        CLIPVisionConfig(
+            hidden_size=a.clip_width,
+            intermediate_size=a.clip_mlp,
+            num_hidden_layers=a.clip_layers,
+            num_attention_heads=a.clip_heads,
+            image_size=a.reference_size,
+            patch_size=a.clip_patch,
+        )
+    )

@@ -1,0 +1,139 @@
+"""Weight files <=> flat dicts of tensors: reading runs no code from a file, writing leaves no half file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save
+from torch import Tensor
+
+from ldm.data.atomic import atomic_file
+from ldm.models.pickles import PICKLES, read_pickle, refusing_damage
+from ldm.models.weights import some
+
+READABLE = f"a {', '.join(PICKLES)} or .safetensors file, or a folder of .safetensors files"
+SHARDS = "model-*-of-*.safetensors"
+
+
+def read_state(path: Path) -> dict[str, Tensor]:
+    """A checkpoint file or a folder of shards => its tensors on the CPU, mapped from disk where possible.
+
+    A pickle may wrap them as {"state_dict": ...}; whatever in it is no tensor is left out.
+    """
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path} does not exist; expected {READABLE}: check the path, or fetch the file"
+        )
+    if path.is_dir():
+        return _read_folder(path)
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix in PICKLES:
+        return read_pickle(path)
+    raise ValueError(f"{path} is no known kind of checkpoint; expected {READABLE}")
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a .safetensors file says about itself."""
+    with refusing_damage(path), safe_open(path, framework="pt") as file:
+        return file.metadata() or {}
+
+
+def write_safetensors(
+    path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write one .safetensors file, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as file:
+        _save(state, file, metadata)
+
+
+def write_folder(
+    folder: Path,
+    state: Mapping[str, Tensor],
+    shard_bytes: int = 16 * 2**20,
+    dtype: torch.dtype | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> list[Path]:
+    """Write model-00001-of-0000n.safetensors ..., floats as `dtype`, in place of the folder's earlier shards.
+
+    A shard holds at most `shard_bytes` unless a single tensor is larger. Returns the shards' paths.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    shards = _shards(state, shard_bytes, dtype)
+    paths = [folder / f"model-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, len(shards) + 1)]
+    with ExitStack() as stack:  # all are written before the first one replaces an old one
+        for path, shard in zip(paths, shards, strict=True):
+            _save(shard, stack.enter_context(atomic_file(path)), metadata, dtype)
+    for stale in set(folder.glob(SHARDS)) - set(paths):
+        stale.unlink()
+    return paths
+
+
+def write_ckpt(path: Path, checkpoint: Mapping[str, Any]) -> None:
+    """Pickle {"state_dict": ...} and what else there is with torch.save, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as file:
+        torch.save(dict(checkpoint), file)
+
+
+def _read_folder(folder: Path) -> dict[str, Tensor]:
+    state: dict[str, Tensor] = {}
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise FileNotFoundError(
+            f"{folder} holds no .safetensors file; put the shards there, or name the checkpoint file"
+        )
+    for file in files:
+        shard = _read_safetensors(file)
+        if twice := sorted(state.keys() & shard.keys()):
+            raise ValueError(
+                f"{file} repeats weights of other files in its folder ({some(twice)}); "
+                "keep the shards of one checkpoint only"
+            )
+        state |= shard
+    return state
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    with refusing_damage(path):
+        return load_file(path)
+
+
+def _shards(
+    state: Mapping[str, Tensor], shard_bytes: int, dtype: torch.dtype | None
+) -> list[dict[str, Tensor]]:
+    """Fill one shard after the other, in the state's order."""
+    shards: list[dict[str, Tensor]] = [{}]
+    free = shard_bytes
+    for key, value in state.items():
+        size = value.numel() * _stored_dtype(value, dtype).itemsize
+        if size > free and shards[-1]:
+            shards.append({})
+            free = shard_bytes
+        shards[-1][key] = value
+        free -= size
+    return shards
+
+
+def _stored_dtype(value: Tensor, dtype: torch.dtype | None) -> torch.dtype:
+    return dtype if dtype and value.is_floating_point() else value.dtype
+
+
+def _save(
+    state: Mapping[str, Tensor],
+    file: BinaryIO,
+    metadata: Mapping[str, str] | None,
+    dtype: torch.dtype | None = None,
+) -> None:
+    """Copies, since safetensors takes neither views of shared memory nor other devices' tensors."""
+    own = {
+        key: value.detach().to("cpu", _stored_dtype(value, dtype), copy=True).contiguous()
+        for key, value in state.items()
+    }
+    file.write(save(own, metadata=dict(metadata or {})))

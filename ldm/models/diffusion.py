@@ -1,0 +1,47 @@
+"""The formulas of diffusion with Paint-by-Example's inputs; nothing here holds weights."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+STEPS = 1000  # T
+BETA_START, BETA_END = 0.00085, 0.012
+
+
+def alpha_bar(device: torch.device | str = "cpu") -> Tensor:
+    """Cumulative signal power [T] in (0,1): scaled-linear betas, 0.00085 .. 0.012; made in float64."""
+    root = torch.linspace(BETA_START**0.5, BETA_END**0.5, STEPS, dtype=torch.float64)
+    return torch.cumprod(1 - root**2, dim=0).float().to(device)
+
+
+def add_noise(x_0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+    """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps (DDPM, eq. 4); [b,4,h,w], t [b] in 0 .. T-1."""
+    a = alpha_bar(x_0.device)[t].to(x_0.dtype)[:, None, None, None]
+    return a.sqrt() * x_0 + (1 - a).sqrt() * eps
+
+
+def latent_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """Mask [b,1,H,W] (1 = fill) => [b,1,h,w] in [0,1]; bilinear, antialiased, as Paint-by-Example does it."""
+    return F.interpolate(mask, size=size, mode="bilinear", antialias=True)
+
+
+def masked_image(image: Tensor, mask: Tensor) -> Tensor:
+    """Image [b,3,H,W] in [-1,1] with the region to fill (mask 1) set to 0, mid-grey."""
+    return image * (1 - mask)
+
+
+def unet_input(x_t: Tensor, masked: Tensor, mask: Tensor) -> Tensor:
+    """What the UNet sees: x_t, masked-image latents [b,4,h,w], mask [b,1,h,w] (1 = fill) => [b,9,h,w]."""
+    return torch.cat([x_t, masked, 1 - mask], dim=1)  # Paint-by-Example feeds 1 = keep
+
+
+def guided(eps_null: Tensor, eps_cond: Tensor, guidance_scale: float) -> Tensor:
+    """Classifier-free guidance: eps_null + s (eps_cond - eps_null)."""
+    return eps_null + guidance_scale * (eps_cond - eps_null)
+
+
+def eps_loss(eps: Tensor, predicted: Tensor) -> Tensor:
+    """Plain mean squared error of the predicted noise, [b,4,h,w] => scalar."""
+    return F.mse_loss(predicted.float(), eps.float())

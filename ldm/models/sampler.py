@@ -1,0 +1,87 @@
+"""From noise to x_0: guided sampling over diffusers' schedulers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    PNDMScheduler,
+    UniPCMultistepScheduler,
+)
+from torch import Tensor
+
+from ldm.models.base import Base
+from ldm.models.diffusion import BETA_END, BETA_START, STEPS, guided
+
+BETAS: dict[str, Any] = {
+    "num_train_timesteps": STEPS,
+    "beta_start": BETA_START,
+    "beta_end": BETA_END,
+    "beta_schedule": "scaled_linear",
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+}
+SAMPLERS: dict[str, tuple[type, dict[str, Any]]] = {
+    "plms": (PNDMScheduler, {"skip_prk_steps": True}),
+    "ddim": (DDIMScheduler, {"clip_sample": False, "set_alpha_to_one": False}),
+    "dpm++": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "solver_order": 2}),
+    "unipc": (UniPCMultistepScheduler, {"solver_order": 2}),
+}
+
+
+@dataclass(frozen=True)
+class Condition:
+    """Masked-image latents [b,4,h,w], mask [b,1,h,w] (1 = fill), the two contexts of guidance [b,n,d]."""
+
+    masked: Tensor
+    mask: Tensor
+    context: Tensor
+    unconditional: Tensor
+
+
+def scheduler(name: str) -> Any:
+    """A diffusers scheduler with the base's noise schedule; `name` is one of SAMPLERS."""
+    if name not in SAMPLERS:
+        raise ValueError(f"sampler {name!r} is unknown; choose one of {', '.join(SAMPLERS)}")
+    kind, options = SAMPLERS[name]
+    return kind(**BETAS, **options)
+
+
+@torch.no_grad()
+def sample(
+    base: Base,
+    condition: Condition,
+    x_T: Tensor,
+    *,
+    sampler: str = "plms",
+    steps: int = 50,
+    guidance_scale: float = 5.0,
+    on_step: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
+    """Noise x_T [b,4,h,w] => latents x_0 [b,4,h,w]; a guidance scale of 1 skips the unconditional half."""
+    if not 1 <= steps <= STEPS:
+        raise ValueError(f"{steps} sampling steps; expected 1 to {STEPS}")
+    plan = scheduler(sampler)
+    plan.set_timesteps(steps, device=x_T.device)
+    x_t = x_T * plan.init_noise_sigma
+    for i, t in enumerate(plan.timesteps):
+        eps = guided_eps(base, condition, plan.scale_model_input(x_t, t), t, guidance_scale)
+        x_t = plan.step(eps, t, x_t, return_dict=False)[0]
+        if on_step:
+            on_step(i, x_t)
+    return x_t
+
+
+def guided_eps(base: Base, c: Condition, x_t: Tensor, t: Tensor, guidance_scale: float) -> Tensor:
+    """Both halves of guidance in one batch, [b,4,h,w]."""
+    if guidance_scale == 1:
+        return base.eps(x_t, t, c.masked, c.mask, c.context)
+    twice = [torch.cat([x, x]) for x in (x_t, c.masked, c.mask)]
+    eps = base.eps(twice[0], t, twice[1], twice[2], torch.cat([c.unconditional, c.context]))
+    eps_null, eps_cond = eps.chunk(2)
+    return guided(eps_null, eps_cond, guidance_scale)

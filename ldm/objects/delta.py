@@ -1,0 +1,176 @@
+"""An object as what tuning changed: which weights, how they are kept in a file, how a base takes them on and off.
+
+A `Delta` holds differences to the base (fp16: small) or the tuned values themselves (fp32: bit-exact, which
+differences are not: base + (tuned - base) may round). House names; few-shot tokens are always kept as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from ldm.models.base import Base, base_fingerprint
+from ldm.models.weights import some
+from ldm.objects.file import About, read_object, write_object
+
+FreezeModel = Literal["crossattn-kv", "crossattn"]
+FREEZE_MODELS = get_args(FreezeModel)
+PARTS = ("mapper", "final_ln", "proj_out", "learnable_vector")  # of the conditioner, always tuned
+FEW_SHOT = ("conditioner.prior_encoder.", "conditioner.few_shot_tokens")
+DIFFERENCE, TUNED = "delta.", "tuned."  # prefixes of the file's tensors
+TOKENS, REFERENCE = "few_shot_tokens", "reference"
+
+
+def trained_names(base: Base, freeze_model: str) -> list[str]:
+    """The weights that learning an object changes, in the base's order, its few-shot part included.
+
+    `crossattn-kv`: K and V of all cross-attentions, `crossattn`: all of them; and the conditioner without CLIP.
+    """
+    return [name for name, _ in base.named_parameters() if is_trained(name, freeze_model)]
+
+
+def is_trained(name: str, freeze_model: str) -> bool:
+    """Whether learning an object changes the weight of this house name."""
+    if freeze_model not in FREEZE_MODELS:
+        raise ValueError(f"freeze_model {freeze_model!r} is unknown; choose one of {', '.join(FREEZE_MODELS)}")
+    levels = name.split(".")
+    if levels[0] == "unet" and "attn2" in levels:
+        return freeze_model == "crossattn" or levels[levels.index("attn2") + 1] in ("to_k", "to_v")
+    return levels[0] == "conditioner" and (levels[1] in PARTS or name.startswith(FEW_SHOT))
+
+
+@dataclass(frozen=True, eq=False)
+class Delta:
+    """One object. `weights`: house name => difference to the base, or the tuned value if `absolute`.
+
+    `tokens` [N,c] are the few-shot tokens before the mapper, `reference` uint8 [3,R,R] the object's picture.
+    """
+
+    about: About
+    weights: Mapping[str, Tensor]
+    absolute: bool = False
+    tokens: Tensor | None = None
+    reference: Tensor | None = None
+
+    def tuned(self, name: str, base_value: Tensor, strength: float = 1.0) -> Tensor:
+        """The tuned weight, fp32, for the base's one; `strength` scales the difference."""
+        base, weight = base_value.detach().float(), self.weights[name].to(base_value.device).float()
+        if self.absolute and strength == 1:
+            return weight
+        return base + strength * (weight - base if self.absolute else weight)
+
+
+def extract(
+    base_state: Mapping[str, Tensor],
+    tuned_state: Mapping[str, Tensor],
+    names: Collection[str],
+    about: About,
+    *,
+    tokens: Tensor | None = None,
+    reference: Tensor | None = None,
+    dtype: torch.dtype = torch.float16,
+) -> Delta:
+    """Two states in house names => what differs in `names`, as fp16 differences or (fp32) as the tuned values.
+
+    Names of the few-shot part are passed over: its outputs, `tokens`, stand for it.
+    """
+    names = [name for name in names if not name.startswith(FEW_SHOT)]
+    if missing := [name for name in names if name not in base_state or name not in tuned_state]:
+        raise ValueError(f"{some(missing)}: not in both states; give the base and a run that was made on it")
+    absolute = dtype == torch.float32
+    weights = {name: tuned_state[name].detach().float() for name in names}
+    if not absolute:
+        weights = {name: (value - base_state[name].float()).to(dtype) for name, value in weights.items()}
+    return Delta(about, weights, absolute, None if tokens is None else tokens.detach().float(), reference)
+
+
+def save(delta: Delta, path: Path) -> None:
+    """Write the object file, whole or not at all."""
+    prefix = TUNED if delta.absolute else DIFFERENCE
+    tensors = {prefix + name: value for name, value in delta.weights.items()}
+    extra = {TOKENS: delta.tokens, REFERENCE: delta.reference}
+    write_object(path, tensors | {key: value for key, value in extra.items() if value is not None}, delta.about)
+
+
+def load(path: Path) -> Delta:
+    """Read an object file; ValueError in one line if it is damaged, too new or of another kind."""
+    tensors, about = read_object(Path(path), "delta")
+    tokens, reference = tensors.pop(TOKENS, None), tensors.pop(REFERENCE, None)
+    absolute = any(key.startswith(TUNED) for key in tensors)
+    prefix = TUNED if absolute else DIFFERENCE
+    if strange := [key for key in tensors if not key.startswith(prefix)]:
+        raise ValueError(f"{path}: {some(strange)} do not belong into an object file; write it again")
+    if (0 if tokens is None else len(tokens)) != about.few_shot_count:
+        raise ValueError(f"{path}: it does not hold its {about.few_shot_count} few-shot tokens; write it again")
+    weights = {key.removeprefix(prefix): value for key, value in tensors.items()}
+    return Delta(about, weights, absolute, tokens, reference)
+
+
+class Applied:
+    """A base that carries an object. `remove` gives it its own bits back; so does the end of a `with` block."""
+
+    def __init__(self, base: Base, originals: Mapping[str, Tensor]) -> None:
+        self.base, self.originals = base, originals
+
+    def remove(self) -> None:
+        """Restore the base exactly; a second call does nothing."""
+        _write(self.base, self.originals)
+        if self.originals:
+            self.base.conditioner.drop_few_shot()
+        self.originals = {}
+
+    def __enter__(self) -> Applied:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.remove()
+
+
+def apply(base: Base, delta: Delta, strength: float = 1.0, fingerprint: str = "") -> Applied:
+    """Change the base in place; `strength` scales the weights' differences, not the tokens.
+
+    `fingerprint` is the base's own, if its weights were cast since it was loaded. Raises ValueError, and
+    changes nothing, if the object is for another base, does not fit it, or another object is still applied.
+    """
+    check_fits(base, delta, fingerprint or base_fingerprint(base))
+    weights = dict(base.named_parameters())
+    originals = {name: weights[name].detach().clone() for name in delta.weights}
+    _write(base, {name: delta.tuned(name, value, strength) for name, value in originals.items()})
+    if delta.tokens is not None:
+        base.conditioner.use_tokens(delta.tokens.to(weights["conditioner.proj_out.weight"]))
+        base.conditioner.few_shot_tokens.requires_grad_(False)  # type: ignore[union-attr]
+    return Applied(base, originals)
+
+
+def check_fits(base: Base, delta: Delta, fingerprint: str) -> None:
+    """ValueError unless the object was made for a base of this fingerprint and fits into it."""
+    conditioner = base.conditioner
+    if conditioner.few_shot_tokens is not None or conditioner.prior_encoder is not None:
+        raise ValueError("the base already carries an object; remove that one first")
+    if delta.about.base != fingerprint:
+        raise ValueError(
+            f"this object is for the base {delta.about.base} ({delta.about.architecture}), the loaded one is "
+            f"{fingerprint} ({base.architecture.name}); load the base it was made on, or learn it on this one"
+        )
+    own = {k: v.shape for k, v in base.named_parameters() if is_trained(k, "crossattn")}
+    width = base.architecture.clip_width
+    wrong = [name for name, value in delta.weights.items() if own.get(name) != value.shape]
+    if delta.tokens is not None and (delta.tokens.ndim != 2 or delta.tokens.shape[1] != width):
+        wrong.append(TOKENS)
+    if wrong:
+        raise ValueError(f"this object does not fit the base, in name or shape: {some(wrong)}; learn it on this base")
+
+
+@torch.no_grad()
+def _write(base: Base, weights: Mapping[str, Tensor]) -> None:
+    own = dict(base.named_parameters())
+    for name, value in weights.items():
+        own[name].copy_(value)

@@ -1,0 +1,120 @@
+"""The object file: one .safetensors with tensors, and in its metadata what it is, for which base, how it was made.
+
+This is what all kinds of object files share; what the tensors of a kind mean is said in that kind's module.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import b64encode
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ldm.models.checkpoint import read_metadata, read_state, write_safetensors
+from ldm.models.pickles import PICKLES
+from ldm.models.weights import some
+
+FORMAT = "implicit-insertion object"
+VERSION = 1  # counted up when an older reader would misread a new file
+PREVIEW_BYTES = 10_000  # of base64
+PREVIEW_SIDES = (160, 128, 96, 64, 32)  # pixels; the largest that fits is taken
+
+
+@dataclass(frozen=True)
+class About:
+    """What an object file says about itself.
+
+    `base` is the base's fingerprint, `recipe` the settings it was made with, `date` ISO 8601, `preview` a JPEG
+    in base64; `few_shot` says how the few-shot tokens were learnt (none, linear, tokens).
+    """
+
+    base: str
+    architecture: str
+    kind: str = "delta"
+    freeze_model: str = ""
+    few_shot: str = "none"
+    few_shot_count: int = 0
+    step: int = 0
+    recipe: Mapping[str, Any] = field(default_factory=dict)
+    date: str = ""
+    author: str = ""
+    licence: str = ""
+    preview: str = ""
+
+
+def write_object(path: Path, tensors: Mapping[str, Tensor], about: About) -> None:
+    """Write an object file, whole or not at all; ValueError if a tensor holds a NaN or an infinity."""
+    _check_finite(tensors, path)
+    texts = {
+        key: value if isinstance(value, str) else json.dumps(value) for key, value in asdict(about).items()
+    }
+    write_safetensors(path, tensors, {"format": FORMAT, "version": str(VERSION)} | texts)
+
+
+def read_object(path: Path, kind: str) -> tuple[dict[str, Tensor], About]:
+    """The tensors of an object file of this kind, on the CPU, and what it says about itself.
+
+    Raises FileNotFoundError, or ValueError in one line if it is another kind of file, damaged or holds a NaN.
+    """
+    about = read_about(path)
+    if about.kind != kind:
+        raise ValueError(f"{path} is an object of kind {about.kind!r}; expected {kind!r}")
+    tensors = read_state(path)
+    _check_finite(tensors, path)
+    return tensors, about
+
+
+def read_about(path: Path) -> About:
+    """What an object file says about itself, without reading its tensors."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such object file; get_deltas.sh makes one from a run")
+    if path.suffix in PICKLES:
+        raise ValueError(
+            f"{path} is a pickled checkpoint; expected an object file (.safetensors): one of the paper's code "
+            "has to be converted with the object's few-shot pictures first"
+        )
+    metadata = read_metadata(path)
+    if metadata.get("format") != FORMAT:
+        raise ValueError(
+            f"{path} is no object file (its format is {metadata.get('format')!r}); get_deltas.sh makes one"
+        )
+    if metadata.get("version") != str(VERSION):
+        raise ValueError(
+            f"{path} has format version {metadata.get('version')}, this program reads {VERSION}; update it"
+        )
+    return _about(metadata, path)
+
+
+def preview_of(path: Path) -> str:
+    """A picture file => a small JPEG in base64, at most `PREVIEW_BYTES` long."""
+    with Image.open(path) as file:
+        picture = file.convert("RGB")
+    for side in PREVIEW_SIDES:
+        picture.thumbnail((side, side))
+        out = BytesIO()
+        picture.save(out, "JPEG", quality=80)
+        text = b64encode(out.getvalue()).decode()
+        if len(text) <= PREVIEW_BYTES:
+            return text
+    raise AssertionError("a picture of 32 pixels fits")
+
+
+def _about(metadata: Mapping[str, str], path: Path) -> About:
+    kinds = About.__dataclass_fields__
+    try:
+        texts = {key: metadata[key] for key in kinds}
+        return About(**{key: value if kinds[key].type == "str" else json.loads(value) for key, value in texts.items()})
+    except (KeyError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: its metadata are damaged ({error}); write it again") from error
+
+
+def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
+    if bad := [k for k, v in tensors.items() if v.is_floating_point() and not bool(torch.isfinite(v).all())]:
+        raise ValueError(f"{path}: NaN or infinite values in {some(bad)}; the training diverged, or it is damaged")

@@ -1,0 +1,112 @@
+"""Settings: a YAML file and `section.key=value` => a frozen dataclass, every key and value checked."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+def setting(default: Any, help: str, choices: Sequence[str] = ()) -> Any:
+    """A dataclass field with its help and the values it may take."""
+    return field(default=default, metadata={"help": help, "choices": tuple(choices)})
+
+
+def read_settings(path: Path | None, overrides: Sequence[str], schema: type) -> Any:
+    """A YAML file (None: defaults) and overrides, later ones winning => the schema, a frozen dataclass.
+
+    Raises FileNotFoundError, or ValueError naming the key or value and what was expected.
+    """
+    values = _read_yaml(path) if path else {}
+    for override in overrides:
+        if not isinstance(values, dict):
+            break  # refused below
+        _assign(values, override, schema)
+    return _build(schema, values, "")
+
+
+def suggestion(key: str, known: Iterable[str], where: str = "") -> str:
+    """ "did you mean ...?", or all there is."""
+    names = list(known)
+    near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
+    dot = f"{where}." if where else ""
+    return f"did you mean {dot}{near[0]}?" if near else f"there are {', '.join(dot + k for k in names)}"
+
+
+def _read_yaml(path: Path) -> Any:
+    if not path.is_file():
+        there = ", ".join(str(file) for file in sorted(Path("configs").glob("*.yaml")))
+        raise FileNotFoundError(f"{path}: no such config; there are {there or 'none in configs/'}")
+    try:
+        return OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ValueError(f"{path}: not readable: {' '.join(str(error).split())}") from error
+
+
+def _assign(values: dict, override: str, schema: type) -> None:
+    """Put `section.key=value` into nested values."""
+    dotted, equals, text = override.partition("=")
+    if not equals:
+        raise ValueError(f"{override!r} is no setting; write section.key=value, like train.max_steps=400")
+    *sections, key = dotted.split(".")
+    kind: Any = schema
+    for name in [*sections, key]:
+        kind = get_type_hints(kind).get(name) if is_dataclass(kind) else None
+    for section in sections:
+        if not isinstance(values.get(section), dict):
+            values[section] = {}
+        values = values[section]
+    # text stays as it was typed: YAML would make 8 of a run's name 010
+    values[key] = text if kind is str or not text else _parsed(text, dotted)
+
+
+def _parsed(text: str, name: str) -> Any:
+    try:
+        return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # type: ignore[index, call-overload]
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise ValueError(f"{name}={text}: not readable: {' '.join(str(error).split())}") from error
+
+
+def _build(schema: type, values: Any, where: str) -> Any:
+    """Nested plain values => dataclass, every key and value checked."""
+    known = {f.name: f for f in fields(schema)}
+    values = {} if values is None else values  # `section:` with nothing below it
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{where or 'the config'} is {values!r}; expected settings: {', '.join(known)}")
+    types = get_type_hints(schema)
+    made = {}
+    for key, value in values.items():
+        name = f"{where}.{key}" if where else str(key)
+        if key not in known:
+            raise ValueError(f"unknown setting {name!r}; {suggestion(str(key), known, where)}")
+        if is_dataclass(types[key]):
+            made[key] = _build(types[key], value, name)
+        else:
+            made[key] = _typed(types[key], value, name, known[key].metadata.get("choices", ()))
+    return schema(**made)
+
+
+def _typed(kind: Any, value: Any, name: str, choices: Sequence[str]) -> Any:
+    """One value as `kind` (bool, int, float, str or a tuple of them), or ValueError."""
+    if get_origin(kind) is tuple:
+        items = value if isinstance(value, list) else [value]
+        return tuple(_typed(get_args(kind)[0], item, name, choices) for item in items)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if kind is str and not isinstance(value, bool | list | dict | None):
+        value = str(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ValueError(f"{name}={value!r}: expected {EXPECTED[kind]}")
+    if choices and value not in choices:
+        near = difflib.get_close_matches(value, choices, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"{name}={value!r}: expected one of {', '.join(choices)}{hint}")
+    return value

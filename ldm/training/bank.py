@@ -1,0 +1,59 @@
+"""A latent bank: composed samples are encoded by the VAE once and drawn several times while fresh."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from ldm.data.compose import Composed
+from ldm.models.base import Base
+from ldm.models.diffusion import latent_mask, masked_image
+
+
+class Encoded(NamedTuple):
+    """Latents x_0 and masked [b,4,h,w], mask [b,1,h,w] (1 = fill), references uint8 [b,1+n,3,R,R]."""
+
+    x_0: Tensor
+    masked: Tensor
+    mask: Tensor
+    references: Tensor
+
+
+def encode(base: Base, batch: Composed) -> Encoded:
+    """One composed batch through the VAE, image and masked image in one pass."""
+    image = batch.image.to(base.device)
+    mask = batch.mask.to(base.device)
+    x_0, masked = base.encode(torch.cat([image, masked_image(image, mask)])).float().chunk(2)
+    references = (batch.references * 127.5 + 127.5).round().to(torch.uint8).to(base.device)
+    return Encoded(x_0, masked, latent_mask(mask, (x_0.shape[-2], x_0.shape[-1])), references)
+
+
+class LatentBank:
+    """Yields batches drawn from the last `capacity` encoded samples, each sample about `reuse` times."""
+
+    def __init__(
+        self, base: Base, source: Iterable[Composed], batch_size: int, capacity: int, reuse: int, seed: int
+    ) -> None:
+        self.base, self.source, self.batch_size = base, source, batch_size
+        self.capacity, self.reuse, self.seed = capacity, reuse, seed
+
+    def __iter__(self) -> Iterator[Encoded]:
+        size = max(1, self.capacity // self.batch_size)
+        chunks: deque[Encoded] = deque(maxlen=size)
+        generator = Generator().manual_seed(self.seed)
+        for composed in self.source:
+            chunks.append(encode(self.base, composed))
+            varied = len(chunks) >= min(self.reuse + 1, size)  # a young bank would repeat its few samples
+            for _ in range(self.reuse if varied else 1):
+                yield self._draw(chunks, generator)
+
+    def _draw(self, chunks: deque[Encoded], generator: Generator) -> Encoded:
+        """Rows from random chunks; the newest one is as likely as any other."""
+        picks = torch.randint(len(chunks), (self.batch_size,), generator=generator).tolist()
+        rows = torch.randint(len(chunks[0].x_0), (self.batch_size,), generator=generator).tolist()
+        drawn = [[x[row] for x in chunks[p]] for p, row in zip(picks, rows, strict=True)]
+        return Encoded(*(torch.stack(column) for column in zip(*drawn, strict=True)))

@@ -1,0 +1,86 @@
+"""Third stage of a base: UNet, conditioner and image encoder together, as Paint-by-Example was trained.
+
+Beyond it: a sample's reference comes with 0-5 further views of the object as few-shot tokens, so that they
+mean something before any tuning; the loss counts the region to fill more, and noise levels by min-SNR (Hang
+et al. 2023).
+"""
+
+from __future__ import annotations
+
+import pytorch_lightning as pl
+import torch
+from einops import rearrange
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ldm.data.compose import Composed, Composer
+from ldm.models.base import Base
+from ldm.models.conditioner import clip_normalised
+from ldm.models.diffusion import STEPS, add_noise, alpha_bar
+from ldm.training.bank import Encoded
+from ldm.training.schedule import warm_cosine
+
+KEPT = 0.25  # weight of the loss outside the region to fill
+MIN_SNR = 5.0
+
+
+class ComposedBatches(Dataset):
+    """Item i is a composed batch, a function of (seed, i) alone."""
+
+    def __init__(self, composer: Composer, batch_size: int, steps: int, seed: int) -> None:
+        self.composer, self.batch_size, self.steps, self.seed = composer, batch_size, steps, seed
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, i: int) -> Composed:
+        return self.composer.batch(self.batch_size, torch.Generator().manual_seed(self.seed * 10**9 + i))
+
+
+def weighted_loss(eps: Tensor, predicted: Tensor, mask: Tensor, t: Tensor) -> Tensor:
+    """min-SNR weighted squared error of [b,4,h,w]; outside mask [b,1,h,w] it counts KEPT times; t [b]."""
+    a = alpha_bar(eps.device)[t]
+    snr = a / (1 - a)
+    level = (snr.clamp(max=MIN_SNR) / snr)[:, None, None, None]
+    where = KEPT + (1 - KEPT) * mask
+    error = (predicted.float() - eps) ** 2 * where / where.mean((1, 2, 3), keepdim=True)
+    return (level * error).mean()
+
+
+class BaseTraining(pl.LightningModule):
+    """Trains everything but the VAE."""
+
+    def __init__(self, base: Base, lr: float, steps: int, drop_context: float = 0.2) -> None:
+        super().__init__()
+        self.base, self.lr, self.steps, self.drop_context = base, lr, steps, drop_context
+        base.vae.requires_grad_(False)
+
+    def contexts(self, references: Tensor) -> Tensor:
+        """References uint8 [b,1+n,3,R,R] => context [b,1+k,d] of the reference and k further views.
+
+        k is random, 0 .. n. With probability `drop_context` a sample's context is the unconditional vector.
+        """
+        images = clip_normalised(references.float() / 127.5 - 1)
+        k = int(torch.randint(references.shape[1], ()))
+        pooled = self.base.conditioner.clip(pixel_values=images[:, 0]).pooler_output
+        further = None
+        if k:
+            flat = rearrange(images[:, 1 : 1 + k], "b k c H W -> (b k) c H W")
+            further = rearrange(self.base.conditioner.pooled(flat), "(b k) c -> b k c", k=k)
+        context = self.base.conditioner(pooled, further)
+        dropped = torch.rand(len(context), 1, 1, device=context.device) < self.drop_context
+        return torch.where(dropped, self.base.conditioner.unconditional(context), context)
+
+    def training_step(self, batch: Encoded, i: int) -> Tensor:
+        t = torch.randint(STEPS, (len(batch.x_0),), device=batch.x_0.device)
+        eps = torch.randn_like(batch.x_0)
+        context = self.contexts(batch.references)
+        predicted = self.base.eps(add_noise(batch.x_0, eps, t), t, batch.masked, batch.mask, context)
+        loss = weighted_loss(eps, predicted, batch.mask, t)
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def configure_optimizers(self) -> dict:
+        weights = [p for p in self.base.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(weights, lr=self.lr, betas=(0.9, 0.99), weight_decay=0.01)
+        return {"optimizer": optimizer, "lr_scheduler": warm_cosine(optimizer, self.steps, warmup=200)}

@@ -1,0 +1,64 @@
+"""First stage of a base: the autoencoder, trained on composed pictures with a perceptual term."""
+
+from __future__ import annotations
+
+import pytorch_lightning as pl
+import torch
+from diffusers import AutoencoderKL
+from torch import Generator, Tensor
+from torch.utils.data import Dataset
+
+from ldm.data.compose import Composer
+from ldm.models.imagenet import ImageNetFeatures
+from ldm.training.schedule import warm_cosine
+
+
+class ImageBatches(Dataset):
+    """Item i: a batch of images [b,3,S,S] in [-1,1], by (seed, i) alone, so that a run can stop anywhere."""
+
+    def __init__(self, composer: Composer, batch_size: int, steps: int, seed: int) -> None:
+        self.composer, self.batch_size, self.steps, self.seed = composer, batch_size, steps, seed
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, i: int) -> Tensor:
+        return self.composer.images(self.batch_size, Generator().manual_seed(self.seed * 10**9 + i))
+
+
+def psnr(a: Tensor, b: Tensor) -> Tensor:
+    """Peak signal-to-noise ratio in dB of images [b,c,H,W] in [-1,1], one per image."""
+    mse = ((a.clamp(-1, 1) - b) / 2).square().mean((1, 2, 3))
+    return -10 * torch.log10(mse.clamp_min(1e-10))
+
+
+class VaeTraining(pl.LightningModule):
+    """|x - D(E(x))| + MSE + perceptual distance + a faint KL that only keeps latents near unit scale."""
+
+    def __init__(
+        self, vae: AutoencoderKL, lr: float, steps: int, perceptual: float, kl: float = 1e-6
+    ) -> None:
+        super().__init__()
+        self.vae = vae
+        self.features = ImageNetFeatures() if perceptual else None
+        self.lr, self.steps, self.perceptual, self.kl = lr, steps, perceptual, kl
+
+    def training_step(self, image: Tensor, i: int) -> Tensor:
+        posterior = self.vae.encode(image).latent_dist
+        decoded = self.vae.decode(posterior.sample()).sample.float()
+        difference = decoded - image
+        loss = difference.abs().mean() + 2 * difference.square().mean() + self.kl * posterior.kl().mean()
+        if self.features is not None:
+            distance = self.features.perceptual_distance(decoded, image)
+            loss = loss + self.perceptual * distance
+            self.log("perceptual", distance, prog_bar=True)
+        self.log_dict({"loss": loss, "psnr": psnr(decoded, image).mean()}, prog_bar=True)
+        return loss
+
+    def validation_step(self, image: Tensor, i: int) -> None:
+        decoded = self.vae.decode(self.vae.encode(image).latent_dist.mode()).sample
+        self.log("val_psnr", psnr(decoded.float(), image).mean(), prog_bar=True)
+
+    def configure_optimizers(self) -> dict:
+        optimizer = torch.optim.AdamW(self.vae.parameters(), lr=self.lr, betas=(0.9, 0.99), weight_decay=0.01)
+        return {"optimizer": optimizer, "lr_scheduler": warm_cosine(optimizer, self.steps)}

@@ -1,0 +1,187 @@
+"""Train a base from pictures: pack -> vae -> encoder -> unet -> export. Every stage resumes where it was stopped."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
+from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from safetensors.torch import load_model, save_model
+from torch import Generator
+from torch.utils.data import DataLoader
+
+from ldm.config import load_config, run
+from ldm.data.compose import Composer, random_crop
+from ldm.data.pack import read_pack, write_pack
+from ldm.models.architecture import Architecture, build_clip, build_vae
+from ldm.models.base import Base, save_base
+from ldm.training.bank import LatentBank
+from ldm.training.latents import latent_statistics, normalise_latents
+from ldm.training.preview import BasePreview
+from ldm.training.pretrain_base import BaseTraining, ComposedBatches
+from ldm.training.pretrain_encoder import EncoderTraining, ViewBatches
+from ldm.training.pretrain_vae import ImageBatches, VaeTraining
+
+HELD_OUT = 64  # photos no stage ever sees
+
+
+@dataclass(frozen=True)
+class PackSection:
+    """The one file with all training pictures."""
+
+    sources: str = "../shared/data"
+    file: str = "cache/pack.zip"
+    short_side: int = 256
+    quality: int = 80
+
+
+@dataclass(frozen=True)
+class StageSection:
+    """One training stage; `size` is the side of its pictures (0: the architecture's), `lr` the peak rate."""
+
+    steps: int = 1000
+    batch_size: int = 8
+    lr: float = 1e-3
+    size: int = 0
+    perceptual: float = 0.15  # vae: weight of the perceptual distance
+    reuse: int = 3  # unet: how often an encoded sample is drawn
+    capacity: int = 4096  # unet: encoded samples kept
+    ema: float = 0.998
+    compile: bool = False
+    workers: int = 1
+    checkpoint_every: int = 200
+    preview_every: int = 400
+
+
+@dataclass(frozen=True)
+class PretrainConfig:
+    """All settings; `sizes` is the config whose architecture is trained and `export` the folder it is shipped in."""
+
+    sizes: str = "configs/mini.yaml"
+    logdir: str = "logs/pretrain_mini"
+    export: str = "checkpoints/mini"
+    precision: str = "bf16-mixed"
+    seed: int = 0
+    pack: PackSection = field(default_factory=PackSection)
+    vae: StageSection = field(default_factory=StageSection)
+    encoder: StageSection = field(default_factory=StageSection)
+    unet: StageSection = field(default_factory=StageSection)
+
+
+class Pretraining:
+    """The stages of one run; each leaves `<logdir>/<stage>.safetensors` for the next."""
+
+    def __init__(self, config: PretrainConfig) -> None:
+        self.config = config
+        self.architecture: Architecture = load_config(Path(config.sizes)).base.architecture
+        self.logdir = Path(config.logdir)
+
+    def pack(self) -> None:
+        p = self.config.pack
+        write_pack(Path(p.sources), Path(p.file), p.short_side, p.quality)
+        print(f"{p.file}: {Path(p.file).stat().st_size / 2**20:.1f} MB")
+
+    def composer(self, size: int = 0) -> Composer:
+        pack, self.held_out = read_pack(Path(self.config.pack.file)).split_photos(HELD_OUT)
+        return Composer(pack, size or self.architecture.image_size, self.architecture.reference_size)
+
+    def fit(self, name: str, module: pl.LightningModule, data, validation=None, callbacks=()) -> None:  # type: ignore[no-untyped-def]
+        """Train until the stage's last step, from its last checkpoint if there is one, on the running average."""
+        s: StageSection = getattr(self.config, name)
+        folder = self.logdir / name
+        last = folder / "last.ckpt"
+        trainer = pl.Trainer(
+            max_steps=s.steps,
+            max_epochs=-1,
+            precision=self.config.precision,
+            logger=[CSVLogger(folder, "csv", flush_logs_every_n_steps=20), TensorBoardLogger(folder, "tensorboard")],
+            callbacks=[
+                ModelCheckpoint(folder, save_last=True, save_top_k=0, every_n_train_steps=s.checkpoint_every),
+                EMAWeightAveraging(decay=s.ema, update_starting_at_step=min(500, s.steps // 3)),
+                *callbacks,
+            ],
+            val_check_interval=s.checkpoint_every if validation else None,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            gradient_clip_val=1.0,
+            log_every_n_steps=20,
+            enable_model_summary=False,
+        )
+        trainer.fit(module, data, validation, ckpt_path=last if last.exists() else None, weights_only=True)
+
+    def loader(self, dataset: torch.utils.data.Dataset, s: StageSection) -> DataLoader:
+        return DataLoader(dataset, batch_size=None, num_workers=s.workers, prefetch_factor=4 if s.workers else None)
+
+    def seed(self, name: str) -> int:
+        """Another seed for every resumption, so that a resumed stage sees new samples."""
+        last = self.logdir / name / "last.ckpt"
+        done = torch.load(last, map_location="cpu", weights_only=True)["global_step"] if last.exists() else 0
+        return self.config.seed + done
+
+    def vae(self) -> None:
+        s = self.config.vae
+        composer = self.composer(s.size)
+        size = self.architecture.image_size
+        g = Generator().manual_seed(1)
+        unseen = torch.stack([random_crop(photo, size, g, 1.0) for photo in self.held_out]) * 2 - 1
+        module = VaeTraining(build_vae(self.architecture), s.lr, s.steps, s.perceptual)
+        data = self.loader(ImageBatches(composer, s.batch_size, s.steps, self.seed("vae")), s)
+        self.fit("vae", module, data, DataLoader(unseen.split(16), batch_size=None))
+        images = ImageBatches(composer, 16, 16, self.config.seed + 1)
+        normalise_latents(module.vae, *latent_statistics(module.vae, (images[i] for i in range(len(images)))))
+        save_model(module.vae, self.logdir / "vae.safetensors")
+
+    def encoder(self) -> None:
+        s = self.config.encoder
+        module = EncoderTraining(build_clip(self.architecture), s.lr, s.steps)
+        data = ViewBatches(self.composer(), s.batch_size, s.steps, self.seed("encoder"))
+        self.fit("encoder", module, self.loader(data, s))
+        save_model(module.clip, self.logdir / "encoder.safetensors")
+
+    def unet(self) -> None:
+        s = self.config.unet
+        base = Base(self.architecture)
+        load_model(base.vae, self.logdir / "vae.safetensors")
+        load_model(base.conditioner.clip, self.logdir / "encoder.safetensors")
+        composer = self.composer()
+        seed = self.seed("unet")
+        source = self.loader(ComposedBatches(composer, s.batch_size, s.steps, seed), s)
+        bank = LatentBank(base, source, s.batch_size, s.capacity, s.reuse, seed)
+        preview = BasePreview(composer.batch(10, Generator().manual_seed(7)), self.logdir / "unet", s.preview_every)
+        module = BaseTraining(base, s.lr, s.steps)
+        if s.compile:
+            base.unet.compile()
+        self.fit("unet", module, bank, callbacks=[preview])
+        save_model(base, self.logdir / "unet.safetensors")
+
+    def export(self) -> None:
+        """Write the finished base, fp16, to where the scripts look for it."""
+        base = Base(self.architecture)
+        load_model(base, self.logdir / "unet.safetensors")
+        shards = save_base(base, Path(self.config.export))
+        print(f"{self.config.export}: {sum(f.stat().st_size for f in shards) / 2**20:.1f} MB in {len(shards)} shards")
+
+
+STAGES = ("pack", "vae", "encoder", "unet", "export")
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("stage", choices=[*STAGES, "all"], help="what to run; `all`: one after the other")
+    parser.add_argument("--config", default="configs/pretrain_mini.yaml", help="settings file")
+    parser.add_argument("settings", nargs="*", metavar="section.key=value", help="settings that win over the file's")
+    args = parser.parse_args(argv)
+    config = load_config(Path(args.config), args.settings, PretrainConfig)
+    pl.seed_everything(config.seed, verbose=False)
+    pretraining = Pretraining(config)
+    for stage in STAGES if args.stage == "all" else [args.stage]:
+        print(f"== {stage}")
+        getattr(pretraining, stage)()
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,20 @@
+# Makes .venv with the pinned requirements of pyproject.toml and activates it: `source setup.sh`.
+# A finished set-up is recognised by its stamp and takes no time; PYTHON=python3.12 chooses another interpreter.
+_root="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+_stamp="$_root/.venv/.stamp-$(sha256sum "$_root/pyproject.toml" | cut -c1-16)"
+if [ ! -f "$_stamp" ]; then
+  _python="${PYTHON:-python3}"
+  if ! "$_python" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then
+    echo "error: $_python is $("$_python" --version 2>&1); expected Python 3.10 - 3.12: name one with PYTHON=python3.11" >&2
+    exit 2
+  fi
+  echo "Setting up $_root/.venv (once; downloads the requirements) ..."
+  "$_python" -m venv "$_root/.venv" || { echo "error: no venv module; install it with: apt-get install python3-venv" >&2; exit 2; }
+  "$_root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check -e "$_root[dev,pretrain]" || {
+    echo "error: installing the requirements failed; see pip's message above, then run this again" >&2
+    exit 2
+  }
+  rm -f "$_root"/.venv/.stamp-*
+  touch "$_stamp"
+fi
+source "$_root/.venv/bin/activate"

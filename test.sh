@@ -1,0 +1,9 @@
+#!/usr/bin/env bash
+# Lint, types and tests, as continuous integration runs them. Arguments go to pytest: `bash test.sh -m slow`.
+set -euo pipefail
+cd "$(dirname "$0")"
+source setup.sh
+ruff check .
+ruff format --check .
+mypy
+python -m pytest -n "$(nproc)" "$@"

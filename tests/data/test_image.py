@@ -1,0 +1,47 @@
+"""uint8 <=> float is exact, and every kind of file becomes upright RGB."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ldm.data.image import GREY, read_rgb, resize, to_image, to_pixels
+
+
+def test_round_trip_changes_no_value():
+    pixels = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    image = to_image(pixels)
+    assert image.shape == (3, 16, 16) and image.min() == -1 and image.max() == 1
+    assert np.array_equal(to_pixels(image), pixels)
+
+
+def test_pixels_are_rounded_and_clamped():
+    image = torch.tensor([-3.0, 0.6 / 127.5 - 1, 1.7]).view(3, 1, 1)
+    assert to_pixels(image).ravel().tolist() == [0, 1, 255]
+
+
+def test_transparent_pixels_become_grey(tmp_path):
+    pixels = np.full((2, 2, 4), 200, np.uint8)
+    pixels[0, :, 3], pixels[1, :, 3] = 0, 255
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    assert read_rgb(tmp_path / "a.png")[:, 0, 0].tolist() == [GREY, 200]
+
+
+def test_exif_orientation_is_honoured(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 20)).save(tmp_path / "a.jpg", exif=exif)
+    assert read_rgb(tmp_path / "a.jpg").shape == (40, 20, 3)
+
+
+@pytest.mark.parametrize("size", [8, (5, 9), 40])
+def test_resize_keeps_the_value_range(size):
+    image = torch.randn(2, 3, 20, 20, generator=torch.Generator().manual_seed(0)).sign()
+    out = resize(image, size)
+    assert out.shape[-2:] == ((size, size) if isinstance(size, int) else size)
+    assert out.min() >= -1 and out.max() <= 1
+
+
+def test_resize_to_the_same_size_is_the_same_image():
+    image = torch.rand(1, 3, 7, 9)
+    assert resize(image, (7, 9)) is image

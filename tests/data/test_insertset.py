@@ -1,0 +1,206 @@
+"""An object folder: what is read from it, and that every fault is reported at once, with its remedy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ldm.data.image import read_rgb
+from ldm.data.insertset import Frame, load_insertset, natural_key, upright
+
+SIZE = (40, 30)  # width, height
+
+
+def picture(path: Path, size: tuple[int, int] = SIZE) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (200, 60, 20)).save(path)
+    return path
+
+
+def boxes(path: Path, *lines: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The smallest valid folder: one few-shot picture, one reference."""
+    root = tmp_path / "mug"
+    picture(root / "data" / "1.jpg")
+    boxes(root / "bbox" / "1.txt", "5 5.5 30 25")
+    picture(root / "test.jpg")
+    return root
+
+
+def faults(root: Path) -> list[str]:
+    """The reported faults, one a line, without the headline."""
+    with pytest.raises(ValueError) as caught:
+        load_insertset(root)
+    return [line.strip() for line in str(caught.value).splitlines()[1:]]
+
+
+def test_one_picture_is_enough(folder: Path) -> None:
+    found = load_insertset(folder)
+    assert [(sample.image.name, sample.boxes) for sample in found.few_shot] == [
+        ("1.jpg", ((5, 5.5, 30, 25),))
+    ]
+    assert found.same_category == ()
+    assert found.reference == folder / "test.jpg"
+    assert found.root == folder
+
+
+def test_pairs_by_stem_in_natural_order_over_all_suffixes(folder: Path) -> None:
+    for name in ("10.png", "2.WEBP", "3.jpeg", "21.tif", ".hidden.png", "notes.md"):
+        if name == "notes.md":
+            (folder / "data" / name).write_text("not a picture")
+        else:
+            picture(folder / "data" / name)
+            boxes(folder / "bbox" / f"{Path(name).stem}.txt", "0 0 4 5", "", "1 2 3 4")
+    (folder / "bbox" / ".hidden.txt").unlink()
+    found = load_insertset(folder).few_shot
+    assert [sample.image.name for sample in found] == ["1.jpg", "2.WEBP", "3.jpeg", "10.png", "21.tif"]
+    assert found[1].boxes == ((0, 0, 4, 5), (1, 2, 3, 4))
+
+
+def test_natural_key_counts() -> None:
+    assert sorted(["b10", "a", "b9", "10", "2", "1"], key=natural_key) == ["1", "2", "10", "a", "b9", "b10"]
+
+
+def test_same_category_pictures_are_kept_apart(folder: Path) -> None:
+    picture(folder / "reg_data" / "cup.jpg")
+    boxes(folder / "reg_bbox" / "cup.txt", "1 1 9 9")
+    found = load_insertset(folder)
+    assert [sample.image.name for sample in found.same_category] == ["cup.jpg"]
+    assert len(found.few_shot) == 1
+
+
+def test_png_under_a_jpg_name_is_fine(folder: Path) -> None:
+    Image.new("RGBA", SIZE, (1, 2, 3, 128)).save(folder / "data" / "1.jpg", format="PNG")
+    assert len(load_insertset(folder).few_shot) == 1
+
+
+def test_stray_test_picture_is_never_a_training_picture(folder: Path) -> None:
+    stray = picture(folder / "data" / "test.jpg")
+    assert [sample.image.name for sample in load_insertset(folder).few_shot] == ["1.jpg"]
+    assert load_insertset(folder).reference == folder / "test.jpg"
+    (folder / "test.jpg").unlink()
+    assert load_insertset(folder).reference == stray
+
+
+def test_a_boxed_test_picture_is_an_ordinary_one(folder: Path) -> None:
+    picture(folder / "data" / "test.jpg")
+    boxes(folder / "bbox" / "test.txt", "1 1 9 9")
+    assert [sample.image.name for sample in load_insertset(folder).few_shot] == ["1.jpg", "test.jpg"]
+    (folder / "test.jpg").unlink()
+    assert faults(folder)[0].startswith("test.jpg: no reference")
+
+
+def test_rounding_overhang_is_clamped_and_more_is_a_fault(folder: Path) -> None:
+    boxes(folder / "bbox" / "1.txt", "-1 -0.5 41 30.9")
+    assert load_insertset(folder).few_shot[0].boxes == ((0, 0, 40, 30),)
+    for line in ("-1.1 0 5 5", "0 -2 5 5", "0 0 41.5 5", "0 0 5 32", "40.2 0 40.9 5"):
+        boxes(folder / "bbox" / "1.txt", line)
+        assert len(faults(folder)) == 1, line
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("1 2 3", "3 values, expected 4"),
+        ("1 2 3 4 5", "5 values"),
+        ("1, 2, 3, 4", "'1,' is not a number"),
+        ("1 2 3 nan", "'nan' is not a number"),
+        ("1 2 inf 4", "'inf' is not a number"),
+        ("9 2 9 8", "empty"),
+        ("1 8 9 2", "empty"),
+        ("0 0 400 20", "40 x 30"),
+        ("", "no box"),
+    ],
+)
+def test_a_bad_box_line_is_named_with_its_remedy(folder: Path, line: str, said: str) -> None:
+    boxes(folder / "bbox" / "1.txt", line)
+    [fault] = faults(folder)
+    assert fault.startswith("bbox/1.txt: ")
+    assert said in fault
+
+
+def test_every_fault_is_reported_at_once(folder: Path) -> None:
+    (folder / "test.jpg").unlink()
+    boxes(folder / "bbox" / "1.txt", "1 1 5 5", "1 1", "1 1 99 9")
+    picture(folder / "data" / "2.jpg")
+    boxes(folder / "bbox" / "3.txt", "1 1 5 5")
+    (folder / "data" / "4.jpg").write_bytes(b"no picture at all")
+    boxes(folder / "bbox" / "4.txt", "x 1 5 5")
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), np.uint8)
+    Image.fromarray(noise).save(folder / "data" / "5.jpg")
+    whole = (folder / "data" / "5.jpg").read_bytes()
+    (folder / "data" / "5.jpg").write_bytes(whole[: len(whole) // 2])  # opens, but does not decode
+    boxes(folder / "bbox" / "5.txt", "1 1 5 5")
+    picture(folder / "data" / "1.png")
+    picture(folder / "reg_data" / "6.jpg")
+    (folder / "bbox" / "7.txt").write_bytes(b"\xff\xfe\x00\x80")
+    picture(folder / "data" / "7.jpg")
+    found = faults(folder)
+    expected = [
+        ("data/1.png: ", "same stem"),
+        ("bbox/1.txt: line 2", "values"),
+        ("bbox/1.txt: line 3", "outside"),
+        ("data/2.jpg: ", "bbox/2.txt"),
+        ("bbox/3.txt: ", "no picture data/3.*"),
+        ("data/4.jpg: ", "unreadable"),
+        ("bbox/4.txt: line 1", "not a number"),
+        ("data/5.jpg: ", "unreadable"),
+        ("bbox/7.txt: line 1", "not a number"),
+        ("reg_data/6.jpg: ", "reg_bbox/6.txt"),
+        ("test.jpg: ", "no reference"),
+    ]
+    for start, said in expected:
+        assert sum(fault.startswith(start) and said in fault for fault in found) == 1, (start, said, found)
+    assert len(found) == len(expected)
+
+
+def test_unreadable_and_doubled_references_are_faults(folder: Path) -> None:
+    picture(folder / "test.png")
+    assert faults(folder) == ["test.png: a second reference; keep one of test.*"]
+    (folder / "test.png").unlink()
+    (folder / "test.jpg").write_bytes(b"")
+    assert [fault.split(":")[0] for fault in faults(folder)] == ["test.jpg"]
+
+
+def test_no_few_shot_picture_is_a_fault(folder: Path) -> None:
+    (folder / "data" / "1.jpg").rename(folder / "data" / "1.heic")
+    found = faults(folder)
+    assert found[0].startswith("data: no few-shot picture")
+    assert found[1].startswith("bbox/1.txt: no picture")
+
+
+def test_a_missing_folder_is_named_with_the_layout(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere.*bbox/1\.txt"):
+        load_insertset(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_boxes_follow_the_exif_turn(folder: Path, orientation: int) -> None:
+    """Oracle: a box painted into the stored picture; the upright one is white there and only there."""
+    pixels = np.zeros((30, 40, 3), np.uint8)
+    pixels[4:20, 10:15] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = folder / "data" / "1.png"
+    (folder / "data" / "1.jpg").unlink()
+    Image.fromarray(pixels).save(path, exif=exif)
+    boxes(folder / "bbox" / "1.txt", "10 4 15 20")
+    x0, y0, x1, y1 = (int(value) for value in load_insertset(folder).few_shot[0].boxes[0])
+    white = read_rgb(path)[..., 0] == 255
+    assert white[y0:y1, x0:x1].all()
+    assert white.sum() == (x1 - x0) * (y1 - y0) == 80
+
+
+def test_upright_keeps_the_order_of_corners() -> None:
+    for orientation in range(1, 9):
+        x0, y0, x1, y1 = upright((1, 2, 5, 9), Frame(40, 30, orientation))
+        assert x0 < x1 and y0 < y1

@@ -1,0 +1,304 @@
+"""Training samples: where pictures, masks and references come from; (seed, index) decides them all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from ldm.data import pairs
+from ldm.data.image import to_image, to_pixels
+from ldm.data.insertset import Box, InsertSet, load_insertset
+from ldm.data.pairs import Pairs
+
+GREEN = (30, 140, 60)  # the ground of every picture
+RED, BLUE, YELLOW = (250, 10, 10), (10, 10, 250), (250, 250, 10)  # few-shot objects
+BLACK = (0, 0, 0)  # same-category object
+Colour = tuple[int, int, int]
+
+
+def painted(path: Path, size: tuple[int, int], box: tuple[int, int, int, int], colour: Colour) -> None:
+    """A picture of (width, height), a box of one colour on the green ground, and its box file."""
+    picture = Image.new("RGB", size, GREEN)
+    picture.paste(colour, box)
+    texts = path.parent.parent / path.parent.name.replace("data", "bbox")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    texts.mkdir(exist_ok=True)
+    picture.save(path)
+    (texts / f"{path.stem}.txt").write_text(" ".join(map(str, box)))
+
+
+@pytest.fixture
+def insertset(tmp_path: Path) -> InsertSet:
+    painted(tmp_path / "data" / "1.png", (90, 64), (30, 20, 54, 44), RED)
+    painted(tmp_path / "data" / "2.png", (64, 80), (20, 30, 36, 60), BLUE)
+    painted(tmp_path / "data" / "3.png", (64, 64), (10, 10, 40, 30), YELLOW)
+    painted(tmp_path / "reg_data" / "1.png", (100, 40), (4, 5, 96, 36), BLACK)
+    painted(tmp_path / "reg_data" / "2.png", (70, 70), (20, 25, 50, 45), BLACK)
+    Image.new("RGB", (50, 30), RED).save(tmp_path / "test.png")
+    return load_insertset(tmp_path)
+
+
+def make(insertset: InsertSet, **changes: int) -> Pairs:
+    return Pairs(insertset, **{"size": 32, "reference_size": 24, "length": 60, **changes})
+
+
+def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
+    return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
+
+
+def near(image: Tensor, colour: Colour) -> Tensor:
+    """Where an image [3,H,W] in [-1,1] shows this colour: bool [H,W]."""
+    return ((image - (torch.tensor(colour) / 127.5 - 1)[:, None, None]).abs() < 0.1).all(dim=0)
+
+
+def test_items_have_the_promised_shapes_and_ranges(insertset: InsertSet) -> None:
+    for item in make(insertset):
+        assert item["image"].shape == (3, 32, 32) and item["image"].abs().max() <= 1
+        assert item["reference"].shape == (3, 24, 24) and item["reference"].abs().max() <= 1
+        assert item["mask"].shape == (1, 32, 32) and set(item["mask"].unique().tolist()) <= {0.0, 1.0}
+        assert item["mask"].any()
+        assert item["few_shot"].dtype == torch.bool and item["few_shot"].shape == ()
+
+
+def test_an_item_depends_on_seed_and_index_alone(insertset: InsertSet) -> None:
+    forwards, backwards = make(insertset), make(insertset, length=1000)
+    items = [forwards[i] for i in range(20)]
+    torch.manual_seed(123)
+    np.random.seed(123)  # noqa: NPY002 - the global state, on purpose
+    assert all(same(items[i], backwards[i]) for i in reversed(range(20)))
+    other = make(insertset, seed=1)
+    assert not any(torch.equal(items[i]["image"], other[i]["image"]) for i in range(20))
+
+
+def test_items_differ_from_each_other_and_seeds_do_not_overlap(insertset: InsertSet) -> None:
+    def first(seed: int, index: int) -> float:
+        return torch.rand((), generator=pairs.sample_generator(seed, index)).item()
+
+    assert len({first(seed, index) for seed in range(20) for index in range(20)}) == 400
+
+
+def test_workers_make_no_difference(insertset: InsertSet) -> None:
+    data = make(insertset, length=8)
+    alone, shared = (list(DataLoader(data, batch_size=4, num_workers=n)) for n in (0, 2))
+    assert len(alone) == 2 and alone[0]["few_shot"].tolist() == [True, False, True, False]
+    assert all(same(a, b) for a, b in zip(alone, shared, strict=True))
+
+
+def test_memory_limit_changes_no_item(insertset: InsertSet, monkeypatch: pytest.MonkeyPatch) -> None:
+    roomy = make(insertset)
+    items = [roomy[i] for i in range(12)]
+    assert len(roomy._cache) == 5
+    monkeypatch.setattr(pairs, "CACHE_BYTES", 20_000)
+    tight = make(insertset)
+    assert all(same(item, tight[i]) for i, item in enumerate(items))
+    assert 1 <= len(tight._cache) < 5 and sum(kept.nbytes for kept in tight._cache.values()) <= 20_000
+
+
+def test_index_and_length(insertset: InsertSet) -> None:
+    data = make(insertset, length=3)
+    assert len(data) == 3 and len(list(data)) == 3
+    with pytest.raises(IndexError):
+        data[3]
+
+
+def test_half_few_shot_half_same_category(insertset: InsertSet) -> None:
+    for item in make(insertset):
+        black = near(item["image"], BLACK).any()
+        assert black != item["few_shot"]  # only same-category objects are black
+    assert sum(item["few_shot"] for item in make(insertset)) == 30
+
+
+def test_all_few_shot_without_same_category_pictures(insertset: InsertSet) -> None:
+    alone = InsertSet(insertset.root, insertset.few_shot, (), insertset.reference)
+    assert all(item["few_shot"] for item in make(alone))
+    one = InsertSet(insertset.root, insertset.few_shot[:1], (), insertset.reference)
+    assert all(near(item["reference"], RED).all() for item in make(one, length=5, augment=False))
+
+
+def test_every_few_shot_picture_serves_as_target_and_as_reference(insertset: InsertSet) -> None:
+    """Also the last one, which the paper's code never draws; and a target's reference may be any of them."""
+    seen = set()
+    for item in make(insertset, length=120, augment=False):
+        if item["few_shot"]:
+            [shown] = [c for c in (RED, BLUE, YELLOW) if near(item["image"], c).any()]
+            [given] = [c for c in (RED, BLUE, YELLOW) if near(item["reference"], c).all()]
+            seen.add((shown, given))
+    assert len(seen) == 9
+
+
+def test_any_of_several_boxes_is_drawn(insertset: InsertSet) -> None:
+    (insertset.root / "bbox" / "1.txt").write_text("30 20 54 44\n2 2 20 10\n")
+    one = load_insertset(insertset.root)
+    data = make(InsertSet(one.root, one.few_shot[:1], (), one.reference), augment=False)
+    red = [bool(near(item["reference"], RED).all()) for item in data]
+    assert any(red) and not all(red)
+
+
+def test_same_category_reference_is_the_padded_object_of_the_same_picture(insertset: InsertSet) -> None:
+    one = InsertSet(insertset.root, insertset.few_shot, insertset.same_category[1:], insertset.reference)
+    item = make(one, reference_size=50, augment=False)[1]
+    expected = torch.zeros(50, 50, dtype=torch.bool)
+    expected[13:37, 11:39] = (
+        True  # 30 x 20 in a crop of 50 x 40, squashed to 50 x 50, but for its blurred edge
+    )
+    shown = near(item["reference"], BLACK)
+    assert shown[expected].all()
+    assert (
+        not shown[:12].any() and not shown[38:].any() and not shown[:, :9].any() and not shown[:, 41:].any()
+    )
+
+
+def test_the_mask_covers_the_object(insertset: InsertSet) -> None:
+    """The object's colour shows outside the mask only where the blob's jitter lets it: next to the mask."""
+    for item in make(insertset, size=64, length=80):
+        shown = torch.stack([near(item["image"], c) for c in (RED, BLUE, YELLOW)]).any(dim=0)
+        if item["few_shot"]:
+            grown = torch.nn.functional.max_pool2d(item["mask"], 5, stride=1, padding=2)[0].bool()
+            assert (grown | ~shown).all()
+            assert (shown & item["mask"][0].bool()).sum() > 0.8 * shown.sum()
+
+
+def test_a_small_region_never_vanishes(tmp_path: Path) -> None:
+    pixels = np.zeros((640, 640, 3), np.uint8)
+    for seed in range(20):
+        generator = torch.Generator().manual_seed(seed)
+        _, mask = pairs.target(pixels, (600.2, 3.1, 602.9, 5.0), 16, generator)
+        assert mask.any()
+
+
+@given(st.integers(1, 70), st.integers(1, 70), st.data())
+@settings(deadline=None, max_examples=200)
+def test_the_crop_holds_the_enlarged_box(height: int, width: int, data: st.DataObject) -> None:
+    x0, y0 = data.draw(st.integers(0, width - 1)), data.draw(st.integers(0, height - 1))
+    x1, y1 = data.draw(st.integers(x0 + 1, width)), data.draw(st.integers(y0 + 1, height))
+    generator = torch.Generator().manual_seed(data.draw(st.integers(0, 2**31)))
+    left, top, side = pairs.crop_window((x0, y0, x1, y1), (height, width), generator)
+    longer, short = max(x1 - x0, y1 - y0), min(height, width)
+    assert left <= x0 and top <= y0 and left + side >= x1 and top + side >= y1
+    if longer <= short:
+        assert short - 0.6 * (short - longer) - 1 <= side <= short
+        assert left >= 0 and top >= 0 and left + side <= width and top + side <= height
+    else:
+        assert side == longer
+
+
+def test_crops_use_their_whole_range() -> None:
+    drawn = [
+        pairs.crop_window((80, 40, 100, 60), (100, 200), torch.Generator().manual_seed(seed))
+        for seed in range(400)
+    ]
+    lefts, tops, sides = (np.array(values) for values in zip(*drawn, strict=True))
+    assert sides.min() <= 54 and sides.max() >= 98  # 100 - 0.6 * 80 .. 100
+    assert lefts.min() <= 10 and lefts.max() >= 70 and tops.min() == 0 and tops.max() >= 35
+
+
+def test_a_box_longer_than_the_short_side_is_padded_with_a_reflection() -> None:
+    rows = np.repeat(np.arange(20, dtype=np.uint8)[:, None, None], 3, axis=2)
+    wide = np.broadcast_to(rows, (20, 30, 3))
+    image, mask = pairs.target(wide, (0, 0, 30, 20), 30, torch.Generator().manual_seed(0))
+    found = to_pixels(image)[:, 0, 0].astype(int)
+    assert (np.abs(np.diff(found)) == 1).all()  # a reflection continues 1, 0, 1, 2 ... 18, 19, 18
+    assert set(found) == set(range(20))
+    filled = mask[0].bool().all(dim=1).numpy()
+    assert filled.sum() <= 20 and mask[0, 15, 15] == 1
+
+
+def test_object_crop_is_the_touched_pixels_and_the_padding_that_exists() -> None:
+    pixels = np.arange(10 * 8 * 3, dtype=np.uint8).reshape(10, 8, 3)
+    assert np.array_equal(pairs.object_crop(pixels, (2.5, 3, 5.2, 6)), pixels[3:6, 2:6])
+    assert np.array_equal(pairs.object_crop(pixels, (2, 3, 5, 6), pad=4), pixels[0:10, 0:8])
+    assert np.array_equal(pairs.object_crop(pixels, (2, 3, 5, 6), pad=1), pixels[2:7, 1:6])
+
+
+@pytest.mark.parametrize("shape", [(700, 431), (24, 24), (5, 90), (1, 1)])
+def test_squash_is_an_antialiased_resize_to_within_rounding(shape: tuple[int, int]) -> None:
+    pixels = np.random.default_rng(0).integers(80, 176, (*shape, 3), np.uint8)  # bicubic overshoot fits
+    image = to_image(pixels)[None]
+    exact = torch.nn.functional.interpolate(image, size=(24, 24), mode="bicubic", antialias=True)[0]
+    assert ((pairs.squash(pixels, 24) - exact).abs() <= 2 / 127.5).all()
+
+
+def test_few_shot_crops_are_the_objects_in_order(insertset: InsertSet) -> None:
+    crops = pairs.few_shot_crops(insertset, 16)
+    assert crops.shape == (3, 3, 16, 16)
+    assert all(near(crop, colour).all() for crop, colour in zip(crops, (RED, BLUE, YELLOW), strict=True))
+
+
+def test_reference_image_is_the_whole_picture_squashed(tmp_path: Path) -> None:
+    pixels = np.zeros((20, 40, 3), np.uint8)
+    pixels[:, 20:] = 255
+    Image.fromarray(pixels).save(tmp_path / "test.png")
+    image = pairs.reference_image(tmp_path / "test.png", 20)
+    assert image.shape == (1, 3, 20, 20)
+    assert (image[..., :9] < -0.99).all() and (image[..., 11:] > 0.99).all()
+
+
+def smooth(size: int = 32) -> Tensor:
+    """A random image [3,size,size] in [-1,1] without fine detail, so that resampling hardly changes it."""
+    coarse = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    return torch.nn.functional.interpolate(coarse, size=size, mode="bilinear", align_corners=True)[0]
+
+
+@pytest.mark.parametrize("flip", [False, True])
+@pytest.mark.parametrize("quarters", [-1, 0, 1, 2])
+def test_warp_mirrors_and_turns(flip: bool, quarters: int) -> None:
+    """Oracle: quarter turns are exact permutations of pixels; the mirroring comes first."""
+    image = smooth()
+    expected = torch.rot90(image.flip(-1) if flip else image, quarters, dims=(1, 2))
+    warped = pairs.warp(image, flip, 90.0 * quarters, torch.zeros(1, 2, 4, 4))
+    assert (warped - expected).abs().max() < 1e-3
+
+
+def test_warp_moves_by_the_nodes() -> None:
+    nodes = torch.zeros(1, 2, 4, 4)
+    nodes[:, 0] = 2 / 32  # a pixel of 32, to the right in the grid: the image moves to the left
+    image = smooth()
+    assert (pairs.warp(image, False, 0.0, nodes)[..., 2:-2] - image[..., 3:-1]).abs().max() < 1e-3
+
+
+def test_box_blur_is_the_mean_of_the_neighbours() -> None:
+    image = torch.zeros(1, 9, 9)
+    image[0, 4, 4] = 25
+    expected = torch.zeros(1, 9, 9)
+    expected[0, 2:7, 2:7] = 1
+    assert torch.allclose(pairs.box_blur(image, 2), expected)
+
+
+def test_augmentation_varies_and_can_be_switched_off(insertset: InsertSet) -> None:
+    image = smooth()
+    drawn = [pairs.augmented(image, torch.Generator().manual_seed(seed)) for seed in range(60)]
+    assert all(view.shape == image.shape and view.abs().max() <= 1 for view in drawn)
+    untouched = sum(torch.allclose(view, image, atol=1e-3) for view in drawn)
+    mirrored = sum((view - image.flip(-1)).abs().mean() < (view - image).abs().mean() for view in drawn)
+    assert 1 <= untouched <= 20 and 20 <= mirrored <= 40
+    plain, changed = make(insertset, augment=False), make(insertset)
+    assert all(torch.equal(plain[i]["image"], changed[i]["image"]) for i in range(10))
+    assert any(not torch.equal(plain[i]["reference"], changed[i]["reference"]) for i in range(1, 10, 2))
+
+
+def test_turns_stay_within_20_degrees(monkeypatch: pytest.MonkeyPatch) -> None:
+    turns: list[float] = []
+    warp = pairs.warp
+
+    def spy(image: Tensor, flip: bool, degrees: float, nodes: Tensor) -> Tensor:
+        turns.append(degrees)
+        return warp(image, flip, degrees, nodes)
+
+    monkeypatch.setattr(pairs, "warp", spy)
+    for seed in range(200):
+        pairs.augmented(smooth(8), torch.Generator().manual_seed(seed))
+    assert -20 <= min(turns) < -15 and 15 < max(turns) <= 20
+
+
+def test_boxes_of_real_numbers_are_accepted(insertset: InsertSet) -> None:
+    box: Box = (10.25, 10.5, 39.75, 29.9)
+    image, mask = pairs.target(np.zeros((64, 64, 3), np.uint8), box, 20, torch.Generator().manual_seed(0))
+    assert image.shape == (3, 20, 20) and mask.shape == (1, 20, 20)

@@ -1,0 +1,181 @@
+"""Pictures come back as they were: depth, alpha, profile, EXIF, dpi, text; and are whole or absent."""
+
+import re
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+from ldm.data.exif import upright
+from ldm.data.picture import Picture, colour_levels, colours, read_picture
+from ldm.data.save import read_text, write_picture
+
+PROFILE = b"a colour profile, opaque to us" * 5
+TEXT = {"recipe": '{"seed": 321}', "title": "grün und 赤"}
+
+
+def random_pixels(channels: int, dtype: type, size: tuple[int, int] = (13, 17)) -> np.ndarray:
+    top = np.iinfo(dtype).max
+    return np.random.default_rng(channels).integers(0, top + 1, (*size, channels), dtype=dtype)
+
+
+def photo_exif(orientation: int = 1) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x010F], exif[0x0112] = "Maker", orientation
+    exif[0x8769] = {0x829A: 0.01, 0x9003: "2024:01:02 03:04:05"}
+    exif[0x8825] = {1: "N"}
+    return exif
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".tiff"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_everything_survives(tmp_path, channels, dtype, suffix):
+    pixels = random_pixels(channels, dtype)
+    written = Picture(pixels, PROFILE, photo_exif().tobytes(), (300.0, 150.0))
+    write_picture(tmp_path / f"a{suffix}", written, TEXT)
+    read = read_picture(tmp_path / f"a{suffix}")
+    if (channels, dtype) == (2, np.uint16):
+        pixels = pixels[..., [0, 0, 0, 1]]  # comes back as RGBA
+    assert read.pixels.dtype == dtype and np.array_equal(read.pixels, pixels)
+    assert read.icc_profile == PROFILE and read.dpi == pytest.approx((300, 150), abs=0.02)
+    exif = Image.Exif()
+    exif.load(read.exif)
+    assert exif[0x010F] == "Maker" and exif.get_ifd(0x8825)[1] == "N"
+    assert exif.get_ifd(0x8769) == {0x829A: 0.01, 0x9003: "2024:01:02 03:04:05"}
+    assert read_text(tmp_path / f"a{suffix}") == TEXT
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_webp_is_lossless(tmp_path, channels):
+    pixels = random_pixels(channels, np.uint8)
+    write_picture(tmp_path / "a.webp", Picture(pixels, PROFILE, photo_exif().tobytes()), TEXT)
+    read = read_picture(tmp_path / "a.webp")
+    want = pixels.repeat(3, 2) if channels == 1 else pixels[..., [0, 0, 0, 1]] if channels == 2 else pixels
+    assert np.array_equal(read.pixels, want) and read.icc_profile == PROFILE
+    assert read_text(tmp_path / "a.webp") == TEXT
+
+
+def test_an_old_recipe_is_not_passed_on(tmp_path):
+    write_picture(tmp_path / "a.tif", Picture(random_pixels(3, np.uint8)), TEXT)
+    write_picture(tmp_path / "b.tif", read_picture(tmp_path / "a.tif"))
+    assert read_text(tmp_path / "b.tif") == {}
+
+
+def test_other_programs_read_what_we_write(tmp_path):
+    pixels = random_pixels(3, np.uint16, (600, 700))  # several strips
+    for name in ("a.png", "a.tif"):
+        write_picture(tmp_path / name, Picture(pixels, PROFILE, photo_exif().tobytes(), (72, 72)), TEXT)
+        assert np.array_equal(cv2.imread(str(tmp_path / name), cv2.IMREAD_UNCHANGED)[..., ::-1], pixels)
+        with Image.open(tmp_path / name) as file:
+            assert file.size == (700, 600) and np.asarray(file).shape == pixels.shape
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_turning_agrees_with_pillow(orientation):
+    pixels = random_pixels(3, np.uint8, (3, 5))
+    turned = Image.fromarray(pixels)
+    turned.getexif()[0x0112] = orientation
+    assert np.array_equal(upright(pixels, orientation), np.asarray(ImageOps.exif_transpose(turned)))
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".webp"])
+@pytest.mark.parametrize("orientation", [1, 3, 6, 8])
+def test_exif_orientation_is_honoured_and_reset(tmp_path, suffix, orientation):
+    pixels = np.zeros((16, 32, 3), np.uint8)
+    pixels[:8, :8] = 255  # marks the corner
+    options = {"lossless": True} if suffix == ".webp" else {"quality": 100} if suffix == ".jpg" else {}
+    Image.fromarray(pixels).save(tmp_path / f"a{suffix}", exif=photo_exif(orientation).tobytes(), **options)
+    read = read_picture(tmp_path / f"a{suffix}")
+    assert np.abs(read.pixels.astype(int) - upright(pixels, orientation)).max() <= 2
+    exif = Image.Exif()
+    exif.load(read.exif)
+    assert exif[0x010F] == "Maker" and 0x0112 not in exif
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+def test_16_bit_orientation(tmp_path, suffix, orientation):
+    pixels = random_pixels(1, np.uint16)
+    Image.fromarray(pixels[..., 0]).save(tmp_path / f"a{suffix}", exif=photo_exif(orientation).tobytes())
+    assert np.array_equal(read_picture(tmp_path / f"a{suffix}").pixels, upright(pixels, orientation))
+
+
+def test_palette_is_expanded(tmp_path):
+    plain = Image.fromarray(random_pixels(3, np.uint8)).quantize(16)
+    plain.save(tmp_path / "a.png")
+    assert np.array_equal(read_picture(tmp_path / "a.png").pixels, np.asarray(plain.convert("RGB")))
+    plain.save(tmp_path / "b.png", transparency=3)
+    pixels = read_picture(tmp_path / "b.png").pixels
+    assert pixels.shape[2] == 4 and np.array_equal(pixels[..., 3] == 0, np.asarray(plain) == 3)
+
+
+def test_one_bit_is_grey(tmp_path):
+    Image.fromarray(np.eye(9) > 0).save(tmp_path / "a.png")
+    assert np.array_equal(read_picture(tmp_path / "a.png").pixels[..., 0], np.eye(9) * 255)
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".tif", ".gif", ".png"])
+def test_several_frames_are_refused(tmp_path, suffix):
+    frames = [Image.new("RGB", (8, 8), (i * 90, 200, 0)) for i in range(3)]
+    frames[0].save(tmp_path / f"a{suffix}", save_all=True, append_images=frames[1:])
+    with pytest.raises(ValueError, match=r"animated or of several pages \(3\)"):
+        read_picture(tmp_path / f"a{suffix}")
+
+
+def test_bad_files_say_what_is_wrong(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"none\.png"):
+        read_picture(tmp_path / "none.png")
+    (tmp_path / "text.png").write_text("not a picture")
+    with pytest.raises(ValueError, match="not a readable picture"):
+        read_picture(tmp_path / "text.png")
+    Image.new("CMYK", (8, 8)).save(tmp_path / "cmyk.jpg")
+    with pytest.raises(ValueError, match="CMYK"):
+        read_picture(tmp_path / "cmyk.jpg")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".webp"])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_truncated_file_is_broken(tmp_path, suffix, dtype):
+    whole, cut = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
+    pixels = random_pixels(3, dtype, (64, 64))
+    if suffix in (".png", ".tif"):
+        write_picture(whole, Picture(pixels))
+    else:
+        Image.fromarray((pixels & 255).astype(np.uint8)).save(whole)
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    with pytest.raises(ValueError, match=re.escape(cut.name)):
+        read_picture(cut)
+
+
+def test_lossy_or_unfit_formats_are_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"no lossless format; use \.png"):
+        write_picture(tmp_path / "a.jpg", Picture(random_pixels(3, np.uint8)))
+    with pytest.raises(ValueError, match="WebP"):
+        write_picture(tmp_path / "a.webp", Picture(random_pixels(3, np.uint16)))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    path = tmp_path / "a.png"
+    path.write_bytes(b"old")
+    with pytest.raises(AttributeError):
+        write_picture(path, Picture(random_pixels(3, np.uint8)), {"key": 3.5})  # type: ignore[dict-item]
+    assert path.read_bytes() == b"old" and list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_every_level_survives_floats(channels, dtype):
+    top = np.iinfo(dtype).max
+    pixels = np.arange(top + 1, dtype=dtype).reshape(-1, 16, 1).repeat(channels, 2)
+    image = colours(pixels)
+    assert image.shape[0] == 3 and image.min() == -1 and image.max() == 1
+    assert np.array_equal(colour_levels(image, pixels), pixels[..., : 1 if channels <= 2 else 3])
+
+
+def test_grey_gets_the_luma():
+    green = torch.tensor([-1.0, 1.0, -1.0]).view(3, 1, 1)
+    assert colour_levels(green, np.zeros((1, 1, 1), np.uint8)).item() == round(0.587 * 255)

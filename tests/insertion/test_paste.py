@@ -1,0 +1,78 @@
+"""What is pasted is pasted; what is not is not touched, at any depth, size and position."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ldm.data.picture import Picture, colours
+from ldm.insertion.blend import BLENDS, blend
+from ldm.insertion.paste import paste_region, region
+from ldm.insertion.roi import crop, plan_roi
+
+
+def random_picture(seed: int, channels: int, dtype: type, size: tuple[int, int]) -> Picture:
+    top = np.iinfo(dtype).max
+    pixels = np.random.default_rng(seed).integers(0, top + 1, (*size, channels), dtype=dtype)
+    return Picture(pixels)
+
+
+@given(
+    st.integers(0, 1000),
+    st.sampled_from(sorted(BLENDS)),
+    st.sampled_from([1, 2, 3, 4]),
+    st.sampled_from([np.uint8, np.uint16]),
+    st.tuples(st.integers(1, 70), st.integers(1, 70)),
+    st.booleans(),
+)
+@settings(max_examples=150, deadline=None)
+def test_pixels_outside_the_mask_are_identical(seed, mode, channels, dtype, size, whole):
+    rng = np.random.default_rng(seed)
+    picture = random_picture(seed, channels, dtype, size)
+    mask = np.zeros(size, bool)
+    y, x = rng.integers(0, size[0]), rng.integers(0, size[1])
+    mask[y : y + 30, x : x + 20] = rng.random(mask[y : y + 30, x : x + 20].shape) < (1 if whole else 0.6)
+    mask[y, x] = True
+    roi = plan_roi(mask, min_side=24)
+    image = torch.from_numpy(rng.uniform(-1.2, 1.2, (3, *roi.size)).astype(np.float32))
+    image, alpha = blend(region(picture, roi), image, crop(mask, roi), BLENDS[mode])
+    after = paste_region(picture, roi, image, alpha)
+    assert after.pixels.dtype == dtype and after.pixels is not picture.pixels
+    assert np.array_equal(after.pixels[~mask], picture.pixels[~mask])
+    if channels in (2, 4):
+        assert np.array_equal(after.pixels[..., -1], picture.pixels[..., -1])
+    if mode == "paste":
+        assert not np.array_equal(after.pixels[mask], picture.pixels[mask]) or mask.sum() < 3
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_pasting_replaces_exactly(channels, dtype):
+    old, new = (random_picture(seed, channels, dtype, (40, 30)) for seed in (1, 2))
+    mask = np.zeros((40, 30), bool)
+    mask[0:9, 20:30] = True
+    roi = plan_roi(mask)
+    after = paste_region(old, roi, region(new, roi), crop(mask, roi).astype(np.float32))
+    n = old.n_colours
+    assert np.array_equal(after.pixels[mask][..., :n], new.pixels[mask][..., :n])
+    assert np.array_equal(after.pixels[~mask], old.pixels[~mask])
+
+
+def test_alpha_mixes():
+    picture = Picture(np.full((8, 8, 3), 100, np.uint8))
+    roi = plan_roi(np.ones((8, 8), bool))
+    image = colours(np.full((8, 8, 3), 200, np.uint8))
+    alpha = np.full((8, 8), 0.25, np.float32)
+    assert (paste_region(picture, roi, image, alpha).pixels == 125).all()
+
+
+@pytest.mark.filterwarnings("ignore:invalid value")
+def test_what_is_not_pasted_is_not_even_looked_at():
+    picture = random_picture(0, 3, np.uint8, (20, 20))
+    mask = np.zeros((20, 20), bool)
+    mask[5:9, 5:9] = True
+    roi = plan_roi(mask)
+    image = torch.where(torch.from_numpy(crop(mask, roi)), 1.0, torch.nan).expand(3, -1, -1)
+    after = paste_region(picture, roi, image, crop(mask, roi).astype(np.float32))
+    assert (after.pixels[mask] == 255).all() and np.array_equal(after.pixels[~mask], picture.pixels[~mask])
