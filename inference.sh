@@ -6,8 +6,8 @@ cd "$(dirname "$0")"
 source setup.sh
 exec python scripts/inference.py \
   --config configs/mini.yaml \
-  --object logs/mug_cat/mug_cat.safetensors \
-  --example_img examples/scenes/desk.webp \
-  --mask examples/scenes/desk_mask.png \
-  --outdir outputs/mug_cat \
+  --object logs/rocket_bee/rocket_bee.safetensors \
+  --example_img examples/scenes/table.jpg \
+  --mask examples/scenes/table_mask.png \
+  --outdir outputs/rocket_bee \
   "$@"

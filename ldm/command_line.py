@@ -47,8 +47,10 @@ class SettingsParser(argparse.ArgumentParser):
         print(f"error: {message}{hint}", file=sys.stderr)
         raise SystemExit(2)
 
-    def parse_config(self, argv: Sequence[str] | None = None) -> tuple[argparse.Namespace, Any]:
-        """Command line => its own arguments and the resolved settings."""
+    def parse_config(
+        self, argv: Sequence[str] | None = None, saved: Mapping[str, Any] | None = None
+    ) -> tuple[argparse.Namespace, Any]:
+        """Command line => its own arguments and the resolved settings; `saved` ones replace the file's."""
         args = self.parse_intermixed_args(argv)
         given = [
             f"{dotted}={getattr(args, dotted)}"
@@ -56,7 +58,7 @@ class SettingsParser(argparse.ArgumentParser):
             if getattr(args, dotted) is not None
         ]
         path = Path(args.config) if args.config else None
-        return args, read_settings(path, [*args.settings, *given], self.schema)
+        return args, read_settings(saved or path, [*args.settings, *given], self.schema)
 
 
 def _field(schema: type, dotted: str) -> Field:

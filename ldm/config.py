@@ -30,7 +30,7 @@ class DataSection:
     """The object's pictures."""
 
     root: str = setting(
-        "examples/objects/mug_cat", "InsertSet folder: data/ bbox/ test.jpg [reg_data/ reg_bbox/]"
+        "examples/objects/rocket_bee", "InsertSet folder: data/ bbox/ test.jpg [reg_data/ reg_bbox/]"
     )
     augment: bool = setting(True, "augment references by flip, rotation, blur and bending")
     workers: int = setting(0, "processes that prepare samples; 0 prepares them in the training process")
@@ -42,7 +42,7 @@ class TrainSection:
 
     name: str = setting("", "name of the run; default: the object folder's name")
     logdir: str = setting("logs", "runs are written to <logdir>/<name>")
-    resume: str = setting("", "run folder or checkpoint file to continue")
+    resume: str = setting("", "run folder or checkpoint file to continue, with its own settings")
     freeze_model: str = setting(
         "crossattn-kv",
         "what trains: K/V (real objects) or all cross-attention (virtual)",
@@ -60,6 +60,7 @@ class TrainSection:
         1e-5, "the same of mapper, final_ln, proj_out, few-shot part and learnable vector"
     )
     lr_tokens: float = setting(1e-5, "the same of the few-shot tokens")
+    weight_decay: float = setting(0.01, "AdamW's weight decay, of matrices only")
     warmup: int = setting(100, "steps of linear warm-up")
     drop_context: float = setting(0.15, "share of samples trained on the unconditional context")
     precision: str = setting(
@@ -69,6 +70,7 @@ class TrainSection:
     accelerator: str = setting("auto", "cpu, gpu or auto", ["auto", "cpu", "gpu", "mps"])
     seed: int = setting(23, "seed of samples, noise and initial weights")
     checkpoint_every: int = setting(500, "steps between checkpoints")
+    keep: int = setting(2, "checkpoints to keep, the newest ones")
     preview_every: int = setting(500, "steps between preview pictures; 0: none")
 
 
@@ -91,7 +93,9 @@ class InsertSection:
     roi_factor: float = setting(
         2.0, "side of the region that is inpainted, as a multiple of the mask's longer side"
     )
-    blend: str = setting("membrane", "seam treatment", ["paste", "feather", "membrane", "gain", "paper"])
+    blend: str = setting(
+        "gain+membrane", "seam treatment", ["paste", "feather", "gain", "membrane", "gain+membrane", "paper"]
+    )
     outdir: str = setting("outputs", "folder of the results")
     grid: bool = setting(True, "write a contact sheet of all results")
 
@@ -107,12 +111,14 @@ class Config:
     insert: InsertSection = field(default_factory=InsertSection)
 
 
-def load_config(path: Path | None, overrides: Sequence[str] = (), schema: type = Config) -> Any:
+def load_config(
+    source: Path | Mapping[str, Any] | None, overrides: Sequence[str] = (), schema: type = Config
+) -> Any:
     """A YAML file (None: defaults) and `section.key=value` overrides => the schema, a frozen dataclass.
 
-    Raises FileNotFoundError, or ValueError naming the key or value and what was expected.
+    `source` may also be the settings themselves, nested, as a run keeps them. Raises FileNotFoundError, or ValueError naming the key or value and what was expected.
     """
-    return read_settings(path, overrides, schema)
+    return read_settings(source, overrides, schema)
 
 
 class Parser(SettingsParser):

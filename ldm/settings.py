@@ -20,12 +20,12 @@ def setting(default: Any, help: str, choices: Sequence[str] = ()) -> Any:
     return field(default=default, metadata={"help": help, "choices": tuple(choices)})
 
 
-def read_settings(path: Path | None, overrides: Sequence[str], schema: type) -> Any:
+def read_settings(source: Path | Mapping[str, Any] | None, overrides: Sequence[str], schema: type) -> Any:
     """A YAML file (None: defaults) and overrides, later ones winning => the schema, a frozen dataclass.
 
-    Raises FileNotFoundError, or ValueError naming the key or value and what was expected.
+    `source` may also be the settings themselves, nested, as a run keeps them. Raises FileNotFoundError, or ValueError naming the key or value and what was expected.
     """
-    values = _read_yaml(path) if path else {}
+    values = _read_yaml(source) if isinstance(source, Path) else _plain(source or {})
     for override in overrides:
         if not isinstance(values, dict):
             break  # refused below
@@ -39,6 +39,11 @@ def suggestion(key: str, known: Iterable[str], where: str = "") -> str:
     near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
     dot = f"{where}." if where else ""
     return f"did you mean {dot}{near[0]}?" if near else f"there are {', '.join(dot + k for k in names)}"
+
+
+def _plain(values: Mapping[str, Any]) -> Any:
+    """A copy with lists for tuples, like a YAML file's."""
+    return OmegaConf.to_container(OmegaConf.create(dict(values)))
 
 
 def _read_yaml(path: Path) -> Any:

@@ -98,7 +98,10 @@ class Pretraining:
             max_steps=s.steps,
             max_epochs=-1,
             precision=self.config.precision,
-            logger=[CSVLogger(folder, "csv", flush_logs_every_n_steps=20), TensorBoardLogger(folder, "tensorboard")],
+            logger=[
+                CSVLogger(folder, "csv", flush_logs_every_n_steps=20),
+                TensorBoardLogger(folder, "tensorboard"),
+            ],
             callbacks=[
                 ModelCheckpoint(folder, save_last=True, save_top_k=0, every_n_train_steps=s.checkpoint_every),
                 EMAWeightAveraging(decay=s.ema, update_starting_at_step=min(500, s.steps // 3)),
@@ -114,7 +117,9 @@ class Pretraining:
         trainer.fit(module, data, validation, ckpt_path=last if last.exists() else None, weights_only=True)
 
     def loader(self, dataset: torch.utils.data.Dataset, s: StageSection) -> DataLoader:
-        return DataLoader(dataset, batch_size=None, num_workers=s.workers, prefetch_factor=4 if s.workers else None)
+        return DataLoader(
+            dataset, batch_size=None, num_workers=s.workers, prefetch_factor=4 if s.workers else None
+        )
 
     def seed(self, name: str) -> int:
         """Another seed for every resumption, so that a resumed stage sees new samples."""
@@ -151,7 +156,9 @@ class Pretraining:
         seed = self.seed("unet")
         source = self.loader(ComposedBatches(composer, s.batch_size, s.steps, seed), s)
         bank = LatentBank(base, source, s.batch_size, s.capacity, s.reuse, seed)
-        preview = BasePreview(composer.batch(10, Generator().manual_seed(7)), self.logdir / "unet", s.preview_every)
+        preview = BasePreview(
+            composer.batch(10, Generator().manual_seed(7)), self.logdir / "unet", s.preview_every
+        )
         module = BaseTraining(base, s.lr, s.steps)
         if s.compile:
             base.unet.compile()
@@ -163,7 +170,9 @@ class Pretraining:
         base = Base(self.architecture)
         load_model(base, self.logdir / "unet.safetensors")
         shards = save_base(base, Path(self.config.export))
-        print(f"{self.config.export}: {sum(f.stat().st_size for f in shards) / 2**20:.1f} MB in {len(shards)} shards")
+        print(
+            f"{self.config.export}: {sum(f.stat().st_size for f in shards) / 2**20:.1f} MB in {len(shards)} shards"
+        )
 
 
 STAGES = ("pack", "vae", "encoder", "unet", "export")
@@ -173,7 +182,9 @@ def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", choices=[*STAGES, "all"], help="what to run; `all`: one after the other")
     parser.add_argument("--config", default="configs/pretrain_mini.yaml", help="settings file")
-    parser.add_argument("settings", nargs="*", metavar="section.key=value", help="settings that win over the file's")
+    parser.add_argument(
+        "settings", nargs="*", metavar="section.key=value", help="settings that win over the file's"
+    )
     args = parser.parse_args(argv)
     config = load_config(Path(args.config), args.settings, PretrainConfig)
     pl.seed_everything(config.seed, verbose=False)

@@ -15,7 +15,9 @@ from ldm.data.picture import Picture, read_picture
 from ldm.insertion.region_mask import box_mask, read_mask, read_roi_file
 from ldm.insertion.roi import Roi
 
-ROLE = re.compile(r"[_-]?(img|image|mask|background|bg)$", re.IGNORECASE)  # 0001_img.png goes with 0001_mask.png
+ROLE = re.compile(
+    r"[_-]?(img|image|mask|background|bg)$", re.IGNORECASE
+)  # 0001_img.png goes with 0001_mask.png
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,9 @@ def pair(backgrounds: Sequence[Path], masks: Sequence[Path], box: Sequence[float
     if box:
         return [Case(image, box=tuple(box)) for image in images]
     if not masks:
-        raise ValueError("no region is marked; give --mask (picture, box file or folder) or --box x0 y0 x1 y1")
+        raise ValueError(
+            "no region is marked; give --mask (picture, box file or folder) or --box x0 y0 x1 y1"
+        )
     found = _files(masks, (*SUFFIXES, ".txt"))
     if len(found) == 1:
         return [Case(image, found[0]) for image in images]
@@ -62,7 +66,9 @@ def pair(backgrounds: Sequence[Path], masks: Sequence[Path], box: Sequence[float
     if len(found) == len(images) and not any(path.is_dir() for path in (*backgrounds, *masks)):
         return [Case(*both) for both in zip(images, found, strict=True)]
     lonely = [image.name for image, name in zip(images, names, strict=True) if name not in by_name]
-    raise ValueError(f"no mask for {', '.join(lonely[:3]) or 'these backgrounds'}; name it like its background")
+    raise ValueError(
+        f"no mask for {', '.join(lonely[:3]) or 'these backgrounds'}; name it like its background"
+    )
 
 
 def _files(paths: Sequence[Path], suffixes: Sequence[str]) -> list[Path]:

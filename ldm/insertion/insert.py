@@ -108,7 +108,9 @@ def to_model_mask(mask: np.ndarray, size: int) -> Tensor:
     return (area > 0).float()
 
 
-def _pasted(result: Result, roi: Roi, known: Tensor, mask: np.ndarray, generated: Tensor, seam: Blend) -> Result:
+def _pasted(
+    result: Result, roi: Roi, known: Tensor, mask: np.ndarray, generated: Tensor, seam: Blend
+) -> Result:
     """Blend one region and lay it over the picture so far."""
     image, alpha = blend(known, generated, mask, seam)
     record = dict(result.record)

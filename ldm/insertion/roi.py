@@ -77,6 +77,12 @@ def visible(roi: Roi, size: tuple[int, int]) -> Roi:
     return seen
 
 
+def covered(mask: np.ndarray, roi: Roi) -> bool:
+    """Whether all of a mask [H,W] lies in the box."""
+    seen = visible(roi, (mask.shape[0], mask.shape[1]))
+    return int(mask[seen.slices].sum()) == int(mask.sum())
+
+
 def crop(array: np.ndarray, roi: Roi) -> np.ndarray:
     """Cut a box out of [H,W,...]; what lies beyond the picture is its reflection."""
     seen = visible(roi, array.shape[:2])

@@ -11,7 +11,7 @@ from torch import Tensor
 from ldm.data.picture import Picture, colour_levels, colours
 from ldm.insertion.roi import Roi, crop
 
-MARGIN, CAPTION = 6, 22  # pixels
+MARGIN, CAPTION, TILE = 6, 22, 256  # pixels
 PAPER, INK = (255, 255, 255), (40, 40, 40)
 
 
@@ -31,7 +31,9 @@ def hatched(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
     return np.where(mask[..., None], np.uint8(128), pixels)
 
 
-def contact_sheet(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str], side: int = 256) -> np.ndarray:
+def contact_sheet(
+    rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str], side: int = TILE
+) -> np.ndarray:
     """Rows of uint8 pictures [h,w,3], each fitted into a square of `side` px => one picture."""
     columns = max(map(len, rows))
     size = (MARGIN + columns * (side + MARGIN), CAPTION + MARGIN + len(rows) * (side + MARGIN))
@@ -42,16 +44,16 @@ def contact_sheet(rows: Sequence[Sequence[np.ndarray]], captions: Sequence[str],
         draw.text((MARGIN + x * (side + MARGIN), MARGIN), caption, INK, font)
     for y, row in enumerate(rows):
         for x, pixels in enumerate(row):
-            tile = _fitted(pixels, side)
+            tile = Image.fromarray(thumbnail(pixels, side))
             left = MARGIN + x * (side + MARGIN) + (side - tile.width) // 2
             top = CAPTION + MARGIN + y * (side + MARGIN) + (side - tile.height) // 2
             sheet.paste(tile, (left, top))
     return np.asarray(sheet)
 
 
-def _fitted(pixels: np.ndarray, side: int) -> Image.Image:
+def thumbnail(pixels: np.ndarray, side: int = TILE) -> np.ndarray:
+    """uint8 [h,w,3] scaled so that its longer side is `side` px; kept in place of large pictures."""
     tile = Image.fromarray(pixels)
     scale = side / max(tile.size)
     size = max(1, round(tile.width * scale)), max(1, round(tile.height * scale))
-    return tile.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC)
-
+    return np.asarray(tile.resize(size, Image.Resampling.LANCZOS if scale < 1 else Image.Resampling.BICUBIC))

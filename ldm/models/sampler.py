@@ -26,6 +26,7 @@ BETAS: dict[str, Any] = {
     "steps_offset": 1,
     "timestep_spacing": "leading",
 }
+MAX_STEPS = STEPS // 2 - 1  # with more, 'leading' steps one apart leave out the noisiest half
 SAMPLERS: dict[str, tuple[type, dict[str, Any]]] = {
     "plms": (PNDMScheduler, {"skip_prk_steps": True}),
     "ddim": (DDIMScheduler, {"clip_sample": False, "set_alpha_to_one": False}),
@@ -64,8 +65,8 @@ def sample(
     on_step: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
     """Noise x_T [b,4,h,w] => latents x_0 [b,4,h,w]; a guidance scale of 1 skips the unconditional half."""
-    if not 1 <= steps <= STEPS:
-        raise ValueError(f"{steps} sampling steps; expected 1 to {STEPS}")
+    if not 1 <= steps <= MAX_STEPS:
+        raise ValueError(f"{steps} sampling steps; expected 1 to {MAX_STEPS}")
     plan = scheduler(sampler)
     plan.set_timesteps(steps, device=x_T.device)
     x_t = x_T * plan.init_noise_sigma

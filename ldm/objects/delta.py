@@ -1,7 +1,7 @@
-"""An object as what tuning changed: which weights, how they are kept in a file, how a base takes them on and off.
+"""An object as what tuning changed: which weights, how a file keeps them, how a base takes them on and off.
 
 A `Delta` holds differences to the base (fp16: small) or the tuned values themselves (fp32: bit-exact, which
-differences are not: base + (tuned - base) may round). House names; few-shot tokens are always kept as they are.
+differences are not: base + (tuned - base) may round). House names; few-shot tokens are kept as they are.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TOKENS, REFERENCE = "few_shot_tokens", "reference"
 def trained_names(base: Base, freeze_model: str) -> list[str]:
     """The weights that learning an object changes, in the base's order, its few-shot part included.
 
-    `crossattn-kv`: K and V of all cross-attentions, `crossattn`: all of them; and the conditioner without CLIP.
+    `crossattn-kv`: K and V of all cross-attentions, `crossattn`: all of them; and the conditioner but CLIP.
     """
     return [name for name, _ in base.named_parameters() if is_trained(name, freeze_model)]
 
@@ -38,7 +38,9 @@ def trained_names(base: Base, freeze_model: str) -> list[str]:
 def is_trained(name: str, freeze_model: str) -> bool:
     """Whether learning an object changes the weight of this house name."""
     if freeze_model not in FREEZE_MODELS:
-        raise ValueError(f"freeze_model {freeze_model!r} is unknown; choose one of {', '.join(FREEZE_MODELS)}")
+        raise ValueError(
+            f"freeze_model {freeze_model!r} is unknown; choose one of {', '.join(FREEZE_MODELS)}"
+        )
     levels = name.split(".")
     if levels[0] == "unet" and "attn2" in levels:
         return freeze_model == "crossattn" or levels[levels.index("attn2") + 1] in ("to_k", "to_v")
@@ -76,7 +78,7 @@ def extract(
     reference: Tensor | None = None,
     dtype: torch.dtype = torch.float16,
 ) -> Delta:
-    """Two states in house names => what differs in `names`, as fp16 differences or (fp32) as the tuned values.
+    """Two states in house names => what differs in `names`, as fp16 differences or (fp32) the tuned values.
 
     Names of the few-shot part are passed over: its outputs, `tokens`, stand for it.
     """
@@ -95,7 +97,9 @@ def save(delta: Delta, path: Path) -> None:
     prefix = TUNED if delta.absolute else DIFFERENCE
     tensors = {prefix + name: value for name, value in delta.weights.items()}
     extra = {TOKENS: delta.tokens, REFERENCE: delta.reference}
-    write_object(path, tensors | {key: value for key, value in extra.items() if value is not None}, delta.about)
+    write_object(
+        path, tensors | {key: value for key, value in extra.items() if value is not None}, delta.about
+    )
 
 
 def load(path: Path) -> Delta:
@@ -107,23 +111,25 @@ def load(path: Path) -> Delta:
     if strange := [key for key in tensors if not key.startswith(prefix)]:
         raise ValueError(f"{path}: {some(strange)} do not belong into an object file; write it again")
     if (0 if tokens is None else len(tokens)) != about.few_shot_count:
-        raise ValueError(f"{path}: it does not hold its {about.few_shot_count} few-shot tokens; write it again")
+        raise ValueError(
+            f"{path}: it does not hold its {about.few_shot_count} few-shot tokens; write it again"
+        )
     weights = {key.removeprefix(prefix): value for key, value in tensors.items()}
     return Delta(about, weights, absolute, tokens, reference)
 
 
 class Applied:
-    """A base that carries an object. `remove` gives it its own bits back; so does the end of a `with` block."""
+    """A base that carries an object. `remove` gives it its own bits back, as does the end of a `with`."""
 
     def __init__(self, base: Base, originals: Mapping[str, Tensor]) -> None:
-        self.base, self.originals = base, originals
+        self.base, self.originals, self.active = base, originals, True
 
     def remove(self) -> None:
         """Restore the base exactly; a second call does nothing."""
-        _write(self.base, self.originals)
-        if self.originals:
+        if self.active:
+            _write(self.base, self.originals)
             self.base.conditioner.drop_few_shot()
-        self.originals = {}
+        self.active = False
 
     def __enter__(self) -> Applied:
         return self
@@ -166,7 +172,9 @@ def check_fits(base: Base, delta: Delta, fingerprint: str) -> None:
     if delta.tokens is not None and (delta.tokens.ndim != 2 or delta.tokens.shape[1] != width):
         wrong.append(TOKENS)
     if wrong:
-        raise ValueError(f"this object does not fit the base, in name or shape: {some(wrong)}; learn it on this base")
+        raise ValueError(
+            f"this object does not fit the base, in name or shape: {some(wrong)}; learn it on this base"
+        )
 
 
 @torch.no_grad()

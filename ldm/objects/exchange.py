@@ -1,14 +1,15 @@
-"""Objects in the format of the paper's code, both ways: {"state_dict": 146 absolute fp32 tensors in LDM names}.
+"""Objects in the format of the paper's code, both ways: {"state_dict": 146 tuned fp32 tensors in LDM names}.
 
-The few-shot tokens are not in that file: it has the layer that makes them from CLIP's features of the few-shot
-pictures, so that reading or writing one takes these features. A few plain keys stand beside "state_dict", where the
-paper's code does not look: what it has no name for.
+That file has no few-shot tokens but the layer that makes them from CLIP's features of the few-shot pictures,
+so that reading or writing one takes these. A few plain keys stand beside "state_dict", where the paper's code
+does not look: what it has no name for.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -16,12 +17,13 @@ from torch import Tensor
 
 from ldm.models.base import Base, base_fingerprint, house_state
 from ldm.models.checkpoint import write_ckpt
-from ldm.models.conditioner import PriorEncoder, few_shot_pixels
+from ldm.models.conditioner import PriorEncoder
 from ldm.models.ldm_keys import ldm_key, ldm_to_house
 from ldm.models.ldm_layout import house_layout
 from ldm.models.pickles import read_pickle
 from ldm.models.weights import some
 from ldm.objects.delta import Delta, is_trained
+from ldm.objects.few_shot import few_shot_features
 from ldm.objects.file import About
 
 LINEAR = "conditioner.prior_encoder.prior_block.1."
@@ -30,7 +32,7 @@ EXACT = 1e-3  # relative error of the tokens, beyond which a layer does not stan
 
 
 def linear_for(tokens: Tensor, features: Tensor) -> dict[str, Tensor]:
-    """The smallest weight W [c,tokens*c] (bias 0) with W f_i = token_i, for tokens [N,c], features [N,tokens,c].
+    """Tokens t [N,c], features f [N,tokens,c] => the smallest weight W [c,tokens*c] with W f_i = t_i, bias 0.
 
     Raises ValueError if there is none: two equal pictures with different tokens.
     """
@@ -89,12 +91,14 @@ def load_ldm_delta(path: Path, base: Base, crops: Tensor, features: str = "raw")
 @torch.no_grad()
 def _tokens(base: Base, linear: Mapping[str, Tensor], crops: Tensor, features: str) -> Tensor:
     """What the prior encoder makes of the crops: [N,c]."""
-    hidden = base.conditioner.hidden(few_shot_pixels(crops, features).to(base.device)).cpu()
+    hidden = few_shot_features(base, crops, features).cpu()
     encoder = PriorEncoder(*hidden.shape[1:])
     weight = encoder.prior_block[1].weight
     if linear[LINEAR + "weight"].shape != weight.shape:
         shapes = list(linear[LINEAR + "weight"].shape), list(weight.shape)
-        raise ValueError(f"the prior encoder's weight is {shapes[0]}, this base needs {shapes[1]}; take its own base")
+        raise ValueError(
+            f"the prior encoder's weight is {shapes[0]}, this base needs {shapes[1]}; take its own base"
+        )
     encoder.load_state_dict({key.removeprefix("conditioner.prior_encoder."): v for key, v in linear.items()})
     return encoder(hidden)
 
@@ -103,6 +107,6 @@ def _beside(path: Path) -> dict[str, Any]:
     """What stands beside the weights; {} in the paper's own files, whose other objects are not looked at."""
     try:
         checkpoint = torch.load(path, map_location="cpu", mmap=True, weights_only=True)
-    except Exception:  # the weights were read, whatever else is in there is none of ours
+    except UnpicklingError:  # something beside the weights that would need code: not ours
         return {}
     return {key: value for key, value in checkpoint.items() if key != "state_dict"}

@@ -1,4 +1,4 @@
-"""The object file: one .safetensors with tensors, and in its metadata what it is, for which base, how it was made.
+"""The object file: one .safetensors whose metadata say what it is, for which base, and how it was made.
 
 This is what all kinds of object files share; what the tensors of a kind mean is said in that kind's module.
 """
@@ -31,8 +31,8 @@ PREVIEW_SIDES = (160, 128, 96, 64, 32)  # pixels; the largest that fits is taken
 class About:
     """What an object file says about itself.
 
-    `base` is the base's fingerprint, `recipe` the settings it was made with, `date` ISO 8601, `preview` a JPEG
-    in base64; `few_shot` says how the few-shot tokens were learnt (none, linear, tokens).
+    `base` is the base's fingerprint, `recipe` the settings it was made with, `date` ISO 8601, `preview` a
+    JPEG in base64; `few_shot` says how the few-shot tokens were learnt (none, linear, tokens).
     """
 
     base: str
@@ -77,8 +77,8 @@ def read_about(path: Path) -> About:
         raise FileNotFoundError(f"{path}: no such object file; get_deltas.sh makes one from a run")
     if path.suffix in PICKLES:
         raise ValueError(
-            f"{path} is a pickled checkpoint; expected an object file (.safetensors): one of the paper's code "
-            "has to be converted with the object's few-shot pictures first"
+            f"{path} is a pickled checkpoint; expected an object file (.safetensors). One of the paper's "
+            "code can only be read together with the object's few-shot pictures"
         )
     metadata = read_metadata(path)
     if metadata.get("format") != FORMAT:
@@ -109,12 +109,14 @@ def preview_of(path: Path) -> str:
 def _about(metadata: Mapping[str, str], path: Path) -> About:
     kinds = About.__dataclass_fields__
     try:
-        texts = {key: metadata[key] for key in kinds}
-        return About(**{key: value if kinds[key].type == "str" else json.loads(value) for key, value in texts.items()})
+        values: dict[str, Any] = {key: metadata[key] for key in kinds}
+        return About(**{k: v if kinds[k].type == "str" else json.loads(v) for k, v in values.items()})
     except (KeyError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: its metadata are damaged ({error}); write it again") from error
 
 
 def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
     if bad := [k for k, v in tensors.items() if v.is_floating_point() and not bool(torch.isfinite(v).all())]:
-        raise ValueError(f"{path}: NaN or infinite values in {some(bad)}; the training diverged, or it is damaged")
+        raise ValueError(
+            f"{path}: NaN or infinite values in {some(bad)}; the training diverged, or it is damaged"
+        )

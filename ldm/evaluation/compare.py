@@ -1,0 +1,97 @@
+"""Run methods over a bench: learn, insert, score, keep; what exists is not done again."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ldm.data.atomic import atomic_file
+from ldm.data.insertset import InsertSet
+from ldm.evaluation.bench import PROTOCOL, Bench, Scene, score
+from ldm.evaluation.methods import LEARNT, MODELLED, Fill, Setup, prepared
+from ldm.evaluation.results import Results, Row
+from ldm.models.imagenet import ImageNetFeatures
+
+Learn = Callable[[InsertSet, str, Path], None]  # object, freeze mode, where the object file goes
+Report = Callable[[Row], None]  # told of every new row
+
+
+def compare(
+    bench: Bench,
+    methods: Sequence[str],
+    setup: Setup,
+    results: Results,
+    learn: Learn,
+    settings: Row | None = None,
+    on_row: Report = lambda row: None,
+) -> None:
+    """Fill every scene by every method and add the rows to `results`.
+
+    `learn` writes the object file `<results>/objects/<object>_<mode>.safetensors`; one that is there already
+    is used instead, unless it was learnt here with other `settings` or on another base.
+    """
+    features = ImageNetFeatures()
+    for method in methods:
+        for name, insertset in bench.objects.items():
+            file: Path | None = None
+            seconds: float | None = 0.0
+            if method in LEARNT:
+                file = results.folder / "objects" / f"{name}_{method}.safetensors"
+                made_by = {"settings": dict(settings or {}), "base": setup.fingerprint}
+                seconds = learnt(file, insertset, method, learn, made_by)
+            recipe = recipe_of(method, setup, file)
+            scenes = [s for s in bench.scenes_of(name) if not results.has(method, s.name, recipe)]
+            if not scenes:
+                continue
+            with prepared(method, setup, insertset, file) as fill:
+                for scene in scenes:
+                    fixed = {"method": method, "scene": scene.name, "object": name, "protocol": PROTOCOL}
+                    learning = {"learning_seconds": seconds, "recipe": recipe}
+                    on_row(_run(scene, fill, features, results, fixed, learning))
+
+
+def learnt(file: Path, insertset: InsertSet, mode: str, learn: Learn, made_by: Row) -> float | None:
+    """Learn an object, unless its file is there => the seconds that took, None if the file was given.
+
+    A note beside the file says how it was made; without one the file is taken as it is.
+    """
+    note = file.with_suffix(".json")
+    told: dict[str, Any] = json.loads(note.read_text("utf-8")) if note.is_file() else {}
+    if file.is_file() and (not told or told["made_by"] == made_by):
+        return told.get("seconds")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    learn(insertset, mode, file)
+    seconds = round(time.perf_counter() - start, 2)
+    with atomic_file(note) as out:
+        out.write(json.dumps({"seconds": seconds, "made_by": made_by}).encode())
+    return seconds
+
+
+def recipe_of(method: str, setup: Setup, file: Path | None) -> dict[str, Any]:
+    """Everything about a method that a result depends on, beside the scene and the object's pictures."""
+    recipe: dict[str, Any] = {} if method == "flat" else {"base": setup.fingerprint}
+    if method in MODELLED:
+        recipe |= {"sampling": asdict(setup.sampling), "seam": asdict(setup.seam), "seed": setup.seed}
+    if file is not None:
+        digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+        recipe |= {"strength": setup.strength, "object": digest}
+    return recipe
+
+
+def _run(
+    scene: Scene, fill: Fill, features: ImageNetFeatures, results: Results, fixed: Row, learning: Row
+) -> Row:
+    """Insert, score and keep one result."""
+    views = scene.read()
+    start = time.perf_counter()
+    picture = fill(scene, views)
+    seconds = round(time.perf_counter() - start, 3)
+    row = {**fixed, **score(features, picture, scene, views), "seconds": seconds, **learning}
+    results.add(row, picture)
+    return row

@@ -1,0 +1,114 @@
+"""The ways to insert an object that are compared, from pasting its picture to the ceiling of any method.
+
+A method is made for one object and fills one scene after the other: `Fill`, scene and views => picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ldm.data.image import read_rgb, resize, to_image
+from ldm.data.insertset import InsertSet
+from ldm.data.pairs import few_shot_crops, reference_image
+from ldm.data.picture import Picture
+from ldm.evaluation.bench import Scene, Views
+from ldm.evaluation.metrics import box_of
+from ldm.insertion.blend import Blend
+from ldm.insertion.insert import Sampling, insert
+from ldm.insertion.paste import paste_region, region
+from ldm.insertion.roi import crop
+from ldm.models.base import Base
+from ldm.models.conditioner import clip_normalised
+from ldm.objects.delta import apply, load
+
+Fill = Callable[[Scene, Views], Picture]
+METHODS = {  # in the order of the report
+    "flat": "reference pasted flat into the mask",
+    "zero-shot": "base as it is, one reference",
+    "zero-shot-tokens": "base as it is, few-shot tokens",
+    "crossattn-kv": "fine-tuned, crossattn-kv",
+    "crossattn": "fine-tuned, crossattn",
+    "ceiling": "ceiling: truth through the VAE",
+}
+MODELLED = tuple(name for name in METHODS if name not in ("flat", "ceiling"))
+LEARNT = ("crossattn-kv", "crossattn")
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """What all methods share: the base, how it samples, and what happens at the seam."""
+
+    base: Base
+    fingerprint: str
+    sampling: Sampling
+    seam: Blend
+    seed: int = 321
+    strength: float = 1.0
+
+
+@contextmanager
+def prepared(method: str, setup: Setup, insertset: InsertSet, learnt: Path | None) -> Iterator[Fill]:
+    """The method for one object; `learnt` is its object file. The base is as before when the block ends."""
+    if method == "flat":
+        yield partial(fill_flat, insertset)
+    elif method == "ceiling":
+        yield partial(fill_ceiling, setup.base)
+    elif method in LEARNT:
+        assert learnt is not None, f"{method} needs an object file"
+        with apply(setup.base, load(learnt), setup.strength, setup.fingerprint):
+            reference = reference_image(insertset.reference, setup.base.architecture.reference_size)
+            with torch.no_grad():
+                context = setup.base.context(reference.to(setup.base.device))
+            yield partial(fill_sampled, setup, context)
+    else:
+        assert method in METHODS, f"no method {method}"
+        context = zero_shot_context(setup.base, insertset, few_shot=method == "zero-shot-tokens")
+        yield partial(fill_sampled, setup, context)
+
+
+@torch.no_grad()
+def zero_shot_context(base: Base, insertset: InsertSet, *, few_shot: bool) -> Tensor:
+    """The context [1,n,d] of an untuned base: reference, and CLIP's pooled feature of each few-shot crop."""
+    size, conditioner = base.architecture.reference_size, base.conditioner
+    reference = clip_normalised(reference_image(insertset.reference, size).to(base.device))
+    if not few_shot:
+        return conditioner(conditioner.pooled(reference))
+    crops = clip_normalised(few_shot_crops(insertset, size).to(base.device))
+    return conditioner(conditioner.pooled(reference), conditioner.pooled(crops))
+
+
+def fill_flat(insertset: InsertSet, scene: Scene, views: Views) -> Picture:
+    """The reference picture, stretched over the mask's box and pasted through the mask."""
+    box = box_of(views.mask)
+    reference = to_image(read_rgb(insertset.reference))[None]
+    return paste_region(views.background, box, resize(reference, box.size)[0], _alpha(crop(views.mask, box)))
+
+
+@torch.no_grad()
+def fill_ceiling(base: Base, scene: Scene, views: Views) -> Picture:
+    """The truth as the VAE shows it at the base's resolution: no method on this base can do better."""
+    known = region(views.truth, scene.roi)[None].to(base.device)
+    shown = base.decode(base.encode(resize(known, base.architecture.image_size)))
+    image = resize(shown.cpu(), scene.roi.size)[0]
+    return paste_region(views.background, scene.roi, image, _alpha(crop(views.mask, scene.roi)))
+
+
+def fill_sampled(setup: Setup, context: Tensor, scene: Scene, views: Views) -> Picture:
+    """Inpaint the scene's region with the object of `context` [1,n,d]."""
+    rois, seeds = [scene.roi], [setup.seed]
+    result = insert(
+        setup.base, context, views.background, views.mask, rois, seeds, setup.sampling, setup.seam
+    )
+    return result[0].picture
+
+
+def _alpha(mask: np.ndarray) -> np.ndarray:
+    return mask.astype(np.float32)

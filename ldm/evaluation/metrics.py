@@ -1,0 +1,79 @@
+"""Scores of one picture region, protocol `v2`: identity, fidelity to a truth, what changed outside the mask.
+
+Images are float [3,h,w] in [-1,1] of any one size, masks bool [h,w]; every score is a plain float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchmetrics.functional.image import structural_similarity_index_measure
+
+from ldm.data.image import resize
+from ldm.insertion.roi import Roi
+from ldm.models.imagenet import MEAN, ImageNetFeatures
+
+IDENTITY_SIZE = 224  # pixels; what the ImageNet network was trained at
+MIN_MSE = 1e-10  # in [0,1]: equal regions have 100 dB, not infinity, so that means stay finite
+RESAMPLES = 10_000
+
+
+def identity(features: ImageNetFeatures, image: Tensor, truth: Tensor, box: Roi) -> float:
+    """Cosine of the pooled ImageNet features of `box` in both images; 1 is the same object, seen the same."""
+    crops = torch.stack([identity_crop(image, box), identity_crop(truth, box)])
+    with torch.no_grad():
+        a, b = features.pooled(crops)
+    return float(F.cosine_similarity(a, b, dim=0))
+
+
+def identity_crop(image: Tensor, box: Roi, size: int = IDENTITY_SIZE) -> Tensor:
+    """What lies in the box, centred on a square of the network's mean colour => [3,size,size] in [-1,1]."""
+    crop = image[(slice(None), *box.slices)]
+    height, width = crop.shape[1:]
+    side = max(height, width)
+    square = (torch.tensor(MEAN) * 2 - 1).to(image)[:, None, None].repeat(1, side, side)
+    top, left = (side - height) // 2, (side - width) // 2
+    square[:, top : top + height, left : left + width] = crop
+    return resize(square[None], size)[0]
+
+
+def psnr(image: Tensor, truth: Tensor, region: np.ndarray) -> float:
+    """Peak signal-to-noise ratio of the region's pixels in dB, at most 100."""
+    inside = torch.from_numpy(region)
+    mse = ((image - truth)[:, inside] / 2).double().square().mean()
+    return float(-10 * torch.log10(mse.clamp(min=MIN_MSE)))
+
+
+def ssim(image: Tensor, truth: Tensor, region: np.ndarray) -> float:
+    """Mean over the region of the SSIM map (Wang et al. 2004: Gaussian of 1.5 px, 11 x 11; mean of RGB)."""
+    a, b = ((x[None].double() + 1) / 2 for x in (image, truth))
+    _, similarity = structural_similarity_index_measure(a, b, data_range=1.0, return_full_image=True)
+    return float(similarity[0][:, torch.from_numpy(region)].mean())
+
+
+def difference_outside(pixels: np.ndarray, background: np.ndarray, mask: np.ndarray) -> int:
+    """Largest difference of stored pixels [H,W,C] outside the mask, in levels; 0 is what it must be."""
+    outside = ~mask
+    if not outside.any():
+        return 0
+    return int(np.abs(pixels[outside].astype(np.int64) - background[outside].astype(np.int64)).max())
+
+
+def bootstrap(values: Sequence[float], seed: int = 0, resamples: int = RESAMPLES) -> tuple[float, float]:
+    """95 % percentile-bootstrap interval of the mean of `values` (at least one)."""
+    data = np.asarray(values, float)
+    assert data.ndim == 1 and len(data), f"no values to resample: {values}"
+    draws = np.random.default_rng(seed).integers(len(data), size=(resamples, len(data)))
+    low, high = np.quantile(data[draws].mean(axis=1), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def box_of(mask: np.ndarray) -> Roi:
+    """The smallest box around the pixels of a mask that is not empty."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    assert len(rows), "an empty mask has no box"
+    return Roi(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)

@@ -1,0 +1,53 @@
+"""The few-shot part of an object: from crops of its pictures to what learning starts with.
+
+Crops are [N,3,R,R] in [-1,1], N >= 1; c is CLIP's width.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from ldm.models.base import Base
+from ldm.models.conditioner import FEW_SHOT, PriorEncoder, clip_normalised, raw_pixels
+
+FEATURES = {
+    "clip": clip_normalised,
+    "raw": raw_pixels,
+}  # how CLIP sees the crops; raw: as in the paper's code
+
+
+def prepare_few_shot(
+    base: Base, crops: Tensor, kind: str, features: str = "clip", generator: torch.Generator | None = None
+) -> None:
+    """Give the base an object's few-shot part of this kind, as it is before training.
+
+    `tokens` start from CLIP's pooled output of each crop; `linear` is the paper's layer over `features`, its
+    weights drawn by `generator`; `none` takes the few-shot part away.
+    """
+    if kind not in FEW_SHOT:
+        raise ValueError(f"few_shot {kind!r} is unknown; choose one of {', '.join(FEW_SHOT)}")
+    conditioner, crops = base.conditioner, crops.to(base.device)
+    if kind == "none":
+        conditioner.drop_few_shot()
+    elif kind == "tokens":
+        conditioner.use_tokens(conditioner.pooled(clip_normalised(crops)))
+    else:
+        hidden = few_shot_features(base, crops, features)
+        conditioner.use_linear(hidden, drawn_encoder(hidden, generator))
+
+
+def few_shot_features(base: Base, crops: Tensor, features: str) -> Tensor:
+    """CLIP's last hidden state of every crop, [N,tokens,c], which the prior encoder reads."""
+    if features not in FEATURES:
+        raise ValueError(f"few_shot_features {features!r} are unknown; choose one of {', '.join(FEATURES)}")
+    return base.conditioner.hidden(FEATURES[features](crops.to(base.device)))
+
+
+def drawn_encoder(features: Tensor, generator: torch.Generator | None) -> PriorEncoder:
+    """The prior encoder for features [N,tokens,c] with torch's usual initial weights, on the CPU."""
+    encoder = nn.utils.skip_init(PriorEncoder, *features.shape[1:])
+    bound = features[0].numel() ** -0.5
+    for parameter in encoder.parameters():
+        nn.init.uniform_(parameter, -bound, bound, generator=generator)
+    return encoder

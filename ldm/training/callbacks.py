@@ -1,0 +1,96 @@
+"""What happens beside the optimization of a run: progress, and stopping without losing a step."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+from tqdm import tqdm
+
+from ldm.training.checkpoints import Checkpoints
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SMOOTHING = 0.9  # of the bar's loss and speed, a step
+
+
+class Progress(pl.Callback):
+    """One bar over the optimizer steps, with smoothed loss and samples/s; logs speed and learning rate."""
+
+    def __init__(self, batch_size: int, show: bool = True) -> None:
+        self.batch_size, self.show = batch_size, show
+        self.step, self.loss, self.speed, self.time = 0, 0.0, 0.0, 0.0
+        self.bar: tqdm | None = None
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.step, self.time = trainer.global_step, time.perf_counter()
+        hidden = not (self.show and trainer.is_global_zero)
+        self.bar = tqdm(
+            total=trainer.max_steps, initial=self.step, unit="step", desc="learning", disable=hidden
+        )
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == self.step or self.bar is None:
+            return  # gradients are still being accumulated
+        now = time.perf_counter()
+        samples = self.batch_size * trainer.accumulate_grad_batches * trainer.world_size
+        speed = samples * (trainer.global_step - self.step) / (now - self.time)
+        # the loss in Lightning's outputs is the part of the accumulated one
+        loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
+        keep = SMOOTHING if self.speed else 0.0
+        self.speed, self.loss = keep * self.speed + (1 - keep) * speed, keep * self.loss + (1 - keep) * loss
+        self.step, self.time = trainer.global_step, now
+        module.log("samples_per_s", speed)
+        module.log("lr", trainer.optimizers[0].param_groups[0]["lr"])
+        self.bar.set_postfix_str(f"loss {self.loss:.4f}, {self.speed:.2f} samples/s", refresh=False)
+        self.bar.update(1)
+
+    def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+class StopOnSignal(pl.Callback):
+    """Ctrl-C or SIGTERM: finish the step, save, stop. A second one stops at once, without saving.
+
+    `announce` is called as soon as the first one comes. `stopped` tells afterwards.
+    """
+
+    def __init__(self, checkpoints: Checkpoints, announce: Callable[[], None] = lambda: None) -> None:
+        self.checkpoints, self.announce = checkpoints, announce
+        self.stopped = False
+        self.step = 0
+        self.before: dict[signal.Signals, Any] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Take over from Lightning, which would stop in the middle of an accumulation and save nothing."""
+        self.step = trainer.global_step
+        if threading.current_thread() is threading.main_thread():
+            self.before = {number: signal.signal(number, self.handle) for number in SIGNALS}
+
+    def handle(self, number: int, frame: FrameType | None) -> None:
+        if self.stopped:
+            raise KeyboardInterrupt
+        self.stopped = True
+        self.announce()
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            return
+        self.step = trainer.global_step
+        # every device has to stop behind the same step
+        if trainer.strategy.reduce_boolean_decision(self.stopped, all=False):
+            self.stopped = trainer.should_stop = True
+            if self.checkpoints.saved != self.step:
+                self.checkpoints.save(trainer)
+
+    def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+        self.before = {}

@@ -1,0 +1,57 @@
+"""What a run knows about its object besides the weights: a card that its checkpoints carry to get_deltas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ldm.data.insertset import InsertSet
+from ldm.data.pairs import reference_image
+from ldm.models.base import Base, base_fingerprint
+from ldm.objects.file import About, preview_of
+
+
+def make_card(
+    base: Base,
+    insertset: InsertSet,
+    crops: Tensor,
+    recipe: Mapping[str, Any],
+    *,
+    freeze_model: str,
+    few_shot: str,
+    few_shot_pixels: str,
+) -> dict[str, Any]:
+    """Plain data and uint8 tensors: "about" (see `About`), the reference [3,R,R], the few-shot crops [N,3,R,R].
+
+    `recipe` are the run's settings, `few_shot_pixels` how CLIP sees the crops for kind `linear`.
+    """
+    about = About(
+        base=base_fingerprint(base),
+        architecture=base.architecture.name,
+        freeze_model=freeze_model,
+        few_shot=few_shot,
+        few_shot_count=0 if few_shot == "none" else len(crops),
+        recipe=recipe,
+        preview=preview_of(insertset.reference),
+    )
+    reference = reference_image(insertset.reference, base.architecture.reference_size)[0]
+    return {
+        "about": asdict(about),
+        "reference": to_bytes(reference),
+        "crops": to_bytes(crops),
+        "few_shot_pixels": few_shot_pixels,
+    }
+
+
+def to_bytes(image: Tensor) -> Tensor:
+    """Image [...,3,R,R] in [-1,1] => uint8, exactly if it came from 8 bits."""
+    return (image * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def from_bytes(stored: Tensor) -> Tensor:
+    """The inverse of `to_bytes`."""
+    return stored.float() / 127.5 - 1

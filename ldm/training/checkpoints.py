@@ -1,0 +1,97 @@
+"""Checkpoints of a run: written whole or not at all, read without running code, found by their step.
+
+A run folder holds `checkpoints/step-000500.ckpt ...`; the last one continues the run.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from lightning_fabric.plugins.io import CheckpointIO
+
+from ldm.models.checkpoint import write_ckpt
+from ldm.models.pickles import refusing_damage
+
+FOLDER = "checkpoints"
+NAME = re.compile(r"step-(\d+)\.ckpt")
+
+
+class AtomicCheckpointIO(CheckpointIO):
+    """Lightning's way to files: a checkpoint appears complete or not at all, and holds no code."""
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
+        write_ckpt(Path(path), checkpoint)
+
+    def load_checkpoint(
+        self, path: Any, map_location: Any = None, weights_only: Any = None
+    ) -> dict[str, Any]:
+        return read_checkpoint(Path(path))
+
+    def remove_checkpoint(self, path: Any) -> None:
+        Path(path).unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A run's checkpoint, its tensors on the CPU; ValueError in one line if it is damaged or not of a run."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such checkpoint; give a run folder, or a file in its {FOLDER}/")
+    with refusing_damage(path):
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    if not isinstance(checkpoint, dict) or "object" not in checkpoint:
+        raise ValueError(f"{path} is no checkpoint of a training run; give one that train.sh wrote")
+    return checkpoint
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """The checkpoints of a run folder, oldest first."""
+    found = {path: NAME.fullmatch(path.name) for path in (run / FOLDER).glob("*.ckpt")}
+    return sorted((p for p, match in found.items() if match), key=lambda p: int(found[p][1]))  # type: ignore[index]
+
+
+def find_checkpoint(path: Path) -> Path:
+    """A run folder => its last checkpoint; a checkpoint file => itself."""
+    if path.is_file():
+        return path
+    if not path.is_dir():
+        raise FileNotFoundError(
+            f"{path}: no such run; give a folder like logs/mug_cat, or a checkpoint file in it"
+        )
+    found = checkpoints(path)
+    if not found:
+        raise FileNotFoundError(f"{path} holds no {FOLDER}/step-*.ckpt; train.sh writes them")
+    return found[-1]
+
+
+def run_folder(checkpoint: Path) -> Path:
+    """The folder of the run that a checkpoint belongs to."""
+    return checkpoint.parent.parent if checkpoint.parent.name == FOLDER else checkpoint.parent
+
+
+class Checkpoints(pl.Callback):
+    """Saves every so many steps and at the end; keeps the newest few."""
+
+    def __init__(self, run: Path, every: int, keep: int = 2) -> None:
+        self.run, self.every, self.keep = run, every, keep
+        self.saved = 0  # the step that was saved last
+
+    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        self.saved = trainer.global_step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        step = trainer.global_step
+        if step != self.saved and (step % self.every == 0 or step == trainer.max_steps):
+            self.save(trainer)
+
+    def save(self, trainer: pl.Trainer) -> Path:
+        """Save now; call it between steps only, since gradients under accumulation are not kept."""
+        path = self.run / FOLDER / f"step-{trainer.global_step:06}.ckpt"
+        trainer.save_checkpoint(path)
+        self.saved = trainer.global_step
+        if trainer.is_global_zero:
+            for old in checkpoints(self.run)[: -self.keep]:
+                old.unlink()
+        return path

@@ -1,0 +1,146 @@
+"""Learning one object: a LightningModule that trains exactly the weights of the object and nothing else.
+
+In: batches of ldm.training.batches. Out: checkpoints that hold what trains and what get_deltas needs to know.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import LambdaLR
+
+from ldm.models.base import Base
+from ldm.models.diffusion import add_noise, eps_loss, latent_mask, masked_image
+from ldm.models.weights import some
+from ldm.objects.delta import trained_names
+from ldm.training.batches import draw_noise
+
+SAME = ("base", "freeze_model", "few_shot", "few_shot_count")  # what a resumed run may not change
+FEATURES = "few_shot_features"
+
+
+class FineTune(pl.LightningModule):
+    """Trains `trained_names(base, freeze_model)` of a base with its few-shot part (see `prepare_few_shot`).
+
+    Learning rates: `lr` of the cross-attention, `lr_tokens` of the few-shot tokens, `lr_conditioner` of the
+    rest. `card` is plain data and tensors about the object, kept in every checkpoint under "object"; its
+    "about" are the fields of an object file's `About`.
+    """
+
+    strict_loading = False  # checkpoints hold what trains; on_load_checkpoint is strict about that
+
+    def __init__(
+        self,
+        base: Base,
+        freeze_model: str = "crossattn-kv",
+        *,
+        lr: float = 1e-5,
+        lr_conditioner: float = 1e-5,
+        lr_tokens: float = 1e-5,
+        weight_decay: float = 0.01,
+        warmup: int = 100,
+        drop_context: float = 0.15,
+        seed: int = 0,
+        card: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.base, self.card = base, dict(card or {})
+        self.rates = {"crossattn": lr, "conditioner": lr_conditioner, "tokens": lr_tokens}
+        self.weight_decay, self.warmup = weight_decay, warmup
+        self.drop_context, self.seed = drop_context, seed
+        self.trained = trained_names(base, freeze_model)
+        base.requires_grad_(False)
+        for weight in self.trained_weights().values():
+            weight.requires_grad_(True)
+
+    def trained_weights(self) -> dict[str, nn.Parameter]:
+        """House name => weight, of what trains."""
+        weights = dict(self.base.named_parameters())
+        return {name: weights[name] for name in self.trained}
+
+    def training_step(self, batch: dict[str, Tensor], i: int) -> Tensor:
+        """A batch of pairs => the loss."""
+        x_0, masked, mask = self.latents(batch["image"], batch["mask"])
+        shape = (x_0.shape[1], x_0.shape[2], x_0.shape[3])
+        drawn = draw_noise(batch["index"], self.seed, shape, self.drop_context)
+        t, eps, dropped = (x.to(x_0.device) for x in drawn)
+        loss = self.loss(x_0, masked, mask, batch["reference"], t, eps, dropped)
+        self.log("loss", loss.detach(), batch_size=len(x_0))
+        return loss
+
+    def latents(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Image [b,3,S,S], mask [b,1,S,S] (1 = fill) => x_0, the masked image's latents, mask [b,1,h,w]."""
+        x_0, masked = self.base.encode(torch.cat([image, masked_image(image, mask)])).float().chunk(2)
+        return x_0, masked, latent_mask(mask, (x_0.shape[2], x_0.shape[3]))
+
+    def loss(
+        self,
+        x_0: Tensor,
+        masked: Tensor,
+        mask: Tensor,
+        reference: Tensor,
+        t: Tensor,
+        eps: Tensor,
+        dropped: Tensor,
+    ) -> Tensor:
+        """Plain eps MSE; samples with `dropped` [b] are trained on the unconditional context."""
+        context = self.base.context(reference)
+        null = self.base.conditioner.unconditional(context)
+        context = torch.where(dropped[:, None, None], null, context)
+        return eps_loss(eps, self.base.eps(add_noise(x_0, eps, t), t, masked, mask, context))
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = AdamW(self.groups())
+        scheduler = LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, self.warmup)))
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def groups(self) -> list[dict[str, Any]]:
+        """AdamW's parameter groups: a learning rate each, and weight decay on matrices only."""
+        groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+        for name, weight in self.trained_weights().items():
+            groups.setdefault((rate_of(name), weight.ndim == 2 and not name.endswith("_tokens")), []).append(
+                weight
+            )
+        return [
+            {
+                "params": weights,
+                "lr": self.rates[rate],
+                "weight_decay": self.weight_decay * decays,
+                "name": rate,
+            }
+            for (rate, decays), weights in groups.items()
+        ]
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep only what trains, and what the object file will say."""
+        checkpoint["state_dict"] = {f"base.{k}": v.detach() for k, v in self.trained_weights().items()}
+        checkpoint["object"] = self.card | {FEATURES: self.base.conditioner.few_shot_features}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse a checkpoint of another base, object or mode; take its few-shot features."""
+        own, saved = self.card.get("about", {}), checkpoint["object"].get("about", {})
+        for key in SAME:
+            if own.get(key) != saved.get(key):
+                raise ValueError(
+                    f"{key} is {own.get(key)}, but {saved.get(key)} in the run to resume; resume it as it was"
+                )
+        shapes = {f"base.{k}": v.shape for k, v in self.trained_weights().items()}
+        state = checkpoint["state_dict"]
+        if wrong := [
+            k for k in shapes.keys() | state.keys() if k not in state or state[k].shape != shapes.get(k)
+        ]:
+            raise ValueError(f"the checkpoint does not fit what this run trains: {some(sorted(wrong))}")
+        if checkpoint["object"].get(FEATURES) is not None:
+            self.base.conditioner.few_shot_features = checkpoint["object"][FEATURES].to(self.base.device)
+
+
+def rate_of(name: str) -> str:
+    """Which learning rate a trained weight has: crossattn, tokens or conditioner."""
+    if name.startswith("unet."):
+        return "crossattn"
+    return "tokens" if name.endswith(".few_shot_tokens") else "conditioner"

@@ -1,0 +1,111 @@
+"""Learn one object: tune the implicit parameters of a base to its few-shot pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from sys import maxsize
+
+import torch
+from omegaconf import OmegaConf
+
+from ldm.config import Config, Parser, run
+from ldm.data.atomic import atomic_file
+from ldm.data.insertset import InsertSet, load_insertset
+from ldm.data.pairs import Pairs, few_shot_crops
+from ldm.models.base import Base, load_base
+from ldm.objects.few_shot import prepare_few_shot
+from ldm.training.batches import Batches
+from ldm.training.callbacks import Progress, StopOnSignal
+from ldm.training.card import make_card
+from ldm.training.checkpoints import Checkpoints, checkpoints, find_checkpoint, read_checkpoint, run_folder
+from ldm.training.finetune import FineTune
+from ldm.training.previews import Previews, preview_scene
+from ldm.training.trainer import build_trainer
+
+TRAIN_FLAGS = """name logdir resume max_steps freeze_model few_shot few_shot_features batch_size accumulate lr
+lr_conditioner lr_tokens warmup drop_context precision devices accelerator seed checkpoint_every keep
+preview_every"""
+FLAGS = {"dataset-dir": "data.root", "base": "base.path", "workers": "data.workers"} | {
+    flag: f"train.{flag}" for flag in TRAIN_FLAGS.split()
+}
+
+
+def settings(argv: Sequence[str] | None) -> tuple[Config, Path | None]:
+    """Command line => settings, and the checkpoint to resume; a resumed run keeps the settings it had."""
+    parser = Parser(__doc__ or "", FLAGS, "configs/mini.yaml")
+    _, config = parser.parse_config(argv)
+    if not config.train.resume:
+        return config, None
+    checkpoint = find_checkpoint(Path(config.train.resume))
+    recipe = read_checkpoint(checkpoint)["object"]["about"]["recipe"]
+    return parser.parse_config(argv, recipe)[1], checkpoint
+
+
+def new_run(config: Config) -> Path:
+    """The folder of a new run, which must not hold another one."""
+    folder = Path(config.train.logdir) / (config.train.name or Path(config.data.root).resolve().name)
+    if checkpoints(folder):
+        raise ValueError(
+            f"{folder} already holds a run; go on with it (--resume {folder}) or give another --name"
+        )
+    return folder
+
+
+def module_for(config: Config, base: Base, insertset: InsertSet) -> FineTune:
+    """The base with its few-shot part, ready to be tuned."""
+    t = config.train
+    crops = few_shot_crops(insertset, base.architecture.reference_size)
+    prepare_few_shot(base, crops, t.few_shot, t.few_shot_features, torch.Generator().manual_seed(t.seed))
+    card = make_card(
+        base, insertset, crops, asdict(config),
+        freeze_model=t.freeze_model, few_shot=t.few_shot, few_shot_pixels=t.few_shot_features,
+    )  # fmt: skip
+    return FineTune(
+        base, t.freeze_model, lr=t.lr, lr_conditioner=t.lr_conditioner, lr_tokens=t.lr_tokens,
+        weight_decay=t.weight_decay, warmup=t.warmup, drop_context=t.drop_context, seed=t.seed, card=card,
+    )  # fmt: skip
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    config, resumed = settings(argv)
+    t, architecture = config.train, config.base.architecture
+    insertset = load_insertset(Path(config.data.root))
+    folder = run_folder(resumed) if resumed else new_run(config)
+    base = load_base(Path(config.base.path), architecture)
+    module = module_for(config, base, insertset)
+    start = read_checkpoint(resumed)["global_step"] if resumed else 0
+
+    saving = Checkpoints(folder, t.checkpoint_every, t.keep)
+    stop = StopOnSignal(saving, lambda: print("\nstopping after this step; once more to stop at once"))
+    callbacks = [Progress(t.batch_size), saving, stop]
+    if t.preview_every:
+        scene = preview_scene(insertset, architecture.image_size, architecture.reference_size, t.seed)
+        callbacks.append(Previews(scene, folder, t.preview_every, t.seed))
+    trainer = build_trainer(
+        folder, callbacks, max_steps=t.max_steps, accumulate=t.accumulate, precision=t.precision,
+        accelerator=t.accelerator, devices=t.devices, start=start,
+    )  # fmt: skip
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_file(folder / "config.yaml") as file:
+        file.write(OmegaConf.to_yaml(asdict(config)).encode())
+
+    counts = f"{len(insertset.few_shot)} few-shot, {len(insertset.same_category)} same-category pictures"
+    print(f"object: {insertset.root} ({counts}), base: {config.base.path}")
+    weights = sum(weight.numel() for weight in module.trained_weights().values())
+    print(f"training {weights:,} weights ({t.freeze_model}), step {start} to {t.max_steps}: {folder}")
+    pairs = Pairs(
+        insertset, architecture.image_size, architecture.reference_size, t.seed, maxsize, config.data.augment
+    )
+    trainer.fit(module, datamodule=Batches(pairs, t.batch_size, config.data.workers), ckpt_path=resumed)
+    if not trainer.is_global_zero:
+        return
+    if stop.stopped:
+        print(f"stopped and saved at step {trainer.global_step}; go on with: bash train.sh --resume {folder}")
+        raise SystemExit(130)
+    print(f"{find_checkpoint(folder)}: done; next: bash get_deltas.sh --path {folder}")
+
+
+if __name__ == "__main__":
+    run(main)

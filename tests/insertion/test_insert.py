@@ -1,0 +1,98 @@
+"""The method as one function: what it may change, what it must not, and that a seed means a picture."""
+
+import numpy as np
+import pytest
+import torch
+
+from ldm.data.picture import Picture
+from ldm.insertion.blend import BLENDS
+from ldm.insertion.insert import Sampling, insert, to_model_mask
+from ldm.insertion.roi import Roi, plan_rois
+from ldm.models.base import Base
+from tests.fixtures.tiny import TINY
+
+FAST = Sampling("ddim", 2, 2.0)
+
+
+@pytest.fixture(scope="module")
+def base() -> Base:
+    torch.manual_seed(0)
+    return Base(TINY).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def context(base: Base) -> torch.Tensor:
+    return base.context(torch.rand(1, 3, 56, 56, generator=torch.Generator().manual_seed(1)) * 2 - 1)
+
+
+def picture(height: int = 150, width: int = 190, channels: int = 3, dtype: type = np.uint8) -> Picture:
+    top = np.iinfo(dtype).max
+    return Picture(np.random.default_rng(3).integers(0, top + 1, (height, width, channels), dtype=dtype))
+
+
+def box(size: tuple[int, int], x0: int = 40, y0: int = 30, x1: int = 80, y1: int = 90) -> np.ndarray:
+    mask = np.zeros(size, bool)
+    mask[y0:y1, x0:x1] = True
+    return mask
+
+
+@pytest.mark.parametrize("name", BLENDS)
+@pytest.mark.parametrize(("channels", "dtype"), [(3, np.uint8), (4, np.uint16), (1, np.uint8)])
+def test_only_masked_pixels_change(
+    base: Base, context: torch.Tensor, name: str, channels: int, dtype: type
+) -> None:
+    background = picture(channels=channels, dtype=dtype)
+    mask = box(background.size)
+    [result] = insert(base, context, background, mask, plan_rois(mask), [5], FAST, BLENDS[name])
+    before, after = background.pixels, result.picture.pixels
+    assert after.dtype == dtype and after.shape == before.shape
+    assert (after[~mask] == before[~mask]).all()
+    assert (after[mask] != before[mask]).mean() > 0.2
+
+
+def test_a_seed_means_one_picture_alone_or_in_a_batch(base: Base, context: torch.Tensor) -> None:
+    background = picture()
+    mask = box(background.size)
+    both = insert(base, context, background, mask, plan_rois(mask), [5, 6], FAST, BLENDS["paste"])
+    [alone] = insert(base, context, background, mask, plan_rois(mask), [6], FAST, BLENDS["paste"])
+    assert np.abs(both[1].picture.pixels.astype(int) - alone.picture.pixels).max() <= 1  # batching rounds
+    assert (both[0].picture.pixels != both[1].picture.pixels).any()
+    assert [r.record["seed"] for r in both] == [5, 6]
+
+
+def test_far_components_are_filled_each_in_its_own_square(base: Base, context: torch.Tensor) -> None:
+    background = picture(200, 600)
+    mask = box(background.size) | box(background.size, 500, 100, 540, 150)
+    rois = plan_rois(mask)
+    [result] = insert(base, context, background, mask, rois, [1], FAST, BLENDS["feather"])
+    assert len(result.record["regions"]) == len(rois) == 2
+    for part in (slice(40, 80), slice(500, 540)):
+        assert (result.picture.pixels[:, part] != background.pixels[:, part]).any()
+    assert (result.picture.pixels[~mask] == background.pixels[~mask]).all()
+
+
+def test_a_picture_smaller_than_its_square_is_reflected(base: Base, context: torch.Tensor) -> None:
+    background = picture(40, 90)
+    mask = box(background.size, 10, 5, 80, 30)
+    rois = plan_rois(mask, factor=2.0, min_side=128)
+    assert rois[0].size[0] > background.size[0]
+    [result] = insert(base, context, background, mask, rois, [1], FAST, BLENDS["gain+membrane"])
+    assert (
+        result.picture.size == (40, 90) and (result.picture.pixels[~mask] == background.pixels[~mask]).all()
+    )
+
+
+def test_the_record_says_where_and_how_well(base: Base, context: torch.Tensor) -> None:
+    background = picture()
+    mask = box(background.size)
+    [result] = insert(base, context, background, mask, [Roi(10, 0, 110, 100)], [9], FAST, BLENDS["gain"])
+    [region] = result.record["regions"]
+    assert region["roi"] == [10, 0, 110, 100] and result.record["seconds"] > 0
+    assert all(region[key] >= 0 for key in ("seam", "seam_before", "ring_offset", "ring_offset_before"))
+
+
+def test_a_mask_covers_every_model_pixel_it_touches() -> None:
+    mask = np.zeros((400, 400), bool)
+    mask[100, 100] = True
+    assert to_model_mask(mask, 64).sum() == 1
+    assert to_model_mask(box((32, 32), 0, 0, 16, 32), 64).mean() == 0.5

@@ -1,0 +1,179 @@
+"""A whole base: its interface, one training step's reference values, and loading what was saved."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from ldm.models.base import Base, base_fingerprint, house_state, load_base, save_base
+from ldm.models.checkpoint import read_metadata, read_state, write_ckpt, write_safetensors
+from ldm.models.conditioner import clip_normalised
+from ldm.models.diffusion import add_noise, eps_loss
+from ldm.models.ldm_keys import ldm_key
+from tests.fixtures import tiny
+
+GOLDEN = tiny.golden()
+IMAGE = GOLDEN["vae.image"]
+
+
+@pytest.fixture(scope="module")
+def base() -> Base:
+    return tiny.loaded_base()
+
+
+def same(state: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return state.keys() == other.keys() and all(torch.equal(state[key], other[key]) for key in state)
+
+
+def test_encode_is_the_scaled_mean_of_the_posterior(base: Base) -> None:
+    latents = base.encode(IMAGE)
+    assert latents.shape == (1, 4, 16, 16) and not latents.requires_grad
+    assert (latents / 0.18215 - GOLDEN["vae.mean"]).abs().max() < 1e-4
+    assert torch.equal(latents, base.encode(IMAGE)), "nothing is drawn"
+
+
+def test_decode_undoes_the_scale_and_clamps(base: Base) -> None:
+    image = base.decode(GOLDEN["vae.z"] * 0.18215)
+    assert image.shape == (1, 3, 128, 128) and not image.requires_grad
+    assert (image - GOLDEN["vae.decoded"].clamp(-1, 1)).abs().max() < 1e-4
+    assert GOLDEN["vae.decoded"].abs().max() > 1, "else clamping is not seen"
+
+
+def test_sides_need_not_be_the_configs(base: Base) -> None:
+    latents = base.encode(torch.zeros(2, 3, 64, 96))
+    assert latents.shape == (2, 4, 8, 12) and base.decode(latents).shape == (2, 3, 64, 96)
+
+
+def test_eps_takes_one_t_or_one_a_sample(base: Base) -> None:
+    x = GOLDEN["unet.x"]
+    parts = x[:, :4], GOLDEN["unet.t"], x[:, 4:8], 1 - x[:, 8:], GOLDEN["unet.context"]
+    with torch.no_grad():
+        eps = base.eps(*parts)
+        assert (eps - GOLDEN["unet.eps"]).abs().max() < 1e-4
+        second = base.eps(*(part[1:] for part in (parts[0], parts[1], *parts[2:])))
+        scalar = base.eps(parts[0][1:], GOLDEN["unet.t"][1], *(part[1:] for part in parts[2:]))
+    assert torch.allclose(scalar, second, atol=1e-5) and torch.allclose(second, eps[1:], atol=1e-4)
+
+
+@torch.no_grad()
+def test_context_normalises_and_has_the_objects_tokens(base: Base) -> None:
+    image = torch.rand(2, 3, 56, 56, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    c = base.conditioner
+    one = base.context(image)
+    assert one.shape == (2, 1, 48)
+    assert torch.equal(one, c(c.pooled(clip_normalised(image))))
+    tokens = torch.randn(3, 64, generator=torch.Generator().manual_seed(1))
+    c.use_tokens(tokens)
+    try:
+        assert torch.equal(base.context(image), c(c.pooled(clip_normalised(image)), tokens))
+        assert base.context(image).shape == (2, 4, 48)
+    finally:
+        c.drop_few_shot()
+
+
+@pytest.mark.parametrize(
+    "mode, trained", [("crossattn-kv", (".attn2.to_k.", ".attn2.to_v.")), ("crossattn", (".attn2.",))]
+)
+def test_a_training_step_meets_the_reference_values(mode: str, trained: tuple[str, ...]) -> None:
+    base, g = tiny.loaded_base(), {k.removeprefix("train."): v for k, v in GOLDEN.items()}
+    tiny.use_prior_encoder(base, GOLDEN["cond.few_shot_features"])
+    weights = {n: w for n, w in base.unet.named_parameters() if any(part in n for part in trained)}
+    for weight in (*weights.values(), *base.conditioner.parameters()):
+        weight.requires_grad_(True)
+    context = base.conditioner(base.conditioner.pooled(g["reference"]), base.conditioner.few_shot())
+    assert (context - g[f"{mode}.context"]).abs().max() < 1e-4
+    x_t = add_noise(g["z"], g["noise"], g["t"])
+    loss = eps_loss(g["noise"], base.eps(x_t, g["t"], g["masked_latents"], 1 - g["mask"], context))
+    assert loss.item() == pytest.approx(g[f"{mode}.loss"].item(), rel=1e-3)
+    loss.backward()
+    start = f"{mode}.grad_norm."
+    norms = {key.removeprefix(start): v.item() for key, v in g.items() if key.startswith(start)}
+    ours = {ldm_key(f"unet.{n}").removeprefix("model.diffusion_model."): w for n, w in weights.items()}
+    ours["proj_out.weight"] = base.conditioner.proj_out.weight
+    assert {name: ours[name].grad.norm().item() for name in norms} == pytest.approx(norms, rel=1e-3)
+    assert len(norms) == 1 + len(weights)
+
+
+def test_the_fingerprint_is_the_bases_alone(base: Base) -> None:
+    """An object's few-shot part must not make another base of it; any weight of the base must."""
+    own = base_fingerprint(base)
+    base.conditioner.use_tokens(torch.zeros(2, 64))
+    assert base_fingerprint(base) == own
+    base.conditioner.use_linear(torch.zeros(2, 17, 64))
+    assert base_fingerprint(base) == own
+    base.conditioner.drop_few_shot()
+    changed = tiny.loaded_base()
+    changed.conditioner.learnable_vector += 0.1
+    assert base_fingerprint(changed) != own
+
+
+def test_save_and_load_in_half_precision(base: Base, tmp_path: Path) -> None:
+    shards = save_base(base, tmp_path)
+    loaded = load_base(tmp_path, tiny.TINY)
+    halves = {key: value.half().float() for key, value in house_state(base).items()}
+    assert same(
+        {k: v for k, v in house_state(loaded).items() if v.is_floating_point()},
+        {k: v for k, v in halves.items() if v.is_floating_point()},
+    )
+    assert base_fingerprint(loaded) == base_fingerprint(base)
+    metadata = read_metadata(shards[0])
+    assert metadata["fingerprint"] == base_fingerprint(base)
+    assert json.loads(metadata["architecture"])["unet_channels"] == [32, 64, 128, 128]
+    assert sum(path.stat().st_size for path in shards) < 2.1 * sum(p.numel() for p in base.parameters())
+
+
+def test_an_object_is_not_saved_with_the_base(base: Base, tmp_path: Path) -> None:
+    base.conditioner.use_tokens(torch.zeros(2, 64))
+    save_base(base, tmp_path)
+    base.conditioner.drop_few_shot()
+    assert not any("few_shot" in key for key in read_state(tmp_path))
+    load_base(tmp_path, tiny.TINY)
+
+
+def test_a_loaded_base_is_frozen_and_in_float32(base: Base, tmp_path: Path) -> None:
+    save_base(base, tmp_path)
+    loaded = load_base(tmp_path, tiny.TINY)
+    assert not loaded.training and not any(p.requires_grad for p in loaded.parameters())
+    assert {p.dtype for p in loaded.parameters()} == {torch.float32}
+
+
+@pytest.mark.parametrize("prior_encoder", [False, True])
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
+def test_a_checkpoint_of_the_paper_is_loaded(
+    base: Base, tmp_path: Path, suffix: str, prior_encoder: bool
+) -> None:
+    state = tiny.ldm_state(prior_encoder=prior_encoder)
+    path = tmp_path / f"model{suffix}"
+    if suffix == ".ckpt":
+        extras = {"betas": torch.zeros(1000), "model_ema.decay": torch.tensor(0.9)}
+        write_ckpt(path, {"state_dict": state | extras, "global_step": 7})
+    else:
+        write_safetensors(path, state)
+    loaded = load_base(path, tiny.TINY)
+    assert same(house_state(loaded), house_state(base))
+    assert loaded.conditioner.few_shot() is None, "the prior encoder is the object's, not the base's"
+
+
+def test_a_misfit_names_the_config(base: Base, tmp_path: Path) -> None:
+    save_base(base, tmp_path)
+    narrow = replace(tiny.TINY, context_width=40)
+    with pytest.raises(
+        ValueError, match=r"do not fit the base of configs/v\.yaml \(.* of another shape"
+    ) as e:
+        load_base(tmp_path, narrow, "the base of configs/v.yaml")
+    assert "\n" not in str(e.value)
+    with pytest.raises(ValueError, match=r"do not fit the tiny base \(.* missing: conditioner\.mapper"):
+        load_base(tmp_path, replace(tiny.TINY, mapper_layers=6))
+
+
+def test_a_missing_or_foreign_checkpoint_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere\.ckpt does not exist; expected"):
+        load_base(tmp_path / "nowhere.ckpt", tiny.TINY)
+    write_ckpt(tmp_path / "other.ckpt", {"state_dict": {"fc.weight": torch.zeros(2)}})
+    with pytest.raises(ValueError, match=r"do not fit the tiny base .*extra: fc\.weight"):
+        load_base(tmp_path / "other.ckpt", tiny.TINY)

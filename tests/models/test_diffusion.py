@@ -1,0 +1,81 @@
+"""The formulas against diffusers' scheduler, and Paint-by-Example's conventions."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from diffusers import DDPMScheduler
+
+from ldm.models.diffusion import (
+    STEPS,
+    add_noise,
+    alpha_bar,
+    eps_loss,
+    guided,
+    latent_mask,
+    masked_image,
+    unet_input,
+)
+
+
+def oracle() -> DDPMScheduler:
+    return DDPMScheduler(1000, beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear")
+
+
+def test_alpha_bar_is_the_schedulers() -> None:
+    ours, theirs = alpha_bar(), oracle().alphas_cumprod
+    assert ours.shape == (STEPS,) and ours.dtype == torch.float32
+    assert torch.allclose(ours, theirs, rtol=2e-5, atol=0)  # theirs is a float32 product
+    assert (ours[1:] < ours[:-1]).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_noise_is_added_as_the_scheduler_does(dtype: torch.dtype) -> None:
+    g = torch.Generator().manual_seed(0)
+    x_0, eps = torch.randn(2, 3, 4, 8, 8, generator=g, dtype=dtype)
+    t = torch.tensor([0, 500, 999])
+    x_t = add_noise(x_0, eps, t)
+    assert x_t.dtype == dtype
+    assert torch.allclose(x_t, oracle().add_noise(x_0, eps, t).to(dtype), atol=1e-4)
+    assert torch.allclose(x_t[0], x_0[0], atol=0.15) and torch.allclose(x_t[2], eps[2], atol=0.35)
+
+
+def test_unet_input_is_in_paint_by_examples_order_and_polarity() -> None:
+    x_t, masked = torch.full((2, 4, 3, 3), 7.0), torch.full((2, 4, 3, 3), 9.0)
+    mask = torch.zeros(2, 1, 3, 3)
+    mask[:, :, 1, 1] = 1  # ours: fill the centre
+    stacked = unet_input(x_t, masked, mask)
+    assert stacked.shape == (2, 9, 3, 3)
+    assert (stacked[:, :4] == 7).all() and (stacked[:, 4:8] == 9).all()
+    assert (stacked[:, 8, 1, 1] == 0).all(), "0 = fill in the UNet's channel"
+    assert (stacked[:, 8].sum((1, 2)) == 8).all(), "1 = keep in the UNet's channel"
+
+
+def test_masked_image_is_grey_where_the_object_goes() -> None:
+    image, mask = torch.full((1, 3, 4, 4), -0.7), torch.zeros(1, 1, 4, 4)
+    mask[..., :2] = 1
+    out = masked_image(image, mask)
+    assert (out[..., :2] == 0).all() and torch.equal(out[..., 2:], image[..., 2:])
+
+
+def test_latent_mask_averages() -> None:
+    mask = torch.zeros(1, 1, 64, 64)
+    mask[..., 32:] = 1
+    small = latent_mask(mask, (8, 8))
+    assert small.shape == (1, 1, 8, 8)
+    assert (small[..., :3] == 0).all() and (small[..., 5:] == 1).all()
+    assert small.mean() == pytest.approx(0.5, abs=1e-6)
+    assert ((small[..., 3:5] > 0) & (small[..., 3:5] < 1)).all(), "antialiased at the border"
+
+
+def test_guidance_extrapolates_from_the_unconditional() -> None:
+    null, cond = torch.tensor([1.0, 2.0]), torch.tensor([2.0, 0.0])
+    assert guided(null, cond, 0).tolist() == [1, 2]
+    assert guided(null, cond, 1).tolist() == [2, 0]
+    assert guided(null, cond, 5).tolist() == [6, -8]
+
+
+def test_loss_is_the_mean_square_in_float32() -> None:
+    eps, predicted = torch.zeros(1, 4, 2, 2), torch.full((1, 4, 2, 2), 3.0, dtype=torch.bfloat16)
+    loss = eps_loss(eps, predicted)
+    assert loss.item() == 9 and loss.dtype == torch.float32

@@ -1,0 +1,63 @@
+"""The whole path at Paint-by-Example's size, on the CPU, with synthetic weights: `bash test.sh -m slow`.
+
+Needs about 24 GB of memory, 12 GB of disk below pytest's temporary folder, and some minutes.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ldm.data.picture import read_picture
+from scripts import get_deltas, inference, train
+from tests.fixtures.synth import state_for
+from tests.fixtures.tiny import shapes
+
+OBJECT = Path("examples/objects/rocket_bee")
+BACKGROUND, MASK = Path("examples/scenes/rocks.jpg"), Path("examples/scenes/rocks_mask.png")
+GIGABYTE = 2**20  # ru_maxrss counts kilobytes
+
+
+def write_model(folder: Path) -> Path:
+    """A file like Paint-by-Example's model.ckpt: every key and shape, synthetic values."""
+    file = folder / "model.ckpt"
+    state = state_for(shapes("full", prior_encoder=False))
+    torch.save({"state_dict": state, "global_step": 0}, file)
+    return file
+
+
+@pytest.mark.slow
+def test_full_size_learns_extracts_and_inserts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    seconds = {}
+    start = time.time()
+    model = write_model(tmp_path)
+    common = ["--config", "configs/v.yaml", "--base", str(model)]
+
+    seconds["write the checkpoint"], start = time.time() - start, time.time()
+    train.main(
+        [*common, "--dataset-dir", str(OBJECT), "--logdir", str(tmp_path), "--name", "rocket", "--max_steps", "2"]
+        + ["--accelerator", "cpu", "train.preview_every=0", "base.architecture.image_size=256"]
+    )
+    seconds["load, 2 training steps"], start = time.time() - start, time.time()
+    get_deltas.main(["--path", str(tmp_path / "rocket")])
+    seconds["get_deltas"], start = time.time() - start, time.time()
+    inference.main(
+        [*common, "base.architecture.image_size=256", "--object", str(tmp_path / "rocket/rocket.safetensors")]
+        + ["--example_img", str(BACKGROUND), "--mask", str(MASK), "--steps", "2", "--outdir", str(tmp_path / "out")]
+        + ["--device", "cpu"]
+    )
+    seconds["load, insert with 2 steps"] = time.time() - start
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / GIGABYTE
+    with capsys.disabled():
+        print({k: round(v, 1) for k, v in seconds.items()}, f"peak {peak:.1f} GB")
+    before, after = read_picture(BACKGROUND).pixels, read_picture(tmp_path / "out/rocks.png").pixels
+    mask = np.asarray(Image.open(MASK)) > 127
+    assert (before[~mask] == after[~mask]).all() and (before[mask] != after[mask]).any()
+    assert peak < 24

@@ -1,0 +1,116 @@
+"""The one-way flow of imports, and who may know what: read from the source, nothing is imported."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+LDM = Path(__file__).parents[1] / "ldm"
+FILES = sorted(LDM.rglob("*.py"))
+LAYERS = {"data": 0, "models": 1, "objects": 2, "training": 3, "insertion": 3, "evaluation": 4}
+CONFIGURATION = {"config", "settings", "command_line"}  # above all layers; for scripts only
+BORROWED = {"diffusers", "transformers"}
+AT_MOST = 8  # files that import them
+IMPORTS = (ast.Import, ast.ImportFrom)
+
+
+def name_of(file: Path) -> str:
+    """ldm/data/image.py => data.image, ldm/data/__init__.py => data."""
+    return ".".join(file.relative_to(LDM).with_suffix("").parts).removesuffix(".__init__")
+
+
+def imports(tree: ast.AST) -> Iterator[str]:
+    """Dotted names of everything imported, inside functions too; `from a import b` counts as a and a.b."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, "imports are absolute"
+            yield node.module or ""
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def upward(importer: str, imported: str) -> bool:
+    """Whether ldm.<importer> may not import ldm.<imported>."""
+    here, there = importer.split(".")[0], imported.split(".")[0]
+    if there == here or not there or there == "__version__":
+        return False
+    if here in CONFIGURATION:
+        return False
+    return there in CONFIGURATION or LAYERS[there] >= LAYERS[here]
+
+
+def violations(name: str, source: str) -> list[str]:
+    inside = [
+        i.removeprefix("ldm").removeprefix(".")
+        for i in imports(ast.parse(source))
+        if i == "ldm" or i.startswith("ldm.")
+    ]
+    return [i for i in inside if upward(name, i)]
+
+
+def packages(file: Path) -> set[str]:
+    """The top-level packages that a file imports."""
+    return {name.split(".")[0] for name in imports(ast.parse(file.read_text()))}
+
+
+def prints(file: Path) -> bool:
+    """Whether a file prints, or writes to the terminal."""
+    nodes = list(ast.walk(ast.parse(file.read_text())))
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    attributes = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+    return "print" in names or bool(attributes & {"stdout", "stderr"})
+
+
+def test_there_is_something_to_check() -> None:
+    assert {name_of(file).split(".")[0] for file in FILES} >= {*LAYERS, *CONFIGURATION}
+
+
+@pytest.mark.parametrize("file", FILES, ids=name_of)
+def test_no_import_points_upwards(file: Path) -> None:
+    assert violations(name_of(file), file.read_text()) == []
+
+
+@pytest.mark.parametrize(
+    "name, source, bad",
+    [
+        ("data.pack", "from ldm.models.base import Base", True),
+        ("models.base", "import ldm.objects.delta", True),
+        ("models.base", "def f():\n    from ldm.objects import delta", True),
+        ("training.finetune", "from ldm.insertion.roi import Roi", True),
+        ("insertion.insert", "from ldm.training.finetune import FineTune", True),
+        ("insertion.insert", "from ldm.config import Config", True),
+        ("insertion.insert", "from ldm import evaluation", True),
+        ("insertion.insert", "from ldm.models.base import Base\nfrom ldm.insertion.roi import Roi", False),
+        ("evaluation.bench", "from ldm.insertion.roi import Roi\nimport torch", False),
+        ("config", "from ldm.models.architecture import Architecture", False),
+    ],
+)
+def test_an_upward_import_is_seen(name: str, source: str, bad: bool) -> None:
+    assert bool(violations(name, source)) == bad
+
+
+def test_few_files_know_the_borrowed_models() -> None:
+    known = {name_of(file) for file in FILES if packages(file) & BORROWED}
+    assert {name.split(".")[0] for name in known} <= {"models", "training"}
+    assert 0 < len(known) <= AT_MOST, known
+
+
+def test_only_training_knows_lightning() -> None:
+    known = {name_of(file).split(".")[0] for file in FILES if "pytorch_lightning" in packages(file)}
+    assert known == {"training"}
+
+
+def test_torchvision_is_never_imported_at_the_top() -> None:
+    """Next to a CPU-only torch it breaks `import transformers`; an extra may import it in a function."""
+    for file in FILES:
+        at_top = [node for node in ast.parse(file.read_text()).body if isinstance(node, IMPORTS)]
+        assert not any(name.startswith("torchvision") for node in at_top for name in imports(node)), file
+
+
+def test_ldm_never_prints() -> None:
+    """Scripts do, and the one module that speaks for them."""
+    assert {name_of(file) for file in FILES if prints(file)} == {"command_line"}
