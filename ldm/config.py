@@ -116,7 +116,8 @@ def load_config(
 ) -> Any:
     """A YAML file (None: defaults) and `section.key=value` overrides => the schema, a frozen dataclass.
 
-    `source` may also be the settings themselves, nested, as a run keeps them. Raises FileNotFoundError, or ValueError naming the key or value and what was expected.
+    `source` may also be the settings themselves, nested, as a run keeps them.
+    Raises FileNotFoundError, or ValueError naming the key or value and what was expected.
     """
     return read_settings(source, overrides, schema)
 

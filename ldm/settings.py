@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field, fields, is_dataclass
 from pathlib import Path
@@ -23,7 +24,8 @@ def setting(default: Any, help: str, choices: Sequence[str] = ()) -> Any:
 def read_settings(source: Path | Mapping[str, Any] | None, overrides: Sequence[str], schema: type) -> Any:
     """A YAML file (None: defaults) and overrides, later ones winning => the schema, a frozen dataclass.
 
-    `source` may also be the settings themselves, nested, as a run keeps them. Raises FileNotFoundError, or ValueError naming the key or value and what was expected.
+    `source` may also be the settings themselves, nested, as a run keeps them.
+    Raises FileNotFoundError, or ValueError naming the key or value and what was expected.
     """
     values = _read_yaml(source) if isinstance(source, Path) else _plain(source or {})
     for override in overrides:
@@ -43,7 +45,7 @@ def suggestion(key: str, known: Iterable[str], where: str = "") -> str:
 
 def _plain(values: Mapping[str, Any]) -> Any:
     """A copy with lists for tuples, like a YAML file's."""
-    return OmegaConf.to_container(OmegaConf.create(dict(values)))
+    return json.loads(json.dumps(values))
 
 
 def _read_yaml(path: Path) -> Any:

@@ -89,9 +89,7 @@ def read_object(args: argparse.Namespace, base: Base) -> Delta | None:
     if args.object.suffix not in PICKLES:
         return load(args.object)
     if args.dataset_dir is None:
-        raise ValueError(
-            f"{args.object} is in the paper's format; give the object's pictures too: --dataset-dir FOLDER"
-        )
+        raise ValueError(f"{args.object} is the paper's format; give its pictures too: --dataset-dir FOLDER")
     crops = few_shot_crops(load_insertset(args.dataset_dir), base.architecture.reference_size)
     return load_ldm_delta(args.object, base, crops, args.few_shot_features)
 
@@ -144,7 +142,8 @@ def main(argv: list[str] | None = None) -> None:
     base.to(args.device)
     with torch.no_grad():
         context = base.context(read_reference(args, delta, base.architecture.reference_size).to(base.device))
-    seeds, rows = [s.seed + i for i in range(s.n_samples)], []
+    seeds = [s.seed + i for i in range(s.n_samples)]
+    rows: list[list[np.ndarray]] = []
     for case, rois in zip(tqdm(cases, unit="picture", disable=len(cases) < 4), plans, strict=True):
         background, mask = case.read()
         sampling = Sampling(s.sampler, s.steps, s.scale)

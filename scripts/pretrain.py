@@ -1,4 +1,4 @@
-"""Train a base from pictures: pack -> vae -> encoder -> unet -> export. Every stage resumes where it was stopped."""
+"""Train a base from pictures: pack, vae, encoder, unet, export. A stage resumes where it was stopped."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from ldm.models.architecture import Architecture, build_clip, build_vae
 from ldm.models.base import Base, save_base
 from ldm.training.bank import LatentBank
 from ldm.training.latents import latent_statistics, normalise_latents
-from ldm.training.preview import BasePreview
 from ldm.training.pretrain_base import BaseTraining, ComposedBatches
 from ldm.training.pretrain_encoder import EncoderTraining, ViewBatches
 from ldm.training.pretrain_vae import ImageBatches, VaeTraining
+from ldm.training.preview import BasePreview
 
 HELD_OUT = 64  # photos no stage ever sees
 
@@ -59,7 +59,7 @@ class StageSection:
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """All settings; `sizes` is the config whose architecture is trained and `export` the folder it is shipped in."""
+    """All settings; `sizes` is the config whose architecture is trained, `export` where the base is shipped."""
 
     sizes: str = "configs/mini.yaml"
     logdir: str = "logs/pretrain_mini"
@@ -138,14 +138,14 @@ class Pretraining:
         self.fit("vae", module, data, DataLoader(unseen.split(16), batch_size=None))
         images = ImageBatches(composer, 16, 16, self.config.seed + 1)
         normalise_latents(module.vae, *latent_statistics(module.vae, (images[i] for i in range(len(images)))))
-        save_model(module.vae, self.logdir / "vae.safetensors")
+        save_model(module.vae, str(self.logdir / "vae.safetensors"))
 
     def encoder(self) -> None:
         s = self.config.encoder
         module = EncoderTraining(build_clip(self.architecture), s.lr, s.steps)
         data = ViewBatches(self.composer(), s.batch_size, s.steps, self.seed("encoder"))
         self.fit("encoder", module, self.loader(data, s))
-        save_model(module.clip, self.logdir / "encoder.safetensors")
+        save_model(module.clip, str(self.logdir / "encoder.safetensors"))
 
     def unet(self) -> None:
         s = self.config.unet
@@ -163,7 +163,7 @@ class Pretraining:
         if s.compile:
             base.unet.compile()
         self.fit("unet", module, bank, callbacks=[preview])
-        save_model(base, self.logdir / "unet.safetensors")
+        save_model(base, str(self.logdir / "unet.safetensors"))
 
     def export(self) -> None:
         """Write the finished base, fp16, to where the scripts look for it."""

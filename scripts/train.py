@@ -68,43 +68,54 @@ def module_for(config: Config, base: Base, insertset: InsertSet) -> FineTune:
     )  # fmt: skip
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    config, resumed = settings(argv)
-    t, architecture = config.train, config.base.architecture
-    insertset = load_insertset(Path(config.data.root))
-    folder = run_folder(resumed) if resumed else new_run(config)
-    base = load_base(Path(config.base.path), architecture)
-    module = module_for(config, base, insertset)
-    start = read_checkpoint(resumed)["global_step"] if resumed else 0
-
-    saving = Checkpoints(folder, t.checkpoint_every, t.keep)
-    stop = StopOnSignal(saving, lambda: print("\nstopping after this step; once more to stop at once"))
-    callbacks = [Progress(t.batch_size), saving, stop]
-    if t.preview_every:
-        scene = preview_scene(insertset, architecture.image_size, architecture.reference_size, t.seed)
-        callbacks.append(Previews(scene, folder, t.preview_every, t.seed))
-    trainer = build_trainer(
-        folder, callbacks, max_steps=t.max_steps, accumulate=t.accumulate, precision=t.precision,
-        accelerator=t.accelerator, devices=t.devices, start=start,
-    )  # fmt: skip
+def write_settings(config: Config, folder: Path) -> None:
+    """Keep the resolved settings with the run, for its reader."""
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_file(folder / "config.yaml") as file:
         file.write(OmegaConf.to_yaml(asdict(config)).encode())
 
-    counts = f"{len(insertset.few_shot)} few-shot, {len(insertset.same_category)} same-category pictures"
-    print(f"object: {insertset.root} ({counts}), base: {config.base.path}")
-    weights = sum(weight.numel() for weight in module.trained_weights().values())
-    print(f"training {weights:,} weights ({t.freeze_model}), step {start} to {t.max_steps}: {folder}")
-    pairs = Pairs(
-        insertset, architecture.image_size, architecture.reference_size, t.seed, maxsize, config.data.augment
-    )
-    trainer.fit(module, datamodule=Batches(pairs, t.batch_size, config.data.workers), ckpt_path=resumed)
-    if not trainer.is_global_zero:
-        return
-    if stop.stopped:
-        print(f"stopped and saved at step {trainer.global_step}; go on with: bash train.sh --resume {folder}")
+
+def announce_stop() -> None:
+    print("\nstopping after this step; once more to stop at once", flush=True)
+
+
+def report(folder: Path, step: int, stopped: bool) -> None:
+    """Say where the result is and what to do next; exit code 130 after an interruption."""
+    if stopped:
+        print(f"stopped and saved at step {step}; go on with: bash train.sh --resume {folder}")
         raise SystemExit(130)
     print(f"{find_checkpoint(folder)}: done; next: bash get_deltas.sh --path {folder}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    config, resumed = settings(argv)
+    t, a = config.train, config.base.architecture
+    sizes = (a.image_size, a.reference_size)
+    insertset = load_insertset(Path(config.data.root))
+    folder = run_folder(resumed) if resumed else new_run(config)
+    base = load_base(Path(config.base.path), a)
+    module = module_for(config, base, insertset)
+    start = read_checkpoint(resumed)["global_step"] if resumed else 0
+
+    stop = StopOnSignal(Checkpoints(folder, t.checkpoint_every, t.keep), announce_stop)
+    callbacks = [Progress(t.batch_size), stop.checkpoints, stop]
+    if t.preview_every:
+        callbacks.append(Previews(preview_scene(insertset, *sizes, t.seed), folder, t.preview_every, t.seed))
+    trainer = build_trainer(
+        folder, callbacks, max_steps=t.max_steps, accumulate=t.accumulate, precision=t.precision,
+        accelerator=t.accelerator, devices=t.devices, start=start,
+    )  # fmt: skip
+    if trainer.is_global_zero:
+        write_settings(config, folder)
+        counts = f"{len(insertset.few_shot)} few-shot, {len(insertset.same_category)} same-category pictures"
+        print(f"object: {insertset.root} ({counts}), base: {config.base.path}")
+        weights = sum(weight.numel() for weight in module.trained_weights().values())
+        print(f"training {weights:,} weights ({t.freeze_model}), step {start} to {t.max_steps}: {folder}")
+
+    pairs = Pairs(insertset, *sizes, seed=t.seed, length=maxsize, augment=config.data.augment)
+    trainer.fit(module, datamodule=Batches(pairs, t.batch_size, config.data.workers), ckpt_path=resumed)
+    if trainer.is_global_zero:
+        report(folder, trainer.global_step, stop.stopped)
 
 
 if __name__ == "__main__":

@@ -37,20 +37,19 @@ def test_full_size_learns_extracts_and_inserts(tmp_path: Path, capsys: pytest.Ca
     seconds = {}
     start = time.time()
     model = write_model(tmp_path)
-    common = ["--config", "configs/v.yaml", "--base", str(model)]
+    common = f"--config configs/v.yaml --base {model} base.architecture.image_size=256"
 
     seconds["write the checkpoint"], start = time.time() - start, time.time()
     train.main(
-        [*common, "--dataset-dir", str(OBJECT), "--logdir", str(tmp_path), "--name", "rocket", "--max_steps", "2"]
-        + ["--accelerator", "cpu", "train.preview_every=0", "base.architecture.image_size=256"]
+        f"--dataset-dir {OBJECT} --logdir {tmp_path} --name rocket --max_steps 2 --accelerator cpu {common} "
+        "train.preview_every=0".split()
     )
     seconds["load, 2 training steps"], start = time.time() - start, time.time()
     get_deltas.main(["--path", str(tmp_path / "rocket")])
     seconds["get_deltas"], start = time.time() - start, time.time()
     inference.main(
-        [*common, "base.architecture.image_size=256", "--object", str(tmp_path / "rocket/rocket.safetensors")]
-        + ["--example_img", str(BACKGROUND), "--mask", str(MASK), "--steps", "2", "--outdir", str(tmp_path / "out")]
-        + ["--device", "cpu"]
+        f"--example_img {BACKGROUND} --mask {MASK} --object {tmp_path}/rocket/rocket.safetensors "
+        f"--device cpu --steps 2 --outdir {tmp_path}/out {common}".split()
     )
     seconds["load, insert with 2 steps"] = time.time() - start
 

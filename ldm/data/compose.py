@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from ldm.data.layers import (
+from ldm.data.collage import (
     Box,
     choice,
     jitter,
@@ -33,7 +33,7 @@ from ldm.data.pack import Pack
 
 Sample = tuple[Tensor, Tensor, list[Tensor], int]  # image, mask, references, how many of them may be few-shot
 
-KINDS = {"photo": 0.25, "cutout": 0.25, "multiview": 0.35, "pair": 0.15}
+KINDS = {"photo": 0.15, "cutout": 0.2, "multiview": 0.4, "pair": 0.25}
 
 
 class Composed(NamedTuple):

@@ -88,19 +88,12 @@ def load_bench(root: Path, objects: Collection[str] = (), scenes: Collection[str
     known = [path.name for path in _chosen(root / "objects", objects)]
     faults: list[str] = []
     named = {folder: _tried(_object_name, folder / "meta.json", faults) for folder in folders}
-    if unknown := sorted(
-        {name for name in named.values() if name and not (root / "objects" / name).is_dir()}
-    ):
-        faults.append(f"{root / 'objects'}: no {', '.join(unknown)}, which meta.json names; add the folder")
     wanted = {folder: name for folder, name in named.items() if name in known}
     found = [_tried(_load_scene, folder, faults) for folder in wanted]
-    sets = {
-        name: _tried(load_insertset, root / "objects" / name, faults)
-        for name in known
-        if name in wanted.values()
-    }
+    used = [name for name in known if name in wanted.values()]
+    sets = {name: _tried(load_insertset, root / "objects" / name, faults) for name in used}
     if faults:
-        raise ValueError("\n  ".join([f"{root}: this bench has to be mended, {len(faults)} times", *faults]))
+        raise ValueError("\n  ".join([f"{root}: mend this bench in {len(faults)} places", *faults]))
     if not found:
         raise ValueError(f"{root}: no scene has one of these objects: {', '.join(known)}; choose others")
     return Bench(root, {k: v for k, v in sets.items() if v}, tuple(scene for scene in found if scene))
@@ -168,8 +161,10 @@ def _object_name(path: Path) -> str:
         name = json.loads(path.read_text("utf-8"))["object"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f'{path}: names no object ({error!r}); expected {{"object": name, ...}}') from error
-    if not isinstance(name, str):
-        raise ValueError(f"{path}: the object is {name!r}; expected the name of a folder in objects/")
+    folder = path.parents[2] / "objects"
+    if not isinstance(name, str) or not (folder / name).is_dir():
+        there = ", ".join(sorted(inside.name for inside in folder.iterdir()))
+        raise ValueError(f"{path}: the object {name!r} is no folder of {folder}; there are {there or 'none'}")
     return name
 
 

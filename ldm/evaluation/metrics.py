@@ -19,6 +19,7 @@ from ldm.models.imagenet import MEAN, ImageNetFeatures
 
 IDENTITY_SIZE = 224  # pixels; what the ImageNet network was trained at
 MIN_MSE = 1e-10  # in [0,1]: equal regions have 100 dB, not infinity, so that means stay finite
+SSIM_REACH = 5  # pixels that a window reaches to each side
 RESAMPLES = 10_000
 
 
@@ -50,9 +51,12 @@ def psnr(image: Tensor, truth: Tensor, region: np.ndarray) -> float:
 
 def ssim(image: Tensor, truth: Tensor, region: np.ndarray) -> float:
     """Mean over the region of the SSIM map (Wang et al. 2004: Gaussian of 1.5 px, 11 x 11; mean of RGB)."""
-    a, b = ((x[None].double() + 1) / 2 for x in (image, truth))
+    box = box_of(region)
+    rows = slice(max(box.y0 - SSIM_REACH, 0), box.y1 + SSIM_REACH)
+    columns = slice(max(box.x0 - SSIM_REACH, 0), box.x1 + SSIM_REACH)
+    a, b = ((x[None, :, rows, columns] + 1) / 2 for x in (image, truth))
     _, similarity = structural_similarity_index_measure(a, b, data_range=1.0, return_full_image=True)
-    return float(similarity[0][:, torch.from_numpy(region)].mean())
+    return float(similarity[0][:, torch.from_numpy(region[rows, columns])].mean())
 
 
 def difference_outside(pixels: np.ndarray, background: np.ndarray, mask: np.ndarray) -> int:

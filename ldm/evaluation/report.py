@@ -45,11 +45,11 @@ def write_report(results: Results, bench: Bench, methods: Sequence[str], note: s
 
 def heading(bench: Bench, note: str = "") -> str:
     """What the table is about."""
+    size = f"{len(bench.scenes)} scenes of {len(bench.objects)} objects"
     about = (
-        f"Protocol `{PROTOCOL}` on {bench.root.name}, {len(bench.scenes)} scenes, {len(bench.objects)} objects; "
-        "mean over scenes [95 % bootstrap interval]. Identity is the cosine of ImageNet features of the "
-        "object's box, result against truth; PSNR and SSIM are against the truth, inside the object's "
-        "silhouette and inside the inpainted region."
+        f"Protocol `{PROTOCOL}` on {bench.root.name}, {size}; mean over scenes [95 % bootstrap interval]. "
+        "Identity is the cosine of ImageNet features of the object's box, result against truth; PSNR and "
+        "SSIM are against the truth, inside the object's silhouette and inside the inpainted region."
     )
     return f"# Insertion\n\n{about} {note}".rstrip()
 

@@ -22,7 +22,7 @@ ROLE = re.compile(
 
 @dataclass(frozen=True)
 class Case:
-    """One background file and where the object goes: a mask picture or box file, or a box x0 y0 x1 y1 in pixels."""
+    """One background file and where the object goes: a mask picture, a box file, or a box x0 y0 x1 y1."""
 
     background: Path
     mask: Path | None = None
@@ -30,7 +30,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """What its results are called; a background called like its role (`background.png`) goes by its folder."""
+        """What its results are called; `background.png` goes by its folder."""
         return ROLE.sub("", self.background.stem) or self.background.parent.name
 
     def read(self) -> tuple[Picture, np.ndarray]:
@@ -46,8 +46,8 @@ class Case:
 def pair(backgrounds: Sequence[Path], masks: Sequence[Path], box: Sequence[float] = ()) -> list[Case]:
     """Backgrounds and masks, files or folders => cases.
 
-    One box or mask file may serve all backgrounds; else there are as many masks as backgrounds, or the masks' names
-    match (0001_img.png with 0001_mask.png, a.jpg with a.png).
+    One box or mask file may serve all backgrounds; else masks go by name (0001_img.png with 0001_mask.png,
+    a.jpg with a.png), or, where names do not match, in the order given.
     """
     images = _files(backgrounds, SUFFIXES)
     if box:

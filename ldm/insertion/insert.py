@@ -1,4 +1,4 @@
-"""The method as one function: background, mask and context => composites at the background's own resolution."""
+"""The method as one function: background, mask and context => composites at the background's resolution."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def inpaint(
     sampling: Sampling,
     on_step: Callable[[int, Tensor], None] | None = None,
 ) -> list[Tensor]:
-    """One square region [3,h,w] in [-1,1] and its mask [h,w] => a picture [3,h,w] of it for each noise generator."""
+    """One square region [3,h,w] in [-1,1] and its mask [h,w] => an image [3,h,w] per noise generator."""
     size, n = base.architecture.image_size, len(noise)
     image_, mask_ = resize(image[None], size).to(base.device), to_model_mask(mask, size).to(base.device)
     masked = base.encode(masked_image(image_, mask_)).expand(n, -1, -1, -1)
@@ -102,8 +102,10 @@ def inpaint(
 
 
 def to_model_mask(mask: np.ndarray, size: int) -> Tensor:
-    """Mask bool [h,w] => float [1,1,size,size]; a pixel is filled as soon as part of it is, so that nothing of an
-    old object shines through."""
+    """Mask bool [h,w] => float [1,1,size,size].
+
+    A pixel is filled as soon as a part of it is, so that nothing of an old object shines through.
+    """
     area = F.interpolate(torch.from_numpy(mask)[None, None].float(), size=(size, size), mode="area")
     return (area > 0).float()
 

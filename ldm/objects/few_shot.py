@@ -46,7 +46,9 @@ def few_shot_features(base: Base, crops: Tensor, features: str) -> Tensor:
 
 def drawn_encoder(features: Tensor, generator: torch.Generator | None) -> PriorEncoder:
     """The prior encoder for features [N,tokens,c] with torch's usual initial weights, on the CPU."""
-    encoder = nn.utils.skip_init(PriorEncoder, *features.shape[1:])
+    with torch.device("meta"):  # 269 M weights are drawn once, not twice
+        encoder = PriorEncoder(*features.shape[1:])
+    encoder.to_empty(device="cpu")
     bound = features[0].numel() ** -0.5
     for parameter in encoder.parameters():
         nn.init.uniform_(parameter, -bound, bound, generator=generator)

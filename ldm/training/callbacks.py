@@ -68,11 +68,16 @@ class StopOnSignal(pl.Callback):
         self.step = 0
         self.before: dict[signal.Signals, Any] = {}
 
+    def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        """Remember who listened before Lightning."""
+        if threading.current_thread() is threading.main_thread():
+            self.before = {number: signal.getsignal(number) for number in SIGNALS}
+
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Take over from Lightning, which would stop in the middle of an accumulation and save nothing."""
         self.step = trainer.global_step
-        if threading.current_thread() is threading.main_thread():
-            self.before = {number: signal.signal(number, self.handle) for number in SIGNALS}
+        for number in self.before:
+            signal.signal(number, self.handle)
 
     def handle(self, number: int, frame: FrameType | None) -> None:
         if self.stopped:

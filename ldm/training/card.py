@@ -25,7 +25,7 @@ def make_card(
     few_shot: str,
     few_shot_pixels: str,
 ) -> dict[str, Any]:
-    """Plain data and uint8 tensors: "about" (see `About`), the reference [3,R,R], the few-shot crops [N,3,R,R].
+    """Plain data and uint8 tensors: "about" (see `About`), the reference [3,R,R], few-shot crops [N,3,R,R].
 
     `recipe` are the run's settings, `few_shot_pixels` how CLIP sees the crops for kind `linear`.
     """

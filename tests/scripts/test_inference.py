@@ -1,4 +1,4 @@
-"""The inference script as a user calls it, on a tiny random base: results, recipe, and what it says of mistakes."""
+"""The inference script as a user calls it, on a tiny random base: results, recipe, mistakes."""
 
 import json
 from pathlib import Path

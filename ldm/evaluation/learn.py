@@ -1,0 +1,65 @@
+"""Learn one object in one go, in this process: no resuming, no previews. scripts/train.py has those."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Generator
+
+from ldm.data.insertset import InsertSet
+from ldm.data.pairs import Pairs, few_shot_crops
+from ldm.models.base import Base
+from ldm.objects.few_shot import prepare_few_shot
+from ldm.training.batches import Batches
+from ldm.training.callbacks import Progress
+from ldm.training.card import make_card
+from ldm.training.finetune import FineTune
+from ldm.training.trainer import build_trainer
+
+
+def learn_object(
+    base: Base,
+    insertset: InsertSet,
+    folder: Path,
+    *,
+    freeze_model: str,
+    few_shot: str = "tokens",
+    few_shot_features: str = "clip",
+    max_steps: int,
+    batch_size: int = 1,
+    accumulate: int = 1,
+    augment: bool = True,
+    workers: int = 0,
+    precision: str = "32-true",
+    accelerator: str = "auto",
+    devices: str = "auto",
+    seed: int = 0,
+    recipe: Mapping[str, Any] | None = None,
+    **rates: Any,
+) -> dict[str, Any]:
+    """Tune `base` in place to an object => a checkpoint as `ldm.training.result.object_of` takes it.
+
+    Logs go to `folder`, `recipe` into the object file; `rates` are FineTune's learning rates and the like.
+    """
+    size, reference_size = base.architecture.image_size, base.architecture.reference_size
+    crops = few_shot_crops(insertset, reference_size)
+    prepare_few_shot(base, crops, few_shot, few_shot_features, Generator().manual_seed(seed))
+    kinds = {"freeze_model": freeze_model, "few_shot": few_shot, "few_shot_pixels": few_shot_features}
+    card = make_card(base, insertset, crops, recipe or {}, **kinds)
+    module = FineTune(base, freeze_model, seed=seed, card=card, **rates)
+    trainer = build_trainer(
+        folder,
+        [Progress(batch_size)],
+        max_steps=max_steps,
+        accumulate=accumulate,
+        precision=precision,
+        accelerator=accelerator,
+        devices=devices,
+    )
+    pairs = Pairs(insertset, size, reference_size, seed, max_steps * batch_size * accumulate, augment)
+    trainer.fit(module, datamodule=Batches(pairs, batch_size, workers))
+    checkpoint: dict[str, Any] = {"global_step": trainer.global_step}
+    module.on_save_checkpoint(checkpoint)
+    return checkpoint

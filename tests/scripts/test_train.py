@@ -1,0 +1,128 @@
+"""The training script: a whole small run, resumed, interrupted, and refused."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from ldm.config import run
+from ldm.training.checkpoints import find_checkpoint, read_checkpoint
+from scripts import train
+from tests.fixtures.small import written
+
+
+def arguments(folder: Path, *more: str) -> list[str]:
+    config, root = written(folder)
+    common = ["--config", str(config), "--dataset-dir", str(root), "--logdir", str(folder / "logs")]
+    return [*common, "--preview_every", "0", *more]
+
+
+def state(path: Path) -> dict[str, torch.Tensor]:
+    return read_checkpoint(find_checkpoint(path))["state_dict"]
+
+
+def failing(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """Run as from the command line, which must end with exit code 2; what it says."""
+    with pytest.raises(SystemExit) as stop:
+        run(lambda: train.main(argv))
+    assert stop.value.code == 2
+    return capsys.readouterr().err
+
+
+def test_a_run_says_what_it_does_and_what_comes_next(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train.main(arguments(tmp_path, "--max_steps", "2", "--preview_every", "2"))
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == 3
+    assert "3 few-shot, 2 same-category" in said[0]
+    assert "weights (crossattn-kv), step 0 to 2" in said[1]
+    assert said[2].endswith(f"next: bash get_deltas.sh --path {tmp_path / 'logs/toy'}")
+    found = {
+        path.relative_to(tmp_path / "logs/toy").as_posix() for path in (tmp_path / "logs/toy").rglob("*")
+    }
+    assert {"checkpoints/step-000002.ckpt", "config.yaml", "metrics.csv", "previews/step-000002.png"} <= found
+
+
+def test_a_resumed_run_needs_no_other_flag(tmp_path: Path) -> None:
+    options = ["--freeze_model", "crossattn", "--accumulate", "2", "--lr", "0.01", "--few_shot", "linear"]
+    train.main(arguments(tmp_path, *options, "--max_steps", "4", "--name", "whole"))
+    train.main(arguments(tmp_path, *options, "--max_steps", "2", "--name", "part"))
+    train.main(["--resume", str(tmp_path / "logs/part"), "--max_steps", "4"])
+    whole, part = state(tmp_path / "logs/whole"), state(tmp_path / "logs/part")
+    assert whole.keys() == part.keys() and all(torch.equal(whole[key], part[key]) for key in whole)
+
+
+def test_another_run_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = arguments(tmp_path, "--max_steps", "1")
+    train.main(argv)
+    before = find_checkpoint(tmp_path / "logs/toy").read_bytes()
+    said = failing(argv, capsys)
+    assert "--resume" in said and "--name" in said
+    assert find_checkpoint(tmp_path / "logs/toy").read_bytes() == before
+
+
+def test_faults_of_the_folder_come_at_once_and_nothing_is_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = arguments(tmp_path, "base.path=nowhere")  # not even looked for
+    (tmp_path / "toy/bbox/0.txt").write_text("1 2 3")
+    (tmp_path / "toy/data/1.png").write_bytes(b"no picture")
+    said = failing(argv, capsys)
+    assert "2 faults" in said and "bbox/0.txt" in said and "data/1.png" in said
+    assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "hint"),
+    [
+        (["--max_step", "3"], "did you mean --max_steps?"),
+        (["--freeze_model", "crossatn"], "did you mean crossattn"),
+        (["--base", "nowhere"], "nowhere does not exist"),
+        (["--resume", "nowhere"], "nowhere: no such run"),
+    ],
+)
+def test_mistakes_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], hint: str
+) -> None:
+    said = failing(arguments(tmp_path, *flags), capsys)
+    assert hint in said and said.count("\n") == 1
+    assert not (tmp_path / "logs").exists()
+
+
+def test_a_base_that_changed_is_not_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from ldm.models.base import save_base
+    from tests.fixtures.small import small_base
+
+    train.main(arguments(tmp_path, "--max_steps", "1"))
+    save_base(small_base(seed=5), tmp_path / "base", dtype=torch.float32)
+    capsys.readouterr()
+    said = failing(["--resume", str(tmp_path / "logs/toy"), "--max_steps", "2"], capsys)
+    assert "base is" in said and said.count("\n") == 1
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:
+    argv = arguments(tmp_path, "--max_steps", "100000", "--workers", "1")
+    process = subprocess.Popen(
+        [sys.executable, "scripts/train.py", *argv],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    metrics = tmp_path / "logs/toy/metrics.csv"
+    until = time.monotonic() + 60
+    while not metrics.exists() and process.poll() is None and time.monotonic() < until:
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: workers are hit, too
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    last = out.splitlines()[-1]
+    assert last.startswith("stopped and saved at step") and last.endswith(f"--resume {tmp_path / 'logs/toy'}")
+    assert "Traceback" not in err
+    step = read_checkpoint(find_checkpoint(tmp_path / "logs/toy"))["global_step"]
+    assert f"at step {step};" in last and step >= 1

@@ -1,0 +1,275 @@
+"""Settings: where they come from, which wins, and one clear line for every mistake."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import FrozenInstanceError, fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+
+from ldm.config import Config, Parser, load_config, run
+from ldm.models.architecture import Architecture
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+FLAGS = {
+    "name": "train.name",
+    "max-steps": "train.max_steps",
+    "scale": "sample.scale",
+    "sampler": "sample.sampler",
+    "dataset-dir": "data.root",
+}
+
+
+def yaml(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "settings.yaml"
+    path.write_text(text)
+    return path
+
+
+def parsed(*argv: str, config: Path | str = "") -> Any:
+    return Parser("Test.", FLAGS, str(config)).parse_config(argv)[1]
+
+
+def failure(capsys: pytest.CaptureFixture[str], *argv: str, config: Path | str = "") -> str:
+    """What a script with these arguments says before it exits with 2."""
+    with pytest.raises(SystemExit) as caught:
+        run(lambda: parsed(*argv, config=config))
+    out, error = capsys.readouterr()
+    assert caught.value.code == 2 and out == ""
+    assert error.startswith("error: ") and error.count("\n") == 1
+    return error
+
+
+def test_defaults_need_no_file() -> None:
+    config = load_config(None)
+    assert config == Config() and config.base.architecture == Architecture()
+    assert config.train.freeze_model == "crossattn-kv" and config.sample.seed == 321
+
+
+def test_settings_cannot_be_changed_afterwards() -> None:
+    with pytest.raises(FrozenInstanceError):
+        Config().train.max_steps = 3  # type: ignore[misc]
+
+
+def test_a_file_changes_what_it_names_and_nothing_else(tmp_path: Path) -> None:
+    path = yaml(
+        tmp_path, "train: {lr: 1e-4, name: 7}\nbase:\n  architecture: {unet_channels: [32, 64]}\nsample:\n"
+    )
+    config = load_config(path)
+    assert config.train.lr == 1e-4 and config.train.name == "7"
+    assert config.base.architecture.unet_channels == (32, 64)
+    assert config.sample == Config().sample, "a section with nothing below it"
+    assert config.train.max_steps == Config().train.max_steps
+
+
+def test_an_empty_file_is_all_defaults(tmp_path: Path) -> None:
+    assert load_config(yaml(tmp_path, "# nothing\n")) == Config()
+
+
+def test_later_sources_win(tmp_path: Path) -> None:
+    path = yaml(tmp_path, "train: {max_steps: 1, seed: 1, name: file}")
+    config = parsed("train.max_steps=2", "--max-steps", "3", "train.seed=2", config=path)
+    assert (config.train.max_steps, config.train.seed, config.train.name) == (3, 2, "file")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--max-steps", "9"],
+        ["--max_steps", "9"],
+        ["--max-steps=9"],
+        ["train.max_steps=9"],
+        ["--scale", "2", "train.max_steps=9"],
+    ],
+)
+def test_both_spellings_of_a_flag_and_settings_between_flags(argv: list[str]) -> None:
+    assert parsed(*argv).train.max_steps == 9
+
+
+@pytest.mark.parametrize(
+    "text", ["010", "1_000", "1e5", "null", "true", "[x]", "a=b", "a: b", "${x}", "", "ä #1"]
+)
+def test_text_stays_as_it_was_typed(text: str) -> None:
+    """Read as YAML, the run 010 would be called 8."""
+    assert parsed(f"--name={text}").train.name == text
+    assert parsed(f"train.name={text}").train.name == text
+
+
+@pytest.mark.parametrize(
+    "setting, value",
+    [
+        ("sample.scale=3", 3.0),
+        ("train.lr=1e-4", 1e-4),
+        ("data.augment=false", False),
+        ("base.architecture.unet_channels=[8,16]", (8, 16)),
+        ("base.architecture.unet_attention=[true,false]", (True, False)),
+    ],
+)
+def test_values_get_their_settings_type(setting: str, value: Any) -> None:
+    found: Any = load_config(None, [setting])
+    for name in setting.partition("=")[0].split("."):
+        found = getattr(found, name)
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize(
+    "setting, message",
+    [
+        ("train.max_step=3", "unknown setting 'train.max_step'; did you mean train.max_steps?"),
+        ("trian.max_steps=3", "unknown setting 'trian'; did you mean train?"),
+        ("base.architecture.unet_head=3", "did you mean base.architecture.unet_heads?"),
+        ("qqq.max_steps=3", "unknown setting 'qqq'; there are base, data, train, sample, insert"),
+        ("data.qqq=3", "unknown setting 'data.qqq'; there are data.root, data.augment, data.workers"),
+        ("train.max_steps=many", "train.max_steps='many': expected a whole number"),
+        ("train.max_steps=3.5", "train.max_steps=3.5: expected a whole number"),
+        ("train.max_steps=true", "train.max_steps=True: expected a whole number"),
+        ("train.max_steps=", "train.max_steps='': expected a whole number"),
+        ("train.max_steps=[3", "train.max_steps=[3: not readable: "),
+        ("sample.scale=big", "sample.scale='big': expected a number"),
+        ("data.augment=1", "data.augment=1: expected true or false"),
+        (
+            "base.architecture.unet_channels=[8,x]",
+            "base.architecture.unet_channels='x': expected a whole number",
+        ),
+        ("sample.sampler=plm", "expected one of plms, ddim, dpm++, unipc; did you mean plms?\n"),
+        ("sample.sampler=qqqqqq", "sample.sampler='qqqqqq': expected one of plms, ddim, dpm++, unipc\n"),
+        ("train=3", "train is 3; expected settings: name, logdir, "),
+        ("train.name.x=3", "train.name={'x': 3}: expected text"),
+        (
+            "train.max_steps",
+            "'train.max_steps' is no setting; write section.key=value, like train.max_steps=400",
+        ),
+    ],
+)
+def test_a_wrong_setting_is_one_line_with_the_remedy(
+    capsys: pytest.CaptureFixture[str], setting: str, message: str
+) -> None:
+    assert message in failure(capsys, setting)
+
+
+@pytest.mark.parametrize(
+    "argv, message",
+    [
+        (["--nam", "x"], "unrecognized arguments: --nam; did you mean --name?"),
+        (["--max_step=3"], "unrecognized arguments: --max_step=3; did you mean --max"),
+        (["--qqqqqqqq", "x"], "; there are --help, --config, --name, "),
+        (["--name"], "argument --name: expected one argument"),
+        (
+            ["--sampler", "ddpm"],
+            "sample.sampler='ddpm': expected one of plms, ddim, dpm++, unipc; did you mean d",
+        ),
+        (["--scale", "x"], "sample.scale='x': expected a number"),
+    ],
+)
+def test_a_wrong_flag_is_one_line_with_the_remedy(
+    capsys: pytest.CaptureFixture[str], argv: list[str], message: str
+) -> None:
+    assert message in failure(capsys, *argv)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("train: [1", "settings.yaml: not readable: while parsing a flow sequence"),
+        ("train: {seed: 1}\ntrain: {seed: 2}", "settings.yaml: not readable: while constructing a mapping"),
+        ("train: {name: '${data.nothing}'}", "settings.yaml: not readable: Interpolation key 'data.nothing'"),
+        ("- a\n- b", "the config is ['a', 'b']; expected settings: base, data"),
+        ("hello", "unknown setting 'hello'; there are base, data"),
+        ("train: {nam: x}", "unknown setting 'train.nam'; did you mean train.name?"),
+        ("5: 6", "unknown setting '5'; there are base"),
+    ],
+)
+def test_a_broken_file_is_one_line(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, text: str, message: str
+) -> None:
+    assert message in failure(capsys, config=yaml(tmp_path, text))
+    assert message in failure(capsys, "train.seed=3", config=yaml(tmp_path, text))
+
+
+def test_a_file_that_is_no_text_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "settings.yaml").write_bytes(b"\xff\xfe\x00a")
+    assert "settings.yaml: not readable: " in failure(capsys, config=tmp_path / "settings.yaml")
+
+
+def test_a_missing_file_names_those_there_are(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    message = failure(capsys, "--config", "configs/mni.yaml")
+    assert "configs/mni.yaml: no such config; there are configs/mini.yaml, " in message
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, ValueError("bad")])
+def test_run_says_how_it_ended(capsys: pytest.CaptureFixture[str], error: Any) -> None:
+    def main() -> None:
+        raise error
+
+    with pytest.raises(SystemExit) as caught:
+        run(main)
+    expected = (130, "interrupted\n") if error is KeyboardInterrupt else (2, "error: bad\n")
+    assert (caught.value.code, capsys.readouterr().err) == expected
+
+
+def test_a_fault_of_the_program_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run(lambda: print(1 // 0))
+
+
+def test_help_lists_every_flag_with_its_setting(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        parsed("--help")
+    text = " ".join(capsys.readouterr().out.split())
+    assert caught.value.code == 0
+    for flag, dotted in FLAGS.items():
+        assert re.search(rf"--{flag} .*?\[{re.escape(dotted)}\]", text), flag
+    assert "--max_steps" in text and "--config YAML" in text and "section.key=value" in text
+    assert "(plms, ddim, dpm++, unipc)" in text, "choices are listed"
+
+
+def test_help_names_every_setting_there_is(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parsed("--help")
+    text = capsys.readouterr().out
+    for section in fields(Config):
+        keys = [f.name for f in fields(get_type_hints(Config)[section.name])]
+        assert f"{section.name} ({', '.join(keys)})" in text
+
+
+def test_every_setting_is_explained() -> None:
+    """Flags are made from any of them; --help has nothing else to say."""
+    for section in fields(Config):
+        for f in fields(get_type_hints(Config)[section.name]):
+            assert f.name == "architecture" or f.metadata["help"], f.name
+            choices = f.metadata.get("choices")
+            assert not choices or f.default in choices, f.name
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.name)
+def test_every_config_loads(path: Path) -> None:
+    if path.name.startswith("pretrain"):
+        from scripts.pretrain import PretrainConfig
+
+        schema: type = PretrainConfig
+    else:
+        schema = Config
+    assert load_config(path, schema=schema) != schema(), "a file says what differs from the defaults"
+
+
+@pytest.mark.parametrize(
+    "name, freeze_model, steps", [("v", "crossattn-kv", 4000), ("v_virtual", "crossattn", 2000)]
+)
+def test_the_papers_settings(name: str, freeze_model: str, steps: int) -> None:
+    config = load_config(ROOT / f"configs/{name}.yaml")
+    assert config.base.architecture == Architecture(), "the defaults are Paint-by-Example's sizes"
+    assert (config.train.freeze_model, config.train.max_steps) == (freeze_model, steps)
+    s = config.sample
+    assert (s.sampler, s.steps, s.scale, s.seed) == ("plms", 50, 5.0, 321)
+
+
+def test_the_mini_base_is_small() -> None:
+    a = load_config(ROOT / "configs/mini.yaml").base.architecture
+    assert a.name == "mini" and len(a.unet_channels) == len(a.unet_attention)
+    assert a.reference_size % a.clip_patch == 0 and a.image_size <= 256

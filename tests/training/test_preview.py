@@ -1,0 +1,58 @@
+"""The contact sheet of a base in training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import torch
+
+from ldm.data.compose import Composed
+from ldm.data.image import read_rgb, to_pixels
+from ldm.training.pretrain_base import BaseTraining
+from ldm.training.preview import BasePreview
+from tests.fixtures.small import small_base
+
+
+def fixed() -> Composed:
+    g = torch.Generator().manual_seed(0)
+    mask = torch.zeros(2, 1, 32, 32)
+    mask[..., 8:24] = 1
+    references = torch.rand(2, 3, 3, 28, 28, generator=g) * 2 - 1
+    return Composed(torch.rand(2, 3, 32, 32, generator=g) * 2 - 1, mask, references, torch.ones(2))
+
+
+def test_a_sheet_is_written_every_so_many_steps(tmp_path: Path) -> None:
+    module = BaseTraining(small_base(), 1e-3, 10).train()
+    preview: Any = BasePreview(fixed(), tmp_path / "run", every=2, steps=2)
+    for step in range(1, 5):
+        preview.on_train_batch_end(SimpleNamespace(global_step=step), module)
+        assert module.training
+    assert sorted(path.name for path in tmp_path.rglob("*.png")) == [
+        "preview_000002.png",
+        "preview_000004.png",
+    ]
+
+
+def test_a_sheet_shows_inputs_results_and_truth(tmp_path: Path) -> None:
+    batch = fixed()
+    BasePreview(batch, tmp_path, every=0, steps=2).write(small_base(), tmp_path / "a.png")
+    columns = np.stack(np.split(read_rgb(tmp_path / "a.png"), 5, axis=1))
+    assert columns.shape == (5, 2 * 32, 32, 3)
+    truth = np.concatenate([to_pixels(image) for image in batch.image])
+    kept = np.ones(32, bool)
+    kept[8:24] = False
+    assert np.array_equal(columns[4], truth)
+    for column in (0, 2, 3):
+        assert np.array_equal(columns[column][:, kept], truth[:, kept]), "only the mask is filled"
+        assert not np.array_equal(columns[column], truth)
+    assert (abs(columns[0][:, ~kept].astype(int) - 128) <= 1).all(), "the masked image is grey"
+    assert not np.array_equal(columns[2], columns[3]), "one token and all of them differ"
+
+
+def test_none_is_written_if_none_is_wanted(tmp_path: Path) -> None:
+    preview: Any = BasePreview(fixed(), tmp_path, every=0)
+    preview.on_train_batch_end(SimpleNamespace(global_step=0), BaseTraining(small_base(), 1e-3, 10))
+    assert not list(tmp_path.iterdir())
