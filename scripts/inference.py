@@ -50,14 +50,12 @@ def parser() -> Parser:
     p.add_argument("--example_img", "--example-img", nargs="+", type=Path, required=True, metavar="PATH",
                    help="backgrounds: pictures or folders")  # fmt: skip
     p.add_argument("--mask", nargs="+", type=Path, default=[], metavar="PATH",
-                   help="where to insert: mask pictures (white: here), .txt files with a box, or folders")  # fmt: skip
+                   help="where: mask pictures (white: here), .txt box files, or folders")  # fmt: skip
     p.add_argument("--box", nargs=4, type=float, default=[], metavar=("X0", "Y0", "X1", "Y1"),
                    help="where to insert, in pixels of the background")  # fmt: skip
-    p.add_argument(
-        "--roi", type=Path, metavar="FILE", help="x0 y0 x1 y1 of the square to inpaint; default: planned"
-    )
+    p.add_argument("--roi", type=Path, metavar="FILE", help="x0 y0 x1 y1 of the square to inpaint [planned]")
     p.add_argument("--object", type=Path, metavar="FILE",
-                   help="object file, or a .ckpt of the paper's code; none: zero-shot from --reference")  # fmt: skip
+                   help="object file, or a .ckpt of the paper's code; none: zero-shot")  # fmt: skip
     p.add_argument("--dataset-dir", "--dataset_dir", type=Path, metavar="FOLDER",
                    help="the object's InsertSet folder: a .ckpt of the paper's code needs it")  # fmt: skip
     p.add_argument("--few_shot_features", "--few-shot-features", default="raw", choices=["raw", "clip"],

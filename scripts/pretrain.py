@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
-from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from safetensors.torch import load_model, save_model
 from torch import Generator
 from torch.utils.data import DataLoader
@@ -20,11 +20,12 @@ from ldm.data.pack import read_pack, write_pack
 from ldm.models.architecture import Architecture, build_clip, build_vae
 from ldm.models.base import Base, save_base
 from ldm.training.bank import LatentBank
+from ldm.training.base_preview import BasePreview
 from ldm.training.latents import latent_statistics, normalise_latents
 from ldm.training.pretrain_base import BaseTraining, ComposedBatches
 from ldm.training.pretrain_encoder import EncoderTraining, ViewBatches
 from ldm.training.pretrain_vae import ImageBatches, VaeTraining
-from ldm.training.preview import BasePreview
+from ldm.training.stage import fit_stage, steps_done
 
 HELD_OUT = 64  # photos no stage ever sees
 
@@ -59,7 +60,7 @@ class StageSection:
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """All settings; `sizes` is the config whose architecture is trained, `export` where the base is shipped."""
+    """All settings; `sizes`: the config whose architecture is trained, `export`: where the base goes."""
 
     sizes: str = "configs/mini.yaml"
     logdir: str = "logs/pretrain_mini"
@@ -89,32 +90,12 @@ class Pretraining:
         pack, self.held_out = read_pack(Path(self.config.pack.file)).split_photos(HELD_OUT)
         return Composer(pack, size or self.architecture.image_size, self.architecture.reference_size)
 
-    def fit(self, name: str, module: pl.LightningModule, data, validation=None, callbacks=()) -> None:  # type: ignore[no-untyped-def]
-        """Train until the stage's last step, from its last checkpoint if there is one, on the running average."""
+    def fit(self, name: str, module: pl.LightningModule, data: Iterable, **more: Any) -> None:
         s: StageSection = getattr(self.config, name)
-        folder = self.logdir / name
-        last = folder / "last.ckpt"
-        trainer = pl.Trainer(
-            max_steps=s.steps,
-            max_epochs=-1,
-            precision=self.config.precision,
-            logger=[
-                CSVLogger(folder, "csv", flush_logs_every_n_steps=20),
-                TensorBoardLogger(folder, "tensorboard"),
-            ],
-            callbacks=[
-                ModelCheckpoint(folder, save_last=True, save_top_k=0, every_n_train_steps=s.checkpoint_every),
-                EMAWeightAveraging(decay=s.ema, update_starting_at_step=min(500, s.steps // 3)),
-                *callbacks,
-            ],
-            val_check_interval=s.checkpoint_every if validation else None,
-            check_val_every_n_epoch=None,
-            num_sanity_val_steps=0,
-            gradient_clip_val=1.0,
-            log_every_n_steps=20,
-            enable_model_summary=False,
-        )
-        trainer.fit(module, data, validation, ckpt_path=last if last.exists() else None, weights_only=True)
+        fit_stage(
+            module, data, self.logdir / name, steps=s.steps, checkpoint_every=s.checkpoint_every,
+            ema=s.ema, precision=self.config.precision, **more,
+        )  # fmt: skip
 
     def loader(self, dataset: torch.utils.data.Dataset, s: StageSection) -> DataLoader:
         return DataLoader(
@@ -123,9 +104,7 @@ class Pretraining:
 
     def seed(self, name: str) -> int:
         """Another seed for every resumption, so that a resumed stage sees new samples."""
-        last = self.logdir / name / "last.ckpt"
-        done = torch.load(last, map_location="cpu", weights_only=True)["global_step"] if last.exists() else 0
-        return self.config.seed + done
+        return self.config.seed + steps_done(self.logdir / name)
 
     def vae(self) -> None:
         s = self.config.vae
@@ -135,7 +114,7 @@ class Pretraining:
         unseen = torch.stack([random_crop(photo, size, g, 1.0) for photo in self.held_out]) * 2 - 1
         module = VaeTraining(build_vae(self.architecture), s.lr, s.steps, s.perceptual)
         data = self.loader(ImageBatches(composer, s.batch_size, s.steps, self.seed("vae")), s)
-        self.fit("vae", module, data, DataLoader(unseen.split(16), batch_size=None))
+        self.fit("vae", module, data, validation=DataLoader(unseen.split(16), batch_size=None))
         images = ImageBatches(composer, 16, 16, self.config.seed + 1)
         normalise_latents(module.vae, *latent_statistics(module.vae, (images[i] for i in range(len(images)))))
         save_model(module.vae, str(self.logdir / "vae.safetensors"))
@@ -156,9 +135,8 @@ class Pretraining:
         seed = self.seed("unet")
         source = self.loader(ComposedBatches(composer, s.batch_size, s.steps, seed), s)
         bank = LatentBank(base, source, s.batch_size, s.capacity, s.reuse, seed)
-        preview = BasePreview(
-            composer.batch(10, Generator().manual_seed(7)), self.logdir / "unet", s.preview_every
-        )
+        fixed = composer.batch(10, Generator().manual_seed(7))
+        preview = BasePreview(fixed, self.logdir / "unet", s.preview_every)
         module = BaseTraining(base, s.lr, s.steps)
         if s.compile:
             base.unet.compile()
@@ -170,9 +148,8 @@ class Pretraining:
         base = Base(self.architecture)
         load_model(base, self.logdir / "unet.safetensors")
         shards = save_base(base, Path(self.config.export))
-        print(
-            f"{self.config.export}: {sum(f.stat().st_size for f in shards) / 2**20:.1f} MB in {len(shards)} shards"
-        )
+        size = sum(file.stat().st_size for file in shards) / 2**20
+        print(f"{self.config.export}: {size:.1f} MB in {len(shards)} shards")
 
 
 STAGES = ("pack", "vae", "encoder", "unet", "export")

@@ -15,8 +15,8 @@ from ldm.models.imagenet import ImageNetFeatures
 from ldm.training.schedule import warm_cosine
 
 PATCH = 8  # pixels a side that one latent stands for
-# Weights of the three axes of a patch's mean colour: light, blue - yellow, red - green. Red - green varies least
-# in photos; without its weight four channels are spent on edges, and grass turns brown.
+# Weights of the three axes of a patch's mean colour: light, blue - yellow, red - green. Red - green varies
+# least in photos; without its weight four channels are spent on edges, and grass turns brown.
 COLOUR = (20.0, 40.0, 120.0)
 AXES = ((3**-0.5, 3**-0.5, 3**-0.5), (6**-0.5, 6**-0.5, -2 * 6**-0.5), (2**-0.5, -(2**-0.5), 0.0))
 

@@ -11,8 +11,8 @@ import torch
 
 from ldm.data.compose import Composed
 from ldm.data.image import read_rgb, to_pixels
+from ldm.training.base_preview import BasePreview
 from ldm.training.pretrain_base import BaseTraining
-from ldm.training.preview import BasePreview
 from tests.fixtures.small import small_base
 
 
