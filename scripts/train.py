@@ -7,20 +7,18 @@ from dataclasses import asdict
 from pathlib import Path
 from sys import maxsize
 
-import torch
 from omegaconf import OmegaConf
 
 from ldm.config import Config, Parser, run
 from ldm.data.atomic import atomic_file
 from ldm.data.insertset import InsertSet, load_insertset
-from ldm.data.pairs import Pairs, few_shot_crops
+from ldm.data.pairs import Pairs
 from ldm.models.base import Base, load_base
-from ldm.objects.few_shot import prepare_few_shot
 from ldm.training.batches import Batches
 from ldm.training.callbacks import Progress, StopOnSignal
-from ldm.training.card import make_card
 from ldm.training.checkpoints import Checkpoints, checkpoints, find_checkpoint, read_checkpoint, run_folder
 from ldm.training.finetune import FineTune
+from ldm.training.learner import build_learner
 from ldm.training.previews import Previews, preview_scene
 from ldm.training.trainer import build_trainer
 
@@ -56,16 +54,20 @@ def new_run(config: Config) -> Path:
 def module_for(config: Config, base: Base, insertset: InsertSet) -> FineTune:
     """The base with its few-shot part, ready to be tuned."""
     t = config.train
-    crops = few_shot_crops(insertset, base.architecture.reference_size)
-    prepare_few_shot(base, crops, t.few_shot, t.few_shot_features, torch.Generator().manual_seed(t.seed))
-    card = make_card(
-        base, insertset, crops, asdict(config),
-        freeze_model=t.freeze_model, few_shot=t.few_shot, few_shot_pixels=t.few_shot_features,
-    )  # fmt: skip
-    return FineTune(
-        base, t.freeze_model, lr=t.lr, lr_conditioner=t.lr_conditioner, lr_tokens=t.lr_tokens,
-        weight_decay=t.weight_decay, warmup=t.warmup, drop_context=t.drop_context, seed=t.seed, card=card,
-    )  # fmt: skip
+    rates = {"lr": t.lr, "lr_conditioner": t.lr_conditioner, "lr_tokens": t.lr_tokens}
+    return build_learner(
+        base,
+        insertset,
+        freeze_model=t.freeze_model,
+        few_shot=t.few_shot,
+        few_shot_features=t.few_shot_features,
+        seed=t.seed,
+        recipe=asdict(config),
+        weight_decay=t.weight_decay,
+        warmup=t.warmup,
+        drop_context=t.drop_context,
+        **rates,
+    )
 
 
 def write_settings(config: Config, folder: Path) -> None:

@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ldm.data.augment import augmented
 from ldm.data.image import read_rgb, to_image
 from ldm.data.insertset import Box, InsertSet, Sample
 from ldm.data.masks import pixel_box, training_mask
@@ -21,10 +22,6 @@ from ldm.data.masks import pixel_box, training_mask
 CROP_MARGIN = 0.6  # of the margin between the image's short side and the enlarged box, cut off at most
 SAME_CATEGORY_PAD = 10  # pixels around a same-category object in its reference
 CACHE_BYTES = 2 * 2**30
-MAX_DEGREES = 20.0
-MAX_BEND = 0.08  # in grid units: 4 % of the reference
-MAX_BLUR = 3 / 224  # radius, of the reference's side
-FLIP, ROTATE, BLUR, BEND = 0.5, 0.5, 0.3, 0.3  # probabilities
 
 
 class Pairs(Dataset):
@@ -142,38 +139,6 @@ def crop_window(enlarged: Box, size: tuple[int, int], generator: torch.Generator
     cut = int(CROP_MARGIN * margin * torch.rand((), generator=generator))
     side = longer + margin - cut
     return _place(x0, x1, width, side, generator), _place(y0, y1, height, side, generator), side
-
-
-def augmented(reference: Tensor, generator: torch.Generator) -> Tensor:
-    """A reference [3,R,R] in [-1,1], at random mirrored, turned, bent, blurred: not to be copied as it is."""
-    odds = torch.tensor([FLIP, ROTATE, BLUR, BEND])
-    flip, rotate, blur, bend = (torch.rand(4, generator=generator) < odds).tolist()
-    amount = torch.rand(2, generator=generator).tolist()
-    nodes = torch.rand(1, 2, 4, 4, generator=generator) * 2 - 1
-    degrees = MAX_DEGREES * (2 * amount[0] - 1) if rotate else 0.0
-    reference = warp(reference, flip, degrees, nodes * MAX_BEND * bend)
-    return box_blur(reference, 1 + int(amount[1] * MAX_BLUR * reference.shape[-1])) if blur else reference
-
-
-def warp(image: Tensor, flip: bool, degrees: float, nodes: Tensor) -> Tensor:
-    """Mirror, turn (counter-clockwise) and bend an image [3,R,R]; what comes from outside is reflected.
-
-    `nodes` [1,2,n,n] says how far x and y move at each point of a coarse grid, in halves of the image.
-    """
-    angle = torch.deg2rad(torch.tensor(degrees))
-    sin, cos, sign = torch.sin(angle), torch.cos(angle), -1.0 if flip else 1.0
-    turn = torch.stack([sign * cos, -sign * sin, torch.zeros(()), sin, cos, torch.zeros(())]).view(1, 2, 3)
-    grid = F.affine_grid(turn, [1, *image.shape], align_corners=False)
-    shift = F.interpolate(nodes, size=image.shape[-2:], mode="bicubic", align_corners=True)
-    grid = grid + rearrange(shift, "b xy H W -> b H W xy")
-    out = F.grid_sample(image[None], grid, mode="bicubic", padding_mode="reflection", align_corners=False)[0]
-    return out.clamp(image.min(), image.max())
-
-
-def box_blur(image: Tensor, radius: int) -> Tensor:
-    """Mean over squares of 2 * radius + 1 pixels: [c,H,W] => [c,H,W]."""
-    padded = F.pad(image, (radius,) * 4, mode="reflect")
-    return F.avg_pool2d(padded, 2 * radius + 1, stride=1)
 
 
 def _choose(samples: tuple[Sample, ...], generator: torch.Generator) -> tuple[Sample, Box]:

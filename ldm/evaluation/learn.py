@@ -6,16 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from torch import Generator
-
 from ldm.data.insertset import InsertSet
-from ldm.data.pairs import Pairs, few_shot_crops
+from ldm.data.pairs import Pairs
 from ldm.models.base import Base
-from ldm.objects.few_shot import prepare_few_shot
 from ldm.training.batches import Batches
 from ldm.training.callbacks import Progress
-from ldm.training.card import make_card
-from ldm.training.finetune import FineTune
+from ldm.training.learner import build_learner
 from ldm.training.trainer import build_trainer
 
 
@@ -44,11 +40,8 @@ def learn_object(
     Logs go to `folder`, `recipe` into the object file; `rates` are FineTune's learning rates and the like.
     """
     size, reference_size = base.architecture.image_size, base.architecture.reference_size
-    crops = few_shot_crops(insertset, reference_size)
-    prepare_few_shot(base, crops, few_shot, few_shot_features, Generator().manual_seed(seed))
-    kinds = {"freeze_model": freeze_model, "few_shot": few_shot, "few_shot_pixels": few_shot_features}
-    card = make_card(base, insertset, crops, recipe or {}, **kinds)
-    module = FineTune(base, freeze_model, seed=seed, card=card, **rates)
+    kinds = {"freeze_model": freeze_model, "few_shot": few_shot, "few_shot_features": few_shot_features}
+    module = build_learner(base, insertset, seed=seed, recipe=recipe, **kinds, **rates)
     trainer = build_trainer(
         folder,
         [Progress(batch_size)],

@@ -20,6 +20,9 @@ PATCH = 8  # pixels a side that one latent stands for
 COLOUR = (20.0, 40.0, 120.0)
 AXES = ((3**-0.5, 3**-0.5, 3**-0.5), (6**-0.5, 6**-0.5, -2 * 6**-0.5), (2**-0.5, -(2**-0.5), 0.0))
 
+SPREAD = (1.0, 6.0, 8.0)  # brings those axes to about unit variance
+ANCHORED = 0.5  # share of the training during which the first latent channels are held to them, less and less
+
 
 class ImageBatches(Dataset):
     """Item i: a batch of images [b,3,S,S] in [-1,1], by (seed, i) alone, so that a run can stop anywhere."""
@@ -40,11 +43,22 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
     return -10 * torch.log10(mse.clamp_min(1e-10))
 
 
+def colour_axes(image: Tensor) -> Tensor:
+    """Every patch's mean colour on the three axes: [b,3,H,W] => [b,3,h,w]."""
+    mean = F.avg_pool2d(image, PATCH)
+    return einsum(mean, torch.tensor(AXES).to(mean), "b c h w, a c -> b a h w")
+
+
 def colour_error(difference: Tensor) -> Tensor:
     """Weighted mean square of every patch's mean colour difference, [b,3,H,W] => scalar."""
-    mean = F.avg_pool2d(difference, PATCH)
-    axes = einsum(mean, torch.tensor(AXES).to(mean), "b c h w, a c -> b a h w")
-    return (axes.square().mean((0, 2, 3)) * torch.tensor(COLOUR).to(mean)).mean()
+    return (colour_axes(difference).square().mean((0, 2, 3)) * torch.tensor(COLOUR).to(difference)).mean()
+
+
+def anchor_error(latents: Tensor, image: Tensor) -> Tensor:
+    """How far the first three latent channels [b,4,h,w] are from the mean colours of [b,3,H,W] => scalar."""
+    return F.mse_loss(
+        latents[:, :3].float(), colour_axes(image) * torch.tensor(SPREAD).to(image)[:, None, None]
+    )
 
 
 class VaeTraining(pl.LightningModule):
@@ -65,6 +79,9 @@ class VaeTraining(pl.LightningModule):
         colour = colour_error(difference)
         loss = difference.abs().mean() + 2 * difference.square().mean() + colour
         loss = loss + self.kl * posterior.kl().mean()
+        held = max(0.0, 1 - self.global_step / (ANCHORED * self.steps))
+        if held:
+            loss = loss + held * anchor_error(posterior.mode(), image)
         if self.features is not None:
             distance = self.features.perceptual_distance(decoded, image)
             loss = loss + self.perceptual * distance

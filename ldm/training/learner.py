@@ -1,0 +1,37 @@
+"""A base and an object's pictures => the module that tunes one to the other, and its card."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Generator
+
+from ldm.data.insertset import InsertSet
+from ldm.data.pairs import few_shot_crops
+from ldm.models.base import Base
+from ldm.objects.few_shot import prepare_few_shot
+from ldm.training.card import make_card
+from ldm.training.finetune import FineTune
+
+
+def build_learner(
+    base: Base,
+    insertset: InsertSet,
+    *,
+    freeze_model: str,
+    few_shot: str = "tokens",
+    few_shot_features: str = "clip",
+    seed: int = 0,
+    recipe: Mapping[str, Any] | None = None,
+    **rates: Any,
+) -> FineTune:
+    """Give `base` its few-shot part (in place) and wrap it for training.
+
+    `recipe`: the run's settings, kept in the object file; `rates`: FineTune's rates and the like.
+    """
+    crops = few_shot_crops(insertset, base.architecture.reference_size)
+    prepare_few_shot(base, crops, few_shot, few_shot_features, Generator().manual_seed(seed))
+    kinds = {"freeze_model": freeze_model, "few_shot": few_shot, "few_shot_pixels": few_shot_features}
+    card = make_card(base, insertset, crops, recipe or {}, **kinds)
+    return FineTune(base, freeze_model, seed=seed, card=card, **rates)
