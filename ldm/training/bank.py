@@ -24,10 +24,11 @@ class Encoded(NamedTuple):
 
 
 def encode(base: Base, batch: Composed) -> Encoded:
-    """One composed batch through the VAE, image and masked image in one pass."""
+    """One composed batch through the VAE in bf16, image and masked image in one pass."""
     image = batch.image.to(base.device)
     mask = batch.mask.to(base.device)
-    x_0, masked = base.encode(torch.cat([image, masked_image(image, mask)])).float().chunk(2)
+    with torch.autocast(image.device.type, torch.bfloat16):
+        x_0, masked = base.encode(torch.cat([image, masked_image(image, mask)])).float().chunk(2)
     references = (batch.references * 127.5 + 127.5).round().to(torch.uint8).to(base.device)
     return Encoded(x_0, masked, latent_mask(mask, (x_0.shape[-2], x_0.shape[-1])), references)
 

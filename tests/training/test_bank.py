@@ -53,8 +53,8 @@ def test_encoding_is_the_vaes_of_image_and_masked_image() -> None:
     mask[:, :, 8:20, 4:30] = 1
     references = torch.randint(256, (2, 3, 3, 28, 28), generator=g).to(torch.uint8)
     batch = encode(base, Composed(image, mask, references / 127.5 - 1, torch.ones(2)))
-    assert torch.allclose(batch.x_0, base.encode(image), atol=1e-5)
-    assert torch.allclose(batch.masked, base.encode(masked_image(image, mask)), atol=1e-5)
+    assert torch.allclose(batch.x_0, base.encode(image), atol=0.05), "bf16"
+    assert torch.allclose(batch.masked, base.encode(masked_image(image, mask)), atol=0.05), "bf16"
     assert torch.equal(batch.mask, latent_mask(mask, (16, 16)))
     assert torch.equal(batch.references, references), "bytes in, bytes out"
 
