@@ -43,9 +43,9 @@ def psnr(a: Tensor, b: Tensor) -> Tensor:
     return -10 * torch.log10(mse.clamp_min(1e-10))
 
 
-def colour_axes(image: Tensor) -> Tensor:
-    """Every patch's mean colour on the three axes: [b,3,H,W] => [b,3,h,w]."""
-    mean = F.avg_pool2d(image, PATCH)
+def colour_axes(image: Tensor, patch: int = PATCH) -> Tensor:
+    """Every patch's mean colour on the three axes: [b,3,H,W] => [b,3,H/patch,W/patch]."""
+    mean = F.avg_pool2d(image, patch)
     return einsum(mean, torch.tensor(AXES).to(mean), "b c h w, a c -> b a h w")
 
 
@@ -56,9 +56,8 @@ def colour_error(difference: Tensor) -> Tensor:
 
 def anchor_error(latents: Tensor, image: Tensor) -> Tensor:
     """How far the first three latent channels [b,4,h,w] are from the mean colours of [b,3,H,W] => scalar."""
-    return F.mse_loss(
-        latents[:, :3].float(), colour_axes(image) * torch.tensor(SPREAD).to(image)[:, None, None]
-    )
+    axes = colour_axes(image, image.shape[-1] // latents.shape[-1])
+    return F.mse_loss(latents[:, :3].float(), axes * torch.tensor(SPREAD).to(axes)[:, None, None])
 
 
 class VaeTraining(pl.LightningModule):

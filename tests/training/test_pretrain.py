@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm.data.compose import Composed, Composer
@@ -17,7 +18,15 @@ from ldm.models.diffusion import alpha_bar
 from ldm.training.bank import Encoded
 from ldm.training.pretrain_base import KEPT, MIN_SNR, BaseTraining, ComposedBatches, weighted_loss
 from ldm.training.pretrain_encoder import EncoderTraining, ViewBatches, view_agreement
-from ldm.training.pretrain_vae import ImageBatches, VaeTraining, psnr
+from ldm.training.pretrain_vae import (
+    SPREAD,
+    ImageBatches,
+    VaeTraining,
+    anchor_error,
+    colour_axes,
+    colour_error,
+    psnr,
+)
 from tests.fixtures.pictures import small_pack
 from tests.fixtures.small import SMALL
 
@@ -226,3 +235,20 @@ def test_a_vae_learns_a_picture() -> None:
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < 0.4 * losses[0]
+
+
+def test_anchored_latents_are_the_mean_colours_on_unit_axes() -> None:
+    image = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    axes = colour_axes(image, 8)
+    assert torch.allclose(axes.square().sum(1), F.avg_pool2d(image, 8).square().sum(1)), (
+        "axes turn, not stretch"
+    )
+    latents = torch.cat([axes * torch.tensor(SPREAD)[:, None, None], torch.ones(2, 1, 2, 2)], dim=1)
+    assert anchor_error(latents, image) < 1e-10 < anchor_error(latents + 0.1, image)
+
+
+def test_a_wrong_hue_costs_more_than_as_large_an_error_of_light() -> None:
+    green, light = torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), 0.1)
+    green[:, 0], green[:, 1] = 0.1 * 1.5**0.5, -0.1 * 1.5**0.5
+    assert green.square().sum().isclose(light.square().sum())
+    assert colour_error(green) > 5 * colour_error(light)
