@@ -16,15 +16,16 @@ from torch.utils.data import DataLoader
 
 from ldm.config import load_config, run
 from ldm.data.compose import Composer, random_crop
+from ldm.data.drawn import Drawn
 from ldm.data.pack import read_pack, write_pack
 from ldm.models.architecture import Architecture, build_clip, build_vae
 from ldm.models.base import Base, save_base
 from ldm.training.bank import LatentBank
 from ldm.training.base_preview import BasePreview
 from ldm.training.latents import latent_statistics, normalise_latents
-from ldm.training.pretrain_base import BaseTraining, ComposedBatches
-from ldm.training.pretrain_encoder import EncoderTraining, ViewBatches
-from ldm.training.pretrain_vae import ImageBatches, VaeTraining
+from ldm.training.pretrain_base import BaseTraining
+from ldm.training.pretrain_encoder import EncoderTraining
+from ldm.training.pretrain_vae import VaeTraining
 from ldm.training.stage import fit_stage, steps_done
 
 HELD_OUT = 64  # photos no stage ever sees
@@ -113,16 +114,16 @@ class Pretraining:
         g = Generator().manual_seed(1)
         unseen = torch.stack([random_crop(photo, size, g, 1.0) for photo in self.held_out]) * 2 - 1
         module = VaeTraining(build_vae(self.architecture), s.lr, s.steps, s.perceptual)
-        data = self.loader(ImageBatches(composer, s.batch_size, s.steps, self.seed("vae")), s)
+        data = self.loader(Drawn(composer.images, s.batch_size, s.steps, self.seed("vae")), s)
         self.fit("vae", module, data, validation=DataLoader(unseen.split(16), batch_size=None))
-        images = ImageBatches(composer, 16, 16, self.config.seed + 1)
+        images = Drawn(composer.images, 16, 16, self.config.seed + 1)
         normalise_latents(module.vae, *latent_statistics(module.vae, (images[i] for i in range(len(images)))))
         save_model(module.vae, str(self.logdir / "vae.safetensors"))
 
     def encoder(self) -> None:
         s = self.config.encoder
         module = EncoderTraining(build_clip(self.architecture), s.lr, s.steps)
-        data = ViewBatches(self.composer(), s.batch_size, s.steps, self.seed("encoder"))
+        data = Drawn(self.composer().references, s.batch_size, s.steps, self.seed("encoder"))
         self.fit("encoder", module, self.loader(data, s))
         save_model(module.clip, str(self.logdir / "encoder.safetensors"))
 
@@ -133,7 +134,7 @@ class Pretraining:
         load_model(base.conditioner.clip, self.logdir / "encoder.safetensors")
         composer = self.composer()
         seed = self.seed("unet")
-        source = self.loader(ComposedBatches(composer, s.batch_size, s.steps, seed), s)
+        source = self.loader(Drawn(composer.batch, s.batch_size, s.steps, seed), s)
         bank = LatentBank(base, source, s.batch_size, s.capacity, s.reuse, seed)
         fixed = composer.batch(10, Generator().manual_seed(7))
         preview = BasePreview(fixed, self.logdir / "unet", s.preview_every)

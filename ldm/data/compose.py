@@ -63,6 +63,10 @@ class Composer:
             torch.stack(images) * 2 - 1, torch.stack(masks), stacked * 2 - 1, torch.tensor(counts)
         )
 
+    def references(self, count: int, g: Generator) -> Tensor:
+        """References alone, [b,1+n,3,R,R] in [-1,1]: what an image encoder is trained on."""
+        return self.batch(count, g).references
+
     def images(self, count: int, g: Generator) -> Tensor:
         """`count` images alone, [b,3,S,S] in [-1,1]: what an autoencoder is trained on."""
         return torch.stack([sample(g, 0)[0] for sample in self._kinds(count, g)]) * 2 - 1

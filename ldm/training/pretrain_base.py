@@ -11,9 +11,7 @@ import pytorch_lightning as pl
 import torch
 from einops import rearrange
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from ldm.data.compose import Composed, Composer
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
 from ldm.models.diffusion import STEPS, add_noise, alpha_bar
@@ -22,19 +20,6 @@ from ldm.training.schedule import warm_cosine
 
 KEPT = 0.25  # weight of the loss outside the region to fill
 MIN_SNR = 5.0
-
-
-class ComposedBatches(Dataset):
-    """Item i is a composed batch, a function of (seed, i) alone."""
-
-    def __init__(self, composer: Composer, batch_size: int, steps: int, seed: int) -> None:
-        self.composer, self.batch_size, self.steps, self.seed = composer, batch_size, steps, seed
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def __getitem__(self, i: int) -> Composed:
-        return self.composer.batch(self.batch_size, torch.Generator().manual_seed(self.seed * 10**9 + i))
 
 
 def weighted_loss(eps: Tensor, predicted: Tensor, mask: Tensor, t: Tensor) -> Tensor:

@@ -11,11 +11,9 @@ import pytorch_lightning as pl
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from torch import Generator, Tensor, nn
-from torch.utils.data import Dataset
+from torch import Tensor, nn
 from transformers import CLIPVisionModel
 
-from ldm.data.compose import Composer
 from ldm.models.conditioner import clip_normalised
 from ldm.models.imagenet import ImageNetFeatures
 from ldm.training.schedule import warm_cosine
@@ -23,19 +21,6 @@ from ldm.training.schedule import warm_cosine
 THUMBNAIL = 12  # pixels a side
 TEACHER_SIZE = 160  # what the ImageNet network sees
 TEMPERATURE = 0.1
-
-
-class ViewBatches(Dataset):
-    """Item i: references of each of `batch_size` objects, [b,1+views,3,R,R] in [-1,1], by (seed, i) alone."""
-
-    def __init__(self, composer: Composer, batch_size: int, steps: int, seed: int) -> None:
-        self.composer, self.batch_size, self.steps, self.seed = composer, batch_size, steps, seed
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def __getitem__(self, i: int) -> Tensor:
-        return self.composer.batch(self.batch_size, Generator().manual_seed(self.seed * 10**9 + i)).references
 
 
 def view_agreement(features: Tensor) -> Tensor:

@@ -7,10 +7,8 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from einops import einsum
-from torch import Generator, Tensor
-from torch.utils.data import Dataset
+from torch import Tensor
 
-from ldm.data.compose import Composer
 from ldm.models.imagenet import ImageNetFeatures
 from ldm.training.schedule import warm_cosine
 
@@ -22,19 +20,6 @@ AXES = ((3**-0.5, 3**-0.5, 3**-0.5), (6**-0.5, 6**-0.5, -2 * 6**-0.5), (2**-0.5,
 
 SPREAD = (1.0, 6.0, 8.0)  # brings those axes to about unit variance
 ANCHORED = 0.5  # share of the training during which the first latent channels are held to them, less and less
-
-
-class ImageBatches(Dataset):
-    """Item i: a batch of images [b,3,S,S] in [-1,1], by (seed, i) alone, so that a run can stop anywhere."""
-
-    def __init__(self, composer: Composer, batch_size: int, steps: int, seed: int) -> None:
-        self.composer, self.batch_size, self.steps, self.seed = composer, batch_size, steps, seed
-
-    def __len__(self) -> int:
-        return self.steps
-
-    def __getitem__(self, i: int) -> Tensor:
-        return self.composer.images(self.batch_size, Generator().manual_seed(self.seed * 10**9 + i))
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:

