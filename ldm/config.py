@@ -62,6 +62,7 @@ class TrainSection:
     lr_tokens: float = setting(1e-5, "the same of the few-shot tokens")
     weight_decay: float = setting(0.01, "AdamW's weight decay, of matrices only")
     warmup: int = setting(100, "steps of linear warm-up")
+    lr_final: float = setting(1.0, "share of the rates left at the last step, along a cosine; 1: constant")
     drop_context: float = setting(0.15, "share of samples trained on the unconditional context")
     precision: str = setting(
         "32-true", "32-true, bf16-mixed or 16-mixed", ["32-true", "bf16-mixed", "16-mixed"]

@@ -23,7 +23,7 @@ from ldm.training.previews import Previews, preview_scene
 from ldm.training.trainer import build_trainer
 
 TRAIN_FLAGS = """name logdir resume max_steps freeze_model few_shot few_shot_features batch_size accumulate lr
-lr_conditioner lr_tokens warmup drop_context precision devices accelerator seed checkpoint_every keep
+lr_conditioner lr_tokens lr_final warmup drop_context precision devices accelerator seed checkpoint_every keep
 preview_every"""
 FLAGS = {"dataset-dir": "data.root", "base": "base.path", "workers": "data.workers"} | {
     flag: f"train.{flag}" for flag in TRAIN_FLAGS.split()
@@ -65,6 +65,8 @@ def module_for(config: Config, base: Base, insertset: InsertSet) -> FineTune:
         recipe=asdict(config),
         weight_decay=t.weight_decay,
         warmup=t.warmup,
+        lr_final=t.lr_final,
+        max_steps=t.max_steps,
         drop_context=t.drop_context,
         **rates,
     )

@@ -41,7 +41,7 @@ def learn_object(
     """
     size, reference_size = base.architecture.image_size, base.architecture.reference_size
     kinds = {"freeze_model": freeze_model, "few_shot": few_shot, "few_shot_features": few_shot_features}
-    module = build_learner(base, insertset, seed=seed, recipe=recipe, **kinds, **rates)
+    module = build_learner(base, insertset, seed=seed, recipe=recipe, max_steps=max_steps, **kinds, **rates)
     trainer = build_trainer(
         folder,
         [Progress(batch_size)],

@@ -12,13 +12,13 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
-from torch.optim.lr_scheduler import LambdaLR
 
 from ldm.models.base import Base
 from ldm.models.diffusion import add_noise, eps_loss, latent_mask, masked_image
 from ldm.models.weights import some
 from ldm.objects.delta import trained_names
 from ldm.training.batches import draw_noise
+from ldm.training.schedule import warm_cosine
 
 SAME = ("base", "freeze_model", "few_shot", "few_shot_count")  # what a resumed run may not change
 FEATURES = "few_shot_features"
@@ -28,7 +28,8 @@ class FineTune(pl.LightningModule):
     """Trains `trained_names(base, freeze_model)` of a base with its few-shot part (see `prepare_few_shot`).
 
     Learning rates: `lr` of the cross-attention, `lr_tokens` of the few-shot tokens, `lr_conditioner` of the
-    rest. `card` is plain data and tensors about the object, kept in every checkpoint under "object"; its
+    rest; they fall along a cosine to `lr_final` of themselves at `max_steps` (1: they stay).
+    `card` is plain data and tensors about the object, kept in every checkpoint under "object"; its
     "about" are the fields of an object file's `About`.
     """
 
@@ -44,6 +45,8 @@ class FineTune(pl.LightningModule):
         lr_tokens: float = 1e-5,
         weight_decay: float = 0.01,
         warmup: int = 100,
+        lr_final: float = 1.0,
+        max_steps: int = 1,
         drop_context: float = 0.15,
         seed: int = 0,
         card: Mapping[str, Any] | None = None,
@@ -52,6 +55,7 @@ class FineTune(pl.LightningModule):
         self.base, self.card = base, dict(card or {})
         self.rates = {"crossattn": lr, "conditioner": lr_conditioner, "tokens": lr_tokens}
         self.weight_decay, self.warmup = weight_decay, warmup
+        self.lr_final, self.max_steps = lr_final, max_steps
         self.drop_context, self.seed = drop_context, seed
         self.trained = trained_names(base, freeze_model)
         base.requires_grad_(False)
@@ -96,8 +100,8 @@ class FineTune(pl.LightningModule):
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = AdamW(self.groups())
-        scheduler = LambdaLR(optimizer, lambda step: min(1.0, (step + 1) / max(1, self.warmup)))
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        schedule = warm_cosine(optimizer, self.max_steps, self.warmup, self.lr_final)
+        return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def groups(self) -> list[dict[str, Any]]:
         """AdamW's parameter groups: a learning rate each, and weight decay on matrices only."""

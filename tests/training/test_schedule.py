@@ -29,3 +29,9 @@ def test_it_warms_up_then_falls_to_its_floor_and_stays() -> None:
     assert lr[:peak] == sorted(lr[:peak]) and lr[peak:] == sorted(lr[peak:], reverse=True)
     assert lr[55] == pytest.approx(2 * (0.02 + 0.98 * 0.42178), rel=1e-3)
     assert lr[100:] == pytest.approx([2 * 0.02] * 30)
+
+
+def test_a_final_share_of_one_is_a_warm_up_and_then_constant() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
+    factor = warm_cosine(optimizer, steps=10, warmup=4, final=1.0)["scheduler"].lr_lambdas[0]
+    assert [factor(step) for step in range(7)] == [0.25, 0.5, 0.75, 1, 1, 1, 1]
