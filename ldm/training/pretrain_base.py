@@ -20,13 +20,22 @@ from ldm.training.schedule import warm_cosine
 
 KEPT = 0.25  # weight of the loss outside the region to fill
 MIN_SNR = 5.0
+MAX_V = 12.0
+
+
+def level_weight(a: Tensor) -> Tensor:
+    """How much a noise level of signal power a [b] counts: min-SNR, and bounded as an error of v.
+
+    v is Salimans & Ho's (2022). An eps error counts 1 / sqrt(a) times in x_0: with plain weights the noisiest
+    steps, which decide brightness and hue, are left to chance.
+    """
+    snr = a / (1 - a)
+    return snr.clamp(max=MIN_SNR) / snr * (1 + 1 / snr).clamp(max=MAX_V)
 
 
 def weighted_loss(eps: Tensor, predicted: Tensor, mask: Tensor, t: Tensor) -> Tensor:
-    """min-SNR weighted squared error of [b,4,h,w]; outside mask [b,1,h,w] it counts KEPT times; t [b]."""
-    a = alpha_bar(eps.device)[t]
-    snr = a / (1 - a)
-    level = (snr.clamp(max=MIN_SNR) / snr)[:, None, None, None]
+    """Squared error of [b,4,h,w] by noise level t [b]; outside mask [b,1,h,w] it counts KEPT times => scalar."""
+    level = level_weight(alpha_bar(eps.device)[t])[:, None, None, None]
     where = KEPT + (1 - KEPT) * mask
     error = (predicted.float() - eps) ** 2 * where / where.mean((1, 2, 3), keepdim=True)
     return (level * error).mean()

@@ -16,7 +16,7 @@ from ldm.models.architecture import build_clip, build_vae
 from ldm.models.base import Base
 from ldm.models.diffusion import alpha_bar
 from ldm.training.bank import Encoded
-from ldm.training.pretrain_base import KEPT, MIN_SNR, BaseTraining, weighted_loss
+from ldm.training.pretrain_base import KEPT, MAX_V, MIN_SNR, BaseTraining, weighted_loss
 from ldm.training.pretrain_encoder import EncoderTraining, view_agreement
 from ldm.training.pretrain_vae import (
     SPREAD,
@@ -85,17 +85,13 @@ def loss_of(error: Tensor, mask: Tensor, t: int) -> float:
     return weighted_loss(eps, eps + error, mask, torch.full((len(error),), t)).item()
 
 
-def test_the_weighted_loss_is_the_plain_one_where_nothing_is_kept_and_noise_is_high() -> None:
+def test_where_nothing_is_kept_the_loss_is_the_plain_one_times_the_levels_weight() -> None:
     error, everything = torch.randn(3, 4, 8, 8, generator=generator(1)), torch.ones(3, 1, 8, 8)
-    assert loss_of(error, everything, 900) == pytest.approx(error.square().mean().item(), rel=1e-5)
-
-
-def test_low_noise_counts_by_min_snr() -> None:
-    error, everything = torch.ones(2, 4, 8, 8), torch.ones(2, 1, 8, 8)
-    for t in (0, 50, 300):
+    for t in (0, 50, 300, 600, 999):
         a = alpha_bar()[t].item()
         snr = a / (1 - a)
-        assert loss_of(error, everything, t) == pytest.approx(min(MIN_SNR, snr) / snr, rel=1e-4)
+        expected = error.square().mean().item() * min(MIN_SNR, snr) / snr * min(MAX_V, 1 + 1 / snr)
+        assert loss_of(error, everything, t) == pytest.approx(expected, rel=1e-4)
 
 
 def test_the_region_to_fill_counts_more() -> None:
@@ -103,7 +99,9 @@ def test_the_region_to_fill_counts_more() -> None:
     mask[..., :4] = 1
     inside, outside = mask.expand(1, 4, 8, 8), 1 - mask.expand(1, 4, 8, 8)
     assert loss_of(outside, mask, 900) / loss_of(inside, mask, 900) == pytest.approx(KEPT, rel=1e-4)
-    assert loss_of(inside + outside, mask, 900) == pytest.approx(1, rel=1e-4), "an even error is unchanged"
+    assert loss_of(inside + outside, mask, 900) == pytest.approx(MAX_V, rel=1e-4), (
+        "an even error is unchanged"
+    )
 
 
 def encoded(b: int = 2, views: int = 4) -> Encoded:
