@@ -20,7 +20,7 @@ from ldm.training.schedule import warm_cosine
 
 KEPT = 0.25  # weight of the loss outside the region to fill
 MIN_SNR = 5.0
-MAX_V = 12.0
+MAX_V = 40.0
 
 
 def level_weight(a: Tensor) -> Tensor:
@@ -34,7 +34,7 @@ def level_weight(a: Tensor) -> Tensor:
 
 
 def weighted_loss(eps: Tensor, predicted: Tensor, mask: Tensor, t: Tensor) -> Tensor:
-    """Squared error of [b,4,h,w] by noise level t [b]; outside mask [b,1,h,w] it counts KEPT times => scalar."""
+    """Squared error of [b,4,h,w] by noise level t [b]; outside mask [b,1,h,w] it counts KEPT times."""
     level = level_weight(alpha_bar(eps.device)[t])[:, None, None, None]
     where = KEPT + (1 - KEPT) * mask
     error = (predicted.float() - eps) ** 2 * where / where.mean((1, 2, 3), keepdim=True)
