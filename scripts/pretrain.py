@@ -19,7 +19,7 @@ from ldm.data.compose import Composer, random_crop
 from ldm.data.drawn import Drawn
 from ldm.data.pack import read_pack, write_pack
 from ldm.models.architecture import Architecture, build_clip, build_vae
-from ldm.models.base import Base, save_base
+from ldm.models.base import Base, load_base, save_base
 from ldm.training.bank import LatentBank
 from ldm.training.base_preview import BasePreview
 from ldm.training.latents import latent_statistics, normalise_latents
@@ -61,11 +61,15 @@ class StageSection:
 
 @dataclass(frozen=True)
 class PretrainConfig:
-    """All settings; `sizes`: the config whose architecture is trained, `export`: where the base goes."""
+    """All settings; `sizes`: the config whose architecture is trained, `export`: where the base goes.
+
+    `init`: a finished base (checkpoints/mini) that the unet stage goes on from, in place of earlier stages.
+    """
 
     sizes: str = "configs/mini.yaml"
     logdir: str = "logs/pretrain_mini"
     export: str = "checkpoints/mini"
+    init: str = ""
     precision: str = "bf16-mixed"
     seed: int = 0
     pack: PackSection = field(default_factory=PackSection)
@@ -127,11 +131,18 @@ class Pretraining:
         self.fit("encoder", module, self.loader(data, s))
         save_model(module.clip, str(self.logdir / "encoder.safetensors"))
 
-    def unet(self) -> None:
-        s = self.config.unet
+    def start(self) -> Base:
+        """What the unet stage begins with: a finished base, or the results of the first two stages."""
+        if self.config.init:
+            return load_base(Path(self.config.init), self.architecture).requires_grad_(True)
         base = Base(self.architecture)
         load_model(base.vae, self.logdir / "vae.safetensors")
         load_model(base.conditioner.clip, self.logdir / "encoder.safetensors")
+        return base
+
+    def unet(self) -> None:
+        s = self.config.unet
+        base = self.start()
         composer = self.composer()
         seed = self.seed("unet")
         source = self.loader(Drawn(composer.batch, s.batch_size, s.steps, seed), s)
@@ -163,7 +174,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument(
         "settings", nargs="*", metavar="section.key=value", help="settings that win over the file's"
     )
-    args = parser.parse_args(argv)
+    args = parser.parse_intermixed_args(argv)
     config = load_config(Path(args.config), args.settings, PretrainConfig)
     pl.seed_everything(config.seed, verbose=False)
     pretraining = Pretraining(config)

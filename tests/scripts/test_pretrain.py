@@ -1,0 +1,55 @@
+"""All stages of a base, a step or two each, from pictures to a folder that loads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from ldm.models.base import house_state, load_base
+from scripts import pretrain
+from tests.fixtures.pictures import write_sources
+from tests.fixtures.small import SMALL, YAML
+
+pytest.importorskip("efficientnet_lite_pytorch", reason="needs the `pretrain` extra")
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+def settings(folder: Path) -> list[str]:
+    (folder / "sizes.yaml").write_text(YAML.format(base="none"))
+    (folder / "empty.yaml").write_text("{}\n")
+    stages = [
+        f"{s}.{k}" for s in ("vae", "encoder", "unet") for k in ("batch_size=2", "workers=0", "steps=2")
+    ]
+    return [
+        "--config",
+        str(folder / "empty.yaml"),
+        f"sizes={folder}/sizes.yaml",
+        f"logdir={folder}/logs",
+        f"export={folder}/base",
+        f"pack.sources={folder}/pictures",
+        f"pack.file={folder}/pack.zip",
+        "precision=32-true",
+        "unet.checkpoint_every=1",
+        "unet.preview_every=2",
+        *stages,
+    ]
+
+
+def test_from_pictures_to_a_base_that_loads_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pretrain, "HELD_OUT", 2)
+    write_sources(tmp_path / "pictures")
+    given = settings(tmp_path)
+    pretrain.main(["all", *given])
+    first = load_base(tmp_path / "base", SMALL)
+    assert (tmp_path / "logs/unet/preview_000002.png").is_file()
+
+    pretrain.main(["unet", *given, f"init={tmp_path}/base", f"logdir={tmp_path}/more"])
+    pretrain.main(["export", *given, f"logdir={tmp_path}/more", f"export={tmp_path}/better"])
+    second = house_state(load_base(tmp_path / "better", SMALL))
+    changed = {k for k, v in house_state(first).items() if not torch.equal(v, second[k])}
+    assert changed and not any(name.startswith("vae.") for name in changed)
+    assert any(name.startswith("unet.") for name in changed)
