@@ -3,6 +3,7 @@
 set -euo pipefail
 cd "$(dirname "$0")"
 source setup.sh
+export OMP_NUM_THREADS=1 # pytest runs a process per core; more threads than cores stall each other
 ruff check .
 ruff format --check .
 mypy
