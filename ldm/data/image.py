@@ -36,8 +36,17 @@ def to_image(pixels: np.ndarray) -> Tensor:
 
 def to_pixels(image: Tensor) -> np.ndarray:
     """Image [3,H,W] in [-1,1] => uint8 pixels [H,W,3]; the exact inverse of `to_image`."""
-    scaled = (image.detach().float().cpu() * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
-    return rearrange(scaled, "c H W -> H W c").numpy()
+    return rearrange(to_bytes(image.detach().float().cpu()), "c H W -> H W c").numpy()
+
+
+def to_bytes(image: Tensor) -> Tensor:
+    """Image [...,3,R,R] in [-1,1] => uint8, exactly if it came from 8 bits."""
+    return (image * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def from_bytes(stored: Tensor) -> Tensor:
+    """The inverse of `to_bytes`."""
+    return stored.float() / 127.5 - 1
 
 
 def resize(image: Tensor, size: int | tuple[int, int]) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from ldm.data.compose import Composed
+from ldm.data.image import to_bytes
 from ldm.models.base import Base
 from ldm.models.diffusion import latent_mask, masked_image
 
@@ -29,7 +30,7 @@ def encode(base: Base, batch: Composed) -> Encoded:
     mask = batch.mask.to(base.device)
     with torch.autocast(image.device.type, torch.bfloat16):
         x_0, masked = base.encode(torch.cat([image, masked_image(image, mask)])).float().chunk(2)
-    references = (batch.references * 127.5 + 127.5).round().to(torch.uint8).to(base.device)
+    references = to_bytes(batch.references).to(base.device)
     return Encoded(x_0, masked, latent_mask(mask, (x_0.shape[-2], x_0.shape[-1])), references)
 
 

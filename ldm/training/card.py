@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-import torch
 from torch import Tensor
 
+from ldm.data.image import to_bytes
 from ldm.data.insertset import InsertSet
 from ldm.data.pairs import reference_image
 from ldm.models.base import Base, base_fingerprint
@@ -45,13 +45,3 @@ def make_card(
         "crops": to_bytes(crops),
         "few_shot_pixels": few_shot_pixels,
     }
-
-
-def to_bytes(image: Tensor) -> Tensor:
-    """Image [...,3,R,R] in [-1,1] => uint8, exactly if it came from 8 bits."""
-    return (image * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
-
-
-def from_bytes(stored: Tensor) -> Tensor:
-    """The inverse of `to_bytes`."""
-    return stored.float() / 127.5 - 1

@@ -12,6 +12,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from ldm.data.image import from_bytes
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
 from ldm.models.diffusion import STEPS, add_noise, alpha_bar
@@ -54,7 +55,7 @@ class BaseTraining(pl.LightningModule):
 
         k is random, 0 .. n. With probability `drop_context` a sample's context is the unconditional vector.
         """
-        images = clip_normalised(references.float() / 127.5 - 1)
+        images = clip_normalised(from_bytes(references))
         k = int(torch.randint(references.shape[1], ()))
         pooled = self.base.conditioner.clip(pixel_values=images[:, 0]).pooler_output
         further = None

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ldm.data.image import from_bytes
 from ldm.models.base import Base, base_fingerprint, house_state
 from ldm.models.conditioner import PriorEncoder
 from ldm.objects.delta import Delta, extract, is_trained
 from ldm.objects.exchange import linear_for
 from ldm.objects.few_shot import few_shot_features
 from ldm.objects.file import About
-from ldm.training.card import from_bytes
 from ldm.training.finetune import FEATURES
 
 LINEAR = "conditioner.prior_encoder."
