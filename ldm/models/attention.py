@@ -29,7 +29,10 @@ def detach_first(x: Tensor) -> Tensor:
 
 
 class FewTokenAttention:
-    """Attention processor: plain scaled dot-product attention; the first token's K and V are detached."""
+    """Attention processor: plain scaled dot-product attention; unless `all_learn`, token 0 gets no gradient."""
+
+    def __init__(self, all_learn: bool = False) -> None:
+        self.all_learn = all_learn
 
     def __call__(
         self,
@@ -40,8 +43,9 @@ class FewTokenAttention:
     ) -> Tensor:
         """Hidden states [b,h*w,c], context [b,n,d] => [b,h*w,c]."""
         assert attention_mask is None, "context tokens are never masked"
-        k = detach_first(attn.to_k(encoder_hidden_states))
-        v = detach_first(attn.to_v(encoder_hidden_states))
+        k, v = attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
+        if not self.all_learn:
+            k, v = detach_first(k), detach_first(v)
         q, k, v = (
             rearrange(x, "b n (heads c) -> b heads n c", heads=attn.heads)
             for x in (attn.to_q(hidden_states), k, v)
@@ -51,7 +55,10 @@ class FewTokenAttention:
         return attn.to_out[1](attn.to_out[0](out))
 
 
-def use_few_token_attention(unet: UNet2DConditionModel) -> None:
-    """Put `FewTokenAttention` into every cross-attention of the UNet."""
+def use_few_token_attention(unet: UNet2DConditionModel, all_learn: bool = False) -> None:
+    """Put `FewTokenAttention` into every cross-attention of the UNet.
+
+    `all_learn`: gradients through every token, as a base's training needs; an object's needs the default.
+    """
     for _, layer in cross_attentions(unet):
-        layer.set_processor(FewTokenAttention())
+        layer.set_processor(FewTokenAttention(all_learn))

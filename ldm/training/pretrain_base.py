@@ -13,6 +13,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ldm.data.image import from_bytes
+from ldm.models.attention import use_few_token_attention
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
 from ldm.models.diffusion import STEPS, add_noise, alpha_bar
@@ -45,10 +46,11 @@ def weighted_loss(eps: Tensor, predicted: Tensor, mask: Tensor, t: Tensor) -> Te
 class BaseTraining(pl.LightningModule):
     """Trains everything but the VAE."""
 
-    def __init__(self, base: Base, lr: float, steps: int, drop_context: float = 0.2) -> None:
+    def __init__(self, base: Base, lr: float, steps: int, drop_context: float = 0.1) -> None:
         super().__init__()
         self.base, self.lr, self.steps, self.drop_context = base, lr, steps, drop_context
         base.vae.requires_grad_(False)
+        use_few_token_attention(base.unet, all_learn=True)
 
     def contexts(self, references: Tensor) -> Tensor:
         """References uint8 [b,1+n,3,R,R] => context [b,1+k,d] of the reference and k further views.
