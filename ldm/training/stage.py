@@ -47,7 +47,13 @@ def fit_stage(
         precision=precision,  # type: ignore[arg-type]
         logger=[CSVLogger(folder, "csv"), TensorBoardLogger(folder, "tensorboard")],
         callbacks=[
-            ModelCheckpoint(folder, save_last=True, save_top_k=0, every_n_train_steps=checkpoint_every),
+            ModelCheckpoint(
+                folder,
+                save_last=True,
+                save_top_k=0,
+                every_n_train_steps=checkpoint_every,
+                enable_version_counter=False,  # a folder that was moved would get a last-v1.ckpt
+            ),
             EMAWeightAveraging(decay=ema, update_starting_at_step=min(500, steps // 3)),
             *callbacks,
         ],
