@@ -139,13 +139,14 @@ def main(argv: list[str] | None = None) -> None:
         apply(base, delta, s.strength, fingerprint)
     base.to(args.device)
     with torch.no_grad():
-        context = base.context(read_reference(args, delta, base.architecture.reference_size).to(base.device))
+        reference = read_reference(args, delta, base.architecture.reference_size)
+        contexts = base.contexts(base.context(reference.to(base.device)))
     seeds = [s.seed + i for i in range(s.n_samples)]
     rows: list[list[np.ndarray]] = []
     for case, rois in zip(tqdm(cases, unit="picture", disable=len(cases) < 4), plans, strict=True):
         background, mask = case.read()
         sampling = Sampling(s.sampler, s.steps, s.scale)
-        results = insert(base, context, background, mask, rois, seeds, sampling, BLENDS[config.insert.blend])
+        results = insert(base, contexts, background, mask, rois, seeds, sampling, BLENDS[config.insert.blend])
         for result in results:
             seed = f"_{result.record['seed']}" if len(seeds) > 1 else ""
             file = outdir / f"{case.name}{seed}.png"

@@ -27,6 +27,7 @@ from ldm.insertion.paste import paste_region, region
 from ldm.insertion.roi import crop
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
+from ldm.models.folded import Contexts
 from ldm.objects.delta import apply, load
 
 Fill = Callable[[Scene, Views], Picture]
@@ -67,11 +68,11 @@ def prepared(method: str, setup: Setup, insertset: InsertSet, learnt: Path | Non
             reference = reference_image(insertset.reference, setup.base.architecture.reference_size)
             with torch.no_grad():
                 context = setup.base.context(reference.to(setup.base.device))
-            yield partial(fill_sampled, setup, context)
+            yield partial(fill_sampled, setup, setup.base.contexts(context))
     else:
         assert method in METHODS, f"no method {method}"
         context = zero_shot_context(setup.base, insertset, few_shot=method == "zero-shot-tokens")
-        yield partial(fill_sampled, setup, context)
+        yield partial(fill_sampled, setup, setup.base.contexts(context))
 
 
 @torch.no_grad()
@@ -101,11 +102,11 @@ def fill_ceiling(base: Base, scene: Scene, views: Views) -> Picture:
     return paste_region(views.background, scene.roi, image, _alpha(crop(views.mask, scene.roi)))
 
 
-def fill_sampled(setup: Setup, context: Tensor, scene: Scene, views: Views) -> Picture:
-    """Inpaint the scene's region with the object of `context` [1,n,d]."""
+def fill_sampled(setup: Setup, contexts: Contexts, scene: Scene, views: Views) -> Picture:
+    """Inpaint the scene's region with the object of `contexts`."""
     rois, seeds = [scene.roi], [setup.seed]
     result = insert(
-        setup.base, context, views.background, views.mask, rois, seeds, setup.sampling, setup.seam
+        setup.base, contexts, views.background, views.mask, rois, seeds, setup.sampling, setup.seam
     )
     return result[0].picture
 

@@ -1,4 +1,4 @@
-"""The method as one function: background, mask and context => composites at the background's resolution."""
+"""The method as one function: background, mask and contexts => composites at the background's resolution."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from ldm.insertion.blend import Blend, blend, composite
 from ldm.insertion.paste import paste_region, region
 from ldm.insertion.roi import Roi, crop
 from ldm.insertion.seam import ring_offset, seam_ratio
-from ldm.models.base import Base
+from ldm.models.base import Painter
 from ldm.models.diffusion import latent_mask, masked_image
+from ldm.models.folded import Contexts
 from ldm.models.sampler import Condition, sample
 
 
@@ -40,8 +41,8 @@ class Result:
 
 
 def insert(
-    base: Base,
-    context: Tensor,
+    base: Painter,
+    contexts: Contexts,
     background: Picture,
     mask: np.ndarray,
     rois: Sequence[Roi],
@@ -52,15 +53,16 @@ def insert(
 ) -> list[Result]:
     """Inpaint every region with the object and paste it back, once for each seed.
 
-    `context` [1,n,d] is the object's, `mask` bool [H,W] is where it goes, `rois` are squares that cover it.
-    All seeds of a region run in one batch. Pixels outside the mask are those of `background`, bit for bit.
+    `contexts` are the object's, for one sample; `mask` bool [H,W] is where it goes, `rois` are squares that
+    cover it. All seeds of a region run in one batch. Pixels outside the mask are those of `background`, bit
+    for bit.
     """
     results = [Result(background, {"seed": seed, "regions": [], "seconds": 0.0}) for seed in seeds]
     noise = [Generator().manual_seed(seed) for seed in seeds]
     for roi in rois:
         start = time.perf_counter()
         known, hole = region(background, roi), crop(mask, roi)
-        generated = inpaint(base, context, known, hole, noise, sampling, on_step)
+        generated = inpaint(base, contexts, known, hole, noise, sampling, on_step)
         results = [_pasted(r, roi, known, hole, g, seam) for r, g in zip(results, generated, strict=True)]
         for result in results:
             result.record["seconds"] += round((time.perf_counter() - start) / len(seeds), 3)
@@ -68,8 +70,8 @@ def insert(
 
 
 def inpaint(
-    base: Base,
-    context: Tensor,
+    base: Painter,
+    contexts: Contexts,
     image: Tensor,
     mask: np.ndarray,
     noise: Sequence[Generator],
@@ -81,12 +83,10 @@ def inpaint(
     image_, mask_ = resize(image[None], size).to(base.device), to_model_mask(mask, size).to(base.device)
     masked = base.encode(masked_image(image_, mask_)).expand(n, -1, -1, -1)
     x_T = torch.stack([torch.randn(masked.shape[1:], generator=g) for g in noise]).to(masked)
-    contexts = context.expand(n, -1, -1)
     condition = Condition(
         masked,
         latent_mask(mask_, (masked.shape[-2], masked.shape[-1])).expand(n, -1, -1, -1).to(masked),
-        contexts,
-        base.conditioner.unconditional(contexts),
+        contexts.repeat(n),
     )
     x_0 = sample(
         base,

@@ -11,6 +11,8 @@ from diffusers.models.attention_processor import Attention
 from einops import rearrange
 from torch import Tensor, nn
 
+from ldm.models.folded import Context
+
 
 def cross_attentions(unet: nn.Module) -> Iterator[tuple[str, Attention]]:
     """(name, layer) of every cross-attention, in the UNet's order."""
@@ -29,20 +31,25 @@ def detach_first(x: Tensor) -> Tensor:
 
 
 class FewTokenAttention:
-    """Attention processor: plain scaled dot-product attention; unless `all_learn`, token 0 gets no gradient."""
+    """Attention processor of the layer `name`: plain scaled dot-product attention, or a folded context's.
 
-    def __init__(self, all_learn: bool = False) -> None:
-        self.all_learn = all_learn
+    Unless `all_learn`, token 0 gets no gradient.
+    """
+
+    def __init__(self, name: str = "", all_learn: bool = False) -> None:
+        self.name, self.all_learn = name, all_learn
 
     def __call__(
         self,
         attn: Attention,
         hidden_states: Tensor,
-        encoder_hidden_states: Tensor,
+        encoder_hidden_states: Context,
         attention_mask: Tensor | None = None,
     ) -> Tensor:
-        """Hidden states [b,h*w,c], context [b,n,d] => [b,h*w,c]."""
+        """Hidden states [b,h*w,c], context [b,n,d] or folded => [b,h*w,c]."""
         assert attention_mask is None, "context tokens are never masked"
+        if not isinstance(encoder_hidden_states, Tensor):
+            return encoder_hidden_states.attend(self.name, hidden_states, attn.heads)
         k, v = attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
         if not self.all_learn:
             k, v = detach_first(k), detach_first(v)
@@ -60,5 +67,5 @@ def use_few_token_attention(unet: UNet2DConditionModel, all_learn: bool = False)
 
     `all_learn`: gradients through every token, as a base's training needs; an object's needs the default.
     """
-    for _, layer in cross_attentions(unet):
-        layer.set_processor(FewTokenAttention(all_learn))
+    for name, layer in cross_attentions(unet):
+        layer.set_processor(FewTokenAttention(name, all_learn))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import asdict
 from pathlib import Path
 
@@ -10,30 +11,31 @@ import torch
 from torch import Tensor, nn
 
 from ldm.models.architecture import Architecture, build_unet, build_vae
-from ldm.models.attention import use_few_token_attention
+from ldm.models.attention import cross_attentions, use_few_token_attention
 from ldm.models.checkpoint import read_state, write_folder
 from ldm.models.conditioner import Conditioner, clip_normalised
 from ldm.models.diffusion import unet_input
+from ldm.models.folded import Context, Contexts, fold
 from ldm.models.ldm_keys import is_ldm, ldm_to_house, spell_clip
 from ldm.models.weights import fingerprint, load_strictly
 
 PRIOR_ENCODER = "conditioner.prior_encoder."  # the paper's own; belongs to an object, not to a base
+PASSED_OVER = re.compile(r"conditioner\.|.*\.attn2\.to_[kv]\.")  # what a painter has no use for
 
 
-class Base(nn.Module):
-    """Everything that inserting needs. Images are [b,3,H,W] in [-1,1], masks [b,1,H,W] with 1 = fill."""
+class Painter(nn.Module):
+    """What paints, once the contexts are known. Images are [b,3,H,W] in [-1,1], masks [b,1,H,W], 1 = fill."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
         self.architecture = architecture
         self.unet = build_unet(architecture)
         self.vae = build_vae(architecture)
-        self.conditioner = Conditioner(architecture)
         use_few_token_attention(self.unet)
 
     @property
     def device(self) -> torch.device:
-        return self.conditioner.learnable_vector.device
+        return self.unet.device
 
     @torch.no_grad()
     def encode(self, image: Tensor) -> Tensor:
@@ -46,14 +48,27 @@ class Base(nn.Module):
         scaled = latents / self.architecture.vae_scale
         return self.vae.decode(scaled.to(self.vae.dtype)).sample.float().clamp(-1, 1)
 
+    def eps(self, x_t: Tensor, t: Tensor, masked: Tensor, mask: Tensor, context: Context) -> Tensor:
+        """The predicted noise [b,4,h,w]; t [b] or scalar, mask [b,1,h,w], context [b,n,d] or folded."""
+        return self.unet(unet_input(x_t, masked, mask), t, context).sample
+
+
+class Base(Painter):
+    """Everything that inserting and learning need: it also makes contexts from pictures."""
+
+    def __init__(self, architecture: Architecture) -> None:
+        super().__init__(architecture)
+        self.conditioner = Conditioner(architecture)
+
     def context(self, reference: Tensor) -> Tensor:
         """Reference images [b,3,R,R] in [-1,1] => context [b,1+N,d]: reference, then few-shot tokens."""
         c = self.conditioner
         return c(c.pooled(clip_normalised(reference)), c.few_shot())
 
-    def eps(self, x_t: Tensor, t: Tensor, masked: Tensor, mask: Tensor, context: Tensor) -> Tensor:
-        """The predicted noise [b,4,h,w]; t [b] or scalar, mask [b,1,h,w], context [b,n,d]."""
-        return self.unet(unet_input(x_t, masked, mask), t, context).sample
+    def contexts(self, context: Tensor) -> Contexts:
+        """A context [b,n,d] and the unconditional one, both folded into the weights as they are now."""
+        layers = dict(cross_attentions(self.unet))
+        return Contexts(fold(layers, context), fold(layers, self.conditioner.unconditional(context)))
 
 
 def house_state(base: Base) -> dict[str, Tensor]:
@@ -69,18 +84,38 @@ def base_fingerprint(base: Base) -> str:
     return fingerprint(house_state(base))
 
 
+def read_base(path: Path) -> dict[str, Tensor]:
+    """The weights in house names of Paint-by-Example's `model.ckpt`, LDM safetensors or our own folder."""
+    state = read_state(path)
+    state = ldm_to_house(state) if is_ldm(state) else state
+    return {key: value for key, value in state.items() if not key.startswith(PRIOR_ENCODER)}
+
+
 def load_base(path: Path, architecture: Architecture, what: str = "") -> Base:
-    """Build the base and fill it from Paint-by-Example's `model.ckpt`, LDM safetensors or our own folder.
+    """Build the base and fill it with the weights at `path`, see `read_base`.
 
     `what` names the base in errors, with its config: "the base of configs/v.yaml". Raises FileNotFoundError /
     ValueError in one line if the file is missing, damaged or of another shape.
     """
-    state = read_state(path)
-    state = ldm_to_house(state) if is_ldm(state) else state
-    state = {key: value for key, value in state.items() if not key.startswith(PRIOR_ENCODER)}
     base = Base(architecture)
-    load_strictly(base, spell_clip(state, base.state_dict()), what or f"the {architecture.name} base")
+    load_strictly(
+        base, spell_clip(read_base(path), base.state_dict()), what or f"the {architecture.name} base"
+    )
     return base.eval().requires_grad_(False)
+
+
+def load_painter(path: Path, architecture: Architecture, what: str = "") -> tuple[Painter, str]:
+    """The base's UNet and VAE without K and V projections, for folded contexts; and the base's fingerprint.
+
+    Raises as `load_base` does.
+    """
+    state, painter = read_base(path), Painter(architecture)
+    for _, layer in cross_attentions(painter.unet):
+        layer.to_k = layer.to_v = None
+    own = painter.state_dict().keys()
+    needed = {key: value for key, value in state.items() if key in own or not PASSED_OVER.match(key)}
+    load_strictly(painter, needed, what or f"the {architecture.name} base")
+    return painter.eval().requires_grad_(False), fingerprint(spell_clip(state))
 
 
 def save_base(base: Base, folder: Path, dtype: torch.dtype = torch.float16) -> list[Path]:

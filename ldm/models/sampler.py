@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ldm.models.base import Base
 from ldm.models.diffusion import BETA_END, BETA_START, STEPS, guided
+from ldm.models.folded import Contexts, join
 
 BETAS: dict[str, Any] = {
     "num_train_timesteps": STEPS,
@@ -38,12 +39,11 @@ SAMPLERS: dict[str, tuple[type, dict[str, Any]]] = {
 
 @dataclass(frozen=True)
 class Condition:
-    """Masked-image latents [b,4,h,w], mask [b,1,h,w] (1 = fill), the two contexts of guidance [b,n,d]."""
+    """Masked-image latents [b,4,h,w], mask [b,1,h,w] (1 = fill), contexts for b samples."""
 
     masked: Tensor
     mask: Tensor
-    context: Tensor
-    unconditional: Tensor
+    contexts: Contexts
 
 
 def scheduler(name: str) -> Any:
@@ -82,8 +82,8 @@ def sample(
 def guided_eps(base: Base, c: Condition, x_t: Tensor, t: Tensor, guidance_scale: float) -> Tensor:
     """Both halves of guidance in one batch, [b,4,h,w]."""
     if guidance_scale == 1:
-        return base.eps(x_t, t, c.masked, c.mask, c.context)
+        return base.eps(x_t, t, c.masked, c.mask, c.contexts.conditional)
     twice = [torch.cat([x, x]) for x in (x_t, c.masked, c.mask)]
-    eps = base.eps(twice[0], t, twice[1], twice[2], torch.cat([c.unconditional, c.context]))
+    eps = base.eps(twice[0], t, twice[1], twice[2], join([c.contexts.unconditional, c.contexts.conditional]))
     eps_null, eps_cond = eps.chunk(2)
     return guided(eps_null, eps_cond, guidance_scale)

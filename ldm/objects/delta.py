@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ldm.models.base import Base, base_fingerprint
 from ldm.models.weights import some
-from ldm.objects.file import About, read_object, write_object
+from ldm.objects.file import About, check_base, read_object, write_object
 
 FreezeModel = Literal["crossattn-kv", "crossattn"]
 FREEZE_MODELS = get_args(FreezeModel)
@@ -161,11 +161,7 @@ def check_fits(base: Base, delta: Delta, fingerprint: str) -> None:
     conditioner = base.conditioner
     if conditioner.few_shot_tokens is not None or conditioner.prior_encoder is not None:
         raise ValueError("the base already carries an object; remove that one first")
-    if delta.about.base != fingerprint:
-        raise ValueError(
-            f"this object is for the base {delta.about.base} ({delta.about.architecture}), the loaded one is "
-            f"{fingerprint} ({base.architecture.name}); load the base it was made on, or learn it on this one"
-        )
+    check_base(delta.about, fingerprint, base.architecture.name)
     own = {k: v.shape for k, v in base.named_parameters() if is_trained(k, "crossattn")}
     width = base.architecture.clip_width
     wrong = [name for name, value in delta.weights.items() if own.get(name) != value.shape]

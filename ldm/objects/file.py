@@ -92,6 +92,15 @@ def read_about(path: Path) -> About:
     return _about(metadata, path)
 
 
+def check_base(about: About, fingerprint: str, architecture: str) -> None:
+    """ValueError, with both fingerprints, unless the object was made on the base of this one."""
+    if about.base != fingerprint:
+        raise ValueError(
+            f"this object is for the base {about.base} ({about.architecture}), the loaded one is "
+            f"{fingerprint} ({architecture}); load the base it was made on, or learn it on this one"
+        )
+
+
 def preview_of(path: Path) -> str:
     """A picture file => a small JPEG in base64, at most `PREVIEW_BYTES` long."""
     with Image.open(path) as file:

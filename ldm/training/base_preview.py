@@ -15,6 +15,7 @@ from ldm.data.image import resize, to_pixels
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
 from ldm.models.diffusion import latent_mask, masked_image
+from ldm.models.folded import Contexts
 from ldm.models.sampler import Condition, sample
 
 
@@ -56,7 +57,7 @@ class BasePreview(pl.Callback):
         """Masked image [b,3,H,W] => the same size, made by the model from fixed noise."""
         latents = base.encode(masked)
         small = latent_mask(mask, (latents.shape[-2], latents.shape[-1]))
-        condition = Condition(latents, small, context, base.conditioner.unconditional(context))
+        condition = Condition(latents, small, Contexts(context, base.conditioner.unconditional(context)))
         noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0)).to(latents)
         return base.decode(
             sample(base, condition, noise, sampler="dpm++", steps=self.steps, guidance_scale=self.scale)

@@ -18,6 +18,7 @@ from ldm.data.picture import Picture
 from ldm.data.save import write_picture
 from ldm.models.base import Base
 from ldm.models.diffusion import latent_mask, masked_image
+from ldm.models.folded import Contexts
 from ldm.models.sampler import Condition, sample
 
 SAMPLER, STEPS, SCALE = "unipc", 10, 5.0
@@ -46,7 +47,7 @@ def fill(base: Base, scene: Scene, x_T: Tensor) -> Tensor:
     context = base.context(reference)
     masked = base.encode(masked_image(image, mask)).float()
     small = latent_mask(mask, (masked.shape[2], masked.shape[3]))
-    condition = Condition(masked, small, context, base.conditioner.unconditional(context))
+    condition = Condition(masked, small, Contexts(context, base.conditioner.unconditional(context)))
     x_0 = sample(base, condition, x_T.to(base.device), sampler=SAMPLER, steps=STEPS, guidance_scale=SCALE)
     return base.decode(x_0) * mask + masked_image(image, mask)
 

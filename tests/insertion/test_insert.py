@@ -9,6 +9,7 @@ from ldm.insertion.blend import BLENDS
 from ldm.insertion.insert import Sampling, insert, to_model_mask
 from ldm.insertion.roi import Roi, plan_rois
 from ldm.models.base import Base
+from ldm.models.folded import Contexts
 from tests.fixtures.tiny import TINY
 
 FAST = Sampling("ddim", 2, 2.0)
@@ -21,8 +22,9 @@ def base() -> Base:
 
 
 @pytest.fixture(scope="module")
-def context(base: Base) -> torch.Tensor:
-    return base.context(torch.rand(1, 3, 56, 56, generator=torch.Generator().manual_seed(1)) * 2 - 1)
+def context(base: Base) -> Contexts:
+    reference = torch.rand(1, 3, 56, 56, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    return base.contexts(base.context(reference))
 
 
 def picture(height: int = 150, width: int = 190, channels: int = 3, dtype: type = np.uint8) -> Picture:
@@ -39,7 +41,7 @@ def box(size: tuple[int, int], x0: int = 40, y0: int = 30, x1: int = 80, y1: int
 @pytest.mark.parametrize("name", BLENDS)
 @pytest.mark.parametrize(("channels", "dtype"), [(3, np.uint8), (4, np.uint16), (1, np.uint8)])
 def test_only_masked_pixels_change(
-    base: Base, context: torch.Tensor, name: str, channels: int, dtype: type
+    base: Base, context: Contexts, name: str, channels: int, dtype: type
 ) -> None:
     background = picture(channels=channels, dtype=dtype)
     mask = box(background.size)
@@ -50,7 +52,7 @@ def test_only_masked_pixels_change(
     assert (after[mask] != before[mask]).mean() > 0.2
 
 
-def test_a_seed_means_one_picture_alone_or_in_a_batch(base: Base, context: torch.Tensor) -> None:
+def test_a_seed_means_one_picture_alone_or_in_a_batch(base: Base, context: Contexts) -> None:
     background = picture()
     mask = box(background.size)
     both = insert(base, context, background, mask, plan_rois(mask), [5, 6], FAST, BLENDS["paste"])
@@ -60,7 +62,7 @@ def test_a_seed_means_one_picture_alone_or_in_a_batch(base: Base, context: torch
     assert [r.record["seed"] for r in both] == [5, 6]
 
 
-def test_far_components_are_filled_each_in_its_own_square(base: Base, context: torch.Tensor) -> None:
+def test_far_components_are_filled_each_in_its_own_square(base: Base, context: Contexts) -> None:
     background = picture(200, 600)
     mask = box(background.size) | box(background.size, 500, 100, 540, 150)
     rois = plan_rois(mask)
@@ -71,7 +73,7 @@ def test_far_components_are_filled_each_in_its_own_square(base: Base, context: t
     assert (result.picture.pixels[~mask] == background.pixels[~mask]).all()
 
 
-def test_a_picture_smaller_than_its_square_is_reflected(base: Base, context: torch.Tensor) -> None:
+def test_a_picture_smaller_than_its_square_is_reflected(base: Base, context: Contexts) -> None:
     background = picture(40, 90)
     mask = box(background.size, 10, 5, 80, 30)
     rois = plan_rois(mask, factor=2.0, min_side=128)
@@ -82,7 +84,7 @@ def test_a_picture_smaller_than_its_square_is_reflected(base: Base, context: tor
     )
 
 
-def test_the_record_says_where_and_how_well(base: Base, context: torch.Tensor) -> None:
+def test_the_record_says_where_and_how_well(base: Base, context: Contexts) -> None:
     background = picture()
     mask = box(background.size)
     [result] = insert(base, context, background, mask, [Roi(10, 0, 110, 100)], [9], FAST, BLENDS["gain"])

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ldm.models.base import Base
 from ldm.models.diffusion import alpha_bar
+from ldm.models.folded import Contexts
 from ldm.models.sampler import MAX_STEPS, SAMPLERS, Condition, guided_eps, sample, scheduler
 from tests.fixtures import tiny
 
@@ -35,7 +36,9 @@ class Mild:
 
 def condition(b: int = 1, cond: float = 0.0, null: float = 0.0) -> Condition:
     latents = torch.zeros(b, 4, 8, 8)
-    return Condition(latents, latents[:, :1], torch.full((b, 2, 3), cond), torch.full((b, 2, 3), null))
+    return Condition(
+        latents, latents[:, :1], Contexts(torch.full((b, 2, 3), cond), torch.full((b, 2, 3), null))
+    )
 
 
 def noise(b: int = 1) -> Tensor:
@@ -69,7 +72,7 @@ def test_trajectories_are_those_of_the_papers_code(base: Base, name: str, steps:
     context = GOLDEN["cond.context"]
     keep = GOLDEN["sample.mask"]  # the paper's code: 1 = keep
     unconditional = base.conditioner.unconditional(context)
-    c = Condition(GOLDEN["sample.masked_latents"], 1 - keep, context, unconditional)
+    c = Condition(GOLDEN["sample.masked_latents"], 1 - keep, Contexts(context, unconditional))
     x_0 = sample(base, c, GOLDEN["sample.x_T"], sampler=name, steps=steps, guidance_scale=5)
     assert distance(x_0, GOLDEN[f"sample.{name}{steps}"]) < 1e-4
 
@@ -135,7 +138,7 @@ def test_guidance_is_the_formula_and_not_swapped() -> None:
 @torch.no_grad()
 def test_samples_of_a_batch_do_not_mix(base: Base) -> None:
     def one(i: slice) -> Tensor:
-        c = Condition(masked[i], mask[i], context[i], base.conditioner.unconditional(context[i]))
+        c = Condition(masked[i], mask[i], Contexts(context[i], base.conditioner.unconditional(context[i])))
         return sample(base, c, x_T[i], sampler="ddim", steps=2, guidance_scale=2)
 
     g = torch.Generator().manual_seed(0)

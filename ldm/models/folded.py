@@ -1,0 +1,203 @@
+"""A constant context, folded into every cross-attention layer: no K, V or projection is left to compute.
+
+With tokens K, V a head gives softmax(x Wq K' / sqrt(c)) V Wo + bias = softmax(x S) U + bias. S [C,heads*n]
+and U [heads*n,C] are constants: exact algebra, few FLOPs for few tokens. Over one token, or equal ones,
+softmax counts for nothing and the whole layer is a constant, as in the unconditional half of guidance.
+
+A folded context stands where the UNet takes a context [b,n,d]; one batch may join those of many objects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
+
+import torch
+import torch.nn.functional as F
+from diffusers.models.attention_processor import Attention
+from einops import rearrange
+from torch import Tensor, einsum
+
+
+class Layer(NamedTuple):
+    """One layer's constants for b samples: scores [b,C,heads*n], values [b,heads*n,C], bias [b,C].
+
+    With n = 0 the layer's output is `bias`, whatever comes in.
+    """
+
+    scores: Tensor
+    values: Tensor
+    bias: Tensor
+
+
+def fold_layer(attn: Attention, k: Tensor, v: Tensor) -> Layer:
+    """K and V [b,n,heads*c] of a layer => its constants, in fp32 or better."""
+    wide = torch.promote_types(torch.float32, k.dtype)
+    w_o, bias = attn.to_out[0].weight.to(wide), attn.to_out[0].bias.to(wide).expand(len(k), -1)
+    k, v = k.to(wide), v.to(wide)
+    if k.shape[1] == 1:
+        constant = bias + v[:, 0] @ w_o.T
+        width = constant.shape[1]
+        return Layer(constant.new_empty(len(k), width, 0), constant.new_empty(len(k), 0, width), constant)
+    k, v = (rearrange(x, "b n (h c) -> b h n c", h=attn.heads) for x in (k, v))
+    w_q = rearrange(attn.to_q.weight.to(wide), "(h c) C -> h c C", h=attn.heads)
+    w_o = rearrange(w_o, "C (h c) -> h c C", h=attn.heads)
+    scores = einsum("bhnc,hcC->bhnC", k, w_q) * k.shape[-1] ** -0.5
+    values = einsum("bhnc,hcC->bhnC", v, w_o)
+    return Layer(rearrange(scores, "b h n C -> b C (h n)"), rearrange(values, "b h n C -> b (h n) C"), bias)
+
+
+def attend(x: Tensor, layer: Layer, heads: int) -> Tensor:
+    """Hidden states [b,N,C] => the layer's output [b,N,C]."""
+    bias = layer.bias[:, None]
+    if layer.scores.shape[-1] == 0:
+        return bias.expand_as(x)
+    scores = torch.bmm(x, layer.scores)
+    p = F.softmax(rearrange(scores, "b N (h n) -> b N h n", h=heads), dim=-1)
+    return torch.baddbmm(bias, rearrange(p, "b N h n -> b N (h n)"), layer.values)
+
+
+@dataclass(frozen=True, eq=False)
+class Folded:
+    """The constants of b samples that have the same number of tokens, by layer name."""
+
+    layers: Mapping[str, Layer]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.layers.values())).bias)
+
+    @property
+    def columns(self) -> int:
+        """heads * n: samples with equal ones can share a batch."""
+        return next(iter(self.layers.values())).scores.shape[-1]
+
+    def attend(self, name: str, x: Tensor, heads: int) -> Tensor:
+        """What the layer `name` makes of hidden states [b,N,C]."""
+        return attend(x, self.layers[name], heads)
+
+    def repeat(self, n: int) -> Folded:
+        """Every sample n times, side by side."""
+        return Folded({k: Layer(*(x.repeat_interleave(n, 0) for x in v)) for k, v in self.layers.items()})
+
+    def to(self, like: Tensor) -> Folded:
+        """On the device and in the dtype of `like`."""
+        return Folded({k: Layer(*(x.to(like) for x in v)) for k, v in self.layers.items()})
+
+    def parts(self) -> Iterator[Folded | Regional]:
+        yield self
+
+
+@dataclass(frozen=True, eq=False)
+class Regional:
+    """Several objects in one picture, each in its own region, for b samples; the rest sees `rest`.
+
+    `masks` [k,H,W] in [0,1] cover the picture; where they overlap, objects share by weight.
+    """
+
+    masks: Tensor
+    objects: Sequence[Folded]
+    rest: Folded
+
+    def __len__(self) -> int:
+        return len(self.rest)
+
+    def attend(self, name: str, x: Tensor, heads: int) -> Tensor:
+        """What the layer `name` makes of hidden states [b,N,C], each position by its object."""
+        weights = self._weights(x.shape[1]).to(x)
+        out = (1 - weights.sum(0))[:, None] * self.rest.attend(name, x, heads)
+        for weight, one in zip(weights, self.objects, strict=True):
+            out = out + weight[:, None] * one.attend(name, x, heads)
+        return out
+
+    def repeat(self, n: int) -> Regional:
+        """Every sample n times, side by side."""
+        return Regional(self.masks, [one.repeat(n) for one in self.objects], self.rest.repeat(n))
+
+    def to(self, like: Tensor) -> Regional:
+        """On the device and in the dtype of `like`."""
+        return Regional(self.masks.to(like), [one.to(like) for one in self.objects], self.rest.to(like))
+
+    def parts(self) -> Iterator[Folded | Regional]:
+        yield self
+
+    def _weights(self, positions: int) -> Tensor:
+        """The masks at a layer's resolution, [k,N]; their sum is at most 1."""
+        height, width = self.masks.shape[-2:]
+        h = round((positions * height / width) ** 0.5)
+        small = F.interpolate(self.masks[None], size=(h, positions // h), mode="area")[0].flatten(1)
+        return small / small.sum(0).clamp(min=1)
+
+
+@dataclass(frozen=True, eq=False)
+class Joined:
+    """Contexts of consecutive samples of a batch, whatever their kinds and numbers of tokens."""
+
+    pieces: Sequence[Folded | Regional]
+
+    def __len__(self) -> int:
+        return sum(map(len, self.pieces))
+
+    def attend(self, name: str, x: Tensor, heads: int) -> Tensor:
+        """What the layer `name` makes of hidden states [b,N,C]."""
+        xs = x.split([len(piece) for piece in self.pieces])
+        return torch.cat([piece.attend(name, x, heads) for piece, x in zip(self.pieces, xs, strict=True)])
+
+    def repeat(self, n: int) -> Joined:
+        """Every sample n times, side by side."""
+        return Joined([piece.repeat(n) for piece in self.pieces])
+
+    def to(self, like: Tensor) -> Joined:
+        """On the device and in the dtype of `like`."""
+        return Joined([piece.to(like) for piece in self.pieces])
+
+    def parts(self) -> Iterator[Folded | Regional]:
+        yield from self.pieces
+
+
+Context: TypeAlias = (
+    Tensor | Folded | Regional | Joined
+)  # what cross-attention reads: [b,n,d] or b samples' constants
+
+
+class Contexts(NamedTuple):
+    """The two contexts of guidance."""
+
+    conditional: Context
+    unconditional: Context
+
+    def repeat(self, n: int) -> Contexts:
+        """Every sample n times, side by side."""
+        return Contexts(*(c.repeat_interleave(n, 0) if isinstance(c, Tensor) else c.repeat(n) for c in self))
+
+
+@torch.no_grad()
+def fold(layers: Mapping[str, Attention], context: Tensor) -> Folded:
+    """The context [b,n,d] as constants of the UNet's cross-attentions, in the layers' dtype and device."""
+    if bool((context == context[:, :1]).all()):
+        context = context[:, :1]
+    like = next(iter(layers.values())).to_out[0].weight
+    folded = {name: fold_layer(a, a.to_k(context), a.to_v(context)) for name, a in layers.items()}
+    return Folded(folded).to(like)
+
+
+def join(contexts: Sequence[Context]) -> Context:
+    """One context for a batch of all their samples; neighbours of one kind and size are stacked."""
+    tensors = [c for c in contexts if isinstance(c, Tensor)]
+    if len(tensors) == len(contexts):
+        return torch.cat(tensors)
+    pieces: list[Folded | Regional] = []
+    for c in contexts:
+        assert not isinstance(c, Tensor), "a batch of tensors and constants"
+        for part in c.parts():
+            last = pieces[-1] if pieces else None
+            if isinstance(last, Folded) and isinstance(part, Folded) and last.columns == part.columns:
+                pieces[-1] = _stacked(last, part)
+            else:
+                pieces.append(part)
+    return pieces[0] if len(pieces) == 1 else Joined(pieces)
+
+
+def _stacked(a: Folded, b: Folded) -> Folded:
+    pairs = ((name, zip(a.layers[name], b.layers[name], strict=True)) for name in a.layers)
+    return Folded({name: Layer(*(torch.cat(both) for both in pair)) for name, pair in pairs})

@@ -1,0 +1,117 @@
+"""An object with its reference, baked: every cross-attention layer's constants, in place of weights and CLIP.
+
+A baked file takes no other reference and cannot be learnt further. Objects whose K and V were tuned keep K
+and V [n,C] of every layer, and V [C] of the unconditional context; the base's own to_q and to_out go around
+them. Objects with all of the cross-attention tuned keep it folded: scores [C,heads*n], values [heads*n,C],
+bias [C], and the unconditional output [C].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ldm.models.attention import Attention, cross_attentions
+from ldm.models.base import Base, Painter
+from ldm.models.folded import Contexts, Folded, Layer, fold_layer
+from ldm.models.weights import some
+from ldm.objects.file import About, check_base, read_object, write_object
+
+FIELDS = {"crossattn-kv": ("k", "v", "null"), "crossattn": ("scores", "values", "bias", "null")}
+
+
+@dataclass(frozen=True, eq=False)
+class Baked:
+    """One object. `layers`: layer name => its tensors by the names in FIELDS."""
+
+    about: About
+    layers: Mapping[str, Mapping[str, Tensor]]
+
+
+@torch.no_grad()
+def bake(base: Base, about: About, reference: Tensor) -> Baked:
+    """The object that `base` carries, told of by `about`, with its reference [1,3,R,R] in [-1,1]."""
+    context = base.context(reference)
+    null = base.conditioner.learnable_vector
+    layers = {}
+    for name, attn in cross_attentions(base.unet):
+        k, v, null_v = attn.to_k(context), attn.to_v(context), attn.to_v(null)
+        if about.freeze_model == "crossattn-kv":
+            kept = (k[0], v[0], null_v[0, 0])
+        else:
+            folded = fold_layer(attn, k, v)
+            kept = (*(x[0] for x in folded), fold_layer(attn, null_v, null_v).bias[0])
+        layers[name] = dict(zip(FIELDS[about.freeze_model], kept, strict=True))
+    return Baked(replace(about, kind="baked"), layers)
+
+
+@torch.no_grad()
+def contexts(baked: Baked, painter: Painter, fingerprint: str, strength: float = 1.0) -> Contexts:
+    """The object as folded contexts of one sample, for a base of this fingerprint.
+
+    Raises ValueError if it was made for another base, does not fit it, or `strength` is not 1.
+    """
+    check_fits(baked, painter, fingerprint)
+    if strength != 1:
+        raise ValueError(f"strength {strength:g} needs the object's weights; a baked object has 1 only")
+    conditional, unconditional = {}, {}
+    for name, attn in cross_attentions(painter.unet):
+        kept = {key: value.to(attn.to_q.weight) for key, value in baked.layers[name].items()}
+        if baked.about.freeze_model == "crossattn-kv":
+            conditional[name] = fold_layer(attn, kept["k"][None], kept["v"][None])
+            unconditional[name] = fold_layer(attn, kept["null"][None, None], kept["null"][None, None])
+        else:
+            conditional[name] = Layer(*(kept[key][None] for key in ("scores", "values", "bias")))
+            empty = [kept[key][None, ..., :0] for key in ("scores", "bias")]
+            unconditional[name] = Layer(empty[0], empty[0].mT, kept["null"][None])
+    like = painter.unet.conv_in.weight
+    return Contexts(Folded(conditional).to(like), Folded(unconditional).to(like))
+
+
+def save(baked: Baked, path: Path, dtype: torch.dtype = torch.float16) -> None:
+    """Write the object file, whole or not at all."""
+    tensors = {
+        f"{name}.{field}": value.to(dtype)
+        for name, layer in baked.layers.items()
+        for field, value in layer.items()
+    }
+    write_object(path, tensors, baked.about)
+
+
+def load(path: Path) -> Baked:
+    """Read a baked object file; ValueError in one line if it is damaged, too new or of another kind."""
+    tensors, about = read_object(Path(path), "baked")
+    layers: dict[str, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        name, _, field = key.rpartition(".")
+        layers.setdefault(name, {})[field] = value.float()
+    fields = FIELDS.get(about.freeze_model, ())
+    if bad := [name for name, layer in layers.items() if set(layer) != set(fields)]:
+        raise ValueError(f"{path}: {some(bad)} do not hold {', '.join(fields)}; bake the object again")
+    return Baked(about, layers)
+
+
+def check_fits(baked: Baked, painter: Painter, fingerprint: str) -> None:
+    """ValueError unless the object was baked for a base of this fingerprint and fits into it."""
+    check_base(baked.about, fingerprint, painter.architecture.name)
+    own = dict(cross_attentions(painter.unet))
+    wrong = sorted(own.keys() ^ baked.layers.keys())
+    wrong += [name for name in own.keys() & baked.layers.keys() if not _fits(own[name], baked.layers[name])]
+    if wrong:
+        raise ValueError(f"this object does not fit the base: {some(wrong)}; bake it on this base")
+
+
+def _fits(attn: Attention, layer: Mapping[str, Tensor]) -> bool:
+    """Whether a layer's tensors have the sizes that `attn` needs, for any number of tokens."""
+    inner, width = attn.to_q.weight.shape
+    shapes = {key: tuple(value.shape) for key, value in layer.items()}
+    if "k" in layer:
+        n = shapes["k"][0]
+        return shapes == {"k": (n, inner), "v": (n, inner), "null": (inner,)}
+    columns = shapes["scores"][-1]
+    expected = {"scores": (width, columns), "values": (columns, width), "bias": (width,), "null": (width,)}
+    return shapes == expected and columns % attn.heads == 0

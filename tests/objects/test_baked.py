@@ -1,0 +1,124 @@
+"""Baked objects: the delta's result without its weights, its reference, CLIP or K and V."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from ldm.models.base import Base, base_fingerprint, load_painter, save_base
+from ldm.models.folded import Contexts
+from ldm.models.sampler import Condition, sample
+from ldm.objects import baked
+from ldm.objects.baked import bake
+from ldm.objects.delta import Delta, apply, is_trained
+from ldm.objects.file import About
+from tests.fixtures.small import SMALL, small_base
+
+REFERENCE = torch.rand(1, 3, 28, 28, generator=torch.Generator().manual_seed(5)) * 2 - 1
+MODES = ["crossattn-kv", "crossattn"]
+
+
+def learnt(base: Base, freeze_model: str, tokens: int = 4) -> Delta:
+    g = torch.Generator().manual_seed(2)
+    weights = {
+        name: 0.1 * torch.randn(value.shape, generator=g)
+        for name, value in base.named_parameters()
+        if is_trained(name, freeze_model)
+    }
+    about = About(
+        base=base_fingerprint(base), architecture="small", freeze_model=freeze_model, few_shot_count=tokens
+    )
+    return Delta(about, weights, tokens=torch.randn(tokens, 16, generator=g) if tokens else None)
+
+
+def latents(base: Base, contexts: Contexts, steps: int = 50) -> Tensor:
+    g = torch.Generator().manual_seed(3)
+    x_T, masked = torch.randn(1, 4, 16, 16, generator=g), torch.randn(1, 4, 16, 16, generator=g)
+    c = Condition(masked, torch.ones(1, 1, 16, 16), contexts)
+    return sample(base, c, x_T, sampler="ddim", steps=steps, guidance_scale=3)
+
+
+@pytest.mark.parametrize("tokens", [0, 4])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_baked_file_gives_the_deltas_latents(tmp_path: Path, mode: str, tokens: int) -> None:
+    """In fp32 within 1e-3 after 50 steps; the file is fp16, the painter has neither K, V nor CLIP."""
+    base = small_base()
+    save_base(base, tmp_path / "base", torch.float32)
+    delta = learnt(base, mode, tokens)
+    with apply(base, delta):
+        context = base.context(REFERENCE)
+        null = base.conditioner.unconditional(context)
+        expected = latents(base, Contexts(context, null))
+        baked.save(bake(base, delta.about, REFERENCE), tmp_path / "object.safetensors")
+    assert (expected - latents(base, base.contexts(base.context(REFERENCE)))).norm() > 0.05 * expected.norm()
+    painter, fingerprint = load_painter(tmp_path / "base", SMALL)
+    assert not hasattr(painter, "conditioner") and not any("attn2.to_k" in k for k in painter.state_dict())
+    ours = baked.contexts(baked.load(tmp_path / "object.safetensors"), painter, fingerprint)
+    assert (latents(painter, ours) - expected).norm() < 1e-3 * expected.norm()
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_baking_is_exact_in_float64(mode: str) -> None:
+    base = small_base().double()
+    delta = learnt(base, mode)
+    with apply(base, delta):
+        context = base.context(REFERENCE.double())
+        made = bake(base, delta.about, REFERENCE.double())
+        expected, expected_null = base.contexts(context)
+    if mode == "crossattn":
+        ours = baked.contexts(made, base, delta.about.base)
+        for mine, theirs in ((ours.conditional, expected), (ours.unconditional, expected_null)):
+            for name, layer in theirs.layers.items():
+                for a, b in zip(mine.layers[name], layer, strict=True):
+                    assert torch.allclose(a, b, rtol=0, atol=1e-12)
+
+
+def test_full_size_files_are_small(tmp_path: Path) -> None:
+    """Paint-by-Example's layers with 5 tokens and the largest preview: at most 0.35 MB and 2.5 MB."""
+    sizes = 5 * [320] + 5 * [640] + 6 * [1280]
+    about = About(base="0" * 16, architecture="paint-by-example", kind="baked", preview="x" * 10_000)
+    for mode, limit in (("crossattn-kv", 0.35e6), ("crossattn", 2.5e6)):
+        layers = {}
+        for i, c in enumerate(sizes):
+            shapes = {
+                "k": (5, c),
+                "v": (5, c),
+                "scores": (c, 40),
+                "values": (40, c),
+                "bias": (c,),
+                "null": (c,),
+            }
+            layers[f"layer{i}"] = {field: torch.zeros(shapes[field]) for field in baked.FIELDS[mode]}
+        file = tmp_path / f"{mode}.safetensors"
+        baked.save(baked.Baked(replace(about, freeze_model=mode), layers), file)
+        assert file.stat().st_size <= limit
+
+
+def test_another_base_or_strength_is_refused() -> None:
+    base = small_base()
+    delta = learnt(base, "crossattn-kv")
+    with apply(base, delta):
+        made = bake(base, delta.about, REFERENCE)
+    with pytest.raises(ValueError, match=f"base {delta.about.base}.*loaded one is 00ff"):
+        baked.contexts(made, base, "00ff")
+    with pytest.raises(ValueError, match=r"strength 0\.5"):
+        baked.contexts(made, base, delta.about.base, strength=0.5)
+
+
+def test_a_file_of_another_shape_or_with_holes_is_refused(tmp_path: Path) -> None:
+    base = small_base()
+    delta = learnt(base, "crossattn-kv")
+    with apply(base, delta):
+        made = bake(base, delta.about, REFERENCE)
+    name, layer = next(iter(made.layers.items()))
+    narrow = baked.Baked(made.about, {**made.layers, name: {**layer, "null": layer["null"][:-1]}})
+    with pytest.raises(ValueError, match=f"does not fit the base: {name}"):
+        baked.contexts(narrow, base, delta.about.base)
+    holed = baked.Baked(made.about, {**made.layers, name: {"k": layer["k"]}})
+    baked.save(holed, tmp_path / "holed.safetensors")
+    with pytest.raises(ValueError, match="do not hold k, v, null"):
+        baked.load(tmp_path / "holed.safetensors")
