@@ -8,13 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from ldm.data.image import resize
 from ldm.data.picture import Picture
 from ldm.insertion.blend import Blend, blend, composite
-from ldm.insertion.paste import paste_region, region
+from ldm.insertion.paste import paste_region, region, to_model_mask
+from ldm.insertion.refine import needs_refining, refine
 from ldm.insertion.roi import Roi, crop
 from ldm.insertion.seam import ring_offset, seam_ratio
 from ldm.models.base import Painter
@@ -25,11 +25,15 @@ from ldm.models.sampler import Condition, sample
 
 @dataclass(frozen=True)
 class Sampling:
-    """How x_0 is drawn: solver, UNet evaluations, guidance scale."""
+    """How x_0 is drawn: solver, UNet evaluations, guidance scale.
+
+    `refine` is the strength of the second pass over regions larger than the model's resolution; 0: none.
+    """
 
     sampler: str = "plms"
     steps: int = 50
     guidance_scale: float = 5.0
+    refine: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,12 @@ def insert(
         start = time.perf_counter()
         known, hole = region(background, roi), crop(mask, roi)
         generated = inpaint(base, contexts, known, hole, noise, sampling, on_step)
+        if sampling.refine and needs_refining(max(roi.size), base.architecture.image_size):
+            matched = [blend(known, g, hole, seam)[0] for g in generated]
+            generated = refine(
+                base, contexts, known, hole, matched, noise,
+                strength=sampling.refine, steps=sampling.steps, guidance_scale=sampling.guidance_scale,
+            )  # fmt: skip
         results = [_pasted(r, roi, known, hole, g, seam) for r, g in zip(results, generated, strict=True)]
         for result in results:
             result.record["seconds"] += round((time.perf_counter() - start) / len(seeds), 3)
@@ -99,15 +109,6 @@ def inpaint(
     )
     height, width = mask.shape
     return list(resize(base.decode(x_0).cpu(), (height, width)))
-
-
-def to_model_mask(mask: np.ndarray, size: int) -> Tensor:
-    """Mask bool [h,w] => float [1,1,size,size].
-
-    A pixel is filled as soon as a part of it is, so that nothing of an old object shines through.
-    """
-    area = F.interpolate(torch.from_numpy(mask)[None, None].float(), size=(size, size), mode="area")
-    return (area > 0).float()
 
 
 def _pasted(

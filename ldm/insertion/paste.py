@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ldm.data.picture import Picture, colour_levels, colours
@@ -18,6 +19,15 @@ from ldm.insertion.roi import Roi, crop, visible
 def region(picture: Picture, roi: Roi) -> Tensor:
     """Cut out an image [3,h,w] in [-1,1], reflected beyond the picture's borders; alpha is left out."""
     return colours(crop(picture.pixels, roi))
+
+
+def to_model_mask(mask: np.ndarray, size: int) -> Tensor:
+    """Mask bool [h,w] => float [1,1,size,size].
+
+    A pixel is filled as soon as a part of it is, so that nothing of an old object shines through.
+    """
+    area = F.interpolate(torch.from_numpy(mask)[None, None].float(), size=(size, size), mode="area")
+    return (area > 0).float()
 
 
 def paste_region(picture: Picture, roi: Roi, image: Tensor, alpha: np.ndarray) -> Picture:

@@ -32,9 +32,14 @@ class Architecture:
     mapper_heads: int = 1
 
     @property
+    def vae_factor(self) -> int:
+        """f: pixels a side that make one latent."""
+        return 2 ** (len(self.vae_channels) - 1)
+
+    @property
     def latent_size(self) -> int:
         """Side of the latents of an image of `image_size` pixels."""
-        return self.image_size // 2 ** (len(self.vae_channels) - 1)
+        return self.image_size // self.vae_factor
 
     @property
     def clip_tokens(self) -> int:

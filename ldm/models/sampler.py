@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from diffusers import (
@@ -15,9 +15,8 @@ from diffusers import (
 )
 from torch import Tensor
 
-from ldm.models.base import Base
 from ldm.models.diffusion import BETA_END, BETA_START, STEPS, guided
-from ldm.models.folded import Contexts, join
+from ldm.models.folded import Context, Contexts, join
 
 BETAS: dict[str, Any] = {
     "num_train_timesteps": STEPS,
@@ -35,6 +34,13 @@ SAMPLERS: dict[str, tuple[type, dict[str, Any]]] = {
     "dpm++": (DPMSolverMultistepScheduler, {"algorithm_type": "dpmsolver++", "solver_order": 2} | KARRAS),
     "unipc": (UniPCMultistepScheduler, {"solver_order": 2} | KARRAS),
 }
+
+
+class Predictor(Protocol):
+    """What a sampler asks of a base."""
+
+    def eps(self, x_t: Tensor, t: Tensor, masked: Tensor, mask: Tensor, context: Context) -> Tensor:
+        """The predicted noise [b,4,h,w], see `Painter.eps`."""
 
 
 @dataclass(frozen=True)
@@ -56,22 +62,35 @@ def scheduler(name: str) -> Any:
 
 @torch.no_grad()
 def sample(
-    base: Base,
+    base: Predictor,
     condition: Condition,
     x_T: Tensor,
     *,
     sampler: str = "plms",
     steps: int = 50,
     guidance_scale: float = 5.0,
+    begin: tuple[Tensor, float] | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
-    """Noise x_T [b,4,h,w] => latents x_0 [b,4,h,w]; a guidance scale of 1 skips the unconditional half."""
+    """Noise x_T [b,4,h,w] => latents x_0 [b,4,h,w]; a guidance scale of 1 skips the unconditional half.
+
+    `begin`: latents [b,4,h,w] to go on from, and the share of the noise schedule, in (0,1], to go through;
+    plms, whose first steps belong together, cannot.
+    """
     if not 1 <= steps <= MAX_STEPS:
         raise ValueError(f"{steps} sampling steps; expected 1 to {MAX_STEPS}")
     plan = scheduler(sampler)
     plan.set_timesteps(steps, device=x_T.device)
-    x_t = x_T * plan.init_noise_sigma
-    for i, t in enumerate(plan.timesteps):
+    timesteps, x_t = plan.timesteps, x_T * plan.init_noise_sigma
+    if begin is not None:
+        x_0, strength = begin
+        assert sampler != "plms", "plms cannot begin in the middle"
+        first = min(int((timesteps > strength * STEPS).sum()), len(timesteps) - 1)
+        timesteps = timesteps[first:]
+        if hasattr(plan, "set_begin_index"):
+            plan.set_begin_index(first)
+        x_t = plan.add_noise(x_0, x_T, timesteps[:1])
+    for i, t in enumerate(timesteps):
         eps = guided_eps(base, condition, plan.scale_model_input(x_t, t), t, guidance_scale)
         x_t = plan.step(eps, t, x_t, return_dict=False)[0]
         if on_step:
@@ -79,7 +98,7 @@ def sample(
     return x_t
 
 
-def guided_eps(base: Base, c: Condition, x_t: Tensor, t: Tensor, guidance_scale: float) -> Tensor:
+def guided_eps(base: Predictor, c: Condition, x_t: Tensor, t: Tensor, guidance_scale: float) -> Tensor:
     """Both halves of guidance in one batch, [b,4,h,w]."""
     if guidance_scale == 1:
         return base.eps(x_t, t, c.masked, c.mask, c.contexts.conditional)

@@ -6,7 +6,8 @@ import torch
 
 from ldm.data.picture import Picture
 from ldm.insertion.blend import BLENDS
-from ldm.insertion.insert import Sampling, insert, to_model_mask
+from ldm.insertion.insert import Sampling, insert
+from ldm.insertion.paste import to_model_mask
 from ldm.insertion.roi import Roi, plan_rois
 from ldm.models.base import Base
 from ldm.models.folded import Contexts

@@ -147,3 +147,18 @@ def test_samples_of_a_batch_do_not_mix(base: Base) -> None:
     together = one(slice(0, 2))
     assert distance(together[1:], one(slice(1, 2))) < 1e-4
     assert distance(together[1:], together[:1]) > 0.1
+
+
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "plms"])
+def test_beginning_in_the_middle_keeps_more_of_the_picture_the_less_strength(name: str) -> None:
+    x_0 = torch.full((1, 4, 8, 8), -2.0)  # far from what the mild model draws
+    kept = []
+    for strength in (0.02, 0.3, 0.6, 1.0):
+        out = run(Mild(), condition(), noise(), sampler=name, steps=20, begin=(x_0, strength))
+        kept.append(float((out - x_0).abs().mean()))
+    assert kept == sorted(kept) and kept[0] < 0.2 and kept[-1] > 2
+
+
+def test_plms_begins_at_the_beginning() -> None:
+    with pytest.raises(AssertionError, match="plms"):
+        run(Mild(), condition(), noise(), sampler="plms", begin=(noise(), 0.5))

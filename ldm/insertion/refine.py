@@ -1,0 +1,114 @@
+"""Detail for large regions: a second pass over the first result, at the background's own resolution.
+
+A model of 512 px that fills a square of 2000 px leaves it soft. The second pass adds noise of moderate
+strength to the enlarged result and takes it away again in overlapping tiles of the model's resolution, each
+with the object's context. All tiles share one noise and are joined at every step, so no tile shows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from ldm.data.image import resize
+from ldm.insertion.paste import to_model_mask
+from ldm.insertion.tiles import Tiles, plan_tiles
+from ldm.models.base import Painter
+from ldm.models.diffusion import latent_mask, masked_image
+from ldm.models.folded import Context, Contexts
+from ldm.models.sampler import Condition, sample
+
+ABOVE = 1.5  # times the model's resolution: smaller squares are not refined
+AT_MOST = 4  # times the model's resolution: larger squares are refined at this size
+SAMPLER = "dpm++"  # begins anywhere in the schedule and needs few steps
+
+
+@dataclass(frozen=True, eq=False)
+class Tiled:
+    """A painter that works in tiles of its own resolution, of a picture that may be larger.
+
+    Where there is no tile, what it makes is 0.
+    """
+
+    painter: Painter
+    tiles: Tiles  # of the latents' grid
+
+    @property
+    def f(self) -> int:
+        return self.painter.architecture.vae_factor
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Image [b,3,H,W] => latents [b,4,H/f,W/f]."""
+        pixels = self.tiles.scaled(self.f)
+        return self.tiles.over(
+            lambda at: self.painter.encode(pixels.cut(image, (at[0] * self.f, at[1] * self.f)))
+        )
+
+    def eps(self, x_t: Tensor, t: Tensor, masked: Tensor, mask: Tensor, context: Context) -> Tensor:
+        """The predicted noise [b,4,h,w]; arguments as `Painter.eps` takes them."""
+        cut = self.tiles.cut
+        return self.tiles.over(
+            lambda at: self.painter.eps(cut(x_t, at), t, cut(masked, at), cut(mask, at), context)
+        )
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents [b,4,h,w] => image [b,3,f*h,f*w] in [-1,1]."""
+        return self.tiles.over(lambda at: self.painter.decode(self.tiles.cut(latents, at)), finer=self.f)
+
+    def covered(self) -> Tensor:
+        """Where tiles are, bool [1,1,f*h,f*w]."""
+        side = self.tiles.side * self.f
+        return self.tiles.over(lambda at: torch.ones(1, 1, side, side), finer=self.f) > 0
+
+
+def needs_refining(side: int, model_side: int) -> bool:
+    """Whether a square of `side` px loses detail at the model's resolution."""
+    return side > ABOVE * model_side
+
+
+@torch.no_grad()
+def refine(
+    painter: Painter,
+    contexts: Contexts,
+    known: Tensor,
+    mask: np.ndarray,
+    generated: Sequence[Tensor],
+    noise: Sequence[Generator],
+    *,
+    strength: float = 0.4,
+    steps: int = 20,
+    guidance_scale: float = 5.0,
+) -> list[Tensor]:
+    """The square `known` [3,h,w] in [-1,1], its mask bool [h,w] and first results [3,h,w] => sharper ones.
+
+    `strength` in (0,1] is the share of the noise schedule that is gone through again, in as many of `steps`
+    as fall into it. Outside the tiles, which cover the mask, the first result stays.
+    """
+    a, n = painter.architecture, len(generated)
+    side = min(max(mask.shape), AT_MOST * a.image_size)
+    hole = _padded(to_model_mask(mask, side), a.vae_factor)
+    image, first = (
+        _padded(resize(x, side), a.vae_factor) for x in (known[None], torch.stack(list(generated)))
+    )
+    image, first, hole = (x.to(painter.device) for x in (image, first, hole))
+    small = latent_mask(hole, (hole.shape[-2] // a.vae_factor, hole.shape[-1] // a.vae_factor))
+    tiled = Tiled(painter, plan_tiles(small[0, 0].cpu().numpy() > 0, a.latent_size))
+    x_0 = tiled.encode(torch.where(hole > 0, first, image))
+    x_T = torch.stack([torch.randn(x_0.shape[1:], generator=g) for g in noise]).to(x_0)
+    masked = tiled.encode(masked_image(image, hole)).expand(n, -1, -1, -1)
+    condition = Condition(masked, small.to(masked).expand(n, -1, -1, -1), contexts.repeat(n))
+    options: dict[str, Any] = {"sampler": SAMPLER, "steps": steps, "guidance_scale": guidance_scale}
+    x_0 = sample(tiled, condition, x_T, begin=(x_0, strength), **options)
+    sharp = torch.where(tiled.covered().to(first.device), tiled.decode(x_0), first)
+    return list(resize(sharp[..., :side, :side].cpu(), mask.shape))
+
+
+def _padded(x: Tensor, f: int) -> Tensor:
+    """[b,c,h,w] reflected at its right and bottom until the VAE's factor divides it."""
+    return F.pad(x, (0, -x.shape[-1] % f, 0, -x.shape[-2] % f), mode="reflect")
