@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from diffusers import AutoencoderKL, UNet2DConditionModel
 from transformers import CLIPVisionConfig, CLIPVisionModel
@@ -10,7 +10,10 @@ from transformers import CLIPVisionConfig, CLIPVisionModel
 
 @dataclass(frozen=True)
 class Architecture:
-    """Every size of a base, Paint-by-Example's by default; `image_size` and `reference_size` are pixels."""
+    """Every size of a base, Paint-by-Example's by default; `image_size` and `reference_size` are pixels.
+
+    `prediction` is what the UNet's output means: the noise (eps), or v of Salimans & Ho (2022).
+    """
 
     name: str = "paint-by-example"
     image_size: int = 512
@@ -30,6 +33,7 @@ class Architecture:
     clip_patch: int = 14
     mapper_layers: int = 5
     mapper_heads: int = 1
+    prediction: str = field(default="eps", metadata={"choices": ("eps", "v")})
 
     @property
     def vae_factor(self) -> int:

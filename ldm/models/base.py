@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 from ldm.models.architecture import Architecture, build_unet, build_vae
 from ldm.models.attention import cross_attentions, use_few_token_attention
-from ldm.models.checkpoint import read_state, write_folder
+from ldm.models.checkpoint import read_metadata, read_state, write_folder
 from ldm.models.conditioner import Conditioner, clip_normalised
-from ldm.models.diffusion import unet_input
+from ldm.models.diffusion import eps_of_v, unet_input
 from ldm.models.folded import Context, Contexts, fold
 from ldm.models.ldm_keys import is_ldm, ldm_to_house, spell_clip
 from ldm.models.weights import fingerprint, load_strictly
@@ -50,7 +50,8 @@ class Painter(nn.Module):
 
     def eps(self, x_t: Tensor, t: Tensor, masked: Tensor, mask: Tensor, context: Context) -> Tensor:
         """The predicted noise [b,4,h,w]; t [b] or scalar, mask [b,1,h,w], context [b,n,d] or folded."""
-        return self.unet(unet_input(x_t, masked, mask), t, context).sample
+        out = self.unet(unet_input(x_t, masked, mask), t, context).sample
+        return out if self.architecture.prediction == "eps" else eps_of_v(out, x_t, t)
 
 
 class Base(Painter):
@@ -91,12 +92,33 @@ def read_base(path: Path) -> dict[str, Tensor]:
     return {key: value for key, value in state.items() if not key.startswith(PRIOR_ENCODER)}
 
 
+def check_architecture(path: Path, architecture: Architecture) -> None:
+    """ValueError if the base at `path` says that it was made with other settings than these.
+
+    Heads, scales and what is predicted leave no trace in the weights' shapes.
+    """
+    files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
+    if not files or files[0].suffix != ".safetensors" or not files[0].is_file():
+        return  # `read_state` says what is wrong, or it is a pickle and says nothing about itself
+    said = read_metadata(files[0]).get("architecture")
+    if said is None:
+        return
+    asked, made = asdict(architecture), asdict(Architecture()) | json.loads(said)
+    asked, made = (json.loads(json.dumps(x)) for x in (asked, made))  # tuples become lists
+    if other := [key for key in asked if made[key] != asked[key] and key not in ("name", "image_size")]:
+        theirs, ours = (", ".join(f"{key} {x[key]}" for key in other) for x in (made, asked))
+        raise ValueError(
+            f"{path} was made with {theirs}, the config says {ours}; use the config it was made with"
+        )
+
+
 def load_base(path: Path, architecture: Architecture, what: str = "") -> Base:
     """Build the base and fill it with the weights at `path`, see `read_base`.
 
     `what` names the base in errors, with its config: "the base of configs/v.yaml". Raises FileNotFoundError /
     ValueError in one line if the file is missing, damaged or of another shape.
     """
+    check_architecture(path, architecture)
     base = Base(architecture)
     load_strictly(
         base, spell_clip(read_base(path), base.state_dict()), what or f"the {architecture.name} base"
@@ -109,6 +131,7 @@ def load_painter(path: Path, architecture: Architecture, what: str = "") -> tupl
 
     Raises as `load_base` does.
     """
+    check_architecture(path, architecture)
     state, painter = read_base(path), Painter(architecture)
     for _, layer in cross_attentions(painter.unet):
         layer.to_k = layer.to_v = None

@@ -22,6 +22,12 @@ def add_noise(x_0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
     return a.sqrt() * x_0 + (1 - a).sqrt() * eps
 
 
+def eps_of_v(v: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+    """v = sqrt(alpha_bar_t) eps - sqrt(1 - alpha_bar_t) x_0 => eps [b,4,h,w], fp32; t [b] or scalar."""
+    a = alpha_bar(x_t.device)[t].reshape(-1, 1, 1, 1)
+    return a.sqrt() * v.float() + (1 - a).sqrt() * x_t.float()
+
+
 def latent_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
     """Mask [b,1,H,W] (1 = fill) => [b,1,h,w] in [0,1]; bilinear, antialiased, as Paint-by-Example does it."""
     return F.interpolate(mask, size=size, mode="bilinear", antialias=True)

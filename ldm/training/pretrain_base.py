@@ -22,17 +22,16 @@ from ldm.training.schedule import warm_cosine
 
 KEPT = 0.25  # weight of the loss outside the region to fill
 MIN_SNR = 5.0
-MAX_V = 40.0
 
 
 def level_weight(a: Tensor) -> Tensor:
-    """How much a noise level of signal power a [b] counts: min-SNR, and bounded as an error of v.
+    """How much an eps error at signal power a [b] counts: as an error of v, by min-SNR.
 
     v is Salimans & Ho's (2022). An eps error counts 1 / sqrt(a) times in x_0: with plain weights the noisiest
-    steps, which decide brightness and hue, are left to chance.
+    steps, which decide layout and hue, are left to chance.
     """
     snr = a / (1 - a)
-    return snr.clamp(max=MIN_SNR) / snr * (1 + 1 / snr).clamp(max=MAX_V)
+    return snr.clamp(max=MIN_SNR) / snr / a
 
 
 def weighted_loss(eps: Tensor, predicted: Tensor, mask: Tensor, t: Tensor) -> Tensor:

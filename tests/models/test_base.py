@@ -10,9 +10,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from ldm.models.base import Base, base_fingerprint, house_state, load_base, save_base
+from ldm.models.base import Base, base_fingerprint, house_state, load_base, load_painter, save_base
 from ldm.models.checkpoint import read_metadata, read_state, write_ckpt, write_safetensors
 from ldm.models.conditioner import clip_normalised
+from ldm.models.diffusion import eps_of_v
 from tests.fixtures import tiny
 
 GOLDEN = tiny.golden()
@@ -33,6 +34,26 @@ def test_encode_is_the_scaled_mean_of_the_posterior(base: Base) -> None:
     assert latents.shape == (1, 4, 16, 16) and not latents.requires_grad
     assert (latents / 0.18215 - GOLDEN["vae.mean"]).abs().max() < 1e-4
     assert torch.equal(latents, base.encode(IMAGE)), "nothing is drawn"
+
+
+def test_a_base_that_predicts_v_still_gives_eps(base: Base) -> None:
+    other = Base(replace(tiny.TINY, prediction="v")).eval()
+    other.load_state_dict(base.state_dict())
+    x, t, context = GOLDEN["unet.x"], GOLDEN["unet.t"], GOLDEN["unet.context"]
+    arguments = x[:, :4], t, x[:, 4:8], 1 - x[:, 8:], context
+    v, eps = base.eps(*arguments), other.eps(*arguments)
+    assert torch.allclose(eps, eps_of_v(v, x[:, :4], t), atol=1e-5) and not torch.allclose(eps, v, atol=0.1)
+
+
+def test_a_folder_made_with_other_settings_is_refused(base: Base, tmp_path: Path) -> None:
+    """They leave no trace in the shapes: the result would only be wrong."""
+    save_base(base, tmp_path / "base")
+    for key, value in (("prediction", "v"), ("unet_heads", 2), ("vae_scale", 1.0)):
+        config = replace(tiny.TINY, **{key: value})
+        for load in (load_base, load_painter):
+            with pytest.raises(ValueError, match=f"made with {key} .*config says {key} {value}; use"):
+                load(tmp_path / "base", config)
+    assert load_base(tmp_path / "base", replace(tiny.TINY, name="other", image_size=64))
 
 
 def test_decode_undoes_the_scale_and_clamps(base: Base) -> None:
@@ -135,12 +156,12 @@ def test_a_checkpoint_of_the_paper_is_loaded(
 
 
 def test_a_misfit_names_the_config(base: Base, tmp_path: Path) -> None:
-    save_base(base, tmp_path)
+    write_safetensors(tmp_path / "base.safetensors", house_state(base))
     narrow = replace(tiny.TINY, context_width=40)
     with pytest.raises(
         ValueError, match=r"do not fit the base of configs/v\.yaml \(.* of another shape"
     ) as e:
-        load_base(tmp_path, narrow, "the base of configs/v.yaml")
+        load_base(tmp_path / "base.safetensors", narrow, "the base of configs/v.yaml")
     assert "\n" not in str(e.value)
     with pytest.raises(ValueError, match=r"do not fit the tiny base \(.* missing: conditioner\.mapper"):
         load_base(tmp_path, replace(tiny.TINY, mapper_layers=6))

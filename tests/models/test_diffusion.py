@@ -11,6 +11,7 @@ from ldm.models.diffusion import (
     add_noise,
     alpha_bar,
     eps_loss,
+    eps_of_v,
     guided,
     latent_mask,
     masked_image,
@@ -38,6 +39,15 @@ def test_noise_is_added_as_the_scheduler_does(dtype: torch.dtype) -> None:
     assert x_t.dtype == dtype
     assert torch.allclose(x_t, oracle().add_noise(x_0, eps, t).to(dtype), atol=1e-4)
     assert torch.allclose(x_t[0], x_0[0], atol=0.15) and torch.allclose(x_t[2], eps[2], atol=0.35)
+
+
+def test_v_gives_back_the_noise() -> None:
+    g = torch.Generator().manual_seed(0)
+    x_0, eps = torch.randn(2, 3, 4, 8, 8, generator=g)
+    t = torch.tensor([0, 500, 999])
+    x_t, v = add_noise(x_0, eps, t), oracle().get_velocity(x_0, eps, t)
+    assert torch.allclose(eps_of_v(v, x_t, t), eps, atol=1e-4)
+    assert torch.allclose(eps_of_v(v[1:2], x_t[1:2], t[1]), eps[1:2], atol=1e-4), "one step for all"
 
 
 def test_unet_input_is_in_paint_by_examples_order_and_polarity() -> None:

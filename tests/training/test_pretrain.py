@@ -16,7 +16,7 @@ from ldm.models.architecture import build_clip, build_vae
 from ldm.models.base import Base
 from ldm.models.diffusion import alpha_bar
 from ldm.training.bank import Encoded
-from ldm.training.pretrain_base import KEPT, MAX_V, MIN_SNR, BaseTraining, weighted_loss
+from ldm.training.pretrain_base import KEPT, MIN_SNR, BaseTraining, weighted_loss
 from ldm.training.pretrain_encoder import EncoderTraining, view_agreement
 from ldm.training.pretrain_vae import (
     SPREAD,
@@ -90,7 +90,7 @@ def test_where_nothing_is_kept_the_loss_is_the_plain_one_times_the_levels_weight
     for t in (0, 50, 300, 600, 999):
         a = alpha_bar()[t].item()
         snr = a / (1 - a)
-        expected = error.square().mean().item() * min(MIN_SNR, snr) / snr * min(MAX_V, 1 + 1 / snr)
+        expected = error.square().mean().item() * min(MIN_SNR, snr) / snr * (1 + 1 / snr)
         assert loss_of(error, everything, t) == pytest.approx(expected, rel=1e-4)
 
 
@@ -99,9 +99,8 @@ def test_the_region_to_fill_counts_more() -> None:
     mask[..., :4] = 1
     inside, outside = mask.expand(1, 4, 8, 8), 1 - mask.expand(1, 4, 8, 8)
     assert loss_of(outside, mask, 900) / loss_of(inside, mask, 900) == pytest.approx(KEPT, rel=1e-4)
-    assert loss_of(inside + outside, mask, 900) == pytest.approx(MAX_V, rel=1e-4), (
-        "an even error is unchanged"
-    )
+    power = alpha_bar()[900].item()
+    assert loss_of(inside + outside, mask, 900) == pytest.approx(1 / power, rel=1e-4), "an error of v"
 
 
 def encoded(b: int = 2, views: int = 4) -> Encoded:
