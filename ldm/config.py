@@ -64,6 +64,9 @@ class TrainSection:
     warmup: int = setting(100, "steps of linear warm-up")
     lr_final: float = setting(1.0, "share of the rates left at the last step, along a cosine; 1: constant")
     drop_context: float = setting(0.15, "share of samples trained on the unconditional context")
+    min_snr: float = setting(
+        0.0, "gamma of the noise levels' min-SNR weights, as errors of v; 0: plain eps MSE"
+    )
     precision: str = setting(
         "32-true", "32-true, bf16-mixed or 16-mixed", ["32-true", "bf16-mixed", "16-mixed"]
     )

@@ -23,8 +23,8 @@ from ldm.training.previews import Previews, preview_scene
 from ldm.training.trainer import build_trainer
 
 TRAIN_FLAGS = """name logdir resume max_steps freeze_model few_shot few_shot_features batch_size accumulate lr
-lr_conditioner lr_tokens lr_final warmup drop_context precision devices accelerator seed checkpoint_every keep
-preview_every"""
+lr_conditioner lr_tokens lr_final warmup drop_context min_snr precision devices accelerator seed
+checkpoint_every keep preview_every"""
 FLAGS = {"dataset-dir": "data.root", "base": "base.path", "workers": "data.workers"} | {
     flag: f"train.{flag}" for flag in TRAIN_FLAGS.split()
 }
@@ -66,6 +66,7 @@ def module_for(config: Config, base: Base, insertset: InsertSet) -> FineTune:
         weight_decay=t.weight_decay,
         warmup=t.warmup,
         lr_final=t.lr_final,
+        min_snr=t.min_snr,
         max_steps=t.max_steps,
         drop_context=t.drop_context,
         **rates,

@@ -48,6 +48,18 @@ def guided(eps_null: Tensor, eps_cond: Tensor, guidance_scale: float) -> Tensor:
     return eps_null + guidance_scale * (eps_cond - eps_null)
 
 
-def eps_loss(eps: Tensor, predicted: Tensor) -> Tensor:
-    """Plain mean squared error of the predicted noise, [b,4,h,w] => scalar."""
-    return F.mse_loss(predicted.float(), eps.float())
+def level_weight(t: Tensor, min_snr: float) -> Tensor:
+    """How much an eps error at steps t [b] counts: as an error of v, by min-SNR (Hang et al. 2023).
+
+    An eps error counts 1 / sqrt(alpha_bar) times in x_0: with plain weights the noisiest steps, which decide
+    layout and hue, are left to chance.
+    """
+    a = alpha_bar(t.device)[t]
+    snr = a / (1 - a)
+    return snr.clamp(max=min_snr) / snr / a
+
+
+def eps_loss(eps: Tensor, predicted: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Mean squared error of the predicted noise, [b,4,h,w] => scalar; `weight` [b]: by sample."""
+    error = (predicted.float() - eps.float()) ** 2
+    return error.mean() if weight is None else (weight[:, None, None, None] * error).mean()

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from ldm.models.base import Base
-from ldm.models.diffusion import add_noise, eps_loss, latent_mask, masked_image
+from ldm.models.diffusion import add_noise, eps_loss, latent_mask, level_weight, masked_image
 from ldm.models.weights import some
 from ldm.objects.delta import trained_names
 from ldm.training.batches import draw_noise
@@ -29,6 +29,7 @@ class FineTune(pl.LightningModule):
 
     Learning rates: `lr` of the cross-attention, `lr_tokens` of the few-shot tokens, `lr_conditioner` of the
     rest; they fall along a cosine to `lr_final` of themselves at `max_steps` (1: they stay).
+    `min_snr` is gamma of `level_weight`; 0: plain eps MSE, as Paint-by-Example and the paper.
     `card` is plain data and tensors about the object, kept in every checkpoint under "object"; its
     "about" are the fields of an object file's `About`.
     """
@@ -48,6 +49,7 @@ class FineTune(pl.LightningModule):
         lr_final: float = 1.0,
         max_steps: int = 1,
         drop_context: float = 0.15,
+        min_snr: float = 0.0,
         seed: int = 0,
         card: Mapping[str, Any] | None = None,
     ) -> None:
@@ -56,7 +58,7 @@ class FineTune(pl.LightningModule):
         self.rates = {"crossattn": lr, "conditioner": lr_conditioner, "tokens": lr_tokens}
         self.weight_decay, self.warmup = weight_decay, warmup
         self.lr_final, self.max_steps = lr_final, max_steps
-        self.drop_context, self.seed = drop_context, seed
+        self.drop_context, self.min_snr, self.seed = drop_context, min_snr, seed
         self.trained = trained_names(base, freeze_model)
         base.requires_grad_(False)
         for weight in self.trained_weights().values():
@@ -92,11 +94,12 @@ class FineTune(pl.LightningModule):
         eps: Tensor,
         dropped: Tensor,
     ) -> Tensor:
-        """Plain eps MSE; samples with `dropped` [b] are trained on the unconditional context."""
+        """Scalar; samples with `dropped` [b] are trained on the unconditional context."""
         context = self.base.context(reference)
         null = self.base.conditioner.unconditional(context)
         context = torch.where(dropped[:, None, None], null, context)
-        return eps_loss(eps, self.base.eps(add_noise(x_0, eps, t), t, masked, mask, context))
+        predicted = self.base.eps(add_noise(x_0, eps, t), t, masked, mask, context)
+        return eps_loss(eps, predicted, level_weight(t, self.min_snr) if self.min_snr else None)
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = AdamW(self.groups())

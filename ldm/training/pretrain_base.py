@@ -16,7 +16,7 @@ from ldm.data.image import from_bytes
 from ldm.models.attention import use_few_token_attention
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
-from ldm.models.diffusion import STEPS, add_noise, alpha_bar
+from ldm.models.diffusion import STEPS, add_noise, level_weight
 from ldm.training.bank import Encoded
 from ldm.training.schedule import warm_cosine
 
@@ -24,19 +24,9 @@ KEPT = 0.25  # weight of the loss outside the region to fill
 MIN_SNR = 5.0
 
 
-def level_weight(a: Tensor) -> Tensor:
-    """How much an eps error at signal power a [b] counts: as an error of v, by min-SNR.
-
-    v is Salimans & Ho's (2022). An eps error counts 1 / sqrt(a) times in x_0: with plain weights the noisiest
-    steps, which decide layout and hue, are left to chance.
-    """
-    snr = a / (1 - a)
-    return snr.clamp(max=MIN_SNR) / snr / a
-
-
 def weighted_loss(eps: Tensor, predicted: Tensor, mask: Tensor, t: Tensor) -> Tensor:
     """Squared error of [b,4,h,w] by noise level t [b]; outside mask [b,1,h,w] it counts KEPT times."""
-    level = level_weight(alpha_bar(eps.device)[t])[:, None, None, None]
+    level = level_weight(t, MIN_SNR).to(eps)[:, None, None, None]
     where = KEPT + (1 - KEPT) * mask
     error = (predicted.float() - eps) ** 2 * where / where.mean((1, 2, 3), keepdim=True)
     return (level * error).mean()

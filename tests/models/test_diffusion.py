@@ -14,6 +14,7 @@ from ldm.models.diffusion import (
     eps_of_v,
     guided,
     latent_mask,
+    level_weight,
     masked_image,
     unet_input,
 )
@@ -89,3 +90,16 @@ def test_loss_is_the_mean_square_in_float32() -> None:
     eps, predicted = torch.zeros(1, 4, 2, 2), torch.full((1, 4, 2, 2), 3.0, dtype=torch.bfloat16)
     loss = eps_loss(eps, predicted)
     assert loss.item() == 9 and loss.dtype == torch.float32
+
+
+def test_weights_make_the_loss_that_of_v() -> None:
+    """While the signal is weaker than min_snr: the mean square error of v, sample by sample."""
+    g = torch.Generator().manual_seed(0)
+    x_0, eps, error = torch.randn(3, 4, 4, 8, 8, generator=g)
+    t = torch.tensor([400, 600, 800, 999])
+    x_t, v = add_noise(x_0, eps, t), oracle().get_velocity(x_0, eps, t)
+    predicted = eps_of_v(v + error, x_t, t)
+    loss = eps_loss(eps, predicted, level_weight(t, 5.0))
+    assert torch.allclose(loss, error.square().mean(), rtol=1e-3)
+    low = torch.tensor([10])
+    assert level_weight(low, 5.0) * alpha_bar()[10] < 0.1, "hardly any noise hardly counts"
