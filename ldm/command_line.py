@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
@@ -12,7 +12,19 @@ from typing import Any, NoReturn, get_type_hints
 from ldm.settings import read_settings, suggestion
 
 
-class SettingsParser(argparse.ArgumentParser):
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose errors are one line and exit code 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """One line and exit code 2; an unknown flag gets the nearest one."""
+        options = [option for option in _options(self) if option.startswith("--")]
+        unknown = message.partition("unrecognized arguments: ")[2].split()
+        hint = f"; {suggestion(unknown[0].split('=')[0], options)}" if unknown else ""
+        print(f"error: {message}{hint}", file=sys.stderr)
+        raise SystemExit(2)
+
+
+class SettingsParser(OneLineParser):
     """Flags made from the settings; both `--dataset-dir` and `--dataset_dir` are understood."""
 
     def __init__(self, description: str, flags: Mapping[str, str], config: str, schema: type) -> None:
@@ -39,14 +51,6 @@ class SettingsParser(argparse.ArgumentParser):
         text = f"{f.metadata['help']}{' (' + ', '.join(choices) + ')' if choices else ''} [{dotted}]"
         self.add_argument(*names, dest=dotted, metavar=f.name.upper(), help=text.replace("%", "%%"))
 
-    def error(self, message: str) -> NoReturn:
-        """One line and exit code 2; an unknown flag gets the nearest one."""
-        options = [option for option in self._option_string_actions if option.startswith("--")]
-        unknown = message.partition("unrecognized arguments: ")[2].split()
-        hint = f"; {suggestion(unknown[0].split('=')[0], options)}" if unknown else ""
-        print(f"error: {message}{hint}", file=sys.stderr)
-        raise SystemExit(2)
-
     def parse_config(
         self, argv: Sequence[str] | None = None, saved: Mapping[str, Any] | None = None
     ) -> tuple[argparse.Namespace, Any]:
@@ -59,6 +63,15 @@ class SettingsParser(argparse.ArgumentParser):
         ]
         path = Path(args.config) if args.config else None
         return args, read_settings(saved or path, [*args.settings, *given], self.schema)
+
+
+def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
+    """The flags of a parser and of its commands."""
+    yield from parser._option_string_actions
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for command in action.choices.values():
+                yield from _options(command)
 
 
 def _field(schema: type, dotted: str) -> Field:

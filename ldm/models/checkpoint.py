@@ -44,6 +44,13 @@ def read_metadata(path: Path) -> dict[str, str]:
         return file.metadata() or {}
 
 
+def read_shapes(path: Path) -> dict[str, tuple[str, list[int]]]:
+    """The dtype ("F16" ...) and shape of every tensor of a .safetensors file, without reading any."""
+    with refusing_damage(path), safe_open(path, framework="pt") as file:
+        slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - it is no dict
+        return {key: (value.get_dtype(), value.get_shape()) for key, value in slices.items()}
+
+
 def write_safetensors(
     path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:

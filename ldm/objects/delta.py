@@ -1,7 +1,8 @@
 """An object as what tuning changed: which weights, how a file keeps them, how a base takes them on and off.
 
-A `Delta` holds differences to the base (fp16: small) or the tuned values themselves (fp32: bit-exact, which
-differences are not: base + (tuned - base) may round). House names; few-shot tokens are kept as they are.
+A `Delta` holds differences to the base (fp16: small; matrices may be of low rank) or the tuned values
+themselves (fp32: bit-exact, which differences are not: base + (tuned - base) may round). House names;
+few-shot tokens are kept as they are.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ import torch
 from torch import Tensor
 
 from ldm.models.base import Base, base_fingerprint
-from ldm.models.weights import some
+from ldm.models.weights import fingerprint, some
 from ldm.objects.file import About, check_base, read_object, write_object
+from ldm.objects.low_rank import DOWN, UP, LowRank, Weight, dense, pack, unpack
 
 FreezeModel = Literal["crossattn-kv", "crossattn"]
 FREEZE_MODELS = get_args(FreezeModel)
@@ -55,17 +57,21 @@ class Delta:
     """
 
     about: About
-    weights: Mapping[str, Tensor]
+    weights: Mapping[str, Weight]
     absolute: bool = False
     tokens: Tensor | None = None
     reference: Tensor | None = None
 
     def tuned(self, name: str, base_value: Tensor, strength: float = 1.0) -> Tensor:
         """The tuned weight, fp32, for the base's one; `strength` scales the difference."""
-        base, weight = base_value.detach().float(), self.weights[name].to(base_value.device).float()
         if self.absolute and strength == 1:
-            return weight
-        return base + strength * (weight - base if self.absolute else weight)
+            return dense(self.weights[name]).to(base_value.device)
+        return base_value.detach().float() + strength * self.difference(name, base_value)
+
+    def difference(self, name: str, base_value: Tensor) -> Tensor:
+        """The tuned weight minus the base's one, fp32."""
+        weight = dense(self.weights[name]).to(base_value.device)
+        return weight - base_value.detach().float() if self.absolute else weight
 
 
 def extract(
@@ -92,14 +98,24 @@ def extract(
     return Delta(about, weights, absolute, None if tokens is None else tokens.detach().float(), reference)
 
 
+def differences(delta: Delta, base_state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    """Tuned minus base of every weight, fp32. An object of tuned values needs the base's `house_state`."""
+    if not delta.absolute:
+        return {name: dense(weight) for name, weight in delta.weights.items()}
+    if base_state is None:
+        raise ValueError("this object holds tuned fp32 values, not differences: give the base it was made on")
+    if (given := fingerprint(base_state)) != delta.about.base:
+        raise ValueError(f"this object is for the base {delta.about.base}, not {given}; give its own base")
+    return {name: delta.difference(name, base_state[name]) for name in delta.weights}
+
+
 def save(delta: Delta, path: Path) -> None:
     """Write the object file, whole or not at all."""
-    prefix = TUNED if delta.absolute else DIFFERENCE
-    tensors = {prefix + name: value for name, value in delta.weights.items()}
+    tensors = pack(delta.weights, TUNED if delta.absolute else DIFFERENCE)
     extra = {TOKENS: delta.tokens, REFERENCE: delta.reference}
-    write_object(
-        path, tensors | {key: value for key, value in extra.items() if value is not None}, delta.about
-    )
+    version = 2 if any(isinstance(weight, LowRank) for weight in delta.weights.values()) else 1
+    kept = {key: value for key, value in extra.items() if value is not None}
+    write_object(path, tensors | kept, delta.about, version)
 
 
 def load(path: Path) -> Delta:
@@ -107,15 +123,14 @@ def load(path: Path) -> Delta:
     tensors, about = read_object(Path(path), "delta")
     tokens, reference = tensors.pop(TOKENS, None), tensors.pop(REFERENCE, None)
     absolute = any(key.startswith(TUNED) for key in tensors)
-    prefix = TUNED if absolute else DIFFERENCE
-    if strange := [key for key in tensors if not key.startswith(prefix)]:
+    prefixes = (TUNED,) if absolute else (DIFFERENCE, UP, DOWN)
+    if strange := [key for key in tensors if not key.startswith(prefixes)]:
         raise ValueError(f"{path}: {some(strange)} do not belong into an object file; write it again")
     if (0 if tokens is None else len(tokens)) != about.few_shot_count:
         raise ValueError(
             f"{path}: it does not hold its {about.few_shot_count} few-shot tokens; write it again"
         )
-    weights = {key.removeprefix(prefix): value for key, value in tensors.items()}
-    return Delta(about, weights, absolute, tokens, reference)
+    return Delta(about, unpack(tensors, prefixes[0], path), absolute, tokens, reference)
 
 
 class Applied:

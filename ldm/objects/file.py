@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 from base64 import b64encode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,16 @@ from ldm.models.pickles import PICKLES
 from ldm.models.weights import some
 
 FORMAT = "implicit-insertion object"
-VERSION = 1  # counted up when an older reader would misread a new file
+VERSION = (
+    2  # 1: weights as they are; 2: some as low-rank pairs. Counted up when an older reader would misread
+)
+PLAIN = {
+    "str": str,
+    "int": int,
+    "Mapping[str, Any]": dict,
+    "Sequence[Mapping[str, str]]": list,
+}  # JSON's types
+LATER = {"parents": "[]"}  # fields that older files do not have
 PREVIEW_BYTES = 10_000  # of base64
 PREVIEW_SIDES = (160, 128, 96, 64, 32)  # pixels; the largest that fits is taken
 
@@ -32,7 +42,8 @@ class About:
     """What an object file says about itself.
 
     `base` is the base's fingerprint, `recipe` the settings it was made with, `date` ISO 8601, `preview` a
-    JPEG in base64; `few_shot` says how the few-shot tokens were learnt (none, linear, tokens).
+    JPEG in base64; `few_shot` says how the few-shot tokens were learnt (none, linear, tokens); `parents` are
+    the object files that this one was made from, as `parent_of` tells of them.
     """
 
     base: str
@@ -47,15 +58,16 @@ class About:
     author: str = ""
     licence: str = ""
     preview: str = ""
+    parents: Sequence[Mapping[str, str]] = field(default_factory=list)
 
 
-def write_object(path: Path, tensors: Mapping[str, Tensor], about: About) -> None:
+def write_object(path: Path, tensors: Mapping[str, Tensor], about: About, version: int = 1) -> None:
     """Write an object file, whole or not at all; ValueError if a tensor holds a NaN or an infinity."""
     _check_finite(tensors, path)
     texts = {
         key: value if isinstance(value, str) else json.dumps(value) for key, value in asdict(about).items()
     }
-    write_safetensors(path, tensors, {"format": FORMAT, "version": str(VERSION)} | texts)
+    write_safetensors(path, tensors, {"format": FORMAT, "version": str(version)} | texts)
 
 
 def read_object(path: Path, kind: str) -> tuple[dict[str, Tensor], About]:
@@ -85,9 +97,10 @@ def read_about(path: Path) -> About:
         raise ValueError(
             f"{path} is no object file (its format is {metadata.get('format')!r}); get_deltas.sh makes one"
         )
-    if metadata.get("version") != str(VERSION):
+    if metadata.get("version") not in [str(version) for version in range(1, VERSION + 1)]:
         raise ValueError(
-            f"{path} has format version {metadata.get('version')}, this program reads {VERSION}; update it"
+            f"{path} has format version {metadata.get('version')}, this program reads up to {VERSION}; "
+            "update it"
         )
     return _about(metadata, path)
 
@@ -99,6 +112,15 @@ def check_base(about: About, fingerprint: str, architecture: str) -> None:
             f"this object is for the base {about.base} ({about.architecture}), the loaded one is "
             f"{fingerprint} ({architecture}); load the base it was made on, or learn it on this one"
         )
+
+
+def parent_of(path: Path, about: About) -> dict[str, str]:
+    """What a file that is made from this one says about it: name, sha256 of the file, author and licence."""
+    digest = sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            digest.update(block)
+    return {"name": path.stem, "sha256": digest.hexdigest(), "author": about.author, "licence": about.licence}
 
 
 def preview_of(path: Path) -> str:
@@ -118,9 +140,12 @@ def preview_of(path: Path) -> str:
 def _about(metadata: Mapping[str, str], path: Path) -> About:
     kinds = About.__dataclass_fields__
     try:
-        values: dict[str, Any] = {key: metadata[key] for key in kinds}
-        return About(**{k: v if kinds[k].type == "str" else json.loads(v) for k, v in values.items()})
-    except (KeyError, json.JSONDecodeError) as error:
+        texts = {key: (LATER | dict(metadata))[key] for key in kinds}
+        values: dict[str, Any] = {k: v if kinds[k].type == "str" else json.loads(v) for k, v in texts.items()}
+        if wrong := [k for k, v in values.items() if not isinstance(v, PLAIN[str(kinds[k].type)])]:
+            raise ValueError(f"{wrong[0]} is {texts[wrong[0]]!r:.40}")
+        return About(**values)
+    except (KeyError, ValueError) as error:
         raise ValueError(f"{path}: its metadata are damaged ({error}); write it again") from error
 
 

@@ -1,0 +1,107 @@
+"""What an object file is, and whether it is sound: facts for people and programs, checks for `verify`."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from ldm.models.base import Base
+from ldm.models.checkpoint import read_metadata, read_shapes
+from ldm.objects import baked
+from ldm.objects.delta import check_fits, load
+from ldm.objects.file import read_about
+from ldm.objects.low_rank import UP
+from ldm.objects.merged import CONTEXT, apply_merged, load_merged
+
+LABELS = {  # of the readable table, in its order
+    "kind": "kind",
+    "version": "format version",
+    "base": "base",
+    "freeze_model": "freeze_model",
+    "few_shot": "few-shot part",
+    "step": "trained steps",
+    "bytes": "size",
+    "tensors": "tensors",
+    "compressed": "compressed",
+    "objects": "objects",
+    "date": "made",
+    "author": "author",
+    "licence": "licence",
+    "parents": "made from",
+}
+
+
+def facts(path: Path) -> dict[str, Any]:
+    """What a file says about itself, and what is in it, without reading its tensors; ready for JSON.
+
+    Raises FileNotFoundError, or ValueError in one line if it is no object file, damaged or too new.
+    """
+    about, shapes = read_about(path), read_shapes(path)
+    dtypes = Counter[str]()
+    for dtype, shape in shapes.values():
+        dtypes[dtype] += prod(shape)
+    return {
+        "file": str(path),
+        "bytes": path.stat().st_size,
+        "version": int(read_metadata(path)["version"]),
+        **{key: getattr(about, key) for key in about.__dataclass_fields__ if key != "preview"},
+        "tensors": len(shapes),
+        "low_rank": sum(key.startswith(UP) for key in shapes),
+        "numbers": dict(dtypes),
+        "objects": sorted(key.removeprefix(CONTEXT) for key in shapes if key.startswith(CONTEXT)),
+        "preview": bool(about.preview),
+    }
+
+
+def readable(f: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Facts => (label, text) rows for people; what a file does not have is left out."""
+    numbers = ", ".join(f"{count:,} {dtype}" for dtype, count in f["numbers"].items())
+    low_rank = f", {f['low_rank']} matrices of low rank" if f["low_rank"] else ""
+    few_shot = f"{f['few_shot_count']} tokens ({f['few_shot']})" if f["few_shot_count"] else f["few_shot"]
+    texts = dict(f) | {
+        "base": f"{f['base']} ({f['architecture']})",
+        "few_shot": "" if f["objects"] else few_shot,
+        "step": f["step"] or "",
+        "bytes": f"{f['bytes'] / 2**20:.2f} MB ({f['bytes']:,} bytes)",
+        "tensors": f"{f['tensors']} ({numbers}){low_rank}",
+        "compressed": "; ".join(map(_compression, f["recipe"].get("compressed", []))),
+        "objects": ", ".join(f["objects"]),
+        "parents": ", ".join(_parent(parent) for parent in f["parents"]),
+    }
+    return [("file", f["file"])] + [(label, str(texts[key])) for key, label in LABELS.items() if texts[key]]
+
+
+def verify(path: Path, base: Base | None = None, fingerprint: str = "") -> str:
+    """Read a whole object file and, given one, hold it against the base of this fingerprint; its kind.
+
+    Raises FileNotFoundError or ValueError in one line for anything wrong with it.
+    """
+    kind = read_about(path).kind
+    if kind == "delta":
+        delta = load(path)
+        if base is not None:
+            check_fits(base, delta, fingerprint)
+    elif kind == "merged":
+        merged = load_merged(path)
+        if base is not None:
+            apply_merged(base, merged, fingerprint=fingerprint).remove()
+    else:
+        baked_object = baked.load(path)
+        if base is not None:
+            baked.check_fits(baked_object, base, fingerprint)
+    return kind
+
+
+def _compression(record: Mapping[str, Any]) -> str:
+    goal = (
+        f"to {record['energy']:.2%} energy" if "energy" in record else f"to {record['size'] / 2**20:.2f} MB"
+    )
+    return f"{goal}, relative error {record['error']:.2%}"
+
+
+def _parent(parent: Mapping[str, str]) -> str:
+    facts = [parent.get("sha256", "")[:12], parent.get("author", ""), parent.get("licence", "")]
+    return f"{parent.get('name', '?')} ({', '.join(fact for fact in facts if fact)})"

@@ -1,0 +1,94 @@
+"""A file of several objects that share one set of K/V weights: `merge` makes it, a base carries all of them.
+
+It holds the weights' differences to the base once, and each object's context [1+N,d] and unconditional vector
+[d]: finished tokens, so that the conditioner's weights are not needed, and no other reference can be taken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from torch import Tensor
+
+from ldm.models.base import Base
+from ldm.models.weights import some
+from ldm.objects.delta import DIFFERENCE, Applied, Delta, apply
+from ldm.objects.file import About, read_object, write_object
+
+CONTEXT, UNCONDITIONAL = "context.", "unconditional."  # prefixes of the file's tensors
+
+
+@dataclass(frozen=True, eq=False)
+class Merged:
+    """`weights`: K/V weight => difference to the base; by object: `context` [1+N,d], `unconditional` [d]."""
+
+    about: About
+    weights: Mapping[str, Tensor]
+    context: Mapping[str, Tensor]
+    unconditional: Mapping[str, Tensor]
+
+    @property
+    def names(self) -> list[str]:
+        """The objects' names, sorted."""
+        return sorted(self.context)
+
+    def contexts(self, name: str) -> tuple[Tensor, Tensor]:
+        """An object's context and unconditional context, both [1,1+N,d]; ValueError if there is none."""
+        self._require([name])
+        context = self.context[name][None]
+        return context, self.unconditional[name].expand_as(context)
+
+    def pick(self, *names: str) -> Merged:
+        """These objects alone, with the weights that all share; ValueError if there is none of a name."""
+        self._require(names)
+        about = replace(self.about, parents=[p for p in self.about.parents if p.get("name") in names])
+        kept = ({name: tokens[name] for name in names} for tokens in (self.context, self.unconditional))
+        return Merged(about, self.weights, *kept)
+
+    def _require(self, names: Iterable[str]) -> None:
+        if missing := [name for name in names if name not in self.context]:
+            raise ValueError(f"no object {some(missing)} in this file; there are {some(self.names, 10)}")
+
+
+def save_merged(merged: Merged, path: Path) -> None:
+    """Write the object file, whole or not at all."""
+    parts = {DIFFERENCE: merged.weights, CONTEXT: merged.context, UNCONDITIONAL: merged.unconditional}
+    tensors = {prefix + key: value for prefix, part in parts.items() for key, value in part.items()}
+    write_object(path, tensors, merged.about)
+
+
+def load_merged(path: Path) -> Merged:
+    """Read a file of several objects; ValueError in one line if it is damaged, too new or of another kind."""
+    tensors, about = read_object(Path(path), "merged")
+    weights, context, unconditional = (
+        {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        for prefix in (DIFFERENCE, CONTEXT, UNCONDITIONAL)
+    )
+    whole = len(weights) + len(context) + len(unconditional) == len(tensors)
+    if not whole or not context or not _matching(context, unconditional):
+        raise ValueError(
+            f"{path}: its objects' tokens are not complete, or other tensors are there; merge again"
+        )
+    return Merged(about, weights, context, unconditional)
+
+
+def apply_merged(base: Base, merged: Merged, strength: float = 1.0, fingerprint: str = "") -> Applied:
+    """Put the shared K/V weights into the base; the objects' contexts are `merged.contexts(name)`.
+
+    `strength` scales the weights' differences, not the tokens. Raises ValueError, and changes nothing, if
+    they are for another base, do not fit it, or another object is still applied.
+    """
+    width = base.architecture.context_width
+    if wrong := [name for name, value in merged.context.items() if value.shape[1] != width]:
+        raise ValueError(
+            f"the tokens of {some(wrong)} do not have this base's width {width}; merge on this base"
+        )
+    return apply(base, Delta(merged.about, merged.weights), strength, fingerprint)
+
+
+def _matching(context: Mapping[str, Tensor], unconditional: Mapping[str, Tensor]) -> bool:
+    return context.keys() == unconditional.keys() and all(
+        value.ndim == 2 and unconditional[name].shape == value.shape[1:] for name, value in context.items()
+    )

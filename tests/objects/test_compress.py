@@ -1,0 +1,204 @@
+"""Compression keeps what it promises, says what it lost, and never loses silently."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import pytest
+import torch
+
+from ldm.models.base import house_state
+from ldm.objects.compress import Spectrum, compress, rank_for, ranks_for, spectrum
+from ldm.objects.delta import apply, load, save
+from ldm.objects.low_rank import LowRank, dense
+from tests.fixtures.objects import as_tuned, learnt
+from tests.fixtures.small import small_base, state_of
+
+ENERGIES = [0.5, 0.9, 0.99]
+ROUNDING = 1e-5  # of energy: what fp16 halves may cost
+
+
+def of(values: list[float], out: int = 8, whole: int = 0) -> Spectrum:
+    """A matrix [out,out] with these singular values."""
+    s = torch.tensor(values + [0.0] * (out - len(values)))
+    return Spectrum(torch.eye(out), s, torch.eye(out), whole or out * out)
+
+
+@pytest.mark.parametrize("energy", ENERGIES)
+def test_every_matrix_keeps_its_share_by_the_lowest_rank(energy: float) -> None:
+    delta = learnt(small_base(), mode="crossattn")
+    small, losses = compress(delta, energy=energy)
+    cut = [loss for loss in losses.layers if loss.rank is not None]
+    assert len(cut) > 20
+    for loss in cut:
+        values = torch.linalg.svdvals(dense(delta.weights[loss.name]).double()) ** 2
+        assert loss.error**2 <= 1 - energy + ROUNDING, loss.name
+        assert loss.rank is not None and values[: loss.rank - 1].sum() < energy * values.sum(), loss.name
+        assert small.weights[loss.name].shape == delta.weights[loss.name].shape
+    assert losses.error**2 <= 1 - energy + ROUNDING
+
+
+def test_what_is_no_matrix_or_would_not_be_smaller_stays_bit_equal() -> None:
+    delta = learnt(small_base())
+    full = torch.randn(16, 16, generator=torch.Generator().manual_seed(0)).half()
+    delta = replace(delta, weights=dict(delta.weights) | {"conditioner.proj_out.weight": full})
+    small, losses = compress(delta, energy=0.99)
+    whole = [loss.name for loss in losses.layers if loss.rank is None]
+    assert "conditioner.proj_out.weight" in whole and "conditioner.learnable_vector" in whole
+    for name in whole:
+        assert torch.equal(small.weights[name], delta.weights[name])  # type: ignore[arg-type]
+    for loss in losses.layers:
+        weight = small.weights[loss.name]
+        if isinstance(weight, LowRank):
+            assert weight.up.numel() + weight.down.numel() < weight.shape[0] * weight.shape[1]
+
+
+@pytest.mark.parametrize("goal", [{"energy": 0.9}, {"size": 20_000}])
+def test_the_losses_told_are_those_of_the_file(tmp_path: Path, goal: dict) -> None:
+    delta = learnt(small_base())
+    small, losses = compress(delta, **goal)
+    save(small, tmp_path / "x.safetensors")
+    again, lost, total = load(tmp_path / "x.safetensors"), 0.0, 0.0
+    for loss in losses.layers:
+        old, new = (dense(each.weights[loss.name]) for each in (delta, again))
+        assert loss.error == pytest.approx(float((new - old).norm() / old.norm()), abs=2e-6)
+        lost, total = lost + float((new - old).norm()) ** 2, total + float(old.norm()) ** 2
+    assert losses.error == pytest.approx((lost / total) ** 0.5, abs=2e-6) and losses.error > 0.001
+    record = again.about.recipe["compressed"][-1]
+    assert again.about.recipe["lr"] == 0.5 and goal.items() <= record.items()
+    assert record["error"] == losses.error
+    assert record["layers"] == {
+        x.name: [x.rank, x.error] for x in losses.layers if x.rank is not None or x.error
+    }
+
+
+def test_a_size_is_kept_and_used(tmp_path: Path) -> None:
+    delta = learnt(small_base(), mode="crossattn")
+    save(delta, tmp_path / "whole.safetensors")
+    whole, errors = (tmp_path / "whole.safetensors").stat().st_size, []
+    for size in [*range(21_000, whole, 3_001), whole + 300]:
+        small, losses = compress(delta, size=size)
+        save(small, tmp_path / "x.safetensors")
+        there = (tmp_path / "x.safetensors").stat().st_size
+        assert there <= size
+        assert there > size - 6_000  # header and text are reckoned with generously
+        errors.append(losses.error)
+    assert errors == sorted(errors, reverse=True) and errors[0] > 0.5 and errors[-1] == 0
+
+
+def test_ranks_of_a_budget_are_the_best_there_are() -> None:
+    """Against trying all ranks, for matrices whose ranks cost the same."""
+    g = torch.Generator().manual_seed(4)
+    spectra = {name: of(torch.rand(3, generator=g).sort(descending=True)[0].tolist()) for name in "abc"}
+
+    def energy(ranks: dict) -> float:
+        return sum(float((spectra[name].s[:rank] ** 2).sum()) for name, rank in ranks.items())
+
+    for budget in range(0, 9 * 16, 16):
+        trials = [dict(zip("abc", ranks, strict=True)) for ranks in product(range(4), repeat=3)]
+        best = max(energy(trial) for trial in trials if sum(trial.values()) * 16 <= budget)
+        ranks = ranks_for(spectra, budget + 3)
+        assert sum(ranks.values()) * 16 <= budget + 3  # type: ignore[arg-type]
+        assert energy(ranks) == pytest.approx(best)
+
+
+def test_energy_counts_by_the_byte() -> None:
+    """A value of a large matrix must be worth its price."""
+    small, large = of([1.0], out=4), of([1.2], out=40)
+    ranks = ranks_for({"large": large, "small": small}, 80)
+    assert ranks["large"] == 0 and ranks["small"] != 0
+
+
+def test_a_matrix_becomes_whole_only_after_all_its_low_ranks() -> None:
+    flat = of([1.0] * 8)  # 64 numbers; rank 3 takes 48, all of the rest just 16 more
+    assert flat.limit == 3
+    assert ranks_for({"flat": flat}, 63) == {"flat": 3}
+    assert ranks_for({"flat": flat}, 64) == {"flat": None}
+    assert rank_for(flat, 0.3) == 3 and rank_for(flat, 0.5) is None
+
+
+def test_a_matrix_without_change_takes_nothing(tmp_path: Path) -> None:
+    delta = learnt(small_base())
+    name = "conditioner.proj_out.weight"
+    delta = replace(delta, weights=dict(delta.weights) | {name: torch.zeros(16, 16).half()})
+    small, losses = compress(delta, energy=0.9)
+    assert {x.name: (x.rank, x.error) for x in losses.layers}[name] == (0, 0.0)
+    save(small, tmp_path / "x.safetensors")
+    assert float(dense(load(tmp_path / "x.safetensors").weights[name]).norm()) == 0
+
+
+def test_the_cut_is_the_svds() -> None:
+    matrix = torch.randn(6, 9, generator=torch.Generator().manual_seed(5))
+    values = torch.linalg.svdvals(matrix)
+    for rank in range(7):
+        error = (dense(spectrum(matrix, 54).cut(rank)) - matrix).norm()
+        assert float(error) == pytest.approx(float((values[rank:] ** 2).sum().sqrt()), abs=5e-3)
+
+
+def test_compressing_twice_tells_of_both_and_never_grows(tmp_path: Path) -> None:
+    once, _ = compress(learnt(small_base()), energy=0.9)
+    twice, losses = compress(once, energy=1)
+    assert [record["energy"] for record in twice.about.recipe["compressed"]] == [0.9, 1]
+    for name, weight in once.weights.items():
+        if isinstance(weight, LowRank):
+            again = twice.weights[name]
+            assert isinstance(again, LowRank) and again.rank <= weight.rank
+    assert losses.error < 1e-3
+
+
+def test_tuned_values_are_compressed_as_differences() -> None:
+    base = small_base()
+    delta = learnt(base)
+    tuned = as_tuned(delta, base)
+    with pytest.raises(ValueError, match="give the base it was made on"):
+        compress(tuned, energy=0.9)
+    with pytest.raises(ValueError, match="own base"):
+        compress(tuned, energy=0.9, base_state=house_state(small_base(seed=1)))
+    small, losses = compress(tuned, energy=0.9, base_state=house_state(base))
+    assert not small.absolute
+    expected, same = compress(delta, energy=0.9)
+    assert [x.rank for x in losses.layers] == [x.rank for x in same.layers]
+    for name in delta.weights:
+        assert torch.allclose(dense(small.weights[name]), dense(expected.weights[name]), atol=1e-3)
+
+
+def test_rounding_to_fp16_is_told_of_too() -> None:
+    base = small_base()
+    tuned, bias = as_tuned(learnt(base), base), "conditioner.proj_out.bias"
+    moved = dense(tuned.weights[bias]) + torch.linspace(0.01, 0.02, 16)
+    tuned = replace(tuned, weights=dict(tuned.weights) | {bias: moved})
+    small, losses = compress(tuned, energy=0.9, base_state=house_state(base))
+    change = moved - house_state(base)[bias]
+    error = float((dense(small.weights[bias]) - change).norm() / change.norm())
+    assert 0 < error < 1e-3
+    assert {x.name: x.error for x in losses.layers}[bias] == pytest.approx(error, abs=1e-6)
+    assert bias in small.about.recipe["compressed"][0]["layers"]
+
+
+def test_it_is_applied_and_taken_off_like_any_object() -> None:
+    base = small_base()
+    before, (small, _) = state_of(base), compress(learnt(base), energy=0.9)
+    with apply(base, small, strength=0.5):
+        for name, weight in small.weights.items():
+            assert torch.allclose(base.state_dict()[name], before[name] + 0.5 * dense(weight)), name
+    assert all(torch.equal(value, before[key]) for key, value in base.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "goal, hint",
+    [
+        ({}, "one goal"),
+        ({"energy": 0.9, "size": 9}, "one goal"),
+        ({"energy": 0.0}, "above 0, up to 1"),
+        ({"energy": 99.0}, "energy 99"),
+        ({"energy": float("nan")}, "energy nan"),
+        ({"size": 0}, "above 0"),
+        ({"size": 5_000}, r"bytes too small"),
+    ],
+)
+def test_goals_that_make_no_sense(goal: dict, hint: str) -> None:
+    with pytest.raises(ValueError, match=hint) as error:
+        compress(learnt(small_base()), **goal)
+    assert "\n" not in str(error.value)

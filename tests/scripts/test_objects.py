@@ -1,0 +1,305 @@
+"""objects.py: every command from files to files, and every mistake as one line that leaves nothing behind."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from ldm.config import run
+from ldm.models.base import base_fingerprint
+from ldm.models.checkpoint import read_metadata
+from ldm.objects import baked
+from ldm.objects.delta import apply, load, save
+from ldm.objects.effect import effect, reference_of
+from ldm.objects.merged import apply_merged, load_merged
+from scripts import objects
+from tests.fixtures.objects import as_tuned, learnt
+from tests.fixtures.small import small_base, state_of, written
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """small.yaml, its base, an object folder toy/, and objects: a, b (K/V), all (crossattn), tuned (fp32)."""
+    written(tmp_path)
+    base = small_base()
+    save(learnt(base, 1, author="Ada", licence="CC0"), tmp_path / "a.safetensors")
+    save(learnt(base, 2), tmp_path / "b.safetensors")
+    save(learnt(base, 3, "crossattn"), tmp_path / "all.safetensors")
+    save(as_tuned(learnt(base, 1), base), tmp_path / "tuned.safetensors")
+    return tmp_path
+
+
+def call(folder: Path, *words: str) -> None:
+    """Words that name files get the folder's path before them; commands get the config but `info`."""
+    config = [] if words[0] == "info" else ["--config", str(folder / "small.yaml")]
+    objects.main([str(folder / w) if "." in w and not w[0].isdigit() else w for w in words] + config)
+
+
+def refused(folder: Path, capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The one line of a refusal, after which the folder is as before."""
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        run(lambda: call(folder, *words))
+    assert stop.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1, said
+    assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+    return said
+
+
+def test_info_is_readable(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call(folder, "info", "a.safetensors", "all.safetensors")
+    said = capsys.readouterr().out
+    for fact in (
+        "a.safetensors",
+        "Ada",
+        "CC0",
+        base_fingerprint(small_base()),
+        "(small)",
+        "3 tokens (tokens)",
+    ):
+        assert fact in said
+    assert "crossattn-kv" in said and said.count("format version  1") == 2 and "made from" not in said
+
+
+def test_info_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call(folder, "compress", "a.safetensors", "--energy", "0.9", "--out", "small.safetensors")
+    capsys.readouterr()
+    call(folder, "info", "--json", "a.safetensors", "small.safetensors")
+    a, small = json.loads(capsys.readouterr().out)
+    assert (a["version"], small["version"], a["low_rank"]) == (1, 2, 0) and small["low_rank"] > 10
+    assert a["bytes"] == (folder / "a.safetensors").stat().st_size > small["bytes"]
+    assert a["tensors"] == len(load_file(folder / "a.safetensors"))
+    assert (a["author"], a["step"], a["few_shot_count"], a["kind"]) == ("Ada", 7, 3, "delta")
+    [parent] = small["parents"]
+    assert parent["name"] == "a" and len(parent["sha256"]) == 64 and parent["author"] == "Ada"
+    assert small["recipe"]["compressed"][0]["energy"] == 0.9
+
+
+def test_verify_names_all_bad_files(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call(folder, "merge", "a.safetensors", "b.safetensors", "--out", "merged.safetensors")
+    good = ["a.safetensors", "tuned.safetensors", "merged.safetensors"]
+    call(folder, "verify", *good)
+    assert capsys.readouterr().out.count("ok: ") == 3
+    whole = (folder / "a.safetensors").read_bytes()
+    (folder / "cut.safetensors").write_bytes(whole[:-9])
+    (folder / "text.safetensors").write_text("no object")
+    save_file({"x": torch.zeros(1)}, folder / "foreign.safetensors")
+    tensors, metadata = load_file(folder / "a.safetensors"), read_metadata(folder / "a.safetensors")
+    save_file(tensors, folder / "newer.safetensors", metadata | {"version": "99"})
+    save_file(tensors, folder / "other.safetensors", metadata | {"base": "0" * 16})
+    save_file(
+        tensors | {"delta.conditioner.proj_out.bias": torch.zeros(3)}, folder / "shape.safetensors", metadata
+    )
+    tensors["delta.conditioner.proj_out.bias"][0] = torch.nan
+    save_file(tensors, folder / "nan.safetensors", metadata)
+    names = ["cut", "text", "foreign", "newer", "other", "shape", "nan", "missing"]
+    with pytest.raises(SystemExit) as stop:
+        call(folder, "verify", *[f"{name}.safetensors" for name in names], *good)
+    out, err = capsys.readouterr()
+    assert stop.value.code == 2 and out.count("ok: ") == 3
+    lines = err.strip().split("\n")
+    hints = [
+        "damaged",
+        "damaged",
+        "no object file",
+        "version 99",
+        "0000000000000000",
+        "proj_out",
+        "NaN",
+        "no such",
+    ]
+    assert len(lines) == len(names)
+    for line, name, hint in zip(lines, names, hints, strict=True):
+        assert line.startswith("error: ") and f"{name}.safetensors" in line and hint in line
+
+
+def test_verify_without_a_base_looks_at_the_file_alone(folder: Path) -> None:
+    save_file(
+        load_file(folder / "a.safetensors"),
+        folder / "other.safetensors",
+        read_metadata(folder / "a.safetensors") | {"base": "0" * 16},
+    )
+    objects.main(["verify", "--no-base", str(folder / "other.safetensors")])
+
+
+def test_compress_tells_what_is_lost(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call(folder, "compress", "a.safetensors", "--energy", "0.9", "--out", "small.safetensors")
+    said = capsys.readouterr().out
+    old, new = load(folder / "a.safetensors"), load(folder / "small.safetensors")
+    e, record = effect(small_base(), old, new), new.about.recipe["compressed"][0]
+    assert f"relative error of all weights {record['error']:.3%}" in said
+    assert f"context {e.context:.3%}, K, V {e.mean:.3%}, worst {e.worst:.3%}" in said
+    for name, (_, error) in record["layers"].items():
+        assert any(line.startswith(name) and f"{error:.2%}" in line for line in said.split("\n"))
+    assert new.about.author == "Ada"
+
+
+def test_a_size_counts_the_parents(folder: Path) -> None:
+    whole = (folder / "a.safetensors").stat().st_size
+    for size in range(whole, whole + 600, 50):
+        call(folder, "compress", "a.safetensors", "--size", str(size / 2**20), "--out", "small.safetensors")
+        assert (folder / "small.safetensors").stat().st_size <= size
+
+
+def test_compress_many_files_to_a_size(folder: Path) -> None:
+    call(
+        folder,
+        "compress",
+        "a.safetensors",
+        "tuned.safetensors",
+        "--size",
+        "0.02",
+        "--out",
+        str(folder / "small"),
+    )
+    for name in ("a", "tuned"):
+        assert (folder / f"small/{name}.safetensors").stat().st_size <= 0.02 * 2**20
+        load(folder / f"small/{name}.safetensors")
+    assert len(list((folder / "small").iterdir())) == 2
+
+
+def test_merge_makes_one_file_that_a_base_takes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(folder / "toy/more.png")
+    for more in ([], ["--weighted", str(folder / "toy/data"), str(folder / "toy/more.png")]):
+        call(folder, "merge", "a.safetensors", "b.safetensors", "--out", "merged.safetensors", *more)
+        said = capsys.readouterr().out
+        merged = load_merged(folder / "merged.safetensors")
+        assert merged.names == ["a", "b"] and merged.about.author == "Ada"
+        assert merged.about.recipe["merged"]["weighted"] == bool(more)
+        residual = merged.about.recipe["merged"]["residual"]
+        assert all(f"{name:30} {residual[name]:12.2e}" in said for name in "ab")
+        apply_merged(small_base(), merged)
+
+
+def test_interpolate_names_its_parents(folder: Path) -> None:
+    call(
+        folder,
+        "interpolate",
+        "tuned.safetensors",
+        "b.safetensors",
+        "--share",
+        "0.25",
+        "--out",
+        "mix.safetensors",
+    )
+    mixed = load(folder / "mix.safetensors")
+    assert [parent["name"] for parent in mixed.about.parents] == ["tuned", "b"]
+    apply(small_base(), mixed)
+
+
+@pytest.mark.parametrize("to", ["diffusers", "ldm"])
+@pytest.mark.parametrize("name", ["a", "all", "tuned"])
+def test_convert_and_back_is_the_same_object(folder: Path, to: str, name: str) -> None:
+    base, middle = small_base(), {"diffusers": "middle.safetensors", "ldm": "middle.ckpt"}[to]
+    pictures = ["--dataset-dir", str(folder / "toy")]
+    call(folder, "convert", f"{name}.safetensors", "--to", to, "--out", middle, *pictures)
+    call(folder, "convert", middle, "--to", "object", "--out", "back.safetensors", *pictures)
+    call(
+        folder, "convert", middle, "--to", "object", "--dtype", "fp16", "--out", "half.safetensors", *pictures
+    )
+    sizes = [(folder / f"{file}.safetensors").stat().st_size for file in ("half", "back")]
+    assert sizes[0] < 0.7 * sizes[1] and not load(folder / "half.safetensors").absolute
+    with apply(base, load(folder / f"{name}.safetensors")):
+        expected = state_of(base)
+    for file, exact in (("back", True), ("half", False)):
+        with apply(base, load(folder / f"{file}.safetensors")):
+            for key, value in base.state_dict().items():
+                if key.endswith("few_shot_tokens") or not exact:
+                    assert torch.allclose(value, expected[key], rtol=1e-3, atol=1e-4), key
+                else:
+                    assert torch.equal(value, expected[key]), key
+
+
+MISTAKES = {
+    "compress a.safetensors --energy 2 --out x.safetensors": "energy 2: expected a share",
+    "compress a.safetensors --energy 0.9 --size 1 --out x.safetensors": "not allowed with",
+    "compress a.safetensors --out x.safetensors": "--energy --size is required",
+    "compress a.safetensors --size 0.001 --out x.safetensors": "bytes too small",
+    "compress a.safetensors --energy 0.9 --out a.safetensors": "would overwrite",
+    "compress a.safetensors ./a.safetensors --energy 0.9 --out .": "one name",
+    "compress a.safetensors b.safetensors --energy 0.9 --out .": "would overwrite",
+    "compress a.safetensors --energy 0.9 --out x.ckpt": "expected the name of a .safetensors file",
+    "compress a.safetensors b.safetensors --energy 0.9 --out small.yaml": "is a file, not a folder",
+    "compress tuned.safetensors --no-base --energy 0.9 --out x.safetensors": "give the base it was made on",
+    "compress missing.safetensors --energy 0.9 --out x.safetensors": "no such object file",
+    "compress small.yaml --energy 0.9 --out x.safetensors": "small.yaml is damaged",
+    "merge a.safetensors all.safetensors --out x.safetensors": "all.safetensors: this object was learnt with",
+    "merge a.safetensors ./a.safetensors --out x.safetensors": "called a; rename",
+    "merge a.safetensors b.safetensors --out .": "expected the name of a .safetensors file",
+    "merge a.safetensors b.safetensors --weighted ./base --out x.safetensors": "holds no pictures",
+    "interpolate a.safetensors all.safetensors --share 2 --out x.safetensors": "share 2",
+    "merge a.safetensors b.safetensors --weighted no.png --out x.safetensors": "no.png: no such picture",
+    "interpolate a.safetensors --share 0.5 --out x.safetensors": "required: SECOND",
+    "convert a.safetensors --to ldm --out x.ckpt": "--dataset-dir",
+    "convert a.safetensors --to ldm --out x.safetensors": "expected the name of a .ckpt file",
+    "convert a.safetensors --to paper --out x.ckpt": "choose from",
+    "convert base/model.ckpt --to object --out x.safetensors": "no such file",
+    "info a.safetensors --jsn": "did you mean --json?",
+    "inof a.safetensors": "choose from",
+}
+
+
+@pytest.mark.parametrize("line", MISTAKES)
+def test_mistakes_are_one_line_and_leave_nothing(
+    folder: Path, capsys: pytest.CaptureFixture[str], line: str
+) -> None:
+    assert MISTAKES[line] in refused(folder, capsys, *line.split())
+
+
+def test_what_needs_code_is_not_read(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    torch.save({"state_dict": {"x": torch.zeros(1)}, "trap": Path("x")}, folder / "trap.ckpt")
+    words = ["--dataset-dir", str(folder / "toy"), "--to", "object", "--out", "x.safetensors"]
+    assert "would run code" in refused(folder, capsys, "convert", "trap.ckpt", *words)
+    assert "pickled" in refused(folder, capsys, "info", "trap.ckpt")
+
+
+def test_baked_objects_are_known_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = small_base()
+    delta = load(folder / "a.safetensors")
+    with apply(base, delta):
+        baked.save(baked.bake(base, delta.about, reference_of(delta)), folder / "baked.safetensors")
+    call(folder, "verify", "baked.safetensors")
+    call(folder, "info", "baked.safetensors")
+    said = capsys.readouterr().out
+    assert "ok: " in said and "kind            baked" in said
+    tensors = load_file(folder / "baked.safetensors")
+    broken = {key: value[..., :-1].contiguous() for key, value in tensors.items()}
+    save_file(broken, folder / "broken.safetensors", read_metadata(folder / "baked.safetensors"))
+    assert "does not fit" in refused(folder, capsys, "verify", "broken.safetensors")
+
+
+def test_an_object_for_another_base_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    other = small_base(seed=5)
+    save(learnt(other), folder / "c.safetensors")
+    out = ["--out", "x.safetensors"]
+    for words in (
+        ["compress", "c.safetensors", "--energy", "0.9"],
+        ["merge", "a.safetensors", "c.safetensors"],
+        ["interpolate", "a.safetensors", "c.safetensors", "--share", "0.5"],
+        ["convert", "c.safetensors", "--to", "diffusers"],
+    ):
+        said = refused(folder, capsys, *words, *out)
+        assert "c.safetensors" in said and base_fingerprint(other) in said
+
+
+def test_objects_of_other_numbers_of_tokens_do_not_mix(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save(learnt(small_base(), tokens=2), folder / "two.safetensors")
+    words = ["interpolate", "a.safetensors", "two.safetensors", "--share", "0.5", "--out", "x.safetensors"]
+    assert "3 and 2 few-shot tokens" in refused(folder, capsys, *words)
+
+
+def test_a_merge_needs_references(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(replace(learnt(small_base()), reference=None), folder / "bare.safetensors")
+    said = refused(folder, capsys, "merge", "a.safetensors", "bare.safetensors", "--out", "x.safetensors")
+    assert "bare.safetensors: this object came without a reference" in said
