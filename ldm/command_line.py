@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
@@ -37,7 +39,11 @@ class SettingsParser(argparse.ArgumentParser):
         names = dict.fromkeys([f"--{flag}", f"--{flag.replace('_', '-')}", f"--{flag.replace('-', '_')}"])
         choices = f.metadata["choices"]
         text = f"{f.metadata['help']}{' (' + ', '.join(choices) + ')' if choices else ''} [{dotted}]"
-        self.add_argument(*names, dest=dotted, metavar=f.name.upper(), help=text.replace("%", "%%"))
+        options: dict[str, Any] = {"dest": dotted, "help": text.replace("%", "%%")}
+        if isinstance(f.default, bool):
+            self.add_argument(*names, action=argparse.BooleanOptionalAction, **options)
+        else:
+            self.add_argument(*names, metavar=f.name.upper(), **options)
 
     def error(self, message: str) -> NoReturn:
         """One line and exit code 2; an unknown flag gets the nearest one."""
@@ -73,6 +79,23 @@ def _sections(schema: type) -> str:
         for f in fields(schema)
         if is_dataclass(types[f.name])
     )
+
+
+def say(line: str) -> None:
+    """One line on stderr: what a user should know, and what results are not."""
+    print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def warnings_in_a_line() -> Iterator[None]:
+    """Show warnings as one line on stderr, without the line of code that gave them."""
+
+    def show(message: Any, *_: Any, **__: Any) -> None:
+        say(f"warning: {' '.join(str(message).split())}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def run(main: Callable[[], None]) -> None:

@@ -6,12 +6,15 @@ from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from PIL import Image, ImageDraw, ImageFont
 
 from ldm.data.picture import Picture
 from ldm.insertion.roi import Roi, visible
 
 TINT = np.array((255, 40, 40), np.float32)
 FRAME = (255, 210, 0)
+INK = (20, 20, 20)
+LETTERS = 60  # a label is 1/60 of the picture's longer side high
 LINES = 400  # a line is 1/400 of the picture's longer side thick
 
 
@@ -26,6 +29,25 @@ def overlay(picture: Picture, mask: np.ndarray, rois: Sequence[Roi]) -> Picture:
         seen = visible(roi, picture.size)
         cv2.rectangle(drawing, (seen.x0, seen.y0), (seen.x1 - 1, seen.y1 - 1), FRAME, thick)
     return Picture(drawing)
+
+
+def labelled(drawing: Picture, rois: Sequence[Roi], texts: Sequence[str]) -> Picture:
+    """An 8-bit RGB picture with a text at the top left corner of each region, as far as it fits."""
+    pixels = drawing.pixels.copy()
+    size = max(11, max(drawing.size) // LETTERS)
+    for roi, text in zip(rois, texts, strict=True):
+        seen, label = visible(roi, drawing.size), _label(text, size)
+        place = pixels[seen.y0 : seen.y0 + label.shape[0], seen.x0 : seen.x0 + label.shape[1]]
+        place[:] = label[: place.shape[0], : place.shape[1]]
+    return Picture(pixels)
+
+
+def _label(text: str, size: int) -> np.ndarray:
+    font = ImageFont.load_default(size)
+    width = int(font.getlength(text)) + size
+    tag = Image.new("RGB", (width, round(1.5 * size)), FRAME)
+    ImageDraw.Draw(tag).text((size // 2, tag.height // 2), text, INK, font, anchor="lm")
+    return np.asarray(tag)
 
 
 def _tinted(pixels: np.ndarray, mask: np.ndarray, thick: int) -> np.ndarray:

@@ -79,3 +79,15 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     error = capsys.readouterr().err.strip()
     assert exit_.value.code == 2 and message in error and len(error.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_is_drawn_and_printed_and_wrong_polarity_is_a_line_on_stderr(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, mask = str(folder / "a.png"), str(folder / "a_mask.png")
+    call(folder, "--example_img", image, "--mask", mask, "--invert", "--plan", "--outdir", str(tmp_path))
+    out, error = capsys.readouterr()
+    assert "140 x 90 px, 90.5% marked, 1 region" in out and "region 1:" in out
+    assert error.startswith("warning: ") and "invert the mask" in error and error.count("\n") == 1
+    drawing = np.asarray(Image.open(tmp_path / "a_plan.png"))
+    assert drawing.shape == (90, 140, 3) and [file.name for file in tmp_path.iterdir()] == ["a_plan.png"]
