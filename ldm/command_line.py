@@ -11,7 +11,8 @@ from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
-from ldm.settings import read_settings, suggestion
+from ldm.data.names import suggestion
+from ldm.settings import read_settings
 
 
 class SettingsParser(argparse.ArgumentParser):

@@ -101,6 +101,7 @@ class InsertSection:
     blend: str = setting(
         "gain+membrane", "seam treatment", ["paste", "feather", "gain", "membrane", "gain+membrane", "paper"]
     )
+    max_seam: float = setting(0.0, "seam ratio above which a result fails the run (it is kept); 0: any")
     outdir: str = setting("outputs", "folder of the results")
     grid: bool = setting(True, "write a contact sheet of all results")
 

@@ -1,11 +1,15 @@
-"""Insert an object into backgrounds. Every pixel outside the mask stays as it is."""
+"""Insert an object into backgrounds. Every pixel outside the mask stays as it is.
+
+Exit code: 0 all is fine, 1 a seam is above insert.max_seam, 2 a mistake before anything was made,
+10 + n: n items (at most 100 are told apart) could not be read and were skipped.
+"""
 
 from __future__ import annotations
 
 import argparse
-import json
+import sys
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,22 +17,25 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from ldm import __version__
-from ldm.command_line import warnings_in_a_line
+from ldm.command_line import say, warnings_in_a_line
 from ldm.config import Config, Parser, run
 from ldm.data.picture import Picture
 from ldm.data.save import write_picture
 from ldm.insertion.blend import BLENDS
 from ldm.insertion.cases import Case, pair, read_roi
+from ldm.insertion.item import Item, check_files
+from ldm.insertion.journal import Journal
+from ldm.insertion.machine import machine
+from ldm.insertion.manifest import bench_cases, read_manifest
 from ldm.insertion.marking import MaskTools
 from ldm.insertion.overlay import labelled, overlay
-from ldm.insertion.plan import Context, lines, plan, regions_of, scaling
-from ldm.insertion.roi import Roi, covered, crop
-from ldm.insertion.sheet import close_up, contact_sheet, hatched, rgb8, thumbnail
+from ldm.insertion.plan import Context, lines, plan, scaling
+from ldm.insertion.sheet import contact_sheet, result_row
 from ldm.insertion.subject import Subject
+from ldm.insertion.tally import Tally
+from ldm.insertion.work import MISTAKES, Options, Outcome, prepare, view, work
 
 if TYPE_CHECKING:  # what loads a model is imported when one is loaded: --plan answers at once
-    from ldm.insertion.insert import Result
     from ldm.insertion.session import Session
 
 FLAGS = {
@@ -43,7 +50,9 @@ FLAGS = {
     "context_px": "insert.context_px",
     "zoom": "insert.zoom",
     "blend": "insert.blend",
+    "max_seam": "insert.max_seam",
     "outdir": "insert.outdir",
+    "grid": "insert.grid",
     "mask_channel": "mask.channel",
     "threshold": "mask.threshold",
     "invert": "mask.invert",
@@ -51,16 +60,23 @@ FLAGS = {
     "grow": "mask.grow",
 }
 SHEET_ROWS = 24  # a contact sheet of more is no longer looked at
+# settings that do not change a result's pixels, or that its own item says
+INCIDENTAL = {"sample": ("n_samples", "seed", "strength"), "insert": ("outdir", "grid", "max_seam")}
+WORK = ("example_img", "manifest", "bench")
 
 
 def parser() -> Parser:
     p = Parser(__doc__ or "", FLAGS, "configs/mini.yaml")
-    p.add_argument("--example_img", "--example-img", nargs="+", type=Path, required=True, metavar="PATH",
+    p.add_argument("--example_img", "--example-img", nargs="+", type=Path, metavar="PATH",
                    help="backgrounds: pictures or folders")  # fmt: skip
     p.add_argument("--mask", nargs="+", type=Path, default=[], metavar="PATH",
-                   help="where: mask pictures (white: here), .txt boxes, .json polygons, or folders")  # fmt: skip
+                   help="where: mask pictures (white: here), .txt box, .json polygons, folders")  # fmt: skip
     p.add_argument("--box", nargs=4, type=float, default=[], metavar=("X0", "Y0", "X1", "Y1"),
                    help="where to insert, in pixels of the background")  # fmt: skip
+    p.add_argument("--manifest", type=Path, metavar="FILE",
+                   help=".csv or .jsonl: background, mask or box, object, reference, seed, name")  # fmt: skip
+    p.add_argument("--bench", type=Path, metavar="FOLDER", help="test bench: image/, mask/ and a list file")
+    p.add_argument("--list", type=Path, metavar="FILE", help="ids of the test bench, one a line [its .txt]")
     p.add_argument("--roi", type=Path, metavar="FILE", help="x0 y0 x1 y1 of the square to inpaint [planned]")
     p.add_argument("--object", type=Path, metavar="FILE",
                    help="object file, or a .ckpt of the paper's code; none: zero-shot")  # fmt: skip
@@ -79,29 +95,45 @@ def parser() -> Parser:
     return p
 
 
-def rois_of(case: Case, mask: np.ndarray, roi: Path | None, config: Config) -> list[Roi]:
-    """The squares to inpaint: the one given, else planned."""
-    if roi is None:
-        return regions_of(mask, context_of(config))
-    given = read_roi(roi)
-    if not covered(mask, given):
-        raise ValueError(f"{roi}: the square cuts off a part of the mask of {case.background}; enlarge it")
-    return [given]
+def items_of(args: argparse.Namespace, config: Config) -> list[Item]:
+    """The work that the command line asks for, checked as a list."""
+    if sum(getattr(args, name) is not None for name in WORK) != 1:
+        raise ValueError(f"nothing to work on; give one of {', '.join(f'--{name}' for name in WORK)}")
+    if args.example_img is None and (args.mask or args.box):
+        raise ValueError("--mask and --box go with --example_img; lists of work have their own")
+    s, transparent = config.sample, config.mask.channel == "background"
+    subject = Subject(args.object, args.reference, s.strength, args.dataset_dir)
+    seeds = tuple(s.seed + i for i in range(s.n_samples))
+    like = Item(Case(Path()), subject, seeds, args.roi and read_roi(args.roi))
+    if args.manifest is not None:
+        items = read_manifest(args.manifest, like, transparent)
+    else:
+        cases = bench_cases(args.bench, args.list) if args.bench else []
+        cases = cases or pair(args.example_img, args.mask, args.box, transparent)
+        items = [replace(like, case=case) for case in cases]
+    check_files(items)
+    return items
 
 
-def context_of(config: Config) -> Context:
-    i = config.insert
-    return Context(config.base.architecture.image_size, i.roi_factor, i.context_px, i.zoom)
+def options_of(args: argparse.Namespace, config: Config) -> Options:
+    """How items are worked on."""
+    i, side = config.insert, config.base.architecture.image_size
+    settings: dict[str, Any] = {"model_side": side, "few_shot_features": args.few_shot_features}
+    for section in ("sample", "insert", "mask"):
+        values = asdict(getattr(config, section))
+        settings[section] = {k: v for k, v in values.items() if k not in INCIDENTAL.get(section, ())}
+    facts = {"machine": machine(args.device), "settings": asdict(config)}
+    context = Context(side, i.roi_factor, i.context_px, i.zoom)
+    return Options(context, MaskTools(**asdict(config.mask)), settings, facts)
 
 
-def show_plan(case: Case, args: argparse.Namespace, config: Config) -> None:
-    """Print the regions of one case and draw them."""
-    background, mask = case.read(MaskTools(**asdict(config.mask)))
-    rois = rois_of(case, mask, args.roi, config)
-    planned = plan(mask, rois, config.base.architecture.image_size)
-    print(f"{case.name}:", *lines(planned), sep="\n")
+def show_plan(item: Item, options: Options, outdir: Path) -> None:
+    """Print the regions of one item and draw them."""
+    background, mask, rois = prepare(item, options)
+    planned = plan(mask, rois, options.context.model_side)
+    print(f"{item.stem}:", *lines(planned), sep="\n")
     texts = [f"{i}: {scaling(region)}" for i, region in enumerate(planned.regions, start=1)]
-    file = Path(config.insert.outdir) / f"{case.name}_plan.png"
+    file = outdir / f"{item.stem}_plan.png"
     file.parent.mkdir(parents=True, exist_ok=True)
     write_picture(file, labelled(overlay(background, mask, rois), rois, texts))
     print(file)
@@ -119,63 +151,67 @@ def open_session(args: argparse.Namespace, config: Config) -> Session:
     return Session(base, sampling, seam, args.few_shot_features)
 
 
-def recipe(
-    case: Case, result: Result, args: argparse.Namespace, config: Config, fingerprint: str
-) -> dict[str, str]:
-    """What is written into a result's metadata: how it was made."""
-    facts: dict[str, Any] = {"version": __version__, "base_fingerprint": fingerprint, **result.record}
-    facts["background"], facts["mask"] = str(case.background), str(case.mask or list(case.box))
-    facts["object"], facts["reference"] = str(args.object), str(args.reference)
-    facts["settings"] = asdict(config)
-    return {"recipe": json.dumps(facts)}
+def announce(outcome: Outcome, journal: Journal) -> None:
+    if outcome.error:
+        tqdm.write(f"skipped {outcome.item.stem}: {outcome.error}", file=sys.stderr)
+    for seed, file in outcome.files.items() if not outcome.error else ():
+        done = f"{outcome.seconds / len(outcome.made):.1f} s" if seed in outcome.made else "is there already"
+        tqdm.write(f"{journal.folder / file}: {done}, seam {journal.seam(file):.2f}")
 
 
-def sheet_row(background: Picture, mask: np.ndarray, roi: Roi, results: Sequence[Result]) -> list[np.ndarray]:
-    """Whole background, its region with the hole, the region of every result, the whole first result."""
-    hole = hatched(close_up(background, roi), crop(mask, roi))
-    row = [
-        rgb8(background),
-        hole,
-        *(close_up(result.picture, roi) for result in results),
-        rgb8(results[0].picture),
-    ]
-    return [thumbnail(pixels) for pixels in row]
+def insert_all(items: Sequence[Item], session: Session, options: Options, config: Config) -> Tally:
+    """Make what is missing in the folder of results, and a contact sheet of the first ones."""
+    journal, tally = Journal(Path(config.insert.outdir)), Tally(config.insert.max_seam)
+    rows: list[list[np.ndarray]] = []
+    for outcome in work(tqdm(items, unit="picture", disable=len(items) < 4), session, options, journal):
+        announce(outcome, journal)
+        tally.add(outcome, journal)
+        if config.insert.grid and len(rows) < SHEET_ROWS and not outcome.error:
+            seen = view(outcome, options, journal.folder)
+            rows.append(result_row(seen.background, seen.mask, seen.rois[0], seen.results))
+    if rows:
+        shown = max(map(len, rows)) - 3
+        captions = ["background", "mask", *(f"seed {items[0].seeds[0] + i}" for i in range(shown))]
+        sheet = journal.folder / "sheet.png"
+        write_picture(sheet, Picture(contact_sheet(rows, [*captions, "composite"])))
+        print(f"{sheet}: contact sheet")
+    return tally
+
+
+def show_plans(items: Sequence[Item], options: Options, config: Config, strict: bool) -> Tally:
+    """The plan of every item; what cannot be read is skipped unless the few files were named."""
+    tally = Tally()
+    for item in items:
+        try:
+            show_plan(item, options, Path(config.insert.outdir))
+        except MISTAKES as error:
+            if strict:
+                raise
+            tally.skipped += 1
+            say(f"skipped {item.stem}: {error}")
+    return tally
 
 
 def main(argv: list[str] | None = None) -> None:
     args, config = parser().parse_config(argv)
     with warnings_in_a_line():
-        insert_all(args, config)
-
-
-def insert_all(args: argparse.Namespace, config: Config) -> None:
-    s, outdir, tools = config.sample, Path(config.insert.outdir), MaskTools(**asdict(config.mask))
-    cases = pair(args.example_img, args.mask, args.box, tools.channel == "background")
-    if args.plan:
-        for case in cases:
-            show_plan(case, args, config)
-        return
-    subject = Subject(args.object, args.reference, s.strength, args.dataset_dir)
-    subject.check()
-    plans = [rois_of(case, case.read(tools)[1], args.roi, config) for case in cases]
-    session = open_session(args, config)
-    seeds = [s.seed + i for i in range(s.n_samples)]
-    outdir.mkdir(parents=True, exist_ok=True)
-    rows: list[list[np.ndarray]] = []
-    for case, rois in zip(tqdm(cases, unit="picture", disable=len(cases) < 4), plans, strict=True):
-        background, mask = case.read(tools)
-        results = session.insert(subject, background, mask, rois, seeds)
-        for result in results:
-            seed = f"_{result.record['seed']}" if len(seeds) > 1 else ""
-            file = outdir / f"{case.name}{seed}.png"
-            write_picture(file, result.picture, recipe(case, result, args, config, session.fingerprint))
-            tqdm.write(f"{file}: {result.record['seconds']:.1f} s")
-        if config.insert.grid and len(rows) < SHEET_ROWS:
-            rows.append(sheet_row(background, mask, rois[0], results))
-    if rows:
-        captions = ["background", "mask", *(f"seed {seed}" for seed in seeds), "composite"]
-        write_picture(outdir / "sheet.png", Picture(contact_sheet(rows, captions)))
-        print(f"{outdir / 'sheet.png'}: contact sheet")
+        items, options = items_of(args, config), options_of(args, config)
+        strict = args.example_img is not None and not any(path.is_dir() for path in args.example_img)
+        if args.plan:
+            tally = show_plans(items, options, config, strict)
+        else:
+            if args.manifest is None:
+                items[0].subject.check()
+            for item in items if strict else ():  # every mistake shows before a model is loaded
+                prepare(item, options)
+            session = open_session(args, config)
+            if args.manifest is None:
+                session.take_on(items[0].subject)
+            tally = insert_all(items, session, options, config)
+    for line in tally.complaints():
+        say(line)
+    if tally.exit_code:
+        raise SystemExit(tally.exit_code)
 
 
 if __name__ == "__main__":

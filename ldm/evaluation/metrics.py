@@ -59,14 +59,6 @@ def ssim(image: Tensor, truth: Tensor, region: np.ndarray) -> float:
     return float(similarity[0][:, torch.from_numpy(region[rows, columns])].mean())
 
 
-def difference_outside(pixels: np.ndarray, background: np.ndarray, mask: np.ndarray) -> int:
-    """Largest difference of stored pixels [H,W,C] outside the mask, in levels; 0 is what it must be."""
-    outside = ~mask
-    if not outside.any():
-        return 0
-    return int(np.abs(pixels[outside].astype(np.int64) - background[outside].astype(np.int64)).max())
-
-
 def bootstrap(values: Sequence[float], seed: int = 0, resamples: int = RESAMPLES) -> tuple[float, float]:
     """95 % percentile-bootstrap interval of the mean of `values` (at least one)."""
     data = np.asarray(values, float)

@@ -26,6 +26,15 @@ def close_up(picture: Picture, roi: Roi) -> np.ndarray:
     return rgb8(colours(crop(picture.pixels, roi)))
 
 
+def result_row(
+    background: Picture, mask: np.ndarray, roi: Roi, results: Sequence[Picture]
+) -> list[np.ndarray]:
+    """Thumbnails: the background, its region with the hole, the region of each result, the first result."""
+    hole = hatched(close_up(background, roi), crop(mask, roi))
+    shown = [rgb8(background), hole, *(close_up(result, roi) for result in results), rgb8(results[0])]
+    return [thumbnail(pixels) for pixels in shown]
+
+
 def hatched(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
     """The region to fill, uint8 [h,w,3] and bool [h,w], greyed as the model sees it."""
     return np.where(mask[..., None], np.uint8(128), pixels)

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from ldm.evaluation.metrics import bootstrap, box_of, difference_outside, identity, identity_crop, psnr, ssim
+from ldm.evaluation.metrics import bootstrap, box_of, identity, identity_crop, psnr, ssim
+from ldm.insertion.proof import difference_outside
 from ldm.insertion.roi import Roi
 from ldm.models.imagenet import MEAN, ImageNetFeatures
 

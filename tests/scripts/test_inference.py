@@ -41,7 +41,7 @@ def test_composites_recipe_and_sheet(folder: Path, tmp_path: Path) -> None:
     masks = [str(folder / "a_mask.png"), str(folder / "b_mask.png")]
     call(folder, "--example_img", *images, "--mask", *masks, "--n_samples", "2", "--outdir", str(tmp_path))
     names = sorted(file.name for file in tmp_path.iterdir())
-    assert names == ["a_321.png", "a_322.png", "b_321.png", "b_322.png", "sheet.png"]
+    assert names == ["a_321.png", "a_322.png", "b_321.png", "b_322.png", "results.jsonl", "sheet.png"]
     before, after = np.asarray(Image.open(images[0])), np.asarray(Image.open(tmp_path / "a_322.png"))
     inside = np.asarray(Image.open(masks[0])) > 127
     assert (before[~inside] == after[~inside]).all() and (before[inside] != after[inside]).any()
@@ -54,6 +54,11 @@ def test_composites_recipe_and_sheet(folder: Path, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--example_img", "a.png"], "--mask"),
+        ([], "give one of --example_img"),
+        (["--example_img", "a.png", "--manifest", "w.csv"], "give one of --example_img"),
+        (["--manifest", "w.csv"], "no such manifest"),
+        (["--bench", "nowhere"], "expected a test bench"),
+        (["--example_img", "a.png", "a.png", "--box", "1", "1", "9", "9"], "two results"),
         (["--example_img", "gone.png", "--box", "1", "1", "9", "9"], "gone.png"),
         (["--example_img", "a.png", "--box", "1", "1", "999", "9"], "box"),
         (["--example_img", "a.png", "--mask", "reference.jpg"], "same size"),
@@ -91,3 +96,32 @@ def test_a_plan_is_drawn_and_printed_and_wrong_polarity_is_a_line_on_stderr(
     assert error.startswith("warning: ") and "invert the mask" in error and error.count("\n") == 1
     drawing = np.asarray(Image.open(tmp_path / "a_plan.png"))
     assert drawing.shape == (90, 140, 3) and [file.name for file in tmp_path.iterdir()] == ["a_plan.png"]
+
+
+def test_a_manifest_goes_on_after_a_bad_item_and_says_how_many(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = folder / "work.csv"
+    manifest.write_text(
+        "background,box,name\na.png,50 30 90 60,one\ngone.png,1 1 9 9,two\nb.png,1 1 999 9,three\n"
+    )
+    arguments = ["--manifest", str(manifest), "--outdir", str(tmp_path), "--no-grid"]
+    for again in (False, True):
+        with pytest.raises(SystemExit) as exit_:
+            call(folder, *arguments)
+        out, error = capsys.readouterr()
+        assert exit_.value.code == 12 and ("is there already" in out) == again
+        assert "skipped two: " in error and "gone.png" in error and "2 skipped, 1 done" in error
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["one.png", "results.jsonl"]
+
+
+def test_a_seam_above_the_limit_fails_the_run_and_is_kept(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = ["--example_img", str(folder / "a.png"), "--box", "50", "30", "90", "60"]
+    with pytest.raises(SystemExit) as exit_:
+        call(folder, *image, "--max-seam", "0.001", "--outdir", str(tmp_path))
+    assert exit_.value.code == 1 and (tmp_path / "a.png").exists()
+    assert "error: the seam of a.png" in capsys.readouterr().err
+    row = json.loads((tmp_path / "results.jsonl").read_text())
+    assert row["outside"] == 0 and row["seam"] > 0 and row["regions"] and row["seconds"] > 0
