@@ -83,6 +83,7 @@ class SampleSection:
     steps: int = setting(50, "UNet evaluations")
     scale: float = setting(5.0, "guidance scale; 1: no guidance")
     n_samples: int = setting(1, "results a background, made in one batch")
+    best_of: int = setting(1, "samples of which only the best, by identity and seam, is kept")
     seed: int = setting(321, "seed of the noise; sample i of a background uses seed + i")
     strength: float = setting(1.0, "how much of the object's learnt change is applied")
 

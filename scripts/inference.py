@@ -10,17 +10,17 @@ import argparse
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
 from ldm.command_line import say, warnings_in_a_line
 from ldm.config import Config, Parser, run
-from ldm.data.picture import Picture
 from ldm.data.save import write_picture
+from ldm.insertion.best import Chooser, Likeness
 from ldm.insertion.blend import BLENDS
 from ldm.insertion.cases import Case, pair, read_roi
 from ldm.insertion.item import Item, check_files
@@ -28,9 +28,9 @@ from ldm.insertion.journal import Journal
 from ldm.insertion.machine import machine
 from ldm.insertion.manifest import bench_cases, read_manifest
 from ldm.insertion.marking import MaskTools
-from ldm.insertion.overlay import labelled, overlay
+from ldm.insertion.overlay import overlay
 from ldm.insertion.plan import Context, lines, plan, scaling
-from ldm.insertion.sheet import contact_sheet, result_row
+from ldm.insertion.sheet import Gallery
 from ldm.insertion.subject import Subject
 from ldm.insertion.tally import Tally
 from ldm.insertion.work import MISTAKES, Options, Outcome, prepare, view, work
@@ -44,6 +44,7 @@ FLAGS = {
     "steps": "sample.steps",
     "scale": "sample.scale",
     "n_samples": "sample.n_samples",
+    "best_of": "sample.best_of",
     "seed": "sample.seed",
     "strength": "sample.strength",
     "roi_factor": "insert.roi_factor",
@@ -59,9 +60,11 @@ FLAGS = {
     "fill_holes": "mask.fill_holes",
     "grow": "mask.grow",
 }
-SHEET_ROWS = 24  # a contact sheet of more is no longer looked at
 # settings that do not change a result's pixels, or that its own item says
-INCIDENTAL = {"sample": ("n_samples", "seed", "strength"), "insert": ("outdir", "grid", "max_seam")}
+INCIDENTAL = {
+    "sample": ("n_samples", "best_of", "seed", "strength"),
+    "insert": ("outdir", "grid", "max_seam"),
+}
 WORK = ("example_img", "manifest", "bench")
 
 
@@ -103,8 +106,12 @@ def items_of(args: argparse.Namespace, config: Config) -> list[Item]:
         raise ValueError("--mask and --box go with --example_img; lists of work have their own")
     s, transparent = config.sample, config.mask.channel == "background"
     subject = Subject(args.object, args.reference, s.strength, args.dataset_dir)
-    seeds = tuple(s.seed + i for i in range(s.n_samples))
-    like = Item(Case(Path()), subject, seeds, args.roi and read_roi(args.roi))
+    if min(s.best_of, s.n_samples) != 1:
+        raise ValueError(
+            f"n_samples={s.n_samples}, best_of={s.best_of}: expected at least 1, and one of them 1"
+        )
+    seeds = tuple(s.seed + i for i in range(max(s.n_samples, s.best_of)))
+    like = Item(Case(Path()), subject, seeds, args.roi and read_roi(args.roi), best=s.best_of > 1)
     if args.manifest is not None:
         items = read_manifest(args.manifest, like, transparent)
     else:
@@ -132,10 +139,10 @@ def show_plan(item: Item, options: Options, outdir: Path) -> None:
     background, mask, rois = prepare(item, options)
     planned = plan(mask, rois, options.context.model_side)
     print(f"{item.stem}:", *lines(planned), sep="\n")
-    texts = [f"{i}: {scaling(region)}" for i, region in enumerate(planned.regions, start=1)]
+    texts = [scaling(region) for region in planned.regions]
     file = outdir / f"{item.stem}_plan.png"
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_picture(file, labelled(overlay(background, mask, rois), rois, texts))
+    write_picture(file, overlay(background, mask, rois, texts))
     print(file)
 
 
@@ -151,6 +158,14 @@ def open_session(args: argparse.Namespace, config: Config) -> Session:
     return Session(base, sampling, seam, args.few_shot_features)
 
 
+def likeness_score() -> Likeness:
+    """How the best of several seeds is told: by ImageNet features."""
+    from ldm.evaluation.metrics import likeness
+    from ldm.models.imagenet import ImageNetFeatures
+
+    return partial(likeness, ImageNetFeatures())
+
+
 def announce(outcome: Outcome, journal: Journal) -> None:
     if outcome.error:
         tqdm.write(f"skipped {outcome.item.stem}: {outcome.error}", file=sys.stderr)
@@ -159,21 +174,26 @@ def announce(outcome: Outcome, journal: Journal) -> None:
         tqdm.write(f"{journal.folder / file}: {done}, seam {journal.seam(file):.2f}")
 
 
+def captions(items: Sequence[Item]) -> list[str]:
+    """Of results on a contact sheet: their seeds where all items have the same."""
+    first = items[0]
+    alike = not first.best and all(item.seeds == first.seeds for item in items)
+    return [f"seed {seed}" if alike else "result" for seed in first.files()]
+
+
 def insert_all(items: Sequence[Item], session: Session, options: Options, config: Config) -> Tally:
     """Make what is missing in the folder of results, and a contact sheet of the first ones."""
     journal, tally = Journal(Path(config.insert.outdir)), Tally(config.insert.max_seam)
-    rows: list[list[np.ndarray]] = []
+    gallery = Gallery()
     for outcome in work(tqdm(items, unit="picture", disable=len(items) < 4), session, options, journal):
         announce(outcome, journal)
         tally.add(outcome, journal)
-        if config.insert.grid and len(rows) < SHEET_ROWS and not outcome.error:
+        if config.insert.grid and not gallery.full and not outcome.error:
             seen = view(outcome, options, journal.folder)
-            rows.append(result_row(seen.background, seen.mask, seen.rois[0], seen.results))
-    if rows:
-        shown = max(map(len, rows)) - 3
-        captions = ["background", "mask", *(f"seed {items[0].seeds[0] + i}" for i in range(shown))]
+            gallery.add(seen.background, seen.mask, seen.rois[0], seen.results)
+    if gallery.rows:
         sheet = journal.folder / "sheet.png"
-        write_picture(sheet, Picture(contact_sheet(rows, [*captions, "composite"])))
+        write_picture(sheet, gallery.picture(captions(items)))
         print(f"{sheet}: contact sheet")
     return tally
 
@@ -204,7 +224,11 @@ def main(argv: list[str] | None = None) -> None:
                 items[0].subject.check()
             for item in items if strict else ():  # every mistake shows before a model is loaded
                 prepare(item, options)
+            like = likeness_score() if config.sample.best_of > 1 else None
             session = open_session(args, config)
+            if like is not None:
+                sheets = Path(config.insert.outdir) / "candidates"
+                options = replace(options, choose=Chooser(like, session.reference, sheets))
             if args.manifest is None:
                 session.take_on(items[0].subject)
             tally = insert_all(items, session, options, config)

@@ -18,8 +18,11 @@ LETTERS = 60  # a label is 1/60 of the picture's longer side high
 LINES = 400  # a line is 1/400 of the picture's longer side thick
 
 
-def overlay(picture: Picture, mask: np.ndarray, rois: Sequence[Roi]) -> Picture:
-    """The picture as 8-bit RGB, the mask [H,W] tinted and outlined in red, each region framed in yellow."""
+def overlay(picture: Picture, mask: np.ndarray, rois: Sequence[Roi], texts: Sequence[str] = ()) -> Picture:
+    """The picture as 8-bit RGB, the mask [H,W] tinted and outlined in red, each region framed in yellow.
+
+    `texts` are written, with the region's number, into the top left corner of each, as far as they fit.
+    """
     drawing = _rgb8(picture)
     thick = max(1, max(picture.size) // LINES)
     for roi in rois:
@@ -28,21 +31,18 @@ def overlay(picture: Picture, mask: np.ndarray, rois: Sequence[Roi]) -> Picture:
     for roi in rois:
         seen = visible(roi, picture.size)
         cv2.rectangle(drawing, (seen.x0, seen.y0), (seen.x1 - 1, seen.y1 - 1), FRAME, thick)
+    for number, (roi, text) in enumerate(zip(rois, texts, strict=False), start=1):
+        seen, label = (
+            visible(roi, picture.size),
+            _label(f"{number}: {text}", max(11, max(picture.size) // LETTERS)),
+        )
+        place = drawing[seen.y0 : seen.y0 + label.shape[0], seen.x0 : seen.x0 + label.shape[1]]
+        place[:] = label[: place.shape[0], : place.shape[1]]
     return Picture(drawing)
 
 
-def labelled(drawing: Picture, rois: Sequence[Roi], texts: Sequence[str]) -> Picture:
-    """An 8-bit RGB picture with a text at the top left corner of each region, as far as it fits."""
-    pixels = drawing.pixels.copy()
-    size = max(11, max(drawing.size) // LETTERS)
-    for roi, text in zip(rois, texts, strict=True):
-        seen, label = visible(roi, drawing.size), _label(text, size)
-        place = pixels[seen.y0 : seen.y0 + label.shape[0], seen.x0 : seen.x0 + label.shape[1]]
-        place[:] = label[: place.shape[0], : place.shape[1]]
-    return Picture(pixels)
-
-
-def _label(text: str, size: int) -> np.ndarray:
+def _label(text: str, longer: int) -> np.ndarray:
+    size = max(11, longer // LETTERS)
     font = ImageFont.load_default(size)
     width = int(font.getlength(text)) + size
     tag = Image.new("RGB", (width, round(1.5 * size)), FRAME)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import ndimage
 
-from ldm.insertion.roi import TOUCHING, Roi, plan_rois, visible
+from ldm.insertion.roi import TOUCHING, Roi, box_of, plan_rois, visible
 
 MAX_SHRINK = 1.5  # a region is shown to the model smaller by more: detail is lost
 LEAST = 16  # model pixels, two of its latents: a smaller mask shows no object
@@ -105,9 +105,7 @@ def scaling(region: Region) -> str:
 def _region(mask: np.ndarray, roi: Roi, model_side: int) -> Region:
     seen = visible(roi, (mask.shape[0], mask.shape[1]))
     inside = mask[seen.slices]
-    rows, columns = np.flatnonzero(inside.any(axis=1)), np.flatnonzero(inside.any(axis=0))
-    longer = max(int(np.ptp(rows)), int(np.ptp(columns))) + 1
-    side = max(roi.size)
+    longer, side = max(box_of(inside).size), max(roi.size)
     scale, notes = model_side / side, []
     if scale < 1 / MAX_SHRINK:
         notes.append(f"shown to the model {1 / scale:.1f} times smaller; fine detail will be missing")

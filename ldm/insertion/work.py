@@ -82,13 +82,12 @@ class Outcome:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """What an item's results were made from, and how they look, best or first seed first."""
+    """What an item's results were made from, and how they look."""
 
     background: Picture
     mask: np.ndarray
     rois: Sequence[Roi]
     results: Sequence[Picture]
-    records: Sequence[Mapping[str, Any]] = ()
 
 
 def work(items: Iterable[Item], inserter: Inserter, options: Options, journal: Journal) -> Iterator[Outcome]:
@@ -142,8 +141,8 @@ def _finish(item: Item, inserter: Inserter, options: Options, journal: Journal) 
     seconds = time.perf_counter() - start
     if len(missing) < len(files):
         return Outcome(item, files, missing, seconds=seconds)
-    pictures, records = [r.picture for r in results], [r.record for r in results]
-    return Outcome(item, files, missing, "", seconds, View(background, mask, rois, pictures, records))
+    pictures = [result.picture for result in results[: len(missing)]]
+    return Outcome(item, files, missing, "", seconds, View(background, mask, rois, pictures))
 
 
 def _is_there(name: str, key: str, item: Item, options: Options, journal: Journal) -> bool:

@@ -54,6 +54,10 @@ def test_composites_recipe_and_sheet(folder: Path, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--example_img", "a.png"], "--mask"),
+        (
+            ["--example_img", "a.png", "--box", "1", "1", "9", "9", "--best_of", "2", "--n_samples", "2"],
+            "best_of=2",
+        ),
         ([], "give one of --example_img"),
         (["--example_img", "a.png", "--manifest", "w.csv"], "give one of --example_img"),
         (["--manifest", "w.csv"], "no such manifest"),
@@ -125,3 +129,14 @@ def test_a_seam_above_the_limit_fails_the_run_and_is_kept(
     assert "error: the seam of a.png" in capsys.readouterr().err
     row = json.loads((tmp_path / "results.jsonl").read_text())
     assert row["outside"] == 0 and row["seam"] > 0 and row["regions"] and row["seconds"] > 0
+
+
+def test_the_best_of_several_is_kept_with_all_scores(folder: Path, tmp_path: Path) -> None:
+    image = ["--example_img", str(folder / "a.png"), "--box", "50", "30", "90", "60"]
+    call(folder, *image, "--best_of", "3", "--outdir", str(tmp_path))
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["a.png", "candidates", "results.jsonl", "sheet.png"]
+    row = json.loads((tmp_path / "results.jsonl").read_text())
+    assert {c["seed"] for c in row["candidates"]} == {321, 322, 323} and row["best_of"] == 3
+    assert row["seed"] == row["candidates"][0]["seed"] and row["batch"] == [321, 322, 323]
+    assert row["scores"]["score"] == max(c["score"] for c in row["candidates"])
+    assert Image.open(tmp_path / "candidates" / "a.png").width > 3 * 256
