@@ -7,6 +7,7 @@ Exit code: 0 all is fine, 1 a seam is above insert.max_seam, 2 a mistake before 
 from __future__ import annotations
 
 import argparse
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -18,7 +19,8 @@ import torch
 from tqdm import tqdm
 
 from ldm.command_line import say, warnings_in_a_line
-from ldm.config import Config, Parser, run
+from ldm.config import Config, Parser, load_config, run
+from ldm.data.picture import read_picture
 from ldm.data.save import write_picture
 from ldm.insertion.best import Chooser, Likeness
 from ldm.insertion.blend import BLENDS
@@ -30,6 +32,7 @@ from ldm.insertion.manifest import bench_cases, read_manifest
 from ldm.insertion.marking import MaskTools
 from ldm.insertion.overlay import overlay
 from ldm.insertion.plan import Context, lines, plan, scaling
+from ldm.insertion.replay import Replay, apart, read_replay, repeat
 from ldm.insertion.sheet import Gallery
 from ldm.insertion.subject import Subject
 from ldm.insertion.tally import Tally
@@ -65,7 +68,8 @@ INCIDENTAL = {
     "sample": ("n_samples", "best_of", "seed", "strength"),
     "insert": ("outdir", "grid", "max_seam"),
 }
-WORK = ("example_img", "manifest", "bench")
+WORK = ("example_img", "manifest", "bench", "replay")
+PARTS = ("mask", "box", "list", "roi", "object", "reference", "dataset_dir", "plan")
 
 
 def parser() -> Parser:
@@ -92,10 +96,32 @@ def parser() -> Parser:
     )
     p.add_argument("--plan", action="store_true",
                    help="only print the regions and draw them: <outdir>/<name>_plan.png")  # fmt: skip
-    p.add_argument(
-        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda [auto]"
-    )
+    p.add_argument("--replay", type=Path, metavar="FILE",
+                   help="make a result again by its recipe: <outdir>/<name>_replay.png")  # fmt: skip
+    p.add_argument("--device", help="cpu or cuda [cuda if there is one]")
     return p
+
+
+def parse(argv: Sequence[str] | None) -> tuple[argparse.Namespace, Config, Replay | None]:
+    """Command line => arguments and settings; a result that is made again brings those it was made with."""
+    args, config = parser().parse_config(argv)
+    found = None
+    if args.replay is not None:
+        found = read_replay(args.replay)
+        saved, config = (
+            load_config(found.recipe["settings"]),
+            parser().parse_config(argv, found.recipe["settings"])[1],
+        )
+        given = [name for name in (*WORK[:-1], *PARTS) if getattr(args, name)]
+        if given or determining(saved) != determining(config):
+            raise ValueError(
+                "--replay repeats a result as it was; only --base, --outdir and --device go with it"
+            )
+        args.few_shot_features = found.recipe["few_shot_features"]
+        args.device = args.device or found.recipe["machine"]["device"]
+        torch.set_num_threads(found.recipe["machine"]["threads"])  # sums of floats depend on it
+    args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return args, config, found
 
 
 def items_of(args: argparse.Namespace, config: Config) -> list[Item]:
@@ -124,14 +150,19 @@ def items_of(args: argparse.Namespace, config: Config) -> list[Item]:
 
 def options_of(args: argparse.Namespace, config: Config) -> Options:
     """How items are worked on."""
-    i, side = config.insert, config.base.architecture.image_size
-    settings: dict[str, Any] = {"model_side": side, "few_shot_features": args.few_shot_features}
+    i, features = config.insert, {"few_shot_features": args.few_shot_features}
+    context = Context(config.base.architecture.image_size, i.roi_factor, i.context_px, i.zoom)
+    facts = {"machine": machine(args.device), "settings": asdict(config), **features}
+    return Options(context, MaskTools(**asdict(config.mask)), determining(config) | features, facts)
+
+
+def determining(config: Config) -> dict[str, Any]:
+    """The settings that determine a result's pixels, beside its item and the base's weights."""
+    settings: dict[str, Any] = {"model_side": config.base.architecture.image_size}
     for section in ("sample", "insert", "mask"):
         values = asdict(getattr(config, section))
         settings[section] = {k: v for k, v in values.items() if k not in INCIDENTAL.get(section, ())}
-    facts = {"machine": machine(args.device), "settings": asdict(config)}
-    context = Context(side, i.roi_factor, i.context_px, i.zoom)
-    return Options(context, MaskTools(**asdict(config.mask)), settings, facts)
+    return settings
 
 
 def show_plan(item: Item, options: Options, outdir: Path) -> None:
@@ -212,9 +243,25 @@ def show_plans(items: Sequence[Item], options: Options, config: Config, strict: 
     return tally
 
 
+def replay(found: Replay, args: argparse.Namespace, config: Config) -> int:
+    """Make a result again and compare; the exit code is 1 if a pixel differs."""
+    options = options_of(args, config)
+    if (then := found.recipe["machine"]) != options.facts["machine"]:
+        say(f"warning: made on another machine, last bits may differ: {then}")
+    result = repeat(found, open_session(args, config), options)
+    file = Path(config.insert.outdir) / f"{found.file.stem}_replay.png"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_picture(file, result.picture, {"recipe": json.dumps(found.recipe)})
+    difference = apart(read_picture(found.file), read_picture(file))
+    print(f"{file}: {f'{difference} from' if difference else 'the same pixels as'} {found.file}")
+    return int(bool(difference))
+
+
 def main(argv: list[str] | None = None) -> None:
-    args, config = parser().parse_config(argv)
     with warnings_in_a_line():
+        args, config, found = parse(argv)
+        if found is not None:
+            raise SystemExit(replay(found, args, config))
         items, options = items_of(args, config), options_of(args, config)
         strict = args.example_img is not None and not any(path.is_dir() for path in args.example_img)
         if args.plan:

@@ -32,10 +32,7 @@ def overlay(picture: Picture, mask: np.ndarray, rois: Sequence[Roi], texts: Sequ
         seen = visible(roi, picture.size)
         cv2.rectangle(drawing, (seen.x0, seen.y0), (seen.x1 - 1, seen.y1 - 1), FRAME, thick)
     for number, (roi, text) in enumerate(zip(rois, texts, strict=False), start=1):
-        seen, label = (
-            visible(roi, picture.size),
-            _label(f"{number}: {text}", max(11, max(picture.size) // LETTERS)),
-        )
+        label, seen = _label(f"{number}: {text}", max(picture.size)), visible(roi, picture.size)
         place = drawing[seen.y0 : seen.y0 + label.shape[0], seen.x0 : seen.x0 + label.shape[1]]
         place[:] = label[: place.shape[0], : place.shape[1]]
     return Picture(drawing)

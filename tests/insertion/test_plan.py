@@ -86,6 +86,12 @@ def test_labels_stay_in_their_corner() -> None:
     assert not changed.any()
 
 
+def test_labels_grow_with_the_picture() -> None:
+    picture, mask = Picture(np.zeros((10, 2400, 3), np.uint8)), np.zeros((10, 2400), bool)
+    drawing = overlay(picture, mask, [Roi(0, 0, 2400, 10)], ["wide"]).pixels
+    assert (drawing[5] != 0).any(axis=1).sum() > 120
+
+
 def test_a_plan_loads_no_model(tmp_path: Path) -> None:
     """Seconds of imports are for those who insert."""
     script = """

@@ -58,6 +58,8 @@ def test_composites_recipe_and_sheet(folder: Path, tmp_path: Path) -> None:
             ["--example_img", "a.png", "--box", "1", "1", "9", "9", "--best_of", "2", "--n_samples", "2"],
             "best_of=2",
         ),
+        (["--replay", "a.png"], "a.png: carries no recipe"),
+        (["--replay", "gone.png"], "gone.png: no such file"),
         ([], "give one of --example_img"),
         (["--example_img", "a.png", "--manifest", "w.csv"], "give one of --example_img"),
         (["--manifest", "w.csv"], "no such manifest"),
@@ -140,3 +142,36 @@ def test_the_best_of_several_is_kept_with_all_scores(folder: Path, tmp_path: Pat
     assert row["seed"] == row["candidates"][0]["seed"] and row["batch"] == [321, 322, 323]
     assert row["scores"]["score"] == max(c["score"] for c in row["candidates"])
     assert Image.open(tmp_path / "candidates" / "a.png").width > 3 * 256
+
+
+def replay(folder: Path, *arguments: str) -> int:
+    """The exit code."""
+    with pytest.raises(SystemExit) as exit_:
+        run(lambda: inference.main(["--config", str(folder / "tiny.yaml"), *arguments]))
+    return int(exit_.value.code or 0)
+
+
+def test_replay_makes_the_same_pixels(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = np.random.default_rng(5).integers(0, 256, (90, 140, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "c.png")
+    work = ["--example_img", str(tmp_path / "c.png"), "--box", "50", "30", "90", "60", "--grow", "2"]
+    call(folder, *work, "--n_samples", "2", "--scale", "3", "--outdir", str(tmp_path / "out"))
+    file = tmp_path / "out" / "c_322.png"
+    assert replay(folder, "--replay", str(file)) == 0
+    assert "the same pixels" in capsys.readouterr().out
+    again = tmp_path / "out" / "c_322_replay.png"
+    assert (np.asarray(Image.open(again)) == np.asarray(Image.open(file))).all()
+    assert read_text(again) == read_text(file)
+
+    assert replay(folder, "--replay", str(file), "--scale", "4") == 2
+    assert "only --base" in capsys.readouterr().err
+    torch.manual_seed(1)
+    save_base(Base(TINY), tmp_path / "other")
+    assert replay(folder, "--replay", str(file), "--base", str(tmp_path / "other")) == 2
+    assert "was made with the base" in capsys.readouterr().err
+    pixels[0, 0, 0] ^= 1
+    Image.fromarray(pixels).save(tmp_path / "c.png")
+    assert replay(folder, "--replay", str(file)) == 2
+    assert "this background has changed" in capsys.readouterr().err
