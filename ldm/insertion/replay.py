@@ -38,6 +38,8 @@ def read_replay(file: Path) -> Replay:
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file; give a result to make again")
     recipe = recipe_in(file)
+    if "scene" in recipe:
+        raise ValueError(f"{file}: is of a scene; make it again by --scene {recipe['scene']}")
     if missing := [name for name in NEEDED if name not in recipe]:
         raise ValueError(f"{file}: carries no recipe to repeat ({', '.join(missing)} missing); give a result")
     for role, digest in recipe["sha256"].items():

@@ -137,7 +137,7 @@ def _finish(item: Item, inserter: Inserter, options: Options, journal: Journal) 
         record = {"key": keys[seed], **facts, **result.record}
         file = journal.folder / files[seed]
         write_picture(file, result.picture, {"recipe": json.dumps(record)})
-        _enter(file, record, background, mask, journal)
+        enter(file, record, background, mask, journal)
     seconds = time.perf_counter() - start
     if len(missing) < len(files):
         return Outcome(item, files, missing, seconds=seconds)
@@ -153,11 +153,11 @@ def _is_there(name: str, key: str, item: Item, options: Options, journal: Journa
         return False
     if not journal.has(name, key):
         background, mask, _ = prepare(item, options)
-        _enter(file, record, background, mask, journal)
+        enter(file, record, background, mask, journal)
     return True
 
 
-def _enter(
+def enter(
     file: Path, record: Mapping[str, Any], background: Picture, mask: np.ndarray, journal: Journal
 ) -> None:
     """Prove a written result and enter it."""

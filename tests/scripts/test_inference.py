@@ -58,10 +58,10 @@ def test_composites_recipe_and_sheet(folder: Path, tmp_path: Path) -> None:
             ["--example_img", "a.png", "--box", "1", "1", "9", "9", "--best_of", "2", "--n_samples", "2"],
             "best_of=2",
         ),
-        (["--replay", "a.png"], "a.png: carries no recipe"),
-        (["--replay", "gone.png"], "gone.png: no such file"),
-        ([], "give one of --example_img"),
-        (["--example_img", "a.png", "--manifest", "w.csv"], "give one of --example_img"),
+        ([], "expected one of --example_img"),
+        (["--example_img", "a.png", "--manifest", "w.csv"], "expected one of --example_img"),
+        (["--manifest", "w.csv", "--box", "1", "1", "9", "9"], "into each line"),
+        (["--scene", "s.yaml"], "--reference does not go with --scene"),
         (["--manifest", "w.csv"], "no such manifest"),
         (["--bench", "nowhere"], "expected a test bench"),
         (["--example_img", "a.png", "a.png", "--box", "1", "1", "9", "9"], "two results"),
@@ -165,8 +165,10 @@ def test_replay_makes_the_same_pixels(
     assert (np.asarray(Image.open(again)) == np.asarray(Image.open(file))).all()
     assert read_text(again) == read_text(file)
 
+    assert replay(folder, "--replay", str(folder / "a.png")) == 2
+    assert "a.png: carries no recipe" in capsys.readouterr().err
     assert replay(folder, "--replay", str(file), "--scale", "4") == 2
-    assert "only --base" in capsys.readouterr().err
+    assert "give only --base" in capsys.readouterr().err
     torch.manual_seed(1)
     save_base(Base(TINY), tmp_path / "other")
     assert replay(folder, "--replay", str(file), "--base", str(tmp_path / "other")) == 2
@@ -175,3 +177,30 @@ def test_replay_makes_the_same_pixels(
     Image.fromarray(pixels).save(tmp_path / "c.png")
     assert replay(folder, "--replay", str(file)) == 2
     assert "this background has changed" in capsys.readouterr().err
+
+
+def test_a_scene_is_planned_made_and_known(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene = tmp_path / "room.yaml"
+    boxes = ("[10, 10, 40, 40]", "[30, 30, 60, 60], order: 1")
+    lines = [f"- {{reference: {folder / 'reference.jpg'}, box: {box}}}" for box in boxes]
+    scene.write_text("\n".join([f"background: {folder / 'a.png'}", "placements:", *lines]))
+    common = ["--config", str(folder / "tiny.yaml"), "--steps", "2", "--device", "cpu", "--scene", str(scene)]
+    inference.main([*common, "--plan", "--outdir", str(tmp_path / "plan")])
+    assert [file.name for file in (tmp_path / "plan").iterdir()] == ["room_plan.png"]
+    for again in (False, True):
+        inference.main([*common, "--outdir", str(tmp_path / "out")])
+        assert ("room_2: is known already" in capsys.readouterr().out) == again
+    before, after = (
+        np.asarray(Image.open(folder / "a.png")),
+        np.asarray(Image.open(tmp_path / "out/room.png")),
+    )
+    inside = np.zeros((90, 140), bool)
+    inside[10:40, 10:40] = inside[30:60, 30:60] = True
+    assert (before[~inside] == after[~inside]).all() and (before[inside] != after[inside]).any()
+
+    scene.write_text(scene.read_text().replace(", order: 1", ""))
+    with pytest.raises(ValueError, match="overlap in 100 pixels"):
+        inference.main([*common, "--outdir", str(tmp_path / "none"), "--base", "nowhere"])
+    assert not (tmp_path / "none").exists()
