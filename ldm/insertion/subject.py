@@ -25,12 +25,13 @@ class Subject:
         """ValueError or FileNotFoundError in one line if files are missing or say something else."""
         if self.object is None and self.reference is None and self.pictures is None:
             raise ValueError("no reference picture; give --object FILE or --reference PICTURE")
+        pickled = self.object is not None and self.object.suffix in PICKLES
+        if self.object is not None and not pickled:
+            read_about(self.object)
         for file in (self.reference, self.pictures, self.object):
             if file is not None and not file.exists():
                 raise FileNotFoundError(f"{file}: no such file")
-        if self.object is not None and self.object.suffix not in PICKLES:
-            read_about(self.object)
-        elif self.object is not None and self.pictures is None:
+        if pickled and self.pictures is None:
             raise ValueError(
                 f"{self.object} is the paper's format; give its pictures too: --dataset-dir FOLDER"
             )

@@ -131,18 +131,15 @@ def _finish(item: Item, inserter: Inserter, options: Options, journal: Journal) 
     results = inserter.insert(item.subject, background, mask, rois, seeds)
     if item.best:
         assert options.choose is not None, "the best of several is chosen by someone"
-        results = options.choose(item, mask, rois, results)
+        results = options.choose(item, mask, rois, results)[:1]
     facts = _facts(item, digests, seeds, inserter.fingerprint, options)
-    for seed, result in zip(missing, results, strict=False):
+    for seed, result in zip(missing, results, strict=True):
         record = {"key": keys[seed], **facts, **result.record}
-        file = journal.folder / files[seed]
-        write_picture(file, result.picture, {"recipe": json.dumps(record)})
-        enter(file, record, background, mask, journal)
-    seconds = time.perf_counter() - start
-    if len(missing) < len(files):
-        return Outcome(item, files, missing, seconds=seconds)
-    pictures = [result.picture for result in results[: len(missing)]]
-    return Outcome(item, files, missing, "", seconds, View(background, mask, rois, pictures))
+        write_picture(journal.folder / files[seed], result.picture, {"recipe": json.dumps(record)})
+        enter(journal.folder / files[seed], record, background, mask, journal)
+    seen = View(background, mask, rois, [result.picture for result in results])
+    whole = len(missing) == len(files)
+    return Outcome(item, files, missing, "", time.perf_counter() - start, seen if whole else None)
 
 
 def _is_there(name: str, key: str, item: Item, options: Options, journal: Journal) -> bool:
