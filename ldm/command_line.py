@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
-from ldm.settings import read_settings, suggestion
+from ldm.data.names import suggestion
+from ldm.settings import read_settings
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -49,7 +52,11 @@ class SettingsParser(OneLineParser):
         names = dict.fromkeys([f"--{flag}", f"--{flag.replace('_', '-')}", f"--{flag.replace('-', '_')}"])
         choices = f.metadata["choices"]
         text = f"{f.metadata['help']}{' (' + ', '.join(choices) + ')' if choices else ''} [{dotted}]"
-        self.add_argument(*names, dest=dotted, metavar=f.name.upper(), help=text.replace("%", "%%"))
+        options: dict[str, Any] = {"dest": dotted, "help": text.replace("%", "%%")}
+        if isinstance(f.default, bool):
+            self.add_argument(*names, action=argparse.BooleanOptionalAction, **options)
+        else:
+            self.add_argument(*names, metavar=f.name.upper(), **options)
 
     def parse_config(
         self, argv: Sequence[str] | None = None, saved: Mapping[str, Any] | None = None
@@ -86,6 +93,23 @@ def _sections(schema: type) -> str:
         for f in fields(schema)
         if is_dataclass(types[f.name])
     )
+
+
+def say(line: str) -> None:
+    """One line on stderr: what a user should know, and what results are not."""
+    print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def warnings_in_a_line() -> Iterator[None]:
+    """Show warnings as one line on stderr, without the line of code that gave them."""
+
+    def show(message: Any, *_: Any, **__: Any) -> None:
+        say(f"warning: {' '.join(str(message).split())}")
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 def run(main: Callable[[], None]) -> None:

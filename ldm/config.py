@@ -86,8 +86,12 @@ class SampleSection:
     steps: int = setting(50, "UNet evaluations")
     scale: float = setting(5.0, "guidance scale; 1: no guidance")
     n_samples: int = setting(1, "results a background, made in one batch")
+    best_of: int = setting(1, "samples of which only the best, by identity and seam, is kept")
     seed: int = setting(321, "seed of the noise; sample i of a background uses seed + i")
     strength: float = setting(1.0, "how much of the object's learnt change is applied")
+    refine: float = setting(
+        0.0, "strength, 0 to 1, of a second pass over regions larger than the model; 0: none"
+    )
 
 
 @dataclass(frozen=True)
@@ -97,11 +101,31 @@ class InsertSection:
     roi_factor: float = setting(
         2.0, "side of the region that is inpainted, as a multiple of the mask's longer side"
     )
+    context_px: int = setting(-1, "pixels around the mask in that region, instead of roi_factor; -1: off")
+    zoom: float = setting(
+        4.0, "times a small region is enlarged for the model at most; 1: regions of its size at least"
+    )
     blend: str = setting(
         "gain+membrane", "seam treatment", ["paste", "feather", "gain", "membrane", "gain+membrane", "paper"]
     )
+    max_seam: float = setting(0.0, "seam ratio above which a result fails the run (it is kept); 0: any")
     outdir: str = setting("outputs", "folder of the results")
     grid: bool = setting(True, "write a contact sheet of all results")
+
+
+@dataclass(frozen=True)
+class MaskSection:
+    """Reading and mending masks, in this order."""
+
+    channel: str = setting(
+        "auto",
+        "what of a mask picture counts; background: no mask, the background's own transparent part",
+        ["auto", "luma", "alpha", "background"],
+    )
+    threshold: float = setting(0.5, "share of white (or of opaque) above which a pixel is masked")
+    invert: bool = setting(False, "the mask is white where the background stays")
+    fill_holes: bool = setting(False, "mask what the mask encloses")
+    grow: float = setting(0.0, "pixels by which the mask grows; negative shrinks it")
 
 
 @dataclass(frozen=True)
@@ -113,6 +137,7 @@ class Config:
     train: TrainSection = field(default_factory=TrainSection)
     sample: SampleSection = field(default_factory=SampleSection)
     insert: InsertSection = field(default_factory=InsertSection)
+    mask: MaskSection = field(default_factory=MaskSection)
 
 
 def load_config(

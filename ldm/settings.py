@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -12,6 +12,8 @@ from typing import Any, get_args, get_origin, get_type_hints
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
+
+from ldm.data.names import suggestion
 
 EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
@@ -33,14 +35,6 @@ def read_settings(source: Path | Mapping[str, Any] | None, overrides: Sequence[s
             break  # refused below
         _assign(values, override, schema)
     return _build(schema, values, "")
-
-
-def suggestion(key: str, known: Iterable[str], where: str = "") -> str:
-    """ "did you mean ...?", or all there is."""
-    names = list(known)
-    near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
-    dot = f"{where}." if where else ""
-    return f"did you mean {dot}{near[0]}?" if near else f"there are {', '.join(dot + k for k in names)}"
 
 
 def _plain(values: Mapping[str, Any]) -> Any:

@@ -1,163 +1,201 @@
-"""Insert an object into backgrounds. Every pixel outside the mask stays as it is."""
+"""Insert an object into backgrounds. Every pixel outside the mask stays as it is.
+
+Exit code: 0 all is fine, 1 a seam is above insert.max_seam (or a replay differs), 2 a mistake before anything
+was made, 10 + n: n items (at most 100 are told apart) could not be read and were skipped.
+"""
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Sequence
-from dataclasses import asdict
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from torch import Tensor
 from tqdm import tqdm
 
-from ldm import __version__
-from ldm.config import Config, Parser, run
-from ldm.data.insertset import load_insertset
-from ldm.data.pairs import few_shot_crops, reference_image
-from ldm.data.picture import Picture
+from ldm.command_line import say, warnings_in_a_line
+from ldm.config import Config, run
+from ldm.data.picture import Picture, read_picture
 from ldm.data.save import write_picture
+from ldm.insertion.best import Chooser
 from ldm.insertion.blend import BLENDS
-from ldm.insertion.cases import Case, pair, read_roi
-from ldm.insertion.insert import Result, Sampling, insert
-from ldm.insertion.roi import Roi, covered, crop, plan_rois
-from ldm.insertion.sheet import close_up, contact_sheet, hatched, rgb8, thumbnail
-from ldm.models.base import Base, base_fingerprint, load_base
-from ldm.models.pickles import PICKLES
-from ldm.objects.delta import Delta, apply, load
-from ldm.objects.exchange import load_ldm_delta
+from ldm.insertion.item import Item
+from ldm.insertion.journal import Journal
+from ldm.insertion.layout import Placed, groups, place
+from ldm.insertion.overlay import overlay
+from ldm.insertion.plan import lines, plan, scaling
+from ldm.insertion.replay import apart, repeat
+from ldm.insertion.roi import Roi
+from ldm.insertion.sheet import Gallery
+from ldm.insertion.staging import carry_out, deliver
+from ldm.insertion.subject import Subject
+from ldm.insertion.tally import Tally
+from ldm.insertion.work import MISTAKES, Options, Outcome, prepare, view, work
+from ldm.request import items_of, options_of, parse, parse_replay, scene_of
 
-FLAGS = {
-    "base": "base.path",
-    "sampler": "sample.sampler",
-    "steps": "sample.steps",
-    "scale": "sample.scale",
-    "n_samples": "sample.n_samples",
-    "seed": "sample.seed",
-    "strength": "sample.strength",
-    "roi_factor": "insert.roi_factor",
-    "blend": "insert.blend",
-    "outdir": "insert.outdir",
-}
-SHEET_ROWS = 24  # a contact sheet of more is no longer looked at
+if TYPE_CHECKING:  # what loads a model is imported when one is loaded: --plan answers at once
+    from ldm.insertion.session import Session
+
+HELP = __doc__ or ""
 
 
-def parser() -> Parser:
-    p = Parser(__doc__ or "", FLAGS, "configs/mini.yaml")
-    p.add_argument("--example_img", "--example-img", nargs="+", type=Path, required=True, metavar="PATH",
-                   help="backgrounds: pictures or folders")  # fmt: skip
-    p.add_argument("--mask", nargs="+", type=Path, default=[], metavar="PATH",
-                   help="where: mask pictures (white: here), .txt box files, or folders")  # fmt: skip
-    p.add_argument("--box", nargs=4, type=float, default=[], metavar=("X0", "Y0", "X1", "Y1"),
-                   help="where to insert, in pixels of the background")  # fmt: skip
-    p.add_argument("--roi", type=Path, metavar="FILE", help="x0 y0 x1 y1 of the square to inpaint [planned]")
-    p.add_argument("--object", type=Path, metavar="FILE",
-                   help="object file, or a .ckpt of the paper's code; none: zero-shot")  # fmt: skip
-    p.add_argument("--dataset-dir", "--dataset_dir", type=Path, metavar="FOLDER",
-                   help="the object's InsertSet folder: a .ckpt of the paper's code needs it")  # fmt: skip
-    p.add_argument("--few_shot_features", "--few-shot-features", default="raw", choices=["raw", "clip"],
-                   help="what CLIP saw when that .ckpt was made [raw, as in the paper's code]")  # fmt: skip
-    p.add_argument(
-        "--reference", type=Path, metavar="PICTURE", help="reference; default: the object file's own"
+def open_session(args: argparse.Namespace, config: Config, subjects: Iterable[Subject]) -> Session:
+    """Load of the base what the subjects need."""
+    from ldm.insertion import session
+    from ldm.insertion.insert import Sampling
+
+    s, base = config.sample, config.base
+    sampling, seam = Sampling(s.sampler, s.steps, s.scale, s.refine), BLENDS[config.insert.blend]
+    features, device = args.few_shot_features, args.device
+    return session.open_session(
+        Path(base.path), base.architecture, subjects, sampling, seam, features, device
     )
-    p.add_argument(
-        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu or cuda [auto]"
-    )
-    return p
 
 
-def plan(case: Case, roi: Path | None, config: Config) -> list[Roi]:
-    """Read and check one case => the squares to inpaint; so every mistake shows before a model is loaded."""
-    _, mask = case.read()
-    if roi is None:
-        return plan_rois(mask, factor=config.insert.roi_factor, min_side=config.base.architecture.image_size)
-    given = read_roi(roi)
-    if not covered(mask, given):
-        raise ValueError(f"{roi}: the square cuts off a part of the mask of {case.background}; enlarge it")
-    return [given]
+def open_with_choice(
+    args: argparse.Namespace, config: Config, options: Options, items: Sequence[Item]
+) -> tuple[Session, Options]:
+    """Load the base and, to choose the best of several seeds, the network that tells likeness."""
+    subjects = [item.subject for item in items]
+    if not any(item.best for item in items):
+        return open_session(args, config, subjects), options
+    from ldm.evaluation.metrics import likeness
+    from ldm.models.imagenet import ImageNetFeatures
+
+    like = partial(likeness, ImageNetFeatures())
+    session, sheets = open_session(args, config, subjects), Path(config.insert.outdir) / "candidates"
+    return session, replace(options, choose=Chooser(like, session.reference, sheets))
 
 
-def read_object(args: argparse.Namespace, base: Base) -> Delta | None:
-    """The object file, or a .ckpt of the paper's code together with the object's pictures."""
-    if args.object is None:
-        return None
-    if args.object.suffix not in PICKLES:
-        return load(args.object)
-    if args.dataset_dir is None:
-        raise ValueError(f"{args.object} is the paper's format; give its pictures too: --dataset-dir FOLDER")
-    crops = few_shot_crops(load_insertset(args.dataset_dir), base.architecture.reference_size)
-    return load_ldm_delta(args.object, base, crops, args.few_shot_features)
+def insert_items(args: argparse.Namespace, config: Config) -> Tally:
+    """Make what is missing in the folder of results, or only show the plan."""
+    items, options = items_of(args, config), options_of(args, config)
+    few = args.example_img is not None and not any(path.is_dir() for path in args.example_img)
+    if args.plan:
+        return show_plans(items, options, config, strict=few)
+    if args.manifest is None:
+        items[0].subject.check()
+    for item in items if few else ():  # every mistake shows before a model is loaded
+        prepare(item, options)
+    session, options = open_with_choice(args, config, options, items)
+    if args.manifest is None:
+        session.take_on(items[0].subject)
+    return work_through(items, session, options, config)
 
 
-def read_reference(args: argparse.Namespace, delta: Delta | None, size: int) -> Tensor:
-    """[1,3,R,R] in [-1,1]: the picture given, else the object's own."""
-    if args.reference is not None:
-        return reference_image(args.reference, size)
-    if delta is not None and delta.reference is not None:
-        return delta.reference[None].float() / 127.5 - 1
-    if args.dataset_dir is not None:
-        return reference_image(load_insertset(args.dataset_dir).reference, size)
-    raise ValueError("no reference picture; give --object FILE or --reference PICTURE")
+def work_through(items: Sequence[Item], session: Session, options: Options, config: Config) -> Tally:
+    """Results one by one, told as they come, and a contact sheet of the first ones."""
+    journal, tally, gallery = Journal(Path(config.insert.outdir)), Tally(config.insert.max_seam), Gallery()
+    for outcome in work(tqdm(items, unit="picture", disable=len(items) < 4), session, options, journal):
+        tell(outcome, journal)
+        tally.add(outcome, journal)
+        if config.insert.grid and not gallery.full and not outcome.error:
+            seen = view(outcome, options, journal.folder)
+            gallery.add(seen.background, seen.mask, seen.rois[0], seen.results)
+    if gallery.rows:
+        sheet = journal.folder / "sheet.png"
+        write_picture(sheet, gallery.picture(captions(items)))
+        print(f"{sheet}: contact sheet")
+    return tally
 
 
-def recipe(
-    case: Case, result: Result, args: argparse.Namespace, config: Config, fingerprint: str
-) -> dict[str, str]:
-    """What is written into a result's metadata: how it was made."""
-    facts: dict[str, Any] = {"version": __version__, "base_fingerprint": fingerprint, **result.record}
-    facts["background"], facts["mask"] = str(case.background), str(case.mask or list(case.box))
-    facts["object"], facts["reference"] = str(args.object), str(args.reference)
-    facts["settings"] = asdict(config)
-    return {"recipe": json.dumps(facts)}
+def tell(outcome: Outcome, journal: Journal) -> None:
+    """A line for each result, or for why there is none."""
+    if outcome.error:
+        tqdm.write(f"skipped {outcome.item.stem}: {outcome.error}", file=sys.stderr)
+        return
+    for seed, file in outcome.files.items():
+        done = f"{outcome.seconds / len(outcome.made):.1f} s" if seed in outcome.made else "is there already"
+        tqdm.write(f"{journal.folder / file}: {done}, seam {journal.seam(file):.2f}")
 
 
-def sheet_row(background: Picture, mask: np.ndarray, roi: Roi, results: Sequence[Result]) -> list[np.ndarray]:
-    """Whole background, its region with the hole, the region of every result, the whole first result."""
-    hole = hatched(close_up(background, roi), crop(mask, roi))
-    row = [
-        rgb8(background),
-        hole,
-        *(close_up(result.picture, roi) for result in results),
-        rgb8(results[0].picture),
-    ]
-    return [thumbnail(pixels) for pixels in row]
+def captions(items: Sequence[Item]) -> list[str]:
+    """Of results on a contact sheet: their seeds where all items have the same."""
+    first = items[0]
+    alike = not first.best and all(item.seeds == first.seeds for item in items)
+    return [f"seed {seed}" if alike else "result" for seed in first.files()]
+
+
+def show_plans(items: Sequence[Item], options: Options, config: Config, strict: bool) -> Tally:
+    """The plan of every item; what cannot be read is skipped unless the few files were named."""
+    tally = Tally()
+    for item in items:
+        try:
+            background, mask, rois = prepare(item, options)
+        except MISTAKES as error:
+            if strict:
+                raise
+            tally.skipped += 1
+            say(f"skipped {item.stem}: {error}")
+            continue
+        show_plan(item.stem, background, mask, rois, config)
+    return tally
+
+
+def show_plan(name: str, background: Picture, mask: np.ndarray, rois: Sequence[Roi], config: Config) -> None:
+    """Print the regions of one background and draw them."""
+    planned = plan(mask, rois, config.base.architecture.image_size)
+    print(f"{name}:", *lines(planned), sep="\n")
+    file = Path(config.insert.outdir) / f"{name}_plan.png"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_picture(file, overlay(background, mask, rois, [scaling(region) for region in planned.regions]))
+    print(file)
+
+
+def insert_scene(args: argparse.Namespace, config: Config) -> Tally:
+    """Make one picture of several placements, or only show the plan."""
+    scene, options = scene_of(args, config), options_of(args, config)
+    background = read_picture(scene.background)
+    placed = place(scene, background, options.tools, options.context)
+    ordered = groups(placed)
+    if args.plan:
+        mask = np.logical_or.reduce([p.mask(background.size) for p in placed])
+        show_plan(scene.file.stem, background, mask, [roi for p in placed for roi in p.rois], config)
+        return Tally()
+    session, options = open_with_choice(args, config, options, [p.placement.item for p in placed])
+    journal, tally = Journal(Path(config.insert.outdir)), Tally(config.insert.max_seam)
+    cache = journal.folder / "placements"
+    canvas, records = carry_out(background, ordered, session, options, cache, tell_placement)
+    outcome = deliver(scene, background, canvas, placed, records, session, options, journal)
+    tell(outcome, journal)
+    tally.add(outcome, journal)
+    return tally
+
+
+def tell_placement(placed: Placed, made: bool) -> None:
+    print(f"{placed.placement.item.name}: {'made' if made else 'is known already'}")
+
+
+def replay(argv: Sequence[str] | None, args: argparse.Namespace) -> int:
+    """Make a result again and compare; the exit code is 1 if a pixel differs."""
+    found, config = parse_replay(argv, args, HELP)
+    options = options_of(args, config)
+    if (then := found.recipe["machine"]) != options.facts["machine"]:
+        say(f"warning: made on another machine, last bits may differ: {then}")
+    result = repeat(found, open_session(args, config, [found.item.subject]), options)
+    file = Path(config.insert.outdir) / f"{found.file.stem}_replay.png"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_picture(file, result.picture, {"recipe": json.dumps(found.recipe)})
+    difference = apart(read_picture(found.file), read_picture(file))
+    print(f"{file}: {f'{difference} from' if difference else 'the same pixels as'} {found.file}")
+    return int(bool(difference))
 
 
 def main(argv: list[str] | None = None) -> None:
-    args, config = parser().parse_config(argv)
-    s, outdir = config.sample, Path(config.insert.outdir)
-    cases = pair(args.example_img, args.mask, args.box)
-    plans = [plan(case, args.roi, config) for case in cases]
-    outdir.mkdir(parents=True, exist_ok=True)
-    base = load_base(Path(config.base.path), config.base.architecture)
-    fingerprint = base_fingerprint(base)
-    delta = read_object(args, base)
-    if delta is not None:
-        apply(base, delta, s.strength, fingerprint)
-    base.to(args.device)
-    with torch.no_grad():
-        reference = read_reference(args, delta, base.architecture.reference_size)
-        contexts = base.contexts(base.context(reference.to(base.device)))
-    seeds = [s.seed + i for i in range(s.n_samples)]
-    rows: list[list[np.ndarray]] = []
-    for case, rois in zip(tqdm(cases, unit="picture", disable=len(cases) < 4), plans, strict=True):
-        background, mask = case.read()
-        sampling = Sampling(s.sampler, s.steps, s.scale)
-        results = insert(base, contexts, background, mask, rois, seeds, sampling, BLENDS[config.insert.blend])
-        for result in results:
-            seed = f"_{result.record['seed']}" if len(seeds) > 1 else ""
-            file = outdir / f"{case.name}{seed}.png"
-            write_picture(file, result.picture, recipe(case, result, args, config, fingerprint))
-            tqdm.write(f"{file}: {result.record['seconds']:.1f} s")
-        if config.insert.grid and len(rows) < SHEET_ROWS:
-            rows.append(sheet_row(background, mask, rois[0], results))
-    if rows:
-        captions = ["background", "mask", *(f"seed {seed}" for seed in seeds), "composite"]
-        write_picture(outdir / "sheet.png", Picture(contact_sheet(rows, captions)))
-        print(f"{outdir / 'sheet.png'}: contact sheet")
+    with warnings_in_a_line():
+        args, config = parse(argv, HELP)
+        if args.replay is not None:
+            raise SystemExit(replay(argv, args))
+        tally = insert_scene(args, config) if args.scene is not None else insert_items(args, config)
+    for line in tally.complaints():
+        say(line)
+    if tally.exit_code:
+        raise SystemExit(tally.exit_code)
 
 
 if __name__ == "__main__":

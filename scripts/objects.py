@@ -1,5 +1,5 @@
-"""Object files: what they are (info, verify), smaller (compress), several in one (merge), one between two
-(interpolate), in other programs' formats (convert). `objects.py COMMAND --help` lists a command's flags.
+"""Object files: what they are (info, verify), smaller (bake, compress), several in one (merge), one between
+two (interpolate), in other programs' formats (convert). `objects.py COMMAND --help` lists a command's flags.
 """
 
 from __future__ import annotations
@@ -23,11 +23,13 @@ from ldm.data.image import SUFFIXES
 from ldm.data.insertset import load_insertset
 from ldm.data.pairs import few_shot_crops, reference_image
 from ldm.models.base import Base, base_fingerprint, house_state, load_base
+from ldm.objects.baked import bake
+from ldm.objects.baked import save as save_baked
 from ldm.objects.compose import interpolate
 from ldm.objects.compress import Losses, compress
-from ldm.objects.delta import Delta, check_fits, load, save
+from ldm.objects.delta import Delta, apply, check_fits, load, save
 from ldm.objects.diffusers_format import beside
-from ldm.objects.effect import effect
+from ldm.objects.effect import effect, reference_of
 from ldm.objects.file import parent_of
 from ldm.objects.formats import SUFFIX, halved, read_any, write_any
 from ldm.objects.info import facts, readable, verify
@@ -48,6 +50,13 @@ def parser() -> OneLineParser:
     c = add(commands, verify_command, "verify", "check whole files, and that they fit the base")
     c.add_argument("files", nargs="+", type=Path)
     add_base(c, optional=True)
+
+    c = add(commands, bake_command, "bake", "an object and its reference as constants: small, needs no CLIP")
+    c.add_argument("files", nargs="+", type=Path)
+    c.add_argument("--reference", type=Path, metavar="PICTURE", help="in place of the object's own")
+    c.add_argument("--strength", type=float, default=1.0, help="of the object's learnt change [1]")
+    add_out(c, "file; with several objects, a folder")
+    add_base(c)
 
     c = add(commands, compress_command, "compress", "smaller files, by truncated SVD; tells what it loses")
     c.add_argument("files", nargs="+", type=Path)
@@ -126,6 +135,21 @@ def verify_command(args: argparse.Namespace) -> None:
             tqdm.write(f"error: {error}", sys.stderr)
     if bad:
         raise SystemExit(2)
+
+
+def bake_command(args: argparse.Namespace) -> None:
+    targets = planned(args.files, args.out)
+    base, fingerprint = open_base(args)
+    for file, target in zip(tqdm(args.files, unit="object", disable=None), targets, strict=True):
+        with naming(file):
+            delta = loaded(file, base, fingerprint)
+            size = base.architecture.reference_size
+            reference = reference_image(args.reference, size) if args.reference else reference_of(delta)
+            about = replace(delta.about, parents=[parent_of(file, delta.about)])
+            with apply(base, delta, args.strength, fingerprint):
+                save_baked(bake(base, about, reference), target)
+        before, after = (path.stat().st_size / MEGABYTE for path in (file, target))
+        tqdm.write(f"{target}: {after:.2f} MB of {before:.2f}")
 
 
 def compress_command(args: argparse.Namespace) -> None:

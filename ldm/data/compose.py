@@ -33,7 +33,7 @@ from ldm.data.pack import Pack
 
 Sample = tuple[Tensor, Tensor, list[Tensor], int]  # image, mask, references, how many of them may be few-shot
 
-KINDS = {"photo": 0.15, "cutout": 0.2, "multiview": 0.4, "pair": 0.25}
+KINDS = {"photo": 0.08, "cutout": 0.12, "multiview": 0.4, "pair": 0.4}
 
 
 class Composed(NamedTuple):

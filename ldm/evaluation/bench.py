@@ -16,8 +16,9 @@ import numpy as np
 
 from ldm.data.insertset import InsertSet, load_insertset, natural_key
 from ldm.data.picture import Picture, read_picture
-from ldm.evaluation.metrics import box_of, difference_outside, identity, psnr, ssim
+from ldm.evaluation.metrics import box_of, identity, psnr, ssim
 from ldm.insertion.paste import region
+from ldm.insertion.proof import difference_outside
 from ldm.insertion.region_mask import read_mask, read_roi_file
 from ldm.insertion.roi import Roi, crop
 from ldm.insertion.seam import seam_ratio

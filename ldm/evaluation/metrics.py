@@ -14,7 +14,7 @@ from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from ldm.data.image import resize
-from ldm.insertion.roi import Roi
+from ldm.insertion.roi import Roi, box_of
 from ldm.models.imagenet import MEAN, ImageNetFeatures
 
 IDENTITY_SIZE = 224  # pixels; what the ImageNet network was trained at
@@ -25,9 +25,14 @@ RESAMPLES = 10_000
 
 def identity(features: ImageNetFeatures, image: Tensor, truth: Tensor, box: Roi) -> float:
     """Cosine of the pooled ImageNet features of `box` in both images; 1 is the same object, seen the same."""
-    crops = torch.stack([identity_crop(image, box), identity_crop(truth, box)])
+    return likeness(features, *(x[(slice(None), *box.slices)] for x in (image, truth)))
+
+
+def likeness(features: ImageNetFeatures, image: Tensor, reference: Tensor) -> float:
+    """The same cosine of two whole images [3,h,w], of any two sizes."""
+    crops = [identity_crop(x, Roi(0, 0, x.shape[2], x.shape[1])) for x in (image, reference)]
     with torch.no_grad():
-        a, b = features.pooled(crops)
+        a, b = features.pooled(torch.stack(crops))
     return float(F.cosine_similarity(a, b, dim=0))
 
 
@@ -59,14 +64,6 @@ def ssim(image: Tensor, truth: Tensor, region: np.ndarray) -> float:
     return float(similarity[0][:, torch.from_numpy(region[rows, columns])].mean())
 
 
-def difference_outside(pixels: np.ndarray, background: np.ndarray, mask: np.ndarray) -> int:
-    """Largest difference of stored pixels [H,W,C] outside the mask, in levels; 0 is what it must be."""
-    outside = ~mask
-    if not outside.any():
-        return 0
-    return int(np.abs(pixels[outside].astype(np.int64) - background[outside].astype(np.int64)).max())
-
-
 def bootstrap(values: Sequence[float], seed: int = 0, resamples: int = RESAMPLES) -> tuple[float, float]:
     """95 % percentile-bootstrap interval of the mean of `values` (at least one)."""
     data = np.asarray(values, float)
@@ -74,10 +71,3 @@ def bootstrap(values: Sequence[float], seed: int = 0, resamples: int = RESAMPLES
     draws = np.random.default_rng(seed).integers(len(data), size=(resamples, len(data)))
     low, high = np.quantile(data[draws].mean(axis=1), [0.025, 0.975])
     return float(low), float(high)
-
-
-def box_of(mask: np.ndarray) -> Roi:
-    """The smallest box around the pixels of a mask that is not empty."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    assert len(rows), "an empty mask has no box"
-    return Roi(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)

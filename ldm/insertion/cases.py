@@ -12,17 +12,23 @@ import numpy as np
 from ldm.data.image import SUFFIXES
 from ldm.data.insertset import natural_key
 from ldm.data.picture import Picture, read_picture
-from ldm.insertion.region_mask import box_mask, read_mask, read_roi_file
+from ldm.insertion.marking import BOX_FILE, POLYGON_FILE, MaskTools, read_marking
+from ldm.insertion.region_mask import read_roi_file
 from ldm.insertion.roi import Roi
 
 ROLE = re.compile(
     r"[_-]?(img|image|mask|background|bg)$", re.IGNORECASE
 )  # 0001_img.png goes with 0001_mask.png
 
+TOOLS = MaskTools()
+
 
 @dataclass(frozen=True)
 class Case:
-    """One background file and where the object goes: a mask picture, a box file, or a box x0 y0 x1 y1."""
+    """One background file and where the object goes: a mask, box or polygon file, or a box x0 y0 x1 y1.
+
+    With neither it is the background's transparent part, if the tools' channel says so.
+    """
 
     background: Path
     mask: Path | None = None
@@ -33,30 +39,34 @@ class Case:
         """What its results are called; `background.png` goes by its folder."""
         return ROLE.sub("", self.background.stem) or self.background.parent.name
 
-    def read(self) -> tuple[Picture, np.ndarray]:
+    def read(self, tools: MaskTools = TOOLS) -> tuple[Picture, np.ndarray]:
         """The background and its mask, bool [H,W]; raises one-line errors for whatever does not fit."""
         picture = read_picture(self.background)
-        if self.mask is None:
-            return picture, box_mask(self.box, picture.size)
-        if self.mask.suffix == ".txt":
-            return picture, box_mask(read_roi_file(self.mask), picture.size)
-        return picture, read_mask(self.mask, picture.size)
+        return picture, read_marking(self.background, picture, self.mask, self.box, tools)
 
 
-def pair(backgrounds: Sequence[Path], masks: Sequence[Path], box: Sequence[float] = ()) -> list[Case]:
+def pair(
+    backgrounds: Sequence[Path], masks: Sequence[Path], box: Sequence[float] = (), transparent: bool = False
+) -> list[Case]:
     """Backgrounds and masks, files or folders => cases.
 
     One box or mask file may serve all backgrounds; else masks go by name (0001_img.png with 0001_mask.png,
-    a.jpg with a.png), or, where names do not match, in the order given.
+    a.jpg with a.png), or, where names do not match, in the order given. `transparent`: no mask is needed.
     """
     images = _files(backgrounds, SUFFIXES)
+    if transparent + bool(masks) + bool(box) > 1:
+        raise ValueError(
+            "the region is marked twice; give one of --mask, --box and --mask_channel background"
+        )
     if box:
         return [Case(image, box=tuple(box)) for image in images]
+    if transparent:
+        return [Case(image) for image in images]
     if not masks:
         raise ValueError(
             "no region is marked; give --mask (picture, box file or folder) or --box x0 y0 x1 y1"
         )
-    found = _files(masks, (*SUFFIXES, ".txt"))
+    found = _files(masks, (*SUFFIXES, BOX_FILE, POLYGON_FILE))
     if len(found) == 1:
         return [Case(image, found[0]) for image in images]
     by_name = {ROLE.sub("", file.stem): file for file in found}

@@ -34,6 +34,14 @@ class Roi:
         return slice(self.y0, self.y1), slice(self.x0, self.x1)
 
 
+def box_of(mask: np.ndarray) -> Roi:
+    """The smallest box around the pixels of a mask [H,W]; ValueError if it is empty."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        raise ValueError("the mask is empty; mark the region for the object in white")
+    return Roi(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
+
+
 def plan_roi(
     mask: np.ndarray, *, factor: float = 2.0, min_side: int = 0, context_px: int | None = None
 ) -> Roi:
@@ -42,11 +50,7 @@ def plan_roi(
     Its side is `factor` times the mask's longer side (or that side + 2 `context_px`), at least `min_side`,
     at most the picture's short side unless the mask is longer; shifted to stay inside, else centred.
     """
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        raise ValueError("the mask is empty; mark the region for the object in white")
-    box = Roi(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
-    return _square(box, mask.shape, factor, min_side, context_px)
+    return _square(box_of(mask), mask.shape, factor, min_side, context_px)
 
 
 def plan_rois(

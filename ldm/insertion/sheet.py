@@ -12,7 +12,29 @@ from ldm.data.picture import Picture, colour_levels, colours
 from ldm.insertion.roi import Roi, crop
 
 MARGIN, CAPTION, TILE = 6, 22, 256  # pixels
+MOST_ROWS = 24  # a contact sheet of more is no longer looked at
 PAPER, INK = (255, 255, 255), (40, 40, 40)
+
+
+class Gallery:
+    """A row of thumbnails for each of the first backgrounds: what was asked for and what came of it."""
+
+    def __init__(self) -> None:
+        self.rows: list[list[np.ndarray]] = []
+
+    @property
+    def full(self) -> bool:
+        return len(self.rows) >= MOST_ROWS
+
+    def add(self, background: Picture, mask: np.ndarray, roi: Roi, results: Sequence[Picture]) -> None:
+        """The background, its region with the hole, the region of each result, the whole first result."""
+        hole = hatched(close_up(background, roi), crop(mask, roi))
+        shown = [rgb8(background), hole, *(close_up(result, roi) for result in results), rgb8(results[0])]
+        self.rows.append([thumbnail(pixels) for pixels in shown])
+
+    def picture(self, results: Sequence[str]) -> Picture:
+        """The contact sheet; `results` are the captions of what came of a background."""
+        return Picture(contact_sheet(self.rows, ["background", "mask", *results, "composite"]))
 
 
 def rgb8(picture: Picture | Tensor) -> np.ndarray:

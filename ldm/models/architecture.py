@@ -1,11 +1,16 @@
-"""The borrowed parts of a base and their sizes: UNet and VAE from diffusers, CLIP from transformers."""
+"""The borrowed parts of a base and their sizes: UNet and VAE from diffusers, CLIP from transformers.
+
+These are imported where they are built: it takes seconds, and sizes alone are needed to read a config.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
-from diffusers import AutoencoderKL, UNet2DConditionModel
-from transformers import CLIPVisionConfig, CLIPVisionModel
+if TYPE_CHECKING:
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPVisionModel
 
 
 @dataclass(frozen=True)
@@ -53,6 +58,8 @@ class Architecture:
 
 def build_unet(a: Architecture) -> UNet2DConditionModel:
     """Paint-by-Example's UNet: 9 input channels (x_t, masked-image latents, mask), eps out."""
+    from diffusers import UNet2DConditionModel
+
     down = ["CrossAttnDownBlock2D" if attends else "DownBlock2D" for attends in a.unet_attention]
     up = ["CrossAttnUpBlock2D" if attends else "UpBlock2D" for attends in reversed(a.unet_attention)]
     return UNet2DConditionModel(
@@ -70,6 +77,8 @@ def build_unet(a: Architecture) -> UNet2DConditionModel:
 
 def build_vae(a: Architecture) -> AutoencoderKL:
     """The KL autoencoder, 4 latent channels, f = 2 ** (levels - 1)."""
+    from diffusers import AutoencoderKL
+
     levels = len(a.vae_channels)
     return AutoencoderKL(
         block_out_channels=a.vae_channels,
@@ -84,6 +93,8 @@ def build_vae(a: Architecture) -> AutoencoderKL:
 
 def build_clip(a: Architecture) -> CLIPVisionModel:
     """CLIP's image encoder, without the projection that Paint-by-Example does not use."""
+    from transformers import CLIPVisionConfig, CLIPVisionModel
+
     return CLIPVisionModel(
         CLIPVisionConfig(
             hidden_size=a.clip_width,

@@ -34,7 +34,8 @@ class Layer(NamedTuple):
 def fold_layer(attn: Attention, k: Tensor, v: Tensor) -> Layer:
     """K and V [b,n,heads*c] of a layer => its constants, in fp32 or better."""
     wide = torch.promote_types(torch.float32, k.dtype)
-    w_o, bias = attn.to_out[0].weight.to(wide), attn.to_out[0].bias.to(wide).expand(len(k), -1)
+    w_o = attn.to_out[0].weight.to(wide)
+    bias = attn.to_out[0].bias.to(wide).repeat(len(k), 1)  # a copy: the base may take on another object
     k, v = k.to(wide), v.to(wide)
     if k.shape[1] == 1:
         constant = bias + v[:, 0] @ w_o.T

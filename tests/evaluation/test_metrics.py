@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
-from ldm.evaluation.metrics import bootstrap, box_of, difference_outside, identity, identity_crop, psnr, ssim
+from ldm.evaluation.metrics import bootstrap, box_of, identity, identity_crop, likeness, psnr, ssim
+from ldm.insertion.proof import difference_outside
 from ldm.insertion.roi import Roi
 from ldm.models.imagenet import MEAN, ImageNetFeatures
 
@@ -90,6 +91,13 @@ def test_the_identity_crop_is_centred_on_the_mean_colour() -> None:
     assert crop.shape == (3, 20, 20) and (crop[:, :, 5:15] == 1).all()
     mean = torch.tensor(MEAN) * 2 - 1
     assert torch.equal(crop[:, 3, 0], mean) and torch.equal(crop[:, 3, -1], mean)
+
+
+def test_likeness_is_of_pictures_of_any_two_sizes() -> None:
+    features, a, stripes = ImageNetFeatures(), images(4)[0], torch.sin(torch.arange(50.0)).expand(3, 40, 50)
+    larger = torch.nn.functional.interpolate(a[None], scale_factor=2, mode="nearest")[0]
+    assert likeness(features, a, a) == pytest.approx(1, abs=1e-5)
+    assert likeness(features, a, larger) > likeness(features, a, stripes) + 0.1
 
 
 def test_identity_knows_the_object_and_not_what_is_around_it() -> None:

@@ -4,7 +4,18 @@ import numpy as np
 
 from ldm.data.picture import Picture
 from ldm.insertion.roi import Roi
-from ldm.insertion.sheet import CAPTION, MARGIN, close_up, contact_sheet, hatched, rgb8, thumbnail
+from ldm.insertion.sheet import (
+    CAPTION,
+    MARGIN,
+    MOST_ROWS,
+    TILE,
+    Gallery,
+    close_up,
+    contact_sheet,
+    hatched,
+    rgb8,
+    thumbnail,
+)
 
 
 def flat(colour: tuple[int, int, int], size: tuple[int, int]) -> np.ndarray:
@@ -39,3 +50,13 @@ def test_the_hole_is_grey() -> None:
     mask[1:3] = True
     shown = hatched(flat((9, 9, 9), (4, 4)), mask)
     assert (shown[mask] == 128).all() and (shown[~mask] == 9).all()
+
+
+def test_a_gallery_keeps_thumbnails_of_the_first_rows_only() -> None:
+    gallery, large = Gallery(), Picture(np.zeros((700, 900, 3), np.uint8))
+    mask = np.zeros((700, 900), bool)
+    while not gallery.full:
+        gallery.add(large, mask, Roi(0, 0, 600, 600), [large, large])
+    assert len(gallery.rows) == MOST_ROWS
+    assert all(len(row) == 5 and max(tile.shape) <= TILE for row in gallery.rows for tile in row)
+    assert gallery.picture(["1", "2"]).size[1] > 5 * TILE

@@ -101,3 +101,13 @@ def test_overlapping_regions_share(base: Base) -> None:
     one, rest = folded(base, noise(1, 3, 16)), folded(base, noise(1, 1, 16, seed=9))
     twice = Regional(torch.ones(2, 32, 32), [one, one], rest)
     assert torch.allclose(eps(base, twice), eps(base, one), atol=1e-5)
+
+
+def test_constants_outlive_the_weights_they_were_made_of() -> None:
+    base = small_base()
+    constants = folded(base, noise(1, 3, 16))
+    before = eps(base, constants)
+    for _, layer in cross_attentions(base.unet):
+        for weight in layer.parameters():
+            weight.data.fill_(7)
+    assert torch.equal(eps(base, constants), before)

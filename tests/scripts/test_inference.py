@@ -41,7 +41,7 @@ def test_composites_recipe_and_sheet(folder: Path, tmp_path: Path) -> None:
     masks = [str(folder / "a_mask.png"), str(folder / "b_mask.png")]
     call(folder, "--example_img", *images, "--mask", *masks, "--n_samples", "2", "--outdir", str(tmp_path))
     names = sorted(file.name for file in tmp_path.iterdir())
-    assert names == ["a_321.png", "a_322.png", "b_321.png", "b_322.png", "sheet.png"]
+    assert names == ["a_321.png", "a_322.png", "b_321.png", "b_322.png", "results.jsonl", "sheet.png"]
     before, after = np.asarray(Image.open(images[0])), np.asarray(Image.open(tmp_path / "a_322.png"))
     inside = np.asarray(Image.open(masks[0])) > 127
     assert (before[~inside] == after[~inside]).all() and (before[inside] != after[inside]).any()
@@ -54,6 +54,17 @@ def test_composites_recipe_and_sheet(folder: Path, tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (["--example_img", "a.png"], "--mask"),
+        (
+            ["--example_img", "a.png", "--box", "1", "1", "9", "9", "--best_of", "2", "--n_samples", "2"],
+            "best_of=2",
+        ),
+        ([], "expected one of --example_img"),
+        (["--example_img", "a.png", "--manifest", "w.csv"], "expected one of --example_img"),
+        (["--manifest", "w.csv", "--box", "1", "1", "9", "9"], "into each line"),
+        (["--scene", "s.yaml"], "--reference does not go with --scene"),
+        (["--manifest", "w.csv"], "no such manifest"),
+        (["--bench", "nowhere"], "expected a test bench"),
+        (["--example_img", "a.png", "a.png", "--box", "1", "1", "9", "9"], "two results"),
         (["--example_img", "gone.png", "--box", "1", "1", "9", "9"], "gone.png"),
         (["--example_img", "a.png", "--box", "1", "1", "999", "9"], "box"),
         (["--example_img", "a.png", "--mask", "reference.jpg"], "same size"),
@@ -79,3 +90,117 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     error = capsys.readouterr().err.strip()
     assert exit_.value.code == 2 and message in error and len(error.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_plan_is_drawn_and_printed_and_wrong_polarity_is_a_line_on_stderr(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image, mask = str(folder / "a.png"), str(folder / "a_mask.png")
+    call(folder, "--example_img", image, "--mask", mask, "--invert", "--plan", "--outdir", str(tmp_path))
+    out, error = capsys.readouterr()
+    assert "140 x 90 px, 90.5% marked, 1 region" in out and "region 1:" in out
+    assert error.startswith("warning: ") and "invert the mask" in error and error.count("\n") == 1
+    drawing = np.asarray(Image.open(tmp_path / "a_plan.png"))
+    assert drawing.shape == (90, 140, 3) and [file.name for file in tmp_path.iterdir()] == ["a_plan.png"]
+
+
+def test_a_manifest_goes_on_after_a_bad_item_and_says_how_many(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = folder / "work.csv"
+    manifest.write_text(
+        "background,box,name\na.png,50 30 90 60,one\ngone.png,1 1 9 9,two\nb.png,1 1 999 9,three\n"
+    )
+    arguments = ["--manifest", str(manifest), "--outdir", str(tmp_path), "--no-grid"]
+    for again in (False, True):
+        with pytest.raises(SystemExit) as exit_:
+            call(folder, *arguments)
+        out, error = capsys.readouterr()
+        assert exit_.value.code == 12 and ("is there already" in out) == again
+        assert "skipped two: " in error and "gone.png" in error and "2 skipped, 1 done" in error
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["one.png", "results.jsonl"]
+
+
+def test_a_seam_above_the_limit_fails_the_run_and_is_kept(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = ["--example_img", str(folder / "a.png"), "--box", "50", "30", "90", "60"]
+    with pytest.raises(SystemExit) as exit_:
+        call(folder, *image, "--max-seam", "0.001", "--outdir", str(tmp_path))
+    assert exit_.value.code == 1 and (tmp_path / "a.png").exists()
+    assert "error: the seam of a.png" in capsys.readouterr().err
+    row = json.loads((tmp_path / "results.jsonl").read_text())
+    assert row["outside"] == 0 and row["seam"] > 0 and row["regions"] and row["seconds"] > 0
+
+
+def test_the_best_of_several_is_kept_with_all_scores(folder: Path, tmp_path: Path) -> None:
+    image = ["--example_img", str(folder / "a.png"), "--box", "50", "30", "90", "60"]
+    call(folder, *image, "--best_of", "3", "--outdir", str(tmp_path))
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["a.png", "candidates", "results.jsonl", "sheet.png"]
+    row = json.loads((tmp_path / "results.jsonl").read_text())
+    assert {c["seed"] for c in row["candidates"]} == {321, 322, 323} and row["best_of"] == 3
+    assert row["seed"] == row["candidates"][0]["seed"] and row["batch"] == [321, 322, 323]
+    assert row["scores"]["score"] == max(c["score"] for c in row["candidates"])
+    assert Image.open(tmp_path / "candidates" / "a.png").width > 3 * 256
+
+
+def replay(folder: Path, *arguments: str) -> int:
+    """The exit code."""
+    with pytest.raises(SystemExit) as exit_:
+        run(lambda: inference.main(["--config", str(folder / "tiny.yaml"), *arguments]))
+    return int(exit_.value.code or 0)
+
+
+def test_replay_makes_the_same_pixels(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pixels = np.random.default_rng(5).integers(0, 256, (90, 140, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "c.png")
+    work = ["--example_img", str(tmp_path / "c.png"), "--box", "50", "30", "90", "60", "--grow", "2"]
+    call(folder, *work, "--n_samples", "2", "--scale", "3", "--outdir", str(tmp_path / "out"))
+    file = tmp_path / "out" / "c_322.png"
+    assert replay(folder, "--replay", str(file)) == 0
+    assert "the same pixels" in capsys.readouterr().out
+    again = tmp_path / "out" / "c_322_replay.png"
+    assert (np.asarray(Image.open(again)) == np.asarray(Image.open(file))).all()
+    assert read_text(again) == read_text(file)
+
+    assert replay(folder, "--replay", str(folder / "a.png")) == 2
+    assert "a.png: carries no recipe" in capsys.readouterr().err
+    assert replay(folder, "--replay", str(file), "--scale", "4") == 2
+    assert "give only --base" in capsys.readouterr().err
+    torch.manual_seed(1)
+    save_base(Base(TINY), tmp_path / "other")
+    assert replay(folder, "--replay", str(file), "--base", str(tmp_path / "other")) == 2
+    assert "was made with the base" in capsys.readouterr().err
+    pixels[0, 0, 0] ^= 1
+    Image.fromarray(pixels).save(tmp_path / "c.png")
+    assert replay(folder, "--replay", str(file)) == 2
+    assert "this background has changed" in capsys.readouterr().err
+
+
+def test_a_scene_is_planned_made_and_known(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scene = tmp_path / "room.yaml"
+    boxes = ("[10, 10, 40, 40]", "[30, 30, 60, 60], order: 1")
+    lines = [f"- {{reference: {folder / 'reference.jpg'}, box: {box}}}" for box in boxes]
+    scene.write_text("\n".join([f"background: {folder / 'a.png'}", "placements:", *lines]))
+    common = ["--config", str(folder / "tiny.yaml"), "--steps", "2", "--device", "cpu", "--scene", str(scene)]
+    inference.main([*common, "--plan", "--outdir", str(tmp_path / "plan")])
+    assert [file.name for file in (tmp_path / "plan").iterdir()] == ["room_plan.png"]
+    for again in (False, True):
+        inference.main([*common, "--outdir", str(tmp_path / "out")])
+        assert ("room_2: is known already" in capsys.readouterr().out) == again
+    before, after = (
+        np.asarray(Image.open(folder / "a.png")),
+        np.asarray(Image.open(tmp_path / "out/room.png")),
+    )
+    inside = np.zeros((90, 140), bool)
+    inside[10:40, 10:40] = inside[30:60, 30:60] = True
+    assert (before[~inside] == after[~inside]).all() and (before[inside] != after[inside]).any()
+
+    scene.write_text(scene.read_text().replace(", order: 1", ""))
+    with pytest.raises(ValueError, match="overlap in 100 pixels"):
+        inference.main([*common, "--outdir", str(tmp_path / "none"), "--base", "nowhere"])
+    assert not (tmp_path / "none").exists()

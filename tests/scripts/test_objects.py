@@ -13,15 +13,16 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from ldm.config import run
-from ldm.models.base import base_fingerprint
+from ldm.models.base import base_fingerprint, load_painter
 from ldm.models.checkpoint import read_metadata
+from ldm.models.folded import Folded
 from ldm.objects import baked
 from ldm.objects.delta import apply, load, save
 from ldm.objects.effect import effect, reference_of
 from ldm.objects.merged import apply_merged, load_merged
 from scripts import objects
 from tests.fixtures.objects import as_tuned, learnt
-from tests.fixtures.small import small_base, state_of, written
+from tests.fixtures.small import SMALL, small_base, state_of, written
 
 
 @pytest.fixture
@@ -165,6 +166,32 @@ def test_compress_many_files_to_a_size(folder: Path) -> None:
         assert (folder / f"small/{name}.safetensors").stat().st_size <= 0.02 * 2**20
         load(folder / f"small/{name}.safetensors")
     assert len(list((folder / "small").iterdir())) == 2
+
+
+@pytest.mark.parametrize("name", ["a", "all", "tuned"])
+def test_bake_keeps_what_the_object_does(folder: Path, name: str) -> None:
+    """With its own reference, at the strength asked for; a painter without CLIP, K and V makes the same."""
+    call(folder, "bake", f"{name}.safetensors", "--out", "baked.safetensors", "--strength", "0.7")
+    assert (folder / "baked.safetensors").stat().st_size < (folder / f"{name}.safetensors").stat().st_size
+    made = baked.load(folder / "baked.safetensors")
+    assert made.about.kind == "baked" and made.about.parents[0]["name"] == name
+    base, delta = small_base(), load(folder / f"{name}.safetensors")
+    with apply(base, delta, 0.7):
+        expected = base.contexts(base.context(reference_of(delta)))
+    painter, fingerprint = load_painter(folder / "base", SMALL)
+    for ours, theirs in zip(baked.contexts(made, painter, fingerprint), expected, strict=True):
+        assert isinstance(ours, Folded) and isinstance(theirs, Folded)
+        for layer, constants in theirs.layers.items():
+            for a, b in zip(ours.layers[layer], constants, strict=True):
+                assert torch.allclose(a, b, rtol=2e-3, atol=2e-3)
+
+
+def test_bake_takes_another_reference(folder: Path) -> None:
+    Image.new("RGB", (40, 40), (255, 0, 0)).save(folder / "red.png")
+    call(folder, "bake", "a.safetensors", "--out", "own.safetensors")
+    call(folder, "bake", "a.safetensors", "--out", "red.safetensors", "--reference", "red.png")
+    own, red = (load_file(folder / f"{name}.safetensors") for name in ("own", "red"))
+    assert own.keys() == red.keys() and any(not torch.equal(own[key], red[key]) for key in own)
 
 
 def test_merge_makes_one_file_that_a_base_takes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

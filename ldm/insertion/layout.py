@@ -1,0 +1,73 @@
+"""Where the placements of a scene come to lie, and which of them can be made side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import combinations, groupby
+
+import numpy as np
+
+from ldm.data.picture import Picture
+from ldm.insertion.marking import MaskTools, read_marking
+from ldm.insertion.plan import Context, regions_of
+from ldm.insertion.roi import Roi, box_of
+from ldm.insertion.scene import Placement, Scene
+
+
+@dataclass(frozen=True, eq=False)
+class Placed:
+    """A placement on its background: the box of its mask, the mask in that box, the squares to inpaint."""
+
+    placement: Placement
+    box: Roi
+    inside: np.ndarray
+    rois: tuple[Roi, ...]
+
+    def mask(self, size: tuple[int, int]) -> np.ndarray:
+        """The mask, bool [H,W]."""
+        out = np.zeros(size, bool)
+        out[self.box.slices] = self.inside
+        return out
+
+
+def place(scene: Scene, background: Picture, tools: MaskTools, context: Context) -> list[Placed]:
+    """Put every mask on the background; one-line errors for whatever does not fit it."""
+    out = []
+    for placement in scene.placements:
+        case = placement.item.case
+        mask = read_marking(scene.background, background, case.mask, case.box, tools)
+        box = box_of(mask)
+        out.append(Placed(placement, box, mask[box.slices].copy(), tuple(regions_of(mask, context))))
+    return out
+
+
+def groups(placed: Sequence[Placed]) -> list[list[Placed]]:
+    """Placements by order, lowest first; those of one group do not overlap, so each is alone in its mask.
+
+    Raises ValueError if two that overlap have one order: nobody could say which one is seen.
+    """
+    ranked = sorted(placed, key=lambda p: p.placement.order)  # stable: within an order as in the file
+    out = [list(group) for _, group in groupby(ranked, key=lambda p: p.placement.order)]
+    for group in out:
+        for a, b in combinations(group, 2):
+            if count := shared_pixels(a, b):
+                raise ValueError(
+                    f"{_named(a)} and {_named(b)} overlap in {count} pixels and have the same order "
+                    f"({a.placement.order}); give the one that goes on top a higher order"
+                )
+    return out
+
+
+def shared_pixels(a: Placed, b: Placed) -> int:
+    """How many pixels two masks share."""
+    x0, y0 = max(a.box.x0, b.box.x0), max(a.box.y0, b.box.y0)
+    x1, y1 = min(a.box.x1, b.box.x1), min(a.box.y1, b.box.y1)
+    if x0 >= x1 or y0 >= y1:
+        return 0
+    parts = [p.inside[y0 - p.box.y0 : y1 - p.box.y0, x0 - p.box.x0 : x1 - p.box.x0] for p in (a, b)]
+    return int((parts[0] & parts[1]).sum())
+
+
+def _named(placed: Placed) -> str:
+    return f"placement {placed.placement.item.name.rpartition('_')[2]}"

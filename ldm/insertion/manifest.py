@@ -1,0 +1,133 @@
+"""Long lists of work: a manifest (CSV or JSONL) or a test bench of the paper's => items, checked as a list.
+
+Pictures are not opened here: one that is broken costs its own result, not a thousand others.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ldm.data.image import SUFFIXES
+from ldm.data.names import check_names
+from ldm.insertion.cases import ROLE, Case, pair
+from ldm.insertion.item import Item
+from ldm.insertion.subject import Subject
+
+COLUMNS = ("background", "mask", "box", "object", "reference", "pick", "seed", "name")
+
+
+def read_manifest(path: Path, like: Item, transparent: bool = False) -> list[Item]:
+    """One item a line: background, mask or box, and, if given, object, reference, seed, name.
+
+    Paths are relative to the manifest. What a line does not say is as in `like`; an object in a line brings
+    its own reference. Raises one-line errors that name the line.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such manifest; expected a .csv or .jsonl file")
+    readers = {".csv": _csv_lines, ".jsonl": _json_lines}
+    if path.suffix.lower() not in readers:
+        raise ValueError(f"{path}: expected a manifest of kind .csv or .jsonl")
+    lines = readers[path.suffix.lower()](path)
+    items = [_item(values, where, path.parent, like, transparent) for where, values in lines]
+    if not items:
+        raise ValueError(f"{path}: lists nothing; write one background a line, columns {', '.join(COLUMNS)}")
+    return items
+
+
+def bench_cases(folder: Path, ids: Path | None = None) -> list[Case]:
+    """`image/NNNN_img.png` with `mask/NNNN_mask.png`; those of a list file with one id a line, in its order.
+
+    The list is the folder's one .txt file if none is given; without any, all pictures count.
+    """
+    for needed in (folder / "image", folder / "mask"):
+        if not needed.is_dir():
+            raise FileNotFoundError(f"{needed}: no such folder; expected a test bench with image/ and mask/")
+    lists = sorted(folder.glob("*.txt"))
+    if ids is None and len(lists) != 1:
+        return pair([folder / "image"], [folder / "mask"])
+    file = ids or lists[0]
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such list; expected a file with one id a line")
+    images, masks = _by_id(folder / "image"), _by_id(folder / "mask")
+    wanted = file.read_text("utf-8-sig").split()
+    for found, kind in ((images, "image"), (masks, "mask")):
+        if missing := [name for name in wanted if name not in found]:
+            raise ValueError(
+                f"{file}: no {kind} for {', '.join(missing[:3])} ({len(missing)} of {len(wanted)} ids); "
+                f"add {kind}/{missing[0]}_{'img' if kind == 'image' else 'mask'}.png or take the line out"
+            )
+    if not wanted:
+        raise ValueError(f"{file}: lists nothing; write one id a line, like 0001")
+    return [Case(images[name], masks[name]) for name in wanted]
+
+
+def _by_id(folder: Path) -> dict[str, Path]:
+    files = [file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES]
+    return {ROLE.sub("", file.stem): file for file in files}
+
+
+def _csv_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        check_names(dict.fromkeys(reader.fieldnames or ()), COLUMNS, f"{path}: line 1")
+        for values in reader:
+            where = f"{path}: line {reader.line_num}"
+            if None in values:
+                raise ValueError(f"{where}: more values than columns; put quotes around what holds a comma")
+            yield where, {key: value.strip() for key, value in values.items() if value and value.strip()}
+
+
+def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in enumerate(path.read_text("utf-8-sig").splitlines(), start=1):
+        where = f"{path}: line {number}"
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{where}: not readable as JSON ({error})") from error
+        if not isinstance(values, dict):
+            raise ValueError(f'{where}: expected {{"background": ..., "mask": ...}}')
+        check_names(values, COLUMNS, where)
+        yield where, {key: value for key, value in values.items() if value not in (None, "", [])}
+
+
+def _item(values: Mapping[str, Any], where: str, root: Path, like: Item, transparent: bool) -> Item:
+    if "background" not in values:
+        raise ValueError(f"{where}: no background")
+    if ("mask" in values) + ("box" in values) + transparent != 1:
+        raise ValueError(f"{where}: expected one of mask and box" + (", or neither" if transparent else ""))
+    paths = {key: root / str(values[key]) for key in COLUMNS[:5] if key in values and key != "box"}
+    box = parse_box(values["box"], where) if "box" in values else ()
+    first, name = _seed(values.get("seed", like.seeds[0]), where), str(values.get("name", ""))
+    if name != Path(name).name:
+        raise ValueError(f"{where}: name {name!r}; expected a name without folders")
+    subject = replace(like.subject, reference=paths.get("reference", like.subject.reference))
+    if "object" in values:
+        subject = Subject(paths["object"], paths.get("reference"), like.subject.strength)
+    subject = replace(subject, pick=str(values.get("pick", subject.pick)))
+    seeds = tuple(first + i for i in range(len(like.seeds)))
+    case = Case(paths["background"], paths.get("mask"), box)
+    return replace(like, case=case, subject=subject, seeds=seeds, name=name)
+
+
+def parse_box(value: Any, where: str) -> tuple[float, ...]:
+    """ "x0 y0 x1 y1", with blanks or commas, or a list of four numbers."""
+    words = value if isinstance(value, list) else str(value).replace(",", " ").replace(";", " ").split()
+    try:
+        x0, y0, x1, y1 = (float(word) for word in words)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{where}: box {value!r}; expected four numbers x0 y0 x1 y1 in pixels") from error
+    return x0, y0, x1, y1
+
+
+def _seed(value: Any, where: str) -> int:
+    try:
+        return int(str(value))
+    except ValueError as error:
+        raise ValueError(f"{where}: seed {value!r}; expected a whole number") from error

@@ -1,0 +1,81 @@
+"""Where the object goes, however it is marked: a mask picture, a box, a box or polygon file, transparency.
+
+In: what the user gave and the tools to mend it with. Out: bool [H,W], True where the object goes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ldm.data.picture import Picture
+from ldm.insertion.region_mask import box_mask, polygon_mask, read_mask, read_roi_file, refine_mask
+
+Polygon = list[tuple[float, float]]
+BOX_FILE, POLYGON_FILE = ".txt", ".json"
+CHANNELS = ("auto", "luma", "alpha", "background")  # background: its own transparent part, no mask needed
+
+
+@dataclass(frozen=True)
+class MaskTools:
+    """How a mask is read and mended, in this order; `grow` in pixels, negative shrinks."""
+
+    channel: str = "auto"
+    threshold: float = 0.5
+    invert: bool = False
+    fill_holes: bool = False
+    grow: float = 0
+
+
+def read_marking(
+    background: Path, picture: Picture, mask: Path | None, box: Sequence[float], tools: MaskTools
+) -> np.ndarray:
+    """The mask of a background that was read as `picture`; one-line errors for whatever does not fit it."""
+    mend: dict[str, Any] = {"invert": tools.invert, "grow": tools.grow, "fill_holes": tools.fill_holes}
+    if not 0 <= tools.threshold < 1:
+        raise ValueError(f"mask threshold {tools.threshold:g}: expected 0 up to, not including, 1")
+    if box:
+        return refine_mask(box_mask(box, picture.size), name="the box", **mend)
+    if tools.channel == "background":
+        return refine_mask(_transparent(background, picture, tools.threshold), name=str(background), **mend)
+    if mask is None:
+        raise ValueError(f"{background}: no region is marked; give a mask or a box")
+    if mask.suffix.lower() == BOX_FILE:
+        return refine_mask(box_mask(read_roi_file(mask), picture.size), name=str(mask), **mend)
+    if mask.suffix.lower() == POLYGON_FILE:
+        return refine_mask(polygon_mask(read_polygons(mask), picture.size), name=str(mask), **mend)
+    return read_mask(mask, picture.size, tools.threshold, channel=_channel(tools.channel), **mend)
+
+
+def read_polygons(path: Path) -> list[Polygon]:
+    """A polygon file: JSON, a list of polygons, each a list of points [x, y] in pixels; or one polygon."""
+    expected = "expected a JSON list of polygons like [[[10, 20], [90, 20], [50, 80]]], in pixels"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such polygon file")
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        polygons = [found] if _is_point(found[0]) else found
+        return [[(float(x), float(y)) for x, y in polygon] for polygon in polygons]
+    except (ValueError, TypeError, LookupError) as error:
+        raise ValueError(f"{path}: {expected} ({type(error).__name__}: {error})") from error
+
+
+def _is_point(value: Any) -> bool:
+    return isinstance(value, list) and len(value) == 2 and not isinstance(value[0], list)
+
+
+def _transparent(path: Path, picture: Picture, threshold: float) -> np.ndarray:
+    if picture.pixels.shape[2] not in (2, 4):
+        raise ValueError(f"{path}: has no alpha channel; give a background with transparency, or a mask")
+    alpha = picture.pixels[..., -1]
+    return alpha < (1 - threshold) * np.iinfo(alpha.dtype).max
+
+
+def _channel(name: str) -> Any:
+    assert name in CHANNELS[:3], f"no channel of a mask picture: {name}"
+    return name

@@ -1,0 +1,119 @@
+"""A scene file: one background and several placements => what goes where, in which order, checked as a whole.
+
+    background: street.jpg
+    placements:
+      - {object: bee.safetensors, mask: left.png, seed: 3}
+      - {object: cup.safetensors, box: [690, 745, 1010, 1130], strength: 0.8, order: 1}
+
+A placement has `mask` or `box`, `object` or `reference` or both, and may have `seed`, `strength`, `order`
+(higher goes on top, 0 by default) and `n` (so many seeds are tried, the best is kept). Paths are relative to
+the file.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ldm.data.names import check_names
+from ldm.insertion.cases import Case
+from ldm.insertion.item import Item
+from ldm.insertion.manifest import parse_box
+from ldm.insertion.subject import Subject
+
+KEYS = ("background", "placements")
+PLACEMENT = ("object", "pick", "reference", "mask", "box", "seed", "strength", "order", "n")
+NUMBERS: dict[str, type] = {"seed": int, "strength": float, "order": int, "n": int}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """One object in a scene, as an item of its own; `order`: higher goes on top."""
+
+    item: Item
+    order: int = 0
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A scene file, its background and its placements in the order of the file."""
+
+    file: Path
+    background: Path
+    placements: tuple[Placement, ...]
+
+
+def read_scene(file: Path, seed: int = 321, strength: float = 1.0) -> Scene:
+    """Read a scene file; `seed` and `strength` are those of placements that say none.
+
+    Raises FileNotFoundError or ValueError in one line that names the placement.
+    """
+    values = _read_yaml(file)
+    check_names(values, KEYS, str(file))
+    if not isinstance(values.get("background"), str):
+        raise ValueError(f"{file}: no background; write `background: picture.jpg`")
+    entries = values.get("placements")
+    if not isinstance(entries, list) or not entries:
+        raise ValueError(f"{file}: no placements; write a list of {{{', '.join(PLACEMENT)}}}")
+    background = file.parent / values["background"]
+    if not background.is_file():
+        raise FileNotFoundError(f"{file}: background {background}: no such file")
+    placements = []
+    for number, entry in enumerate(entries, start=1):
+        where = f"{file}: placement {number}"
+        if not isinstance(entry, Mapping):
+            raise ValueError(f"{where}: {entry!r}; expected {{{', '.join(PLACEMENT)}}}")
+        defaults = {"seed": seed, "strength": strength, "order": 0, "n": 1}
+        like = Item(Case(background), Subject(), (seed,), name=f"{file.stem}_{number}")
+        placements.append(_placement(defaults | dict(entry), like, file.parent, where))
+    return Scene(file, background, tuple(placements))
+
+
+def _read_yaml(file: Path) -> Mapping[str, Any]:
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such scene file")
+    try:
+        values = yaml.safe_load(file.read_text("utf-8-sig"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: not readable as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{file}: expected `background:` and `placements:`")
+    return values
+
+
+def _placement(values: Mapping[str, Any], like: Item, root: Path, where: str) -> Placement:
+    check_names(values, PLACEMENT, where)
+    numbers = {key: _number(values[key], kind, f"{where}: {key}") for key, kind in NUMBERS.items()}
+    paths = {key: root / str(values[key]) for key in ("object", "reference", "mask") if values.get(key)}
+    if ("mask" in paths) == ("box" in values):
+        raise ValueError(f"{where}: expected one of mask and box")
+    if not paths.keys() & {"object", "reference"}:
+        raise ValueError(f"{where}: expected an object, a reference or both")
+    if numbers["n"] < 1:
+        raise ValueError(f"{where}: n={numbers['n']}; expected at least 1")
+    if "mask" in paths and not paths["mask"].is_file():
+        raise FileNotFoundError(f"{where}: mask {paths['mask']}: no such file")
+    case = replace(like.case, mask=paths.get("mask"), box=_box(values, where))
+    object_, reference, pick = paths.get("object"), paths.get("reference"), str(values.get("pick", ""))
+    subject = Subject(object_, reference, numbers["strength"], pick=pick)
+    try:
+        subject.check()
+    except (ValueError, FileNotFoundError) as error:
+        raise type(error)(f"{where}: {error}") from error
+    seeds = tuple(numbers["seed"] + i for i in range(numbers["n"]))
+    item = replace(like, case=case, subject=subject, seeds=seeds, best=len(seeds) > 1)
+    return Placement(item, numbers["order"])
+
+
+def _box(values: Mapping[str, Any], where: str) -> tuple[float, ...]:
+    return parse_box(values["box"], where) if "box" in values else ()
+
+
+def _number(value: Any, kind: type, where: str) -> Any:
+    if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else int):
+        raise ValueError(f"{where}={value!r}; expected a {'number' if kind is float else 'whole number'}")
+    return kind(value)

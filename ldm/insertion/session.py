@@ -1,0 +1,161 @@
+"""A loaded base that takes on one object after the other: all that inserting needs of a model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ldm.data.insertset import load_insertset
+from ldm.data.pairs import few_shot_crops, reference_image
+from ldm.data.picture import Picture
+from ldm.insertion.blend import Blend
+from ldm.insertion.insert import Result, Sampling, insert
+from ldm.insertion.roi import Roi
+from ldm.insertion.subject import Subject
+from ldm.models.architecture import Architecture
+from ldm.models.attention import cross_attentions
+from ldm.models.base import Base, Painter, base_fingerprint, load_base, load_painter
+from ldm.models.folded import Contexts, fold
+from ldm.objects import baked
+from ldm.objects.delta import Applied, Delta, apply, load
+from ldm.objects.exchange import load_ldm_delta
+from ldm.objects.merged import apply_merged, load_merged
+
+
+@dataclass(frozen=True)
+class Ready:
+    """The subject that the base carries now; its contexts are of one sample."""
+
+    subject: Subject
+    contexts: Contexts
+    applied: Applied | None = None
+
+
+class Session:
+    """A base, how it samples, what happens at the seam; `features`: see `load_ldm_delta`.
+
+    A painter alone serves baked objects; `fingerprint` is its base's.
+    """
+
+    def __init__(
+        self, base: Painter, sampling: Sampling, seam: Blend, features: str = "raw", fingerprint: str = ""
+    ) -> None:
+        assert fingerprint or isinstance(base, Base), "a painter does not know its base's fingerprint"
+        self.base = base
+        self.fingerprint = fingerprint or base_fingerprint(base)  # type: ignore[arg-type]
+        self.sampling, self.seam, self.features = sampling, seam, features
+        self._ready: Ready | None = None
+
+    def insert(
+        self,
+        subject: Subject,
+        background: Picture,
+        mask: np.ndarray,
+        rois: Sequence[Roi],
+        seeds: Sequence[int],
+    ) -> list[Result]:
+        """One composite a seed; see `ldm.insertion.insert.insert`."""
+        contexts = self.take_on(subject).contexts
+        return insert(self.base, contexts, background, mask, rois, seeds, self.sampling, self.seam)
+
+    def reference(self, subject: Subject) -> Tensor:
+        """The picture that the subject is to look like, [1,3,R,R] in [-1,1]; ValueError if there is none."""
+        kind = subject.kind()
+        return self._reference(subject, load(subject.object) if subject.object and kind == "delta" else None)
+
+    def take_on(self, subject: Subject) -> Ready:
+        """Make the base carry this subject; the one before is taken off, exactly."""
+        if self._ready is None or self._ready.subject != subject:
+            self.put_down()
+            makers = {"baked": self._baked, "merged": self._merged}
+            self._ready = makers.get(subject.kind(), self._learnt)(subject)
+        return self._ready
+
+    def put_down(self) -> None:
+        """Give the base its own weights back."""
+        if self._ready is not None and self._ready.applied is not None:
+            self._ready.applied.remove()
+        self._ready = None
+
+    def _baked(self, subject: Subject) -> Ready:
+        assert subject.object is not None
+        if subject.reference is not None:
+            raise ValueError(
+                f"{subject.object} is baked with its own reference and takes no other; "
+                f"leave {subject.reference} out, or give the object file it was baked from"
+            )
+        made = baked.load(subject.object)
+        return Ready(subject, baked.contexts(made, self.base, self.fingerprint, subject.strength))
+
+    @torch.no_grad()
+    def _merged(self, subject: Subject) -> Ready:
+        assert subject.object is not None and isinstance(self.base, Base)
+        merged = load_merged(subject.object)
+        name = subject.pick or (merged.names[0] if len(merged.names) == 1 else "")
+        if not name:
+            raise ValueError(f"{subject.object} holds {', '.join(merged.names)}; say which one: --pick NAME")
+        tokens = merged.contexts(name)
+        applied = apply_merged(self.base, merged, subject.strength, self.fingerprint)
+        layers, like = dict(cross_attentions(self.base.unet)), self.base.conditioner.learnable_vector
+        return Ready(subject, Contexts(*(fold(layers, x.to(like)) for x in tokens)), applied)
+
+    @torch.no_grad()
+    def _learnt(self, subject: Subject) -> Ready:
+        """An object with its weights, or a reference alone."""
+        base = self.base
+        assert isinstance(base, Base), "an object that is not baked needs the whole base"
+        delta = self._read(subject)
+        reference = self._reference(subject, delta)
+        applied = None if delta is None else apply(base, delta, subject.strength, self.fingerprint)
+        return Ready(subject, base.contexts(base.context(reference.to(base.device))), applied)
+
+    def _read(self, subject: Subject) -> Delta | None:
+        """The object file, or a .ckpt of the paper's code together with the object's pictures."""
+        if subject.object is None:
+            return None
+        if subject.kind() != "pickle":
+            return load(subject.object)
+        assert subject.pictures is not None, "a subject is checked before it is used"
+        assert isinstance(self.base, Base)
+        crops = few_shot_crops(load_insertset(subject.pictures), self.base.architecture.reference_size)
+        return load_ldm_delta(subject.object, self.base, crops, self.features)
+
+    def _reference(self, subject: Subject, delta: Delta | None) -> Tensor:
+        size = self.base.architecture.reference_size
+        if subject.reference is not None:
+            return reference_image(subject.reference, size)
+        if delta is not None and delta.reference is not None:
+            return delta.reference[None].float() / 127.5 - 1
+        if subject.pictures is not None:
+            return reference_image(load_insertset(subject.pictures).reference, size)
+        raise ValueError(
+            f"{subject.object}: has no reference picture of its own; give one: --reference PICTURE"
+        )
+
+
+def open_session(
+    path: Path,
+    architecture: Architecture,
+    subjects: Iterable[Subject],
+    sampling: Sampling,
+    seam: Blend,
+    features: str = "raw",
+    device: str = "cpu",
+) -> Session:
+    """Load what these subjects need of the base at `path`: if all are baked, neither CLIP nor K and V."""
+    if all(_is_baked(subject) for subject in subjects):
+        painter, fingerprint = load_painter(path, architecture)
+        return Session(painter.to(device), sampling, seam, features, fingerprint)
+    return Session(load_base(path, architecture).to(device), sampling, seam, features)
+
+
+def _is_baked(subject: Subject) -> bool:
+    try:
+        return subject.kind() == "baked"
+    except (ValueError, FileNotFoundError):
+        return True  # it will be skipped or refused, and needs no model

@@ -1,0 +1,184 @@
+"""Work through items, one after the other: what is there already is kept, what is missing is made and proven.
+
+Memory holds one background and its results at a time, however many items there are.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from ldm import __version__
+from ldm.data.picture import Picture, read_picture
+from ldm.data.save import write_picture
+from ldm.insertion.item import Item, key_of
+from ldm.insertion.journal import Journal, recipe_in
+from ldm.insertion.marking import MaskTools
+from ldm.insertion.plan import Context, regions_of
+from ldm.insertion.proof import prove
+from ldm.insertion.roi import Roi, covered
+from ldm.insertion.subject import Subject
+
+if TYPE_CHECKING:
+    from ldm.insertion.insert import Result
+
+MISTAKES = (ValueError, FileNotFoundError, PermissionError)
+
+
+class Inserter(Protocol):
+    """What a `Session` is to this module."""
+
+    fingerprint: str
+
+    def take_on(self, subject: Subject) -> Any: ...
+
+    def insert(
+        self,
+        subject: Subject,
+        background: Picture,
+        mask: np.ndarray,
+        rois: Sequence[Roi],
+        seeds: Sequence[int],
+    ) -> list[Result]: ...
+
+
+Choose = Callable[[Item, np.ndarray, Sequence[Roi], "list[Result]"], "list[Result]"]
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to work. `settings` are the plain values that determine pixels, `facts` what recipes say besides.
+
+    `choose` orders an item's results, the best first, and notes scores in their records.
+    """
+
+    context: Context
+    tools: MaskTools
+    settings: Mapping[str, Any]
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    choose: Choose | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Outcome:
+    """What became of an item: its result files by seed, which of them are new, or its error.
+
+    `view` is there if all are new: to be looked at, not to be kept.
+    """
+
+    item: Item
+    files: Mapping[int, str]
+    made: Sequence[int] = ()
+    error: str = ""
+    seconds: float = 0.0
+    view: View | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class View:
+    """What an item's results were made from, and how they look."""
+
+    background: Picture
+    mask: np.ndarray
+    rois: Sequence[Roi]
+    results: Sequence[Picture]
+
+
+def work(items: Iterable[Item], inserter: Inserter, options: Options, journal: Journal) -> Iterator[Outcome]:
+    """Finish every item; one that cannot be read is reported in its outcome and passed over."""
+    for item in items:
+        yield _finish(item, inserter, options, journal)
+
+
+def view(outcome: Outcome, options: Options, folder: Path) -> View:
+    """How the results look, read from their files if they are not all new."""
+    if outcome.view is not None:
+        return outcome.view
+    pictures = [read_picture(folder / name) for name in outcome.files.values()]
+    return View(*prepare(outcome.item, options), pictures)
+
+
+def prepare(item: Item, options: Options) -> tuple[Picture, np.ndarray, list[Roi]]:
+    """Background, mask and the squares to inpaint; one-line errors for whatever does not fit."""
+    background, mask = item.case.read(options.tools)
+    if item.roi is None:
+        return background, mask, regions_of(mask, options.context)
+    if not covered(mask, item.roi):
+        raise ValueError(f"the given ROI cuts off a part of the mask of {item.case.background}; enlarge it")
+    return background, mask, [item.roi]
+
+
+def _finish(item: Item, inserter: Inserter, options: Options, journal: Journal) -> Outcome:
+    start, files = time.perf_counter(), item.files()
+    try:
+        digests = item.digests()
+        keys = {seed: key_of(item, seed, digests, inserter.fingerprint, options.settings) for seed in files}
+        missing = [seed for seed in files if not _is_there(files[seed], keys[seed], item, options, journal)]
+        if not missing:
+            return Outcome(item, files)
+        background, mask, rois = prepare(item, options)
+        item.subject.check()
+        inserter.take_on(item.subject)
+    except MISTAKES as error:
+        return Outcome(item, files, error=str(error))
+    seeds = list(item.seeds) if item.best else missing
+    results = inserter.insert(item.subject, background, mask, rois, seeds)
+    if item.best:
+        assert options.choose is not None, "the best of several is chosen by someone"
+        results = options.choose(item, mask, rois, results)[:1]
+    facts = _facts(item, digests, seeds, inserter.fingerprint, options)
+    for seed, result in zip(missing, results, strict=True):
+        record = {"key": keys[seed], **facts, **result.record}
+        write_picture(journal.folder / files[seed], result.picture, {"recipe": json.dumps(record)})
+        enter(journal.folder / files[seed], record, background, mask, journal)
+    seen = View(background, mask, rois, [result.picture for result in results])
+    whole = len(missing) == len(files)
+    return Outcome(item, files, missing, "", time.perf_counter() - start, seen if whole else None)
+
+
+def _is_there(name: str, key: str, item: Item, options: Options, journal: Journal) -> bool:
+    """Whether this very result lies in the folder; a line that was lost by a kill is written again."""
+    file = journal.folder / name
+    record = recipe_in(file)
+    if record.get("key") != key:
+        return False
+    if not journal.has(name, key):
+        background, mask, _ = prepare(item, options)
+        enter(file, record, background, mask, journal)
+    return True
+
+
+def enter(
+    file: Path, record: Mapping[str, Any], background: Picture, mask: np.ndarray, journal: Journal
+) -> None:
+    """Prove a written result and enter it."""
+    proof = prove(file, background, mask, record["regions"])
+    assert proof["outside"] == 0, f"{file}: pixels outside the mask changed by {proof['outside']}"
+    journal.add({"file": file.name} | {k: v for k, v in record.items() if k != "settings"} | proof)
+
+
+def _facts(
+    item: Item, digests: Mapping[str, str], seeds: Sequence[int], base: str, options: Options
+) -> dict[str, Any]:
+    """What a recipe says but for the result's own record."""
+    roi = item.roi
+    return {
+        "version": __version__,
+        "base_fingerprint": base,
+        **{role: str(path) for role, path in item.sources().items()},
+        "box": list(item.case.box),
+        "roi": None if roi is None else [roi.x0, roi.y0, roi.x1, roi.y1],
+        "name": item.stem,
+        "strength": item.subject.strength,
+        "pick": item.subject.pick,
+        "batch": list(seeds),
+        "best_of": len(item.seeds) if item.best else 0,
+        "sha256": dict(digests),
+        **options.facts,
+    }

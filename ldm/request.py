@@ -1,0 +1,174 @@
+"""What the command line of inference asks for: arguments and settings => items to work on, and how."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ldm.config import Config, Parser, load_config
+from ldm.insertion.cases import Case, pair, read_roi
+from ldm.insertion.item import Item, check_files
+from ldm.insertion.machine import machine
+from ldm.insertion.manifest import bench_cases, read_manifest
+from ldm.insertion.marking import MaskTools
+from ldm.insertion.plan import Context
+from ldm.insertion.replay import Replay, read_replay
+from ldm.insertion.scene import Scene, read_scene
+from ldm.insertion.subject import Subject
+from ldm.insertion.work import Options
+
+FLAGS = {
+    "base": "base.path",
+    "sampler": "sample.sampler",
+    "steps": "sample.steps",
+    "scale": "sample.scale",
+    "n_samples": "sample.n_samples",
+    "best_of": "sample.best_of",
+    "seed": "sample.seed",
+    "strength": "sample.strength",
+    "refine": "sample.refine",
+    "roi_factor": "insert.roi_factor",
+    "context_px": "insert.context_px",
+    "zoom": "insert.zoom",
+    "blend": "insert.blend",
+    "max_seam": "insert.max_seam",
+    "outdir": "insert.outdir",
+    "grid": "insert.grid",
+    "mask_channel": "mask.channel",
+    "threshold": "mask.threshold",
+    "invert": "mask.invert",
+    "fill_holes": "mask.fill_holes",
+    "grow": "mask.grow",
+}
+# settings that do not change a result's pixels, or that its own item says
+INCIDENTAL = {
+    "sample": ("n_samples", "best_of", "seed", "strength"),
+    "insert": ("outdir", "grid", "max_seam"),
+}
+WORK = ("example_img", "manifest", "bench", "scene", "replay")
+PARTS = ("mask", "box", "roi", "object", "pick", "reference", "dataset_dir")
+EXCLUDED: dict[str, tuple[str, ...]] = {
+    "example_img": ("list",),
+    "manifest": ("mask", "box", "list"),
+    "bench": ("mask", "box"),
+    "scene": ("list", *PARTS),
+    "replay": ("list", "plan", *PARTS),
+}
+HINTS = {
+    "example_img": "it belongs to --bench",
+    "manifest": "write a mask or box into each line",
+    "bench": "its masks are in mask/",
+    "scene": "write it into the scene file",
+    "replay": "give only --base, --outdir and --device",
+}
+
+
+def parser(description: str) -> Parser:
+    """All flags of inference."""
+    p = Parser(description, FLAGS, "configs/mini.yaml")
+    p.add_argument("--example_img", "--example-img", nargs="+", type=Path, metavar="PATH",
+                   help="backgrounds: pictures or folders")  # fmt: skip
+    p.add_argument("--mask", nargs="+", type=Path, default=[], metavar="PATH",
+                   help="where: mask pictures (white: here), .txt box, .json polygons, folders")  # fmt: skip
+    p.add_argument("--box", nargs=4, type=float, default=[], metavar=("X0", "Y0", "X1", "Y1"),
+                   help="where to insert, in pixels of the background")  # fmt: skip
+    p.add_argument("--manifest", type=Path, metavar="FILE",
+                   help=".csv or .jsonl: background, mask or box, object, reference, seed, name")  # fmt: skip
+    p.add_argument("--bench", type=Path, metavar="FOLDER", help="test bench: image/, mask/ and a list file")
+    p.add_argument("--list", type=Path, metavar="FILE", help="ids of the test bench, one a line [its .txt]")
+    p.add_argument("--roi", type=Path, metavar="FILE", help="x0 y0 x1 y1 of the square to inpaint [planned]")
+    p.add_argument("--object", type=Path, metavar="FILE",
+                   help="object file, or a .ckpt of the paper's code; none: zero-shot")  # fmt: skip
+    p.add_argument("--pick", default="", metavar="NAME", help="which object of a merged file")
+    p.add_argument("--dataset-dir", "--dataset_dir", type=Path, metavar="FOLDER",
+                   help="the object's InsertSet folder: a .ckpt of the paper's code needs it")  # fmt: skip
+    p.add_argument("--few_shot_features", "--few-shot-features", default="raw", choices=["raw", "clip"],
+                   help="what CLIP saw when that .ckpt was made [raw, as in the paper's code]")  # fmt: skip
+    p.add_argument(
+        "--reference", type=Path, metavar="PICTURE", help="reference; default: the object file's own"
+    )
+    p.add_argument("--plan", action="store_true",
+                   help="only print the regions and draw them: <outdir>/<name>_plan.png")  # fmt: skip
+    p.add_argument("--scene", type=Path, metavar="FILE",
+                   help="scene file: one background, several placements (examples/scene.yaml)")  # fmt: skip
+    p.add_argument("--replay", type=Path, metavar="FILE",
+                   help="make a result again by its recipe: <outdir>/<name>_replay.png")  # fmt: skip
+    p.add_argument("--device", help="cpu or cuda [cuda if there is one]")
+    return p
+
+
+def parse(argv: Sequence[str] | None, description: str) -> tuple[argparse.Namespace, Config]:
+    """Command line => arguments and settings, checked for what excludes each other."""
+    args, config = parser(description).parse_config(argv)
+    work = [name for name in WORK if getattr(args, name) is not None]
+    if len(work) != 1:
+        raise ValueError(f"expected one of {', '.join(f'--{name}' for name in WORK)}; given: {len(work)}")
+    strange = [name for name in EXCLUDED[work[0]] if getattr(args, name)]
+    if strange:
+        raise ValueError(f"--{strange[0]} does not go with --{work[0]}; {HINTS[work[0]]}")
+    s = config.sample
+    if min(s.best_of, s.n_samples) != 1 or (args.scene and max(s.best_of, s.n_samples) > 1):
+        raise ValueError(
+            f"n_samples={s.n_samples}, best_of={s.best_of}: expected 1 and 1 or more; in a scene file, say n"
+        )
+    args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    return args, config
+
+
+def parse_replay(
+    argv: Sequence[str] | None, args: argparse.Namespace, description: str
+) -> tuple[Replay, Config]:
+    """The result to make again and the settings that it was made with; `args` gets its machine, too."""
+    found = read_replay(args.replay)
+    saved, then = found.recipe["settings"], found.recipe["machine"]
+    given, config = parser(description).parse_config(argv, saved)
+    if determining(load_config(saved)) != determining(config):
+        raise ValueError(f"--replay repeats a result as it was; {HINTS['replay']}")
+    args.few_shot_features = found.recipe["few_shot_features"]
+    if given.device is None and (then["device"] == "cpu" or torch.cuda.is_available()):
+        args.device = then["device"]
+    torch.set_num_threads(then["threads"])  # sums of floats depend on it
+    return found, config
+
+
+def items_of(args: argparse.Namespace, config: Config) -> list[Item]:
+    """The work that the command line asks for, checked as a list."""
+    s, transparent = config.sample, config.mask.channel == "background"
+    subject = Subject(args.object, args.reference, s.strength, args.dataset_dir, args.pick)
+    seeds = tuple(s.seed + i for i in range(max(s.n_samples, s.best_of)))
+    like = Item(Case(Path()), subject, seeds, args.roi and read_roi(args.roi), best=s.best_of > 1)
+    if args.manifest is not None:
+        items = read_manifest(args.manifest, like, transparent)
+    else:
+        cases = bench_cases(args.bench, args.list) if args.bench else []
+        cases = cases or pair(args.example_img, args.mask, args.box, transparent)
+        items = [replace(like, case=case) for case in cases]
+    check_files(items)
+    return items
+
+
+def options_of(args: argparse.Namespace, config: Config) -> Options:
+    """How items are worked on."""
+    i, features = config.insert, {"few_shot_features": args.few_shot_features}
+    context = Context(config.base.architecture.image_size, i.roi_factor, i.context_px, i.zoom)
+    facts = {"machine": machine(args.device), "settings": asdict(config), **features}
+    return Options(context, MaskTools(**asdict(config.mask)), determining(config) | features, facts)
+
+
+def determining(config: Config) -> dict[str, Any]:
+    """The settings that determine a result's pixels, beside its item and the base's weights."""
+    settings: dict[str, Any] = {"model_side": config.base.architecture.image_size}
+    for section in ("sample", "insert", "mask"):
+        values = asdict(getattr(config, section))
+        settings[section] = {k: v for k, v in values.items() if k not in INCIDENTAL.get(section, ())}
+    return settings
+
+
+def scene_of(args: argparse.Namespace, config: Config) -> Scene:
+    """The scene file; what its placements do not say is the settings' seed and strength."""
+    return read_scene(args.scene, config.sample.seed, config.sample.strength)

@@ -1,0 +1,140 @@
+"""A scene file is checked as a whole; overlapping placements need an order."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from ldm.data.picture import read_picture
+from ldm.insertion.layout import Placed, groups, place, shared_pixels
+from ldm.insertion.marking import MaskTools
+from ldm.insertion.plan import Context
+from ldm.insertion.scene import Scene, read_scene
+from ldm.insertion.subject import Subject
+
+ROOT = Path(__file__).parents[2]
+SIZE = (40, 60)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    noise = np.random.default_rng(0).integers(0, 256, (*SIZE, 3), dtype=np.uint8)
+    mask = np.zeros(SIZE, np.uint8)
+    mask[5:12, 8:16] = 255
+    Image.fromarray(noise).save(tmp_path / "b.png")
+    Image.fromarray(mask).save(tmp_path / "m.png")
+    Image.new("RGB", (8, 8)).save(tmp_path / "r.png")
+    return tmp_path
+
+
+def entry(**values: Any) -> dict[str, Any]:
+    return {"reference": "r.png", "box": [8, 5, 16, 12]} | values
+
+
+def read(folder: Path, *entries: Any, **values: Any) -> Scene:
+    file = folder / "scene.yaml"
+    file.write_text(yaml.safe_dump({"background": "b.png", "placements": list(entries)} | values))
+    return read_scene(file, 321, 0.9)
+
+
+def placed(folder: Path, *entries: Any) -> list[Placed]:
+    scene = read(folder, *entries)
+    return place(scene, read_picture(scene.background), MaskTools(), Context(8))
+
+
+def test_what_a_placement_says_and_does_not_say(folder: Path) -> None:
+    scene = read(
+        folder,
+        {"reference": "r.png", "mask": "m.png"},
+        entry(seed=5, strength=1, order=2, n=3),
+    )
+    first, second = scene.placements
+    assert scene.background == folder / "b.png" and first.item.case.mask == folder / "m.png"
+    assert first.item.subject == Subject(None, folder / "r.png", 0.9)
+    assert (first.item.seeds, first.item.best, first.order) == ((321,), False, 0)
+    assert (second.item.seeds, second.item.best, second.order) == ((5, 6, 7), True, 2)
+    assert second.item.subject.strength == 1 and [p.item.stem for p in scene.placements] == [
+        "scene_1",
+        "scene_2",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("entries", "values", "message"),
+    [
+        ([entry()], {"placement": []}, "unknown 'placement'; did you mean placements"),
+        ([entry(sed=3)], {}, "placement 1: unknown 'sed'; did you mean seed"),
+        ([entry(), entry(mask="m.png")], {}, "placement 2: expected one of mask and box"),
+        ([{"reference": "r.png"}], {}, "placement 1: expected one of mask and box"),
+        ([{"box": [1, 1, 9, 9]}], {}, "placement 1: expected an object, a reference or both"),
+        ([entry(object="o.safetensors")], {}, "o.safetensors: no such object file; get_deltas.sh makes one"),
+        ([entry(reference="gone.png")], {}, "placement 1: "),
+        ([{"reference": "r.png", "mask": "gone.png"}], {}, "gone.png: no such file"),
+        ([entry(object="r.png")], {}, "placement 1: "),
+        ([entry(box="1 2 3")], {}, "placement 1: box '1 2 3'; expected four numbers"),
+        ([entry(seed=1.5)], {}, "placement 1: seed=1.5; expected a whole number"),
+        ([entry(strength="much")], {}, "placement 1: strength='much'; expected a number"),
+        ([entry(order=True)], {}, "placement 1: order=True; expected a whole number"),
+        ([entry(n=0)], {}, "placement 1: n=0; expected at least 1"),
+        (["r.png"], {}, "placement 1: 'r.png'; expected {object"),
+        ([], {}, "no placements"),
+        ([entry()], {"background": "gone.png"}, "background "),
+        ([entry()], {"background": 7}, "no background"),
+    ],
+)
+def test_mistakes_are_one_line_that_names_the_placement(
+    folder: Path, entries: list[Any], values: dict[str, Any], message: str
+) -> None:
+    with pytest.raises((ValueError, FileNotFoundError)) as error:
+        read(folder, *entries, **values)
+    assert message in str(error.value) and "scene.yaml" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_files_that_are_no_scenes(folder: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no such scene file"):
+        read_scene(folder / "gone.yaml")
+    for text in ("a: [", "- 1", ""):
+        (folder / "s.yaml").write_text(text)
+        with pytest.raises(ValueError, match=r"s\.yaml: (not readable|expected `background:`)"):
+            read_scene(folder / "s.yaml")
+
+
+def test_groups_go_by_order_and_by_the_file_within_one(folder: Path) -> None:
+    entries = [
+        entry(order=3),
+        entry(box=[30, 20, 40, 30]),
+        entry(),
+        entry(order=-1, box=[0, 0, 20, 20]),
+    ]
+    found = [[p.placement.item.name for p in group] for group in groups(placed(folder, *entries))]
+    assert found == [["scene_4"], ["scene_2", "scene_3"], ["scene_1"]]
+
+
+def test_overlapping_without_order_is_refused(folder: Path) -> None:
+    two = placed(folder, entry(), {"reference": "r.png", "mask": "m.png"})
+    with pytest.raises(ValueError, match=r"placement 1 and placement 2 overlap in 56 pixels .* order \(0\)"):
+        groups(two)
+    corner = placed(folder, entry(), entry(box=[15, 11, 30, 30]), entry(box=[16, 0, 20, 40]))
+    assert shared_pixels(corner[0], corner[1]) == 1 and shared_pixels(corner[0], corner[2]) == 0
+
+
+def test_shared_pixels_are_those_of_the_whole_masks(folder: Path) -> None:
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        x0, y0, x1, y1 = (int(v) for v in rng.integers(0, 20, 4))
+        a, b = placed(folder, entry(box=[x0, y0, x0 + 15, y0 + 12]), entry(box=[x1, y1, x1 + 9, y1 + 20]))
+        assert shared_pixels(a, b) == (a.mask(SIZE) & b.mask(SIZE)).sum()
+
+
+def test_a_mask_that_does_not_fit_is_named(folder: Path) -> None:
+    with pytest.raises(ValueError, match="box 0 0 99 9 reaches outside"):
+        placed(folder, entry(box=[0, 0, 99, 9]))
+
+
+def test_the_example_is_a_scene() -> None:
+    scene = read_scene(ROOT / "examples" / "scene.yaml")
+    background = read_picture(scene.background)
+    assert [len(g) for g in groups(place(scene, background, MaskTools(), Context(128)))] == [2, 1]

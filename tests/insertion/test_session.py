@@ -1,0 +1,122 @@
+"""One base, one object after the other: each as if it were alone, and the base as it was in the end."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ldm.data.picture import Picture
+from ldm.insertion.blend import BLENDS
+from ldm.insertion.insert import Sampling
+from ldm.insertion.roi import plan_rois
+from ldm.insertion.session import Session, open_session
+from ldm.insertion.subject import Subject
+from ldm.models.base import Base, base_fingerprint, house_state, save_base
+from ldm.objects.baked import bake
+from ldm.objects.baked import save as save_baked
+from ldm.objects.delta import apply, extract, load, save, trained_names
+from ldm.objects.effect import reference_of
+from ldm.objects.file import About
+from ldm.objects.merge import member, merge
+from ldm.objects.merged import save_merged
+from tests.fixtures.objects import learnt
+from tests.fixtures.small import SMALL, small_base, state_of
+
+
+def write_object(path: Path, base: Base, seed: int, fingerprint: str = "") -> Path:
+    """An object that moves every trained weight by noise, with a reference of its own."""
+    generator = torch.Generator().manual_seed(seed)
+    state = house_state(base)
+    tuned = {key: value + 0.1 * torch.randn(value.shape, generator=generator) for key, value in state.items()}
+    about = About(fingerprint or base_fingerprint(base), "small", freeze_model="crossattn")
+    reference = torch.randint(0, 256, (3, 28, 28), generator=generator).to(torch.uint8)
+    save(extract(state, tuned, trained_names(base, "crossattn"), about, reference=reference), path)
+    return path
+
+
+@pytest.fixture
+def session() -> Session:
+    return Session(small_base(), Sampling("ddim", 2, 2.0), BLENDS["paste"])
+
+
+def inserted(session: Session, subject: Subject) -> np.ndarray:
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
+    mask = np.zeros((40, 40), bool)
+    mask[10:30, 10:30] = True
+    return session.insert(subject, Picture(pixels), mask, plan_rois(mask), [3])[0].picture.pixels
+
+
+def test_objects_do_not_leave_traces(session: Session, tmp_path: Path) -> None:
+    before = state_of(session.base)
+    a, b = (Subject(write_object(tmp_path / f"{i}.safetensors", session.base, i)) for i in (1, 2))
+    alone = inserted(session, a)
+    assert (inserted(session, b) != alone).any()
+    assert (inserted(session, Subject(a.object, strength=0.3)) != alone).any()
+    assert np.array_equal(inserted(session, a), alone)
+    session.put_down()
+    after = session.base.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_the_reference_is_the_one_given_or_the_objects_own(session: Session, tmp_path: Path) -> None:
+    file = write_object(tmp_path / "o.safetensors", session.base, 1)
+    Image.new("RGB", (28, 28), (255, 0, 0)).save(tmp_path / "red.png")
+    red = torch.tensor([1.0, -1.0, -1.0])
+    for subject in (Subject(file, tmp_path / "red.png"), Subject(reference=tmp_path / "red.png")):
+        assert torch.allclose(session.reference(subject)[0, :, 14, 14], red)
+    own = session.reference(Subject(file))
+    assert own.shape == (1, 3, 28, 28) and not torch.allclose(own[0, :, 14, 14], red)
+
+
+def test_after_an_object_that_does_not_fit_the_next_one_does(session: Session, tmp_path: Path) -> None:
+    good = Subject(write_object(tmp_path / "good.safetensors", session.base, 1))
+    bad = Subject(write_object(tmp_path / "bad.safetensors", session.base, 1, fingerprint="f" * 16))
+    alone = inserted(session, good)
+    with pytest.raises(ValueError, match="is for the base ffff"):
+        session.take_on(bad)
+    assert np.array_equal(inserted(session, good), alone)
+
+
+def test_a_baked_object_needs_no_conditioner_and_inserts_the_same(session: Session, tmp_path: Path) -> None:
+    file = write_object(tmp_path / "o.safetensors", session.base, 1)
+    delta = load(file)
+    with apply(session.base, delta):
+        save_baked(bake(session.base, delta.about, reference_of(delta)), tmp_path / "baked.safetensors")
+    expected = inserted(session, Subject(file)).astype(int)
+    session.put_down()
+    save_base(session.base, tmp_path / "base", torch.float32)
+    subject = Subject(tmp_path / "baked.safetensors")
+    opened = open_session(tmp_path / "base", SMALL, [subject], session.sampling, session.seam)
+    assert not isinstance(opened.base, Base)
+    assert np.abs(inserted(opened, subject) - expected).max() <= 1
+    assert np.abs(inserted(session, subject) - expected).max() <= 1, "a whole base takes it too"
+    for wrong, said in (
+        (replace(subject, strength=0.5), "strength 0.5"),
+        (replace(subject, reference=file), "takes no other"),
+    ):
+        with pytest.raises(ValueError, match=said):
+            opened.take_on(wrong)
+
+
+def test_one_object_that_is_not_baked_needs_the_whole_base(session: Session, tmp_path: Path) -> None:
+    save_base(session.base, tmp_path / "base")
+    subjects = [Subject(reference=tmp_path / "r.png"), Subject(tmp_path / "gone.safetensors")]
+    opened = open_session(tmp_path / "base", SMALL, subjects, session.sampling, session.seam)
+    assert isinstance(opened.base, Base)
+
+
+def test_an_object_of_a_merged_file_is_picked_by_name(session: Session, tmp_path: Path) -> None:
+    base = session.base
+    members = [member(base, learnt(base, i), name) for i, name in ((1, "cup"), (2, "bee"))]
+    save_merged(merge(members)[0], tmp_path / "both.safetensors")
+    save(learnt(base, 1), tmp_path / "cup.safetensors")
+    alone = inserted(session, Subject(tmp_path / "cup.safetensors")).astype(int)
+    cup, bee = (inserted(session, Subject(tmp_path / "both.safetensors", pick=p)) for p in ("cup", "bee"))
+    assert np.abs(cup - alone).max() <= 1 and np.abs(bee.astype(int) - cup).max() > 1
+    with pytest.raises(ValueError, match=r"holds bee, cup; say which one: --pick NAME"):
+        session.take_on(Subject(tmp_path / "both.safetensors"))
+    with pytest.raises(ValueError, match="no object hat"):
+        session.take_on(Subject(tmp_path / "both.safetensors", pick="hat"))

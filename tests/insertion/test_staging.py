@@ -1,0 +1,126 @@
+"""A scene is its placements, one over the other; only what changed, and what sees it, is made again."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from ldm.data.picture import Picture, read_picture
+from ldm.insertion.journal import FILE, Journal, rows
+from ldm.insertion.layout import Placed, groups, place
+from ldm.insertion.replay import read_replay
+from ldm.insertion.scene import read_scene
+from ldm.insertion.staging import carry_out, deliver
+from ldm.insertion.work import Outcome
+from tests.fixtures.stub import Stub, options
+
+SIZE = (60, 90)
+# 1 and 2 lie side by side, 3 over 1, 4 far away but later: it sees none of them
+BOXES = {1: [10, 10, 30, 30], 2: [34, 10, 44, 30], 3: [20, 20, 40, 40], 4: [70, 40, 80, 50]}
+ORDERS = {1: 0, 2: 0, 3: 1, 4: 1}
+
+
+def write(folder: Path, channels: int = 3, dtype: type = np.uint8, **changed: dict[str, Any]) -> Path:
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8)).save(folder / "b.png")
+    Image.new("RGB", (8, 8)).save(folder / "r.png")
+    entries = [
+        {"reference": "r.png", "box": BOXES[i], "order": ORDERS[i], "seed": i} | changed.get(f"p{i}", {})
+        for i in BOXES
+    ]
+    file = folder / "scene.yaml"
+    file.write_text(yaml.safe_dump({"background": "b.png", "placements": entries}))
+    return file
+
+
+def stage(file: Path, out: Path, stub: Stub | None = None) -> tuple[Picture, Outcome, list[str]]:
+    """The finished picture, what became of it, and the names of the placements that were made."""
+    scene, made, stub, how = read_scene(file), [], stub or Stub(), options()
+    before = read_picture(scene.background)
+    placed = place(scene, before, how.tools, how.context)
+
+    def told(one: Placed, new: bool) -> None:
+        made.extend([one.placement.item.name.removeprefix("scene_")] * new)
+
+    after, records = carry_out(before, groups(placed), stub, how, out / "placements", told)
+    return after, deliver(scene, before, after, placed, records, stub, how, Journal(out)), made
+
+
+def test_every_pixel_is_that_of_the_topmost_placement(tmp_path: Path) -> None:
+    after, outcome, made = stage(write(tmp_path), tmp_path / "out")
+    assert made == ["1", "2", "3", "4"] and outcome.made == (0,)
+    expected, owner = read_picture(tmp_path / "b.png").pixels.copy(), np.zeros(SIZE, int)
+    for i, (x0, y0, x1, y1) in BOXES.items():
+        noise = np.random.default_rng(i).integers(0, 256, ((x1 - x0) * (y1 - y0), 3))
+        expected[y0:y1, x0:x1] = noise.reshape(y1 - y0, x1 - x0, 3)
+        owner[y0:y1, x0:x1] = i
+    assert np.array_equal(after.pixels, expected) and (owner == 0).any()
+    assert np.array_equal(read_picture(tmp_path / "out" / "scene.png").pixels, expected)
+    [row] = rows(tmp_path / "out" / FILE)
+    assert row["outside"] == 0 and len(row["placements"]) == 4 and len(row["regions"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, []),
+        ({"p1": {"seed": 9}}, ["1", "3"]),  # 3 lies on it; 2 is made beside it, from the untouched background
+        ({"p2": {"seed": 9}}, ["2", "3"]),
+        ({"p2": {"strength": 0.5}}, ["2"]),  # of the stub it changes no pixel: those who see it stay
+        ({"p3": {"seed": 9}}, ["3"]),
+        ({"p4": {"box": [71, 40, 80, 50]}}, ["4"]),
+        ({"p2": {"order": 2}}, ["3", "2"]),  # on top now: seen no more, and sees
+        ({"p4": {"order": 7}}, []),  # the order alone changes no pixel that it sees
+    ],
+)
+def test_only_what_changed_and_what_sees_it_is_made_again(
+    tmp_path: Path, changed: dict[str, Any], expected: list[str]
+) -> None:
+    out = tmp_path / "out"
+    stage(write(tmp_path), out)
+    after, outcome, made = stage(write(tmp_path, **changed), out)
+    assert made == expected
+    fresh, _, _ = stage(write(tmp_path, **changed), tmp_path / "fresh")
+    assert np.array_equal(after.pixels, fresh.pixels), "the cache changes no pixel"
+    assert bool(outcome.made) == bool(expected)
+
+
+class Seeing(Stub):
+    """Fills a mask with the mean of what it sees."""
+
+    def _one(self, background: Picture, mask: np.ndarray, rois: Any, seed: int) -> Any:
+        result = super()._one(background, mask, rois, seed)
+        pixels = background.pixels.copy()
+        pixels[mask] = background.pixels[rois[0].slices].mean()
+        result.picture = replace(background, pixels=pixels)
+        return result
+
+
+def test_a_group_does_not_see_itself(tmp_path: Path) -> None:
+    """2 next to 1, first or last in the file: the same picture."""
+    one, _, _ = stage(write(tmp_path), tmp_path / "one", Seeing())
+    values = yaml.safe_load((tmp_path / "scene.yaml").read_text())
+    values["placements"].reverse()
+    (tmp_path / "scene.yaml").write_text(yaml.safe_dump(values))
+    other, _, _ = stage(tmp_path / "scene.yaml", tmp_path / "other", Seeing())
+    assert np.array_equal(one.pixels, other.pixels)
+
+
+def test_another_base_or_a_torn_file_is_made_anew(tmp_path: Path) -> None:
+    file, out = write(tmp_path), tmp_path / "out"
+    stage(file, out)
+    stub = Stub()
+    stub.fingerprint = "f" * 16
+    assert stage(file, out, stub)[2] == ["1", "2", "3", "4"]
+    next(iter((out / "placements").glob("*.png"))).unlink()
+    assert len(stage(file, out)[2]) + len(stage(file, out, stub)[2]) == 1
+
+
+def test_a_scene_is_replayed_as_a_scene(tmp_path: Path) -> None:
+    stage(write(tmp_path), tmp_path / "out")
+    with pytest.raises(ValueError, match="is of a scene; make it again by --scene"):
+        read_replay(tmp_path / "out" / "scene.png")
