@@ -103,7 +103,7 @@ class InsertSection:
     )
     context_px: int = setting(-1, "pixels around the mask in that region, instead of roi_factor; -1: off")
     zoom: float = setting(
-        4.0, "times a small region is enlarged for the model at most; 1: regions of its size at least"
+        1.0, "times a small region is enlarged for the model at most; 1: regions of its size at least"
     )
     blend: str = setting(
         "gain+membrane", "seam treatment", ["paste", "feather", "gain", "membrane", "gain+membrane", "paper"]

@@ -31,7 +31,7 @@ class Context:
     model_side: int
     factor: float = 2.0
     pixels: int = -1
-    zoom: float = 4.0
+    zoom: float = 1.0
 
 
 @dataclass(frozen=True)

@@ -35,7 +35,7 @@ def test_context_by_factor_in_pixels_and_by_zoom() -> None:
     mask = mask_of((400, 200, 500, 250))
     sides = [
         planned(mask, context).regions[0].roi.size[0]
-        for context in (Context(64, 2.0), Context(64, 2.0, 30), Context(512, 2.0, zoom=1), Context(512, 2.0))
+        for context in (Context(64, 2.0), Context(64, 2.0, 30), Context(512, 2.0), Context(512, 2.0, zoom=4))
     ]
     assert sides == [200, 160, 512, 200]
 
@@ -43,7 +43,7 @@ def test_context_by_factor_in_pixels_and_by_zoom() -> None:
 def test_scale_is_model_pixels_a_pixel() -> None:
     region = planned(mask_of((400, 200, 500, 250)), Context(100, 2.0)).regions[0]
     assert region.scale == 0.5 and scaling(region) == "200 => 100 px, shrunk 2.0x"
-    assert scaling(planned(mask_of((9, 9, 29, 29)), Context(80, 2.0)).regions[0]).endswith("enlarged 2.0x")
+    assert scaling(planned(mask_of((9, 9, 29, 29)), Context(80, 2.0, zoom=4)).regions[0]).endswith("enlarged 2.0x")
     assert scaling(planned(mask_of((9, 9, 29, 29)), Context(40, 2.0)).regions[0]).endswith("as it is")
 
 
@@ -52,7 +52,7 @@ def test_scale_is_model_pixels_a_pixel() -> None:
     [
         (mask_of((400, 200, 500, 250)), Context(150, 2.0), ""),
         (mask_of((400, 200, 500, 250)), Context(64, 2.0), "3.1 times smaller"),
-        (mask_of((400, 200, 403, 202)), Context(128, 2.0, zoom=1), "too small"),
+        (mask_of((400, 200, 403, 202)), Context(128, 2.0), "too small"),
         (mask_of((400, 200, 500, 250)), Context(100, 1.0), "fills its region"),
         (mask_of((0, 10, 900, 590)), Context(900, 1.2), "border is mirrored"),
         (mask_of(*((60 * i, 60 * i, 60 * i + 9, 60 * i + 9) for i in range(9))), Context(20), "9 separate"),
