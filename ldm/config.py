@@ -64,6 +64,9 @@ class TrainSection:
     warmup: int = setting(100, "steps of linear warm-up")
     lr_final: float = setting(1.0, "share of the rates left at the last step, along a cosine; 1: constant")
     drop_context: float = setting(0.15, "share of samples trained on the unconditional context")
+    bank: int = setting(
+        0, "augmented samples that are encoded once, before the first step, and reused; 0: all are new"
+    )
     min_snr: float = setting(
         0.0, "gamma of the noise levels' min-SNR weights, as errors of v; 0: plain eps MSE"
     )

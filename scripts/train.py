@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from sys import maxsize
 
 from omegaconf import OmegaConf
+from torch.utils.data import Dataset
+from tqdm import tqdm
 
 from ldm.config import Config, Parser, run
 from ldm.data.atomic import atomic_file
@@ -20,10 +23,11 @@ from ldm.training.checkpoints import Checkpoints, checkpoints, find_checkpoint, 
 from ldm.training.finetune import FineTune
 from ldm.training.learner import build_learner
 from ldm.training.previews import Previews, preview_scene
+from ldm.training.samples import Bank
 from ldm.training.trainer import build_trainer
 
 TRAIN_FLAGS = """name logdir resume max_steps freeze_model few_shot few_shot_features batch_size accumulate lr
-lr_conditioner lr_tokens lr_final warmup drop_context min_snr precision devices accelerator seed
+lr_conditioner lr_tokens lr_final warmup drop_context min_snr bank precision devices accelerator seed
 checkpoint_every keep preview_every"""
 FLAGS = {"dataset-dir": "data.root", "base": "base.path", "workers": "data.workers"} | {
     flag: f"train.{flag}" for flag in TRAIN_FLAGS.split()
@@ -118,7 +122,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"training {weights:,} weights ({t.freeze_model}), step {start} to {t.max_steps}: {folder}")
 
     pairs = Pairs(insertset, *sizes, seed=t.seed, length=maxsize, augment=config.data.augment)
-    trainer.fit(module, datamodule=Batches(pairs, t.batch_size, config.data.workers), ckpt_path=resumed)
+    samples: Dataset = pairs
+    if t.bank:
+        bar = partial(tqdm, unit="batch", desc="encoding", disable=not trainer.is_global_zero)
+        samples = Bank(base.to(trainer.strategy.root_device), pairs, t.bank, t.seed, t.precision, bar)
+    trainer.fit(module, datamodule=Batches(samples, t.batch_size, config.data.workers), ckpt_path=resumed)
     if trainer.is_global_zero:
         report(folder, trainer.global_step, stop.stopped)
 

@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from torch.utils.data import Dataset
+
 from ldm.data.insertset import InsertSet
 from ldm.data.pairs import Pairs
 from ldm.models.base import Base
 from ldm.training.batches import Batches
 from ldm.training.callbacks import Progress
 from ldm.training.learner import build_learner
+from ldm.training.samples import Bank
 from ldm.training.trainer import build_trainer
 
 
@@ -28,6 +31,7 @@ def learn_object(
     accumulate: int = 1,
     augment: bool = True,
     workers: int = 0,
+    bank: int = 0,
     precision: str = "32-true",
     accelerator: str = "auto",
     devices: str = "auto",
@@ -51,8 +55,12 @@ def learn_object(
         accelerator=accelerator,
         devices=devices,
     )
-    pairs = Pairs(insertset, size, reference_size, seed, max_steps * batch_size * accumulate, augment)
-    trainer.fit(module, datamodule=Batches(pairs, batch_size, workers))
+    samples: Dataset = Pairs(
+        insertset, size, reference_size, seed, max_steps * batch_size * accumulate, augment
+    )
+    if bank:
+        samples = Bank(base.to(trainer.strategy.root_device), samples, bank, seed, precision)
+    trainer.fit(module, datamodule=Batches(samples, batch_size, workers))
     checkpoint: dict[str, Any] = {"global_step": trainer.global_step}
     module.on_save_checkpoint(checkpoint)
     return checkpoint

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from ldm.models.base import Base
-from ldm.models.diffusion import add_noise, eps_loss, latent_mask, level_weight, masked_image
+from ldm.models.diffusion import add_noise, eps_loss, level_weight
 from ldm.models.weights import some
 from ldm.objects.delta import trained_names
 from ldm.training.batches import draw_noise
+from ldm.training.samples import encoded
 from ldm.training.schedule import warm_cosine
 
 SAME = ("base", "freeze_model", "few_shot", "few_shot_count")  # what a resumed run may not change
@@ -70,33 +71,31 @@ class FineTune(pl.LightningModule):
         return {name: weights[name] for name in self.trained}
 
     def training_step(self, batch: dict[str, Tensor], i: int) -> Tensor:
-        """A batch of pairs => the loss."""
-        x_0, masked, mask = self.latents(batch["image"], batch["mask"])
+        """A batch of pairs, or of what a `Bank` made of them => the loss."""
+        if "image" in batch:
+            batch = batch | encoded(self.base, batch)
+        x_0, masked, mask = batch["x_0"], batch["masked"], batch["latent_mask"]
         shape = (x_0.shape[1], x_0.shape[2], x_0.shape[3])
         drawn = draw_noise(batch["index"], self.seed, shape, self.drop_context)
         t, eps, dropped = (x.to(x_0.device) for x in drawn)
-        loss = self.loss(x_0, masked, mask, batch["reference"], t, eps, dropped)
+        loss = self.loss(x_0, masked, mask, batch["pooled"], t, eps, dropped)
         self.log("loss", loss.detach(), batch_size=len(x_0))
         return loss
-
-    def latents(self, image: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Image [b,3,S,S], mask [b,1,S,S] (1 = fill) => x_0, the masked image's latents, mask [b,1,h,w]."""
-        x_0, masked = self.base.encode(torch.cat([image, masked_image(image, mask)])).float().chunk(2)
-        return x_0, masked, latent_mask(mask, (x_0.shape[2], x_0.shape[3]))
 
     def loss(
         self,
         x_0: Tensor,
         masked: Tensor,
         mask: Tensor,
-        reference: Tensor,
+        pooled: Tensor,
         t: Tensor,
         eps: Tensor,
         dropped: Tensor,
     ) -> Tensor:
-        """Scalar; samples with `dropped` [b] are trained on the unconditional context."""
-        context = self.base.context(reference)
-        null = self.base.conditioner.unconditional(context)
+        """Scalar; `pooled` [b,c] is CLIP's view of the references, `dropped` [b] ones lose their context."""
+        conditioner = self.base.conditioner
+        context = conditioner(pooled, conditioner.few_shot())
+        null = conditioner.unconditional(context)
         context = torch.where(dropped[:, None, None], null, context)
         predicted = self.base.eps(add_noise(x_0, eps, t), t, masked, mask, context)
         return eps_loss(eps, predicted, level_weight(t, self.min_snr) if self.min_snr else None)

@@ -43,7 +43,9 @@ def test_context_by_factor_in_pixels_and_by_zoom() -> None:
 def test_scale_is_model_pixels_a_pixel() -> None:
     region = planned(mask_of((400, 200, 500, 250)), Context(100, 2.0)).regions[0]
     assert region.scale == 0.5 and scaling(region) == "200 => 100 px, shrunk 2.0x"
-    assert scaling(planned(mask_of((9, 9, 29, 29)), Context(80, 2.0, zoom=4)).regions[0]).endswith("enlarged 2.0x")
+    assert scaling(planned(mask_of((9, 9, 29, 29)), Context(80, 2.0, zoom=4)).regions[0]).endswith(
+        "enlarged 2.0x"
+    )
     assert scaling(planned(mask_of((9, 9, 29, 29)), Context(40, 2.0)).regions[0]).endswith("as it is")
 
 

@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, default_collate
 
 from ldm.data.insertset import load_insertset
 from ldm.data.pairs import Pairs, few_shot_crops
 from ldm.models.base import Base
-from ldm.models.conditioner import CLIP_MEAN, CLIP_STD, clip_normalised, raw_pixels
+from ldm.models.conditioner import clip_normalised, raw_pixels
 from ldm.models.ldm_keys import ldm_key
 from ldm.models.ldm_layout import house_layout
 from ldm.objects.delta import FREEZE_MODELS
@@ -21,17 +20,12 @@ from ldm.objects.few_shot import prepare_few_shot
 from ldm.training.batches import Batches, Order, draw_noise
 from ldm.training.checkpoints import Checkpoints, find_checkpoint
 from ldm.training.finetune import FineTune
+from ldm.training.samples import Bank, encoded
 from ldm.training.trainer import build_trainer
 from tests.fixtures import tiny
 from tests.fixtures.small import SMALL, object_folder, small_base, state_of
 
 RATE = {"lr": 1e-2, "lr_conditioner": 1e-2, "lr_tokens": 1e-2, "warmup": 2}
-
-
-def unnormalised(image: Tensor) -> Tensor:
-    """The inverse of `clip_normalised`."""
-    mean, std = (torch.tensor(x)[:, None, None] for x in (CLIP_MEAN, CLIP_STD))
-    return (image * std + mean) * 2 - 1
 
 
 @pytest.mark.parametrize("mode", FREEZE_MODELS)
@@ -42,7 +36,8 @@ def test_loss_and_gradients_are_those_of_the_papers_code(mode: str) -> None:
     g = {key.removeprefix("train."): value for key, value in golden.items() if key.startswith("train.")}
     dropped = torch.zeros(2, dtype=torch.bool)
     latents = (g["z"], g["masked_latents"], 1 - g["mask"])
-    loss = module.loss(*latents, unnormalised(g["reference"]), g["t"], g["noise"], dropped)
+    pooled = base.conditioner.pooled(g["reference"])
+    loss = module.loss(*latents, pooled, g["t"], g["noise"], dropped)
     loss.backward()
 
     assert float(loss.detach()) == pytest.approx(float(g[f"{mode}.loss"]), rel=1e-3)
@@ -128,6 +123,36 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
     moments = [[v for s in c["optimizer_states"][0]["state"].values() for v in s.values()] for c in saved]
     assert all(torch.equal(a, b) for a, b in zip(*moments, strict=True))
     assert saved[0]["lr_schedulers"] == saved[1]["lr_schedulers"]
+
+
+def test_a_bank_holds_what_the_pairs_would_have_been(tmp_path: Path) -> None:
+    root = object_folder(tmp_path / "toy")
+    base, pairs = small_base(), data(root)
+    bank = Bank(base, pairs, size=11, seed=3)
+    assert all(len(value) == 11 for value in bank.samples.values())
+    drawn = [bank[i] for i in range(200)]
+    again = Bank(base, pairs, size=11, seed=3)
+    for i, sample in enumerate(drawn):
+        assert all(torch.equal(again[i][key], value) for key, value in sample.items())
+    kept = {tuple(sample["pooled"].tolist()) for sample in drawn}
+    assert len(kept) == len({tuple(row) for row in bank.samples["pooled"].tolist()}), "each one is drawn"
+    one = encoded(base, default_collate([pairs[9]]))
+    assert one.keys() == bank.samples.keys()
+    assert all(torch.allclose(one[key][0], value[9], atol=1e-5) for key, value in bank.samples.items())
+
+
+def test_a_run_with_a_bank_resumes_as_if_it_had_not_stopped(tmp_path: Path) -> None:
+    root = object_folder(tmp_path / "toy")
+
+    def run(name: str, steps: int, resume: Path | None = None) -> FineTune:
+        module = make(root)
+        bank = Bank(module.base, data(root), 5, 1)
+        return fit(module, bank, tmp_path / name, steps, every=2, resume=resume)
+
+    whole = run("whole", 4)
+    run("part", 2)
+    resumed = run("part", 4, find_checkpoint(tmp_path / "part"))
+    assert same(whole.base, resumed.base)
 
 
 def test_the_seed_and_nothing_else_decides(tmp_path: Path) -> None:
