@@ -92,6 +92,9 @@ class SampleSection:
     best_of: int = setting(1, "samples of which only the best, by identity and seam, is kept")
     seed: int = setting(321, "seed of the noise; sample i of a background uses seed + i")
     strength: float = setting(1.0, "how much of the object's learnt change is applied")
+    noise: float = setting(
+        1.0, "standard deviation of the start noise; less is nearer to the mean of all results, smoother"
+    )
     refine: float = setting(
         0.0, "strength, 0 to 1, of a second pass over regions larger than the model; 0: none"
     )

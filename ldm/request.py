@@ -31,6 +31,7 @@ FLAGS = {
     "best_of": "sample.best_of",
     "seed": "sample.seed",
     "strength": "sample.strength",
+    "noise": "sample.noise",
     "refine": "sample.refine",
     "roi_factor": "insert.roi_factor",
     "context_px": "insert.context_px",

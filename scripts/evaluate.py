@@ -29,6 +29,7 @@ FLAGS = {
     "sampler": "sample.sampler",
     "steps": "sample.steps",
     "scale": "sample.scale",
+    "noise": "sample.noise",
     "seed": "sample.seed",
     "blend": "insert.blend",
 }
@@ -76,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args, config = parser().parse_config(argv)
     bench, s = load_bench(args.bench, args.objects, args.scenes), config.sample
     base = load_base(Path(config.base.path), config.base.architecture).to(args.device)
-    sampling, seam = Sampling(s.sampler, s.steps, s.scale), BLENDS[config.insert.blend]
+    sampling, seam = Sampling(s.sampler, s.steps, s.scale, s.refine, s.noise), BLENDS[config.insert.blend]
     setup = Setup(base, base_fingerprint(base), sampling, seam, s.seed, s.strength)
     results = Results(args.out)
     compare(bench, args.methods, setup, results, learner(config), how_to_learn(config), announce)

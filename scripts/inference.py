@@ -50,7 +50,7 @@ def open_session(args: argparse.Namespace, config: Config, subjects: Iterable[Su
     from ldm.insertion.insert import Sampling
 
     s, base = config.sample, config.base
-    sampling, seam = Sampling(s.sampler, s.steps, s.scale, s.refine), BLENDS[config.insert.blend]
+    sampling, seam = Sampling(s.sampler, s.steps, s.scale, s.refine, s.noise), BLENDS[config.insert.blend]
     features, device = args.few_shot_features, args.device
     return session.open_session(
         Path(base.path), base.architecture, subjects, sampling, seam, features, device

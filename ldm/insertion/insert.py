@@ -25,7 +25,7 @@ from ldm.models.sampler import Condition, sample
 
 @dataclass(frozen=True)
 class Sampling:
-    """How x_0 is drawn: solver, UNet evaluations, guidance scale.
+    """How x_0 is drawn: solver, UNet evaluations, guidance scale, standard deviation of the start noise.
 
     `refine` is the strength of the second pass over regions larger than the model's resolution; 0: none.
     """
@@ -34,6 +34,7 @@ class Sampling:
     steps: int = 50
     guidance_scale: float = 5.0
     refine: float = 0.0
+    noise: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def inpaint(
     x_0 = sample(
         base,
         condition,
-        x_T,
+        x_T * sampling.noise,
         sampler=sampling.sampler,
         steps=sampling.steps,
         guidance_scale=sampling.guidance_scale,

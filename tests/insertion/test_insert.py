@@ -1,5 +1,7 @@
 """The method as one function: what it may change, what it must not, and that a seed means a picture."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -61,6 +63,17 @@ def test_a_seed_means_one_picture_alone_or_in_a_batch(base: Base, context: Conte
     assert np.abs(both[1].picture.pixels.astype(int) - alone.picture.pixels).max() <= 1  # batching rounds
     assert (both[0].picture.pixels != both[1].picture.pixels).any()
     assert [r.record["seed"] for r in both] == [5, 6]
+
+
+def test_without_start_noise_all_seeds_are_alike(base: Base, context: Contexts) -> None:
+    background, mask = picture(), box((150, 190))
+
+    def apart(noise: float) -> float:
+        sampling = replace(FAST, noise=noise)
+        a, b = insert(base, context, background, mask, plan_rois(mask), [5, 6], sampling, BLENDS["paste"])
+        return float(np.abs(a.picture.pixels.astype(int) - b.picture.pixels).mean())
+
+    assert apart(0.0) == 0 < apart(1.0)
 
 
 def test_far_components_are_filled_each_in_its_own_square(base: Base, context: Contexts) -> None:
