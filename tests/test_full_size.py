@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from ldm.data.picture import read_picture
-from scripts import get_deltas, inference, train
+from scripts import get_deltas, inference, objects, train
 from tests.fixtures.synth import state_for
 from tests.fixtures.tiny import shapes
 
@@ -51,12 +51,32 @@ def test_full_size_learns_extracts_and_inserts(tmp_path: Path, capsys: pytest.Ca
         f"--example_img {BACKGROUND} --mask {MASK} --object {tmp_path}/rocket/rocket.safetensors "
         f"--device cpu --steps 2 --outdir {tmp_path}/out {common}".split()
     )
-    seconds["load, insert with 2 steps"] = time.time() - start
+    seconds["load, insert with 2 steps"], start = time.time() - start, time.time()
+    learnt, base = (
+        tmp_path / "rocket/rocket.safetensors",
+        ["--config", "configs/v.yaml", "--base", str(model)],
+    )
+    objects.main(["bake", str(learnt), "--out", str(tmp_path / "baked.safetensors"), *base])
+    seconds["bake"], start = time.time() - start, time.time()
+    inference.main(
+        f"--example_img {BACKGROUND} --mask {MASK} --object {tmp_path}/baked.safetensors "
+        f"--device cpu --steps 2 --outdir {tmp_path}/out_baked {common}".split()
+    )
+    seconds["load, insert the baked one"], start = time.time() - start, time.time()
+    objects.main(
+        ["compress", str(learnt), "--energy", "0.99", "--out", str(tmp_path / "small.safetensors"), *base]
+    )
+    seconds["compress"] = time.time() - start
 
+    sizes = {file.stem: file.stat().st_size / 1e6 for file in (learnt, *tmp_path.glob("*.safetensors"))}
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / GIGABYTE
     with capsys.disabled():
         print({k: round(v, 1) for k, v in seconds.items()}, f"peak {peak:.1f} GB")
+        print({k: round(v, 3) for k, v in sizes.items()}, "MB")
     before, after = read_picture(BACKGROUND).pixels, read_picture(tmp_path / "out/rocks.png").pixels
     mask = np.asarray(Image.open(MASK)) > 127
     assert (before[~mask] == after[~mask]).all() and (before[mask] != after[mask]).any()
+    baked = read_picture(tmp_path / "out_baked/rocks.png").pixels
+    assert np.abs(baked.astype(int) - after).max() <= 2
+    assert sizes["baked"] <= 0.35
     assert peak < 24
