@@ -50,6 +50,7 @@ class StageSection:
     lr: float = 1e-3
     size: int = 0
     perceptual: float = 0.15  # vae: weight of the perceptual distance
+    anchored: float = 0.5  # vae: share of the training that holds latents to mean colours, less and less
     reuse: int = 3  # unet: how often an encoded sample is drawn
     capacity: int = 4096  # unet: encoded samples kept
     ema: float = 0.998
@@ -63,7 +64,8 @@ class StageSection:
 class PretrainConfig:
     """All settings; `sizes`: the config whose architecture is trained, `export`: where the base goes.
 
-    `init`: a finished base (checkpoints/mini) that the unet stage goes on from, in place of earlier stages.
+    `init`: a finished base (checkpoints/mini) that the vae and the unet stage go on from. A unet does not fit
+    a VAE that was trained on: train it again, on that VAE.
     """
 
     sizes: str = "configs/mini.yaml"
@@ -117,7 +119,8 @@ class Pretraining:
         size = self.architecture.image_size
         g = Generator().manual_seed(1)
         unseen = torch.stack([random_crop(photo, size, g, 1.0) for photo in self.held_out]) * 2 - 1
-        module = VaeTraining(build_vae(self.architecture), s.lr, s.steps, s.perceptual)
+        vae = self.start().vae if self.config.init else build_vae(self.architecture)
+        module = VaeTraining(vae, s.lr, s.steps, s.perceptual, anchored=s.anchored)
         data = self.loader(Drawn(composer.images, s.batch_size, s.steps, self.seed("vae")), s)
         self.fit("vae", module, data, validation=DataLoader(unseen.split(16), batch_size=None))
         images = Drawn(composer.images, 16, 16, self.config.seed + 1)

@@ -19,7 +19,6 @@ COLOUR = (20.0, 40.0, 120.0)
 AXES = ((3**-0.5, 3**-0.5, 3**-0.5), (6**-0.5, 6**-0.5, -2 * 6**-0.5), (2**-0.5, -(2**-0.5), 0.0))
 
 SPREAD = (1.0, 6.0, 8.0)  # brings those axes to about unit variance
-ANCHORED = 0.5  # share of the training during which the first latent channels are held to them, less and less
 
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
@@ -46,15 +45,26 @@ def anchor_error(latents: Tensor, image: Tensor) -> Tensor:
 
 
 class VaeTraining(pl.LightningModule):
-    """|x - D(E(x))| + MSE + perceptual distance + a faint KL that only keeps latents near unit scale."""
+    """|x - D(E(x))| + MSE + perceptual distance + a faint KL that only keeps latents near unit scale.
+
+    For `anchored` of the training the first latent channels are held to the patches' mean colours, less and
+    less; without it, a VAE that starts from nothing loses all hues but one.
+    """
 
     def __init__(
-        self, vae: AutoencoderKL, lr: float, steps: int, perceptual: float, kl: float = 1e-6
+        self,
+        vae: AutoencoderKL,
+        lr: float,
+        steps: int,
+        perceptual: float,
+        kl: float = 1e-6,
+        anchored: float = 0.5,
     ) -> None:
         super().__init__()
         self.vae = vae
         self.features = ImageNetFeatures() if perceptual else None
         self.lr, self.steps, self.perceptual, self.kl = lr, steps, perceptual, kl
+        self.anchored = anchored
 
     def training_step(self, image: Tensor, i: int) -> Tensor:
         posterior = self.vae.encode(image).latent_dist
@@ -63,8 +73,8 @@ class VaeTraining(pl.LightningModule):
         colour = colour_error(difference)
         loss = difference.abs().mean() + 2 * difference.square().mean() + colour
         loss = loss + self.kl * posterior.kl().mean()
-        held = max(0.0, 1 - self.global_step / (ANCHORED * self.steps))
-        if held:
+        if self.global_step < self.anchored * self.steps:
+            held = 1 - self.global_step / (self.anchored * self.steps)
             loss = loss + held * anchor_error(posterior.mode(), image)
         if self.features is not None:
             distance = self.features.perceptual_distance(decoded, image)

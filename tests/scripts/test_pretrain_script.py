@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from ldm.models.base import house_state, load_base
 from scripts import pretrain
@@ -53,3 +54,9 @@ def test_from_pictures_to_a_base_that_loads_and_goes_on(
     changed = {k for k, v in house_state(first).items() if not torch.equal(v, second[k])}
     assert changed and not any(name.startswith("vae.") for name in changed)
     assert any(name.startswith("unet.") for name in changed)
+
+    pretrain.main(["vae", *given, f"init={tmp_path}/base", f"logdir={tmp_path}/vae", "vae.anchored=0"])
+    vae = load_file(tmp_path / "vae/vae.safetensors")
+    own = {k.removeprefix("vae."): v for k, v in house_state(first).items() if k.startswith("vae.")}
+    far = [(vae[k] - own[k]).norm() / (own[k].norm() + 1e-3) for k in vae if k.startswith("decoder.")]
+    assert 0 < max(far) < 0.5, "it goes on from the base's VAE, it does not start anew"

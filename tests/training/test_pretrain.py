@@ -215,6 +215,17 @@ def test_the_vae_stage_trains_the_whole_vae_and_nothing_else(composer: Composer,
     assert optimised(module) == {id(w) for w in module.vae.parameters()}
 
 
+def test_only_an_anchored_vae_is_held_to_mean_colours(composer: Composer) -> None:
+    image, losses = composer.images(2, generator()), {}
+    vae = build_vae(SMALL)
+    for anchored in (0.0, 0.5):
+        torch.manual_seed(0)  # the posterior is sampled
+        module = VaeTraining(vae, 1e-3, 10, 0.0, anchored=anchored)
+        losses[anchored] = module.training_step(image, 0).item()
+    error = anchor_error(vae.encode(image).latent_dist.mode(), image).item()
+    assert losses[0.5] - losses[0.0] == pytest.approx(error, rel=1e-3)
+
+
 def test_a_vae_learns_a_picture() -> None:
     """A few steps of the stage's own optimizer: a sign or a scale gone wrong would not get there."""
     torch.manual_seed(0)
