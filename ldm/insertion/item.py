@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ldm import __version__
+from ldm.data.digest import file_digest, text_digest
 from ldm.insertion.cases import Case
-from ldm.insertion.digest import file_digest, text_digest
 from ldm.insertion.roi import Roi
 from ldm.insertion.subject import Subject
 

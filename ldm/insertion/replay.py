@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ldm.data.digest import file_digest
 from ldm.data.picture import Picture
 from ldm.insertion.cases import Case
-from ldm.insertion.digest import file_digest
 from ldm.insertion.item import Item
 from ldm.insertion.journal import recipe_in
 from ldm.insertion.roi import Roi

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ldm.data.image import from_bytes
 from ldm.data.insertset import load_insertset
 from ldm.data.pairs import few_shot_crops, reference_image
 from ldm.data.picture import Picture
@@ -29,11 +30,15 @@ from ldm.objects.merged import apply_merged, load_merged
 
 @dataclass(frozen=True)
 class Ready:
-    """The subject that the base carries now; its contexts are of one sample."""
+    """The subject that the base carries now; its contexts are of one sample.
+
+    `own` uint8 [3,R,R] is the picture that came with the object.
+    """
 
     subject: Subject
     contexts: Contexts
     applied: Applied | None = None
+    own: Tensor | None = None
 
 
 class Session:
@@ -65,8 +70,7 @@ class Session:
 
     def reference(self, subject: Subject) -> Tensor:
         """The picture that the subject is to look like, [1,3,R,R] in [-1,1]; ValueError if there is none."""
-        kind = subject.kind()
-        return self._reference(subject, load(subject.object) if subject.object and kind == "delta" else None)
+        return self._reference(subject, self.take_on(subject).own)
 
     def take_on(self, subject: Subject) -> Ready:
         """Make the base carry this subject; the one before is taken off, exactly."""
@@ -110,9 +114,10 @@ class Session:
         base = self.base
         assert isinstance(base, Base), "an object that is not baked needs the whole base"
         delta = self._read(subject)
-        reference = self._reference(subject, delta)
+        own = None if delta is None else delta.reference
+        reference = self._reference(subject, own)
         applied = None if delta is None else apply(base, delta, subject.strength, self.fingerprint)
-        return Ready(subject, base.contexts(base.context(reference.to(base.device))), applied)
+        return Ready(subject, base.contexts(base.context(reference.to(base.device))), applied, own)
 
     def _read(self, subject: Subject) -> Delta | None:
         """The object file, or a .ckpt of the paper's code together with the object's pictures."""
@@ -125,12 +130,12 @@ class Session:
         crops = few_shot_crops(load_insertset(subject.pictures), self.base.architecture.reference_size)
         return load_ldm_delta(subject.object, self.base, crops, self.features)
 
-    def _reference(self, subject: Subject, delta: Delta | None) -> Tensor:
+    def _reference(self, subject: Subject, own: Tensor | None) -> Tensor:
         size = self.base.architecture.reference_size
         if subject.reference is not None:
             return reference_image(subject.reference, size)
-        if delta is not None and delta.reference is not None:
-            return delta.reference[None].float() / 127.5 - 1
+        if own is not None:
+            return from_bytes(own[None])
         if subject.pictures is not None:
             return reference_image(load_insertset(subject.pictures).reference, size)
         raise ValueError(

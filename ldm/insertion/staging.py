@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from ldm import __version__
+from ldm.data.digest import file_digest, text_digest
 from ldm.data.picture import Picture, read_picture
 from ldm.data.save import write_picture
 from ldm.insertion.cases import Case
-from ldm.insertion.digest import file_digest, text_digest
 from ldm.insertion.item import Item
 from ldm.insertion.journal import Journal, recipe_in
 from ldm.insertion.layout import Placed

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ldm.insertion.roi import box_of
+
 Corner = tuple[int, int]  # (y, x)
 LEAST = 1e-3  # weight of a tile's border: nobody else may be there
 
@@ -60,12 +62,11 @@ def plan_tiles(needed: np.ndarray, side: int, overlap: float = 0.5) -> Tiles:
     """
     height, width = needed.shape
     assert side <= min(height, width), f"tiles of {side} on a grid of {width} x {height}"
-    rows, columns = np.flatnonzero(needed.any(axis=1)), np.flatnonzero(needed.any(axis=0))
-    if not len(rows):
+    if not needed.any():
         return Tiles((height, width), side, ())
-    ys, xs = (
-        _starts(int(r[0]), int(r[-1]) + 1, n, side, overlap) for r, n in ((rows, height), (columns, width))
-    )
+    box = box_of(needed)
+    ys = _starts(box.y0, box.y1, height, side, overlap)
+    xs = _starts(box.x0, box.x1, width, side, overlap)
     corners = [(y, x) for y, x in product(ys, xs) if needed[y : y + side, x : x + side].any()]
     return Tiles((height, width), side, tuple(corners))
 

@@ -156,9 +156,8 @@ class Joined:
         yield from self.pieces
 
 
-Context: TypeAlias = (
-    Tensor | Folded | Regional | Joined
-)  # what cross-attention reads: [b,n,d] or b samples' constants
+# What cross-attention reads: [b,n,d], or the constants of b samples.
+Context: TypeAlias = Tensor | Folded | Regional | Joined
 
 
 class Contexts(NamedTuple):

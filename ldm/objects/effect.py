@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ldm.data.image import from_bytes
 from ldm.models.attention import cross_attentions
 from ldm.models.base import Base
 from ldm.objects.delta import Delta, apply
@@ -66,7 +67,7 @@ def reference_of(delta: Delta) -> Tensor:
     """The reference picture that came with the object: [1,3,R,R] in [-1,1]; ValueError if there is none."""
     if delta.reference is None:
         raise ValueError("this object came without a reference picture; extract it again from its run")
-    return delta.reference[None].float() / 127.5 - 1
+    return from_bytes(delta.reference[None])
 
 
 def relative_error(value: Tensor, truth: Tensor) -> float:

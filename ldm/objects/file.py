@@ -9,7 +9,6 @@ import json
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from hashlib import sha256
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ldm.data.digest import file_digest
 from ldm.models.checkpoint import read_metadata, read_state, write_safetensors
 from ldm.models.pickles import PICKLES
 from ldm.models.weights import some
@@ -116,11 +116,8 @@ def check_base(about: About, fingerprint: str, architecture: str) -> None:
 
 def parent_of(path: Path, about: About) -> dict[str, str]:
     """What a file that is made from this one says about it: name, sha256 of the file, author and licence."""
-    digest = sha256()
-    with path.open("rb") as file:
-        while block := file.read(2**20):
-            digest.update(block)
-    return {"name": path.stem, "sha256": digest.hexdigest(), "author": about.author, "licence": about.licence}
+    digest = file_digest(path)
+    return {"name": path.stem, "sha256": digest, "author": about.author, "licence": about.licence}
 
 
 def preview_of(path: Path) -> str:
