@@ -1,22 +1,34 @@
-"""Compare ways to insert an object on a bench with ground truth: one table, one contact sheet."""
+"""Measure insertions: compare methods on a bench with ground truth (--bench), judge a folder or manifest of
+results (--results), alone or --against another run, or fit the quality score's mixture (--fit_quality).
+"""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from ldm.config import Config, Parser, run
 from ldm.data.insertset import InsertSet
 from ldm.evaluation.bench import load_bench
+from ldm.evaluation.collect import check_pairs, collect, of_bench
 from ldm.evaluation.compare import Learn, compare
+from ldm.evaluation.insertion import Insertion
+from ldm.evaluation.judge import scores_of
+from ldm.evaluation.judges import Judges, Weights, load_judges
 from ldm.evaluation.learn import learn_object
+from ldm.evaluation.measures import METRICS, OFFLINE
 from ldm.evaluation.methods import METHODS, Setup
+from ldm.evaluation.mixture import COMPONENTS, fit_mixture, save_mixture
+from ldm.evaluation.publish import Run, bench_run, publish, row_of
 from ldm.evaluation.report import write_report
 from ldm.evaluation.results import Results, Row
+from ldm.evaluation.sets import clip_features, pictures_in, real_pictures, set_scores
 from ldm.insertion.blend import BLENDS
 from ldm.insertion.insert import Sampling
 from ldm.models.base import base_fingerprint, load_base
@@ -39,15 +51,38 @@ INCIDENTAL = ("name", "logdir", "resume", "freeze_model", "checkpoint_every", "k
 
 def parser() -> Parser:
     p = Parser(__doc__ or "", FLAGS, "configs/mini.yaml")
-    p.add_argument("--bench", type=Path, required=True, help="folder with objects/ and scenes/")
+    work = p.add_mutually_exclusive_group(required=True)
+    work.add_argument("--bench", type=Path, metavar="FOLDER", help="bench with objects/ and scenes/: fill it")
+    work.add_argument("--results", type=Path, metavar="PATH",
+                      help="results of inference.sh or --bench, or a .csv or .jsonl of them: judge")  # fmt: skip
+    work.add_argument("--fit_quality", "--fit-quality", type=Path, metavar="FOLDER",
+                      help="pictures to fit the quality score's mixture on; --out is its file")  # fmt: skip
     p.add_argument("--out", type=Path, required=True, help="folder of the results; goes on where it stopped")
-    p.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS), help="rows [all]")
+    p.add_argument("--methods", nargs="+", choices=list(METHODS), default=[], help="rows [all]")
     p.add_argument("--objects", nargs="+", default=[], metavar="NAME", help="objects of the bench [all]")
     p.add_argument("--scenes", nargs="+", default=[], metavar="NAME", help="scenes of the bench [all]")
+    add_judging(p)
     p.add_argument(
         "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda [auto]"
     )
     return p
+
+
+def add_judging(p: Parser) -> None:
+    """What --results is measured by; weights are looked for in their library's cache if no path is given."""
+    p.add_argument("--metrics", nargs="+", choices=METRICS, default=list(OFFLINE),
+                   help=f"of {', '.join(METRICS)} [{' '.join(OFFLINE)}]", metavar="NAME")  # fmt: skip
+    p.add_argument("--against", type=Path, metavar="PATH", help="another run, compared paired by image")
+    p.add_argument("--references", type=Path, metavar="PATH",
+                   help="the object's InsertSet folder or picture [what each result says]")  # fmt: skip
+    p.add_argument("--real", type=Path, metavar="FOLDER",
+                   help="real pictures for the Frechet distances [the truths, or else the backgrounds]")  # fmt: skip
+    p.add_argument("--clip", type=Path, metavar="FOLDER", help="CLIP ViT-B/32, transformers' layout")
+    p.add_argument("--dino", type=Path, metavar="FOLDER", help="DINOv2 ViT-g/14, transformers' layout")
+    p.add_argument("--inception", type=Path, metavar="FILE", help="torch-fidelity's Inception weights")
+    p.add_argument("--alexnet", type=Path, metavar="FILE", help="torchvision's AlexNet weights, for LPIPS")
+    p.add_argument("--quality_model", "--quality-model", type=Path, metavar="FILE", help="of --fit_quality")
+    p.add_argument("--components", type=int, default=COMPONENTS, help=f"of --fit_quality [{COMPONENTS}]")
 
 
 def how_to_learn(config: Config) -> dict[str, Any]:
@@ -73,19 +108,70 @@ def announce(row: Row) -> None:
     print(f"{row['scene']:20} {row['method']:16} {numbers}", flush=True)
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    args, config = parser().parse_config(argv)
+def fill_bench(args: argparse.Namespace, config: Config) -> None:
+    """Every chosen method on every chosen scene: table, contact sheet, page."""
+    methods = args.methods or list(METHODS)
     bench, s = load_bench(args.bench, args.objects, args.scenes), config.sample
     base = load_base(Path(config.base.path), config.base.architecture).to(args.device)
     sampling, seam = Sampling(s.sampler, s.steps, s.scale, s.refine, s.noise), BLENDS[config.insert.blend]
     setup = Setup(base, base_fingerprint(base), sampling, seam, s.seed, s.strength)
     results = Results(args.out)
-    compare(bench, args.methods, setup, results, learner(config), how_to_learn(config), announce)
+    compare(bench, methods, setup, results, learner(config), how_to_learn(config), announce)
     machine = f"{args.device}, {torch.get_num_threads()} threads"
     note = f"Base {setup.fingerprint}; {s.sampler}, {s.steps} steps, scale {s.scale:g}; {machine}."
-    files = write_report(results, bench, args.methods, note)
+    files = write_report(results, bench, methods, note)
+    scenes = {scene.name for scene in bench.scenes}
+    shown = [x for x in of_bench(args.out, bench=args.bench) if x.method in methods and x.name in scenes]
     print(files[0].read_text("utf-8"))
+    print(*files, *publish(args.out, bench_run(results, shown), [note]), sep="\n")
+
+
+def judge_results(args: argparse.Namespace) -> None:
+    """Measure what is there, alone or against another run."""
+    sources = [args.results, *filter(None, [args.against])]
+    found = [collect(source, args.references, args.methods) for source in sources]
+    check_pairs(*(zip(map(str, sources), found, strict=True)))
+    weights = Weights(args.clip, args.dino, args.inception, args.alexnet, args.quality_model)
+    judges = load_judges(args.metrics, weights, args.device)
+    runs = [judged(str(s), x, args, judges) for s, x in zip(sources, found, strict=True)]
+    notes = [f"Judged by: {'; '.join(f'{k}: {v}' for k, v in judges.names.items()) or 'no network'}."]
+    notes += [f"Frechet distances to the {real_pictures(x, args.real)[1]}." for x in found if runs[0].sets]
+    files = publish(args.out, runs[0], list(dict.fromkeys(notes)), *runs[1:])
+    print(files[1].read_text("utf-8"))
     print(*files, sep="\n")
+
+
+def judged(source: str, insertions: Sequence[Insertion], args: argparse.Namespace, judges: Judges) -> Run:
+    """A run with all its numbers."""
+    rows = []
+    for insertion in tqdm(insertions, unit="picture", desc=source):
+        rows.append(row_of(insertion, scores_of(insertion, insertion.read(), args.metrics, judges)))
+    sets = {}
+    for method in dict.fromkeys(x.method for x in insertions):
+        own = [x for x in insertions if x.method == method]
+        sets[method] = set_scores(own, real_pictures(own, args.real)[0], args.metrics, judges)
+    return Run(source, insertions, rows, {k: v for k, v in sets.items() if v})
+
+
+def fit_quality(args: argparse.Namespace) -> None:
+    """Fit the mixture of the quality score on a folder of real pictures."""
+    pictures = pictures_in(args.fit_quality)
+    judges = load_judges(["clip"], Weights(clip=args.clip), args.device)
+    features = clip_features(judges, tqdm(pictures, unit="picture")).double().numpy()
+    about = {"encoder": judges.names["clip"], "source": args.fit_quality.name, "pictures": str(len(pictures))}
+    mixture = fit_mixture(features, args.components)
+    save_mixture(args.out, replace(mixture, about=about))
+    print(f"{args.out}: {args.components} components on {len(pictures)} pictures; not Paint-by-Example's own")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args, config = parser().parse_config(argv)
+    if args.bench:
+        fill_bench(args, config)
+    elif args.results:
+        judge_results(args)
+    else:
+        fit_quality(args)
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ import numpy as np
 
 from ldm.data.insertset import InsertSet, load_insertset, natural_key
 from ldm.data.picture import Picture, read_picture
+from ldm.evaluation.insertion import read_like
 from ldm.evaluation.metrics import box_of, identity, psnr, ssim
 from ldm.insertion.paste import region
 from ldm.insertion.proof import difference_outside
@@ -46,12 +47,8 @@ class Scene:
 
     def read(self) -> Views:
         """Its pictures; ValueError or FileNotFoundError in one line for whatever does not fit."""
-        background, truth = (read_picture(self.folder / f"{name}.png") for name in ("background", "truth"))
-        if truth.pixels.shape != background.pixels.shape or truth.pixels.dtype != background.pixels.dtype:
-            raise ValueError(
-                f"{self.folder / 'truth.png'}: {_form(truth)}, the background {_form(background)}; "
-                "make them alike"
-            )
+        background = read_picture(self.folder / "background.png")
+        truth = read_like(background, self.folder / "truth.png")
         masks = (read_mask(self.folder / f"{name}.png", truth.size) for name in ("mask", "object_mask"))
         return Views(background, truth, *masks)
 
@@ -167,8 +164,3 @@ def _object_name(path: Path) -> str:
         there = ", ".join(sorted(inside.name for inside in folder.iterdir()))
         raise ValueError(f"{path}: the object {name!r} is no folder of {folder}; there are {there or 'none'}")
     return name
-
-
-def _form(picture: Picture) -> str:
-    height, width = picture.size
-    return f"{width} x {height} px of {picture.pixels.shape[2]} channels, {picture.pixels.dtype}"

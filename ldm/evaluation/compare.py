@@ -51,6 +51,7 @@ def compare(
             with prepared(method, setup, insertset, file) as fill:
                 for scene in scenes:
                     fixed = {"method": method, "scene": scene.name, "object": name, "protocol": PROTOCOL}
+                    fixed["bench"] = str(bench.root)
                     learning = {"learning_seconds": seconds, "recipe": recipe}
                     on_row(_run(scene, fill, features, results, fixed, learning))
 

@@ -13,9 +13,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from ldm.data.image import resize
+from ldm.evaluation.crops import on_square
 from ldm.insertion.roi import Roi, box_of
 from ldm.models.imagenet import MEAN, ImageNetFeatures
+from ldm.models.lpips import Lpips
 
 IDENTITY_SIZE = 224  # pixels; what the ImageNet network was trained at
 MIN_MSE = 1e-10  # in [0,1]: equal regions have 100 dB, not infinity, so that means stay finite
@@ -38,13 +39,7 @@ def likeness(features: ImageNetFeatures, image: Tensor, reference: Tensor) -> fl
 
 def identity_crop(image: Tensor, box: Roi, size: int = IDENTITY_SIZE) -> Tensor:
     """What lies in the box, centred on a square of the network's mean colour => [3,size,size] in [-1,1]."""
-    crop = image[(slice(None), *box.slices)]
-    height, width = crop.shape[1:]
-    side = max(height, width)
-    square = (torch.tensor(MEAN) * 2 - 1).to(image)[:, None, None].repeat(1, side, side)
-    top, left = (side - height) // 2, (side - width) // 2
-    square[:, top : top + height, left : left + width] = crop
-    return resize(square[None], size)[0]
+    return on_square(image[(slice(None), *box.slices)], MEAN, size)
 
 
 def psnr(image: Tensor, truth: Tensor, region: np.ndarray) -> float:
@@ -62,6 +57,27 @@ def ssim(image: Tensor, truth: Tensor, region: np.ndarray) -> float:
     a, b = ((x[None, :, rows, columns] + 1) / 2 for x in (image, truth))
     _, similarity = structural_similarity_index_measure(a, b, data_range=1.0, return_full_image=True)
     return float(similarity[0][:, torch.from_numpy(region[rows, columns])].mean())
+
+
+def perceptual(features: ImageNetFeatures, image: Tensor, truth: Tensor, region: np.ndarray) -> float:
+    """LPIPS-like, of EfficientNet-Lite0: mean over the region of the squared distance of unit features.
+
+    Mean of three stages; a stage's position counts by the share of it that lies in the region.
+    """
+    with torch.no_grad():
+        stages = [features.maps(x[None].to(features.mean.device)) for x in (image, truth)]
+    inside = torch.from_numpy(region)[None, None].to(stages[0][0])
+    found = []
+    for a, b in zip(*stages, strict=True):
+        share = F.interpolate(inside, a.shape[2:], mode="area")[0, 0]
+        found.append(((a - b).square().sum(1)[0] * share).sum() / share.sum())
+    return float(torch.stack(found).mean())
+
+
+def lpips(net: Lpips, image: Tensor, truth: Tensor, region: np.ndarray) -> float:
+    """Mean over the region of LPIPS' map; 0 is the same."""
+    device = next(net.parameters()).device
+    return float(net(image[None].to(device), truth[None].to(device)).cpu()[torch.from_numpy(region)].mean())
 
 
 def bootstrap(values: Sequence[float], seed: int = 0, resamples: int = RESAMPLES) -> tuple[float, float]:

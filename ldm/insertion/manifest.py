@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,16 +27,22 @@ def read_manifest(path: Path, like: Item, transparent: bool = False) -> list[Ite
     Paths are relative to the manifest. What a line does not say is as in `like`; an object in a line brings
     its own reference. Raises one-line errors that name the line.
     """
+    lines = read_lines(path, COLUMNS)
+    return [_item(values, where, path.parent, like, transparent) for where, values in lines]
+
+
+def read_lines(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+    """Of each line of a manifest where it is, and what it says under these columns; empty values left out."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such manifest; expected a .csv or .jsonl file")
     readers = {".csv": _csv_lines, ".jsonl": _json_lines}
     if path.suffix.lower() not in readers:
         raise ValueError(f"{path}: expected a manifest of kind .csv or .jsonl")
-    lines = readers[path.suffix.lower()](path)
-    items = [_item(values, where, path.parent, like, transparent) for where, values in lines]
-    if not items:
-        raise ValueError(f"{path}: lists nothing; write one background a line, columns {', '.join(COLUMNS)}")
-    return items
+    lines = list(readers[path.suffix.lower()](path, columns))
+    if not lines:
+        expected = f"one {columns[0]} a line, columns {', '.join(columns)}"
+        raise ValueError(f"{path}: lists nothing; write {expected}")
+    return lines
 
 
 def bench_cases(folder: Path, ids: Path | None = None) -> list[Case]:
@@ -71,10 +77,10 @@ def _by_id(folder: Path) -> dict[str, Path]:
     return {ROLE.sub("", file.stem): file for file in files}
 
 
-def _csv_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _csv_lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     with path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file)
-        check_names(dict.fromkeys(reader.fieldnames or ()), COLUMNS, f"{path}: line 1")
+        check_names(dict.fromkeys(reader.fieldnames or ()), columns, f"{path}: line 1")
         for values in reader:
             where = f"{path}: line {reader.line_num}"
             if None in values:
@@ -82,7 +88,7 @@ def _csv_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
             yield where, {key: value.strip() for key, value in values.items() if value and value.strip()}
 
 
-def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+def _json_lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     for number, line in enumerate(path.read_text("utf-8-sig").splitlines(), start=1):
         where = f"{path}: line {number}"
         if not line.strip():
@@ -92,8 +98,8 @@ def _json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         except ValueError as error:
             raise ValueError(f"{where}: not readable as JSON ({error})") from error
         if not isinstance(values, dict):
-            raise ValueError(f'{where}: expected {{"background": ..., "mask": ...}}')
-        check_names(values, COLUMNS, where)
+            raise ValueError(f'{where}: expected {{"{columns[0]}": ..., ...}}')
+        check_names(values, columns, where)
         yield where, {key: value for key, value in values.items() if value not in (None, "", [])}
 
 

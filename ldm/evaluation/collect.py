@@ -1,0 +1,196 @@
+"""What is to be judged: a folder of results, made by inference or by a bench, or a manifest => insertions.
+
+Other programs' results come by a manifest (.csv or .jsonl): one result a line with its background, mask or
+box, and the object's references; paths are relative to the manifest.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ldm.evaluation.insertion import Insertion, References, references_in
+from ldm.evaluation.results import FILE, Results
+from ldm.insertion.cases import Case, read_roi
+from ldm.insertion.journal import recipe_in, rows
+from ldm.insertion.manifest import parse_box, read_lines
+from ldm.insertion.marking import MaskTools
+from ldm.insertion.roi import Roi
+from ldm.models.pickles import PICKLES
+from ldm.objects.file import read_about
+
+COLUMNS = (
+    "result", "background", "mask", "box", "references",
+    "object", "name", "method", "model", "truth", "object_mask", "seconds",
+)  # fmt: skip
+PATHS = ("result", "background", "mask", "references", "truth", "object_mask")
+JOURNAL_FACTS = ("seconds", "ring_offset")
+BENCH_FACTS = ("seconds", "learning_seconds")
+
+
+def collect(source: Path, references: Path | None = None, methods: Sequence[str] = ()) -> list[Insertion]:
+    """All insertions of a folder or manifest, in its order; `references` stands in for what each one says.
+
+    A bench's results are by method: all of `methods` that are there, or one if its own folder is given.
+    Raises one-line errors for whatever is missing or says something else.
+    """
+    if source.is_dir():
+        found = _of_folder(source, references)
+    else:
+        found = [_listed(values, where, source.parent, references) for where, values in _lines(source)]
+    found = [x for x in found if not methods or x.method in methods]
+    if not found:
+        raise ValueError(f"{source}: holds no result of {', '.join(methods) or 'any method'}")
+    if twice := _twice([(insertion.method, insertion.name) for insertion in found]):
+        raise ValueError(f"{source}: two results of {' '.join(twice).strip()}; give each a name of its own")
+    if missing := [path for x in found for path in (x.result, x.case.background) if not path.is_file()]:
+        count = f" ({len(missing)} such files)" if len(missing) > 1 else ""
+        raise FileNotFoundError(f"{source}: {missing[0]} is gone{count}; put it back, or take its line out")
+    return found
+
+
+def check_pairs(run: tuple[str, Sequence[Insertion]], *against: tuple[str, Sequence[Insertion]]) -> None:
+    """ValueError unless the other run is of one method and shares names with each method of this one."""
+    for source, others in against:
+        methods = list(dict.fromkeys(other.method for other in others))
+        if len(methods) > 1:
+            raise ValueError(
+                f"{source}: holds {len(methods)} methods ({', '.join(methods)}); compare with one of them: "
+                f"--against {source}/{methods[0]}"
+            )
+        known = {other.name for other in others}
+        for method in dict.fromkeys(insertion.method for insertion in run[1]):
+            names = [insertion.name for insertion in run[1] if insertion.method == method]
+            if not known & set(names):
+                raise ValueError(
+                    f"{run[0]} and {source} share no image ({names[0]} ... and {others[0].name} ...); "
+                    "results are paired by their names"
+                )
+
+
+def _of_folder(folder: Path, references: Path | None) -> list[Insertion]:
+    file = folder / FILE
+    if file.is_file():
+        first = json.loads(file.read_text("utf-8").partition("\n")[0] or "{}")
+        return of_bench(folder, references) if "scene" in first else _of_journal(folder, references)
+    if (folder.parent / FILE).is_file():  # one method of a bench
+        own = [x for x in of_bench(folder.parent, references) if x.method == folder.name]
+        if own:
+            return own
+    raise FileNotFoundError(f"{folder}: no {FILE}; give a folder of results, or a manifest of them")
+
+
+def _of_journal(folder: Path, references: Path | None) -> list[Insertion]:
+    """What inference.sh made; of a file that was made anew, the last line counts."""
+    last = {row["file"]: row for row in rows(folder / FILE)}
+    return [_made(folder / name, row, references) for name, row in last.items()]
+
+
+def _made(file: Path, row: Mapping[str, Any], references: Path | None) -> Insertion:
+    if "scene" in row:
+        raise ValueError(f"{file}: is a scene of several objects; list its parts in a manifest")
+    tools = MaskTools(**recipe_in(file).get("settings", {}).get("mask", {}))
+    case = Case(Path(row["background"]), _path(row, "mask"), tuple(row["box"]))
+    known = references_in(references) if references else _references(file, row)
+    return Insertion(
+        Path(row["file"]).stem,
+        row.get("pick") or Path(row.get("object", known.whole)).stem,
+        file,
+        case,
+        known,
+        model=row["base_fingerprint"],
+        tools=tools,
+        rois=tuple(Roi(*region["roi"]) for region in row["regions"]),
+        facts={key: row[key] for key in JOURNAL_FACTS if key in row},
+    )
+
+
+def _references(file: Path, row: Mapping[str, Any]) -> References:
+    """The reference that was given, or the object's own; the pictures it was learnt from, if there."""
+    reference, object_, pictures = (_path(row, key) for key in ("reference", "object", "pictures"))
+    if pictures is None and object_ is not None and object_.is_file() and object_.suffix not in PICKLES:
+        root = read_about(object_).recipe.get("data", {}).get("root", "")
+        pictures = Path(root) if root and (Path(root) / "data").is_dir() else None
+    found = references_in(pictures) if pictures else None
+    whole = reference or (found.whole if found else object_)
+    if whole is None:
+        raise ValueError(f"{file}: nothing tells what its object looks like; give --references FOLDER")
+    return References(whole, found.views if found and object_ else ())
+
+
+def of_bench(folder: Path, references: Path | None = None, bench: Path | None = None) -> list[Insertion]:
+    """What a bench made; its rows say where the bench is, unless `bench` does."""
+    results = Results(folder)
+    return [_filled(results, row, references, bench) for row in results.rows]
+
+
+def _filled(
+    results: Results, row: Mapping[str, Any], references: Path | None, bench: Path | None
+) -> Insertion:
+    if bench is None and "bench" not in row:
+        raise ValueError(f"{results.file}: does not say of which bench it is; run --bench anew into it")
+    root = bench or Path(row["bench"])
+    scene, own = root / "scenes" / row["scene"], root / "objects" / row["object"]
+    return Insertion(
+        row["scene"],
+        row["object"],
+        results.picture(row["method"], row["scene"]),
+        Case(scene / "background.png", scene / "mask.png"),
+        references_in(references or own),
+        row["method"],
+        row["recipe"].get("base", "none"),
+        rois=(read_roi(scene / "roi.txt"),),
+        truth=scene / "truth.png",
+        object_mask=scene / "object_mask.png",
+        facts={key: row[key] for key in BENCH_FACTS if row.get(key) is not None},
+    )
+
+
+def _lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such folder of results, and no manifest")
+    return read_lines(path, COLUMNS)
+
+
+def _listed(values: Mapping[str, Any], where: str, root: Path, references: Path | None) -> Insertion:
+    paths = {key: root / str(values[key]) for key in PATHS if key in values}
+    if lacking := [key for key in ("result", "background") if key not in paths]:
+        raise ValueError(f"{where}: no {lacking[0]}")
+    if ("mask" in values) + ("box" in values) != 1:
+        raise ValueError(f"{where}: expected one of mask and box")
+    if references is None and "references" not in paths:
+        raise ValueError(
+            f"{where}: no references; name a picture or an InsertSet folder, or give --references"
+        )
+    box = parse_box(values["box"], where) if "box" in values else ()
+    known = references_in(references or paths["references"])
+    return Insertion(
+        str(values.get("name", paths["result"].stem)),
+        str(values.get("object", (references or paths["references"]).stem)),
+        paths["result"],
+        Case(paths["background"], paths.get("mask"), box),
+        known,
+        str(values.get("method", "")),
+        str(values.get("model", "unknown")),
+        truth=paths.get("truth"),
+        object_mask=paths.get("object_mask"),
+        facts={"seconds": _number(values["seconds"], where)} if "seconds" in values else {},
+    )
+
+
+def _number(value: Any, where: str) -> float:
+    try:
+        return float(value)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{where}: seconds {value!r}; expected a number") from error
+
+
+def _path(row: Mapping[str, Any], key: str) -> Path | None:
+    return Path(row[key]) if key in row else None
+
+
+def _twice(names: Sequence[tuple[str, str]]) -> tuple[str, str] | None:
+    seen: set[tuple[str, str]] = set()
+    return next((name for name in names if name in seen or seen.add(name)), None)  # type: ignore[func-returns-value]
