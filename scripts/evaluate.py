@@ -54,7 +54,7 @@ def parser() -> Parser:
     work = p.add_mutually_exclusive_group(required=True)
     work.add_argument("--bench", type=Path, metavar="FOLDER", help="bench with objects/ and scenes/: fill it")
     work.add_argument("--results", type=Path, metavar="PATH",
-                      help="results of inference.sh or --bench, or a .csv or .jsonl of them: judge")  # fmt: skip
+                      help="results of inference.sh or --bench, or a manifest: judge")  # fmt: skip
     work.add_argument("--fit_quality", "--fit-quality", type=Path, metavar="FOLDER",
                       help="pictures to fit the quality score's mixture on; --out is its file")  # fmt: skip
     p.add_argument("--out", type=Path, required=True, help="folder of the results; goes on where it stopped")
@@ -76,7 +76,7 @@ def add_judging(p: Parser) -> None:
     p.add_argument("--references", type=Path, metavar="PATH",
                    help="the object's InsertSet folder or picture [what each result says]")  # fmt: skip
     p.add_argument("--real", type=Path, metavar="FOLDER",
-                   help="real pictures for the Frechet distances [the truths, or else the backgrounds]")  # fmt: skip
+                   help="pictures for the Frechet distances [the truths, else the backgrounds]")  # fmt: skip
     p.add_argument("--clip", type=Path, metavar="FOLDER", help="CLIP ViT-B/32, transformers' layout")
     p.add_argument("--dino", type=Path, metavar="FOLDER", help="DINOv2 ViT-g/14, transformers' layout")
     p.add_argument("--inception", type=Path, metavar="FILE", help="torch-fidelity's Inception weights")
@@ -166,6 +166,8 @@ def fit_quality(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args, config = parser().parse_config(argv)
+    if args.against and not args.results:
+        raise ValueError("--against goes with --results: judge both runs, compared paired by image")
     if args.bench:
         fill_bench(args, config)
     elif args.results:

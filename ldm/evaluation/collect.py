@@ -74,7 +74,7 @@ def _of_folder(folder: Path, references: Path | None) -> list[Insertion]:
     file = folder / FILE
     if file.is_file():
         first = json.loads(file.read_text("utf-8").partition("\n")[0] or "{}")
-        return of_bench(folder, references) if "scene" in first else _of_journal(folder, references)
+        return of_bench(folder, references) if "method" in first else _of_journal(folder, references)
     if (folder.parent / FILE).is_file():  # one method of a bench
         own = [x for x in of_bench(folder.parent, references) if x.method == folder.name]
         if own:

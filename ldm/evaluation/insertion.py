@@ -92,6 +92,8 @@ class Insertion:
 @lru_cache(maxsize=256)  # a run has few objects and many results
 def references_in(path: Path) -> References:
     """An object's pictures: an InsertSet folder, one picture, or an object file that carries one."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such InsertSet folder, picture or object file of a reference")
     if not path.is_dir():
         return References(path)
     insertset = load_insertset(path)

@@ -1,16 +1,20 @@
 """The evaluation as a user calls it, on a bench in miniature and a tiny random base."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from ldm.config import run
+from ldm.evaluation.measures import OFFLINE
 from ldm.evaluation.methods import METHODS
+from ldm.evaluation.results import Results
 from ldm.models.base import save_base
 from ldm.objects.delta import load
 from scripts import evaluate
 from tests.fixtures.bench import write_bench
+from tests.fixtures.judges import write_alexnet, write_clip, write_dino
 from tests.fixtures.tiny import config_file, loaded_base
 
 
@@ -57,7 +61,87 @@ def test_one_command_makes_the_table(folder: Path, tmp_path: Path, capsys: pytes
 
     call(folder, "--out", str(tmp_path), "--scenes", "s2", "--methods", "crossattn", "flat")
     out = capsys.readouterr().out
+    assert (tmp_path / "measures.html").stat().st_size > 10_000  # pictures and all
+    measures = [json.loads(line) for line in (tmp_path / "measures.jsonl").read_text().splitlines()]
+    assert [row["method"] for row in measures] == ["flat", "crossattn"]
+    assert {row["scores"]["v2/outside"] for row in measures} == {0}
     assert "s2 " not in out and "fine-tuned, crossattn |" in out and "ceiling" not in out  # nothing made anew
+
+
+@pytest.fixture(scope="module")
+def filled(folder: Path) -> Path:
+    """The bench, filled by two methods that need no learning."""
+    call(folder, "--out", str(folder / "filled"), "--methods", "flat", "ceiling")
+    return folder / "filled"
+
+
+def judge(folder: Path, *arguments: str) -> None:
+    evaluate.main(["--config", str(folder / "tiny.yaml"), "--device", "cpu", *arguments])
+
+
+def test_results_are_judged_by_every_protocol_against_another_run(
+    folder: Path, filled: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    mixture, clip = tmp_path / "gmm.safetensors", write_clip(tmp_path / "clip")
+    backgrounds = tmp_path / "pictures"
+    backgrounds.mkdir()
+    for i, file in enumerate([*folder.glob("bench/scenes/*/*.png"), *filled.glob("*/*.png")]):
+        shutil.copy(file, backgrounds / f"{i}.png")
+    judge(folder, "--fit_quality", str(backgrounds), "--out", str(mixture), "--clip", str(clip),
+          "--components", "2")  # fmt: skip
+    assert "not Paint-by-Example's own" in capsys.readouterr().out
+
+    weights = ["--clip", str(clip), "--dino", str(write_dino(tmp_path / "dino"))]
+    weights += ["--quality_model", str(mixture), "--alexnet", str(write_alexnet(tmp_path / "alex.pth"))]
+    metrics = ["--metrics", *OFFLINE, "clip", "dino", "quality", "lpips", "clip-fid"]
+    runs = ["--results", str(filled), "--against", str(filled / "flat"), "--out", str(tmp_path / "report")]
+    judge(folder, *runs, *metrics, *weights)
+    rows = [json.loads(line) for line in (tmp_path / "report" / "measures.jsonl").read_text().splitlines()]
+    assert len(rows) == 6 and all(len(row["scores"]) == len(rows[0]["scores"]) > 20 for row in rows)
+    known = {(row["method"], row["scene"]): row for row in Results(filled).rows}
+    for row in rows:  # what the bench scored itself
+        own = known[row["method"], row["name"]]
+        for name in ("identity", "psnr_object", "ssim_region", "seam", "outside", "seconds"):
+            assert row["scores"][f"v2/{name}"] == pytest.approx(own[name], abs=2e-5)
+    said = (tmp_path / "report" / "measures.md").read_text("utf-8")
+    assert "paper: region DINOv2, x 100" in said and "pbe: quality score, own GMM" in said
+    assert "clip: clip " in said and "2 components" not in said and "own, on pictures" in said
+    assert "Frechet distances to the truths" in said and "paper: CLIP-FID" in said
+    assert f"Ceiling against {filled / 'flat'}, paired by image" in said
+    assert rows[0]["model"] == "none" and len(rows[-1]["model"]) == 16
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--results", "nowhere"], "nowhere: no such folder of results"),
+        (["--results", "FILLED", "--against", "FILLED"], "holds 2 methods (flat, ceiling)"),
+        (["--results", "FILLED", "--metrics", "clip"], "hf download openai/clip-vit-base-patch32"),
+        (["--results", "FILLED", "--metrics", "lpips", "--alexnet", "no.pth"], "no no.pth; fetch https://"),
+        (["--results", "FILLED", "--metrics", "clipp"], "clipp"),
+        (["--results", "FILLED", "--references", "nowhere.png"], "nowhere.png: no such"),
+        (["--results", "FILLED", "--bench", "x"], "not allowed with"),
+        (["--bench", "x", "--against", "FILLED"], "--against goes with --results"),
+        (["--fit_quality", "nowhere"], "nowhere: no such folder of pictures"),
+        ([], "--bench --results --fit_quality"),
+    ],
+)
+def test_a_mistake_in_judging_is_one_line_and_leaves_nothing(
+    folder: Path,
+    filled: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty"))
+    arguments = [str(filled) if word == "FILLED" else word for word in arguments]
+    with pytest.raises(SystemExit) as stop:
+        run(lambda: judge(folder, "--out", str(tmp_path / "out"), *arguments))
+    error = capsys.readouterr().err
+    assert stop.value.code == 2 and message in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
