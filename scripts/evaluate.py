@@ -145,7 +145,8 @@ def judged(source: str, insertions: Sequence[Insertion], args: argparse.Namespac
     """A run with all its numbers."""
     rows = []
     for insertion in tqdm(insertions, unit="picture", desc=source):
-        rows.append(row_of(insertion, scores_of(insertion, insertion.read(), args.metrics, judges)))
+        scores = scores_of(insertion, insertion.read(), args.metrics, judges)
+        rows.append(row_of(insertion, scores, judges.names))
     sets = {}
     for method in dict.fromkeys(x.method for x in insertions):
         own = [x for x in insertions if x.method == method]

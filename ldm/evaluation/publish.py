@@ -18,8 +18,8 @@ NAME = "measures"  # of the files; a folder of results has other names, so they 
 PROTOCOLS = (
     "Every number is of the protocol before its colon, and compares only inside it: paper and pbe repeat the "
     "published code of the paper and of Paint-by-Example, v2 is ours. Mean over images [95 % bootstrap "
-    "interval], most of all for what changed outside the mask. A cosine is 1 for the same; 'paper' and 'pbe' "
-    "show it x 100. 'model' is the fingerprint of the base that made the result."
+    "interval], 'all' over the images of all objects; of what changed outside the mask, the most. Identity, "
+    "CLIP and DINOv2 are cosines, 1 for the same. 'model' is the fingerprint of the base that made the result."
 )
 
 
@@ -48,12 +48,17 @@ def bench_run(results: Results, insertions: Sequence[Insertion]) -> Run:
     return Run(str(results.folder), insertions, rows)
 
 
-def row_of(insertion: Insertion, scores: Mapping[str, float]) -> Row:
-    """What the line of an insertion says."""
+def row_of(insertion: Insertion, scores: Mapping[str, float], judges: Mapping[str, str] | None = None) -> Row:
+    """What the line of an insertion says; `judges`: the networks that judged it, with their fingerprints."""
     about = {key: getattr(insertion, key) for key in ("name", "object", "method", "model")}
     views = len(insertion.references.views) or 1
     numbers = {name: round(value, DIGITS) for name, value in scores.items()}
-    return about | {"result": str(insertion.result), "views": views, "scores": numbers}
+    return about | {
+        "result": str(insertion.result),
+        "views": views,
+        "scores": numbers,
+        "judges": dict(judges or {}),
+    }
 
 
 def publish(folder: Path, run: Run, notes: Sequence[str], against: Run | None = None) -> list[Path]:

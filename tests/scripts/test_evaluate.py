@@ -108,6 +108,9 @@ def test_results_are_judged_by_every_protocol_against_another_run(
     assert "clip: clip " in said and "2 components" not in said and "own, on pictures" in said
     assert "Frechet distances to the truths" in said and "paper: CLIP-FID" in said
     assert f"Ceiling against {filled / 'flat'}, paired by image" in said
+    assert (
+        rows[0]["judges"]["clip"].startswith("clip ") and "own, on pictures" in rows[0]["judges"]["mixture"]
+    )
     assert rows[0]["model"] == "none" and len(rows[-1]["model"]) == 16
 
 
