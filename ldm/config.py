@@ -114,9 +114,20 @@ class InsertSection:
     blend: str = setting(
         "gain+membrane", "seam treatment", ["paste", "feather", "gain", "membrane", "gain+membrane", "paper"]
     )
+    feather: float = setting(
+        -1.0, "width of the transition inside the mask, in pixels of a 512-px region; -1: as in `blend`"
+    )
+    reach: float = setting(
+        -1.0,
+        "how deep the edge's colour offset is carried inside, the same; inf: all through; -1: as in `blend`",
+    )
     max_seam: float = setting(0.0, "seam ratio above which a result fails the run (it is kept); 0: any")
     outdir: str = setting("outputs", "folder of the results")
     grid: bool = setting(True, "write a contact sheet of all results")
+    at_once: int = setting(8, "results of a scene's placements that are made in one batch at most")
+    keep_mb: int = setting(
+        1024, "MB of <outdir>/placements, by which a scene is not made twice; the longest unused go first"
+    )
 
 
 @dataclass(frozen=True)

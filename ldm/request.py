@@ -14,7 +14,7 @@ from ldm.config import Config, Parser, load_config
 from ldm.insertion.cases import Case, pair, read_roi
 from ldm.insertion.item import Item, check_files
 from ldm.insertion.machine import machine
-from ldm.insertion.manifest import bench_cases, read_manifest
+from ldm.insertion.manifest import COLUMNS, bench_cases, read_manifest
 from ldm.insertion.marking import MaskTools
 from ldm.insertion.plan import Context
 from ldm.insertion.replay import Replay, read_replay
@@ -37,9 +37,13 @@ FLAGS = {
     "context_px": "insert.context_px",
     "zoom": "insert.zoom",
     "blend": "insert.blend",
+    "feather": "insert.feather",
+    "reach": "insert.reach",
     "max_seam": "insert.max_seam",
     "outdir": "insert.outdir",
     "grid": "insert.grid",
+    "at_once": "insert.at_once",
+    "keep_mb": "insert.keep_mb",
     "mask_channel": "mask.channel",
     "threshold": "mask.threshold",
     "invert": "mask.invert",
@@ -49,14 +53,14 @@ FLAGS = {
 # settings that do not change a result's pixels, or that its own item says
 INCIDENTAL = {
     "sample": ("n_samples", "best_of", "seed", "strength"),
-    "insert": ("outdir", "grid", "max_seam"),
+    "insert": ("outdir", "grid", "max_seam", "at_once", "keep_mb"),
 }
 WORK = ("example_img", "manifest", "bench", "scene", "replay")
-PARTS = ("mask", "box", "roi", "object", "pick", "reference", "dataset_dir")
+PARTS = ("mask", "box", "paste_mask", "roi", "object", "pick", "reference", "dataset_dir")
 EXCLUDED: dict[str, tuple[str, ...]] = {
     "example_img": ("list",),
-    "manifest": ("mask", "box", "list"),
-    "bench": ("mask", "box"),
+    "manifest": ("mask", "box", "paste_mask", "list"),
+    "bench": ("mask", "box", "paste_mask"),
     "scene": ("list", *PARTS),
     "replay": ("list", "plan", *PARTS),
 }
@@ -78,8 +82,10 @@ def parser(description: str) -> Parser:
                    help="where: mask pictures (white: here), .txt box, .json polygons, folders")  # fmt: skip
     p.add_argument("--box", nargs=4, type=float, default=[], metavar=("X0", "Y0", "X1", "Y1"),
                    help="where to insert, in pixels of the background")  # fmt: skip
+    p.add_argument("--paste_mask", "--paste-mask", nargs="+", type=Path, default=[], metavar="PATH",
+                   help="where to paste of what is generated in the mask; files as in --mask")  # fmt: skip
     p.add_argument("--manifest", type=Path, metavar="FILE",
-                   help=".csv or .jsonl: background, mask or box, object, reference, seed, name")  # fmt: skip
+                   help=f".csv or .jsonl with the columns {', '.join(COLUMNS)}")  # fmt: skip
     p.add_argument("--bench", type=Path, metavar="FOLDER", help="test bench: image/, mask/ and a list file")
     p.add_argument("--list", type=Path, metavar="FILE", help="ids of the test bench, one a line [its .txt]")
     p.add_argument("--roi", type=Path, metavar="FILE", help="x0 y0 x1 y1 of the square to inpaint [planned]")
@@ -147,7 +153,7 @@ def items_of(args: argparse.Namespace, config: Config) -> list[Item]:
         items = read_manifest(args.manifest, like, transparent)
     else:
         cases = bench_cases(args.bench, args.list) if args.bench else []
-        cases = cases or pair(args.example_img, args.mask, args.box, transparent)
+        cases = cases or pair(args.example_img, args.mask, args.box, transparent, args.paste_mask)
         items = [replace(like, case=case) for case in cases]
     check_files(items)
     return items
@@ -158,7 +164,8 @@ def options_of(args: argparse.Namespace, config: Config) -> Options:
     i, features = config.insert, {"few_shot_features": args.few_shot_features}
     context = Context(config.base.architecture.image_size, i.roi_factor, i.context_px, i.zoom)
     facts = {"machine": machine(args.device), "settings": asdict(config), **features}
-    return Options(context, MaskTools(**asdict(config.mask)), determining(config) | features, facts)
+    tools, settings = MaskTools(**asdict(config.mask)), determining(config) | features
+    return Options(context, tools, settings, facts, at_once=i.at_once)
 
 
 def determining(config: Config) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from ldm.evaluation.publish import Run, bench_run, publish, row_of
 from ldm.evaluation.report import write_report
 from ldm.evaluation.results import Results, Row
 from ldm.evaluation.sets import clip_features, pictures_in, real_pictures, set_scores
-from ldm.insertion.blend import BLENDS
+from ldm.insertion.blend import treatment
 from ldm.insertion.insert import Sampling
 from ldm.models.base import base_fingerprint, load_base
 from ldm.objects.delta import save
@@ -111,9 +111,10 @@ def announce(row: Row) -> None:
 def fill_bench(args: argparse.Namespace, config: Config) -> None:
     """Every chosen method on every chosen scene: table, contact sheet, page."""
     methods = args.methods or list(METHODS)
-    bench, s = load_bench(args.bench, args.objects, args.scenes), config.sample
+    bench, s, i = load_bench(args.bench, args.objects, args.scenes), config.sample, config.insert
     base = load_base(Path(config.base.path), config.base.architecture).to(args.device)
-    sampling, seam = Sampling(s.sampler, s.steps, s.scale, s.refine, s.noise), BLENDS[config.insert.blend]
+    sampling = Sampling(s.sampler, s.steps, s.scale, s.refine, s.noise)
+    seam = treatment(i.blend, i.feather, i.reach)
     setup = Setup(base, base_fingerprint(base), sampling, seam, s.seed, s.strength)
     results = Results(args.out)
     compare(bench, methods, setup, results, learner(config), how_to_learn(config), announce)

@@ -23,10 +23,11 @@ from ldm.config import Config, run
 from ldm.data.picture import Picture, read_picture
 from ldm.data.save import write_picture
 from ldm.insertion.best import Chooser
-from ldm.insertion.blend import BLENDS
+from ldm.insertion.blend import treatment
 from ldm.insertion.item import Item
 from ldm.insertion.journal import Journal
-from ldm.insertion.layout import Placed, groups, place
+from ldm.insertion.kept import Kept
+from ldm.insertion.layout import Placed, groups, joint, place
 from ldm.insertion.overlay import overlay
 from ldm.insertion.plan import lines, plan, scaling
 from ldm.insertion.replay import apart, repeat
@@ -49,8 +50,9 @@ def open_session(args: argparse.Namespace, config: Config, subjects: Iterable[Su
     from ldm.insertion import session
     from ldm.insertion.insert import Sampling
 
-    s, base = config.sample, config.base
-    sampling, seam = Sampling(s.sampler, s.steps, s.scale, s.refine, s.noise), BLENDS[config.insert.blend]
+    s, i, base = config.sample, config.insert, config.base
+    sampling = Sampling(s.sampler, s.steps, s.scale, s.refine, s.noise)
+    seam = treatment(i.blend, i.feather, i.reach)
     features, device = args.few_shot_features, args.device
     return session.open_session(
         Path(base.path), base.architecture, subjects, sampling, seam, features, device
@@ -96,7 +98,7 @@ def work_through(items: Sequence[Item], session: Session, options: Options, conf
         tally.add(outcome, journal)
         if config.insert.grid and not gallery.full and not outcome.error:
             seen = view(outcome, options, journal.folder)
-            gallery.add(seen.background, seen.mask, seen.rois[0], seen.results)
+            gallery.add(seen.background, seen.task.hole, seen.task.rois[0], seen.results)
     if gallery.rows:
         sheet = journal.folder / "sheet.png"
         write_picture(sheet, gallery.picture(captions(items)))
@@ -126,14 +128,14 @@ def show_plans(items: Sequence[Item], options: Options, config: Config, strict: 
     tally = Tally()
     for item in items:
         try:
-            background, mask, rois = prepare(item, options)
+            background, task = prepare(item, options)
         except MISTAKES as error:
             if strict:
                 raise
             tally.skipped += 1
             say(f"skipped {item.stem}: {error}")
             continue
-        show_plan(item.stem, background, mask, rois, config)
+        show_plan(item.stem, background, task.hole, task.rois, config)
     return tally
 
 
@@ -154,14 +156,15 @@ def insert_scene(args: argparse.Namespace, config: Config) -> Tally:
     placed = place(scene, background, options.tools, options.context)
     ordered = groups(placed)
     if args.plan:
-        mask = np.logical_or.reduce([p.mask(background.size) for p in placed])
-        show_plan(scene.file.stem, background, mask, [roi for p in placed for roi in p.rois], config)
+        mask, rois = joint(placed, background.size), [roi for p in placed for roi in p.rois]
+        show_plan(scene.file.stem, background, mask, rois, config)
         return Tally()
     session, options = open_with_choice(args, config, options, [p.placement.item for p in placed])
     journal, tally = Journal(Path(config.insert.outdir)), Tally(config.insert.max_seam)
-    cache = journal.folder / "placements"
-    canvas, records = carry_out(background, ordered, session, options, cache, tell_placement)
+    kept = Kept(journal.folder / "placements")
+    canvas, records = carry_out(background, ordered, session, options, kept, tell_placement)
     outcome = deliver(scene, background, canvas, placed, records, session, options, journal)
+    kept.prune(config.insert.keep_mb * 1e6)
     tell(outcome, journal)
     tally.add(outcome, journal)
     return tally
@@ -177,10 +180,10 @@ def replay(argv: Sequence[str] | None, args: argparse.Namespace) -> int:
     options = options_of(args, config)
     if (then := found.recipe["machine"]) != options.facts["machine"]:
         say(f"warning: made on another machine, last bits may differ: {then}")
-    result = repeat(found, open_session(args, config, [found.item.subject]), options)
+    picture = repeat(found, open_session(args, config, found.subjects), options)
     file = Path(config.insert.outdir) / f"{found.file.stem}_replay.png"
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_picture(file, result.picture, {"recipe": json.dumps(found.recipe)})
+    write_picture(file, picture, {"recipe": json.dumps(found.recipe)})
     difference = apart(read_picture(found.file), read_picture(file))
     print(f"{file}: {f'{difference} from' if difference else 'the same pixels as'} {found.file}")
     return int(bool(difference))

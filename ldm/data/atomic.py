@@ -22,3 +22,21 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def sweep(folder: Path) -> None:
+    """Remove from a folder the half-written files of processes that were killed."""
+    for part in folder.glob(".*.part"):
+        owner = part.name.split(".")[-2]
+        if owner.isdecimal() and not _runs(int(owner)):
+            part.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # asks, and does nothing
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        pass
+    return True

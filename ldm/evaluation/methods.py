@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -23,8 +22,9 @@ from ldm.evaluation.bench import Scene, Views
 from ldm.evaluation.metrics import box_of
 from ldm.insertion.blend import Blend
 from ldm.insertion.insert import Sampling, insert
-from ldm.insertion.paste import paste_region, region
-from ldm.insertion.roi import crop
+from ldm.insertion.paste import paste_region, patched, region
+from ldm.insertion.roi import Roi, crop
+from ldm.insertion.task import Task
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
 from ldm.models.folded import Contexts
@@ -90,7 +90,7 @@ def fill_flat(insertset: InsertSet, scene: Scene, views: Views) -> Picture:
     """The reference picture, stretched over the mask's box and pasted through the mask."""
     box = box_of(views.mask)
     reference = to_image(read_rgb(insertset.reference))[None]
-    return paste_region(views.background, box, resize(reference, box.size)[0], _alpha(crop(views.mask, box)))
+    return _pasted(views, box, resize(reference, box.size)[0])
 
 
 @torch.no_grad()
@@ -98,18 +98,16 @@ def fill_ceiling(base: Base, scene: Scene, views: Views) -> Picture:
     """The truth as the VAE shows it at the base's resolution: no method on this base can do better."""
     known = region(views.truth, scene.roi)[None].to(base.device)
     shown = base.decode(base.encode(resize(known, base.architecture.image_size)))
-    image = resize(shown.cpu(), scene.roi.size)[0]
-    return paste_region(views.background, scene.roi, image, _alpha(crop(views.mask, scene.roi)))
+    return _pasted(views, scene.roi, resize(shown.cpu(), scene.roi.size)[0])
 
 
 def fill_sampled(setup: Setup, contexts: Contexts, scene: Scene, views: Views) -> Picture:
     """Inpaint the scene's region with the object of `contexts`."""
-    rois, seeds = [scene.roi], [setup.seed]
-    result = insert(
-        setup.base, contexts, views.background, views.mask, rois, seeds, setup.sampling, setup.seam
-    )
-    return result[0].picture
+    task = Task(views.mask, views.mask, [scene.roi], [setup.seed])
+    [[result]] = insert(setup.base, views.background, [task], [contexts], setup.sampling, setup.seam)
+    return result.picture
 
 
-def _alpha(mask: np.ndarray) -> np.ndarray:
-    return mask.astype(np.float32)
+def _pasted(views: Views, roi: Roi, image: Tensor) -> Picture:
+    alpha = crop(views.mask, roi).astype("float32")
+    return patched(views.background, [paste_region(views.background, roi, image, alpha)])

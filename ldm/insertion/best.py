@@ -16,6 +16,7 @@ from ldm.insertion.paste import region
 from ldm.insertion.roi import Roi, box_of, visible
 from ldm.insertion.sheet import close_up, contact_sheet, thumbnail
 from ldm.insertion.subject import Subject
+from ldm.insertion.task import Task
 
 if TYPE_CHECKING:
     from ldm.insertion.insert import Result
@@ -35,22 +36,20 @@ class Chooser:
     def __init__(self, likeness: Likeness, reference: Callable[[Subject], Tensor], sheets: Path) -> None:
         self.likeness, self.reference, self.sheets = likeness, reference, sheets
 
-    def __call__(
-        self, item: Item, mask: np.ndarray, rois: Sequence[Roi], results: list[Result]
-    ) -> list[Result]:
+    def __call__(self, item: Item, task: Task, results: list[Result]) -> list[Result]:
         """The results, best first; each record gets its `scores`, the first one those of all `candidates`."""
         reference = self.reference(item.subject)[0]
         for result in results:
-            identity = self._identity(result.picture, mask, rois, reference)
+            identity = self._identity(result.picture, task, reference)
             result.record["scores"] = scores(identity, max(r["seam"] for r in result.record["regions"]))
         ranked = sorted(results, key=lambda result: -result.record["scores"]["score"])
         ranked[0].record["candidates"] = [{"seed": r.record["seed"], **r.record["scores"]} for r in ranked]
-        self._draw(item, rois[0], ranked)
+        self._draw(item, task.rois[0], ranked)
         return ranked
 
-    def _identity(self, picture: Picture, mask: np.ndarray, rois: Sequence[Roi], reference: Tensor) -> float:
+    def _identity(self, picture: Picture, task: Task, reference: Tensor) -> float:
         """Mean over the regions: an object goes into each."""
-        boxes = [_object_box(mask, roi) for roi in rois]
+        boxes = [_object_box(task.mask, roi) for roi in task.rois]
         return float(np.mean([self.likeness(region(picture, box), reference) for box in boxes]))
 
     def _draw(self, item: Item, roi: Roi, ranked: Sequence[Result]) -> None:

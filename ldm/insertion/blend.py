@@ -8,7 +8,7 @@ what differs there is the model's error, and tells what to correct inside.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -50,6 +50,12 @@ BLENDS = {
     "gain+membrane": Blend(feather=8, reach=32, gain=True),
     "paper": Blend(paper_blur=7),
 }
+
+
+def treatment(name: str, feather: float = -1, reach: float = -1) -> Blend:
+    """One of BLENDS; lengths of 0 or more replace its own."""
+    given = {"feather": feather, "reach": reach}
+    return replace(BLENDS[name], **{key: value for key, value in given.items() if value >= 0})
 
 
 def blend(

@@ -7,12 +7,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from ldm.data.image import SUFFIXES
 from ldm.data.insertset import natural_key
 from ldm.data.picture import Picture, read_picture
-from ldm.insertion.marking import BOX_FILE, POLYGON_FILE, MaskTools, read_marking
+from ldm.insertion.marking import (
+    BOX_FILE,
+    POLYGON_FILE,
+    Marking,
+    MaskTools,
+    read_marking,
+    read_paste_mask,
+)
 from ldm.insertion.region_mask import read_roi_file
 from ldm.insertion.roi import Roi
 
@@ -27,26 +32,39 @@ TOOLS = MaskTools()
 class Case:
     """One background file and where the object goes: a mask, box or polygon file, or a box x0 y0 x1 y1.
 
-    With neither it is the background's transparent part, if the tools' channel says so.
+    With neither it is the background's transparent part, if the tools' channel says so. `paste_mask`, a file
+    like `mask`: only that part of what is generated is pasted.
     """
 
     background: Path
     mask: Path | None = None
     box: tuple[float, ...] = ()
+    paste_mask: Path | None = None
 
     @property
     def name(self) -> str:
         """What its results are called; `background.png` goes by its folder."""
         return ROLE.sub("", self.background.stem) or self.background.parent.name
 
-    def read(self, tools: MaskTools = TOOLS) -> tuple[Picture, np.ndarray]:
-        """The background and its mask, bool [H,W]; raises one-line errors for whatever does not fit."""
+    def read(self, tools: MaskTools = TOOLS) -> tuple[Picture, Marking]:
+        """The background and what is marked on it; raises one-line errors for whatever does not fit."""
         picture = read_picture(self.background)
-        return picture, read_marking(self.background, picture, self.mask, self.box, tools)
+        return picture, self.mark(picture, tools)
+
+    def mark(self, picture: Picture, tools: MaskTools = TOOLS) -> Marking:
+        """What is marked on a background that was read as `picture`."""
+        hole = read_marking(self.background, picture, self.mask, self.box, tools)
+        if self.paste_mask is None:
+            return Marking(hole, hole)
+        return Marking(hole, read_paste_mask(self.paste_mask, self.background, picture, hole, tools))
 
 
 def pair(
-    backgrounds: Sequence[Path], masks: Sequence[Path], box: Sequence[float] = (), transparent: bool = False
+    backgrounds: Sequence[Path],
+    masks: Sequence[Path],
+    box: Sequence[float] = (),
+    transparent: bool = False,
+    paste_masks: Sequence[Path] = (),
 ) -> list[Case]:
     """Backgrounds and masks, files or folders => cases.
 
@@ -58,26 +76,30 @@ def pair(
         raise ValueError(
             "the region is marked twice; give one of --mask, --box and --mask_channel background"
         )
-    if box:
-        return [Case(image, box=tuple(box)) for image in images]
-    if transparent:
-        return [Case(image) for image in images]
-    if not masks:
+    if not (transparent or masks or box):
         raise ValueError(
             "no region is marked; give --mask (picture, box file or folder) or --box x0 y0 x1 y1"
         )
-    found = _files(masks, (*SUFFIXES, BOX_FILE, POLYGON_FILE))
+    marked = _matched(backgrounds, masks, "mask") if masks else [None for _ in images]
+    pasted = _matched(backgrounds, paste_masks, "paste mask") if paste_masks else [None for _ in images]
+    rows = zip(images, marked, pasted, strict=True)
+    return [Case(image, mask, tuple(box), paste) for image, mask, paste in rows]
+
+
+def _matched(backgrounds: Sequence[Path], masks: Sequence[Path], kind: str) -> list[Path]:
+    """The mask file of each background."""
+    images, found = _files(backgrounds, SUFFIXES), _files(masks, (*SUFFIXES, BOX_FILE, POLYGON_FILE))
     if len(found) == 1:
-        return [Case(image, found[0]) for image in images]
+        return found * len(images)
     by_name = {ROLE.sub("", file.stem): file for file in found}
     names = [ROLE.sub("", image.stem) for image in images]
     if all(name in by_name for name in names) and len(by_name) == len(found):
-        return [Case(image, by_name[name]) for image, name in zip(images, names, strict=True)]
+        return [by_name[name] for name in names]
     if len(found) == len(images) and not any(path.is_dir() for path in (*backgrounds, *masks)):
-        return [Case(*both) for both in zip(images, found, strict=True)]
+        return found
     lonely = [image.name for image, name in zip(images, names, strict=True) if name not in by_name]
     raise ValueError(
-        f"no mask for {', '.join(lonely[:3]) or 'these backgrounds'}; name it like its background"
+        f"no {kind} for {', '.join(lonely[:3]) or 'these backgrounds'}; name it like its background"
     )
 
 

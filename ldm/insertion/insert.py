@@ -1,10 +1,11 @@
-"""The method as one function: background, mask and contexts => composites at the background's resolution."""
+"""The method as one function: background, tasks and contexts => composites at the background's resolution."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,13 +14,14 @@ from torch import Generator, Tensor
 from ldm.data.image import resize
 from ldm.data.picture import Picture
 from ldm.insertion.blend import Blend, blend, composite
-from ldm.insertion.paste import paste_region, region, to_model_mask
+from ldm.insertion.paste import Patch, paste_region, patched, region, to_model_mask
 from ldm.insertion.refine import needs_refining, refine
 from ldm.insertion.roi import Roi, crop
 from ldm.insertion.seam import ring_offset, seam_ratio
+from ldm.insertion.task import Task
 from ldm.models.base import Painter
 from ldm.models.diffusion import latent_mask, masked_image
-from ldm.models.folded import Contexts
+from ldm.models.folded import Contexts, join
 from ldm.models.sampler import Condition, sample
 
 
@@ -37,95 +39,132 @@ class Sampling:
     noise: float = 1.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Result:
-    """One composite and its record: seed, regions, seam before and after blending, seconds."""
+    """One composite, as what lies over its background, and its record: seed, regions, seams, seconds."""
 
-    picture: Picture
-    record: dict
+    background: Picture
+    patches: tuple[Patch, ...]
+    record: dict[str, Any]
+
+    @property
+    def picture(self) -> Picture:
+        """Put together anew each time it is asked for: of large pictures only one fits into memory."""
+        return patched(self.background, self.patches)
+
+
+class Square(NamedTuple):
+    """One region [3,h,w] in [-1,1] of a task, its hole and its mask bool [h,w], noise for each sample."""
+
+    roi: Roi
+    known: Tensor
+    hole: np.ndarray
+    mask: np.ndarray
+    noise: Sequence[Generator]
 
 
 def insert(
     base: Painter,
-    contexts: Contexts,
     background: Picture,
-    mask: np.ndarray,
-    rois: Sequence[Roi],
-    seeds: Sequence[int],
+    tasks: Sequence[Task],
+    contexts: Sequence[Contexts],
     sampling: Sampling,
     seam: Blend,
     on_step: Callable[[int, Tensor], None] | None = None,
-) -> list[Result]:
-    """Inpaint every region with the object and paste it back, once for each seed.
+) -> list[list[Result]]:
+    """Inpaint every region of every task and paste it back: for each task a result a seed.
 
-    `contexts` are the object's, for one sample; `mask` bool [H,W] is where it goes, `rois` are squares that
-    cover it. All seeds of a region run in one batch. Pixels outside the mask are those of `background`, bit
-    for bit.
+    `contexts` are those of each task's object, for one sample. All tasks see the untouched background. The
+    first region of all tasks, with all seeds, is one batch, then the second. Pixels outside a task's mask are
+    those of `background`, bit for bit.
     """
-    results = [Result(background, {"seed": seed, "regions": [], "seconds": 0.0}) for seed in seeds]
-    noise = [Generator().manual_seed(seed) for seed in seeds]
-    for roi in rois:
-        start = time.perf_counter()
-        known, hole = region(background, roi), crop(mask, roi)
-        generated = inpaint(base, contexts, known, hole, noise, sampling, on_step)
-        if sampling.refine and needs_refining(max(roi.size), base.architecture.image_size):
-            matched = [blend(known, g, hole, seam)[0] for g in generated]
-            generated = refine(
-                base, contexts, known, hole, matched, noise,
-                strength=sampling.refine, steps=sampling.steps, guidance_scale=sampling.guidance_scale,
-            )  # fmt: skip
-        results = [_pasted(r, roi, known, hole, g, seam) for r, g in zip(results, generated, strict=True)]
-        for result in results:
-            result.record["seconds"] += round((time.perf_counter() - start) / len(seeds), 3)
+    results = [
+        [Result(background, (), {"seed": seed, "regions": [], "seconds": 0.0}) for seed in task.seeds]
+        for task in tasks
+    ]
+    noise = [[Generator().manual_seed(seed) for seed in task.seeds] for task in tasks]
+    for turn in range(max(len(task.rois) for task in tasks)):
+        start, now = time.perf_counter(), [i for i, task in enumerate(tasks) if turn < len(task.rois)]
+        squares = [_square(background, tasks[i], turn, noise[i]) for i in now]
+        generated = inpaint(base, squares, [contexts[i] for i in now], sampling, on_step)
+        for i, square, images in zip(now, squares, generated, strict=True):
+            sharp = _refined(base, contexts[i], square, images, sampling, seam)
+            results[i] = [_pasted(r, square, g, seam) for r, g in zip(results[i], sharp, strict=True)]
+        seconds = (time.perf_counter() - start) / sum(len(tasks[i].seeds) for i in now)
+        for result in (result for i in now for result in results[i]):
+            result.record["seconds"] = round(result.record["seconds"] + seconds, 3)
     return results
 
 
 def inpaint(
     base: Painter,
-    contexts: Contexts,
-    image: Tensor,
-    mask: np.ndarray,
-    noise: Sequence[Generator],
+    squares: Sequence[Square],
+    contexts: Sequence[Contexts],
     sampling: Sampling,
     on_step: Callable[[int, Tensor], None] | None = None,
-) -> list[Tensor]:
-    """One square region [3,h,w] in [-1,1] and its mask [h,w] => an image [3,h,w] per noise generator."""
-    size, n = base.architecture.image_size, len(noise)
-    image_, mask_ = resize(image[None], size).to(base.device), to_model_mask(mask, size).to(base.device)
-    masked = base.encode(masked_image(image_, mask_)).expand(n, -1, -1, -1)
-    x_T = torch.stack([torch.randn(masked.shape[1:], generator=g) for g in noise]).to(masked)
-    condition = Condition(
-        masked,
-        latent_mask(mask_, (masked.shape[-2], masked.shape[-1])).expand(n, -1, -1, -1).to(masked),
-        contexts.repeat(n),
-    )
+) -> list[list[Tensor]]:
+    """For each square, with its own object's contexts, an image [3,h,w] in [-1,1] per noise generator.
+
+    All of them are one batch.
+    """
+    size, counts = base.architecture.image_size, [len(square.noise) for square in squares]
+    images = torch.cat([resize(square.known[None], size) for square in squares]).to(base.device)
+    masks = torch.cat([to_model_mask(square.hole, size) for square in squares]).to(base.device)
+    each = torch.tensor(counts, device=base.device)
+    masked = base.encode(masked_image(images, masks)).repeat_interleave(each, 0)
+    x_T = torch.stack([torch.randn(masked.shape[1:], generator=g) for s in squares for g in s.noise])
+    small = latent_mask(masks, (masked.shape[-2], masked.shape[-1])).to(masked).repeat_interleave(each, 0)
+    pairs = [c.repeat(n) for c, n in zip(contexts, counts, strict=True)]
     x_0 = sample(
         base,
-        condition,
-        x_T * sampling.noise,
+        Condition(masked, small, Contexts(*map(join, zip(*pairs, strict=True)))),
+        x_T.to(masked) * sampling.noise,
         sampler=sampling.sampler,
         steps=sampling.steps,
         guidance_scale=sampling.guidance_scale,
         on_step=on_step,
     )
-    height, width = mask.shape
-    return list(resize(base.decode(x_0).cpu(), (height, width)))
+    shown = (base.decode(part).cpu() for part in x_0.split(counts))
+    return [list(resize(part, square.hole.shape)) for part, square in zip(shown, squares, strict=True)]
 
 
-def _pasted(
-    result: Result, roi: Roi, known: Tensor, mask: np.ndarray, generated: Tensor, seam: Blend
-) -> Result:
+def _square(background: Picture, task: Task, turn: int, noise: Sequence[Generator]) -> Square:
+    roi = task.rois[turn]
+    hole = crop(task.hole, roi)
+    mask = hole if task.mask is task.hole else crop(task.mask, roi)
+    return Square(roi, region(background, roi), hole, mask, noise)
+
+
+def _refined(
+    base: Painter,
+    contexts: Contexts,
+    square: Square,
+    images: list[Tensor],
+    sampling: Sampling,
+    seam: Blend,
+) -> list[Tensor]:
+    """A second pass over first results [3,h,w], if it is wanted and the square is large."""
+    if not sampling.refine or not needs_refining(max(square.roi.size), base.architecture.image_size):
+        return images
+    matched = [blend(square.known, image, square.hole, seam)[0] for image in images]
+    return refine(
+        base, contexts, square.known, square.hole, matched, square.noise,
+        strength=sampling.refine, steps=sampling.steps, guidance_scale=sampling.guidance_scale,
+    )  # fmt: skip
+
+
+def _pasted(result: Result, square: Square, generated: Tensor, seam: Blend) -> Result:
     """Blend one region and lay it over the picture so far."""
-    image, alpha = blend(known, generated, mask, seam)
-    record = dict(result.record)
-    record["regions"] = [
-        *record["regions"],
-        {
-            "roi": [roi.x0, roi.y0, roi.x1, roi.y1],
-            "seam_before": round(seam_ratio(composite(known, generated, mask.astype(np.float32)), mask), 3),
-            "seam": round(seam_ratio(composite(known, image, alpha), mask), 3),
-            "ring_offset_before": round(ring_offset(known, generated, mask), 4),
-            "ring_offset": round(ring_offset(known, image, mask), 4),
-        },
-    ]
-    return Result(paste_region(result.picture, roi, image, alpha), record)
+    roi, known, mask = square.roi, square.known, square.mask
+    image, alpha = blend(known, generated, mask, seam, hole=square.hole)
+    flat = mask.astype(np.float32)
+    facts = {
+        "roi": [roi.x0, roi.y0, roi.x1, roi.y1],
+        "seam_before": round(seam_ratio(composite(known, generated, flat), mask), 3),
+        "seam": round(seam_ratio(composite(known, image, alpha), mask), 3),
+        "ring_offset_before": round(ring_offset(known, generated, mask), 4),
+        "ring_offset": round(ring_offset(known, image, mask), 4),
+    }
+    record = result.record | {"regions": [*result.record["regions"], facts]}
+    patch = paste_region(result.background, roi, image, alpha)
+    return Result(result.background, (*result.patches, patch), record)

@@ -43,6 +43,7 @@ class Item:
         found = {
             "background": self.case.background,
             "mask": self.case.mask,
+            "paste_mask": self.case.paste_mask,
             "object": self.subject.object,
             "reference": self.subject.reference,
             "pictures": self.subject.pictures,

@@ -14,6 +14,7 @@ from typing import Any
 
 from PIL import UnidentifiedImageError
 
+from ldm.data.atomic import sweep
 from ldm.data.save import read_text
 
 FILE = "results.jsonl"
@@ -27,7 +28,7 @@ class Journal:
         self._keys: dict[str, str] = {}
         self._seams: dict[str, float] = {}
         folder.mkdir(parents=True, exist_ok=True)
-        _sweep(folder)
+        sweep(folder)
         if self.path.is_file():
             _mend(self.path)
             for row in rows(self.path):
@@ -80,21 +81,3 @@ def _mend(path: Path) -> None:
     with path.open("rb+") as file:
         content = file.read()
         file.truncate(content.rfind(b"\n") + 1)
-
-
-def _sweep(folder: Path) -> None:
-    """Remove the half-written pictures of processes that were killed."""
-    for part in folder.glob(".*.part"):
-        owner = part.name.split(".")[-2]
-        if owner.isdecimal() and not _runs(int(owner)):
-            part.unlink(missing_ok=True)
-
-
-def _runs(process: int) -> bool:
-    try:
-        os.kill(process, 0)  # asks, and does nothing
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's
-        pass
-    return True

@@ -9,36 +9,58 @@ from itertools import combinations, groupby
 import numpy as np
 
 from ldm.data.picture import Picture
-from ldm.insertion.marking import MaskTools, read_marking
-from ldm.insertion.plan import Context, regions_of
+from ldm.insertion.marking import MaskTools
+from ldm.insertion.plan import Context
 from ldm.insertion.roi import Roi, box_of
 from ldm.insertion.scene import Placement, Scene
+from ldm.insertion.task import Task
+from ldm.insertion.work import planned
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A mask as its box and what is in it: many of a large picture fit into memory."""
+
+    box: Roi
+    inside: np.ndarray
+
+    @classmethod
+    def of(cls, mask: np.ndarray) -> Part:
+        """Of a mask [H,W] that is not empty."""
+        box = box_of(mask)
+        return cls(box, mask[box.slices].copy())
+
+    def whole(self, size: tuple[int, int]) -> np.ndarray:
+        """The mask, bool [H,W]; memory outside the box stays untouched."""
+        out = np.zeros(size, bool)
+        out[self.box.slices] = self.inside
+        return out
 
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """A placement on its background: the box of its mask, the mask in that box, the squares to inpaint."""
+    """A placement on its background: where it is pasted and generated, and the squares to inpaint."""
 
     placement: Placement
-    box: Roi
-    inside: np.ndarray
+    mask: Part
+    hole: Part
     rois: tuple[Roi, ...]
 
-    def mask(self, size: tuple[int, int]) -> np.ndarray:
-        """The mask, bool [H,W]."""
-        out = np.zeros(size, bool)
-        out[self.box.slices] = self.inside
-        return out
+    def task(self, size: tuple[int, int]) -> Task:
+        """What is to be made on a background of size (H, W)."""
+        item, mask = self.placement.item, self.mask.whole(size)
+        hole = mask if self.hole is self.mask else self.hole.whole(size)
+        return Task(mask, hole, self.rois, item.seeds, item.subject)
 
 
 def place(scene: Scene, background: Picture, tools: MaskTools, context: Context) -> list[Placed]:
     """Put every mask on the background; one-line errors for whatever does not fit it."""
     out = []
     for placement in scene.placements:
-        case = placement.item.case
-        mask = read_marking(scene.background, background, case.mask, case.box, tools)
-        box = box_of(mask)
-        out.append(Placed(placement, box, mask[box.slices].copy(), tuple(regions_of(mask, context))))
+        task = planned(placement.item, placement.item.case.mark(background, tools), context)
+        mask = Part.of(task.mask)
+        hole = mask if task.hole is task.mask else Part.of(task.hole)
+        out.append(Placed(placement, mask, hole, tuple(task.rois)))
     return out
 
 
@@ -51,7 +73,7 @@ def groups(placed: Sequence[Placed]) -> list[list[Placed]]:
     out = [list(group) for _, group in groupby(ranked, key=lambda p: p.placement.order)]
     for group in out:
         for a, b in combinations(group, 2):
-            if count := shared_pixels(a, b):
+            if count := shared_pixels(a.mask, b.mask):
                 raise ValueError(
                     f"{_named(a)} and {_named(b)} overlap in {count} pixels and have the same order "
                     f"({a.placement.order}); give the one that goes on top a higher order"
@@ -59,7 +81,15 @@ def groups(placed: Sequence[Placed]) -> list[list[Placed]]:
     return out
 
 
-def shared_pixels(a: Placed, b: Placed) -> int:
+def joint(placed: Sequence[Placed], size: tuple[int, int]) -> np.ndarray:
+    """All masks in one, bool [H,W]."""
+    out = np.zeros(size, bool)
+    for one in placed:
+        out[one.mask.box.slices] |= one.mask.inside
+    return out
+
+
+def shared_pixels(a: Part, b: Part) -> int:
     """How many pixels two masks share."""
     x0, y0 = max(a.box.x0, b.box.x0), max(a.box.y0, b.box.y0)
     x1, y1 = min(a.box.x1, b.box.x1), min(a.box.y1, b.box.y1)

@@ -18,11 +18,12 @@ from ldm.insertion.cases import ROLE, Case, pair
 from ldm.insertion.item import Item
 from ldm.insertion.subject import Subject
 
-COLUMNS = ("background", "mask", "box", "object", "reference", "pick", "seed", "name")
+COLUMNS = ("background", "mask", "box", "paste_mask", "object", "reference", "pick", "seed", "name")
+FILES = ("background", "mask", "paste_mask", "object", "reference")
 
 
 def read_manifest(path: Path, like: Item, transparent: bool = False) -> list[Item]:
-    """One item a line: background, mask or box, and, if given, object, reference, seed, name.
+    """One item a line: background, mask or box, and, if given, paste mask, object, reference, seed, name.
 
     Paths are relative to the manifest. What a line does not say is as in `like`; an object in a line brings
     its own reference. Raises one-line errors that name the line.
@@ -108,7 +109,7 @@ def _item(values: Mapping[str, Any], where: str, root: Path, like: Item, transpa
         raise ValueError(f"{where}: no background")
     if ("mask" in values) + ("box" in values) + transparent != 1:
         raise ValueError(f"{where}: expected one of mask and box" + (", or neither" if transparent else ""))
-    paths = {key: root / str(values[key]) for key in COLUMNS[:5] if key in values and key != "box"}
+    paths = {key: root / str(values[key]) for key in FILES if key in values}
     box = parse_box(values["box"], where) if "box" in values else ()
     first, name = _seed(values.get("seed", like.seeds[0]), where), str(values.get("name", ""))
     if name != Path(name).name:
@@ -118,7 +119,7 @@ def _item(values: Mapping[str, Any], where: str, root: Path, like: Item, transpa
         subject = Subject(paths["object"], paths.get("reference"), like.subject.strength)
     subject = replace(subject, pick=str(values.get("pick", subject.pick)))
     seeds = tuple(first + i for i in range(len(like.seeds)))
-    case = Case(paths["background"], paths.get("mask"), box)
+    case = Case(paths["background"], paths.get("mask"), box, paths.get("paste_mask"))
     return replace(like, case=case, subject=subject, seeds=seeds, name=name)
 
 

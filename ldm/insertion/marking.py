@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,6 +32,13 @@ class MaskTools:
     grow: float = 0
 
 
+class Marking(NamedTuple):
+    """Where the model generates and where of that is pasted, both bool [H,W]; mostly one and the same."""
+
+    hole: np.ndarray
+    mask: np.ndarray
+
+
 def read_marking(
     background: Path, picture: Picture, mask: Path | None, box: Sequence[float], tools: MaskTools
 ) -> np.ndarray:
@@ -50,6 +57,21 @@ def read_marking(
     if mask.suffix.lower() == POLYGON_FILE:
         return refine_mask(polygon_mask(read_polygons(mask), picture.size), name=str(mask), **mend)
     return read_mask(mask, picture.size, tools.threshold, channel=_channel(tools.channel), **mend)
+
+
+def read_paste_mask(
+    file: Path, background: Path, picture: Picture, hole: np.ndarray, tools: MaskTools
+) -> np.ndarray:
+    """Where to paste of what is generated in `hole`; read as masks are, but neither filled nor grown."""
+    channel = "auto" if tools.channel == "background" else tools.channel
+    plain = replace(tools, channel=channel, fill_holes=False, grow=0)
+    mask = read_marking(background, picture, file, (), plain)
+    if beyond := int((mask & ~hole).sum()):
+        raise ValueError(
+            f"{file}: {beyond} of its pixels lie outside the mask, where nothing is generated; "
+            "make it smaller, or enlarge the mask (--grow)"
+        )
+    return mask
 
 
 def read_polygons(path: Path) -> list[Polygon]:

@@ -6,12 +6,13 @@
       - {object: cup.safetensors, box: [690, 745, 1010, 1130], strength: 0.8, order: 1}
 
 A placement has `mask` or `box`, `object` or `reference` or both, and may have `seed`, `strength`, `order`
-(higher goes on top, 0 by default) and `n` (so many seeds are tried, the best is kept). Paths are relative to
-the file.
+(higher goes on top, 0 by default), `n` (so many seeds are tried, the best is kept) and `paste_mask` (only
+there is pasted what is generated in the mask). Paths are relative to the file.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +27,8 @@ from ldm.insertion.manifest import parse_box
 from ldm.insertion.subject import Subject
 
 KEYS = ("background", "placements")
-PLACEMENT = ("object", "pick", "reference", "mask", "box", "seed", "strength", "order", "n")
+PLACEMENT = ("object", "pick", "reference", "mask", "box", "paste_mask", "seed", "strength", "order", "n")
+FILES = ("object", "reference", "mask", "paste_mask")
 NUMBERS: dict[str, type] = {"seed": int, "strength": float, "order": int, "n": int}
 
 
@@ -40,11 +42,12 @@ class Placement:
 
 @dataclass(frozen=True)
 class Scene:
-    """A scene file, its background and its placements in the order of the file."""
+    """A scene file, its background and its placements in the order of the file; `values` are what it says."""
 
     file: Path
     background: Path
     placements: tuple[Placement, ...]
+    values: Mapping[str, Any]
 
 
 def read_scene(file: Path, seed: int = 321, strength: float = 1.0) -> Scene:
@@ -52,7 +55,11 @@ def read_scene(file: Path, seed: int = 321, strength: float = 1.0) -> Scene:
 
     Raises FileNotFoundError or ValueError in one line that names the placement.
     """
-    values = _read_yaml(file)
+    return scene_of(_read_yaml(file), file, seed, strength)
+
+
+def scene_of(values: Mapping[str, Any], file: Path, seed: int = 321, strength: float = 1.0) -> Scene:
+    """The scene that `values` say, as if they stood in `file`."""
     check_names(values, KEYS, str(file))
     if not isinstance(values.get("background"), str):
         raise ValueError(f"{file}: no background; write `background: picture.jpg`")
@@ -70,7 +77,7 @@ def read_scene(file: Path, seed: int = 321, strength: float = 1.0) -> Scene:
         defaults = {"seed": seed, "strength": strength, "order": 0, "n": 1}
         like = Item(Case(background), Subject(), (seed,), name=f"{file.stem}_{number}")
         placements.append(_placement(defaults | dict(entry), like, file.parent, where))
-    return Scene(file, background, tuple(placements))
+    return Scene(file, background, tuple(placements), values)
 
 
 def _read_yaml(file: Path) -> Mapping[str, Any]:
@@ -82,22 +89,25 @@ def _read_yaml(file: Path) -> Mapping[str, Any]:
         raise ValueError(f"{file}: not readable as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, Mapping):
         raise ValueError(f"{file}: expected `background:` and `placements:`")
-    return values
+    return json.loads(json.dumps(values, default=str))  # as a recipe carries them
 
 
 def _placement(values: Mapping[str, Any], like: Item, root: Path, where: str) -> Placement:
     check_names(values, PLACEMENT, where)
     numbers = {key: _number(values[key], kind, f"{where}: {key}") for key, kind in NUMBERS.items()}
-    paths = {key: root / str(values[key]) for key in ("object", "reference", "mask") if values.get(key)}
+    paths = {key: root / str(values[key]) for key in FILES if values.get(key)}
     if ("mask" in paths) == ("box" in values):
         raise ValueError(f"{where}: expected one of mask and box")
     if not paths.keys() & {"object", "reference"}:
         raise ValueError(f"{where}: expected an object, a reference or both")
     if numbers["n"] < 1:
         raise ValueError(f"{where}: n={numbers['n']}; expected at least 1")
-    if "mask" in paths and not paths["mask"].is_file():
-        raise FileNotFoundError(f"{where}: mask {paths['mask']}: no such file")
-    case = replace(like.case, mask=paths.get("mask"), box=_box(values, where))
+    for key in FILES[2:]:
+        if key in paths and not paths[key].is_file():
+            raise FileNotFoundError(f"{where}: {key} {paths[key]}: no such file")
+    case = replace(
+        like.case, mask=paths.get("mask"), box=_box(values, where), paste_mask=paths.get("paste_mask")
+    )
     object_, reference, pick = paths.get("object"), paths.get("reference"), str(values.get("pick", ""))
     subject = Subject(object_, reference, numbers["strength"], pick=pick)
     try:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,8 +15,8 @@ from ldm.data.pairs import few_shot_crops, reference_image
 from ldm.data.picture import Picture
 from ldm.insertion.blend import Blend
 from ldm.insertion.insert import Result, Sampling, insert
-from ldm.insertion.roi import Roi
 from ldm.insertion.subject import Subject
+from ldm.insertion.task import Task
 from ldm.models.architecture import Architecture
 from ldm.models.attention import cross_attentions
 from ldm.models.base import Base, Painter, base_fingerprint, load_base, load_painter
@@ -56,17 +55,12 @@ class Session:
         self.sampling, self.seam, self.features = sampling, seam, features
         self._ready: Ready | None = None
 
-    def insert(
-        self,
-        subject: Subject,
-        background: Picture,
-        mask: np.ndarray,
-        rois: Sequence[Roi],
-        seeds: Sequence[int],
-    ) -> list[Result]:
-        """One composite a seed; see `ldm.insertion.insert.insert`."""
-        contexts = self.take_on(subject).contexts
-        return insert(self.base, contexts, background, mask, rois, seeds, self.sampling, self.seam)
+    def insert(self, background: Picture, tasks: Sequence[Task]) -> list[list[Result]]:
+        """For each task a composite a seed, all in one batch; see `ldm.insertion.insert.insert`."""
+        subjects = [task.subject for task in tasks]
+        made = {subject: self.take_on(subject).contexts for subject in dict.fromkeys(subjects)}
+        contexts = [made[subject] for subject in subjects]  # constants: they outlive the object's weights
+        return insert(self.base, background, tasks, contexts, self.sampling, self.seam)
 
     def reference(self, subject: Subject) -> Tensor:
         """The picture that the subject is to look like, [1,3,R,R] in [-1,1]; ValueError if there is none."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
+import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -26,11 +27,14 @@ class Gallery:
     def full(self) -> bool:
         return len(self.rows) >= MOST_ROWS
 
-    def add(self, background: Picture, mask: np.ndarray, roi: Roi, results: Sequence[Picture]) -> None:
+    def add(self, background: Picture, hole: np.ndarray, roi: Roi, results: Iterable[Picture]) -> None:
         """The background, its region with the hole, the region of each result, the whole first result."""
-        hole = hatched(close_up(background, roi), crop(mask, roi))
-        shown = [rgb8(background), hole, *(close_up(result, roi) for result in results), rgb8(results[0])]
-        self.rows.append([thumbnail(pixels) for pixels in shown])
+        greyed = hatched(close_up(background, roi), crop(hole, roi))
+        row, whole = [overview(background), thumbnail(greyed)], []
+        for result in results:
+            row.append(thumbnail(close_up(result, roi)))
+            whole = whole or [overview(result)]
+        self.rows.append([*row, *whole])
 
     def picture(self, results: Sequence[str]) -> Picture:
         """The contact sheet; `results` are the captions of what came of a background."""
@@ -46,6 +50,16 @@ def rgb8(picture: Picture | Tensor) -> np.ndarray:
 def close_up(picture: Picture, roi: Roi) -> np.ndarray:
     """What a region of the picture looks like, uint8 [h,w,3]."""
     return rgb8(colours(crop(picture.pixels, roi)))
+
+
+def overview(picture: Picture, side: int = TILE) -> np.ndarray:
+    """A whole picture, uint8 [h,w,3], its longer side `side` px; large ones are never turned into floats."""
+    pixels, cell = picture.pixels, max(picture.size) // (4 * side)
+    if cell > 1:
+        height, width = picture.size
+        size = max(1, width // cell), max(1, height // cell)
+        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).reshape(*size[::-1], -1)
+    return thumbnail(rgb8(Picture(pixels)), side)
 
 
 def hatched(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:

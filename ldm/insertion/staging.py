@@ -11,24 +11,26 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from ldm import __version__
 from ldm.data.digest import file_digest, text_digest
-from ldm.data.picture import Picture, read_picture
+from ldm.data.picture import Picture
 from ldm.data.save import write_picture
 from ldm.insertion.cases import Case
 from ldm.insertion.item import Item
 from ldm.insertion.journal import Journal, recipe_in
-from ldm.insertion.layout import Placed
+from ldm.insertion.kept import Kept
+from ldm.insertion.layout import Part, Placed, joint
 from ldm.insertion.roi import visible
 from ldm.insertion.scene import Scene
 from ldm.insertion.subject import Subject
 from ldm.insertion.work import Inserter, Options, Outcome, enter
 
+SUBJECT = ("object", "reference", "pictures")  # whose files' contents count; of masks, the pixels do
 Told = Callable[[Placed, bool], None]  # a placement, and whether it was made now
 
 
@@ -37,26 +39,25 @@ def carry_out(
     groups: Sequence[Sequence[Placed]],
     inserter: Inserter,
     options: Options,
-    cache: Path,
+    kept: Kept,
     told: Told = lambda placed, made: None,
+    together: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> tuple[Picture, list[dict[str, Any]]]:
     """The finished scene, and a record for each placement in the order in which they were made.
 
-    Pixels outside all masks are those of `background`, bit for bit. `cache` is a folder.
+    What a group lacks is made in batches, whatever the objects; `together` gives, by key, the batches of an
+    earlier run. Pixels outside all masks are those of `background`, bit for bit.
     """
     canvas, records = background, []
     for group in groups:
-        patches = []
-        for placed in group:
-            file = cache / f"{_key(placed, canvas, inserter, options)}.png"
-            record = recipe_in(file)
-            if not record:
-                _make(placed, canvas, inserter, options, file)
-            told(placed, not record)
-            patches.append(read_picture(file).pixels)
-            here = {"placement": placed.placement.item.name, "order": placed.placement.order}
-            records.append(recipe_in(file) | here)
-        canvas = _laid(canvas, group, patches)
+        keyed = {_key(placed, canvas, inserter, options): placed for placed in group}
+        missing = {key: placed for key, placed in keyed.items() if not kept.record(key)}
+        for batch in _batches(missing, together, options.at_once):
+            _make(batch, canvas, inserter, options, kept)
+        canvas = _laid(canvas, keyed, kept)
+        for key, placed in keyed.items():
+            told(placed, key in missing)
+            records.append(kept.record(key) | _whereabouts(placed))
     return canvas, records
 
 
@@ -82,43 +83,72 @@ def deliver(
         "version": __version__,
         "base_fingerprint": inserter.fingerprint,
         "scene": str(scene.file),
+        "content": scene.values,
         "background": str(scene.background),
+        "sha256": {"background": facts["background"]},
         "placements": list(records),
         "regions": [region for record in records for region in record["regions"]],
         "seconds": seconds,
         **options.facts,
     }
-    mask = np.logical_or.reduce([p.mask(before.size) for p in placed])
+    mask = joint(placed, before.size)
     write_picture(journal.folder / name, after, {"recipe": json.dumps(record)})
     enter(journal.folder / name, record, before, mask, journal)
     return Outcome(item, {0: name}, (0,), seconds=seconds)
 
 
-def _make(placed: Placed, canvas: Picture, inserter: Inserter, options: Options, file: Path) -> None:
-    """Fill one mask, and keep what is in its box together with its record."""
-    item, mask = placed.placement.item, placed.mask(canvas.size)
-    inserter.take_on(item.subject)
-    results = inserter.insert(item.subject, canvas, mask, placed.rois, item.seeds)
-    if item.best:
-        assert options.choose is not None, "the best of several is chosen by someone"
-        results = options.choose(item, mask, placed.rois, results)
+def _batches(
+    missing: Mapping[str, Placed], together: Mapping[str, Sequence[str]], most: int
+) -> list[dict[str, Placed]]:
+    """Those of an earlier run as they were; then others, so many that they make at most `most` results."""
+    batches = dict.fromkeys(tuple(together[key]) for key in missing if key in together)
+    out = [{mate: missing[mate] for mate in mates if mate in missing} for mates in batches]
+    room = 0
+    for key in (key for key in missing if key not in together):
+        count = len(missing[key].placement.item.seeds)
+        if count > room:
+            out.append({})
+            room = most
+        out[-1][key] = missing[key]
+        room -= count
+    return out
+
+
+def _make(
+    batch: Mapping[str, Placed], canvas: Picture, inserter: Inserter, options: Options, kept: Kept
+) -> None:
+    """Fill masks side by side, and keep what is in the box of each together with its record."""
+    tasks = [placed.task(canvas.size) for placed in batch.values()]
+    made = inserter.insert(canvas, tasks)
+    for (key, placed), task, results in zip(batch.items(), tasks, made, strict=True):
+        item = placed.placement.item
+        if item.best:
+            assert options.choose is not None, "the best of several is chosen by someone"
+            results = options.choose(item, task, results)
+        facts = {
+            "key": key,
+            "batch": list(batch),
+            "box": list(item.case.box),
+            "strength": item.subject.strength,
+            "pick": item.subject.pick,
+        }
+        pixels = results[0].picture.pixels[placed.mask.box.slices]
+        kept.add(key, np.ascontiguousarray(pixels), facts | results[0].record)
+
+
+def _whereabouts(placed: Placed) -> dict[str, Any]:
+    """Which placement it is, and the files that it comes from."""
+    item = placed.placement.item
+    digests = {role: text for role, text in item.digests().items() if role != "background"}
     sources = {role: str(path) for role, path in item.sources().items() if role != "background"}
-    facts = {
-        "key": file.stem,
-        "box": list(item.case.box),
-        "strength": item.subject.strength,
-        "pick": item.subject.pick,
-    }
-    record = facts | sources | results[0].record
-    file.parent.mkdir(parents=True, exist_ok=True)
-    patch = Picture(np.ascontiguousarray(results[0].picture.pixels[placed.box.slices]))
-    write_picture(file, patch, {"recipe": json.dumps(record)})
+    return {"placement": item.name, "order": placed.placement.order, **sources, "sha256": digests}
 
 
-def _laid(canvas: Picture, group: Sequence[Placed], patches: Sequence[np.ndarray]) -> Picture:
+def _laid(canvas: Picture, keyed: Mapping[str, Placed], kept: Kept) -> Picture:
     pixels = canvas.pixels.copy()
-    for placed, patch in zip(group, patches, strict=True):
-        pixels[placed.box.slices][placed.inside] = patch[placed.inside]
+    for key, placed in keyed.items():
+        mask = placed.mask
+        pixels[mask.box.slices][mask.inside] = kept.pixels(key)[mask.inside]
     return replace(canvas, pixels=pixels)
 
 
@@ -128,7 +158,7 @@ def _key(placed: Placed, canvas: Picture, inserter: Inserter, options: Options) 
     for roi in placed.rois:
         part = canvas.pixels[visible(roi, canvas.size).slices]
         seen.update(f"{part.shape} {part.dtype}".encode() + np.ascontiguousarray(part).tobytes())
-    digests = {role: text for role, text in item.digests().items() if role not in ("background", "mask")}
+    digests = {role: text for role, text in item.digests().items() if role in SUBJECT}
     facts = {
         "version": __version__,
         "base": inserter.fingerprint,
@@ -139,8 +169,14 @@ def _key(placed: Placed, canvas: Picture, inserter: Inserter, options: Options) 
         "seeds": item.seeds,
         "size": canvas.size,
         "rois": [(roi.x0, roi.y0, roi.x1, roi.y1) for roi in placed.rois],
-        "box": (placed.box.x0, placed.box.y0, placed.box.x1, placed.box.y1),
-        "mask": hashlib.sha256(np.packbits(placed.inside).tobytes()).hexdigest(),
+        "mask": _digest(placed.mask),
+        "hole": _digest(placed.hole),
         "seen": seen.hexdigest(),
     }
     return text_digest(facts)[:32]
+
+
+def _digest(part: Part) -> str:
+    """64 hex digits of a mask: its place, size and pixels."""
+    text = f"{part.box} ".encode() + np.packbits(part.inside).tobytes()
+    return hashlib.sha256(text).hexdigest()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,11 +19,12 @@ from ldm.data.picture import Picture, read_picture
 from ldm.data.save import write_picture
 from ldm.insertion.item import Item, key_of
 from ldm.insertion.journal import Journal, recipe_in
-from ldm.insertion.marking import MaskTools
+from ldm.insertion.marking import Marking, MaskTools
 from ldm.insertion.plan import Context, regions_of
 from ldm.insertion.proof import prove
-from ldm.insertion.roi import Roi, covered
+from ldm.insertion.roi import covered, visible
 from ldm.insertion.subject import Subject
+from ldm.insertion.task import Task
 
 if TYPE_CHECKING:
     from ldm.insertion.insert import Result
@@ -38,24 +39,18 @@ class Inserter(Protocol):
 
     def take_on(self, subject: Subject) -> Any: ...
 
-    def insert(
-        self,
-        subject: Subject,
-        background: Picture,
-        mask: np.ndarray,
-        rois: Sequence[Roi],
-        seeds: Sequence[int],
-    ) -> list[Result]: ...
+    def insert(self, background: Picture, tasks: Sequence[Task]) -> list[list[Result]]: ...
 
 
-Choose = Callable[[Item, np.ndarray, Sequence[Roi], "list[Result]"], "list[Result]"]
+Choose = Callable[[Item, Task, "list[Result]"], "list[Result]"]
 
 
 @dataclass(frozen=True)
 class Options:
     """How to work. `settings` are the plain values that determine pixels, `facts` what recipes say besides.
 
-    `choose` orders an item's results, the best first, and notes scores in their records.
+    `choose` orders an item's results, the best first, and notes scores in their records. `at_once`: so many
+    results of a scene are one batch at most.
     """
 
     context: Context
@@ -63,6 +58,7 @@ class Options:
     settings: Mapping[str, Any]
     facts: Mapping[str, Any] = field(default_factory=dict)
     choose: Choose | None = None
+    at_once: int = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,12 +78,11 @@ class Outcome:
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """What an item's results were made from, and how they look."""
+    """What an item's results were made from, and how they look, one at a time: memory holds few of them."""
 
     background: Picture
-    mask: np.ndarray
-    rois: Sequence[Roi]
-    results: Sequence[Picture]
+    task: Task
+    results: Iterable[Picture]
 
 
 def work(items: Iterable[Item], inserter: Inserter, options: Options, journal: Journal) -> Iterator[Outcome]:
@@ -100,18 +95,27 @@ def view(outcome: Outcome, options: Options, folder: Path) -> View:
     """How the results look, read from their files if they are not all new."""
     if outcome.view is not None:
         return outcome.view
-    pictures = [read_picture(folder / name) for name in outcome.files.values()]
+    pictures = (read_picture(folder / name) for name in outcome.files.values())
     return View(*prepare(outcome.item, options), pictures)
 
 
-def prepare(item: Item, options: Options) -> tuple[Picture, np.ndarray, list[Roi]]:
-    """Background, mask and the squares to inpaint; one-line errors for whatever does not fit."""
-    background, mask = item.case.read(options.tools)
+def prepare(item: Item, options: Options) -> tuple[Picture, Task]:
+    """The background and what is to be made of it; one-line errors for whatever does not fit."""
+    background, marking = item.case.read(options.tools)
     if item.roi is None:
-        return background, mask, regions_of(mask, options.context)
-    if not covered(mask, item.roi):
+        return background, planned(item, marking, options.context)
+    if not covered(marking.hole, item.roi):
         raise ValueError(f"the given ROI cuts off a part of the mask of {item.case.background}; enlarge it")
-    return background, mask, [item.roi]
+    return background, Task(marking.mask, marking.hole, [item.roi], item.seeds, item.subject)
+
+
+def planned(item: Item, marking: Marking, context: Context) -> Task:
+    """What is to be made for an item: squares planned from its mask, but for those with nothing to paste."""
+    rois = regions_of(marking.hole, context)
+    if marking.mask is not marking.hole:
+        size = marking.mask.shape[0], marking.mask.shape[1]
+        rois = [roi for roi in rois if marking.mask[visible(roi, size).slices].any()]
+    return Task(marking.mask, marking.hole, rois, item.seeds, item.subject)
 
 
 def _finish(item: Item, inserter: Inserter, options: Options, journal: Journal) -> Outcome:
@@ -122,22 +126,22 @@ def _finish(item: Item, inserter: Inserter, options: Options, journal: Journal) 
         missing = [seed for seed in files if not _is_there(files[seed], keys[seed], item, options, journal)]
         if not missing:
             return Outcome(item, files)
-        background, mask, rois = prepare(item, options)
+        background, task = prepare(item, options)
         item.subject.check()
         inserter.take_on(item.subject)
     except MISTAKES as error:
         return Outcome(item, files, error=str(error))
     seeds = list(item.seeds) if item.best else missing
-    results = inserter.insert(item.subject, background, mask, rois, seeds)
+    [results] = inserter.insert(background, [replace(task, seeds=seeds)])
     if item.best:
         assert options.choose is not None, "the best of several is chosen by someone"
-        results = options.choose(item, mask, rois, results)[:1]
+        results = options.choose(item, task, results)[:1]
     facts = _facts(item, digests, seeds, inserter.fingerprint, options)
     for seed, result in zip(missing, results, strict=True):
         record = {"key": keys[seed], **facts, **result.record}
         write_picture(journal.folder / files[seed], result.picture, {"recipe": json.dumps(record)})
-        enter(journal.folder / files[seed], record, background, mask, journal)
-    seen = View(background, mask, rois, [result.picture for result in results])
+        enter(journal.folder / files[seed], record, background, task.mask, journal)
+    seen = View(background, task, (result.picture for result in results))
     whole = len(missing) == len(files)
     return Outcome(item, files, missing, "", time.perf_counter() - start, seen if whole else None)
 
@@ -149,8 +153,8 @@ def _is_there(name: str, key: str, item: Item, options: Options, journal: Journa
     if record.get("key") != key:
         return False
     if not journal.has(name, key):
-        background, mask, _ = prepare(item, options)
-        enter(file, record, background, mask, journal)
+        background, task = prepare(item, options)
+        enter(file, record, background, task.mask, journal)
     return True
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import NamedTuple, TypeAlias
 
 import torch
@@ -186,18 +187,20 @@ def join(contexts: Sequence[Context]) -> Context:
     tensors = [c for c in contexts if isinstance(c, Tensor)]
     if len(tensors) == len(contexts):
         return torch.cat(tensors)
-    pieces: list[Folded | Regional] = []
-    for c in contexts:
-        assert not isinstance(c, Tensor), "a batch of tensors and constants"
-        for part in c.parts():
-            last = pieces[-1] if pieces else None
-            if isinstance(last, Folded) and isinstance(part, Folded) and last.columns == part.columns:
-                pieces[-1] = _stacked(last, part)
-            else:
-                pieces.append(part)
+    assert not tensors, "a batch of tensors and constants"
+    parts = [part for c in contexts if not isinstance(c, Tensor) for part in c.parts()]
+    pieces = [piece for _, run in groupby(parts, key=_columns) for piece in _stacked(list(run))]
     return pieces[0] if len(pieces) == 1 else Joined(pieces)
 
 
-def _stacked(a: Folded, b: Folded) -> Folded:
-    pairs = ((name, zip(a.layers[name], b.layers[name], strict=True)) for name in a.layers)
-    return Folded({name: Layer(*(torch.cat(both) for both in pair)) for name, pair in pairs})
+def _columns(part: Folded | Regional) -> int:
+    return part.columns if isinstance(part, Folded) else -1
+
+
+def _stacked(run: Sequence[Folded | Regional]) -> Sequence[Folded | Regional]:
+    """Neighbours of equal columns as one; regions stay as they are."""
+    same = [part for part in run if isinstance(part, Folded)]
+    if len(same) < 2:
+        return run
+    rows = {name: zip(*(part.layers[name] for part in same), strict=True) for name in same[0].layers}
+    return [Folded({name: Layer(*map(torch.cat, row)) for name, row in rows.items()})]

@@ -90,19 +90,26 @@ def sample(
         if hasattr(plan, "set_begin_index"):
             plan.set_begin_index(first)
         x_t = plan.add_noise(x_0, x_T, timesteps[:1])
+    eps = guided_eps(base, condition, guidance_scale)
     for i, t in enumerate(timesteps):
-        eps = guided_eps(base, condition, plan.scale_model_input(x_t, t), t, guidance_scale)
-        x_t = plan.step(eps, t, x_t, return_dict=False)[0]
+        x_t = plan.step(eps(plan.scale_model_input(x_t, t), t), t, x_t, return_dict=False)[0]
         if on_step:
             on_step(i, x_t)
     return x_t
 
 
-def guided_eps(base: Predictor, c: Condition, x_t: Tensor, t: Tensor, guidance_scale: float) -> Tensor:
-    """Both halves of guidance in one batch, [b,4,h,w]."""
+def guided_eps(base: Predictor, c: Condition, guidance_scale: float) -> Callable[[Tensor, Tensor], Tensor]:
+    """eps [b,4,h,w] as a function of x_t and t: both halves of guidance in one batch.
+
+    What is the same at every step is stacked here, once.
+    """
     if guidance_scale == 1:
-        return base.eps(x_t, t, c.masked, c.mask, c.contexts.conditional)
-    twice = [torch.cat([x, x]) for x in (x_t, c.masked, c.mask)]
-    eps = base.eps(twice[0], t, twice[1], twice[2], join([c.contexts.unconditional, c.contexts.conditional]))
-    eps_null, eps_cond = eps.chunk(2)
-    return guided(eps_null, eps_cond, guidance_scale)
+        return lambda x_t, t: base.eps(x_t, t, c.masked, c.mask, c.contexts.conditional)
+    masked, mask = (torch.cat([x, x]) for x in (c.masked, c.mask))
+    context = join([c.contexts.unconditional, c.contexts.conditional])
+
+    def eps(x_t: Tensor, t: Tensor) -> Tensor:
+        eps_null, eps_cond = base.eps(torch.cat([x_t, x_t]), t, masked, mask, context).chunk(2)
+        return guided(eps_null, eps_cond, guidance_scale)
+
+    return eps

@@ -13,6 +13,7 @@ from ldm.data.picture import Picture
 from ldm.insertion.best import Chooser, scores
 from ldm.insertion.journal import FILE, Journal, rows
 from ldm.insertion.roi import Roi
+from ldm.insertion.task import Task
 from ldm.insertion.work import work
 from tests.fixtures.stub import Stub, items, options
 
@@ -35,7 +36,7 @@ def ranked(folder: Path, results: list[Any]) -> list[int]:
     mask = np.zeros((20, 40), bool)
     mask[2:6, 4:8] = True
     choose = Chooser(closeness, lambda subject: WHITE[None], folder / "sheets")
-    return [r.record["seed"] for r in choose(item, mask, [Roi(0, 0, 12, 12)], results)]
+    return [r.record["seed"] for r in choose(item, Task(mask, mask, [Roi(0, 0, 12, 12)], ()), results)]
 
 
 def test_only_what_lies_in_the_mask_is_compared(tmp_path: Path) -> None:

@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from ldm.data.picture import Picture
-from ldm.insertion.blend import BLENDS
-from ldm.insertion.insert import Sampling, insert
+from ldm.insertion.blend import BLENDS, Blend
+from ldm.insertion.insert import Result, Sampling, insert
 from ldm.insertion.paste import to_model_mask
 from ldm.insertion.roi import Roi, plan_rois
+from ldm.insertion.task import Task
 from ldm.models.base import Base
 from ldm.models.folded import Contexts
 from tests.fixtures.tiny import TINY
@@ -41,6 +42,21 @@ def box(size: tuple[int, int], x0: int = 40, y0: int = 30, x1: int = 80, y1: int
     return mask
 
 
+def made(
+    base: Base,
+    contexts: Contexts,
+    background: Picture,
+    mask: np.ndarray,
+    rois: list[Roi],
+    seeds: list[int],
+    sampling: Sampling,
+    seam: Blend,
+) -> list[Result]:
+    """One task alone."""
+    [results] = insert(base, background, [Task(mask, mask, rois, seeds)], [contexts], sampling, seam)
+    return results
+
+
 @pytest.mark.parametrize("name", BLENDS)
 @pytest.mark.parametrize(("channels", "dtype"), [(3, np.uint8), (4, np.uint16), (1, np.uint8)])
 def test_only_masked_pixels_change(
@@ -48,7 +64,7 @@ def test_only_masked_pixels_change(
 ) -> None:
     background = picture(channels=channels, dtype=dtype)
     mask = box(background.size)
-    [result] = insert(base, context, background, mask, plan_rois(mask), [5], FAST, BLENDS[name])
+    [result] = made(base, context, background, mask, plan_rois(mask), [5], FAST, BLENDS[name])
     before, after = background.pixels, result.picture.pixels
     assert after.dtype == dtype and after.shape == before.shape
     assert (after[~mask] == before[~mask]).all()
@@ -58,8 +74,8 @@ def test_only_masked_pixels_change(
 def test_a_seed_means_one_picture_alone_or_in_a_batch(base: Base, context: Contexts) -> None:
     background = picture()
     mask = box(background.size)
-    both = insert(base, context, background, mask, plan_rois(mask), [5, 6], FAST, BLENDS["paste"])
-    [alone] = insert(base, context, background, mask, plan_rois(mask), [6], FAST, BLENDS["paste"])
+    both = made(base, context, background, mask, plan_rois(mask), [5, 6], FAST, BLENDS["paste"])
+    [alone] = made(base, context, background, mask, plan_rois(mask), [6], FAST, BLENDS["paste"])
     assert np.abs(both[1].picture.pixels.astype(int) - alone.picture.pixels).max() <= 1  # batching rounds
     assert (both[0].picture.pixels != both[1].picture.pixels).any()
     assert [r.record["seed"] for r in both] == [5, 6]
@@ -70,7 +86,7 @@ def test_without_start_noise_all_seeds_are_alike(base: Base, context: Contexts) 
 
     def apart(noise: float) -> float:
         sampling = replace(FAST, noise=noise)
-        a, b = insert(base, context, background, mask, plan_rois(mask), [5, 6], sampling, BLENDS["paste"])
+        a, b = made(base, context, background, mask, plan_rois(mask), [5, 6], sampling, BLENDS["paste"])
         return float(np.abs(a.picture.pixels.astype(int) - b.picture.pixels).mean())
 
     assert apart(0.0) == 0 < apart(1.0)
@@ -80,7 +96,7 @@ def test_far_components_are_filled_each_in_its_own_square(base: Base, context: C
     background = picture(200, 600)
     mask = box(background.size) | box(background.size, 500, 100, 540, 150)
     rois = plan_rois(mask)
-    [result] = insert(base, context, background, mask, rois, [1], FAST, BLENDS["feather"])
+    [result] = made(base, context, background, mask, rois, [1], FAST, BLENDS["feather"])
     assert len(result.record["regions"]) == len(rois) == 2
     for part in (slice(40, 80), slice(500, 540)):
         assert (result.picture.pixels[:, part] != background.pixels[:, part]).any()
@@ -92,7 +108,7 @@ def test_a_picture_smaller_than_its_square_is_reflected(base: Base, context: Con
     mask = box(background.size, 10, 5, 80, 30)
     rois = plan_rois(mask, factor=2.0, min_side=128)
     assert rois[0].size[0] > background.size[0]
-    [result] = insert(base, context, background, mask, rois, [1], FAST, BLENDS["gain+membrane"])
+    [result] = made(base, context, background, mask, rois, [1], FAST, BLENDS["gain+membrane"])
     assert (
         result.picture.size == (40, 90) and (result.picture.pixels[~mask] == background.pixels[~mask]).all()
     )
@@ -101,7 +117,7 @@ def test_a_picture_smaller_than_its_square_is_reflected(base: Base, context: Con
 def test_the_record_says_where_and_how_well(base: Base, context: Contexts) -> None:
     background = picture()
     mask = box(background.size)
-    [result] = insert(base, context, background, mask, [Roi(10, 0, 110, 100)], [9], FAST, BLENDS["gain"])
+    [result] = made(base, context, background, mask, [Roi(10, 0, 110, 100)], [9], FAST, BLENDS["gain"])
     [region] = result.record["regions"]
     assert region["roi"] == [10, 0, 110, 100] and result.record["seconds"] > 0
     assert all(region[key] >= 0 for key in ("seam", "seam_before", "ring_offset", "ring_offset_before"))
@@ -112,3 +128,16 @@ def test_a_mask_covers_every_model_pixel_it_touches() -> None:
     mask[100, 100] = True
     assert to_model_mask(mask, 64).sum() == 1
     assert to_model_mask(box((32, 32), 0, 0, 16, 32), 64).mean() == 0.5
+
+
+@pytest.mark.parametrize("name", BLENDS)
+def test_what_is_generated_is_pasted_in_its_own_mask_only(base: Base, context: Contexts, name: str) -> None:
+    background = picture()
+    hole, mask = box(background.size), box(background.size, 50, 40, 70, 80)
+    task = Task(mask, hole, plan_rois(hole), [5])
+    [[part]] = insert(base, background, [task], [context], FAST, BLENDS[name])
+    after, before = part.picture.pixels, background.pixels
+    assert (after[~mask] == before[~mask]).all() and (after[mask] != before[mask]).mean() > 0.2
+    if name == "paste":
+        [whole] = made(base, context, background, hole, plan_rois(hole), [5], FAST, BLENDS[name])
+        assert (after[mask] == whole.picture.pixels[mask]).all(), "the model saw the same hole"

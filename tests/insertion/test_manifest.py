@@ -43,6 +43,11 @@ def test_a_reference_alone_replaces_only_the_reference(tmp_path: Path) -> None:
     assert item.subject == Subject(LIKE.subject.object, tmp_path / "r.png", 0.7)
 
 
+def test_a_line_may_say_where_to_paste(tmp_path: Path) -> None:
+    file = write(tmp_path / "w.csv", "background,box,paste_mask\na.png,1 1 9 9,p.png\nb.png,1 1 9 9,\n")
+    assert [i.case.paste_mask for i in read_manifest(file, LIKE)] == [tmp_path / "p.png", None]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ldm.data.picture import Picture, colours
 from ldm.insertion.blend import BLENDS, blend
-from ldm.insertion.paste import paste_region, region
+from ldm.insertion.paste import paste_region, patched, region
 from ldm.insertion.roi import crop, plan_roi
 
 
@@ -37,7 +37,7 @@ def test_pixels_outside_the_mask_are_identical(seed, mode, channels, dtype, size
     roi = plan_roi(mask, min_side=24)
     image = torch.from_numpy(rng.uniform(-1.2, 1.2, (3, *roi.size)).astype(np.float32))
     image, alpha = blend(region(picture, roi), image, crop(mask, roi), BLENDS[mode])
-    after = paste_region(picture, roi, image, alpha)
+    after = patched(picture, [paste_region(picture, roi, image, alpha)])
     assert after.pixels.dtype == dtype and after.pixels is not picture.pixels
     assert np.array_equal(after.pixels[~mask], picture.pixels[~mask])
     if channels in (2, 4):
@@ -53,7 +53,7 @@ def test_pasting_replaces_exactly(channels, dtype):
     mask = np.zeros((40, 30), bool)
     mask[0:9, 20:30] = True
     roi = plan_roi(mask)
-    after = paste_region(old, roi, region(new, roi), crop(mask, roi).astype(np.float32))
+    after = patched(old, [paste_region(old, roi, region(new, roi), crop(mask, roi).astype(np.float32))])
     n = old.n_colours
     assert np.array_equal(after.pixels[mask][..., :n], new.pixels[mask][..., :n])
     assert np.array_equal(after.pixels[~mask], old.pixels[~mask])
@@ -74,5 +74,5 @@ def test_what_is_not_pasted_is_not_even_looked_at():
     mask[5:9, 5:9] = True
     roi = plan_roi(mask)
     image = torch.where(torch.from_numpy(crop(mask, roi)), 1.0, torch.nan).expand(3, -1, -1)
-    after = paste_region(picture, roi, image, crop(mask, roi).astype(np.float32))
+    after = patched(picture, [paste_region(picture, roi, image, crop(mask, roi).astype(np.float32))])
     assert (after.pixels[mask] == 255).all() and np.array_equal(after.pixels[~mask], picture.pixels[~mask])

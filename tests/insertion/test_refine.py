@@ -12,6 +12,7 @@ from ldm.insertion.blend import BLENDS
 from ldm.insertion.insert import Sampling, insert
 from ldm.insertion.refine import Tiled, needs_refining, refine
 from ldm.insertion.roi import Roi
+from ldm.insertion.task import Task
 from ldm.insertion.tiles import plan_tiles
 from ldm.models.base import Base
 from ldm.models.folded import Contexts
@@ -79,7 +80,8 @@ def test_insert_refines_large_regions_only(base: Base, contexts: Contexts) -> No
 
     def made(roi: Roi, strength: float) -> np.ndarray:
         sampling = Sampling("ddim", 3, 2.0, strength)
-        [result] = insert(base, contexts, Picture(pixels), mask, [roi], [1], sampling, BLENDS["paste"])
+        task = Task(mask, mask, [roi], [1])
+        [[result]] = insert(base, Picture(pixels), [task], [contexts], sampling, BLENDS["paste"])
         assert (result.picture.pixels[~mask] == pixels[~mask]).all()
         return result.picture.pixels
 

@@ -27,19 +27,19 @@ def test_the_item_comes_back_with_its_whole_batch(tmp_path: Path) -> None:
     item = replace(item, name="x", subject=replace(item.subject, strength=0.5), roi=Roi(4, 4, 24, 24))
     file = made(item, tmp_path / "out")[1]
     again = read_replay(file)
-    assert again.item == item and again.recipe["seed"] == 6
+    assert again.work == item and again.recipe["seed"] == 6
     stub = Stub()
-    assert apart(repeat(again, stub, options()).picture, read_picture(file)) == ""
+    assert apart(repeat(again, stub, options()), read_picture(file)) == ""
     assert stub.made == [(5, 6)], "alone, sums of floats may round otherwise"
 
 
 def test_the_best_of_several_is_found_again(tmp_path: Path) -> None:
     [item] = items(tmp_path, 1, seeds=(5, 6, 7))
-    how = replace(options(), facts=FACTS, choose=lambda item, mask, rois, results: results[::-1])
+    how = replace(options(), facts=FACTS, choose=lambda item, task, results: results[::-1])
     [file] = made(replace(item, best=True), tmp_path / "out", how)
     again = read_replay(file)
     assert again.recipe["seed"] == 7
-    assert apart(repeat(again, Stub(), options()).picture, read_picture(file)) == ""
+    assert apart(repeat(again, Stub(), options()), read_picture(file)) == ""
 
 
 @pytest.mark.parametrize("role", ["background", "mask", "reference"])

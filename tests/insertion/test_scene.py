@@ -73,6 +73,7 @@ def test_what_a_placement_says_and_does_not_say(folder: Path) -> None:
         ([entry(object="o.safetensors")], {}, "o.safetensors: no such object file; get_deltas.sh makes one"),
         ([entry(reference="gone.png")], {}, "placement 1: "),
         ([{"reference": "r.png", "mask": "gone.png"}], {}, "gone.png: no such file"),
+        ([entry(paste_mask="gone.png")], {}, "placement 1: paste_mask "),
         ([entry(object="r.png")], {}, "placement 1: "),
         ([entry(box="1 2 3")], {}, "placement 1: box '1 2 3'; expected four numbers"),
         ([entry(seed=1.5)], {}, "placement 1: seed=1.5; expected a whole number"),
@@ -118,15 +119,17 @@ def test_overlapping_without_order_is_refused(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"placement 1 and placement 2 overlap in 56 pixels .* order \(0\)"):
         groups(two)
     corner = placed(folder, entry(), entry(box=[15, 11, 30, 30]), entry(box=[16, 0, 20, 40]))
-    assert shared_pixels(corner[0], corner[1]) == 1 and shared_pixels(corner[0], corner[2]) == 0
+    parts = [one.mask for one in corner]
+    assert shared_pixels(parts[0], parts[1]) == 1 and shared_pixels(parts[0], parts[2]) == 0
 
 
 def test_shared_pixels_are_those_of_the_whole_masks(folder: Path) -> None:
     rng = np.random.default_rng(1)
     for _ in range(20):
         x0, y0, x1, y1 = (int(v) for v in rng.integers(0, 20, 4))
-        a, b = placed(folder, entry(box=[x0, y0, x0 + 15, y0 + 12]), entry(box=[x1, y1, x1 + 9, y1 + 20]))
-        assert shared_pixels(a, b) == (a.mask(SIZE) & b.mask(SIZE)).sum()
+        two = placed(folder, entry(box=[x0, y0, x0 + 15, y0 + 12]), entry(box=[x1, y1, x1 + 9, y1 + 20]))
+        a, b = (one.mask for one in two)
+        assert shared_pixels(a, b) == (a.whole(SIZE) & b.whole(SIZE)).sum()
 
 
 def test_a_mask_that_does_not_fit_is_named(folder: Path) -> None:

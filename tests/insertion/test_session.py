@@ -14,6 +14,7 @@ from ldm.insertion.insert import Sampling
 from ldm.insertion.roi import plan_rois
 from ldm.insertion.session import Session, open_session
 from ldm.insertion.subject import Subject
+from ldm.insertion.task import Task
 from ldm.models.base import Base, base_fingerprint, house_state, save_base
 from ldm.objects.baked import bake
 from ldm.objects.baked import save as save_baked
@@ -46,7 +47,8 @@ def inserted(session: Session, subject: Subject) -> np.ndarray:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     mask = np.zeros((40, 40), bool)
     mask[10:30, 10:30] = True
-    return session.insert(subject, Picture(pixels), mask, plan_rois(mask), [3])[0].picture.pixels
+    [[result]] = session.insert(Picture(pixels), [Task(mask, mask, plan_rois(mask), [3], subject)])
+    return result.picture.pixels
 
 
 def test_objects_do_not_leave_traces(session: Session, tmp_path: Path) -> None:
@@ -120,3 +122,34 @@ def test_an_object_of_a_merged_file_is_picked_by_name(session: Session, tmp_path
         session.take_on(Subject(tmp_path / "both.safetensors"))
     with pytest.raises(ValueError, match="no object hat"):
         session.take_on(Subject(tmp_path / "both.safetensors", pick="hat"))
+
+
+def test_different_objects_in_one_batch_are_what_each_is_alone(session: Session, tmp_path: Path) -> None:
+    """Of other weights, numbers of tokens, sizes of mask, numbers of regions and of seeds."""
+    Image.new("RGB", (28, 28), (255, 0, 0)).save(tmp_path / "red.png")
+    first, second = (write_object(tmp_path / f"{i}.safetensors", session.base, i) for i in (1, 2))
+    few = tmp_path / "few.safetensors"
+    save(learnt(session.base, 3), few)
+    subjects = [Subject(first), Subject(few), Subject(reference=tmp_path / "red.png"), Subject(second)]
+    boxes = [[(4, 4, 24, 20)], [(40, 6, 70, 30), (150, 60, 170, 90)], [(4, 50, 16, 90)], [(90, 10, 110, 40)]]
+    background = Picture(np.random.default_rng(0).integers(0, 256, (100, 180, 3), dtype=np.uint8))
+    tasks = []
+    for i, subject in enumerate(subjects):
+        mask = np.zeros(background.size, bool)
+        for x0, y0, x1, y1 in boxes[i]:
+            mask[y0:y1, x0:x1] = True
+        seeds = [5, 6] if i == 1 else [5]
+        tasks.append(Task(mask, mask, plan_rois(mask), seeds, subject))
+    assert [len(task.rois) for task in tasks] == [1, 2, 1, 1]
+    seen: list[int] = []
+    session.base.unet.register_forward_pre_hook(lambda unet, inputs: seen.append(len(inputs[0])))
+    together = session.insert(background, tasks)
+    assert seen == [2 * 5] * 2 + [2 * 2] * 2, "all first regions at once, then the second one's; two steps"
+    for task, results in zip(tasks, together, strict=True):
+        [alone] = session.insert(background, [task])
+        for one, other in zip(results, alone, strict=True):
+            assert one.record["seed"] == other.record["seed"]
+            apart = np.abs(one.picture.pixels.astype(int) - other.picture.pixels)
+            assert apart.max() <= 1, "batches round otherwise"
+            assert (one.picture.pixels != background.pixels).any(axis=2)[task.mask].mean() > 0.5
+    assert not np.array_equal(together[1][0].picture.pixels, together[1][1].picture.pixels)

@@ -11,14 +11,20 @@ from PIL import Image
 
 from ldm.data.picture import Picture, read_picture
 from ldm.insertion.journal import FILE, Journal, rows
+from ldm.insertion.kept import Kept
 from ldm.insertion.layout import Placed, groups, place
-from ldm.insertion.replay import read_replay
+from ldm.insertion.replay import apart, read_replay, repeat
 from ldm.insertion.scene import read_scene
 from ldm.insertion.staging import carry_out, deliver
 from ldm.insertion.work import Outcome
 from tests.fixtures.stub import Stub, options
 
 SIZE = (60, 90)
+FACTS = {
+    "settings": {"sample": {"seed": 321, "strength": 1.0}},
+    "machine": {},
+    "few_shot_features": "raw",
+}
 # 1 and 2 lie side by side, 3 over 1, 4 far away but later: it sees none of them
 BOXES = {1: [10, 10, 30, 30], 2: [34, 10, 44, 30], 3: [20, 20, 40, 40], 4: [70, 40, 80, 50]}
 ORDERS = {1: 0, 2: 0, 3: 1, 4: 1}
@@ -39,14 +45,14 @@ def write(folder: Path, channels: int = 3, dtype: type = np.uint8, **changed: di
 
 def stage(file: Path, out: Path, stub: Stub | None = None) -> tuple[Picture, Outcome, list[str]]:
     """The finished picture, what became of it, and the names of the placements that were made."""
-    scene, made, stub, how = read_scene(file), [], stub or Stub(), options()
+    scene, made, stub, how = read_scene(file), [], stub or Stub(), replace(options(), facts=FACTS)
     before = read_picture(scene.background)
     placed = place(scene, before, how.tools, how.context)
 
     def told(one: Placed, new: bool) -> None:
         made.extend([one.placement.item.name.removeprefix("scene_")] * new)
 
-    after, records = carry_out(before, groups(placed), stub, how, out / "placements", told)
+    after, records = carry_out(before, groups(placed), stub, how, Kept(out / "placements"), told)
     return after, deliver(scene, before, after, placed, records, stub, how, Journal(out)), made
 
 
@@ -120,7 +126,67 @@ def test_another_base_or_a_torn_file_is_made_anew(tmp_path: Path) -> None:
     assert len(stage(file, out)[2]) + len(stage(file, out, stub)[2]) == 1
 
 
-def test_a_scene_is_replayed_as_a_scene(tmp_path: Path) -> None:
-    stage(write(tmp_path), tmp_path / "out")
-    with pytest.raises(ValueError, match="is of a scene; make it again by --scene"):
-        read_replay(tmp_path / "out" / "scene.png")
+def test_a_group_is_one_batch_of_what_is_missing(tmp_path: Path) -> None:
+    """Whatever the objects; and never more at once than there is room for."""
+    file, out, stub = write(tmp_path), tmp_path / "out", Stub()
+    Image.new("RGB", (9, 9)).save(tmp_path / "other.png")
+    write(tmp_path, p2={"reference": "other.png"})
+    stage(file, out, stub)
+    names = [[subject.reference.name for subject in batch if subject.reference] for batch in stub.batches]
+    assert names == [["r.png", "other.png"], ["r.png", "r.png"]]
+    write(tmp_path, p1={"seed": 9}, p2={"reference": "other.png"})
+    stage(file, out, again := Stub())
+    assert again.made == [(9,), (3,)] and len(again.batches) == 2
+    write(tmp_path, p1={"seed": 9}, p2={"reference": "other.png"}, p4={"order": 0})
+    scene, how = read_scene(file), replace(options(), at_once=2)
+    before = read_picture(scene.background)
+    placed = place(scene, before, how.tools, how.context)
+    carry_out(before, groups(placed), few := Stub(), how, Kept(tmp_path / "fresh"))
+    assert [len(batch) for batch in few.batches] == [2, 1, 1]
+
+
+def test_a_paste_mask_bounds_what_a_placement_changes(tmp_path: Path) -> None:
+    inside = np.zeros(SIZE, np.uint8)
+    inside[12:20, 12:18] = 255
+    Image.fromarray(inside).save(tmp_path / "paste.png")
+    file = write(tmp_path, p1={"paste_mask": "paste.png"})
+    before, (after, _, _) = read_picture(tmp_path / "b.png").pixels, stage(file, tmp_path / "out")
+    changed = (after.pixels != before).any(axis=2)[10:30, 10:20]  # placement 3 begins to the right of it
+    assert changed.any() and not changed[inside[10:30, 10:20] == 0].any()
+    Image.fromarray(np.roll(inside, -1, 0)).save(tmp_path / "paste.png")
+    assert stage(file, tmp_path / "out")[2] == ["1", "3"], "its pixels count"
+    Image.fromarray(np.roll(inside, -10, 0)).save(tmp_path / "paste.png")
+    with pytest.raises(ValueError, match=r"paste\.png: 48 of its pixels lie outside the mask"):
+        stage(file, tmp_path / "out")
+
+
+def test_a_scene_is_made_again_as_it_was(tmp_path: Path) -> None:
+    """In the batches of then, without the scene file and without what an earlier run kept."""
+    file, out = write(tmp_path, p2={"n": 3}), tmp_path / "out"
+    chosen = replace(options(), facts=FACTS, choose=lambda item, task, results: results[::-1])
+    scene = read_scene(file)
+    before = read_picture(scene.background)
+    placed = place(scene, before, chosen.tools, chosen.context)
+    after, records = carry_out(before, groups(placed), Stub(), chosen, Kept(out / "placements"))
+    deliver(scene, before, after, placed, records, Stub(), chosen, Journal(out))
+    file.unlink()
+    again = read_replay(out / "scene.png")
+    assert len(again.subjects) == 4
+    repeated = repeat(again, stub := Stub(), options())
+    assert apart(repeated, after) == "" == apart(read_picture(out / "scene.png"), after)
+    assert stub.made == [(1,), (2, 3, 4), (3,), (4,)] and len(stub.batches) == 2
+    Image.new("RGB", (9, 9)).save(tmp_path / "r.png")
+    with pytest.raises(ValueError, match=r"r\.png: this reference has changed since"):
+        read_replay(out / "scene.png")
+
+
+def test_batches_of_several_runs_are_repeated_and_lost_mates_told(tmp_path: Path) -> None:
+    file, out = write(tmp_path), tmp_path / "out"
+    stage(file, out)
+    write(tmp_path, p2={"seed": 9, "order": 0})
+    after, _, made = stage(file, out)
+    assert made == ["2", "3"]
+    with pytest.warns(UserWarning, match="made in one batch with what is no longer in it"):
+        repeated = repeat(read_replay(out / "scene.png"), stub := Stub(), options())
+    assert apart(repeated, after) == "" and sorted(stub.made) == [(1,), (3,), (4,), (9,)]
+    assert len(stub.batches) == 4

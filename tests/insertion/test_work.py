@@ -52,10 +52,12 @@ def test_nothing_is_repeated_and_only_what_is_missing_is_made(tmp_path: Path) ->
     stub = Stub()
     outcomes = finish(todo, out, stub)
     assert stub.made == [(6,), (5, 6)] and [len(o.made) for o in outcomes] == [0, 1, 2]
-    assert len(view(outcomes[1], options(), out).results) == 2 and outcomes[1].view is None
+    assert len(list(view(outcomes[1], options(), out).results)) == 2 and outcomes[1].view is None
 
 
-@pytest.mark.parametrize("what", ["mask", "background", "reference", "settings", "strength", "base", "roi"])
+@pytest.mark.parametrize(
+    "what", ["mask", "background", "reference", "settings", "strength", "base", "roi", "paste"]
+)
 def test_what_determines_a_result_makes_it_new(tmp_path: Path, what: str) -> None:
     [item], out, stub = items(tmp_path, 1), tmp_path / "out", Stub()
     finish([item], out)
@@ -73,7 +75,9 @@ def test_what_determines_a_result_makes_it_new(tmp_path: Path, what: str) -> Non
     if what == "strength":
         item = replace(item, subject=replace(item.subject, strength=0.5))
     if what == "roi":
-        item = replace(item, roi=view(finish([item], out)[0], options(), out).rois[0])
+        item = replace(item, roi=view(finish([item], out)[0], options(), out).task.rois[0])
+    if what == "paste":
+        item = replace(item, case=replace(item.case, paste_mask=item.case.mask))
     finish([item], out, stub, **({"steps": 9} if what == "settings" else {}))
     assert stub.made == [(7,)]
 
@@ -124,9 +128,9 @@ def test_bad_items_are_reported_skipped_and_counted(tmp_path: Path) -> None:
 def test_a_changed_pixel_outside_is_not_let_pass(tmp_path: Path) -> None:
     class Careless(Stub):
         def insert(self, *arguments):  # type: ignore[no-untyped-def]
-            [result] = super().insert(*arguments)
+            [[result]] = super().insert(*arguments)
             result.picture.pixels[0, 0, 0] ^= 1
-            return [result]
+            return [[result]]
 
     with pytest.raises(AssertionError, match="outside the mask changed by 1"):
         finish(items(tmp_path, 1), tmp_path / "out", Careless())

@@ -122,16 +122,16 @@ def test_guidance_runs_both_halves_in_one_batch() -> None:
 
 def test_scale_1_skips_the_unconditional_half_and_changes_nothing() -> None:
     model, c, t = Mild(), condition(3, cond=0.5, null=-2.0), torch.tensor(400)
-    alone = guided_eps(cast(Base, model), c, noise(3), t, 1)
-    both = guided_eps(cast(Base, model), c, noise(3), t, 1 + 1e-12)
+    alone = guided_eps(cast(Base, model), c, 1)(noise(3), t)
+    both = guided_eps(cast(Base, model), c, 1 + 1e-12)(noise(3), t)
     assert model.batches == [3, 6]
     assert torch.allclose(alone, both, atol=1e-6)
 
 
 def test_guidance_is_the_formula_and_not_swapped() -> None:
     c, t = condition(2, cond=0.5, null=-2.0), torch.tensor(400)
-    out = guided_eps(cast(Base, Mild()), c, noise(2), t, 3)
-    plain = guided_eps(cast(Base, Mild()), condition(2), noise(2), t, 1)
+    out = guided_eps(cast(Base, Mild()), c, 3)(noise(2), t)
+    plain = guided_eps(cast(Base, Mild()), condition(2), 1)(noise(2), t)
     assert torch.allclose(out, plain + (-2.0 + 3 * 2.5), atol=1e-5)
 
 

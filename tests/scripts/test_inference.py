@@ -68,6 +68,8 @@ def test_composites_recipe_and_sheet(folder: Path, tmp_path: Path) -> None:
         (["--example_img", "gone.png", "--box", "1", "1", "9", "9"], "gone.png"),
         (["--example_img", "a.png", "--box", "1", "1", "999", "9"], "box"),
         (["--example_img", "a.png", "--mask", "reference.jpg"], "same size"),
+        (["--example_img", "a.png", "--box", "1", "1", "9", "9", "--paste-mask", "no.png"], "no.png"),
+        (["--manifest", "w.csv", "--paste-mask", "no.png"], "--paste_mask does not go with --manifest"),
         (
             ["--example_img", "a.png", "--box", "1", "1", "9", "9", "--object", "no.safetensors"],
             "no.safetensors",
@@ -199,6 +201,8 @@ def test_a_scene_is_planned_made_and_known(
     inside = np.zeros((90, 140), bool)
     inside[10:40, 10:40] = inside[30:60, 30:60] = True
     assert (before[~inside] == after[~inside]).all() and (before[inside] != after[inside]).any()
+    assert replay(folder, "--replay", str(tmp_path / "out" / "room.png"), "--outdir", str(tmp_path)) == 0
+    assert (np.asarray(Image.open(tmp_path / "room_replay.png")) == after).all()
 
     scene.write_text(scene.read_text().replace(", order: 1", ""))
     with pytest.raises(ValueError, match="overlap in 100 pixels"):
