@@ -19,14 +19,31 @@ GREY = 128  # behind transparent pixels: mid-grey is (almost) 0 in [-1,1]
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """A picture file => uint8 pixels [H,W,3], turned upright (EXIF), transparent pixels over mid-grey."""
-    with Image.open(path) as file:
-        picture = ImageOps.exif_transpose(file)
-        if picture.has_transparency_data:
-            picture = picture.convert("RGBA")
-            ground = Image.new("RGBA", picture.size, (GREY, GREY, GREY, 255))
-            picture = Image.alpha_composite(ground, picture)
-        return np.array(picture.convert("RGB"))  # a copy: torch wants writable memory
+    """A picture file => uint8 pixels [H,W,3], turned upright (EXIF), transparent pixels over mid-grey.
+
+    Raises FileNotFoundError if it is missing and ValueError if it is unreadable.
+    """
+    try:
+        with Image.open(path) as file:
+            picture = _eight_bits(ImageOps.exif_transpose(file))
+            if picture.has_transparency_data:
+                picture = picture.convert("RGBA")
+                ground = Image.new("RGBA", picture.size, (GREY, GREY, GREY, 255))
+                picture = Image.alpha_composite(ground, picture)
+            return np.array(picture.convert("RGB"))  # a copy: torch wants writable memory
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such picture file") from None
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{path}: not readable ({error}); give PNG, TIFF, JPEG or WebP") from error
+
+
+def _eight_bits(picture: Image.Image) -> Image.Image:
+    """16-bit grey scaled to 8 bits, which Pillow's `convert` would clip; colour it cuts by itself."""
+    if picture.mode.startswith("I;16"):
+        return Image.fromarray((np.asarray(picture) / 257).round().astype(np.uint8))
+    if picture.mode in ("I", "F"):
+        raise ValueError("32 bits a pixel, of unknown range; save it with 8 or 16 bits")
+    return picture
 
 
 def to_image(pixels: np.ndarray) -> Tensor:

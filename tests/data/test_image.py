@@ -5,7 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
+from ldm.data.exif import upright
 from ldm.data.image import GREY, read_rgb, resize, to_image, to_pixels
+from ldm.data.picture import Picture
+from ldm.data.save import write_picture
 
 
 def test_round_trip_changes_no_value():
@@ -32,6 +35,39 @@ def test_exif_orientation_is_honoured(tmp_path):
     exif[0x0112] = 6
     Image.new("RGB", (40, 20)).save(tmp_path / "a.jpg", exif=exif)
     assert read_rgb(tmp_path / "a.jpg").shape == (40, 20, 3)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_16_bits_are_scaled_not_clipped(tmp_path, channels, suffix):
+    levels = np.arange(256, dtype=np.uint16).reshape(16, 16, 1).repeat(channels, 2) * 257
+    if channels in (2, 4):
+        levels[..., -1] = 65535
+    write_picture(tmp_path / f"a{suffix}", Picture(levels))
+    assert (read_rgb(tmp_path / f"a{suffix}") == levels[..., :1] // 257).all()
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_16_bit_grey_is_turned_upright(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    levels = np.random.default_rng(0).integers(0, 65536, (7, 9), dtype=np.uint16)
+    Image.fromarray(levels).save(tmp_path / "a.png", exif=exif.tobytes())
+    expected = upright(np.round(levels / 257).astype(np.uint8), orientation)
+    assert (read_rgb(tmp_path / "a.png")[..., 0] == expected).all()
+
+
+def test_what_cannot_be_read_is_one_line(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such picture file"):
+        read_rgb(tmp_path / "gone.png")
+    (tmp_path / "text.png").write_text("no picture")
+    Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "float.tif")
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:200])
+    for name in ("text.png", "float.tif", "cut.png"):
+        with pytest.raises(ValueError, match=rf"{name}: not readable \(.*\); give PNG"):
+            read_rgb(tmp_path / name)
 
 
 @pytest.mark.parametrize("size", [8, (5, 9), 40])

@@ -1,0 +1,98 @@
+"""The promise: pixels outside the mask are as they were, file to file, whatever picture, mask and mode."""
+
+from dataclasses import replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from ldm.data.picture import Picture, read_picture
+from ldm.data.save import write_picture
+from ldm.insertion.blend import BLENDS, treatment
+from ldm.insertion.insert import Sampling, insert
+from ldm.insertion.plan import Context, regions_of
+from ldm.insertion.proof import difference_outside
+from ldm.insertion.task import Task
+from ldm.models.folded import Contexts
+from tests.fixtures.small import SMALL
+
+
+class Noisy:
+    """A painter without weights: latents are the image, smaller; what it paints is noise."""
+
+    architecture = replace(SMALL, image_size=16)
+    device = torch.device("cpu")
+
+    def encode(self, image: Tensor) -> Tensor:
+        small = torch.nn.functional.avg_pool2d(image, self.architecture.vae_factor)
+        return torch.cat([small, small[:, :1]], dim=1)
+
+    def eps(self, x_t: Tensor, t: Tensor, masked: Tensor, mask: Tensor, context: Tensor) -> Tensor:
+        return x_t.roll(1, 2) - masked
+
+    def decode(self, latents: Tensor) -> Tensor:
+        f = self.architecture.vae_factor
+        return latents[:, :3].repeat_interleave(f, 2).repeat_interleave(f, 3).clamp(-1, 1)
+
+
+@st.composite
+def masks(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
+    """Where to generate and where to paste: boxes, specks and noise, also at borders and in thin pictures."""
+    size = draw(st.integers(2, 60)), draw(st.integers(2, 60))
+    rng = np.random.default_rng(draw(st.integers(0, 1000)))
+    hole = np.zeros(size, bool)
+    for _ in range(draw(st.integers(1, 3))):
+        y, x = (int(rng.integers(0, side)) for side in size)
+        part = hole[y : y + int(rng.integers(1, 30)), x : x + int(rng.integers(1, 30))]
+        part |= rng.random(part.shape) < draw(st.sampled_from([0.5, 1.0]))
+        hole[y, x] = True
+    paste = hole & (rng.random(size) < draw(st.sampled_from([0.5, 1.0])))
+    return hole, paste if paste.any() else hole
+
+
+@given(
+    marked=masks(),
+    mode=st.sampled_from(sorted(BLENDS)),
+    channels=st.sampled_from([1, 2, 3, 4]),
+    dtype=st.sampled_from([np.uint8, np.uint16]),
+    suffix=st.sampled_from([".png", ".tif"]),
+    refine=st.sampled_from([0.0, 0.5]),
+    factor=st.sampled_from([1.0, 2.0, 3.5]),
+    reach=st.sampled_from([-1.0, 5.0, float("inf")]),
+)
+@settings(max_examples=80, deadline=None)
+def test_pixels_outside_the_mask_are_identical(
+    marked: tuple[np.ndarray, np.ndarray],
+    mode: str,
+    channels: int,
+    dtype: type,
+    suffix: str,
+    refine: float,
+    factor: float,
+    reach: float,
+) -> None:
+    hole, paste = marked
+    top, context = np.iinfo(dtype).max, torch.zeros(1, 1, 4)
+    stored = np.random.default_rng(1).integers(0, top + 1, (*hole.shape, channels), dtype=dtype)
+    if (channels, dtype) == (2, np.uint16):
+        stored = stored[..., [0, 0, 0, 1]]  # no reader gives 16-bit grey with alpha
+    background, painter = Picture(stored, b"profile", None, (72.0, 72.0)), Noisy()
+    rois = regions_of(hole, Context(painter.architecture.image_size, factor))
+    sampling = Sampling("ddim", 2, 1.0, refine)
+    task, seam = Task(paste, hole, rois, [1, 2]), treatment(mode, reach=reach)
+    [results] = insert(painter, background, [task], [Contexts(context, context)], sampling, seam)  # type: ignore[arg-type]
+    with TemporaryDirectory() as folder:
+        file = Path(folder) / f"r{suffix}"
+        for result in results:
+            write_picture(file, result.picture)
+            read = read_picture(file)
+            assert read.pixels.dtype == dtype and read.icc_profile == b"profile" and read.dpi is not None
+            assert difference_outside(read.pixels, background.pixels, paste) == 0
+            if channels in (2, 4):
+                assert np.array_equal(read.pixels[..., -1], background.pixels[..., -1])
+    if mode == "paste" and paste.sum() > 2:
+        assert not np.array_equal(results[0].picture.pixels[paste], background.pixels[paste])
