@@ -21,6 +21,7 @@ from ldm.data.exif import orientation, photo_exif, upright
 
 FORMATS = ("PNG", "TIFF", "JPEG", "WEBP", "BMP", "GIF")
 MODES = {"1": "L", "L": "L", "LA": "LA", "RGB": "RGB", "RGBA": "RGBA", "P": "RGB", "PA": "RGBA"}
+ROWS = 256  # converted at once
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow and OpenCV weigh
 
 
@@ -130,8 +131,12 @@ def _read_deep(path: Path) -> np.ndarray:
 
 
 def _read_shallow(file: Image.Image) -> np.ndarray:
+    """Strip by strip: Pillow's own copy of the pixels is large enough."""
     mode = MODES[file.mode]
     if file.has_transparency_data:
         mode = {"L": "LA", "RGB": "RGBA"}.get(mode, mode)
-    pixels = np.array(file.convert(mode))
-    return pixels if pixels.ndim == 3 else pixels[..., None]
+    pixels = np.empty((file.height, file.width, len(mode)), np.uint8)
+    for y in range(0, file.height, ROWS):
+        strip = file.crop((0, y, file.width, min(y + ROWS, file.height)))
+        pixels[y : y + ROWS] = np.asarray(strip.convert(mode)).reshape(strip.height, strip.width, -1)
+    return pixels

@@ -14,7 +14,7 @@ from ldm.data.save import write_picture
 from ldm.insertion.item import Item
 from ldm.insertion.paste import region
 from ldm.insertion.roi import Roi, box_of, visible
-from ldm.insertion.sheet import close_up, contact_sheet, thumbnail
+from ldm.insertion.sheet import SHARP, close_up, contact_sheet, thumbnail
 from ldm.insertion.subject import Subject
 from ldm.insertion.task import Task
 
@@ -50,7 +50,7 @@ class Chooser:
     def _identity(self, picture: Picture, task: Task, reference: Tensor) -> float:
         """Mean over the regions: an object goes into each."""
         boxes = [_object_box(task.mask, roi) for roi in task.rois]
-        return float(np.mean([self.likeness(region(picture, box), reference) for box in boxes]))
+        return float(np.mean([self.likeness(region(picture, box, SHARP), reference) for box in boxes]))
 
     def _draw(self, item: Item, roi: Roi, ranked: Sequence[Result]) -> None:
         captions = [_caption(result) for result in ranked[:SHOWN]]

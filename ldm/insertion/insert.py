@@ -13,8 +13,8 @@ from torch import Generator, Tensor
 
 from ldm.data.image import resize
 from ldm.data.picture import Picture
-from ldm.insertion.blend import Blend, blend, composite
-from ldm.insertion.paste import Patch, paste_region, patched, region, to_model_mask
+from ldm.insertion.blend import Blend, blend, composite, feather, pixel_unit
+from ldm.insertion.paste import Patch, paste_region, patched, region, shrunk_mask, to_model_mask
 from ldm.insertion.refine import needs_refining, refine
 from ldm.insertion.roi import Roi, crop
 from ldm.insertion.seam import ring_offset, seam_ratio
@@ -23,6 +23,8 @@ from ldm.models.base import Painter
 from ldm.models.diffusion import latent_mask, masked_image
 from ldm.models.folded import Contexts, join
 from ldm.models.sampler import Condition, sample
+
+MOST = 2048  # px: no model makes more detail, and 100 megapixels in floats would be 1.2 GB a copy
 
 
 @dataclass(frozen=True)
@@ -54,12 +56,16 @@ class Result:
 
 
 class Square(NamedTuple):
-    """One region [3,h,w] in [-1,1] of a task, its hole and its mask bool [h,w], noise for each sample."""
+    """One region of a task: image [3,h,w] in [-1,1], hole and mask bool [h,w], noise for each sample.
+
+    A region of more than `MOST` px is worked on at that size; `paste` is its mask at the background's own.
+    """
 
     roi: Roi
     known: Tensor
     hole: np.ndarray
     mask: np.ndarray
+    paste: np.ndarray
     noise: Sequence[Generator]
 
 
@@ -130,9 +136,10 @@ def inpaint(
 
 def _square(background: Picture, task: Task, turn: int, noise: Sequence[Generator]) -> Square:
     roi = task.rois[turn]
-    hole = crop(task.hole, roi)
-    mask = hole if task.mask is task.hole else crop(task.mask, roi)
-    return Square(roi, region(background, roi), hole, mask, noise)
+    paste = crop(task.mask, roi)
+    mask = shrunk_mask(paste, MOST)
+    hole = mask if task.mask is task.hole else shrunk_mask(crop(task.hole, roi), MOST)
+    return Square(roi, region(background, roi, MOST), hole, mask, paste, noise)
 
 
 def _refined(
@@ -158,6 +165,7 @@ def _pasted(result: Result, square: Square, generated: Tensor, seam: Blend) -> R
     roi, known, mask = square.roi, square.known, square.mask
     image, alpha = blend(known, generated, mask, seam, hole=square.hole)
     flat = mask.astype(np.float32)
+    whole = alpha if square.paste is mask else feather(square.paste, seam.feather * pixel_unit(square.paste))
     facts = {
         "roi": [roi.x0, roi.y0, roi.x1, roi.y1],
         "seam_before": round(seam_ratio(composite(known, generated, flat), mask), 3),
@@ -166,5 +174,5 @@ def _pasted(result: Result, square: Square, generated: Tensor, seam: Blend) -> R
         "ring_offset": round(ring_offset(known, image, mask), 4),
     }
     record = result.record | {"regions": [*result.record["regions"], facts]}
-    patch = paste_region(result.background, roi, image, alpha)
+    patch = paste_region(result.background, roi, image, whole)
     return Result(result.background, (*result.patches, patch), record)

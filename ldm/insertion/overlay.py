@@ -15,6 +15,7 @@ TINT = np.array((255, 40, 40), np.float32)
 FRAME = (255, 210, 0)
 INK = (20, 20, 20)
 LETTERS = 60  # a label is 1/60 of the picture's longer side high
+ROWS = 256  # tinted at once
 LINES = 400  # a line is 1/400 of the picture's longer side thick
 
 
@@ -27,7 +28,7 @@ def overlay(picture: Picture, mask: np.ndarray, rois: Sequence[Roi], texts: Sequ
     thick = max(1, max(picture.size) // LINES)
     for roi in rois:
         part = visible(roi, picture.size).slices
-        drawing[part] = _tinted(drawing[part], mask[part], thick)
+        _tint(drawing[part], mask[part], thick)
     for roi in rois:
         seen = visible(roi, picture.size)
         cv2.rectangle(drawing, (seen.x0, seen.y0), (seen.x1 - 1, seen.y1 - 1), FRAME, thick)
@@ -47,11 +48,14 @@ def _label(text: str, longer: int) -> np.ndarray:
     return np.asarray(tag)
 
 
-def _tinted(pixels: np.ndarray, mask: np.ndarray, thick: int) -> np.ndarray:
+def _tint(pixels: np.ndarray, mask: np.ndarray, thick: int) -> None:
+    """In place, strip by strip: a region may be the whole of a large picture."""
     kernel = np.ones((2 * thick + 1,) * 2, np.uint8)
     edge = mask & (cv2.erode(mask.astype(np.uint8), kernel) == 0)
-    strength = np.where(edge, 1.0, np.where(mask, 0.4, 0.0))[..., None].astype(np.float32)
-    return (pixels + strength * (TINT - pixels)).round().astype(np.uint8)
+    for y in range(0, len(mask), ROWS):
+        rows = slice(y, y + ROWS)
+        strength = np.where(edge[rows], 1.0, np.where(mask[rows], 0.4, 0.0))[..., None].astype(np.float32)
+        pixels[rows] = (pixels[rows] + strength * (TINT - pixels[rows])).round().astype(np.uint8)
 
 
 def _rgb8(picture: Picture) -> np.ndarray:

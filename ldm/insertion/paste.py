@@ -1,6 +1,7 @@
 """A region of a picture => image, and an image => back into the picture, at the picture's own depth.
 
-Only the region is ever computed in floats; pixels where alpha is 0 are copied, not computed.
+Only the region is ever computed in floats, and of a large one only a strip at a time at its full size; pixels
+where alpha is 0 are copied, not computed.
 """
 
 from __future__ import annotations
@@ -9,13 +10,16 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ldm.data.picture import Picture, colour_levels, colours
-from ldm.insertion.roi import Roi, crop, visible
+from ldm.insertion.roi import Roi, box_of, crop, visible
+
+ROWS = 256  # pasted at once
 
 
 class Patch(NamedTuple):
@@ -25,9 +29,29 @@ class Patch(NamedTuple):
     pixels: np.ndarray
 
 
-def region(picture: Picture, roi: Roi) -> Tensor:
-    """Cut out an image [3,h,w] in [-1,1], reflected beyond the picture's borders; alpha is left out."""
-    return colours(crop(picture.pixels, roi))
+def region(picture: Picture, roi: Roi, most: int | None = None) -> Tensor:
+    """Cut out an image [3,h,w] in [-1,1], reflected beyond the picture's borders; alpha is left out.
+
+    What is longer than `most` px is shrunk to that.
+    """
+    return colours(shrunk(crop(picture.pixels, roi), most))
+
+
+def shrunk(pixels: np.ndarray, most: int | None) -> np.ndarray:
+    """Stored pixels [h,w,C], averaged so that the longer side is `most` px; small ones as they are."""
+    height, width = pixels.shape[:2]
+    if most is None or max(height, width) <= most:
+        return pixels
+    size = (max(1, round(side * most / max(height, width))) for side in (width, height))
+    out = cv2.resize(pixels, tuple(size), interpolation=cv2.INTER_AREA)
+    return out.reshape(*out.shape[:2], -1)
+
+
+def shrunk_mask(mask: np.ndarray, most: int) -> np.ndarray:
+    """The same of bool [h,w]: what is masked in part is masked."""
+    if max(mask.shape) <= most:
+        return mask
+    return shrunk(mask.view(np.uint8)[..., None] * np.uint8(255), most)[..., 0] > 0
 
 
 def to_model_mask(mask: np.ndarray, size: int) -> Tensor:
@@ -40,21 +64,36 @@ def to_model_mask(mask: np.ndarray, size: int) -> Tensor:
 
 
 def paste_region(picture: Picture, roi: Roi, image: Tensor, alpha: np.ndarray) -> Patch:
-    """`image` [3,h,w] in [-1,1] laid over the region by `alpha` [h,w] in [0,1], as far as it is inside.
+    """`image` [3,h,w] in [-1,1] laid over the region by `alpha` [H,W] in [0,1], the region's size.
 
-    old + alpha * (image - old), rounded to the picture's depth; a grey picture gets the luma, and an alpha
-    channel stays as it is. Where `alpha` is 0 every pixel is bit for bit the old one.
+    A smaller image is enlarged. old + alpha * (image - old), rounded to the picture's depth; a grey picture
+    gets the luma, an alpha channel stays as it is. Where `alpha` is 0 every pixel is bit for bit the old one.
+    The patch holds what changes, and what lies in its box.
     """
-    assert image.shape == (3, *roi.size) and alpha.shape == roi.size, f"{image.shape}, {alpha.shape}, {roi}"
-    seen, n = visible(roi, picture.size), picture.n_colours
-    inner = Roi(seen.x0 - roi.x0, seen.y0 - roi.y0, seen.x1 - roi.x0, seen.y1 - roi.y0).slices
-    pixels = picture.pixels[seen.slices].copy()
-    weight = torch.from_numpy(np.ascontiguousarray(alpha[inner])).float()
-    below = colours(pixels)
-    above = image.detach().float().cpu()[(slice(None), *inner)]
-    new = colour_levels(below + weight * (above - below), pixels)
-    pixels[..., :n] = np.where(alpha[inner][..., None] > 0, new, pixels[..., :n])
-    return Patch(seen, pixels)
+    assert alpha.shape == roi.size, f"{alpha.shape}, {roi}"
+    image, n = image.detach().float().cpu(), picture.n_colours
+    seen = visible(roi, picture.size)
+    inside = box_of(alpha[seen.within(roi).slices] > 0)
+    box = Roi(inside.x0 + seen.x0, inside.y0 + seen.y0, inside.x1 + seen.x0, inside.y1 + seen.y0)
+    pixels = picture.pixels[box.slices].copy()
+    for y in range(box.y0, box.y1, ROWS):
+        here = Roi(box.x0, y, box.x1, min(y + ROWS, box.y1)).within(roi)
+        old, weight = pixels[y - box.y0 : y - box.y0 + ROWS], alpha[here.slices]
+        below, above = colours(old), enlarged(image, roi.size, here)
+        new = colour_levels(below + torch.from_numpy(weight).float() * (above - below), old)
+        old[..., :n] = np.where(weight[..., None] > 0, new, old[..., :n])
+    return Patch(box, pixels)
+
+
+def enlarged(image: Tensor, size: tuple[int, int], box: Roi) -> Tensor:
+    """What a box of the image [3,h,w] shows once that is enlarged to `size` (H, W); bicubic."""
+    if image.shape[1:] == size:
+        return image[(slice(None), *box.slices)]
+    xs = (torch.arange(box.x0, box.x1) + 0.5) * 2 / size[1] - 1
+    ys = (torch.arange(box.y0, box.y1) + 0.5) * 2 / size[0] - 1
+    grid = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), dim=-1)[None]
+    out = F.grid_sample(image[None], grid, mode="bicubic", padding_mode="border", align_corners=False)
+    return out[0].clamp(-1, 1)
 
 
 def patched(picture: Picture, patches: Iterable[Patch]) -> Picture:

@@ -33,6 +33,10 @@ class Roi:
         """Rows and columns of an array, for a box that lies inside it."""
         return slice(self.y0, self.y1), slice(self.x0, self.x1)
 
+    def within(self, frame: Roi) -> Roi:
+        """The same box, counted from the frame's corner."""
+        return Roi(self.x0 - frame.x0, self.y0 - frame.y0, self.x1 - frame.x0, self.y1 - frame.y0)
+
 
 def box_of(mask: np.ndarray) -> Roi:
     """The smallest box around the pixels of a mask [H,W]; ValueError if it is empty."""
@@ -88,9 +92,11 @@ def covered(mask: np.ndarray, roi: Roi) -> bool:
 
 
 def crop(array: np.ndarray, roi: Roi) -> np.ndarray:
-    """Cut a box out of [H,W,...]; what lies beyond the picture is its reflection."""
+    """Cut a box out of [H,W,...], a view; what lies beyond the picture is its reflection, and it a copy."""
     seen = visible(roi, array.shape[:2])
     part = array[seen.slices]
+    if seen == roi:
+        return part
     beyond = [(seen.y0 - roi.y0, roi.y1 - seen.y1), (seen.x0 - roi.x0, roi.x1 - seen.x1)]
     return np.pad(part, beyond + [(0, 0)] * (array.ndim - 2), mode="reflect")
 

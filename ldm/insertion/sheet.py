@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ldm.data.picture import Picture, colour_levels, colours
+from ldm.insertion.paste import region, shrunk, shrunk_mask
 from ldm.insertion.roi import Roi, crop
 
 MARGIN, CAPTION, TILE = 6, 22, 256  # pixels
+SHARP = 2048  # px: a close-up is not larger
 MOST_ROWS = 24  # a contact sheet of more is no longer looked at
 PAPER, INK = (255, 255, 255), (40, 40, 40)
 
@@ -29,7 +30,7 @@ class Gallery:
 
     def add(self, background: Picture, hole: np.ndarray, roi: Roi, results: Iterable[Picture]) -> None:
         """The background, its region with the hole, the region of each result, the whole first result."""
-        greyed = hatched(close_up(background, roi), crop(hole, roi))
+        greyed = hatched(close_up(background, roi), shrunk_mask(crop(hole, roi), SHARP))
         row, whole = [overview(background), thumbnail(greyed)], []
         for result in results:
             row.append(thumbnail(close_up(result, roi)))
@@ -48,18 +49,13 @@ def rgb8(picture: Picture | Tensor) -> np.ndarray:
 
 
 def close_up(picture: Picture, roi: Roi) -> np.ndarray:
-    """What a region of the picture looks like, uint8 [h,w,3]."""
-    return rgb8(colours(crop(picture.pixels, roi)))
+    """What a region of the picture looks like, uint8 [h,w,3]; large ones are shrunk."""
+    return rgb8(region(picture, roi, SHARP))
 
 
 def overview(picture: Picture, side: int = TILE) -> np.ndarray:
     """A whole picture, uint8 [h,w,3], its longer side `side` px; large ones are never turned into floats."""
-    pixels, cell = picture.pixels, max(picture.size) // (4 * side)
-    if cell > 1:
-        height, width = picture.size
-        size = max(1, width // cell), max(1, height // cell)
-        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).reshape(*size[::-1], -1)
-    return thumbnail(rgb8(Picture(pixels)), side)
+    return thumbnail(rgb8(Picture(shrunk(picture.pixels, 4 * side))), side)
 
 
 def hatched(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -141,3 +142,18 @@ def test_what_is_generated_is_pasted_in_its_own_mask_only(base: Base, context: C
     if name == "paste":
         [whole] = made(base, context, background, hole, plan_rois(hole), [5], FAST, BLENDS[name])
         assert (after[mask] == whole.picture.pixels[mask]).all(), "the model saw the same hole"
+
+
+def test_a_large_region_is_worked_on_smaller_and_pasted_at_its_own_size(
+    base: Base, context: Contexts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Close to what it is at full size, and sharp at the mask's edge."""
+    smooth = cv2.resize(picture(6, 8).pixels, (400, 300), interpolation=cv2.INTER_CUBIC)
+    background, mask = Picture(smooth), box((300, 400), 60, 40, 301, 253)
+    arguments = base, context, background, mask, plan_rois(mask), [5], FAST, BLENDS["paste"]
+    [full] = made(*arguments)
+    monkeypatch.setattr("ldm.insertion.insert.MOST", 100)
+    [small] = made(*arguments)
+    changed = (small.picture.pixels != smooth).any(axis=2)
+    assert not changed[~mask].any() and changed[mask].mean() > 0.9
+    assert np.abs(small.picture.pixels.astype(int) - full.picture.pixels).mean() < 6

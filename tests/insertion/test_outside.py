@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -12,13 +13,20 @@ from torch import Tensor
 
 from ldm.data.picture import Picture, read_picture
 from ldm.data.save import write_picture
+from ldm.insertion import insert as insertion
 from ldm.insertion.blend import BLENDS, treatment
-from ldm.insertion.insert import Sampling, insert
-from ldm.insertion.plan import Context, regions_of
+from ldm.insertion.cases import Case
+from ldm.insertion.insert import Sampling
+from ldm.insertion.item import Item
+from ldm.insertion.marking import Marking
+from ldm.insertion.plan import Context
 from ldm.insertion.proof import difference_outside
-from ldm.insertion.task import Task
+from ldm.insertion.subject import Subject
+from ldm.insertion.work import planned
 from ldm.models.folded import Contexts
 from tests.fixtures.small import SMALL
+
+PROFILE = b"a colour profile, opaque to us" * 5
 
 
 class Noisy:
@@ -63,6 +71,7 @@ def masks(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     refine=st.sampled_from([0.0, 0.5]),
     factor=st.sampled_from([1.0, 2.0, 3.5]),
     reach=st.sampled_from([-1.0, 5.0, float("inf")]),
+    most=st.sampled_from([2048, 24]),
 )
 @settings(max_examples=80, deadline=None)
 def test_pixels_outside_the_mask_are_identical(
@@ -74,23 +83,27 @@ def test_pixels_outside_the_mask_are_identical(
     refine: float,
     factor: float,
     reach: float,
+    most: int,
 ) -> None:
     hole, paste = marked
     top, context = np.iinfo(dtype).max, torch.zeros(1, 1, 4)
     stored = np.random.default_rng(1).integers(0, top + 1, (*hole.shape, channels), dtype=dtype)
     if (channels, dtype) == (2, np.uint16):
         stored = stored[..., [0, 0, 0, 1]]  # no reader gives 16-bit grey with alpha
-    background, painter = Picture(stored, b"profile", None, (72.0, 72.0)), Noisy()
-    rois = regions_of(hole, Context(painter.architecture.image_size, factor))
+    background, painter = Picture(stored, PROFILE, None, (72.0, 72.0)), Noisy()
+    item = Item(Case(Path()), Subject(), (1, 2))
+    task = planned(item, Marking(hole, paste), Context(painter.architecture.image_size, factor))
     sampling = Sampling("ddim", 2, 1.0, refine)
-    task, seam = Task(paste, hole, rois, [1, 2]), treatment(mode, reach=reach)
-    [results] = insert(painter, background, [task], [Contexts(context, context)], sampling, seam)  # type: ignore[arg-type]
+    seam = treatment(mode, reach=reach)
+    with patch.object(insertion, "MOST", most):  # larger regions are worked on at that size
+        contexts = [Contexts(context, context)]
+        [results] = insertion.insert(painter, background, [task], contexts, sampling, seam)  # type: ignore[arg-type]
     with TemporaryDirectory() as folder:
         file = Path(folder) / f"r{suffix}"
         for result in results:
             write_picture(file, result.picture)
             read = read_picture(file)
-            assert read.pixels.dtype == dtype and read.icc_profile == b"profile" and read.dpi is not None
+            assert read.pixels.dtype == dtype and read.icc_profile == PROFILE and read.dpi is not None
             assert difference_outside(read.pixels, background.pixels, paste) == 0
             if channels in (2, 4):
                 assert np.array_equal(read.pixels[..., -1], background.pixels[..., -1])

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ldm.data.picture import Picture, colours
 from ldm.insertion.blend import BLENDS, blend
-from ldm.insertion.paste import paste_region, patched, region
-from ldm.insertion.roi import crop, plan_roi
+from ldm.insertion.paste import enlarged, paste_region, patched, region, shrunk, shrunk_mask
+from ldm.insertion.roi import Roi, crop, plan_roi
 
 
 def random_picture(seed: int, channels: int, dtype: type, size: tuple[int, int]) -> Picture:
@@ -76,3 +77,27 @@ def test_what_is_not_pasted_is_not_even_looked_at():
     image = torch.where(torch.from_numpy(crop(mask, roi)), 1.0, torch.nan).expand(3, -1, -1)
     after = patched(picture, [paste_region(picture, roi, image, crop(mask, roi).astype(np.float32))])
     assert (after.pixels[mask] == 255).all() and np.array_equal(after.pixels[~mask], picture.pixels[~mask])
+
+
+def test_strips_of_an_enlarged_image_are_those_of_the_whole():
+    image = torch.randn(3, 12, 9, generator=torch.Generator().manual_seed(0)) / 4
+    whole = F.interpolate(image[None], size=(50, 37), mode="bicubic")[0].clamp(-1, 1)
+    for box in (Roi(0, 0, 37, 50), Roi(5, 7, 21, 33), Roi(36, 49, 37, 50)):
+        assert torch.allclose(enlarged(image, (50, 37), box), whole[(slice(None), *box.slices)], atol=1e-5)
+    assert torch.equal(enlarged(image, (12, 9), Roi(2, 3, 7, 9)), image[:, 3:9, 2:7])
+
+
+def test_a_patch_holds_what_changes_and_no_more():
+    picture, mask = random_picture(0, 4, np.uint16, (700, 30)), np.zeros((700, 30), bool)
+    mask[3:690, 5:9] = True
+    roi = plan_roi(mask, min_side=900)
+    box, pixels = paste_region(picture, roi, torch.zeros(3, 90, 90), crop(mask, roi).astype(np.float32))
+    assert box == Roi(5, 3, 9, 690) and (pixels[..., :3] == 32768).all()
+
+
+def test_shrunk_masks_cover_what_they_covered():
+    mask = np.zeros((90, 60), bool)
+    mask[31, 17] = True
+    assert shrunk_mask(mask, 90) is mask and shrunk_mask(mask, 30).shape == (30, 20)
+    assert shrunk_mask(mask, 30)[10, 5] and shrunk_mask(mask, 30).sum() == 1
+    assert shrunk(np.zeros((90, 60, 1), np.uint16), 45).shape == (45, 30, 1)
