@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from ldm.config import Config, Parser, load_config
+from ldm.insertion.blend import treatment
 from ldm.insertion.cases import Case, pair, read_roi
 from ldm.insertion.item import Item, check_files
 from ldm.insertion.machine import machine
@@ -21,6 +22,9 @@ from ldm.insertion.replay import Replay, read_replay
 from ldm.insertion.scene import Scene, read_scene
 from ldm.insertion.subject import Subject
 from ldm.insertion.work import Options
+
+if TYPE_CHECKING:  # what loads a model is imported when one is loaded: --plan answers at once
+    from ldm.insertion.session import Session
 
 FLAGS = {
     "base": "base.path",
@@ -180,3 +184,15 @@ def determining(config: Config) -> dict[str, Any]:
 def scene_of(args: argparse.Namespace, config: Config) -> Scene:
     """The scene file; what its placements do not say is the settings' seed and strength."""
     return read_scene(args.scene, config.sample.seed, config.sample.strength)
+
+
+def session_of(args: argparse.Namespace, config: Config, subjects: Iterable[Subject]) -> Session:
+    """Load of the base what the subjects need."""
+    from ldm.insertion.insert import Sampling
+    from ldm.insertion.session import open_session
+
+    s, i, base = config.sample, config.insert, config.base
+    sampling = Sampling(s.sampler, s.steps, s.scale, s.refine, s.noise)
+    seam = treatment(i.blend, i.feather, i.reach)
+    path, features = Path(base.path), args.few_shot_features
+    return open_session(path, base.architecture, subjects, sampling, seam, features, args.device)

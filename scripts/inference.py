@@ -9,7 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +23,6 @@ from ldm.config import Config, run
 from ldm.data.picture import Picture, read_picture
 from ldm.data.save import write_picture
 from ldm.insertion.best import Chooser
-from ldm.insertion.blend import treatment
 from ldm.insertion.item import Item
 from ldm.insertion.journal import Journal
 from ldm.insertion.kept import Kept
@@ -34,29 +33,14 @@ from ldm.insertion.replay import apart, repeat
 from ldm.insertion.roi import Roi
 from ldm.insertion.sheet import Gallery
 from ldm.insertion.staging import carry_out, deliver
-from ldm.insertion.subject import Subject
 from ldm.insertion.tally import Tally
 from ldm.insertion.work import MISTAKES, Options, Outcome, prepare, view, work
-from ldm.request import items_of, options_of, parse, parse_replay, scene_of
+from ldm.request import items_of, options_of, parse, parse_replay, scene_of, session_of
 
 if TYPE_CHECKING:  # what loads a model is imported when one is loaded: --plan answers at once
     from ldm.insertion.session import Session
 
 HELP = __doc__ or ""
-
-
-def open_session(args: argparse.Namespace, config: Config, subjects: Iterable[Subject]) -> Session:
-    """Load of the base what the subjects need."""
-    from ldm.insertion import session
-    from ldm.insertion.insert import Sampling
-
-    s, i, base = config.sample, config.insert, config.base
-    sampling = Sampling(s.sampler, s.steps, s.scale, s.refine, s.noise)
-    seam = treatment(i.blend, i.feather, i.reach)
-    features, device = args.few_shot_features, args.device
-    return session.open_session(
-        Path(base.path), base.architecture, subjects, sampling, seam, features, device
-    )
 
 
 def open_with_choice(
@@ -65,12 +49,12 @@ def open_with_choice(
     """Load the base and, to choose the best of several seeds, the network that tells likeness."""
     subjects = [item.subject for item in items]
     if not any(item.best for item in items):
-        return open_session(args, config, subjects), options
+        return session_of(args, config, subjects), options
     from ldm.evaluation.metrics import likeness
     from ldm.models.imagenet import ImageNetFeatures
 
     like = partial(likeness, ImageNetFeatures())
-    session, sheets = open_session(args, config, subjects), Path(config.insert.outdir) / "candidates"
+    session, sheets = session_of(args, config, subjects), Path(config.insert.outdir) / "candidates"
     return session, replace(options, choose=Chooser(like, session.reference, sheets))
 
 
@@ -180,7 +164,7 @@ def replay(argv: Sequence[str] | None, args: argparse.Namespace) -> int:
     options = options_of(args, config)
     if (then := found.recipe["machine"]) != options.facts["machine"]:
         say(f"warning: made on another machine, last bits may differ: {then}")
-    picture = repeat(found, open_session(args, config, found.subjects), options)
+    picture = repeat(found, session_of(args, config, found.subjects), options)
     file = Path(config.insert.outdir) / f"{found.file.stem}_replay.png"
     file.parent.mkdir(parents=True, exist_ok=True)
     write_picture(file, picture, {"recipe": json.dumps(found.recipe)})
