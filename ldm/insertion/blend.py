@@ -54,8 +54,10 @@ BLENDS = {
 
 def treatment(name: str, feather: float = -1, reach: float = -1) -> Blend:
     """One of BLENDS; lengths of 0 or more replace its own."""
-    given = {"feather": feather, "reach": reach}
-    return replace(BLENDS[name], **{key: value for key, value in given.items() if value >= 0})
+    own = BLENDS[name]
+    return replace(
+        own, feather=feather if feather >= 0 else own.feather, reach=reach if reach >= 0 else own.reach
+    )
 
 
 def blend(

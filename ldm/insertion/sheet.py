@@ -31,11 +31,11 @@ class Gallery:
     def add(self, background: Picture, hole: np.ndarray, roi: Roi, results: Iterable[Picture]) -> None:
         """The background, its region with the hole, the region of each result, the whole first result."""
         greyed = hatched(close_up(background, roi), shrunk_mask(crop(hole, roi), SHARP))
-        row, whole = [overview(background), thumbnail(greyed)], []
+        row, whole = [overview(background), thumbnail(greyed)], None
         for result in results:
             row.append(thumbnail(close_up(result, roi)))
-            whole = whole or [overview(result)]
-        self.rows.append([*row, *whole])
+            whole = overview(result) if whole is None else whole
+        self.rows.append(row if whole is None else [*row, whole])
 
     def picture(self, results: Sequence[str]) -> Picture:
         """The contact sheet; `results` are the captions of what came of a background."""

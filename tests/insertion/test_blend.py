@@ -1,6 +1,7 @@
 """Each part of blending does its work and keeps out of the rest; the seam's numbers notice a seam."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from ldm.insertion.blend import (
     paper_blur,
     ring,
     ring_gain_offset,
+    treatment,
 )
 from ldm.insertion.harmonic import _solve, spread
 from ldm.insertion.seam import ring_offset, seam_ratio
@@ -205,3 +207,10 @@ def test_seam_is_smaller_after_blending():
     assert ratio["membrane"] == pytest.approx(seam_ratio(background, mask), abs=0.1)
     assert offset["paste"] == pytest.approx(0.2 * 127.5, rel=1e-3)
     assert max(offset["membrane"], offset["gain"], offset["gain+membrane"]) < 1.5
+
+
+def test_lengths_of_a_treatment_can_be_changed_one_by_one():
+    own = BLENDS["gain+membrane"]
+    assert treatment("gain+membrane") == own
+    assert treatment("gain+membrane", reach=0) == replace(own, reach=0)
+    assert treatment("paste", feather=3, reach=math.inf) == Blend(feather=3, reach=math.inf)
