@@ -7,7 +7,7 @@ A picture is never turned into floats as a whole: 100 megapixels would be 1.2 GB
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import cv2
@@ -60,8 +60,10 @@ def read_picture(path: Path) -> Picture:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # 100 megapixels are welcome
-            with Image.open(path, formats=FORMATS) as file:
-                return _picture(path, file)
+            picture, turn = _opened(path)
+        if picture.pixels.size:
+            return picture
+        return replace(picture, pixels=upright(_read_deep(path), turn))
     except Image.DecompressionBombError as error:
         raise ValueError(f"{path}: {error}; give a smaller picture") from error
     except UnidentifiedImageError as error:
@@ -87,12 +89,18 @@ def colour_levels(image: Tensor, like: np.ndarray) -> np.ndarray:
     return rearrange(levels, "c h w -> h w c").numpy().astype(like.dtype)
 
 
-def _picture(path: Path, file: Image.Image) -> Picture:
-    _check(path, file)
-    turn = 1 if file.format == "TIFF" else orientation(file)  # Pillow and OpenCV turn TIFFs themselves
-    exif, dpi, icc = photo_exif(file), file.info.get("dpi"), file.info.get("icc_profile")
-    pixels = upright(_read_deep(path) if _is_deep(path, file) else _read_shallow(file), turn)
-    return Picture(pixels, icc, exif, (float(dpi[0]), float(dpi[1])) if dpi else None)
+def _opened(path: Path) -> tuple[Picture, int]:
+    """The picture as Pillow reads it, and its orientation; of 16 bits, for which OpenCV is asked, no pixels.
+
+    Pillow's own copy is gone when this returns.
+    """
+    with Image.open(path, formats=FORMATS) as file:
+        _check(path, file)
+        turn = 1 if file.format == "TIFF" else orientation(file)  # Pillow and OpenCV turn TIFFs themselves
+        exif, dpi, icc = photo_exif(file), file.info.get("dpi"), file.info.get("icc_profile")
+        deep = _is_deep(path, file)
+        pixels = np.empty((0, 0, 1), np.uint16) if deep else upright(_read_shallow(file), turn)
+        return Picture(pixels, icc, exif, (float(dpi[0]), float(dpi[1])) if dpi else None), turn
 
 
 def _check(path: Path, file: Image.Image) -> None:
@@ -126,8 +134,9 @@ def _read_deep(path: Path) -> np.ndarray:
         raise ValueError(f"{path}: this kind of 16-bit picture is not readable; save it as 16-bit RGB PNG")
     if stored.ndim == 2:
         return stored[..., None]
-    code = cv2.COLOR_BGR2RGB if stored.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
-    return cv2.cvtColor(stored, code, dst=stored)  # in place: 100 megapixels are 600 MB
+    for y in range(0, len(stored), ROWS):  # in place: 100 megapixels are 600 MB
+        stored[y : y + ROWS, :, [0, 2]] = stored[y : y + ROWS, :, [2, 0]]
+    return stored
 
 
 def _read_shallow(file: Image.Image) -> np.ndarray:

@@ -13,7 +13,7 @@ from ldm.insertion.paste import region, shrunk, shrunk_mask
 from ldm.insertion.roi import Roi, crop
 
 MARGIN, CAPTION, TILE = 6, 22, 256  # pixels
-SHARP = 2048  # px: a close-up is not larger
+SHARP = 1024  # px: a close-up is not larger
 MOST_ROWS = 24  # a contact sheet of more is no longer looked at
 PAPER, INK = (255, 255, 255), (40, 40, 40)
 
