@@ -101,6 +101,15 @@ def say(line: str) -> None:
 
 
 @contextmanager
+def naming(file: Path) -> Iterator[None]:
+    """Put the file's name before a message that does not have it."""
+    try:
+        yield
+    except ValueError as error:
+        raise error if str(file) in str(error) else ValueError(f"{file}: {error}") from error
+
+
+@contextmanager
 def warnings_in_a_line() -> Iterator[None]:
     """Show warnings as one line on stderr, without the line of code that gave them."""
 

@@ -19,6 +19,8 @@ from ldm.models.attention import Attention, cross_attentions
 from ldm.models.base import Base, Painter
 from ldm.models.folded import Contexts, Folded, Layer, fold_layer
 from ldm.models.weights import some
+from ldm.objects.delta import Delta, apply
+from ldm.objects.effect import reference_of
 from ldm.objects.file import About, check_base, read_object, write_object
 
 FIELDS = {"crossattn-kv": ("k", "v", "null"), "crossattn": ("scores", "values", "bias", "null")}
@@ -47,6 +49,18 @@ def bake(base: Base, about: About, reference: Tensor) -> Baked:
             kept = (*(x[0] for x in folded), fold_layer(attn, null_v, null_v).bias[0])
         layers[name] = dict(zip(FIELDS[about.freeze_model], kept, strict=True))
     return Baked(replace(about, kind="baked"), layers)
+
+
+def bake_delta(
+    base: Base, delta: Delta, reference: Tensor | None = None, strength: float = 1.0, fingerprint: str = ""
+) -> Baked:
+    """An object's file as constants, with its own reference if no other is given; `strength` stays in them.
+
+    Raises ValueError as `apply` does, or if there is no reference.
+    """
+    reference = reference_of(delta) if reference is None else reference
+    with apply(base, delta, strength, fingerprint):
+        return bake(base, delta.about, reference.to(base.device))
 
 
 @torch.no_grad()

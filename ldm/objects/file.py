@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -23,9 +23,9 @@ from ldm.models.pickles import PICKLES
 from ldm.models.weights import some
 
 FORMAT = "implicit-insertion object"
-VERSION = (
-    2  # 1: weights as they are; 2: some as low-rank pairs. Counted up when an older reader would misread
-)
+# 1: weights as they are; 2: some as low-rank pairs. Counted up when an older reader would misread
+VERSION = 2
+KINDS = ("delta", "baked", "merged")
 PLAIN = {
     "str": str,
     "int": int,
@@ -120,6 +120,11 @@ def parent_of(path: Path, about: About) -> dict[str, str]:
     return {"name": path.stem, "sha256": digest, "author": about.author, "licence": about.licence}
 
 
+def made_from(path: Path, about: About) -> About:
+    """The same of an object that is made from this file alone."""
+    return replace(about, parents=[parent_of(path, about)])
+
+
 def preview_of(path: Path) -> str:
     """A picture file => a small JPEG in base64, at most `PREVIEW_BYTES` long."""
     with Image.open(path) as file:
@@ -141,6 +146,8 @@ def _about(metadata: Mapping[str, str], path: Path) -> About:
         values: dict[str, Any] = {k: v if kinds[k].type == "str" else json.loads(v) for k, v in texts.items()}
         if wrong := [k for k, v in values.items() if not isinstance(v, PLAIN[str(kinds[k].type)])]:
             raise ValueError(f"{wrong[0]} is {texts[wrong[0]]!r:.40}")
+        if values["kind"] not in KINDS:
+            raise ValueError(f"kind is {values['kind']!r:.40}, expected one of {', '.join(KINDS)}")
         return About(**values)
     except (KeyError, ValueError) as error:
         raise ValueError(f"{path}: its metadata are damaged ({error}); write it again") from error

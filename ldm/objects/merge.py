@@ -24,7 +24,6 @@ from ldm.objects.file import About
 from ldm.objects.merged import Merged
 
 RCOND = 1e-6  # tokens are fp32: directions in which they differ by less, of the largest one, are noise
-RIDGE = 1e-2  # of the mean variance, added to a second moment: what few contexts do not show still counts
 FP16_LOSS = 1e-3  # of the objects' own changes, beyond which the weights are kept in fp32
 
 
@@ -107,13 +106,6 @@ def kv_weights(base: Base) -> dict[str, Tensor]:
         for name, value in base.named_parameters()
         if name.startswith("unet.") and is_trained(name, "crossattn-kv")
     }
-
-
-def second_moment(contexts: Tensor) -> Tensor:
-    """Context tokens [n,d] that the base is used with => second moment [d,d], made positive definite."""
-    tokens = contexts.double()
-    moment = tokens.T @ tokens / len(tokens)
-    return moment + RIDGE * moment.diagonal().mean() * torch.eye(len(moment)).to(moment)
 
 
 def right_inverse(tokens: Tensor, moment: Tensor | None = None, rcond: float = RCOND) -> tuple[Tensor, int]:

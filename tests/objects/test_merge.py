@@ -15,7 +15,8 @@ from ldm.objects.delta import apply
 from ldm.objects.effect import reference_of
 from ldm.objects.file import About
 from ldm.objects.low_rank import dense
-from ldm.objects.merge import Member, member, merge, right_inverse, second_moment
+from ldm.objects.merge import Member, member, merge, right_inverse
+from ldm.objects.second_moment import second_moment
 from tests.fixtures.objects import as_tuned, learnt
 from tests.fixtures.small import small_base
 

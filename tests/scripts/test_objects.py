@@ -246,6 +246,21 @@ def test_convert_and_back_is_the_same_object(folder: Path, to: str, name: str) -
                     assert torch.equal(value, expected[key]), key
 
 
+def test_time_tells_every_kind(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The base is loaded once whole and once without what baked objects do not need."""
+    call(folder, "bake", "a.safetensors", "--out", "baked.safetensors")
+    call(folder, "merge", "a.safetensors", "b.safetensors", "--out", "both.safetensors")
+    capsys.readouterr()
+    call(folder, "time", "a.safetensors", "both.safetensors", "baked.safetensors", "--repeats", "2")
+    head, *rows = (line.split() for line in capsys.readouterr().out.strip().split("\n"))
+    found = {name: (kind, *map(float, numbers)) for name, kind, *numbers in rows}
+    assert {name: row[0] for name, row in found.items()} == {
+        "a.safetensors": "delta", "both.safetensors": "merged", "baked.safetensors": "baked"
+    }  # fmt: skip
+    assert all(row[2] > 0 and row[3] > 0 for row in found.values()) and head[0] == "file"
+    assert found["a.safetensors"][2] == found["both.safetensors"][2] != found["baked.safetensors"][2]
+
+
 MISTAKES = {
     "compress a.safetensors --energy 2 --out x.safetensors": "energy 2: expected a share",
     "compress a.safetensors --energy 0.9 --size 1 --out x.safetensors": "not allowed with",
@@ -270,6 +285,8 @@ MISTAKES = {
     "convert a.safetensors --to ldm --out x.safetensors": "expected the name of a .ckpt file",
     "convert a.safetensors --to paper --out x.ckpt": "choose from",
     "convert base/model.ckpt --to object --out x.safetensors": "no such file",
+    "time a.safetensors --repeats 0": "repeats 0: expected 1 or more",
+    "time gone.safetensors": "no such object file",
     "info a.safetensors --jsn": "did you mean --json?",
     "inof a.safetensors": "choose from",
 }
