@@ -1,6 +1,7 @@
 """The whole path at Paint-by-Example's size, on the CPU, with synthetic weights: `bash test.sh -m slow`.
 
-Needs about 24 GB of memory, 12 GB of disk below pytest's temporary folder, and some minutes.
+Needs about 24 GB of memory (object files alone, `-k object_files`: 12 GB), 12 GB of disk below pytest's
+temporary folder, and some minutes.
 """
 
 from __future__ import annotations
@@ -14,13 +15,19 @@ import pytest
 import torch
 from PIL import Image
 
+from ldm.config import load_config
 from ldm.data.picture import read_picture
+from ldm.models.base import load_base
+from ldm.objects.delta import save
+from ldm.objects.file import preview_of
 from scripts import get_deltas, inference, objects, train
+from tests.fixtures.objects import learnt
 from tests.fixtures.synth import state_for
 from tests.fixtures.tiny import shapes
 
 OBJECT = Path("examples/objects/rocket_bee")
 BACKGROUND, MASK = Path("examples/scenes/rocks.jpg"), Path("examples/scenes/rocks_mask.png")
+CONFIG = Path("configs/v.yaml")
 GIGABYTE = 2**20  # ru_maxrss counts kilobytes
 
 
@@ -37,7 +44,7 @@ def test_full_size_learns_extracts_and_inserts(tmp_path: Path, capsys: pytest.Ca
     seconds = {}
     start = time.time()
     model = write_model(tmp_path)
-    common = f"--config configs/v.yaml --base {model} base.architecture.image_size=256"
+    common = f"--config {CONFIG} --base {model} base.architecture.image_size=256"
 
     seconds["write the checkpoint"], start = time.time() - start, time.time()
     train.main(
@@ -54,7 +61,7 @@ def test_full_size_learns_extracts_and_inserts(tmp_path: Path, capsys: pytest.Ca
     seconds["load, insert with 2 steps"], start = time.time() - start, time.time()
     learnt, base = (
         tmp_path / "rocket/rocket.safetensors",
-        ["--config", "configs/v.yaml", "--base", str(model)],
+        ["--config", str(CONFIG), "--base", str(model)],
     )
     objects.main(["bake", str(learnt), "--out", str(tmp_path / "baked.safetensors"), *base])
     seconds["bake"], start = time.time() - start, time.time()
@@ -80,3 +87,37 @@ def test_full_size_learns_extracts_and_inserts(tmp_path: Path, capsys: pytest.Ca
     assert np.abs(baked.astype(int) - after).max() <= 2
     assert sizes["baked"] <= 0.35
     assert peak < 24
+
+
+@pytest.mark.slow
+@torch.no_grad()
+def test_object_files_at_full_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Every kind of file from objects that moved every trained weight; sizes, and seconds to load them."""
+    model = write_model(tmp_path)
+    common = ["--config", str(CONFIG), "--base", str(model)]
+    whole = {
+        f"{mode}_{n + 1}": (mode, n) for mode, n in (("crossattn-kv", 4), ("crossattn", 4), ("crossattn", 5))
+    }
+    base = load_base(model, load_config(CONFIG).base.architecture)
+    preview = preview_of(OBJECT / "test.jpg")
+    for seed, (name, (mode, n)) in enumerate([*whole.items(), ("other", ("crossattn-kv", 4))]):
+        save(learnt(base, seed, mode, n, preview=preview), tmp_path / f"{name}.safetensors")
+    del base
+    files = [str(tmp_path / f"{name}.safetensors") for name in whole]
+    kv, other = files[0], str(tmp_path / "other.safetensors")
+    objects.main(["bake", *files, "--out", str(tmp_path / "baked"), *common])
+    objects.main(
+        ["compress", kv, "--energy", "0.99", "--out", str(tmp_path / "low_rank.safetensors"), *common]
+    )
+    objects.main(["merge", kv, other, "--out", str(tmp_path / "merged.safetensors"), *common])
+    capsys.readouterr()
+    made = [tmp_path / "baked" / f"{name}.safetensors" for name in whole]
+    made += [tmp_path / "low_rank.safetensors", tmp_path / "merged.safetensors"]
+    objects.main(["time", *files, *map(str, made), *common, "--repeats", "3"])
+    table = capsys.readouterr().out
+    with capsys.disabled():
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / GIGABYTE
+        print(f"\n{table}peak {peak:.1f} GB")
+    megabytes = {file.stem: file.stat().st_size / 1e6 for file in made}
+    assert megabytes["crossattn-kv_5"] <= 0.35 and megabytes["crossattn_5"] <= 2.5
+    assert megabytes["low_rank"] <= 40

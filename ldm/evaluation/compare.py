@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,10 @@ from ldm.evaluation.bench import PROTOCOL, Bench, Scene, score
 from ldm.evaluation.methods import LEARNT, MODELLED, Fill, Setup, prepared
 from ldm.evaluation.results import Results, Row
 from ldm.models.imagenet import ImageNetFeatures
+from ldm.objects.delta import load
+from ldm.objects.file import parent_of
+from ldm.objects.merge import member, merge
+from ldm.objects.merged import load_merged, save_merged
 
 Learn = Callable[[InsertSet, str, Path], None]  # object, freeze mode, where the object file goes
 Report = Callable[[Row], None]  # told of every new row
@@ -33,17 +37,26 @@ def compare(
     """Fill every scene by every method and add the rows to `results`.
 
     `learn` writes the object file `<results>/objects/<object>_<mode>.safetensors`; one that is there already
-    is used instead, unless it was learnt here with other `settings` or on another base.
+    is used instead, unless it was learnt here with other `settings` or on another base. `merged` merges those
+    of all the bench's objects.
     """
     features = ImageNetFeatures()
+
+    def learnt_file(name: str, mode: str) -> tuple[Path, float | None]:
+        file = results.folder / "objects" / f"{name}_{mode}.safetensors"
+        made_by = {"settings": dict(settings or {}), "base": setup.fingerprint}
+        return file, learnt(file, bench.objects[name], mode, learn, made_by)
+
     for method in methods:
         for name, insertset in bench.objects.items():
             file: Path | None = None
             seconds: float | None = 0.0
             if method in LEARNT:
-                file = results.folder / "objects" / f"{name}_{method}.safetensors"
-                made_by = {"settings": dict(settings or {}), "base": setup.fingerprint}
-                seconds = learnt(file, insertset, method, learn, made_by)
+                file, seconds = learnt_file(name, method)
+            elif method == "merged":
+                seconds = learnt_file(name, "crossattn-kv")[1]
+                files = {each: learnt_file(each, "crossattn-kv")[0] for each in bench.objects}
+                file = merged_file(results.folder / "objects" / "merged.safetensors", files, setup)
             recipe = recipe_of(method, setup, file)
             scenes = [s for s in bench.scenes_of(name) if not results.has(method, s.name, recipe)]
             if not scenes:
@@ -72,6 +85,19 @@ def learnt(file: Path, insertset: InsertSet, mode: str, learn: Learn, made_by: R
     with atomic_file(note) as out:
         out.write(json.dumps({"seconds": seconds, "made_by": made_by}).encode())
     return seconds
+
+
+def merged_file(file: Path, objects: Mapping[str, Path], setup: Setup) -> Path:
+    """Merge object files, by name, into one, unless it is there, made of these very files."""
+    deltas = {name: load(path) for name, path in objects.items()}
+    parents = [parent_of(path, deltas[name].about) | {"name": name} for name, path in objects.items()]
+    if not file.is_file() or load_merged(file).about.parents != parents:
+        members = [
+            member(setup.base, delta, name, parent, setup.fingerprint)
+            for (name, delta), parent in zip(deltas.items(), parents, strict=True)
+        ]
+        save_merged(merge(members)[0], file)
+    return file
 
 
 def recipe_of(method: str, setup: Setup, file: Path | None) -> dict[str, Any]:

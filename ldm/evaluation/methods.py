@@ -29,6 +29,7 @@ from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
 from ldm.models.folded import Contexts
 from ldm.objects.delta import apply, load
+from ldm.objects.merged import apply_merged, load_merged, merged_contexts
 
 Fill = Callable[[Scene, Views], Picture]
 METHODS = {  # in the order of the report
@@ -36,6 +37,7 @@ METHODS = {  # in the order of the report
     "zero-shot": "base as it is, one reference",
     "zero-shot-tokens": "base as it is, few-shot tokens",
     "crossattn-kv": "fine-tuned, crossattn-kv",
+    "merged": "the same crossattn-kv objects, all merged into one file",
     "crossattn": "fine-tuned, crossattn",
     "ceiling": "ceiling: truth through the VAE",
 }
@@ -57,7 +59,10 @@ class Setup:
 
 @contextmanager
 def prepared(method: str, setup: Setup, insertset: InsertSet, learnt: Path | None) -> Iterator[Fill]:
-    """The method for one object; `learnt` is its object file. The base is as before when the block ends."""
+    """The method for one object; `learnt` is its object file, or that of all, merged.
+
+    The base is as before when the block ends.
+    """
     if method == "flat":
         yield partial(fill_flat, insertset)
     elif method == "ceiling":
@@ -69,6 +74,11 @@ def prepared(method: str, setup: Setup, insertset: InsertSet, learnt: Path | Non
             with torch.no_grad():
                 context = setup.base.context(reference.to(setup.base.device))
             yield partial(fill_sampled, setup, setup.base.contexts(context))
+    elif method == "merged":
+        assert learnt is not None, "merged needs an object file"
+        merged = load_merged(learnt).pick(insertset.root.name)
+        with apply_merged(setup.base, merged, setup.strength, setup.fingerprint):
+            yield partial(fill_sampled, setup, merged_contexts(setup.base, merged, insertset.root.name))
     else:
         assert method in METHODS, f"no method {method}"
         context = zero_shot_context(setup.base, insertset, few_shot=method == "zero-shot-tokens")

@@ -38,7 +38,8 @@ def write_report(results: Results, bench: Bench, methods: Sequence[str], note: s
     rows = [row for row in results.rows if row["scene"] in names and row["method"] in methods]
     text, sheet = results.folder / "report.md", results.folder / "sheet.png"
     with atomic_file(text) as file:
-        file.write("\n\n".join([heading(bench, note), table(rows), "![all scenes](sheet.png)\n"]).encode())
+        parts = [heading(bench, note), table(rows), *paired(rows, "crossattn-kv", "merged")]
+        file.write("\n\n".join([*parts, "![all scenes](sheet.png)\n"]).encode())
     write_picture(sheet, Picture(scene_sheet(results, bench, methods)))
     return text, sheet
 
@@ -64,6 +65,18 @@ def table(rows: Sequence[Row]) -> str:
             outside = f"{max(row['outside'] for row in own):g}"
             lines.append([title, str(len(own)), *(cell(own, name) for name in COLUMNS), outside])
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def paired(rows: Sequence[Row], before: str, after: str) -> list[str]:
+    """A sentence on how identity differs between two methods, scene by scene; none if one was not run."""
+    found = [{row["scene"]: row["identity"] for row in rows if row["method"] == m} for m in (before, after)]
+    scenes = found[0].keys() & found[1].keys()
+    if not scenes:
+        return []
+    differences = [found[1][scene] - found[0][scene] for scene in sorted(scenes)]
+    low, high = bootstrap(differences)
+    change = f"{np.mean(differences):+.3f} [{low:+.3f}, {high:+.3f}]"
+    return [f"Identity of `{after}` less that of `{before}`, scene by scene ({len(scenes)}): {change}."]
 
 
 def cell(rows: Sequence[Row], name: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from ldm.insertion.blend import BLENDS
 from ldm.insertion.insert import Sampling
-from ldm.insertion.session import Session, open_session
+from ldm.insertion.session import open_session
 from ldm.insertion.subject import Subject
 from ldm.models.architecture import Architecture
 from ldm.objects.file import read_about
@@ -42,12 +42,9 @@ def load_times(
     if repeats < 1:
         raise ValueError(f"repeats {repeats}: expected 1 or more")
     subjects = [_subject(file) for file in files]
-    for painter in (True, False):  # one of the two is in memory at a time
-        those = [subject for subject in subjects if (subject.kind() == "baked") == painter]
-        if those:
-            base, session = _timed(_opened, path, architecture, those, device)
-            for subject in those:
-                yield _load_time(session, subject, base, repeats)
+    for baked in (True, False):  # one base after the other: two may not fit into memory
+        those = [subject for subject in subjects if (subject.kind() == "baked") == baked]
+        yield from _load_times(those, path, architecture, repeats, device) if those else ()
 
 
 def load_time_table(times: Sequence[LoadTime]) -> list[str]:
@@ -63,18 +60,21 @@ def _subject(file: Path) -> Subject:
     return Subject(file, pick=load_merged(file).names[0] if read_about(file).kind == "merged" else "")
 
 
-def _opened(path: Path, architecture: Architecture, subjects: Sequence[Subject], device: str) -> Session:
-    return open_session(path, architecture, subjects, Sampling(), BLENDS["paste"], device=device)
-
-
-def _load_time(session: Session, subject: Subject, base: float, repeats: int) -> LoadTime:
-    assert subject.object is not None
-    seconds = []
-    for _ in range(repeats):
-        session.put_down()  # a session that carries the subject already would have nothing to do
-        seconds.append(_timed(session.take_on, subject)[0])
-    session.put_down()
-    return LoadTime(subject.object, subject.kind(), subject.object.stat().st_size, base, median(seconds))
+def _load_times(
+    subjects: Sequence[Subject], path: Path, architecture: Architecture, repeats: int, device: str
+) -> Iterator[LoadTime]:
+    """Of subjects that need the same of the base."""
+    base, session = _timed(
+        open_session, path, architecture, subjects, Sampling(), BLENDS["paste"], "raw", device
+    )
+    for subject in subjects:
+        assert subject.object is not None
+        seconds = []
+        for _ in range(repeats):
+            session.put_down()  # one that carries the subject already would have nothing to do
+            seconds.append(_timed(session.take_on, subject)[0])
+        size = subject.object.stat().st_size
+        yield LoadTime(subject.object, subject.kind(), size, base, median(seconds))
 
 
 def _timed(work: Callable[..., T], *arguments: Any) -> tuple[float, T]:

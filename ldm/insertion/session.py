@@ -18,13 +18,12 @@ from ldm.insertion.insert import Result, Sampling, insert
 from ldm.insertion.subject import Subject
 from ldm.insertion.task import Task
 from ldm.models.architecture import Architecture
-from ldm.models.attention import cross_attentions
 from ldm.models.base import Base, Painter, base_fingerprint, load_base, load_painter
-from ldm.models.folded import Contexts, fold
+from ldm.models.folded import Contexts
 from ldm.objects import baked
 from ldm.objects.delta import Applied, Delta, apply, load
 from ldm.objects.exchange import load_ldm_delta
-from ldm.objects.merged import apply_merged, load_merged
+from ldm.objects.merged import apply_merged, load_merged, merged_contexts
 
 
 @dataclass(frozen=True)
@@ -90,17 +89,15 @@ class Session:
         made = baked.load(subject.object)
         return Ready(subject, baked.contexts(made, self.base, self.fingerprint, subject.strength))
 
-    @torch.no_grad()
     def _merged(self, subject: Subject) -> Ready:
         assert subject.object is not None and isinstance(self.base, Base)
         merged = load_merged(subject.object)
         name = subject.pick or (merged.names[0] if len(merged.names) == 1 else "")
         if not name:
             raise ValueError(f"{subject.object} holds {', '.join(merged.names)}; say which one: --pick NAME")
-        tokens = merged.contexts(name)
+        merged = merged.pick(name)
         applied = apply_merged(self.base, merged, subject.strength, self.fingerprint)
-        layers, like = dict(cross_attentions(self.base.unet)), self.base.conditioner.learnable_vector
-        return Ready(subject, Contexts(*(fold(layers, x.to(like)) for x in tokens)), applied)
+        return Ready(subject, merged_contexts(self.base, merged, name), applied)
 
     @torch.no_grad()
     def _learnt(self, subject: Subject) -> Ready:

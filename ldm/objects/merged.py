@@ -10,9 +10,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
+from ldm.models.attention import cross_attentions
 from ldm.models.base import Base
+from ldm.models.folded import Contexts, fold
 from ldm.models.weights import some
 from ldm.objects.delta import DIFFERENCE, Applied, Delta, apply
 from ldm.objects.file import About, read_object, write_object
@@ -86,6 +89,13 @@ def apply_merged(base: Base, merged: Merged, strength: float = 1.0, fingerprint:
             f"the tokens of {some(wrong)} do not have this base's width {width}; merge on this base"
         )
     return apply(base, Delta(merged.about, merged.weights), strength, fingerprint)
+
+
+@torch.no_grad()
+def merged_contexts(base: Base, merged: Merged, name: str) -> Contexts:
+    """One of the objects as constants, for a base that carries their shared weights; ValueError as above."""
+    layers, like = dict(cross_attentions(base.unet)), base.conditioner.learnable_vector
+    return Contexts(*(fold(layers, tokens.to(like)) for tokens in merged.contexts(name)))
 
 
 def _matching(context: Mapping[str, Tensor], unconditional: Mapping[str, Tensor]) -> bool:

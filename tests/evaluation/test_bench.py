@@ -10,18 +10,24 @@ import pytest
 import torch
 from PIL import Image
 
+from ldm.data.image import to_bytes
+from ldm.data.pairs import reference_image
 from ldm.data.picture import read_picture
 from ldm.evaluation.bench import load_bench, score
 from ldm.evaluation.compare import compare
 from ldm.evaluation.methods import METHODS, Setup, prepared
+from ldm.evaluation.report import write_report
 from ldm.evaluation.results import Results
 from ldm.insertion.blend import BLENDS
 from ldm.insertion.insert import Sampling
 from ldm.models.base import base_fingerprint, house_state
 from ldm.models.imagenet import ImageNetFeatures
-from ldm.objects.delta import extract, save, trained_names
+from ldm.objects.delta import extract, is_trained, load, save, trained_names
 from ldm.objects.file import About
+from ldm.objects.merge import member, merge
+from ldm.objects.merged import load_merged, save_merged
 from tests.fixtures.bench import MASK, OBJECT, write_bench
+from tests.fixtures.objects import learnt
 from tests.fixtures.tiny import loaded_base
 
 
@@ -133,8 +139,16 @@ def test_every_method_fills_the_mask_and_leaves_base_and_background_alone(
     views, before = scene.read(), base_fingerprint(setup.base)
     own_object(setup, tmp_path / "object.safetensors")
     pictures = {}
+    delta = load(tmp_path / "object.safetensors")
+    kv = {
+        k: v for k, v in delta.weights.items() if not k.startswith("unet.") or is_trained(k, "crossattn-kv")
+    }
+    reference = torch.zeros(3, 56, 56, dtype=torch.uint8)
+    alone = member(setup.base, replace(delta, weights=kv, reference=reference), "apple")
+    save_merged(merge([alone])[0], tmp_path / "merged.safetensors")
     for method in METHODS:
-        with prepared(method, setup, insertset, tmp_path / "object.safetensors") as fill:
+        file = tmp_path / ("merged.safetensors" if method == "merged" else "object.safetensors")
+        with prepared(method, setup, insertset, file) as fill:
             pictures[method] = fill(scene, views).pixels
     assert base_fingerprint(setup.base) == before and setup.base.conditioner.few_shot() is None
     for method, pixels in pictures.items():
@@ -187,6 +201,36 @@ def test_a_comparison_goes_on_where_it_stopped(root: Path, setup: Setup, tmp_pat
     again(["crossattn"], {"lr": 2})
     assert again(["crossattn"], {"lr": 3}) == [] and len(lessons) == 4  # given files are taken as they are
     assert len(Results(tmp_path).rows) == 6
+
+
+def test_merged_is_each_object_out_of_one_file(root: Path, setup: Setup, tmp_path: Path) -> None:
+    """Learnt once for both rows, merged once; a merge of objects that agree changes no picture by much."""
+    bench, results, lessons = load_bench(root), Results(tmp_path), []
+
+    def learn(insertset: Any, mode: str, file: Path) -> None:
+        lessons.append((insertset.root.name, mode))
+        a = setup.base.architecture
+        picture = reference_image(insertset.reference, a.reference_size)
+        made = learnt(setup.base, len(lessons), mode, 2)
+        save(replace(made, reference=to_bytes(picture)[0]), file)
+
+    compare(bench, ["crossattn-kv", "merged"], setup, results, learn)
+    assert lessons == [("apple", "crossattn-kv"), ("brick", "crossattn-kv")]
+    merged = load_merged(tmp_path / "objects" / "merged.safetensors")
+    assert merged.names == ["apple", "brick"] and len({p["sha256"] for p in merged.about.parents}) == 2
+    identity = {(row["method"], row["scene"]): row["identity"] for row in results.rows}
+    for scene in ("s1", "s2", "s10"):
+        assert identity["merged", scene] == pytest.approx(identity["crossattn-kv", scene], abs=0.02)
+    written = write_report(results, bench, ["crossattn-kv", "merged"])[0].read_text("utf-8")
+    [line] = [line for line in written.splitlines() if "less that of `crossattn-kv`" in line]
+    assert "scene by scene (3)" in line
+    before = (tmp_path / "objects" / "merged.safetensors").stat().st_mtime_ns
+    compare(bench, ["merged"], setup, results, learn)
+    assert (tmp_path / "objects" / "merged.safetensors").stat().st_mtime_ns == before
+    learn(bench.objects["apple"], "crossattn-kv", tmp_path / "objects" / "apple_crossattn-kv.safetensors")
+    told: list[Any] = []
+    compare(bench, ["merged"], setup, results, learn, on_row=told.append)
+    assert len(told) == 3, "another object: merged anew"
 
 
 def test_a_damaged_line_is_named(tmp_path: Path) -> None:

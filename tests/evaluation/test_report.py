@@ -9,7 +9,7 @@ from PIL import Image
 from ldm.data.picture import Picture
 from ldm.evaluation.bench import load_bench
 from ldm.evaluation.metrics import bootstrap
-from ldm.evaluation.report import COLUMNS, TILE, cell, table, write_report
+from ldm.evaluation.report import COLUMNS, TILE, cell, paired, table, write_report
 from ldm.evaluation.results import Results
 from ldm.insertion.sheet import CAPTION, MARGIN
 from tests.fixtures.bench import write_bench
@@ -37,6 +37,17 @@ def test_the_table_has_a_line_for_each_method_in_order_and_the_worst_outside() -
     ]
     assert len({line.count("|") for line in lines}) == 1
     assert lines[2].split(" | ")[1] == "2" and lines[2].endswith("| 3 |")
+
+
+def test_two_methods_are_compared_scene_by_scene() -> None:
+    rows = [
+        row(m, str(i), identity=0.2 * i + shift)
+        for m, shift in (("flat", 0), ("ceiling", 0.1))
+        for i in (1, 2)
+    ]
+    [sentence] = paired([*rows, row("flat", "alone", identity=9)], "flat", "ceiling")
+    assert "(2): +0.100 [+0.100, +0.100]" in sentence
+    assert paired(rows[:2], "flat", "ceiling") == []
 
 
 @pytest.fixture
