@@ -18,10 +18,11 @@ from torch import Generator, Tensor
 
 from ldm.data.image import resize
 from ldm.insertion.paste import to_model_mask
-from ldm.insertion.tiles import Tiles, plan_tiles
+from ldm.insertion.tiles import Corner, Tiles, plan_tiles
 from ldm.models.base import Painter
 from ldm.models.diffusion import latent_mask, masked_image
 from ldm.models.folded import Context, Contexts
+from ldm.models.regions import seen_in
 from ldm.models.sampler import Condition, sample
 
 ABOVE = 1.5  # times the model's resolution: smaller squares are not refined
@@ -53,9 +54,12 @@ class Tiled:
     def eps(self, x_t: Tensor, t: Tensor, masked: Tensor, mask: Tensor, context: Context) -> Tensor:
         """The predicted noise [b,4,h,w]; arguments as `Painter.eps` takes them."""
         cut = self.tiles.cut
-        return self.tiles.over(
-            lambda at: self.painter.eps(cut(x_t, at), t, cut(masked, at), cut(mask, at), context)
-        )
+
+        def tile(at: Corner) -> Tensor:
+            seen = seen_in(context, self.tiles.share(at))
+            return self.painter.eps(cut(x_t, at), t, cut(masked, at), cut(mask, at), seen)
+
+        return self.tiles.over(tile)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents [b,4,h,w] => image [b,3,f*h,f*w] in [-1,1]."""

@@ -37,6 +37,11 @@ class Tiles:
         y, left = corner
         return x[..., y : y + self.side, left : left + self.side]
 
+    def share(self, corner: Corner) -> tuple[float, float, float, float]:
+        """Where a tile lies: y0, x0, y1, x1 in sides of the grid."""
+        (y, x), (h, w) = corner, self.size
+        return y / h, x / w, (y + self.side) / h, (x + self.side) / w
+
     def over(self, function: Callable[[Corner], Tensor], finer: int = 1) -> Tensor:
         """`function` of every corner => tiles [b,c,s,s], joined to [b,c,h,w]; 0 where there is no tile.
 

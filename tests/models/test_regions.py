@@ -1,0 +1,120 @@
+"""Objects that share a picture: each as if alone in its region, and deaf to what the others are."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ldm.config import load_config
+from ldm.data.pairs import reference_image
+from ldm.models.base import Base, load_base
+from ldm.models.folded import Contexts, Folded, Joined, Regional, join
+from ldm.models.regions import in_regions, seen_in
+from ldm.models.sampler import Condition, sample
+from tests.fixtures.small import small_base
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.fixture(scope="module")
+def base() -> Base:
+    return small_base()
+
+
+def objects(base: Base, *counts: int) -> list[Contexts]:
+    return [base.contexts(noise(1, n, base.architecture.context_width, seed=n)) for n in counts]
+
+
+def halves(side: int) -> Tensor:
+    """Left and right third of a square."""
+    masks = torch.zeros(2, side, side)
+    masks[0, :, : side // 3], masks[1, :, -side // 3 :] = 1, 1
+    return masks
+
+
+def test_every_position_sees_its_own_object_or_none(base: Base) -> None:
+    a, b = objects(base, 2, 4)
+    both = in_regions([a, b], halves(12))
+    x = noise(1, 144, 32)
+    for ours, (left, right) in zip(both, zip(a, b, strict=True), strict=True):
+        assert isinstance(ours, Regional) and isinstance(left, Folded) and isinstance(right, Folded)
+        name = next(iter(left.layers))
+        shown = ours.attend(name, x, 2).unflatten(1, (12, 12))
+        for part, alone in ((slice(0, 4), left), (slice(4, 8), a.unconditional), (slice(8, 12), right)):
+            expected = alone.attend(name, x, 2).unflatten(1, (12, 12))
+            assert torch.allclose(shown[:, :, part], expected[:, :, part], atol=1e-6)
+
+
+def test_the_rest_does_not_depend_on_the_objects_order(base: Base) -> None:
+    a = base.contexts(noise(1, 3, 16))
+    base.conditioner.learnable_vector += 1  # another object's own unconditional vector
+    b = base.contexts(noise(1, 3, 16, seed=1))
+    base.conditioner.learnable_vector -= 1
+    masks, x = halves(12), noise(1, 144, 32)
+    one, other = in_regions([a, b], masks), in_regions([b, a], masks.flip(0))
+    for ours, theirs in zip(one, other, strict=True):
+        name = next(iter(ours.rest.layers))
+        assert torch.allclose(ours.attend(name, x, 2), theirs.attend(name, x, 2), atol=1e-6)
+
+
+def test_a_part_of_the_picture_sees_its_own_piece_of_the_regions(base: Base) -> None:
+    a, b = objects(base, 2, 4)
+    both = join([a.unconditional, in_regions([a, b], halves(12)).conditional])
+    left = seen_in(both, (0.3, 0, 0.6, 0.3))
+    assert isinstance(left, Joined)
+    x, name = noise(2, 144, 32), next(iter(a.conditional.layers))
+    expected = join([a.unconditional, a.conditional]).attend(name, x, 2)
+    assert torch.allclose(left.attend(name, x, 2), expected, atol=1e-6)
+    assert seen_in(a.conditional, (0, 0, 0.1, 0.1)) is a.conditional
+
+
+def test_a_square_part_stays_square(base: Base) -> None:
+    """A layer's grid is told from the masks' shape: one cell more or less on a side would be another grid."""
+    both = in_regions(objects(base, 2, 4), halves(13)).conditional
+    for y, x in itertools.product(range(7), repeat=2):
+        part = seen_in(both, (y / 10, x / 10, (y + 3) / 10, (x + 3) / 10))
+        assert isinstance(part, Regional) and part.masks.shape == (2, 4, 4)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Of three objects that nobody takes for each other."""
+    red = tmp_path_factory.mktemp("pictures") / "red.png"
+    Image.new("RGB", (64, 64), (220, 30, 30)).save(red)
+    return [EXAMPLES / "objects" / "rocket_bee" / "test.jpg", EXAMPLES / "scenes" / "rocks.jpg", red]
+
+
+def test_neither_object_bleeds_into_the_others_region_on_the_mini_base(pictures: list[Path]) -> None:
+    """After a whole trajectory another neighbour changes an object's region little; another object, a lot."""
+    config = load_config(EXAMPLES.parent / "configs" / "mini.yaml").base
+    base, size = (
+        load_base(EXAMPLES.parent / config.path, config.architecture),
+        config.architecture.latent_size,
+    )
+    references = (reference_image(file, config.architecture.reference_size) for file in pictures)
+    bee, rocks, red = (base.contexts(base.context(reference)) for reference in references)
+    masks, band = torch.zeros(2, size, size), slice(size // 4, -size // 4)
+    masks[0, band, size // 8 : 3 * size // 8], masks[1, band, -3 * size // 8 : -size // 8] = 1, 1
+    left, right = masks > 0
+    hole = masks.amax(0)[None, None]
+    masked = base.encode(torch.zeros(1, 3, a.image_size, a.image_size))
+
+    def made(contexts: Contexts) -> Tensor:
+        return sample(base, Condition(masked, hole, contexts), noise(*masked.shape), sampler="ddim", steps=10)
+
+    def changed(x: Tensor, where: Tensor) -> float:
+        return float((x - both)[..., where].square().mean().sqrt())
+
+    both, neighbour, self = (made(in_regions(two, masks)) for two in ((bee, rocks), (bee, red), (red, rocks)))
+    for own, foreign, where, alone in ((self, neighbour, left, bee), (neighbour, self, right, rocks)):
+        assert changed(foreign, where) < 0.25 * changed(own, where)
+        assert changed(made(alone), where) < 0.25 * changed(own, where), "as if it were alone"
