@@ -143,7 +143,8 @@ def insert_scene(args: argparse.Namespace, config: Config) -> Tally:
         mask, rois = joint(placed, background.size), [roi for p in placed for roi in p.rois]
         show_plan(scene.file.stem, background, mask, rois, config)
         return Tally()
-    session, options = open_with_choice(args, config, options, [p.placement.item for p in placed])
+    items = [item for p in placed for item in p.placement.items]
+    session, options = open_with_choice(args, config, options, items)
     journal, tally = Journal(Path(config.insert.outdir)), Tally(config.insert.max_seam)
     kept = Kept(journal.folder / "placements")
     canvas, records = carry_out(background, ordered, session, options, kept, tell_placement)

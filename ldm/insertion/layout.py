@@ -9,8 +9,8 @@ from itertools import combinations, groupby
 import numpy as np
 
 from ldm.data.picture import Picture
-from ldm.insertion.marking import MaskTools
-from ldm.insertion.plan import Context
+from ldm.insertion.marking import Marking, MaskTools
+from ldm.insertion.plan import Context, region_of
 from ldm.insertion.roi import Roi, box_of
 from ldm.insertion.scene import Placement, Scene
 from ldm.insertion.task import Task
@@ -39,29 +39,53 @@ class Part:
 
 @dataclass(frozen=True, eq=False)
 class Placed:
-    """A placement on its background: where it is pasted and generated, and the squares to inpaint."""
+    """A placement on its background: where it is pasted and generated, and the squares to inpaint.
+
+    `holes` are those of its members, if it has any.
+    """
 
     placement: Placement
     mask: Part
     hole: Part
     rois: tuple[Roi, ...]
+    holes: tuple[Part, ...] = ()
 
     def task(self, size: tuple[int, int]) -> Task:
         """What is to be made on a background of size (H, W)."""
         item, mask = self.placement.item, self.mask.whole(size)
         hole = mask if self.hole is self.mask else self.hole.whole(size)
-        return Task(mask, hole, self.rois, item.seeds, item.subject)
+        members = zip(self.placement.members, self.holes, strict=True)
+        parts = [(member.subject, part.whole(size)) for member, part in members]
+        return Task(mask, hole, self.rois, item.seeds, item.subject, parts)
 
 
 def place(scene: Scene, background: Picture, tools: MaskTools, context: Context) -> list[Placed]:
     """Put every mask on the background; one-line errors for whatever does not fit it."""
     out = []
     for placement in scene.placements:
-        task = planned(placement.item, placement.item.case.mark(background, tools), context)
-        mask = Part.of(task.mask)
-        hole = mask if task.hole is task.mask else Part.of(task.hole)
-        out.append(Placed(placement, mask, hole, tuple(task.rois)))
+        markings = [item.case.mark(background, tools) for item in placement.items]
+        out.append((_together if placement.members else _alone)(placement, markings, context))
     return out
+
+
+def _alone(placement: Placement, markings: Sequence[Marking], context: Context) -> Placed:
+    task = planned(placement.item, markings[0], context)
+    mask = Part.of(task.mask)
+    hole = mask if task.hole is task.mask else Part.of(task.hole)
+    return Placed(placement, mask, hole, tuple(task.rois))
+
+
+def _together(placement: Placement, markings: Sequence[Marking], context: Context) -> Placed:
+    """Objects in one square around them all; ValueError if two claim the same pixels."""
+    holes = [Part.of(marking.hole) for marking in markings]
+    for (i, a), (j, b) in combinations(enumerate(holes, start=1), 2):
+        if count := shared_pixels(a, b):
+            raise ValueError(
+                f"placement {_number(placement)}: objects {i} and {j} overlap in {count} pixels; placed "
+                "together, each is alone in its mask: make one smaller"
+            )
+    hole, mask = (np.logical_or.reduce(half) for half in zip(*markings, strict=True))
+    return Placed(placement, Part.of(mask), Part.of(hole), (region_of(hole, context),), tuple(holes))
 
 
 def groups(placed: Sequence[Placed]) -> list[list[Placed]]:
@@ -100,4 +124,9 @@ def shared_pixels(a: Part, b: Part) -> int:
 
 
 def _named(placed: Placed) -> str:
-    return f"placement {placed.placement.item.name.rpartition('_')[2]}"
+    return f"placement {_number(placed.placement)}"
+
+
+def _number(placement: Placement) -> str:
+    """In the scene file, from 1."""
+    return placement.item.name.rpartition("_")[2]

@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
 
-from ldm.insertion.roi import TOUCHING, Roi, box_of, plan_rois, visible
+from ldm.insertion.roi import TOUCHING, Roi, box_of, plan_roi, plan_rois, visible
 
 MAX_SHRINK = 1.5  # a region is shown to the model smaller by more: detail is lost
 LEAST = 16  # model pixels, two of its latents: a smaller mask shows no object
@@ -55,14 +56,12 @@ class Plan:
 
 def regions_of(mask: np.ndarray, context: Context) -> list[Roi]:
     """The squares to inpaint for a mask [H,W]."""
-    if context.zoom <= 0:
-        raise ValueError(f"zoom {context.zoom:g}: expected more than 0, like 4 for regions enlarged 4 times")
-    return plan_rois(
-        mask,
-        factor=context.factor,
-        min_side=math.ceil(context.model_side / context.zoom),
-        context_px=None if context.pixels < 0 else context.pixels,
-    )
+    return plan_rois(mask, **_around(context))
+
+
+def region_of(mask: np.ndarray, context: Context) -> Roi:
+    """The one square to inpaint for all of a mask [H,W]."""
+    return plan_roi(mask, **_around(context))
 
 
 def plan(mask: np.ndarray, rois: Sequence[Roi], model_side: int) -> Plan:
@@ -100,6 +99,17 @@ def scaling(region: Region) -> str:
     return f"{side} => {model} px, " + (
         f"enlarged {region.scale:.1f}x" if region.scale > 1 else f"shrunk {1 / region.scale:.1f}x"
     )
+
+
+def _around(context: Context) -> dict[str, Any]:
+    """The context as `plan_roi` and `plan_rois` take it."""
+    if context.zoom <= 0:
+        raise ValueError(f"zoom {context.zoom:g}: expected more than 0, like 4 for regions enlarged 4 times")
+    return {
+        "factor": context.factor,
+        "min_side": math.ceil(context.model_side / context.zoom),
+        "context_px": None if context.pixels < 0 else context.pixels,
+    }
 
 
 def _region(mask: np.ndarray, roi: Roi, model_side: int) -> Region:

@@ -45,7 +45,7 @@ class Replay:
         """What a base has to carry for it."""
         if isinstance(self.work, Item):
             return [self.work.subject]
-        return [placement.item.subject for placement in self.work.placements]
+        return [item.subject for placement in self.work.placements for item in placement.items]
 
 
 def read_replay(file: Path) -> Replay:

@@ -4,10 +4,13 @@
     placements:
       - {object: bee.safetensors, mask: left.png, seed: 3}
       - {object: cup.safetensors, box: [690, 745, 1010, 1130], strength: 0.8, order: 1}
+      - together: [{object: bee.safetensors, mask: a.png}, {object: cup.safetensors, mask: b.png}]
+        seed: 4
 
 A placement has `mask` or `box`, `object` or `reference` or both, and may have `seed`, `strength`, `order`
 (higher goes on top, 0 by default), `n` (so many seeds are tried, the best is kept) and `paste_mask` (only
-there is pasted what is generated in the mask). Paths are relative to the file.
+there is pasted what is generated in the mask). Objects placed `together` share one region and one pass, each
+in its own mask; `seed` and `order` are said for all of them. Paths are relative to the file.
 """
 
 from __future__ import annotations
@@ -28,16 +31,27 @@ from ldm.insertion.subject import Subject
 
 KEYS = ("background", "placements")
 PLACEMENT = ("object", "pick", "reference", "mask", "box", "paste_mask", "seed", "strength", "order", "n")
+MEMBER = tuple(key for key in PLACEMENT if key not in ("seed", "order", "n"))
+TOGETHER = ("together", "seed", "order")
 FILES = ("object", "reference", "mask", "paste_mask")
 NUMBERS: dict[str, type] = {"seed": int, "strength": float, "order": int, "n": int}
 
 
 @dataclass(frozen=True)
 class Placement:
-    """One object in a scene, as an item of its own; `order`: higher goes on top."""
+    """One object in a scene, as an item of its own; `order`: higher goes on top.
+
+    Or several `members` that share one region and one pass: `item` is then their name and seed.
+    """
 
     item: Item
     order: int = 0
+    members: tuple[Item, ...] = ()
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """One for each object."""
+        return self.members or (self.item,)
 
 
 @dataclass(frozen=True)
@@ -76,7 +90,8 @@ def scene_of(values: Mapping[str, Any], file: Path, seed: int = 321, strength: f
             raise ValueError(f"{where}: {entry!r}; expected {{{', '.join(PLACEMENT)}}}")
         defaults = {"seed": seed, "strength": strength, "order": 0, "n": 1}
         like = Item(Case(background), Subject(), (seed,), name=f"{file.stem}_{number}")
-        placements.append(_placement(defaults | dict(entry), like, file.parent, where))
+        read = _together if "together" in entry else _placement
+        placements.append(read(entry, defaults, like, file.parent, where))
     return Scene(file, background, tuple(placements), values)
 
 
@@ -92,8 +107,28 @@ def _read_yaml(file: Path) -> Mapping[str, Any]:
     return json.loads(json.dumps(values, default=str))  # as a recipe carries them
 
 
-def _placement(values: Mapping[str, Any], like: Item, root: Path, where: str) -> Placement:
-    check_names(values, PLACEMENT, where)
+def _together(
+    entry: Mapping[str, Any], defaults: Mapping[str, Any], like: Item, root: Path, where: str
+) -> Placement:
+    check_names(entry, TOGETHER, where)
+    entries = entry["together"]
+    if not isinstance(entries, list) or len(entries) < 2 or not all(isinstance(e, Mapping) for e in entries):
+        raise ValueError(f"{where}: together: expected a list of two or more {{{', '.join(MEMBER)}}}")
+    shared = {**defaults, **{key: value for key, value in entry.items() if key != "together"}}
+    members = []
+    for number, one in enumerate(entries, start=1):
+        here = f"{where}, object {number}"
+        check_names(one, MEMBER, here)
+        members.append(_placement(one, shared, replace(like, name=f"{like.name}_{number}"), root, here))
+    first = members[0]
+    return Placement(replace(like, seeds=first.item.seeds), first.order, tuple(m.item for m in members))
+
+
+def _placement(
+    entry: Mapping[str, Any], defaults: Mapping[str, Any], like: Item, root: Path, where: str
+) -> Placement:
+    check_names(entry, (*PLACEMENT, "together"), where)
+    values = {**defaults, **entry}
     numbers = {key: _number(values[key], kind, f"{where}: {key}") for key, kind in NUMBERS.items()}
     paths = {key: root / str(values[key]) for key in FILES if values.get(key)}
     if ("mask" in paths) == ("box" in values):

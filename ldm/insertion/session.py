@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ldm.data.image import from_bytes
@@ -15,11 +16,13 @@ from ldm.data.pairs import few_shot_crops, reference_image
 from ldm.data.picture import Picture
 from ldm.insertion.blend import Blend
 from ldm.insertion.insert import Result, Sampling, insert
+from ldm.insertion.roi import crop
 from ldm.insertion.subject import Subject
 from ldm.insertion.task import Task
 from ldm.models.architecture import Architecture
 from ldm.models.base import Base, Painter, base_fingerprint, load_base, load_painter
 from ldm.models.folded import Contexts
+from ldm.models.regions import in_regions
 from ldm.objects import baked
 from ldm.objects.delta import Applied, Delta, apply, load
 from ldm.objects.exchange import load_ldm_delta
@@ -56,10 +59,20 @@ class Session:
 
     def insert(self, background: Picture, tasks: Sequence[Task]) -> list[list[Result]]:
         """For each task a composite a seed, all in one batch; see `ldm.insertion.insert.insert`."""
-        subjects = [task.subject for task in tasks]
-        made = {subject: self.take_on(subject).contexts for subject in dict.fromkeys(subjects)}
-        contexts = [made[subject] for subject in subjects]  # constants: they outlive the object's weights
+        subjects = dict.fromkeys(subject for task in tasks for subject in task.subjects)
+        made = {subject: self.take_on(subject).contexts for subject in subjects}
+        contexts = [self._shared(task, made) if task.parts else made[task.subject] for task in tasks]
+        # these are constants: they outlive the objects' weights
         return insert(self.base, background, tasks, contexts, self.sampling, self.seam)
+
+    def _shared(self, task: Task, made: Mapping[Subject, Contexts]) -> Contexts:
+        """The contexts of objects that share a square, each one's in its own mask."""
+        [roi] = task.rois
+        masks = torch.stack([torch.from_numpy(crop(mask, roi)).float() for _, mask in task.parts])
+        side = self.base.architecture.image_size
+        if max(roi.size) > side:  # no layer looks at it any finer
+            masks = F.interpolate(masks[None], size=(side, side), mode="area")[0]
+        return in_regions([made[subject] for subject, _ in task.parts], masks)
 
     def reference(self, subject: Subject) -> Tensor:
         """The picture that the subject is to look like, [1,3,R,R] in [-1,1]; ValueError if there is none."""

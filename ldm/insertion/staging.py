@@ -131,6 +131,7 @@ def _make(
             "box": list(item.case.box),
             "strength": item.subject.strength,
             "pick": item.subject.pick,
+            "together": [_told_of(member) for member in placed.placement.members],
         }
         pixels = results[0].picture.pixels[placed.mask.box.slices]
         kept.add(key, np.ascontiguousarray(pixels), facts | results[0].record)
@@ -138,10 +139,23 @@ def _make(
 
 def _whereabouts(placed: Placed) -> dict[str, Any]:
     """Which placement it is, and the files that it comes from."""
-    item = placed.placement.item
-    digests = {role: text for role, text in item.digests().items() if role != "background"}
-    sources = {role: str(path) for role, path in item.sources().items() if role != "background"}
+    item, members = placed.placement.item, placed.placement.members
+    numbered = {f"_{number}": member for number, member in enumerate(members, start=1)} or {"": item}
+    files = {
+        role + end: path
+        for end, one in numbered.items()
+        for role, path in one.sources().items()
+        if role != "background"
+    }
+    sources = {role: str(path) for role, path in files.items()}
+    digests = {role: file_digest(path) for role, path in files.items()}
     return {"placement": item.name, "order": placed.placement.order, **sources, "sha256": digests}
+
+
+def _told_of(member: Item) -> dict[str, Any]:
+    """Of an object placed together with others, what its files do not say."""
+    subject = member.subject
+    return {"box": list(member.case.box), "strength": subject.strength, "pick": subject.pick}
 
 
 def _laid(canvas: Picture, keyed: Mapping[str, Placed], kept: Kept) -> Picture:
@@ -158,14 +172,13 @@ def _key(placed: Placed, canvas: Picture, inserter: Inserter, options: Options) 
     for roi in placed.rois:
         part = canvas.pixels[visible(roi, canvas.size).slices]
         seen.update(f"{part.shape} {part.dtype}".encode() + np.ascontiguousarray(part).tobytes())
-    digests = {role: text for role, text in item.digests().items() if role in SUBJECT}
+    members = zip(placed.placement.members, placed.holes, strict=True)
     facts = {
         "version": __version__,
         "base": inserter.fingerprint,
         "settings": options.settings,
-        "digests": digests,
-        "strength": item.subject.strength,
-        "pick": item.subject.pick,
+        "subject": _subject(item),
+        "together": [(_subject(member), _digest(hole)) for member, hole in members],
         "seeds": item.seeds,
         "size": canvas.size,
         "rois": [(roi.x0, roi.y0, roi.x1, roi.y1) for roi in placed.rois],
@@ -174,6 +187,12 @@ def _key(placed: Placed, canvas: Picture, inserter: Inserter, options: Options) 
         "seen": seen.hexdigest(),
     }
     return text_digest(facts)[:32]
+
+
+def _subject(item: Item) -> tuple[Any, ...]:
+    """What goes in, by content."""
+    digests = {role: text for role, text in item.digests().items() if role in SUBJECT}
+    return digests, item.subject.strength, item.subject.pick
 
 
 def _digest(part: Part) -> str:

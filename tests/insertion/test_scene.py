@@ -81,6 +81,17 @@ def test_what_a_placement_says_and_does_not_say(folder: Path) -> None:
         ([entry(order=True)], {}, "placement 1: order=True; expected a whole number"),
         ([entry(n=0)], {}, "placement 1: n=0; expected at least 1"),
         (["r.png"], {}, "placement 1: 'r.png'; expected {object"),
+        (
+            [entry(), {"together": [entry()]}],
+            {},
+            "placement 2: together: expected a list of two or more",
+        ),
+        ([{"together": "r.png"}], {}, "placement 1: together: expected a list of two or more"),
+        ([{"togehter": [entry()]}], {}, "unknown 'togehter'; did you mean together"),
+        ([{"together": [entry(), entry()], "n": 2}], {}, "placement 1: unknown 'n'"),
+        ([{"together": [entry(), entry(seed=1)]}], {}, "placement 1, object 2: unknown 'seed'"),
+        ([{"together": [entry(), {"reference": "r.png"}]}], {}, "object 2: expected one of mask and box"),
+        ([{"together": [entry(), entry()], "seed": "x"}], {}, "seed='x'; expected a whole number"),
         ([], {}, "no placements"),
         ([entry()], {"background": "gone.png"}, "background "),
         ([entry()], {"background": 7}, "no background"),
@@ -123,6 +134,26 @@ def test_overlapping_without_order_is_refused(folder: Path) -> None:
     assert shared_pixels(parts[0], parts[1]) == 1 and shared_pixels(parts[0], parts[2]) == 0
 
 
+def test_objects_together_share_a_square_around_them_all(folder: Path) -> None:
+    pair = [entry(box=[4, 5, 12, 12], strength=0.5), {"reference": "r.png", "box": [12, 5, 20, 30]}]
+    scene = read(folder, entry(box=[30, 0, 40, 9]), {"together": pair, "seed": 9, "order": 2})
+    placement = scene.placements[1]
+    assert (placement.item.name, placement.item.seeds, placement.order) == ("scene_2", (9,), 2)
+    assert [item.subject.strength for item in placement.items] == [0.5, 0.9]
+    [_, both] = place(scene, read_picture(scene.background), MaskTools(), Context(8))
+    [roi], task = both.rois, both.task(SIZE)
+    assert roi.x0 <= 4 and roi.x1 >= 20 and roi.y0 <= 5 and roi.y1 >= 30
+    masks = [mask for _, mask in task.parts]
+    assert [subject.strength for subject in task.subjects] == [0.5, 0.9] and not (masks[0] & masks[1]).any()
+    assert [mask.sum() for mask in masks] == [56, 200] and ((masks[0] | masks[1]) == task.hole).all()
+    assert not placed(folder, entry())[0].task(SIZE).parts
+
+
+def test_objects_together_may_touch_but_not_overlap(folder: Path) -> None:
+    with pytest.raises(ValueError, match="placement 1: objects 1 and 2 overlap in 7 pixels"):
+        placed(folder, {"together": [entry(), entry(box=[15, 5, 20, 30])]})
+
+
 def test_shared_pixels_are_those_of_the_whole_masks(folder: Path) -> None:
     rng = np.random.default_rng(1)
     for _ in range(20):
@@ -137,7 +168,9 @@ def test_a_mask_that_does_not_fit_is_named(folder: Path) -> None:
         placed(folder, entry(box=[0, 0, 99, 9]))
 
 
-def test_the_example_is_a_scene() -> None:
-    scene = read_scene(ROOT / "examples" / "scene.yaml")
+@pytest.mark.parametrize(("name", "sizes"), [("scene", [2, 1]), ("together", [1])])
+def test_the_examples_are_scenes(name: str, sizes: list[int]) -> None:
+    scene = read_scene(ROOT / "examples" / f"{name}.yaml")
     background = read_picture(scene.background)
-    assert [len(g) for g in groups(place(scene, background, MaskTools(), Context(128)))] == [2, 1]
+    ordered = groups(place(scene, background, MaskTools(), Context(128)))
+    assert [len(group) for group in ordered] == sizes

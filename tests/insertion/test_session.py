@@ -11,7 +11,7 @@ from PIL import Image
 from ldm.data.picture import Picture
 from ldm.insertion.blend import BLENDS
 from ldm.insertion.insert import Sampling
-from ldm.insertion.roi import plan_rois
+from ldm.insertion.roi import Roi, plan_rois
 from ldm.insertion.session import Session, open_session
 from ldm.insertion.subject import Subject
 from ldm.insertion.task import Task
@@ -71,6 +71,32 @@ def test_the_reference_is_the_one_given_or_the_objects_own(session: Session, tmp
         assert torch.allclose(session.reference(subject)[0, :, 14, 14], red)
     own = session.reference(Subject(file))
     assert own.shape == (1, 3, 28, 28) and not torch.allclose(own[0, :, 14, 14], red)
+
+
+def test_objects_together_are_each_in_its_own_mask(session: Session, tmp_path: Path) -> None:
+    """In one pass, also refined in tiles; whoever is exchanged changes the picture where it is."""
+    files = [write_object(tmp_path / f"{i}.safetensors", session.base, i) for i in (1, 2, 3)]
+    a, b, c = (Subject(file) for file in files)
+    left, right = (np.zeros((60, 60), bool) for _ in range(2))
+    left[10:50, 8:26], right[10:50, 34:52] = True, True
+    background = Picture(np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8))
+
+    def both(one: Subject, other: Subject) -> np.ndarray:
+        hole = left | right
+        task = Task(hole, hole, [Roi(0, 0, 60, 60)], [3], parts=[(one, left), (other, right)])
+        [[result]] = session.insert(background, [task])
+        pixels = result.picture.pixels
+        assert np.array_equal(pixels[~hole], background.pixels[~hole])
+        return pixels.astype(float)
+
+    def apart(x: np.ndarray, y: np.ndarray, where: np.ndarray) -> float:
+        return float(np.abs(x - y)[where].mean())
+
+    for strength in (0, 0.5):
+        session.sampling = Sampling("ddim", 2, 2.0, refine=strength)
+        ab, cb, ac = both(a, b), both(c, b), both(a, c)
+        assert apart(ab, cb, right) < 0.5 * apart(ab, cb, left)
+        assert apart(ab, ac, left) < 0.5 * apart(ab, ac, right)
 
 
 def test_after_an_object_that_does_not_fit_the_next_one_does(session: Session, tmp_path: Path) -> None:

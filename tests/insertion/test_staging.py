@@ -95,6 +95,30 @@ def test_only_what_changed_and_what_sees_it_is_made_again(
     assert bool(outcome.made) == bool(expected)
 
 
+def test_objects_together_are_one_placement(tmp_path: Path) -> None:
+    """Made in one task, kept as one, made again if any of them changes; replayed with all of them."""
+    pair = [{"reference": "r.png", "box": BOXES[1]}, {"reference": "r.png", "box": BOXES[2], "strength": 0.5}]
+    file, stub = write(tmp_path), Stub()
+
+    def with_pair(pair: list[dict[str, Any]]) -> Path:
+        entries = [{"together": pair, "seed": 7}, {"reference": "r.png", "box": BOXES[4]}]
+        file.write_text(yaml.safe_dump({"background": "b.png", "placements": entries}))
+        return file
+
+    after, _, made = stage(with_pair(pair), tmp_path / "out", stub)
+    assert made == ["1", "2"] and stub.made == [(7,), (321,)]
+    assert stage(with_pair(pair), tmp_path / "out")[2] == []
+    for changed in ({"strength": 0.4}, {"box": [34, 10, 44, 31]}):
+        assert stage(with_pair([pair[0], pair[1] | changed]), tmp_path / "out")[2] == ["1"]
+    assert stage(with_pair(pair), tmp_path / "out")[2] == []
+    found = read_replay(tmp_path / "out" / "scene.png")
+    assert [subject.strength for subject in found.subjects] == [1, 0.5, 1]
+    assert np.array_equal(repeat(found, stub, options()).pixels, after.pixels)
+    Image.new("RGB", (8, 8), (9, 9, 9)).save(tmp_path / "r.png")
+    with pytest.raises(ValueError, match="this reference_1 has changed"):
+        read_replay(tmp_path / "out" / "scene.png")
+
+
 class Seeing(Stub):
     """Fills a mask with the mean of what it sees."""
 

@@ -96,11 +96,8 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_neither_object_bleeds_into_the_others_region_on_the_mini_base(pictures: list[Path]) -> None:
     """After a whole trajectory another neighbour changes an object's region little; another object, a lot."""
     config = load_config(EXAMPLES.parent / "configs" / "mini.yaml").base
-    base, size = (
-        load_base(EXAMPLES.parent / config.path, config.architecture),
-        config.architecture.latent_size,
-    )
-    references = (reference_image(file, config.architecture.reference_size) for file in pictures)
+    base, a = load_base(EXAMPLES.parent / config.path, config.architecture), config.architecture
+    references, size = (reference_image(file, a.reference_size) for file in pictures), a.latent_size
     bee, rocks, red = (base.contexts(base.context(reference)) for reference in references)
     masks, band = torch.zeros(2, size, size), slice(size // 4, -size // 4)
     masks[0, band, size // 8 : 3 * size // 8], masks[1, band, -3 * size // 8 : -size // 8] = 1, 1
