@@ -1,4 +1,4 @@
-"""What an object gives the UNet, and how far another one is from giving the same."""
+"""What an object gives the UNet and what the UNet makes of it, and how far another one is from the same."""
 
 from __future__ import annotations
 
@@ -13,12 +13,18 @@ from ldm.models.attention import cross_attentions
 from ldm.models.base import Base
 from ldm.objects.delta import Delta, apply
 
+MIDDLE = 500  # of the 1000 time steps: neither all noise nor a finished picture
+
 
 @dataclass(frozen=True)
 class Effect:
-    """Relative errors (Frobenius): of the context [1+N,d]; of K and V [1+N,c] by `layer.to_k`, `.to_v`."""
+    """Relative errors (Frobenius): of the context [1+N,d]; of K and V [1+N,c] by `layer.to_k`, `.to_v`.
+
+    `output`: of the noise that the UNet predicts for one noisy sample, all of it to fill.
+    """
 
     context: float
+    output: float
     layers: Mapping[str, float]
 
     @property
@@ -35,24 +41,26 @@ class Effect:
 def effect(
     base: Base, delta: Delta, other: Delta, reference: Tensor | None = None, fingerprint: str = ""
 ) -> Effect:
-    """How `other` differs from `delta` in what the UNet's cross-attention sees of the object.
+    """How `other` differs from `delta` in what the UNet sees of the object, and predicts.
 
     `reference` [1,3,R,R] in [-1,1], by default the object's own. Raises ValueError as `apply` does, or if
     there is no reference.
     """
     reference = reference_of(delta) if reference is None else reference
-    (context, layers), (context_2, layers_2) = (
+    (context, layers, eps), (context_2, layers_2, eps_2) = (
         constants(base, each, reference, fingerprint) for each in (delta, other)
     )
     errors = {name: relative_error(layers_2[name], value) for name, value in layers.items()}
-    return Effect(relative_error(context_2, context), errors)
+    return Effect(relative_error(context_2, context), relative_error(eps_2, eps), errors)
 
 
 @torch.no_grad()
 def constants(
     base: Base, delta: Delta, reference: Tensor, fingerprint: str = ""
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """The object's context [1+N,d], and K and V [1+N,c] of every layer, made of it by the tuned weights."""
+) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+    """The object's context [1+N,d]; K and V [1+N,c] of every layer, and a predicted noise, made of it."""
+    side = base.architecture.latent_size
+    x_t = torch.randn(1, 4, side, side, generator=torch.Generator().manual_seed(0)).to(base.device)
     with apply(base, delta, fingerprint=fingerprint):
         context = base.context(reference.to(base.device))[0]
         layers = {
@@ -60,7 +68,9 @@ def constants(
             for name, layer in cross_attentions(base.unet)
             for projection in ("to_k", "to_v")
         }
-    return context, layers
+        t = torch.tensor(MIDDLE, device=base.device)
+        eps = base.eps(x_t, t, torch.zeros_like(x_t), torch.ones_like(x_t[:, :1]), context[None])
+    return context, layers, eps
 
 
 def reference_of(delta: Delta) -> Tensor:

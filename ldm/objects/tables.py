@@ -22,9 +22,9 @@ def losses_table(losses: Losses) -> list[str]:
 
 
 def effect_line(effect: Effect) -> str:
-    """What the UNet sees of the change."""
+    """What the UNet sees of the change, and what it makes of it."""
     errors = f"context {effect.context:.3%}, K, V {effect.mean:.3%}, worst {effect.worst:.3%}"
-    return f"effect with its reference: {errors}"
+    return f"effect with its reference: {errors}, predicted noise {effect.output:.3%}"
 
 
 def merge_table(report: MergeReport) -> list[str]:

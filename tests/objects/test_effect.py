@@ -20,7 +20,7 @@ def test_an_object_does_not_differ_from_itself() -> None:
     base = small_base()
     before, delta = state_of(base), learnt(base)
     e = effect(base, delta, delta)
-    assert (e.context, e.mean, e.worst) == (0, 0, 0) and len(e.layers) == 2 * 7
+    assert (e.context, e.mean, e.worst, e.output) == (0, 0, 0, 0) and len(e.layers) == 2 * 7
     assert all(torch.equal(value, before[key]) for key, value in base.state_dict().items())
 
 
@@ -34,7 +34,16 @@ def test_a_layers_change_shows_in_that_layer_alone_and_in_full() -> None:
     e = effect(base, delta, other)
     assert e.context == 0 and e.layers[f"{LAYER}.to_v"] == pytest.approx(1, abs=1e-5)
     assert sum(value > 0 for value in e.layers.values()) == 1
+    assert 0 < e.output < 1
     assert e.worst == e.layers[f"{LAYER}.to_v"] and e.mean == pytest.approx(e.worst / 14)
+
+
+def test_a_change_beyond_k_and_v_shows_in_the_output_alone() -> None:
+    base, name = small_base(), f"unet.{LAYER}.to_out.0.weight"
+    delta = learnt(base, mode="crossattn")
+    other = replace(delta, weights=dict(delta.weights) | {name: dense(delta.weights[name]) + 0.3})
+    e = effect(base, delta, other)
+    assert (e.context, e.worst) == (0, 0) and e.output > 1e-4
 
 
 def test_a_change_of_the_conditioner_shows_in_the_context() -> None:
@@ -42,7 +51,7 @@ def test_a_change_of_the_conditioner_shows_in_the_context() -> None:
     delta = learnt(base)
     moved = dense(delta.weights["conditioner.proj_out.bias"]) + 0.5
     other = replace(delta, weights=dict(delta.weights) | {"conditioner.proj_out.bias": moved})
-    context, _ = constants(base, delta, reference_of(delta))
+    context, _, _ = constants(base, delta, reference_of(delta))
     assert context.shape == (4, 16)
     assert effect(base, delta, other).context == pytest.approx(
         0.5 * 64**0.5 / float(context.norm()), rel=1e-4

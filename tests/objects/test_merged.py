@@ -44,7 +44,7 @@ def test_every_object_inserts_what_it_did_alone(tmp_path: Path) -> None:
     save_merged(merged, tmp_path / "all.safetensors")
     merged = load_merged(tmp_path / "all.safetensors")
     for name, delta in objects.items():
-        context, layers = constants(base, delta, reference_of(delta))
+        context, layers, _ = constants(base, delta, reference_of(delta))
         with apply(base, delta):
             null = base.conditioner.learnable_vector[0, 0].clone()
             own = {key: layer.to_v(null) for key, layer in cross_attentions(base.unet)}

@@ -138,7 +138,7 @@ def test_compress_tells_what_is_lost(folder: Path, capsys: pytest.CaptureFixture
     old, new = load(folder / "a.safetensors"), load(folder / "small.safetensors")
     e, record = effect(small_base(), old, new), new.about.recipe["compressed"][0]
     assert f"relative error of all weights {record['error']:.3%}" in said
-    assert f"context {e.context:.3%}, K, V {e.mean:.3%}, worst {e.worst:.3%}" in said
+    assert f"K, V {e.mean:.3%}, worst {e.worst:.3%}, predicted noise {e.output:.3%}" in said
     for name, (_, error) in record["layers"].items():
         assert any(line.startswith(name) and f"{error:.2%}" in line for line in said.split("\n"))
     assert new.about.author == "Ada"
