@@ -81,12 +81,12 @@ class Insertion:
 
     def read(self) -> Seen:
         """Its pictures; FileNotFoundError or ValueError in one line for whatever does not fit."""
-        background, mask = self.case.read(self.tools)
+        background, marking = self.case.read(self.tools)
         result = read_like(background, self.result)
         truth = None if self.truth is None else read_like(background, self.truth)
         silhouette = None if self.object_mask is None else read_mask(self.object_mask, background.size)
-        rois = self.rois or tuple(plan_rois(mask))
-        return Seen(result, background, mask, rois, truth, silhouette)
+        rois = self.rois or tuple(plan_rois(marking.hole))
+        return Seen(result, background, marking.mask, rois, truth, silhouette)
 
 
 @lru_cache(maxsize=256)  # a run has few objects and many results
