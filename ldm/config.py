@@ -79,6 +79,15 @@ class TrainSection:
     checkpoint_every: int = setting(500, "steps between checkpoints")
     keep: int = setting(2, "checkpoints to keep, the newest ones")
     preview_every: int = setting(500, "steps between preview pictures; 0: none")
+    judge_every: int = setting(
+        -1, "steps between judgements of the run by itself; 0: none; -1: as often as 10 % of its time allows"
+    )
+    hold_out: str = setting(
+        "auto", "few-shot picture that is judged by, not learnt from: its name; auto: one of 4 or more; none"
+    )
+    patience: int = setting(
+        0, "judgements without a new highest score after which the run stops; 0: it does not"
+    )
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,10 @@ FLAGS = {
     "blend": "insert.blend",
 }
 # of the training settings, what another run of the same object may differ in
-INCIDENTAL = ("name", "logdir", "resume", "freeze_model", "checkpoint_every", "keep", "preview_every")
+INCIDENTAL = (
+    "name", "logdir", "resume", "freeze_model", "checkpoint_every", "keep", "preview_every",
+    "judge_every", "hold_out", "patience",
+)  # fmt: skip
 
 
 def parser() -> Parser:

@@ -12,7 +12,7 @@ from ldm.config import Config, Parser, load_config, run, setting
 from ldm.models.base import load_base
 from ldm.objects.delta import save
 from ldm.objects.exchange import save_ldm_delta
-from ldm.training.checkpoints import find_checkpoint, read_checkpoint, run_folder
+from ldm.training.checkpoints import best_checkpoint, find_checkpoint, read_checkpoint, run_folder
 from ldm.training.result import object_of, prior_encoder_of
 
 DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
@@ -23,7 +23,11 @@ SUFFIXES = {"safetensors": ".safetensors", "ldm": ".ckpt"}
 class ExtractSection:
     """What to extract, and as what."""
 
-    path: str = setting("", "run folder (its last checkpoint), or a checkpoint file")
+    path: str = setting("", "run folder, or a checkpoint file")
+    which: str = setting(
+        "best", "of a run folder: the best checkpoint, the last one if the run was not judged; or the last",
+        ["best", "last"],
+    )  # fmt: skip
     out: str = setting("", "file to write; default: <run>/<name of the run>.safetensors or .ckpt")
     format: str = setting("safetensors", "our object file, or the .ckpt of the paper's code", list(SUFFIXES))
     dtype: str = setting(
@@ -47,7 +51,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     e: ExtractSection = config.extract
     if not e.path:
         raise ValueError("no run given; give its folder, like --path logs/rocket_bee")
-    file = find_checkpoint(Path(e.path))
+    best = best_checkpoint(Path(e.path)) if e.which == "best" else None
+    file, why = best or (find_checkpoint(Path(e.path)), "")
     checkpoint = read_checkpoint(file)
     trained: Config = load_config(checkpoint["object"]["about"]["recipe"])
     base = load_base(Path(e.base or trained.base.path), trained.base.architecture)
@@ -63,6 +68,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     about = delta.about
     print(f"{out}: {out.stat().st_size / 2**20:.2f} MB")
+    if why:
+        print(f"the best of this run, {why}; --which last takes the last")
     print(f"step {about.step} of {about.freeze_model} on {about.architecture} ({about.base}), ", end="")
     print(f"{len(delta.weights)} tensors, {about.few_shot_count} few-shot tokens ({about.few_shot})")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from sys import maxsize
@@ -12,26 +12,34 @@ from omegaconf import OmegaConf
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
+from ldm.command_line import say
 from ldm.config import Config, Parser, run
 from ldm.data.atomic import atomic_file
 from ldm.data.insertset import InsertSet, load_insertset
 from ldm.data.pairs import Pairs
+from ldm.evaluation.charts import draw_verdicts
+from ldm.evaluation.judging_plan import NONE, JudgingPlan, plan_judging
+from ldm.evaluation.trial import Trial
 from ldm.models.base import Base, load_base
 from ldm.training.batches import Batches
 from ldm.training.callbacks import Progress, StopOnSignal
 from ldm.training.checkpoints import Checkpoints, checkpoints, find_checkpoint, read_checkpoint, run_folder
 from ldm.training.finetune import FineTune
+from ldm.training.judging import Judging
 from ldm.training.learner import build_learner
 from ldm.training.previews import Previews, preview_scene
 from ldm.training.samples import Bank
 from ldm.training.trainer import build_trainer
+from ldm.training.verdicts import best, reason
 
 TRAIN_FLAGS = """name logdir resume max_steps freeze_model few_shot few_shot_features batch_size accumulate lr
 lr_conditioner lr_tokens lr_final warmup drop_context min_snr bank precision devices accelerator seed
-checkpoint_every keep preview_every"""
+checkpoint_every keep preview_every judge_every hold_out patience"""
 FLAGS = {"dataset-dir": "data.root", "base": "base.path", "workers": "data.workers"} | {
     flag: f"train.{flag}" for flag in TRAIN_FLAGS.split()
 }
+
+LATER = {"judge_every": 0, "hold_out": NONE}  # what a run did before it could judge itself
 
 
 def settings(argv: Sequence[str] | None) -> tuple[Config, Path | None]:
@@ -41,7 +49,11 @@ def settings(argv: Sequence[str] | None) -> tuple[Config, Path | None]:
     if not config.train.resume:
         return config, None
     checkpoint = find_checkpoint(Path(config.train.resume))
-    recipe = read_checkpoint(checkpoint)["object"]["about"]["recipe"]
+    kept = read_checkpoint(checkpoint)
+    if "optimizer_states" not in kept:
+        raise ValueError(f"{checkpoint} cannot be continued; give its run: --resume {run_folder(checkpoint)}")
+    recipe = kept["object"]["about"]["recipe"]
+    recipe = recipe | {"train": LATER | recipe.get("train", {})}
     return parser.parse_config(argv, recipe)[1], checkpoint
 
 
@@ -77,6 +89,28 @@ def module_for(config: Config, base: Base, insertset: InsertSet) -> FineTune:
     )
 
 
+def judging_of(config: Config, insertset: InsertSet) -> tuple[Config, JudgingPlan]:
+    """How the run judges itself, and the settings that a resumed run has to have so that it does the same."""
+    t = config.train
+    plan = plan_judging(
+        insertset, held_out=t.hold_out, every=t.judge_every, max_steps=t.max_steps,
+        samples=t.batch_size * t.accumulate, guidance_scale=config.sample.scale,
+    )  # fmt: skip
+    return replace(config, train=replace(t, hold_out=plan.held_out, judge_every=plan.every)), plan
+
+
+def judge_for(config: Config, plan: JudgingPlan, folder: Path, saving: Checkpoints) -> Judging | None:
+    """The callback that asks the judge, if there is one."""
+    if plan.features is None:
+        return None
+    a, s = config.base.architecture, config.sample
+    trial = Trial(
+        plan.learnt, plan.held, plan.features, a.image_size, a.reference_size, guidance_scale=s.scale,
+        noise=s.noise, blend=config.insert.blend, roi_factor=config.insert.roi_factor, seed=s.seed,
+    )  # fmt: skip
+    return Judging(trial, folder, plan.every, saving, config.train.patience)
+
+
 def write_settings(config: Config, folder: Path) -> None:
     """Keep the resolved settings with the run, for its reader."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -88,11 +122,18 @@ def announce_stop() -> None:
     print("\nstopping after this step; once more to stop at once", flush=True)
 
 
-def report(folder: Path, step: int, stopped: bool) -> None:
+def report(folder: Path, step: int, stop: StopOnSignal, judging: Judging | None) -> None:
     """Say where the result is and what to do next; exit code 130 after an interruption."""
-    if stopped:
+    if stop.stopped:
         print(f"stopped and saved at step {step}; go on with: bash train.sh --resume {folder}")
         raise SystemExit(130)
+    if judging and judging.verdicts:
+        early = f"stopped at step {step}, nothing has improved; " if judging.stopped else ""
+        print(f"{early}best: {reason(judging.verdicts)}")
+        try:
+            draw_verdicts(folder / "judged.png", judging.verdicts, best(judging.verdicts).step)
+        except ModuleNotFoundError as error:
+            say(f"no judged.png: {error}")
     print(f"{find_checkpoint(folder)}: done; next: bash get_deltas.sh --path {folder}")
 
 
@@ -102,7 +143,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     sizes = (a.image_size, a.reference_size)
     insertset = load_insertset(Path(config.data.root))
     folder = run_folder(resumed) if resumed else new_run(config)
+    config, plan = judging_of(config, insertset)
     base = load_base(Path(config.base.path), a)
+    insertset = plan.learnt
     module = module_for(config, base, insertset)
     start = read_checkpoint(resumed)["global_step"] if resumed else 0
 
@@ -110,6 +153,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     callbacks = [Progress(t.batch_size), stop.checkpoints, stop]
     if t.preview_every:
         callbacks.append(Previews(preview_scene(insertset, *sizes, t.seed), folder, t.preview_every, t.seed))
+    if judging := judge_for(config, plan, folder, stop.checkpoints):
+        callbacks.append(judging)
     trainer = build_trainer(
         folder, callbacks, max_steps=t.max_steps, accumulate=t.accumulate, precision=t.precision,
         accelerator=t.accelerator, devices=t.devices, start=start,
@@ -120,6 +165,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(f"object: {insertset.root} ({counts}), base: {config.base.path}")
         weights = sum(weight.numel() for weight in module.trained_weights().values())
         print(f"training {weights:,} weights ({t.freeze_model}), step {start} to {t.max_steps}: {folder}")
+        if plan.text():
+            print(plan.text())
 
     pairs = Pairs(insertset, *sizes, seed=t.seed, length=maxsize, augment=config.data.augment)
     samples: Dataset = pairs
@@ -128,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         samples = Bank(base.to(trainer.strategy.root_device), pairs, t.bank, t.seed, t.precision, bar)
     trainer.fit(module, datamodule=Batches(samples, t.batch_size, config.data.workers), ckpt_path=resumed)
     if trainer.is_global_zero:
-        report(folder, trainer.global_step, stop.stopped)
+        report(folder, trainer.global_step, stop, judging)
 
 
 if __name__ == "__main__":

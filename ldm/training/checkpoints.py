@@ -1,6 +1,7 @@
 """Checkpoints of a run: written whole or not at all, read without running code, found by their step.
 
-A run folder holds `checkpoints/step-000500.ckpt ...`; the last one continues the run.
+A run folder holds `checkpoints/step-000500.ckpt ...`; the last one continues the run. A run that judges
+itself also keeps `best.ckpt`, what it had learnt when it was best (not to be continued); `best.txt` says why.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from ldm.models.checkpoint import write_ckpt
 from ldm.models.pickles import refusing_damage
 
 FOLDER = "checkpoints"
+BEST, REASON = "best.ckpt", "best.txt"
 NAME = re.compile(r"step-(\d+)\.ckpt")
 
 
@@ -64,6 +66,13 @@ def find_checkpoint(path: Path) -> Path:
     if not found:
         raise FileNotFoundError(f"{path} holds no {FOLDER}/step-*.ckpt; train.sh writes them")
     return found[-1]
+
+
+def best_checkpoint(run: Path) -> tuple[Path, str] | None:
+    """The best checkpoint of a run folder and why it is that, if the run has judged itself."""
+    if not ((run / BEST).is_file() and (run / REASON).is_file()):
+        return None
+    return run / BEST, (run / REASON).read_text("utf-8").strip()
 
 
 def run_folder(checkpoint: Path) -> Path:

@@ -22,7 +22,18 @@ def learn(folder: Path, *more: str) -> Path:
     """A run of three big steps."""
     config, root = written(folder)
     rates = [f"train.{rate}=0.01" for rate in ("lr", "lr_conditioner", "lr_tokens")]
-    options = ["--max_steps", "3", "--preview_every", "0", "--warmup", "0", *rates, *more]
+    options = [
+        "--max_steps",
+        "3",
+        "--preview_every",
+        "0",
+        "--judge_every",
+        "0",
+        "--warmup",
+        "0",
+        *rates,
+        *more,
+    ]
     train.main(
         ["--config", str(config), "--dataset-dir", str(root), "--logdir", str(folder / "logs"), *options]
     )
@@ -79,6 +90,24 @@ def test_it_says_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str
     said = capsys.readouterr().out
     assert f"{tmp_path / 'a/b.safetensors'}: " in said and "MB" in said
     assert "step 3 of crossattn-kv on small" in said and "3 few-shot tokens" in said
+
+
+def test_the_best_is_taken_unless_the_last_is_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = learn(tmp_path)
+    best = read_checkpoint(find_checkpoint(folder)) | {"global_step": 2}
+    torch.save(best, folder / "best.ckpt")
+    get_deltas.main(["--path", str(folder)])
+    assert load(folder / "toy.safetensors").about.step == 3  # nothing says that it is the best
+    (folder / "best.txt").write_text("step 2: score 0.500, the highest score of 3 judgements\n")
+    capsys.readouterr()
+    get_deltas.main(["--path", str(folder)])
+    assert load(folder / "toy.safetensors").about.step == 2
+    assert "step 2: score 0.500, the highest" in capsys.readouterr().out
+    for options in (["--which", "last"], ["--path", str(find_checkpoint(folder))]):
+        get_deltas.main(["--path", str(folder), *options])
+        assert load(folder / "toy.safetensors").about.step == 3
 
 
 def test_another_base_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

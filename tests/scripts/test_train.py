@@ -15,13 +15,13 @@ import torch
 from ldm.config import run
 from ldm.training.checkpoints import find_checkpoint, read_checkpoint
 from scripts import train
-from tests.fixtures.small import written
+from tests.fixtures.small import object_folder, written
 
 
 def arguments(folder: Path, *more: str) -> list[str]:
     config, root = written(folder)
     common = ["--config", str(config), "--dataset-dir", str(root), "--logdir", str(folder / "logs")]
-    return [*common, "--preview_every", "0", *more]
+    return [*common, "--preview_every", "0", "--judge_every", "0", *more]
 
 
 def state(path: Path) -> dict[str, torch.Tensor]:
@@ -58,6 +58,53 @@ def test_a_resumed_run_needs_no_other_flag(tmp_path: Path) -> None:
     train.main(["--resume", str(tmp_path / "logs/part"), "--max_steps", "4"])
     whole, part = state(tmp_path / "logs/whole"), state(tmp_path / "logs/part")
     assert whole.keys() == part.keys() and all(torch.equal(whole[key], part[key]) for key in whole)
+
+
+def judged(folder: Path, *more: str) -> list[str]:
+    """A run of four pictures that judges itself every other step."""
+    pytest.importorskip("efficientnet_lite_pytorch")
+    config, root = written(folder)
+    object_folder(root, few_shot=4)
+    common = ["--config", str(config), "--dataset-dir", str(root), "--logdir", str(folder / "logs")]
+    return [*common, "--preview_every", "0", "--judge_every", "2", "--max_steps", "4", "--lr", "0.01", *more]
+
+
+def test_a_run_judges_itself_by_a_picture_that_it_does_not_learn_from(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "logs/toy"
+    train.main(judged(tmp_path))
+    said = capsys.readouterr().out
+    kept = read_checkpoint(find_checkpoint(run))["object"]
+    held = kept["about"]["recipe"]["train"]["hold_out"]
+    assert "3 few-shot, 2 same-category" in said and f"by picture {held}, which is held out" in said
+    assert "best: step " in said and "before learning" in said
+    assert kept["about"]["few_shot_count"] == len(kept["crops"]) == 3
+    sheets = [path.name for path in sorted((run / "judged").iterdir())]
+    assert sheets == ["step-000000.png", "step-000002.png", "step-000004.png"]
+    names = {path.name for path in run.iterdir()}
+    assert {"best.ckpt", "best.txt", "judged.csv"} <= names
+
+
+def test_a_resumed_run_holds_out_the_same_and_ends_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train.main([*judged(tmp_path), "--name", "whole"])
+    train.main([*judged(tmp_path), "--name", "part", "--max_steps", "2"])
+    train.main(["--resume", str(tmp_path / "logs/part"), "--max_steps", "4"])
+    whole, part = state(tmp_path / "logs/whole"), state(tmp_path / "logs/part")
+    assert all(torch.equal(whole[key], part[key]) for key in whole)
+    csv, other = ((tmp_path / "logs" / name / "judged.csv").read_text() for name in ("whole", "part"))
+    assert csv == other and csv.count("\n") == 4
+    said = failing(["--resume", str(tmp_path / "logs/part/best.ckpt"), "--max_steps", "6"], capsys)
+    assert "best.ckpt cannot be continued" in said and f"--resume {tmp_path / 'logs/part'}" in said
+
+
+def test_a_picture_that_is_not_there_is_not_held_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = failing(arguments(tmp_path, "--hold_out", "9"), capsys)
+    assert "hold_out '9'" in said and "there are 0, 1, 2" in said and not (tmp_path / "logs").exists()
 
 
 def test_another_run_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

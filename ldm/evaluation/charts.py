@@ -1,0 +1,69 @@
+"""Charts as PNG files, by matplotlib (extra `charts`), which draws without a display."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ldm.data.atomic import atomic_file
+from ldm.training.verdicts import Verdict
+
+SIZE, DPI = (6.4, 3.6), 150  # inches
+
+
+def new_figure() -> Any:
+    """An empty figure; ModuleNotFoundError with the remedy if matplotlib is not there."""
+    try:
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ModuleNotFoundError("charts need matplotlib; run `pip install '.[charts]'`") from error
+    figure = Figure(figsize=SIZE, dpi=DPI, layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Write a PNG, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as file:
+        figure.savefig(file, format="png")
+
+
+def draw_verdicts(path: Path, verdicts: Sequence[Verdict], best_step: int) -> None:
+    """Score and identity of a run over its steps, each region's score as a dot, the best step marked."""
+    figure = new_figure()
+    axes = figure.subplots()
+    steps = [verdict.step for verdict in verdicts]
+    for verdict in verdicts:
+        axes.plot([verdict.step] * len(verdict.scores), verdict.scores, ".", color="0.75")
+    for name in ("score", "identity"):
+        axes.plot(steps, [getattr(verdict, name) for verdict in verdicts], "o-", label=name, markersize=4)
+    axes.axvline(best_step, color="0.5", linestyle=":", label=f"best: step {best_step}")
+    axes.set(xlabel="step", ylabel="cosine of ImageNet features")
+    axes.legend()
+    save_figure(figure, path)
+
+
+def draw_lines(
+    path: Path,
+    lines: Mapping[str, Sequence[tuple[float, float, float, float]]],
+    *,
+    x: str,
+    y: str,
+    log: bool = False,
+) -> None:
+    """Named lines of points (x, mean, low, high), with their intervals as bars; `x`, `y` name the axes."""
+    figure = new_figure()
+    axes = figure.subplots()
+    for name, points in lines.items():
+        at, mean, low, high = (list(column) for column in zip(*sorted(points), strict=True))
+        below, above = ([abs(m - end) for m, end in zip(mean, ends, strict=True)] for ends in (low, high))
+        axes.errorbar(at, mean, yerr=(below, above), fmt="o-", capsize=3, markersize=4, label=name)
+    axes.set(xlabel=x, ylabel=y)
+    if log:
+        axes.set_xscale("log")
+    if len(lines) > 1:
+        axes.legend()
+    save_figure(figure, path)

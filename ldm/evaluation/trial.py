@@ -1,0 +1,159 @@
+"""An object on trial while it is learnt: inserted into fixed regions, scored for identity, seam and copying.
+
+In: the object's pictures. Out: a judge for `ldm.training.judging`. All of a trial is few UNet forwards: all
+regions in one batch, few steps of a fast solver, the same noise each time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from ldm.data.image import read_rgb
+from ldm.data.insertset import Box, InsertSet, Sample
+from ldm.data.masks import pixel_box
+from ldm.data.pairs import object_crop, reference_image, squash
+from ldm.evaluation.held_out import image_features, view_features
+from ldm.insertion.best import SEAM_WEIGHT
+from ldm.insertion.blend import BLENDS, blend, composite
+from ldm.insertion.insert import Sampling
+from ldm.insertion.paste import to_model_mask
+from ldm.insertion.roi import box_of, crop, plan_roi
+from ldm.insertion.seam import seam_ratio
+from ldm.insertion.sheet import contact_sheet, hatched, rgb8
+from ldm.models.base import Base
+from ldm.models.diffusion import latent_mask, masked_image
+from ldm.models.imagenet import ImageNetFeatures
+from ldm.models.sampler import Condition, sample
+from ldm.training.verdicts import DIGITS, Shown, Verdict
+
+REGIONS = 4
+CODING = 5  # UNet forwards that the autoencoder costs a region, at full size
+GROWTH = 0.1  # of the object's box, on each side: how far the mask reaches beyond it
+SAMPLER, STEPS = "unipc", 8
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where the object is to go: image [3,S,S] in [-1,1] of a region, mask bool [S,S]."""
+
+    image: Tensor
+    mask: np.ndarray
+
+
+def place_of(sample: Sample, size: int, factor: float) -> Place:
+    """The surroundings of a picture's first box, which is to be filled anew."""
+    pixels = read_rgb(sample.image)
+    left, top, right, bottom = pixel_box(_grown(sample.boxes[0]), pixels.shape[:2])
+    mask = np.zeros(pixels.shape[:2], bool)
+    mask[top:bottom, left:right] = True
+    roi = plan_roi(mask, factor=factor)
+    hole = to_model_mask(crop(mask, roi), size)[0, 0].numpy() > 0
+    return Place(squash(crop(pixels, roi), size), hole)
+
+
+class Trial:
+    """A judge, `Trial(base, step)`, of what is learnt from `learnt`; `held` are the pictures held out of it.
+
+    Regions are those of held-out pictures, then of same-category ones, then of learnt ones. Identity is the
+    likeness to the held-out pictures, or to all learnt ones if there are none.
+    """
+
+    def __init__(
+        self,
+        learnt: InsertSet,
+        held: Sequence[Sample],
+        features: ImageNetFeatures,
+        size: int,
+        reference_size: int,
+        *,
+        guidance_scale: float = 5.0,
+        blend: str = "gain+membrane",
+        noise: float = 1.0,
+        roi_factor: float = 2.0,
+        seed: int = 0,
+    ) -> None:
+        chosen = [*held, *learnt.same_category, *learnt.few_shot][:REGIONS]
+        self.places = [place_of(sample, size, roi_factor) for sample in chosen]
+        self.reference = reference_image(learnt.reference, reference_size)
+        self.sampling, self.seed = Sampling(SAMPLER, STEPS, guidance_scale, noise=noise), seed
+        self.features, self.blend = features, BLENDS[blend]
+        self.known = view_features(features, learnt.few_shot)
+        self.views = view_features(features, tuple(held)) if held else self.known
+        self.alike = nearest_other(self.known)
+        shown = [*held, *learnt.few_shot]
+        self.wanted = [object_crop(read_rgb(x.image), x.boxes[0]) for x in (shown[0], shown[-1])]
+
+    @torch.no_grad()
+    def __call__(self, base: Base, step: int) -> Shown:
+        filled = self.fill(base)
+        boxes = [(slice(None), *box_of(place.mask).slices) for place in self.places]
+        results = [image[box] for image, box in zip(filled, boxes, strict=True)]
+        with torch.autocast("cpu", enabled=False):  # the views were seen without it, too
+            found = image_features(self.features, results)
+        identity = (found @ self.views.T).mean(1)
+        copying = (found @ self.known.T).amax(1) - self.alike
+        seams = [seam_ratio(image, place.mask) for image, place in zip(filled, self.places, strict=True)]
+        scores = [score(*x) for x in zip(identity.tolist(), seams, copying.tolist(), strict=True)]
+        means = (float(identity.mean()), float(np.mean(seams)), float(copying.mean()))
+        verdict = Verdict(step, *(round(x, DIGITS) for x in means), tuple(round(x, DIGITS) for x in scores))
+        return Shown(verdict, self._sheet(filled, scores))
+
+    def fill(self, base: Base) -> Tensor:
+        """Every region with the object as the base knows it now, [n,3,S,S]; outside the masks as it was."""
+        image = torch.stack([place.image for place in self.places]).to(base.device)
+        mask = torch.stack([torch.from_numpy(place.mask)[None].float() for place in self.places])
+        mask = mask.to(base.device)
+        masked = base.encode(masked_image(image, mask)).float()
+        contexts = base.contexts(base.context(self.reference.to(base.device))).repeat(len(image))
+        draws = [Generator().manual_seed(self.seed + i) for i in range(len(image))]
+        x_T = torch.stack([torch.randn(masked.shape[1:], generator=draw) for draw in draws]).to(masked)
+        x_0 = sample(
+            base,
+            Condition(masked, latent_mask(mask, (masked.shape[2], masked.shape[3])), contexts),
+            x_T * self.sampling.noise,
+            sampler=self.sampling.sampler,
+            steps=self.sampling.steps,
+            guidance_scale=self.sampling.guidance_scale,
+        )
+        generated = base.decode(x_0).float().cpu()
+        return torch.stack([self._laid(*x) for x in zip(self.places, generated, strict=True)])
+
+    def _laid(self, place: Place, generated: Tensor) -> Tensor:
+        """What was generated, laid over its region as insertions are."""
+        return composite(place.image, *blend(place.image, generated, place.mask, self.blend))
+
+    def _sheet(self, filled: Tensor, scores: Sequence[float]) -> np.ndarray:
+        """What a result should look like; above, the regions with their holes, below, what went into them."""
+        holes = [hatched(rgb8(place.image), place.mask) for place in self.places]
+        rows = [[self.wanted[0], *holes], [self.wanted[1], *(rgb8(image) for image in filled)]]
+        captions = ["judged by, learnt", *(f"score {x:.3f}" for x in scores)]
+        return contact_sheet(rows, captions, min(256, filled.shape[-1]))
+
+
+def nearest_other(features: Tensor) -> float:
+    """Likeness of each of the unit features [n,c] to its nearest other one, mean; nan for a single one."""
+    if len(features) < 2:
+        return float("nan")
+    alike = features @ features.T
+    return float(alike.fill_diagonal_(-1).amax(1).mean())
+
+
+def trial_cost(regions: int, guidance_scale: float) -> int:
+    """UNet forwards of one verdict, all else in the same coin."""
+    return regions * (STEPS * (1 if guidance_scale == 1 else 2) + CODING)
+
+
+def score(identity: float, seam: float, copying: float) -> float:
+    """Identity, less what a seam and copying take from it; `copying` may be nan, then it takes nothing."""
+    return identity - SEAM_WEIGHT * max(seam - 1, 0) - max(0.0, copying if copying == copying else 0.0)
+
+
+def _grown(box: Box) -> Box:
+    x0, y0, x1, y1 = box
+    width, height = GROWTH * (x1 - x0), GROWTH * (y1 - y0)
+    return x0 - width, y0 - height, x1 + width, y1 + height

@@ -1,0 +1,134 @@
+"""An object on trial: fixed regions, what its scores mean, and that learning does not notice."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from ldm.data.image import read_rgb, to_image
+from ldm.data.insertset import InsertSet, load_insertset
+from ldm.evaluation.held_out import hold_out
+from ldm.evaluation.trial import REGIONS, Trial, nearest_other, place_of, score
+from ldm.models.base import Base
+from ldm.models.imagenet import ImageNetFeatures
+from ldm.training.checkpoints import Checkpoints, find_checkpoint, read_checkpoint
+from ldm.training.judging import Judging
+from tests.fixtures.small import SMALL, object_folder, small_base, state_of
+from tests.training.test_callbacks import fit
+
+
+@pytest.fixture(scope="module")
+def features() -> ImageNetFeatures:
+    pytest.importorskip("efficientnet_lite_pytorch")
+    return ImageNetFeatures()
+
+
+@pytest.fixture()
+def toy(tmp_path: Path) -> InsertSet:
+    return load_insertset(object_folder(tmp_path / "toy"))
+
+
+def trial(insertset: InsertSet, features: ImageNetFeatures, held: str = "0") -> Trial:
+    return Trial(*hold_out(insertset, held), features, SMALL.image_size, SMALL.reference_size)
+
+
+class Fixed(Trial):
+    """Its regions are filled with given pictures."""
+
+    def fill(self, base: Base) -> Tensor:
+        return self.filled
+
+
+def test_a_place_has_the_box_in_its_middle_and_the_picture_around_it(toy: InsertSet) -> None:
+    place = place_of(toy.few_shot[0], 32, factor=1.5)
+    rows, columns = np.flatnonzero(place.mask.any(1)), np.flatnonzero(place.mask.any(0))
+    assert place.image.shape == (3, 32, 32) and place.mask.shape == (32, 32)
+    # the box 8 10 30 36 and a tenth of it to each side, in a square of 1.5 x 32 px, cut to 40
+    assert np.allclose([rows[0], rows[-1] + 1], [(7 - 3) * 32 / 40, (39 - 3) * 32 / 40], atol=1)
+    assert np.allclose([columns[0], columns[-1] + 1], [5 * 32 / 40, 33 * 32 / 40], atol=1)
+
+
+def test_the_same_base_gets_the_same_verdict_and_keeps_its_weights(
+    toy: InsertSet, features: ImageNetFeatures
+) -> None:
+    judge, base = trial(toy, features), small_base()
+    before, noise = state_of(base), torch.random.get_rng_state()
+    one, two = judge(base, 3), judge(base, 3)
+    assert one.verdict == two.verdict and np.array_equal(one.picture, two.picture)
+    assert len(one.verdict.scores) == REGIONS and one.verdict.step == 3
+    assert all(torch.equal(value, before[key]) for key, value in base.state_dict().items())
+    assert torch.equal(torch.random.get_rng_state(), noise)
+    other = judge(small_base(seed=1), 3)
+    assert other.verdict != one.verdict
+
+
+def test_outside_the_masks_regions_stay_as_they_are(toy: InsertSet, features: ImageNetFeatures) -> None:
+    judge = trial(toy, features)
+    for place, filled in zip(judge.places, judge.fill(small_base()), strict=True):
+        inside = torch.from_numpy(place.mask)
+        assert torch.equal(filled[:, ~inside], place.image[:, ~inside])
+        assert not torch.equal(filled[:, inside], place.image[:, inside])
+
+
+def test_the_held_out_picture_itself_is_the_best_answer(toy: InsertSet, features: ImageNetFeatures) -> None:
+    """Identity is of the held-out picture, copying of the learnt ones."""
+    learnt, held = hold_out(toy, "0")
+    judge = Fixed(learnt, held, features, 32, 28)
+    held_out, known = (place_of(x, 32, 2.0).image for x in (held[0], learnt.few_shot[0]))
+    verdicts = []
+    for image in (held_out, known):
+        judge.filled = image.expand(len(judge.places), -1, -1, -1)
+        verdicts.append(judge(small_base(), 1).verdict)
+    assert verdicts[0].identity > verdicts[1].identity
+    assert verdicts[0].copying < verdicts[1].copying
+
+
+def test_copying_is_measured_against_what_the_photos_share() -> None:
+    views = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]), dim=1)
+    assert nearest_other(views) == pytest.approx(math.sqrt(0.5))
+    assert math.isnan(nearest_other(views[:1]))
+
+
+def test_a_score_loses_by_seam_and_copying_only_above_their_marks() -> None:
+    assert score(0.5, 0.8, -0.3) == 0.5 == score(0.5, 1.0, math.nan)
+    assert score(0.5, 2.0, 0.2) == pytest.approx(0.5 - 0.1 - 0.2)
+
+
+def test_one_picture_is_enough(toy: InsertSet, features: ImageNetFeatures) -> None:
+    alone = replace(toy, few_shot=toy.few_shot[:1], same_category=())
+    shown = Trial(alone, (), features, 32, 28)(small_base(), 0)
+    assert math.isnan(shown.verdict.copying) and len(shown.verdict.scores) == 1
+
+
+def test_judging_leaves_learning_as_it_is(tmp_path: Path, features: ImageNetFeatures) -> None:
+    states = []
+    for judged in (False, True):
+        folder = tmp_path / str(judged)
+        saving = Checkpoints(folder / "run", every=100)
+        callbacks = [saving]
+        if judged:
+            insertset = load_insertset(object_folder(tmp_path / "toy"))
+            callbacks.append(Judging(trial(insertset, features, ""), folder / "run", 1, saving))
+        fit(folder, callbacks, 2)
+        states.append(read_checkpoint(find_checkpoint(folder / "run"))["state_dict"])
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_the_sheet_shows_what_was_wanted_and_every_region(
+    toy: InsertSet, features: ImageNetFeatures, tmp_path: Path
+) -> None:
+    pixels = np.zeros((48, 40, 3), np.uint8)
+    pixels[..., 1] = 200
+    Image.fromarray(pixels).save(toy.few_shot[0].image)
+    judge = trial(load_insertset(toy.root), features)
+    picture = judge(small_base(), 1).picture
+    assert picture.shape[1] >= (1 + REGIONS) * 32
+    assert (picture == (0, 200, 0)).all(-1).any()  # the held-out picture is of that colour
+    assert torch.equal(judge.places[0].image[:, 0, 0], to_image(read_rgb(toy.few_shot[0].image))[:, 0, 0])
