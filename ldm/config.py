@@ -6,7 +6,7 @@ Imported by scripts only. Every field is documented by its `help`; `--help` and 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,13 @@ from ldm.command_line import SettingsParser, run
 from ldm.models.architecture import Architecture
 from ldm.settings import read_settings, setting
 
-__all__ = ["Config", "Parser", "load_config", "run"]
+__all__ = ["Config", "Parser", "how_to_learn", "load_config", "run"]
+
+# of the training settings, what another run of the same object may differ in
+INCIDENTAL = (
+    "name", "logdir", "resume", "freeze_model", "checkpoint_every", "keep", "preview_every", "judge_every",
+    "hold_out", "patience",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -175,6 +181,12 @@ def load_config(
     Raises FileNotFoundError, or ValueError naming the key or value and what was expected.
     """
     return read_settings(source, overrides, schema)
+
+
+def how_to_learn(config: Config) -> dict[str, Any]:
+    """The settings that decide what is learnt, but for the freeze mode, as keywords of `learn_object`."""
+    training = {key: value for key, value in asdict(config.train).items() if key not in INCIDENTAL}
+    return training | {"augment": config.data.augment, "workers": config.data.workers}
 
 
 class Parser(SettingsParser):

@@ -8,12 +8,11 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
 
 import torch
 from tqdm import tqdm
 
-from ldm.config import Config, Parser, run
+from ldm.config import Config, Parser, how_to_learn, run
 from ldm.data.insertset import InsertSet
 from ldm.evaluation.bench import load_bench
 from ldm.evaluation.collect import check_pairs, collect, of_bench
@@ -45,11 +44,6 @@ FLAGS = {
     "seed": "sample.seed",
     "blend": "insert.blend",
 }
-# of the training settings, what another run of the same object may differ in
-INCIDENTAL = (
-    "name", "logdir", "resume", "freeze_model", "checkpoint_every", "keep", "preview_every",
-    "judge_every", "hold_out", "patience",
-)  # fmt: skip
 
 
 def parser() -> Parser:
@@ -86,12 +80,6 @@ def add_judging(p: Parser) -> None:
     p.add_argument("--alexnet", type=Path, metavar="FILE", help="torchvision's AlexNet weights, for LPIPS")
     p.add_argument("--quality_model", "--quality-model", type=Path, metavar="FILE", help="of --fit_quality")
     p.add_argument("--components", type=int, default=COMPONENTS, help=f"of --fit_quality [{COMPONENTS}]")
-
-
-def how_to_learn(config: Config) -> dict[str, Any]:
-    """The settings that decide what is learnt, as keywords of `learn_object`."""
-    training = {key: value for key, value in asdict(config.train).items() if key not in INCIDENTAL}
-    return training | {"augment": config.data.augment, "workers": config.data.workers}
 
 
 def learner(config: Config) -> Learn:

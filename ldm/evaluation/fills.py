@@ -1,0 +1,38 @@
+"""Ways to fill a site that need nothing learnt: the reference pasted, flat or by Poisson's equation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ldm.data.image import read_rgb, resize, to_image
+from ldm.data.picture import Picture
+from ldm.insertion.paste import paste_region, region
+from ldm.insertion.roi import Roi, box_of, crop
+from ldm.insertion.sheet import rgb8
+
+RIM = 2  # pixels around the mask that Poisson's equation takes its boundary from
+
+
+def paste_flat(reference: Path, background: Picture, mask: np.ndarray) -> Picture:
+    """The reference picture, stretched over the mask's box and pasted through the mask."""
+    box = box_of(mask)
+    image = resize(to_image(read_rgb(reference))[None], box.size)[0]
+    return paste_region(background, box, image, crop(mask, box).astype(np.float32))
+
+
+def paste_poisson(reference: Path, background: Picture, mask: np.ndarray) -> Picture:
+    """The same by OpenCV's seamless cloning (Perez et al. 2003), which works at 8 bits."""
+    box = box_of(mask)
+    roi = Roi(box.x0 - RIM, box.y0 - RIM, box.x1 + RIM, box.y1 + RIM)
+    hole = np.pad(crop(mask, box), RIM)
+    image = resize(to_image(read_rgb(reference))[None], box.size)[0]
+    source = np.pad(rgb8(image), ((RIM, RIM), (RIM, RIM), (0, 0)), mode="edge")
+    below = np.ascontiguousarray(rgb8(region(background, roi)))
+    inside = hole.astype(np.uint8) * 255
+    x, y, width, height = cv2.boundingRect(inside)
+    centre = (x + width // 2, y + height // 2)
+    cloned = cv2.seamlessClone(np.ascontiguousarray(source), below, inside, centre, cv2.NORMAL_CLONE)
+    return paste_region(background, roi, to_image(cloned), hole.astype(np.float32))

@@ -1,0 +1,163 @@
+"""What a reproduction has found so far => RESULTS.md: claims, the best recipe, tables and charts."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ldm.data.atomic import atomic_file
+from ldm.evaluation.charts import draw_lines
+from ldm.evaluation.measures import MEASURES, heading
+from ldm.evaluation.summary import Interval, Row, interval, markdown, measured, pairs
+from ldm.evaluation.variants import Comparison, Series
+
+SHOWN = (
+    "v2/identity", "v2/identity_mean", "paper/clip", "paper/dino", "v2/clip_mean", "v2/dino_mean",
+    "v2/psnr_object", "v2/perceptual_object", "v2/seam", "v2/outside", "v2/seconds", "v2/learning_seconds",
+    "paper/clip_fid", "v2/inception_fid",
+)  # fmt: skip
+ABOUT = (
+    "Mean over images [95 % bootstrap interval]; differences are paired by image. Every number is of the "
+    "protocol before its colon and compares only inside it. Flat and Poisson pasting repeat the reference "
+    "picture itself, so that their identity is high whatever they look like in the scene."
+)
+
+
+@dataclass(frozen=True)
+class Found:
+    """The rows of one ground by variant, `done` of `cells`; `sets`: numbers of a whole variant."""
+
+    ground: str
+    rows: Mapping[str, Sequence[Row]]
+    done: int
+    cells: int
+    sets: Mapping[str, Mapping[str, float]]
+
+    @property
+    def measure(self) -> str:
+        """What decides: identity to the truth where there is one, else to the views of the object."""
+        names = measured([row for rows in self.rows.values() for row in rows])
+        return "v2/identity" if "v2/identity" in names else "v2/identity_mean"
+
+    def values(self, name: str, measure: str) -> list[float]:
+        """One measure of one variant, over its images."""
+        return [row["scores"][measure] for row in self.rows.get(name, ()) if measure in row["scores"]]
+
+    def difference(self, one: str, other: str) -> Interval | None:
+        """Of what decides, paired by image; None if no image has both."""
+        found = pairs(self.rows.get(one, ()), self.rows.get(other, ())).get(self.measure)
+        return None if found is None else interval(found[:, 0] - found[:, 1])
+
+
+def write_results(folder: Path, found: Sequence[Found], comparison: Comparison, notes: Sequence[str]) -> Path:
+    """Write RESULTS.md and the charts that it shows into `folder`; returns it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    parts = ["# Results", ABOUT, *notes]
+    for one in found:
+        parts += [f"## {one.ground}", f"{one.done} of {one.cells} cells (a variant on an object) are done."]
+        if any(one.rows.values()):
+            parts += [*_claims(one, comparison), *_best(one, comparison)]
+            for series in comparison.series:
+                parts += _series(folder, one, series, comparison)
+    file = folder / "RESULTS.md"
+    with atomic_file(file) as out:
+        out.write(("\n\n".join(parts) + "\n").encode())
+    return file
+
+
+def verdict(apart: Interval) -> str:
+    """What an interval of "better minus worse" says of a claim."""
+    if apart.low <= 0 <= apart.high:
+        return "undecided"
+    return "holds" if apart.mean > 0 else "does not hold"
+
+
+def _claims(found: Found, comparison: Comparison) -> list[str]:
+    lines = [["claim", "compared", "images", f"difference, {heading(found.measure)}", "verdict"]]
+    for claim in comparison.claims:
+        if apart := found.difference(claim.better, claim.worse):
+            compared = f"{claim.better} - {claim.worse}"
+            numbers = [str(apart.count), apart.text(3, sign=True), verdict(apart)]
+            lines.append([claim.text, compared, *numbers])
+    return ["### Claims", markdown(lines, left=2)] if len(lines) > 1 else []
+
+
+def _best(found: Found, comparison: Comparison) -> list[str]:
+    """The learnt variant with the highest mean of those that have all images, and which are as good."""
+    learnt = [name for name, variant in comparison.variants.items() if variant.kind == "learnt"]
+    values = {name: found.values(name, found.measure) for name in learnt}
+    most = max((len(x) for x in values.values()), default=0)
+    means = {name: interval(x) for name, x in values.items() if most and len(x) == most}
+    if not means:
+        return []
+    best = max(means, key=lambda name: means[name].mean)
+    apart = {name: found.difference(best, name) for name in means if name != best}
+    equal = [name for name, difference in apart.items() if difference and difference.low <= 0]
+    text = f"`{best}` ({comparison.variants[best].title}): {means[best].text(3)}."
+    if equal:
+        text += f" Not told apart from it: {', '.join(f'`{name}`' for name in equal)}."
+    changes = dict(comparison.variants[best].learning) | dict(comparison.variants[best].sampling)
+    settings = ", ".join(f"{key} {value}" for key, value in changes.items())
+    return ["### Best recipe", text, f"Settings: {settings}."]
+
+
+def _series(folder: Path, found: Found, series: Series, comparison: Comparison) -> list[str]:
+    names = [name for name in series.names if found.rows.get(name)]
+    if not names:
+        return []
+    rows = [row for name in names for row in found.rows[name]]
+    told = {*measured(rows), *(key for scores in found.sets.values() for key in scores)}
+    measures = [name for name in SHOWN if name in told]
+    lines = [["variant", "", "images", *(heading(name) for name in measures)]]
+    for name in names:
+        cells = [_cell(found, name, measure) for measure in measures]
+        lines.append([name, comparison.variants[name].title, str(len(found.rows[name])), *cells])
+    return [f"### {series.title}", markdown(lines, left=2), *_charts(folder, found, series)]
+
+
+def _cell(found: Found, name: str, measure: str) -> str:
+    kind, values = MEASURES[measure], found.values(name, measure)
+    if measure in found.sets.get(name, {}):
+        return f"{found.sets[name][measure]:.{kind.decimals}f}"
+    if not values:
+        return "–"
+    if measure == "v2/outside":
+        return f"{max(values):g}"
+    return (
+        interval(values).text(kind.decimals)
+        if kind.better
+        else f"{sum(values) / len(values):.{kind.decimals}f}"
+    )
+
+
+def _charts(folder: Path, found: Found, series: Series) -> list[str]:
+    """What decides over the axis, and over seconds if there are several lines; none without matplotlib."""
+    if not series.axis:
+        return []
+    slug = re.sub(r"[^a-z0-9]+", "-", f"{found.ground} {series.title}".lower())
+    ways = {series.axis: (f"{slug}.png", lambda x, name: x)}
+    if len(series.lines) > 1:
+        ways["seconds"] = (f"{slug}-seconds.png", lambda x, name: _mean(found.values(name, "v2/seconds")))
+    out = []
+    for axis, (file, place) in ways.items():
+        lines = {}
+        for line, points in series.lines.items():
+            known = [
+                (place(x, name), found.values(name, found.measure))
+                for x, name in points
+                if found.rows.get(name)
+            ]
+            lines[line] = [(x, i.mean, i.low, i.high) for x, values in known for i in [interval(values)]]
+        lines = {line: points for line, points in lines.items() if points}
+        try:
+            draw_lines(folder / file, lines, x=axis, y=heading(found.measure), log=series.log)
+        except ModuleNotFoundError as error:
+            return [f"No chart: {error}"]
+        out.append(f"![{series.title} over {axis}]({file})")
+    return out
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,194 @@
+"""Run the comparison of the paper's claims and ours on test benches, and write RESULTS.md; resumable."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ldm.config import Config, Parser, how_to_learn, run
+from ldm.data.insertset import InsertSet
+from ldm.evaluation.cells import Cell, Study, cells_of
+from ldm.evaluation.estimate import Work, duration, seconds_a_forward, work_of
+from ldm.evaluation.insertion import Insertion
+from ldm.evaluation.judges import Weights, load_judges
+from ldm.evaluation.learn import learn_object
+from ldm.evaluation.measures import MEASURES, METRICS, OFFLINE
+from ldm.evaluation.publish import Run, publish
+from ldm.evaluation.sets import real_pictures, set_scores
+from ldm.evaluation.sites import Ground, load_ground
+from ldm.evaluation.study_report import Found, write_results
+from ldm.evaluation.summary import Row
+from ldm.evaluation.variants import Comparison, comparison
+from ldm.insertion.blend import BLENDS
+from ldm.insertion.insert import Sampling
+from ldm.insertion.plan import Context
+from ldm.models.base import base_fingerprint, load_base
+from ldm.objects.delta import save
+from ldm.training.result import object_of
+
+FLAGS = {
+    "base": "base.path",
+    "max_steps": "train.max_steps",
+    "sampler": "sample.sampler",
+    "steps": "sample.steps",
+    "scale": "sample.scale",
+    "noise": "sample.noise",
+    "seed": "sample.seed",
+    "blend": "insert.blend",
+}
+BENCHES = [Path("../shared/data/insertbench"), Path("../shared/data/photos")]
+QUICK = ("flat", "poisson", "zero-shot", "none-kv", "linear-kv", "tokens-kv", "tokens-crossattn")
+OF_SETS = {measure.metric for measure in MEASURES.values() if measure.of_set}
+QUICK_OBJECTS, QUICK_SITES, QUICK_STEPS = 2, 2, 4  # objects a bench, sites an object, times fewer steps
+
+
+def parser() -> Parser:
+    p = Parser(__doc__ or "", FLAGS, "configs/mini.yaml")
+    p.add_argument("--benches", type=Path, nargs="+", metavar="FOLDER", default=BENCHES,
+                   help="benches, or InsertSet objects (with --backgrounds) [our two]")  # fmt: skip
+    p.add_argument(
+        "--backgrounds", type=Path, metavar="FOLDER", help="test bench of InsertSet: image/, mask/"
+    )
+    p.add_argument(
+        "--out", type=Path, default=Path("runs/reproduce"), metavar="FOLDER", help="[runs/reproduce]"
+    )
+    p.add_argument(
+        "--variants", nargs="+", default=[], metavar="NAME", help="of those that --plan lists [all]"
+    )
+    p.add_argument("--objects", type=int, default=0, metavar="N", help="objects of a bench [all]")
+    p.add_argument("--sites", type=int, default=0, metavar="N", help="backgrounds of an object [all]")
+    p.add_argument("--quick", action="store_true", help=f"{len(QUICK)} variants, {QUICK_OBJECTS} objects a "
+                   f"bench, {QUICK_SITES} sites an object, a quarter of the steps")  # fmt: skip
+    p.add_argument("--plan", action="store_true", help="say what is to do and how long it takes; do nothing")
+    p.add_argument("--metrics", nargs="+", choices=METRICS, default=list(OFFLINE), metavar="NAME",
+                   help=f"of {', '.join(METRICS)} [{' '.join(OFFLINE)}]")  # fmt: skip
+    for judge, what in (("clip", "CLIP ViT-B/32"), ("dino", "DINOv2 ViT-g/14"), ("inception", "Inception"),
+                        ("alexnet", "AlexNet"), ("mixture", "the quality score's mixture")):  # fmt: skip
+        p.add_argument(f"--{judge}", type=Path, metavar="PATH", help=f"weights of {what} [the cache]")
+    p.add_argument(
+        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda [auto]"
+    )
+    return p
+
+
+def what_to_compare(args: argparse.Namespace, config: Config) -> tuple[Config, Comparison]:
+    """The variants around the settings' recipe; `--quick` learns less."""
+    if args.quick:
+        fewer = max(1, config.train.max_steps // QUICK_STEPS)
+        config = replace(config, train=replace(config.train, max_steps=fewer))
+    t, s = config.train, config.sample
+    full = comparison(
+        freeze_model=t.freeze_model, max_steps=t.max_steps, sampler=s.sampler, steps=s.steps, scale=s.scale
+    )
+    names = args.variants or (QUICK if args.quick else list(full.variants))
+    return config, full.of(names)
+
+
+def study_of(args: argparse.Namespace, config: Config) -> Study:
+    """Load base and judges."""
+    weights = Weights(args.clip, args.dino, args.inception, args.alexnet, args.mixture)
+    judges = load_judges(args.metrics, weights, args.device)
+    base, s = load_base(Path(config.base.path), config.base.architecture).to(args.device), config.sample
+    i = config.insert
+
+    def learn(insertset: InsertSet, learning: Mapping[str, Any], file: Path) -> None:
+        """On a base of its own."""
+        path, architecture = Path(config.base.path), config.base.architecture
+        own = replace(config, train=replace(config.train, **learning))
+        checkpoint = learn_object(
+            load_base(path, architecture), insertset, file.with_suffix(""), recipe=asdict(own),
+            freeze_model=own.train.freeze_model, **how_to_learn(own),
+        )  # fmt: skip
+        save(object_of(checkpoint, load_base(path, architecture)), file)
+
+    settings = how_to_learn(config) | {"freeze_model": config.train.freeze_model}
+    return Study(
+        args.out, base, base_fingerprint(base),
+        Sampling(s.sampler, s.steps, s.scale, s.refine, s.noise), BLENDS[i.blend],
+        Context(config.base.architecture.image_size, i.roi_factor, i.context_px, i.zoom),
+        judges, args.metrics, learn, settings, s.seed,
+    )  # fmt: skip
+
+
+def show_plan(cells: Sequence[Cell], works: Sequence[Work], forward: float) -> None:
+    """A line a variant: cells, how many are to do, and the time that takes."""
+    lines: dict[str, list[tuple[Cell, Work]]] = {}
+    for cell, work in zip(cells, works, strict=True):
+        lines.setdefault(cell.variant.name, []).append((cell, work))
+    for name, found in lines.items():
+        todo = sum(bool(cell.missing()) for cell, _ in found)
+        seconds = sum((work for _, work in found), Work()).seconds(forward)
+        title = found[0][0].variant.title
+        print(f"{name:32} {todo:3} of {len(found):3} cells to do, {duration(seconds):>8}  {title}")
+    print(f"all: {duration(sum(works, Work()).seconds(forward))}, judging not counted")
+
+
+def fill(cells: Sequence[Cell], works: Sequence[Work], forward: float) -> None:
+    """Run the cells; an estimate of the rest goes by what was done so far."""
+    start, done, total = time.perf_counter(), 0.0, sum(works, Work()).seconds(forward)
+    for number, (cell, work) in enumerate(zip(cells, works, strict=True), start=1):
+        made = sum(1 for _ in cell.run())
+        if not made:
+            continue
+        done += work.seconds(forward)
+        spent = time.perf_counter() - start
+        left = duration((total - done) * spent / done) if done else "?"
+        what = f"{cell.ground.name}, {cell.object}, {cell.variant.name}: {made} results"
+        print(f"[{number}/{len(cells)}] {what}; {duration(spent)}, about {left} left", flush=True)
+
+
+def found_on(ground: Ground, cells: Sequence[Cell], study: Study, paged: Sequence[str]) -> tuple[Found, Run]:
+    """All rows of a ground and, for the page, those of some variants with their pictures."""
+    own = [cell for cell in cells if cell.ground is ground]
+    rows: dict[str, list[Row]] = {cell.variant.name: [] for cell in own}
+    results: dict[str, list[Insertion]] = {name: [] for name in rows}
+    for cell in own:
+        made = cell.rows()
+        names = {row["name"] for row in made}
+        rows[cell.variant.name] += made
+        results[cell.variant.name] += [x for s in cell.sites if (x := cell.insertion(s)).name in names]
+    sets = {
+        name: set_scores(found, real_pictures(found, None)[0], study.metrics, study.judges)
+        for name, found in results.items()
+        if found and OF_SETS & set(study.metrics)
+    }
+    shown = [x for name in paged for x in results.get(name, [])]
+    page = Run(ground.name, shown, [row for name in paged for row in rows.get(name, [])], sets)
+    return Found(ground.name, rows, sum(not cell.missing() for cell in own), len(own), sets), page
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args, config = parser().parse_config(argv)
+    config, compared = what_to_compare(args, config)
+    objects, sites = (QUICK_OBJECTS, QUICK_SITES) if args.quick else (0, 0)
+    most = args.sites or sites, args.objects or objects
+    grounds = [load_ground(bench, args.backgrounds, *most) for bench in args.benches]
+    study = study_of(args, config)
+    cells = cells_of(study, compared.variants, grounds)
+    works, forward = work_of(cells), seconds_a_forward(study.base, cells)
+    if args.plan:
+        show_plan(cells, works, forward)
+        return
+    fill(cells, works, forward)
+    paged = compared.series[0].names if compared.series else list(compared.variants)
+    found = [found_on(ground, cells, study, paged) for ground in grounds]
+    t, s = config.train, config.sample
+    note = (
+        f"Base {study.fingerprint} ({config.base.architecture.name}); recipe `{compared.recipe}`, "
+        f"{t.max_steps} steps of {t.batch_size * t.accumulate}; {s.sampler}, {s.steps} steps, scale "
+        f"{s.scale:g}; {args.device}, {torch.get_num_threads()} threads."
+    )
+    file = write_results(args.out, [one for one, _ in found], compared, [note])
+    pages = [publish(args.out / "pages" / seen.source, seen, [note])[-1] for _, seen in found if seen.rows]
+    print(file.read_text("utf-8"))
+    print(file, *pages, sep="\n")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,91 @@
+"""RESULTS.md says what the numbers say: claims, the best recipe, tables; no more than was done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from ldm.evaluation.study_report import Found, verdict, write_results
+from ldm.evaluation.summary import Interval
+from ldm.evaluation.variants import Comparison, comparison
+
+FULL = comparison(freeze_model="crossattn", max_steps=800, sampler="dpm++", steps=16, scale=5.0)
+
+
+def rows(values: Mapping[str, Sequence[float]], measure: str = "v2/identity") -> dict[str, list[dict]]:
+    return {
+        name: [
+            {"name": f"cup/{i}", "object": "cup", "method": name, "scores": {measure: x, "v2/seconds": 2.0}}
+            for i, x in enumerate(found)
+        ]
+        for name, found in values.items()
+    }
+
+
+def written(folder: Path, values: Mapping[str, Sequence[float]], measure: str = "v2/identity") -> str:
+    found = Found("cups", rows(values, measure), len(values), 9, {"linear-kv": {"paper/clip_fid": 12.5}})
+    chosen: Comparison = FULL.of(list(values))
+    return write_results(folder, [found], chosen, ["A note."]).read_text("utf-8")
+
+
+@pytest.mark.parametrize(
+    ("low", "mean", "high", "said"),
+    [(0.1, 0.2, 0.3, "holds"), (-0.3, -0.2, -0.1, "does not hold"), (-0.1, 0.1, 0.3, "undecided")],
+)
+def test_a_verdict_needs_an_interval_clear_of_zero(low: float, mean: float, high: float, said: str) -> None:
+    assert verdict(Interval(mean, low, high, 5)) == said
+
+
+def test_claims_are_judged_paired(tmp_path: Path) -> None:
+    """Far apart from image to image, but always better by a little."""
+    spread = [0.1, 0.5, 0.9, 0.3]
+    values = {
+        "none-kv": spread,
+        "linear-kv": [x + 0.02 for x in spread],
+        "zero-shot": [x + 0.1 for x in spread],
+    }
+    text = written(tmp_path, values)
+    lines = {line.split(" | ")[1]: line for line in text.splitlines() if line.startswith("| the paper")}
+    assert "+0.020 [+0.020, +0.020] | holds |" in lines["linear-kv - none-kv"]
+    assert "does not hold" in lines["linear-kv - zero-shot"]
+    assert "A note." in text and "3 of 9 cells" in text
+
+
+def test_the_best_is_the_highest_of_what_is_complete_and_names_its_equals(tmp_path: Path) -> None:
+    values = {
+        "flat": [0.9, 0.9, 0.9, 0.9],  # not learnt
+        "none-kv": [0.1, 0.2, 0.15, 0.1],
+        "linear-kv": [0.30, 0.42, 0.35, 0.31],
+        "tokens-kv": [0.31, 0.40, 0.37, 0.34],
+        "tokens-crossattn": [0.99],  # begun only
+    }
+    text = written(tmp_path, values)
+    assert "`tokens-kv` (`tokens` (ours), crossattn-kv): 0.355" in text
+    assert "Not told apart from it: `linear-kv`." in text
+    assert "Settings: few_shot tokens, freeze_model crossattn-kv." in text
+
+
+def test_without_truth_the_views_decide_and_numbers_of_sets_are_shown(tmp_path: Path) -> None:
+    text = written(tmp_path, {"none-kv": [0.1, 0.2], "linear-kv": [0.3, 0.4]}, "v2/identity_mean")
+    assert "difference, v2: identity, mean of views" in text and "paper: CLIP-FID" in text
+    line = next(line for line in text.splitlines() if line.startswith("| linear-kv |"))
+    assert line.endswith(" 12.50 |")
+
+
+def test_nothing_done_is_said(tmp_path: Path) -> None:
+    file = write_results(tmp_path, [Found("cups", {}, 0, 7, {})], FULL, [])
+    assert "0 of 7 cells" in file.read_text() and "Claims" not in file.read_text()
+
+
+def test_charts_or_what_they_need(tmp_path: Path) -> None:
+    names = [f"tokens-crossattn-{n}-steps" for n in (100, 200)]
+    text = written(tmp_path, {name: [0.1, 0.2] for name in names})
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        assert "No chart: charts need matplotlib" in text and not list(tmp_path.glob("*.png"))
+    else:
+        assert "![Training steps over training steps](cups-training-steps.png)" in text
+        assert (tmp_path / "cups-training-steps.png").stat().st_size > 1000

@@ -1,0 +1,55 @@
+"""The comparison is complete, says nothing twice, and shrinks to what is chosen."""
+
+from __future__ import annotations
+
+import pytest
+
+from ldm.evaluation.variants import Comparison, comparison
+
+
+def made(**other: object) -> Comparison:
+    settings = {"freeze_model": "crossattn", "max_steps": 800, "sampler": "dpm++", "steps": 16, "scale": 5.0}
+    return comparison(**settings | other)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"freeze_model": "crossattn-kv", "max_steps": 4000, "sampler": "plms", "steps": 50}, {"scale": 3.0}],
+)
+def test_series_and_claims_are_of_variants_that_are_made(settings: dict) -> None:
+    full = made(**settings)
+    told = {name for series in full.series for name in series.names}
+    assert told == set(full.variants) and full.recipe in told
+    assert {x for claim in full.claims for x in (claim.better, claim.worse)} <= told
+    assert all(name == variant.name for name, variant in full.variants.items())
+
+
+def test_no_two_variants_do_the_same() -> None:
+    full = made()
+    done = [
+        (v.kind, sorted(v.learning.items()), sorted(v.sampling.items()), v.images, v.same_category)
+        for v in full.variants.values()
+    ]
+    assert len({str(x) for x in done}) == len(done)
+
+
+def test_the_recipe_stands_in_every_series_of_its_own() -> None:
+    full = made()
+    charts = {series.title: series for series in full.series if series.axis}
+    assert (800, full.recipe) in charts["Training steps"].lines["recipe"]
+    assert (16, full.recipe) in charts["Samplers"].lines["dpm++"]
+    assert (5.0, full.recipe) in charts["Guidance"].lines["recipe"]
+    assert [x for x, _ in charts["Training steps"].lines["recipe"]] == [100, 200, 400, 800]
+
+
+def test_the_papers_schedule_never_passes_forty_percent_of_its_rate() -> None:
+    learning = made().variants["tokens-crossattn-paper-rate"].learning
+    assert 800 / learning["warmup"] == pytest.approx(0.4) and learning["lr_final"] == 1.0
+
+
+def test_a_choice_keeps_what_it_can_tell() -> None:
+    few = made().of(["zero-shot", "linear-kv", "none-kv"])
+    assert [series.title for series in few.series] == ["Methods"]
+    assert [claim.worse for claim in few.claims] == ["zero-shot", "none-kv"]
+    with pytest.raises(ValueError, match="no variant linear-kw; there are flat, poisson"):
+        made().of(["linear-kw"])

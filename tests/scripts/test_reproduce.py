@@ -1,0 +1,137 @@
+"""The reproduction end to end, on three pictures in InsertSet's layout: planned, run, stopped, resumed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ldm.config import run
+from ldm.data.image import read_rgb
+from ldm.data.save import read_text
+from ldm.evaluation.cells import Cell
+from scripts import reproduce
+from tests.evaluation.test_sites import backgrounds
+from tests.fixtures.small import object_folder, written
+
+VARIANTS = [
+    "flat",
+    "poisson",
+    "zero-shot",
+    "none-kv",
+    "linear-kv",
+    "linear-kv-alone",
+    "tokens-kv",
+    "tokens-kv-1-images",
+    "tokens-kv-5-images",
+    "tokens-kv-paper-rate",
+    "tokens-kv-scale-1",
+]
+LEARNT = {
+    "none-kv",
+    "linear-kv",
+    "linear-kv-alone",
+    "tokens-kv",
+    "tokens-kv-1-images",
+    "tokens-kv-paper-rate",
+}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("efficientnet_lite_pytorch")
+    folder = tmp_path_factory.mktemp("reproduce")
+    written(folder)
+    object_folder(folder / "objects/cup")
+    backgrounds(folder / "bench", 3)
+    return folder
+
+
+def call(folder: Path, *more: str) -> None:
+    reproduce.main([
+        "--config", str(folder / "small.yaml"), "--benches", str(folder / "objects"),
+        "--backgrounds", str(folder / "bench"), "--out", str(folder / "out"), "--variants", *VARIANTS,
+        "--max_steps", "2", "--sampler", "ddim", "--steps", "2", "--device", "cpu", *more,
+    ])  # fmt: skip
+
+
+def test_the_plan_does_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call(folder, "--plan")
+    said = capsys.readouterr().out.splitlines()
+    assert len(said) == len(VARIANTS) + 1 and said[-1].startswith("all: ")
+    assert all("1 of   1 cells to do" in line for line in said[:-1])
+    assert not (folder / "out").exists()
+
+
+def test_it_is_stopped_goes_on_and_tells(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, made = Cell._make, []
+
+    def interrupted(self: Cell, *arguments: object) -> object:
+        if len(made) == 13:
+            raise KeyboardInterrupt
+        made.append(self.variant.name)
+        return make(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Cell, "_make", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        call(folder)
+    first = {path: path.stat().st_mtime_ns for path in (folder / "out").rglob("*.png")}
+    assert len(first) == 13 and not (folder / "out/RESULTS.md").exists()
+    monkeypatch.setattr(Cell, "_make", make)
+    call(folder)
+    assert all(path.stat().st_mtime_ns == at for path, at in first.items())  # nothing was made twice
+
+    pictures = sorted((folder / "out/results").rglob("*.png"))
+    assert len(pictures) == 3 * len(VARIANTS)
+    files = list((folder / "out/objects/objects/cup").glob("*.safetensors"))
+    assert len(files) == len(LEARNT)  # three pictures are all, also of five; sampling learns nothing
+    row = json.loads(read_text(folder / "out/results/linear-kv/objects/cup/0001.png")["row"])
+    assert row["scores"]["v2/outside"] == 0 and -1 <= row["scores"]["v2/identity_mean"] <= 1
+    kv, alone = (
+        read_rgb(folder / f"out/results/{name}/objects/cup/0001.png") for name in ("none-kv", "linear-kv")
+    )
+    assert (kv != alone).any()
+    text = (folder / "out/RESULTS.md").read_text("utf-8")
+    assert f"{len(VARIANTS)} of {len(VARIANTS)} cells" in text
+    assert "few-shot tokens beat K/V tuning" in text and "### Best recipe" in text and "### Guidance" in text
+    assert (folder / "out/pages/objects/measures.html").is_file()
+
+
+def test_done_is_done_until_something_changes(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Follows the run before it."""
+    call(folder, "--plan")
+    assert all("0 of   1 cells" in line for line in capsys.readouterr().out.splitlines()[:-1])
+    call(folder, "--plan", "--seed", "4")
+    todo = [line.split()[0] for line in capsys.readouterr().out.splitlines() if " 1 of " in line]
+    assert todo == [name for name in VARIANTS if name not in ("flat", "poisson")]
+
+
+def test_quick_is_less(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    reproduce.main([
+        "--config", str(folder / "small.yaml"), "--benches", str(folder / "objects"), "--backgrounds",
+        str(folder / "bench"), "--out", str(folder / "quick"), "--quick", "--plan", "--device", "cpu",
+    ])  # fmt: skip
+    said = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in said[:-1]] == list(reproduce.QUICK)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--variants", "linear"], "no variant linear; there are flat"),
+        (["--benches", "nowhere"], "nowhere: no such folder"),
+        (["--base", "nowhere"], "nowhere does not exist"),
+    ],
+)
+def test_mistakes_are_one_line(
+    folder: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        run(lambda: call(folder, *flags))
+    said = capsys.readouterr().err
+    assert stop.value.code == 2 and message in said and said.count("\n") == 1
