@@ -187,7 +187,7 @@ class Cell:
         write_picture(path, picture)  # judged as it was written
         insertion = replace(self.insertion(site, seconds), rois=rois)
         scores = scores_of(insertion, insertion.read(), self.study.metrics, self.study.judges)
-        row = row_of(insertion, scores, self.study.judges.names) | {"recipe": recipe}
+        row = {**row_of(insertion, scores, self.study.judges.names), "recipe": recipe}
         write_picture(path, picture, {KEY: json.dumps(row)})
         return row
 

@@ -99,8 +99,8 @@ class Trial:
         copying = (found @ self.known.T).amax(1) - self.alike
         seams = [seam_ratio(image, place.mask) for image, place in zip(filled, self.places, strict=True)]
         scores = [score(*x) for x in zip(identity.tolist(), seams, copying.tolist(), strict=True)]
-        means = (float(identity.mean()), float(np.mean(seams)), float(copying.mean()))
-        verdict = Verdict(step, *(round(x, DIGITS) for x in means), tuple(round(x, DIGITS) for x in scores))
+        means = [round(float(np.mean(x)), DIGITS) for x in (identity.numpy(), seams, copying.numpy())]
+        verdict = Verdict(step, means[0], means[1], means[2], tuple(round(x, DIGITS) for x in scores))
         return Shown(verdict, self._sheet(filled, scores))
 
     def fill(self, base: Base) -> Tensor:

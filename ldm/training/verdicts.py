@@ -94,14 +94,7 @@ def read_verdicts(run: Path, until: int) -> list[Verdict]:
         return []
     with (run / FILE).open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if int(row["step"]) <= until]
-    return [
-        Verdict(
-            int(row["step"]),
-            *(float(row[name]) for name in ("identity", "seam", "copying")),
-            tuple(float(score) for score in row["scores"].split()),
-        )
-        for row in rows
-    ]
+    return [_verdict(row) for row in rows]
 
 
 def write_verdicts(run: Path, verdicts: Sequence[Verdict]) -> None:
@@ -115,3 +108,9 @@ def write_verdicts(run: Path, verdicts: Sequence[Verdict]) -> None:
     run.mkdir(parents=True, exist_ok=True)
     with atomic_file(run / FILE) as file:
         file.write(text.getvalue().encode())
+
+
+def _verdict(row: dict[str, str]) -> Verdict:
+    identity, seam, copying = (float(row[name]) for name in ("identity", "seam", "copying"))
+    scores = tuple(float(score) for score in row["scores"].split())
+    return Verdict(int(row["step"]), identity, seam, copying, scores)
