@@ -36,6 +36,7 @@ from ldm.insertion.blend import Blend
 from ldm.insertion.insert import Sampling, insert
 from ldm.insertion.plan import Context, regions_of
 from ldm.insertion.roi import Roi
+from ldm.insertion.task import Task
 from ldm.models.base import Base
 from ldm.objects.delta import apply, load
 
@@ -177,8 +178,8 @@ class Cell:
 
     def _make(self, site: Site, fill: Fill, recipe: Mapping[str, Any], facts: Mapping[str, float]) -> Row:
         """Insert, judge and keep one result; the picture is written last, with its row."""
-        background, mask = site.case.read()
-        rois = site.rois or tuple(regions_of(mask, self.study.context))
+        background, (hole, mask) = site.case.read()
+        rois = site.rois or tuple(regions_of(hole, self.study.context))
         start = time.perf_counter()
         picture = fill(background, mask, rois)
         seconds = {"seconds": round(time.perf_counter() - start, 3)} | dict(facts)
@@ -212,9 +213,9 @@ class Cell:
         study, contexts = self.study, self.study.base.contexts(context)
 
         def fill(background: Picture, mask: np.ndarray, rois: Sequence[Roi]) -> Picture:
-            return insert(
-                study.base, contexts, background, mask, rois, [study.seed], self.sampling, study.seam
-            )[0].picture
+            task = Task(mask, mask, rois, [study.seed])
+            [[result]] = insert(study.base, background, [task], [contexts], self.sampling, study.seam)
+            return result.picture
 
         return fill
 

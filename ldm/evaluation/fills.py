@@ -9,7 +9,7 @@ import numpy as np
 
 from ldm.data.image import read_rgb, resize, to_image
 from ldm.data.picture import Picture
-from ldm.insertion.paste import paste_region, region
+from ldm.insertion.paste import paste_region, patched, region
 from ldm.insertion.roi import Roi, box_of, crop
 from ldm.insertion.sheet import rgb8
 
@@ -20,7 +20,7 @@ def paste_flat(reference: Path, background: Picture, mask: np.ndarray) -> Pictur
     """The reference picture, stretched over the mask's box and pasted through the mask."""
     box = box_of(mask)
     image = resize(to_image(read_rgb(reference))[None], box.size)[0]
-    return paste_region(background, box, image, crop(mask, box).astype(np.float32))
+    return patched(background, [paste_region(background, box, image, crop(mask, box).astype(np.float32))])
 
 
 def paste_poisson(reference: Path, background: Picture, mask: np.ndarray) -> Picture:
@@ -35,4 +35,4 @@ def paste_poisson(reference: Path, background: Picture, mask: np.ndarray) -> Pic
     x, y, width, height = cv2.boundingRect(inside)
     centre = (x + width // 2, y + height // 2)
     cloned = cv2.seamlessClone(np.ascontiguousarray(source), below, inside, centre, cv2.NORMAL_CLONE)
-    return paste_region(background, roi, to_image(cloned), hole.astype(np.float32))
+    return patched(background, [paste_region(background, roi, to_image(cloned), hole.astype(np.float32))])

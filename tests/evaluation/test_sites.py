@@ -67,7 +67,7 @@ def test_insertset_objects_go_into_every_background(tmp_path: Path) -> None:
     ]
     alone = load_ground(tmp_path / "objects/cup", bench, limit=2)
     assert [(site.object, site.name) for site in alone.sites] == [("cup", "0001"), ("cup", "0002")]
-    assert ground.sites[0].case.read()[1].sum() == 24 * 24
+    assert ground.sites[0].case.read()[1].mask.sum() == 24 * 24
 
 
 def test_what_is_no_bench_is_named(tmp_path: Path) -> None:
