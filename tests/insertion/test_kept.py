@@ -25,7 +25,7 @@ def left(folder: Path) -> str:
 def test_what_was_added_comes_back(tmp_path: Path) -> None:
     kept = filled(tmp_path / "new", "a")
     assert kept.record("a") == RECORD and kept.record("b") == {}
-    assert (kept.pixels("a") == np.random.default_rng(0).integers(0, 256, (20, 20, 3))).all()
+    assert (kept.pixels("a") == np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)).all()
 
 
 def test_the_longest_unused_goes_first_and_what_this_run_used_stays(tmp_path: Path) -> None:
