@@ -53,6 +53,7 @@ class StageSection:
     anchored: float = 0.5  # vae: share of the training that holds latents to mean colours, less and less
     reuse: int = 3  # unet: how often an encoded sample is drawn
     capacity: int = 4096  # unet: encoded samples kept
+    frozen_encoder: bool = False  # unet: the image encoder stays as it is, its outputs are kept in the bank
     ema: float = 0.998
     compile: bool = False
     workers: int = 1
@@ -146,6 +147,7 @@ class Pretraining:
     def unet(self) -> None:
         s = self.config.unet
         base = self.start()
+        base.conditioner.clip.requires_grad_(not s.frozen_encoder)
         composer = self.composer()
         seed = self.seed("unet")
         source = self.loader(Drawn(composer.batch, s.batch_size, s.steps, seed), s)

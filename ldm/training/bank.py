@@ -7,16 +7,21 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 import torch
+from einops import rearrange
 from torch import Generator, Tensor
 
 from ldm.data.compose import Composed
 from ldm.data.image import to_bytes
 from ldm.models.base import Base
+from ldm.models.conditioner import Conditioner, clip_normalised
 from ldm.models.diffusion import latent_mask, masked_image
 
 
 class Encoded(NamedTuple):
-    """Latents x_0 and masked [b,4,h,w], mask [b,1,h,w] (1 = fill), references uint8 [b,1+n,3,R,R]."""
+    """Latents x_0 and masked [b,4,h,w], mask [b,1,h,w] (1 = fill), references [b,1+n,...].
+
+    The references are uint8 [3,R,R] where the image encoder learns, its pooled outputs [c] where it does not.
+    """
 
     x_0: Tensor
     masked: Tensor
@@ -25,13 +30,21 @@ class Encoded(NamedTuple):
 
 
 def encode(base: Base, batch: Composed) -> Encoded:
-    """One composed batch through the VAE in bf16, image and masked image in one pass."""
+    """One composed batch through VAE and a frozen CLIP in bf16, image and masked image in one pass."""
     image = batch.image.to(base.device)
     mask = batch.mask.to(base.device)
     with torch.autocast(image.device.type, torch.bfloat16):
         x_0, masked = base.encode(torch.cat([image, masked_image(image, mask)])).float().chunk(2)
-    references = to_bytes(batch.references).to(base.device)
+        references = seen(base.conditioner, batch.references.to(base.device))
     return Encoded(x_0, masked, latent_mask(mask, (x_0.shape[-2], x_0.shape[-1])), references)
+
+
+def seen(conditioner: Conditioner, references: Tensor) -> Tensor:
+    """References [b,1+n,3,R,R] in [-1,1] => what is kept of them: bytes, or a frozen encoder's outputs."""
+    if any(weight.requires_grad for weight in conditioner.clip.parameters()):
+        return to_bytes(references)
+    images = clip_normalised(rearrange(references, "b n c H W -> (b n) c H W"))
+    return rearrange(conditioner.pooled(images).float(), "(b n) c -> b n c", b=len(references))
 
 
 class LatentBank:

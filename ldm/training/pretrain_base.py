@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import pytorch_lightning as pl
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from ldm.data.image import from_bytes
@@ -42,20 +41,26 @@ class BaseTraining(pl.LightningModule):
         use_few_token_attention(base.unet, all_learn=True)
 
     def contexts(self, references: Tensor) -> Tensor:
-        """References uint8 [b,1+n,3,R,R] => context [b,1+k,d] of the reference and k further views.
+        """References, see `Encoded`, => context [b,1+k,d] of the reference and k further views.
 
         k is random, 0 .. n. With probability `drop_context` a sample's context is the unconditional vector.
         """
-        images = clip_normalised(from_bytes(references))
         k = int(torch.randint(references.shape[1], ()))
-        pooled = self.base.conditioner.clip(pixel_values=images[:, 0]).pooler_output
-        further = None
-        if k:
-            flat = rearrange(images[:, 1 : 1 + k], "b k c H W -> (b k) c H W")
-            further = rearrange(self.base.conditioner.pooled(flat), "(b k) c -> b k c", k=k)
-        context = self.base.conditioner(pooled, further)
+        pooled, further = self.pooled(references[:, : 1 + k]).split([1, k], dim=1)
+        context = self.base.conditioner(pooled[:, 0], further if k else None)
         dropped = torch.rand(len(context), 1, 1, device=context.device) < self.drop_context
         return torch.where(dropped, self.base.conditioner.unconditional(context), context)
+
+    def pooled(self, references: Tensor) -> Tensor:
+        """References, see `Encoded`, => pooled [b,1+k,c]; only the first one teaches the image encoder."""
+        if references.dtype != torch.uint8:
+            return references
+        images = clip_normalised(from_bytes(references))
+        pooled = self.base.conditioner.clip(pixel_values=images[:, 0]).pooler_output[:, None]
+        if images.shape[1] == 1:
+            return pooled
+        further = self.base.conditioner.pooled(images[:, 1:].flatten(0, 1))
+        return torch.cat([pooled, further.unflatten(0, (len(images), -1))], dim=1)
 
     def training_step(self, batch: Encoded, i: int) -> Tensor:
         t = torch.randint(STEPS, (len(batch.x_0),), device=batch.x_0.device)

@@ -12,7 +12,7 @@ from torch import Tensor
 from ldm.models.imagenet import ImageNetFeatures
 from ldm.training.schedule import warm_cosine
 
-PATCH = 8  # pixels a side that one latent stands for
+PATCH = 8  # pixels a side whose mean colour is to be right
 # Weights of the three axes of a patch's mean colour: light, blue - yellow, red - green. Red - green varies
 # least in photos; without its weight four channels are spent on edges, and grass turns brown.
 COLOUR = (20.0, 40.0, 120.0)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import cast
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ldm.data.compose import Composed
 from ldm.models.base import Base
+from ldm.models.conditioner import clip_normalised
 from ldm.models.diffusion import latent_mask, masked_image
 from ldm.training.bank import Encoded, LatentBank, encode
 from tests.fixtures.small import small_base
@@ -22,6 +24,7 @@ class Shrinking:
     """Stands in for a base: latents are the image, 8 times smaller."""
 
     device = torch.device("cpu")
+    conditioner = SimpleNamespace(clip=nn.Linear(1, 1))
 
     def encode(self, image: Tensor) -> Tensor:
         return torch.nn.functional.avg_pool2d(image, 8)[:, [0, 1, 2, 0]]
@@ -52,11 +55,15 @@ def test_encoding_is_the_vaes_of_image_and_masked_image() -> None:
     mask = torch.zeros(2, 1, 32, 32)
     mask[:, :, 8:20, 4:30] = 1
     references = torch.randint(256, (2, 3, 3, 28, 28), generator=g).to(torch.uint8)
-    batch = encode(base, Composed(image, mask, references / 127.5 - 1, torch.ones(2)))
+    composed = Composed(image, mask, references / 127.5 - 1, torch.ones(2))
+    batch = encode(base.requires_grad_(True), composed)
     assert torch.allclose(batch.x_0, base.encode(image), atol=0.05), "bf16"
     assert torch.allclose(batch.masked, base.encode(masked_image(image, mask)), atol=0.05), "bf16"
     assert torch.equal(batch.mask, latent_mask(mask, (16, 16)))
     assert torch.equal(batch.references, references), "bytes in, bytes out"
+    kept = encode(base.requires_grad_(False), composed).references
+    alone = base.conditioner.pooled(clip_normalised(composed.references[:, 2]))
+    assert kept.shape == (2, 3, alone.shape[1]) and torch.allclose(kept[:, 2], alone, atol=0.05)
 
 
 def test_a_full_bank_draws_as_often_as_it_should() -> None:

@@ -144,6 +144,17 @@ def test_a_dropped_context_is_the_learnable_vector(drop_context: float) -> None:
     assert same == bool(drop_context)
 
 
+def test_a_frozen_encoders_outputs_do_for_the_references() -> None:
+    module = base_training(0.0)
+    batch = encoded()
+    with torch.no_grad():
+        pooled = module.pooled(batch.references)
+        torch.manual_seed(3)
+        from_pictures = module.contexts(batch.references)
+        torch.manual_seed(3)
+        assert torch.allclose(module.contexts(pooled), from_pictures, atol=1e-6)
+
+
 def test_contexts_have_any_number_of_further_views() -> None:
     module = base_training(0.0)
     with torch.no_grad():
