@@ -43,7 +43,11 @@ class PackSection:
 
 @dataclass(frozen=True)
 class StageSection:
-    """One training stage; `size` is the side of its pictures (0: the architecture's), `lr` the peak rate."""
+    """One training stage; `lr` is the peak rate.
+
+    `size`: the side of its pictures, 0 for the architecture's. A VAE with attention in its middle loses about
+    3 dB at another size than it was trained at.
+    """
 
     steps: int = 1000
     batch_size: int = 8
@@ -54,6 +58,7 @@ class StageSection:
     reuse: int = 3  # unet: how often an encoded sample is drawn
     capacity: int = 4096  # unet: encoded samples kept
     frozen_encoder: bool = False  # unet: the image encoder stays as it is, its outputs are kept in the bank
+    lr_own: float = 3e-3  # unet: of the tokens that every object of the pack learns
     ema: float = 0.998
     compile: bool = False
     workers: int = 1
@@ -154,7 +159,7 @@ class Pretraining:
         bank = LatentBank(base, source, s.batch_size, s.capacity, s.reuse, seed)
         fixed = composer.batch(10, Generator().manual_seed(7))
         preview = BasePreview(fixed, self.logdir / "unet", s.preview_every)
-        module = BaseTraining(base, s.lr, s.steps)
+        module = BaseTraining(base, s.lr, s.steps, objects=composer.objects, lr_own=s.lr_own)
         if s.compile:
             base.unet.compile()
         self.fit("unet", module, bank, callbacks=[preview])

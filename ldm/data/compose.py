@@ -31,21 +31,22 @@ from ldm.data.collage import (
 )
 from ldm.data.pack import Pack
 
-Sample = tuple[Tensor, Tensor, list[Tensor], int]  # image, mask, references, how many of them may be few-shot
+Sample = tuple[Tensor, Tensor, list[Tensor], int]  # image, mask, references, number of the object
 
-KINDS = {"photo": 0.08, "cutout": 0.12, "multiview": 0.4, "pair": 0.4}
+KINDS = {"photo": 0.05, "cutout": 0.05, "multiview": 0.45, "pair": 0.45}
 
 
 class Composed(NamedTuple):
     """One batch: image [b,3,S,S] in [-1,1], mask [b,1,S,S] (1 = fill), references [b,1+n,3,R,R] in [-1,1].
 
-    `few_shot` [b] counts how many of the n further views are real; the rest repeat the reference.
+    Where an object has fewer than n further views the reference is repeated. `object` [b] numbers the objects
+    of a pack, 0: a photo's box, seen once.
     """
 
     image: Tensor
     mask: Tensor
     references: Tensor
-    few_shot: Tensor
+    object: Tensor
 
 
 class Composer:
@@ -53,14 +54,16 @@ class Composer:
 
     def __init__(self, pack: Pack, size: int, reference_size: int, views: int = 5) -> None:
         self.pack, self.size, self.reference_size, self.views = pack, size, reference_size, views
+        self.number = {name: 1 + i for i, name in enumerate(pack.multiview)}
+        self.objects = 1 + len(pack.multiview) + len(pack.cutouts)  # how many numbers there are
 
     def batch(self, count: int, g: Generator) -> Composed:
         """`count` samples of kinds drawn by KINDS."""
         samples = [sample(g, 1 + self.views) for sample in self._kinds(count, g)]
-        images, masks, references, counts = zip(*samples, strict=True)
+        images, masks, references, objects = zip(*samples, strict=True)
         stacked = torch.stack([self._padded(views) for views in references])
         return Composed(
-            torch.stack(images) * 2 - 1, torch.stack(masks), stacked * 2 - 1, torch.tensor(counts)
+            torch.stack(images) * 2 - 1, torch.stack(masks), stacked * 2 - 1, torch.tensor(objects)
         )
 
     def references(self, count: int, g: Generator) -> Tensor:
@@ -90,7 +93,7 @@ class Composer:
         left, top = (int(torch.randint(self.size - side, (), generator=g)) for side in (w, h))
         content = image[:, top : top + h, left : left + w]
         views = [self._augmented(content, g) for _ in range(n)]
-        return image, region((left, top, left + w, top + h), self.size, g), views, len(views) - 1
+        return image, region((left, top, left + w, top + h), self.size, g), views, 0
 
     def _augmented(self, content: Tensor, g: Generator) -> Tensor:
         _, h, w = content.shape
@@ -99,7 +102,7 @@ class Composer:
         content = jitter(scaled(content, self.reference_size, self.reference_size), g, 0.12)
         return content.flip(-1) if torch.rand((), generator=g) < 0.5 else content
 
-    def _composed(self, target: Tensor, others: list[Tensor], g: Generator) -> Sample:
+    def _composed(self, target: Tensor, others: list[Tensor], number: int, g: Generator) -> Sample:
         """`target` onto a photo, `others` as its references (premultiplied layers)."""
         scene = random_crop(choice(self.pack.photos, g), self.size, g)
         layer, box = placed(target, self.size, g)
@@ -107,18 +110,20 @@ class Composer:
         if torch.rand((), generator=g) < 0.7:
             scene = scene * (1 - shadow(layer[3:], box, g))
         views = [reference_of(other, choice(self.pack.photos, g), self.reference_size, g) for other in others]
-        return over(layer, scene), region(box, self.size, g), views, len(views) - 1
+        return over(layer, scene), region(box, self.size, g), views, number
 
     def _cutout(self, g: Generator, n: int) -> Sample:
-        layer = premultiplied(choice(self.pack.cutouts, g))
+        i = int(torch.randint(len(self.pack.cutouts), (), generator=g))
+        layer = premultiplied(self.pack.cutouts[i])
         shown = layer.flip(-1) if torch.rand((), generator=g) < 0.3 else layer
-        return self._composed(shown, [layer] * n, g)
+        return self._composed(shown, [layer] * n, 1 + len(self.pack.multiview) + i, g)
 
     def _multiview(self, g: Generator, n: int) -> Sample:
-        views = self.pack.multiview[choice(list(self.pack.multiview), g)]
+        name = choice(list(self.pack.multiview), g)
+        views = self.pack.multiview[name]
         order = torch.randperm(len(views), generator=g)[: 1 + n].tolist()
         layers = [premultiplied(views[i]) for i in order]
-        return self._composed(layers[0], layers[1:], g)
+        return self._composed(layers[0], layers[1:], self.number[name], g)
 
     def _pair(self, g: Generator, n: int) -> Sample:
         pair = choice(self.pack.pairs, g)
@@ -132,7 +137,7 @@ class Composer:
             reference_of(premultiplied(views[i]), choice(self.pack.photos, g), self.reference_size, g)
             for i in order
         ]
-        return image, region(box, self.size, g), references, len(references) - 1
+        return image, region(box, self.size, g), references, self.number[pair.object_id]
 
     def _window(self, image: Tensor, box: Box, g: Generator) -> tuple[Tensor, Box]:
         """A random square of [3,H,W] around the box => [3,S,S] and the box in it; mirrored half the time."""

@@ -18,7 +18,7 @@ from ldm.models.diffusion import latent_mask, masked_image
 
 
 class Encoded(NamedTuple):
-    """Latents x_0 and masked [b,4,h,w], mask [b,1,h,w] (1 = fill), references [b,1+n,...].
+    """Latents x_0 and masked [b,4,h,w], mask [b,1,h,w] (1 = fill), references [b,1+n,...], object [b].
 
     The references are uint8 [3,R,R] where the image encoder learns, its pooled outputs [c] where it does not.
     """
@@ -27,6 +27,7 @@ class Encoded(NamedTuple):
     masked: Tensor
     mask: Tensor
     references: Tensor
+    object: Tensor
 
 
 def encode(base: Base, batch: Composed) -> Encoded:
@@ -36,7 +37,8 @@ def encode(base: Base, batch: Composed) -> Encoded:
     with torch.autocast(image.device.type, torch.bfloat16):
         x_0, masked = base.encode(torch.cat([image, masked_image(image, mask)])).float().chunk(2)
         references = seen(base.conditioner, batch.references.to(base.device))
-    return Encoded(x_0, masked, latent_mask(mask, (x_0.shape[-2], x_0.shape[-1])), references)
+    small = latent_mask(mask, (x_0.shape[-2], x_0.shape[-1]))
+    return Encoded(x_0, masked, small, references, batch.object.to(base.device))
 
 
 def seen(conditioner: Conditioner, references: Tensor) -> Tensor:

@@ -1,15 +1,16 @@
 """Third stage of a base: UNet, conditioner and image encoder together, as Paint-by-Example was trained.
 
 Beyond it: a sample's reference comes with 0-5 further views of the object as few-shot tokens, so that they
-mean something before any tuning; the loss counts the region to fill more, and noise levels by min-SNR (Hang
-et al. 2023).
+mean something before any tuning; the objects of the pack learn something to add to those tokens, as a user's
+object will, so that the UNet listens to what tuned tokens say; the loss counts the region to fill more, and
+noise levels by min-SNR (Hang et al. 2023).
 """
 
 from __future__ import annotations
 
 import pytorch_lightning as pl
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ldm.data.image import from_bytes
 from ldm.models.attention import use_few_token_attention
@@ -19,6 +20,8 @@ from ldm.models.diffusion import STEPS, add_noise, level_weight
 from ldm.training.bank import Encoded
 from ldm.training.schedule import warm_cosine
 
+OWN = 0.7  # share of the samples whose object speaks through its own tokens
+ALL_VIEWS = 0.6  # share of the batches with every further view; the others have any number of them
 KEPT = 0.25  # weight of the loss outside the region to fill
 MIN_SNR = 5.0
 
@@ -32,24 +35,43 @@ def weighted_loss(eps: Tensor, predicted: Tensor, mask: Tensor, t: Tensor) -> Te
 
 
 class BaseTraining(pl.LightningModule):
-    """Trains everything but the VAE."""
+    """Trains everything but the VAE.
 
-    def __init__(self, base: Base, lr: float, steps: int, drop_context: float = 0.1) -> None:
+    `objects` is how many numbers of objects there are (0: no object), `views` the most further views. What an
+    object learns to add to CLIP's view of them is a row of `own` [objects,views,c], by the rate `lr_own`.
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        lr: float,
+        steps: int,
+        drop_context: float = 0.1,
+        objects: int = 1,
+        views: int = 5,
+        lr_own: float = 3e-3,
+    ) -> None:
         super().__init__()
         self.base, self.lr, self.steps, self.drop_context = base, lr, steps, drop_context
+        self.own = nn.Parameter(torch.zeros(objects, views, base.architecture.clip_width))
+        self.lr_own = lr_own
         base.vae.requires_grad_(False)
         use_few_token_attention(base.unet, all_learn=True)
 
-    def contexts(self, references: Tensor) -> Tensor:
-        """References, see `Encoded`, => context [b,1+k,d] of the reference and k further views.
+    def contexts(self, references: Tensor, objects: Tensor) -> Tensor:
+        """References and numbers of objects, see `Encoded`, => context [b,1+k,d] of 1 + k views.
 
         k is random, 0 .. n. With probability `drop_context` a sample's context is the unconditional vector.
         """
-        k = int(torch.randint(references.shape[1], ()))
+        n, chance = references.shape[1] - 1, torch.rand(2, len(references), 1, 1, device=references.device)
+        k = n if torch.rand(()) < ALL_VIEWS else int(torch.randint(n + 1, ()))
         pooled, further = self.pooled(references[:, : 1 + k]).split([1, k], dim=1)
+        speaks = (chance[0] < OWN) & (objects > 0)[:, None, None]
+        further = further + speaks * self.own[objects, :k]
         context = self.base.conditioner(pooled[:, 0], further if k else None)
-        dropped = torch.rand(len(context), 1, 1, device=context.device) < self.drop_context
-        return torch.where(dropped, self.base.conditioner.unconditional(context), context)
+        return torch.where(
+            chance[1] < self.drop_context, self.base.conditioner.unconditional(context), context
+        )
 
     def pooled(self, references: Tensor) -> Tensor:
         """References, see `Encoded`, => pooled [b,1+k,c]; only the first one teaches the image encoder."""
@@ -65,13 +87,14 @@ class BaseTraining(pl.LightningModule):
     def training_step(self, batch: Encoded, i: int) -> Tensor:
         t = torch.randint(STEPS, (len(batch.x_0),), device=batch.x_0.device)
         eps = torch.randn_like(batch.x_0)
-        context = self.contexts(batch.references)
+        context = self.contexts(batch.references, batch.object)
         predicted = self.base.eps(add_noise(batch.x_0, eps, t), t, batch.masked, batch.mask, context)
         loss = weighted_loss(eps, predicted, batch.mask, t)
         self.log("loss", loss, prog_bar=True)
         return loss
 
     def configure_optimizers(self) -> dict:
-        weights = [p for p in self.base.parameters() if p.requires_grad]
-        optimizer = torch.optim.AdamW(weights, lr=self.lr, betas=(0.9, 0.99), weight_decay=0.01)
+        weights = {"params": [p for p in self.base.parameters() if p.requires_grad], "weight_decay": 0.01}
+        own = {"params": [self.own], "lr": self.lr_own, "weight_decay": 0.0}
+        optimizer = torch.optim.AdamW([weights, own], lr=self.lr, betas=(0.9, 0.99))
         return {"optimizer": optimizer, "lr_scheduler": warm_cosine(optimizer, self.steps, warmup=200)}

@@ -45,7 +45,11 @@ def anchor_error(latents: Tensor, image: Tensor) -> Tensor:
 
 
 class VaeTraining(pl.LightningModule):
-    """|x - D(E(x))| + MSE + perceptual distance + a faint KL that only keeps latents near unit scale.
+    """|x - D(E(x))| + MSE + perceptual distance + a faint KL term that keeps latents near unit scale.
+
+    The latents are the posterior's means, as everything after this stage uses them, with noise of one spread.
+    Draws from the posterior itself let the encoder speak through the *spread*, which the means then lack
+    (measured after 2200 steps: 25.2 dB from draws, 22.4 dB from means).
 
     For `anchored` of the training the first latent channels are held to the patches' mean colours, less and
     less; without it, a VAE that starts from nothing loses all hues but one.
@@ -58,24 +62,25 @@ class VaeTraining(pl.LightningModule):
         steps: int,
         perceptual: float,
         kl: float = 1e-6,
+        noise: float = 0.05,
         anchored: float = 0.5,
     ) -> None:
         super().__init__()
         self.vae = vae
         self.features = ImageNetFeatures() if perceptual else None
         self.lr, self.steps, self.perceptual, self.kl = lr, steps, perceptual, kl
-        self.anchored = anchored
+        self.noise, self.anchored = noise, anchored
 
     def training_step(self, image: Tensor, i: int) -> Tensor:
-        posterior = self.vae.encode(image).latent_dist
-        decoded = self.vae.decode(posterior.sample()).sample.float()
+        latents = self.vae.encode(image).latent_dist.mode().float()
+        decoded = self.vae.decode(latents + self.noise * torch.randn_like(latents)).sample.float()
         difference = decoded - image
         colour = colour_error(difference)
         loss = difference.abs().mean() + 2 * difference.square().mean() + colour
-        loss = loss + self.kl * posterior.kl().mean()
+        loss = loss + self.kl / 2 * latents.square().sum((1, 2, 3)).mean()
         if self.global_step < self.anchored * self.steps:
             held = 1 - self.global_step / (self.anchored * self.steps)
-            loss = loss + held * anchor_error(posterior.mode(), image)
+            loss = loss + held * anchor_error(latents, image)
         if self.features is not None:
             distance = self.features.perceptual_distance(decoded, image)
             loss = loss + self.perceptual * distance

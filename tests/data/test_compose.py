@@ -57,7 +57,10 @@ def test_shapes_and_ranges(composer: Composer, monkeypatch: pytest.MonkeyPatch, 
         assert pixels.flatten(-3).std(-1).min() > 0.02, "nothing is blank"
     assert set(batch.mask.unique().tolist()) == {0.0, 1.0}
     assert batch.mask.mean((1, 2, 3)).min() > 0.02 and batch.mask.mean((1, 2, 3)).max() < 0.9
-    assert batch.few_shot.shape == (6,) and (batch.few_shot >= 0).all() and (batch.few_shot <= FURTHER).all()
+    rendered = range(1, 1 + len(composer.pack.multiview))
+    cutouts = range(rendered.stop, composer.objects)
+    numbered = {"photo": range(1), "multiview": rendered, "pair": rendered, "cutout": cutouts}
+    assert set(batch.object.tolist()) <= set(numbered[kind]), "the same object has one number in every kind"
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -108,11 +111,10 @@ def test_a_photos_reference_is_the_content_of_its_region(
 
 
 def test_missing_views_repeat_the_reference(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A multi-view sample has all views but the target's; few_shot says how many further ones are real."""
+    """A multi-view sample has all views but the target's."""
     only(monkeypatch, "multiview")
     batch = Composer(pack, SIZE, REFERENCE, views=5).batch(4, generator())
     real = VIEWS - 2  # one is the target, one the reference
-    assert batch.few_shot.tolist() == [real] * 4
     for views in batch.references:
         assert all(torch.equal(view, views[0]) for view in views[1 + real :])
         assert not any(torch.equal(view, views[0]) for view in views[1 : 1 + real])

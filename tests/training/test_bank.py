@@ -37,7 +37,7 @@ def composed(first: int) -> Composed:
     mask = torch.zeros(BATCH, 1, 16, 16)
     mask[..., :8] = 1
     references = (numbers / 127.5 - 1)[:, None].expand(BATCH, 2, 3, 4, 4)
-    return Composed(levels, mask, references, torch.ones(BATCH))
+    return Composed(levels, mask, references, torch.ones(BATCH).long())
 
 
 def bank(batches: int, capacity: int, reuse: int, seed: int = 0) -> LatentBank:
@@ -55,7 +55,7 @@ def test_encoding_is_the_vaes_of_image_and_masked_image() -> None:
     mask = torch.zeros(2, 1, 32, 32)
     mask[:, :, 8:20, 4:30] = 1
     references = torch.randint(256, (2, 3, 3, 28, 28), generator=g).to(torch.uint8)
-    composed = Composed(image, mask, references / 127.5 - 1, torch.ones(2))
+    composed = Composed(image, mask, references / 127.5 - 1, torch.ones(2).long())
     batch = encode(base.requires_grad_(True), composed)
     assert torch.allclose(batch.x_0, base.encode(image), atol=0.05), "bf16"
     assert torch.allclose(batch.masked, base.encode(masked_image(image, mask)), atol=0.05), "bf16"

@@ -21,7 +21,7 @@ def fixed() -> Composed:
     mask = torch.zeros(2, 1, 32, 32)
     mask[..., 8:24] = 1
     references = torch.rand(2, 3, 3, 28, 28, generator=g) * 2 - 1
-    return Composed(torch.rand(2, 3, 32, 32, generator=g) * 2 - 1, mask, references, torch.ones(2))
+    return Composed(torch.rand(2, 3, 32, 32, generator=g) * 2 - 1, mask, references, torch.ones(2).long())
 
 
 def test_a_sheet_is_written_every_so_many_steps(tmp_path: Path) -> None:

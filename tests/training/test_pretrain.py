@@ -15,6 +15,7 @@ from ldm.data.drawn import Drawn
 from ldm.models.architecture import build_clip, build_vae
 from ldm.models.base import Base
 from ldm.models.diffusion import alpha_bar
+from ldm.training import pretrain_base
 from ldm.training.bank import Encoded
 from ldm.training.pretrain_base import KEPT, MIN_SNR, BaseTraining, weighted_loss
 from ldm.training.pretrain_encoder import EncoderTraining, view_agreement
@@ -108,12 +109,16 @@ def encoded(b: int = 2, views: int = 4) -> Encoded:
     x_0, masked = torch.randn(2, b, 4, 16, 16, generator=g)
     mask = torch.rand(b, 1, 16, 16, generator=g).round()
     references = torch.randint(256, (b, views, 3, 28, 28), generator=g).to(torch.uint8)
-    return Encoded(x_0, masked, mask, references)
+    return Encoded(x_0, masked, mask, references, torch.arange(b))
+
+
+def contexts(module: BaseTraining, batch: Encoded) -> Tensor:
+    return module.contexts(batch.references, batch.object)
 
 
 def base_training(drop_context: float, seed: int = 0) -> BaseTraining:
     torch.manual_seed(seed)
-    return BaseTraining(Base(SMALL), 1e-3, 100, drop_context)
+    return BaseTraining(Base(SMALL), 1e-3, 100, drop_context, objects=4, views=3)
 
 
 def test_the_base_stage_trains_everything_but_the_vae() -> None:
@@ -139,7 +144,7 @@ def test_a_dropped_context_is_the_learnable_vector(drop_context: float) -> None:
     conditioner = {n for n in moved(module) if n.startswith("base.conditioner.")}
     vector = {"base.conditioner.learnable_vector"}
     assert conditioner == vector if drop_context else conditioner and not conditioner & vector
-    context = module.contexts(encoded().references)
+    context = contexts(module, encoded())
     same = torch.equal(context, module.base.conditioner.unconditional(context))
     assert same == bool(drop_context)
 
@@ -150,17 +155,32 @@ def test_a_frozen_encoders_outputs_do_for_the_references() -> None:
     with torch.no_grad():
         pooled = module.pooled(batch.references)
         torch.manual_seed(3)
-        from_pictures = module.contexts(batch.references)
+        from_pictures = contexts(module, batch)
         torch.manual_seed(3)
-        assert torch.allclose(module.contexts(pooled), from_pictures, atol=1e-6)
+        assert torch.allclose(contexts(module, batch._replace(references=pooled)), from_pictures, atol=1e-6)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_an_object_speaks_through_its_own_tokens(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
+    """Number 0 is no object's."""
+    monkeypatch.setattr(pretrain_base, "OWN", share)
+    monkeypatch.setattr(pretrain_base, "ALL_VIEWS", 1.0)
+    module, batch = base_training(0.0), encoded(b=4)
+    before = contexts(module, batch).detach()
+    module.own.data.normal_()
+    after = contexts(module, batch)
+    spoke = [False] + [share == 1.0] * 3
+    assert ((after - before).abs().amax((1, 2)) > 1e-3).tolist() == spoke
+    after.square().sum().backward()
+    assert module.own.grad is not None and (module.own.grad.abs().amax((1, 2)) > 0).tolist() == spoke
 
 
 def test_contexts_have_any_number_of_further_views() -> None:
     module = base_training(0.0)
     with torch.no_grad():
-        lengths = {module.contexts(encoded(views=4).references).shape[1] for _ in range(40)}
+        lengths = {contexts(module, encoded(views=4)).shape[1] for _ in range(40)}
         assert lengths == {1, 2, 3, 4}
-        alone = module.contexts(encoded(views=1).references)
+        alone = contexts(module, encoded(views=1))
     assert torch.allclose(
         alone, module.base.context(encoded(views=1).references[:, 0] / 127.5 - 1), atol=1e-5
     )
@@ -175,7 +195,7 @@ def test_the_reference_teaches_clip_and_further_views_do_not() -> None:
     )
     while len(seen) < 2:
         seen.clear()
-        module.contexts(encoded().references)
+        contexts(module, encoded())
     assert seen == [True, False]
 
 
