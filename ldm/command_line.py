@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +14,8 @@ from typing import Any, NoReturn, get_type_hints
 
 from ldm.data.names import suggestion
 from ldm.settings import read_settings
+
+Presets = Mapping[str, Sequence[str]]  # name => `section.key=value` settings
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -30,7 +33,14 @@ class OneLineParser(argparse.ArgumentParser):
 class SettingsParser(OneLineParser):
     """Flags made from the settings; both `--dataset-dir` and `--dataset_dir` are understood."""
 
-    def __init__(self, description: str, flags: Mapping[str, str], config: str, schema: type) -> None:
+    def __init__(
+        self,
+        description: str,
+        flags: Mapping[str, str],
+        config: str,
+        schema: type,
+        presets: Presets | None = None,
+    ) -> None:
         """`flags`: a flag's name => the dotted setting that it gives; `config`: the default YAML file."""
         super().__init__(
             description=description,
@@ -38,13 +48,18 @@ class SettingsParser(OneLineParser):
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
-        self.flags, self.schema = flags, schema
+        self.flags, self.schema, self.presets = flags, schema, presets or {}
         self.add_argument(
             "--config", default=config, metavar="YAML", help=f"settings file (default: {config})"
         )
         self.add_argument(
             "settings", nargs="*", metavar="section.key=value", help="settings that win over the file's"
         )
+        if presets:
+            said = "; ".join(f"{name}: {' '.join(settings)}" for name, settings in presets.items())
+            self.add_argument(
+                "--preset", choices=list(presets), help=f"settings that win over the file's only ({said})"
+            )
         for flag, dotted in flags.items():
             self._add(flag, _field(schema, dotted), dotted)
 
@@ -68,8 +83,9 @@ class SettingsParser(OneLineParser):
             for dotted in self.flags.values()
             if getattr(args, dotted) is not None
         ]
+        preset = self.presets[args.preset] if self.presets and args.preset else ()
         path = Path(args.config) if args.config else None
-        return args, read_settings(saved or path, [*args.settings, *given], self.schema)
+        return args, read_settings(saved or path, [*preset, *args.settings, *given], self.schema)
 
 
 def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
@@ -119,6 +135,16 @@ def warnings_in_a_line() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.showwarning = show
         yield
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """For heavy imports: what they make stays, and looking for garbage in it is a quarter of their time."""
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def run(main: Callable[[], None]) -> None:

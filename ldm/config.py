@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ldm.command_line import SettingsParser, run
+from ldm.command_line import Presets, SettingsParser, run
 from ldm.models.architecture import Architecture
 from ldm.settings import read_settings, setting
 
@@ -79,6 +79,9 @@ class TrainSection:
     precision: str = setting(
         "32-true", "32-true, bf16-mixed or 16-mixed", ["32-true", "bf16-mixed", "16-mixed"]
     )
+    checkpointing: bool = setting(
+        False, "compute the UNet's activations twice instead of keeping them: less memory, more time"
+    )
     devices: str = setting("auto", "Lightning's devices: auto, a number, or a list like 0,1")
     accelerator: str = setting("auto", "cpu, gpu or auto", ["auto", "cpu", "gpu", "mps"])
     seed: int = setting(23, "seed of samples, noise and initial weights")
@@ -110,6 +113,17 @@ class SampleSection:
     noise: float = setting(
         1.0, "standard deviation of the start noise; less is nearer to the mean of all results, smoother"
     )
+    guidance_interval: tuple[float, ...] = setting(
+        (0.0, 1.0),
+        "LOW,HIGH: noise levels, 0 to 1, that are guided; elsewhere the scale is 1, at half the cost",
+    )
+    reuse: int = setting(
+        1, "steps that share the UNet's deep features: every so many run all of it; 1: all do"
+    )
+    precision: str = setting(
+        "fp32", "of the UNet; solver, guidance, VAE and CLIP stay in fp32", ["fp32", "bf16", "fp16"]
+    )
+    compile: bool = setting(False, "torch.compile, with CUDA graphs on a GPU: pays for many pictures")
     refine: float = setting(
         0.0, "strength, 0 to 1, of a second pass over regions larger than the model; 0: none"
     )
@@ -193,6 +207,11 @@ class Parser(SettingsParser):
     """Flags made from `Config`, or from another schema."""
 
     def __init__(
-        self, description: str, flags: Mapping[str, str], config: str, schema: type = Config
+        self,
+        description: str,
+        flags: Mapping[str, str],
+        config: str,
+        schema: type = Config,
+        presets: Presets | None = None,
     ) -> None:
-        super().__init__(description, flags, config, schema)
+        super().__init__(description, flags, config, schema, presets)

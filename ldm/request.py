@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ldm.command_line import uncollected
 from ldm.config import Config, Parser, load_config
 from ldm.insertion.blend import treatment
 from ldm.insertion.cases import Case, pair, read_roi
@@ -22,8 +23,10 @@ from ldm.insertion.replay import Replay, read_replay
 from ldm.insertion.scene import Scene, read_scene
 from ldm.insertion.subject import Subject
 from ldm.insertion.work import Options
+from ldm.presets import INFERENCE
 
 if TYPE_CHECKING:  # what loads a model is imported when one is loaded: --plan answers at once
+    from ldm.insertion.insert import Sampling
     from ldm.insertion.session import Session
 
 FLAGS = {
@@ -36,6 +39,10 @@ FLAGS = {
     "seed": "sample.seed",
     "strength": "sample.strength",
     "noise": "sample.noise",
+    "guidance_interval": "sample.guidance_interval",
+    "reuse": "sample.reuse",
+    "precision": "sample.precision",
+    "compile": "sample.compile",
     "refine": "sample.refine",
     "roi_factor": "insert.roi_factor",
     "context_px": "insert.context_px",
@@ -79,7 +86,7 @@ HINTS = {
 
 def parser(description: str) -> Parser:
     """All flags of inference."""
-    p = Parser(description, FLAGS, "configs/mini.yaml")
+    p = Parser(description, FLAGS, "configs/mini.yaml", presets=INFERENCE)
     p.add_argument("--example_img", "--example-img", nargs="+", type=Path, metavar="PATH",
                    help="backgrounds: pictures or folders")  # fmt: skip
     p.add_argument("--mask", nargs="+", type=Path, default=[], metavar="PATH",
@@ -188,11 +195,21 @@ def scene_of(args: argparse.Namespace, config: Config) -> Scene:
 
 def session_of(args: argparse.Namespace, config: Config, subjects: Iterable[Subject]) -> Session:
     """Load of the base what the subjects need."""
-    from ldm.insertion.insert import Sampling
-    from ldm.insertion.session import open_session
+    with uncollected():
+        from ldm.insertion.session import open_session
+        from ldm.models.runtime import Runtime
 
     s, i, base = config.sample, config.insert, config.base
-    sampling = Sampling(s.sampler, s.steps, s.scale, s.refine, s.noise)
-    seam = treatment(i.blend, i.feather, i.reach)
+    seam, runtime = treatment(i.blend, i.feather, i.reach), Runtime(s.precision, s.compile)
     path, features = Path(base.path), args.few_shot_features
-    return open_session(path, base.architecture, subjects, sampling, seam, features, args.device)
+    return open_session(
+        path, base.architecture, subjects, sampling_of(config), seam, features, args.device, runtime
+    )
+
+
+def sampling_of(config: Config) -> Sampling:
+    """How the settings say that latents are drawn."""
+    from ldm.insertion.insert import Sampling
+
+    s = config.sample
+    return Sampling(s.sampler, s.steps, s.scale, s.refine, s.noise, s.guidance_interval, s.reuse)

@@ -66,7 +66,8 @@ def _assign(values: dict, override: str, schema: type) -> None:
             values[section] = {}
         values = values[section]
     # text stays as it was typed: YAML would make 8 of a run's name 010
-    values[key] = text if kind is str or not text else _parsed(text, dotted)
+    several = get_origin(kind) is tuple and "," in text and not text.startswith("[")
+    values[key] = text if kind is str or not text else _parsed(f"[{text}]" if several else text, dotted)
 
 
 def _parsed(text: str, name: str) -> Any:

@@ -29,9 +29,11 @@ from ldm.evaluation.report import write_report
 from ldm.evaluation.results import Results, Row
 from ldm.evaluation.sets import clip_features, pictures_in, real_pictures, set_scores
 from ldm.insertion.blend import treatment
-from ldm.insertion.insert import Sampling
 from ldm.models.base import base_fingerprint, load_base
+from ldm.models.runtime import Runtime, prepare
 from ldm.objects.delta import save
+from ldm.presets import INFERENCE
+from ldm.request import sampling_of
 from ldm.training.result import object_of
 
 FLAGS = {
@@ -41,13 +43,17 @@ FLAGS = {
     "steps": "sample.steps",
     "scale": "sample.scale",
     "noise": "sample.noise",
+    "guidance_interval": "sample.guidance_interval",
+    "reuse": "sample.reuse",
+    "precision": "sample.precision",
+    "compile": "sample.compile",
     "seed": "sample.seed",
     "blend": "insert.blend",
 }
 
 
 def parser() -> Parser:
-    p = Parser(__doc__ or "", FLAGS, "configs/mini.yaml")
+    p = Parser(__doc__ or "", FLAGS, "configs/mini.yaml", presets=INFERENCE)
     work = p.add_mutually_exclusive_group(required=True)
     work.add_argument("--bench", type=Path, metavar="FOLDER", help="bench with objects/ and scenes/: fill it")
     work.add_argument("--results", type=Path, metavar="PATH",
@@ -103,10 +109,11 @@ def fill_bench(args: argparse.Namespace, config: Config) -> None:
     """Every chosen method on every chosen scene: table, contact sheet, page."""
     methods = args.methods or list(METHODS)
     bench, s, i = load_bench(args.bench, args.objects, args.scenes), config.sample, config.insert
-    base = load_base(Path(config.base.path), config.base.architecture).to(args.device)
-    sampling = Sampling(s.sampler, s.steps, s.scale, s.refine, s.noise)
+    base = load_base(Path(config.base.path), config.base.architecture, device=args.device)
+    sampling = sampling_of(config)
     seam = treatment(i.blend, i.feather, i.reach)
-    setup = Setup(base, base_fingerprint(base), sampling, seam, s.seed, s.strength)
+    setup = Setup(base, base_fingerprint(base), sampling, seam, s.seed, s.strength, s.precision)
+    prepare(base, Runtime(s.precision, s.compile))
     results = Results(args.out)
     compare(bench, methods, setup, results, learner(config), how_to_learn(config), announce)
     machine = f"{args.device}, {torch.get_num_threads()} threads"

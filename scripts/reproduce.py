@@ -26,10 +26,10 @@ from ldm.evaluation.study_report import Found, write_results
 from ldm.evaluation.summary import Row
 from ldm.evaluation.variants import Comparison, comparison
 from ldm.insertion.blend import BLENDS
-from ldm.insertion.insert import Sampling
 from ldm.insertion.plan import Context
 from ldm.models.base import base_fingerprint, load_base
 from ldm.objects.delta import save
+from ldm.request import sampling_of
 from ldm.training.result import object_of
 
 FLAGS = {
@@ -110,7 +110,7 @@ def study_of(args: argparse.Namespace, config: Config) -> Study:
     settings = how_to_learn(config) | {"freeze_model": config.train.freeze_model}
     return Study(
         args.out, base, base_fingerprint(base),
-        Sampling(s.sampler, s.steps, s.scale, s.refine, s.noise), BLENDS[i.blend],
+        sampling_of(config), BLENDS[i.blend],
         Context(config.base.architecture.image_size, i.roi_factor, i.context_px, i.zoom),
         judges, args.metrics, learn, settings, s.seed,
     )  # fmt: skip

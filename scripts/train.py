@@ -21,6 +21,7 @@ from ldm.evaluation.charts import draw_verdicts
 from ldm.evaluation.judging_plan import NONE, JudgingPlan, plan_judging
 from ldm.evaluation.trial import Trial
 from ldm.models.base import Base, load_base
+from ldm.presets import TRAINING
 from ldm.training.batches import Batches
 from ldm.training.callbacks import Progress, StopOnSignal
 from ldm.training.checkpoints import Checkpoints, checkpoints, find_checkpoint, read_checkpoint, run_folder
@@ -34,7 +35,7 @@ from ldm.training.verdicts import best, reason
 
 TRAIN_FLAGS = """name logdir resume max_steps freeze_model few_shot few_shot_features batch_size accumulate lr
 lr_conditioner lr_tokens lr_final warmup drop_context min_snr bank precision devices accelerator seed
-checkpoint_every keep preview_every judge_every hold_out patience"""
+checkpointing checkpoint_every keep preview_every judge_every hold_out patience"""
 FLAGS = {"dataset-dir": "data.root", "base": "base.path", "workers": "data.workers"} | {
     flag: f"train.{flag}" for flag in TRAIN_FLAGS.split()
 }
@@ -44,7 +45,7 @@ LATER = {"judge_every": 0, "hold_out": NONE}  # what a run did before it could j
 
 def settings(argv: Sequence[str] | None) -> tuple[Config, Path | None]:
     """Command line => settings, and the checkpoint to resume; a resumed run keeps the settings it had."""
-    parser = Parser(__doc__ or "", FLAGS, "configs/mini.yaml")
+    parser = Parser(__doc__ or "", FLAGS, "configs/mini.yaml", presets=TRAINING)
     _, config = parser.parse_config(argv)
     if not config.train.resume:
         return config, None
@@ -85,6 +86,7 @@ def module_for(config: Config, base: Base, insertset: InsertSet) -> FineTune:
         min_snr=t.min_snr,
         max_steps=t.max_steps,
         drop_context=t.drop_context,
+        checkpointing=t.checkpointing,
         **rates,
     )
 

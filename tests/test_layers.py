@@ -10,9 +10,17 @@ import pytest
 
 LDM = Path(__file__).parents[1] / "ldm"
 FILES = sorted(LDM.rglob("*.py"))
-LAYERS = {"data": 0, "models": 1, "objects": 2, "training": 3, "insertion": 3, "evaluation": 4}
+LAYERS = {
+    "data": 0,
+    "models": 1,
+    "objects": 2,
+    "training": 3,
+    "insertion": 3,
+    "evaluation": 4,
+    "benchmark": 4,
+}
 # above all layers; for scripts only
-CONFIGURATION = {"config", "settings", "command_line", "request", "object_request"}
+CONFIGURATION = {"config", "settings", "command_line", "request", "object_request", "presets"}
 BORROWED = {"diffusers", "transformers"}
 AT_MOST = 9  # files that import them
 IMPORTS = (ast.Import, ast.ImportFrom)

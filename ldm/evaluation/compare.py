@@ -105,10 +105,11 @@ def recipe_of(method: str, setup: Setup, file: Path | None) -> dict[str, Any]:
     recipe: dict[str, Any] = {} if method == "flat" else {"base": setup.fingerprint}
     if method in MODELLED:
         recipe |= {"sampling": asdict(setup.sampling), "seam": asdict(setup.seam), "seed": setup.seed}
+        recipe |= {"precision": setup.precision}
     if file is not None:
         digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
         recipe |= {"strength": setup.strength, "object": digest}
-    return recipe
+    return json.loads(json.dumps(recipe))  # as it will be read again: lists for tuples
 
 
 def _run(

@@ -55,6 +55,7 @@ class Setup:
     seam: Blend
     seed: int = 321
     strength: float = 1.0
+    precision: str = "fp32"
 
 
 @contextmanager

@@ -22,7 +22,8 @@ from ldm.insertion.task import Task
 from ldm.models.base import Painter
 from ldm.models.diffusion import latent_mask, masked_image
 from ldm.models.folded import Contexts, join
-from ldm.models.sampler import Condition, sample
+from ldm.models.reuse import Reusing
+from ldm.models.sampler import EVERYWHERE, Condition, sample
 
 MOST = 2048  # px: no model makes more detail, and 100 megapixels in floats would be 1.2 GB a copy
 
@@ -32,6 +33,7 @@ class Sampling:
     """How x_0 is drawn: solver, UNet evaluations, guidance scale, standard deviation of the start noise.
 
     `refine` is the strength of the second pass over regions larger than the model's resolution; 0: none.
+    `guidance_interval`: noise levels t/T that are guided; `reuse`: steps for one run of the whole UNet.
     """
 
     sampler: str = "plms"
@@ -39,6 +41,22 @@ class Sampling:
     guidance_scale: float = 5.0
     refine: float = 0.0
     noise: float = 1.0
+    guidance_interval: tuple[float, ...] = EVERYWHERE
+    reuse: int = 1
+
+    def __post_init__(self) -> None:
+        interval = self.guidance_interval
+        if len(interval) != 2 or not 0 <= interval[0] <= interval[1] <= 1:
+            raise ValueError(
+                f"guidance_interval={list(interval)}: expected LOW,HIGH with 0 <= LOW <= HIGH <= 1"
+            )
+        if self.reuse < 1:
+            raise ValueError(f"reuse={self.reuse}: expected 1 (no reuse) or more")
+
+    def schedule(self) -> dict[str, Any]:
+        """What `sample` takes of it, but for the solver."""
+        interval = (self.guidance_interval[0], self.guidance_interval[1])
+        return {"steps": self.steps, "guidance_scale": self.guidance_scale, "guidance_interval": interval}
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,13 +140,12 @@ def inpaint(
     small = latent_mask(masks, (masked.shape[-2], masked.shape[-1])).to(masked).repeat_interleave(each, 0)
     pairs = [c.repeat(n) for c, n in zip(contexts, counts, strict=True)]
     x_0 = sample(
-        base,
+        base if sampling.reuse == 1 else Reusing(base, sampling.reuse),
         Condition(masked, small, Contexts(*map(join, zip(*pairs, strict=True)))),
         x_T.to(masked) * sampling.noise,
         sampler=sampling.sampler,
-        steps=sampling.steps,
-        guidance_scale=sampling.guidance_scale,
         on_step=on_step,
+        **sampling.schedule(),
     )
     shown = (base.decode(part).cpu() for part in x_0.split(counts))
     return [list(resize(part, square.hole.shape)) for part, square in zip(shown, squares, strict=True)]
@@ -156,7 +173,7 @@ def _refined(
     matched = [blend(square.known, image, square.hole, seam)[0] for image in images]
     return refine(
         base, contexts, square.known, square.hole, matched, square.noise,
-        strength=sampling.refine, steps=sampling.steps, guidance_scale=sampling.guidance_scale,
+        strength=sampling.refine, **sampling.schedule(),
     )  # fmt: skip
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +22,7 @@ from ldm.models.base import Painter
 from ldm.models.diffusion import latent_mask, masked_image
 from ldm.models.folded import Context, Contexts
 from ldm.models.regions import seen_in
-from ldm.models.sampler import Condition, sample
+from ldm.models.sampler import EVERYWHERE, Condition, Interval, sample
 
 ABOVE = 1.5  # times the model's resolution: smaller squares are not refined
 AT_MOST = 4  # times the model's resolution: larger squares are refined at this size
@@ -88,6 +87,7 @@ def refine(
     strength: float = 0.4,
     steps: int = 20,
     guidance_scale: float = 5.0,
+    guidance_interval: Interval = EVERYWHERE,
 ) -> list[Tensor]:
     """The square `known` [3,h,w] in [-1,1], its mask bool [h,w] and first results [3,h,w] => sharper ones.
 
@@ -107,8 +107,16 @@ def refine(
     x_T = torch.stack([torch.randn(x_0.shape[1:], generator=g) for g in noise]).to(x_0)
     masked = tiled.encode(masked_image(image, hole)).expand(n, -1, -1, -1)
     condition = Condition(masked, small.to(masked).expand(n, -1, -1, -1), contexts.repeat(n))
-    options: dict[str, Any] = {"sampler": SAMPLER, "steps": steps, "guidance_scale": guidance_scale}
-    x_0 = sample(tiled, condition, x_T, begin=(x_0, strength), **options)
+    x_0 = sample(
+        tiled,
+        condition,
+        x_T,
+        sampler=SAMPLER,
+        steps=steps,
+        guidance_scale=guidance_scale,
+        guidance_interval=guidance_interval,
+        begin=(x_0, strength),
+    )
     sharp = torch.where(tiled.covered().to(first.device), tiled.decode(x_0), first)
     return list(resize(sharp[..., :side, :side].cpu(), mask.shape))
 

@@ -23,6 +23,7 @@ from ldm.models.architecture import Architecture
 from ldm.models.base import Base, Painter, base_fingerprint, load_base, load_painter
 from ldm.models.folded import Contexts
 from ldm.models.regions import in_regions
+from ldm.models.runtime import PLAIN, Runtime, prepare
 from ldm.objects import baked
 from ldm.objects.delta import Applied, Delta, apply, load
 from ldm.objects.exchange import load_ldm_delta
@@ -155,12 +156,16 @@ def open_session(
     seam: Blend,
     features: str = "raw",
     device: str = "cpu",
+    runtime: Runtime = PLAIN,
 ) -> Session:
     """Load what these subjects need of the base at `path`: if all are baked, neither CLIP nor K and V."""
     if all(_is_baked(subject) for subject in subjects):
-        painter, fingerprint = load_painter(path, architecture)
-        return Session(painter.to(device), sampling, seam, features, fingerprint)
-    return Session(load_base(path, architecture).to(device), sampling, seam, features)
+        painter, fingerprint = load_painter(path, architecture, device=device)
+        session = Session(painter, sampling, seam, features, fingerprint)
+    else:
+        session = Session(load_base(path, architecture, device=device), sampling, seam, features)
+    prepare(session.base, runtime)  # behind the fingerprint, which is that of the weights in the file
+    return session
 
 
 def _is_baked(subject: Subject) -> bool:

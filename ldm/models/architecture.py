@@ -8,6 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor, nn
+
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPVisionModel
@@ -89,6 +92,14 @@ def build_vae(a: Architecture) -> AutoencoderKL:
         sample_size=a.image_size,
         scaling_factor=a.vae_scale,
     )
+
+
+def number_positions(module: nn.Module, device: torch.device | str) -> None:
+    """Make CLIP's list of its positions, which no checkpoint holds and a module without memory lacks."""
+    for part in module.modules():
+        listed = getattr(part, "position_ids", None)
+        if isinstance(listed, Tensor):
+            part.position_ids = torch.arange(listed.shape[-1], device=device)[None]
 
 
 def build_clip(a: Architecture) -> CLIPVisionModel:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ldm.models.architecture import Architecture, build_unet, build_vae
+from ldm.models.architecture import Architecture, build_unet, build_vae, number_positions
 from ldm.models.attention import cross_attentions, use_few_token_attention
 from ldm.models.checkpoint import read_metadata, read_state, write_folder
 from ldm.models.conditioner import Conditioner, clip_normalised
@@ -32,6 +34,7 @@ class Painter(nn.Module):
         self.unet = build_unet(architecture)
         self.vae = build_vae(architecture)
         use_few_token_attention(self.unet)
+        self.run = call  # how functions of the UNet are called; `ldm.models.runtime` may compile them
 
     @property
     def device(self) -> torch.device:
@@ -50,8 +53,23 @@ class Painter(nn.Module):
 
     def eps(self, x_t: Tensor, t: Tensor, masked: Tensor, mask: Tensor, context: Context) -> Tensor:
         """The predicted noise [b,4,h,w]; t [b] or scalar, mask [b,1,h,w], context [b,n,d] or folded."""
-        out = self.unet(unet_input(x_t, masked, mask), t, context).sample
+        out = self.run(forward, self.unet, self.narrow(unet_input(x_t, masked, mask)), t, context)
+        return self.as_eps(out, x_t, t)
+
+    def as_eps(self, out: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
+        """The UNet's output [b,4,h,w] => the predicted noise in the precision of x_t, fp32 at least."""
+        out = out.to(torch.promote_types(torch.float32, x_t.dtype))
         return out if self.architecture.prediction == "eps" else eps_of_v(out, x_t, t)
+
+    def narrow(self, x: Tensor) -> Tensor:
+        """In the UNet's dtype."""
+        return x.to(self.unet.conv_in.weight.dtype)
+
+    def folded(self, conditional: Tensor, unconditional: Tensor) -> Contexts:
+        """Contexts [b,n,d] folded into the weights as they are now, in the UNet's dtype."""
+        layers = dict(cross_attentions(self.unet))
+        both = Contexts(fold(layers, conditional), fold(layers, unconditional))
+        return both.to(self.unet.conv_in.weight)
 
 
 class Base(Painter):
@@ -68,8 +86,17 @@ class Base(Painter):
 
     def contexts(self, context: Tensor) -> Contexts:
         """A context [b,n,d] and the unconditional one, both folded into the weights as they are now."""
-        layers = dict(cross_attentions(self.unet))
-        return Contexts(fold(layers, context), fold(layers, self.conditioner.unconditional(context)))
+        return self.folded(context, self.conditioner.unconditional(context))
+
+
+def call(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Just that."""
+    return function(*arguments)
+
+
+def forward(unet: nn.Module, x: Tensor, t: Tensor, context: Context) -> Tensor:
+    """What the UNet makes of its input x [b,9,h,w] at steps t: [b,4,h,w]."""
+    return unet(x, t, context).sample
 
 
 def house_state(base: Base) -> dict[str, Tensor]:
@@ -112,32 +139,40 @@ def check_architecture(path: Path, architecture: Architecture) -> None:
         )
 
 
-def load_base(path: Path, architecture: Architecture, what: str = "") -> Base:
-    """Build the base and fill it with the weights at `path`, see `read_base`.
+def load_base(
+    path: Path, architecture: Architecture, what: str = "", device: torch.device | str = "cpu"
+) -> Base:
+    """Build the base on `device` and fill it with the weights at `path`, see `read_base`.
 
     `what` names the base in errors, with its config: "the base of configs/v.yaml". Raises FileNotFoundError /
     ValueError in one line if the file is missing, damaged or of another shape.
     """
     check_architecture(path, architecture)
-    base = Base(architecture)
-    load_strictly(
-        base, spell_clip(read_base(path), base.state_dict()), what or f"the {architecture.name} base"
-    )
+    state = read_base(path)
+    with torch.device("meta"):  # no memory for random weights, and no time
+        base = Base(architecture)
+    what = what or f"the {architecture.name} base"
+    load_strictly(base, spell_clip(state, base.state_dict()), what, device)
+    number_positions(base, device)
     return base.eval().requires_grad_(False)
 
 
-def load_painter(path: Path, architecture: Architecture, what: str = "") -> tuple[Painter, str]:
+def load_painter(
+    path: Path, architecture: Architecture, what: str = "", device: torch.device | str = "cpu"
+) -> tuple[Painter, str]:
     """The base's UNet and VAE without K and V projections, for folded contexts; and the base's fingerprint.
 
     Raises as `load_base` does.
     """
     check_architecture(path, architecture)
-    state, painter = read_base(path), Painter(architecture)
+    state = read_base(path)
+    with torch.device("meta"):
+        painter = Painter(architecture)
     for _, layer in cross_attentions(painter.unet):
         layer.to_k = layer.to_v = None
     own = painter.state_dict().keys()
     needed = {key: value for key, value in state.items() if key in own or not PASSED_OVER.match(key)}
-    load_strictly(painter, needed, what or f"the {architecture.name} base")
+    load_strictly(painter, needed, what or f"the {architecture.name} base", device)
     return painter.eval().requires_grad_(False), fingerprint(spell_clip(state))
 
 

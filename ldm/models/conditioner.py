@@ -5,15 +5,17 @@ The names of the weights are those of Paint-by-Example's checkpoint. Widths: c i
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 import torch
 from einops import rearrange
 from torch import Tensor, nn
 from torch.nn.functional import scaled_dot_product_attention
-from transformers import CLIPVisionModel
 
 from ldm.models.architecture import Architecture, build_clip
+
+if TYPE_CHECKING:
+    from transformers import CLIPVisionModel
 
 FewShot = Literal["none", "linear", "tokens"]
 FEW_SHOT = get_args(FewShot)

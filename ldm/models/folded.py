@@ -56,8 +56,9 @@ def attend(x: Tensor, layer: Layer, heads: int) -> Tensor:
     if layer.scores.shape[-1] == 0:
         return bias.expand_as(x)
     scores = torch.bmm(x, layer.scores)
-    p = F.softmax(rearrange(scores, "b N (h n) -> b N h n", h=heads), dim=-1)
-    return torch.baddbmm(bias, rearrange(p, "b N h n -> b N (h n)"), layer.values)
+    wide = torch.promote_types(torch.float32, x.dtype)
+    p = F.softmax(rearrange(scores, "b N (h n) -> b N h n", h=heads), dim=-1, dtype=wide)
+    return torch.baddbmm(bias, rearrange(p, "b N h n -> b N (h n)").to(x), layer.values)
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,6 +171,10 @@ class Contexts(NamedTuple):
     def repeat(self, n: int) -> Contexts:
         """Every sample n times, side by side."""
         return Contexts(*(c.repeat_interleave(n, 0) if isinstance(c, Tensor) else c.repeat(n) for c in self))
+
+    def to(self, like: Tensor) -> Contexts:
+        """On the device and in the dtype of `like`."""
+        return Contexts(*(c.to(like) for c in self))
 
 
 @torch.no_grad()

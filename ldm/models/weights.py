@@ -8,16 +8,20 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
+ALIGNED = 64  # bytes; as torch allocates
 SAMPLE = 4096  # values of a tensor that its fingerprint looks at
 
 
-def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> None:
-    """Copy `state` into `module`, whose dtype and device stay, or load nothing and raise ValueError.
+def load_strictly(
+    module: nn.Module, state: Mapping[str, Tensor], what: str, device: torch.device | str = "cpu"
+) -> None:
+    """Give `module` the weights of `state`, all of them and no other, or load nothing and raise ValueError.
 
-    `what` names the module and the config it was built from in that error: "the UNet of configs/v.yaml".
+    A module that was built on the meta device takes them on `device` in its dtype, copied at most once. Any
+    other module stays where it is. `what` names the module and the config it was built from in that error:
+    "the UNet of configs/v.yaml".
     """
     own = module.state_dict()
-    assert not any(value.is_meta for value in own.values()), f"{what} has no memory to load weights into"
     complaints = [
         f"{len(names)} weight{'s' * (len(names) > 1)} {complaint}: {some(names)}"
         for complaint, names in (
@@ -32,7 +36,10 @@ def load_strictly(module: nn.Module, state: Mapping[str, Tensor], what: str) -> 
             f"these weights do not fit {what} ({'; '.join(complaints)}); "
             "use the config that the checkpoint was made with, or fetch the checkpoint again"
         )
-    module.load_state_dict(state, strict=True)
+    empty = any(value.is_meta for value in own.values())
+    if empty:
+        state = {key: _placed(state[key], device, value.dtype) for key, value in own.items()}
+    module.load_state_dict(state, strict=True, assign=empty)
 
 
 def fingerprint(state: Mapping[str, Tensor]) -> str:
@@ -62,6 +69,16 @@ def _reshaped(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[st
         for key, value in own.items()
         if key in state and state[key].shape != value.shape
     ]
+
+
+def _placed(value: Tensor, device: torch.device | str, dtype: torch.dtype) -> Tensor:
+    """First moved, then cast: half precision is half as much to move.
+
+    Weights that are just mapped from a file are copied if they do not begin where kernels like them to: else
+    the last bits of results would depend on the file's layout.
+    """
+    placed = value.to(device).to(dtype)
+    return placed.clone() if placed.data_ptr() % ALIGNED else placed
 
 
 def _sample(value: Tensor) -> Tensor:

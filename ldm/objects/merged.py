@@ -13,9 +13,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ldm.models.attention import cross_attentions
 from ldm.models.base import Base
-from ldm.models.folded import Contexts, fold
+from ldm.models.folded import Contexts
 from ldm.models.weights import some
 from ldm.objects.delta import DIFFERENCE, Applied, Delta, apply
 from ldm.objects.file import About, read_object, write_object
@@ -94,8 +93,9 @@ def apply_merged(base: Base, merged: Merged, strength: float = 1.0, fingerprint:
 @torch.no_grad()
 def merged_contexts(base: Base, merged: Merged, name: str) -> Contexts:
     """One of the objects as constants, for a base that carries their shared weights; ValueError as above."""
-    layers, like = dict(cross_attentions(base.unet)), base.conditioner.learnable_vector
-    return Contexts(*(fold(layers, tokens.to(like)) for tokens in merged.contexts(name)))
+    conditional, unconditional = merged.contexts(name)
+    like = base.conditioner.learnable_vector
+    return base.folded(conditional.to(like), unconditional.to(like))
 
 
 def _matching(context: Mapping[str, Tensor], unconditional: Mapping[str, Tensor]) -> bool:

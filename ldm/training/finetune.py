@@ -18,6 +18,7 @@ from ldm.models.diffusion import add_noise, eps_loss, level_weight
 from ldm.models.weights import some
 from ldm.objects.delta import trained_names
 from ldm.training.batches import draw_noise
+from ldm.training.frozen import narrow_frozen
 from ldm.training.samples import encoded
 from ldm.training.schedule import warm_cosine
 
@@ -31,6 +32,7 @@ class FineTune(pl.LightningModule):
     Learning rates: `lr` of the cross-attention, `lr_tokens` of the few-shot tokens, `lr_conditioner` of the
     rest; they fall along a cosine to `lr_final` of themselves at `max_steps` (1: they stay).
     `min_snr` is gamma of `level_weight`; 0: plain eps MSE, as Paint-by-Example and the paper.
+    `checkpointing`: the way back computes the UNet's activations again instead of keeping them.
     `card` is plain data and tensors about the object, kept in every checkpoint under "object"; its
     "about" are the fields of an object file's `About`.
     """
@@ -52,6 +54,7 @@ class FineTune(pl.LightningModule):
         drop_context: float = 0.15,
         min_snr: float = 0.0,
         seed: int = 0,
+        checkpointing: bool = False,
         card: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -64,6 +67,12 @@ class FineTune(pl.LightningModule):
         base.requires_grad_(False)
         for weight in self.trained_weights().values():
             weight.requires_grad_(True)
+        if checkpointing:
+            base.unet.enable_gradient_checkpointing()
+
+    def configure_model(self) -> None:
+        """Called by the trainer before it moves the weights to the device."""
+        narrow_frozen(self.base, str(self.trainer.precision))
 
     def trained_weights(self) -> dict[str, nn.Parameter]:
         """House name => weight, of what trains."""
@@ -101,7 +110,7 @@ class FineTune(pl.LightningModule):
         return eps_loss(eps, predicted, level_weight(t, self.min_snr) if self.min_snr else None)
 
     def configure_optimizers(self) -> dict[str, Any]:
-        optimizer = AdamW(self.groups())
+        optimizer = AdamW(self.groups(), fused=True)
         schedule = warm_cosine(optimizer, self.max_steps, self.warmup, self.lr_final)
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 

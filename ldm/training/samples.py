@@ -16,8 +16,9 @@ from ldm.data.pairs import sample_generator
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
 from ldm.models.diffusion import latent_mask, masked_image
+from ldm.training.frozen import HALF
 
-BATCH = 8
+PIXELS = 8 * 128**2  # encoded at a time: a large base's VAE needs gigabytes for a few pictures
 DRAW_STREAM = 2**33  # added to the seed: which sample is drawn is independent of pictures and noise
 
 
@@ -48,10 +49,10 @@ class Bank(Dataset):
     ) -> None:
         self.size, self.seed = size, seed
         kind = base.device.type
-        half = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}.get(precision)
+        half, n = HALF.get(precision), max(PIXELS // base.architecture.image_size**2, 1)
         batches = []
-        for start in progress(range(0, size, BATCH)):
-            batch = default_collate([pairs[i] for i in range(start, min(start + BATCH, size))])
+        for start in progress(range(0, size, n)):
+            batch = default_collate([pairs[i] for i in range(start, min(start + n, size))])
             batch = {key: value.to(base.device) for key, value in batch.items()}
             with torch.autocast(kind, half, enabled=half is not None):
                 made = encoded(base, batch)

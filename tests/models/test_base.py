@@ -138,6 +138,25 @@ def test_a_loaded_base_is_frozen_and_in_float32(base: Base, tmp_path: Path) -> N
     assert {p.dtype for p in loaded.parameters()} == {torch.float32}
 
 
+@torch.no_grad()
+def test_what_is_loaded_may_be_changed_and_the_file_is_not(base: Base, tmp_path: Path) -> None:
+    """Weights that the file holds in fp32 may still be parts of the mapped file."""
+    save_base(base, tmp_path, torch.float32)
+    for load in (lambda: load_base(tmp_path, tiny.TINY), lambda: load_painter(tmp_path, tiny.TINY)[0]):
+        loaded = load()
+        assert torch.equal(loaded.unet.conv_in.weight, base.unet.conv_in.weight)
+        loaded.unet.conv_in.weight.fill_(7)
+        assert torch.equal(load().unet.conv_in.weight, base.unet.conv_in.weight)
+
+
+def test_nothing_of_a_loaded_base_is_left_empty(base: Base, tmp_path: Path) -> None:
+    save_base(base, tmp_path, torch.float32)
+    loaded = load_base(tmp_path, tiny.TINY)
+    assert not any(x.is_meta for x in [*loaded.parameters(), *loaded.buffers()])
+    image = torch.rand(1, 3, 56, 56, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    assert torch.equal(loaded.context(image), base.context(image))
+
+
 @pytest.mark.parametrize("prior_encoder", [False, True])
 @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
 def test_a_checkpoint_of_the_paper_is_loaded(

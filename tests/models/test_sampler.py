@@ -135,6 +135,20 @@ def test_guidance_is_the_formula_and_not_swapped() -> None:
     assert torch.allclose(out, plain + (-2.0 + 3 * 2.5), atol=1e-5)
 
 
+def test_outside_its_interval_guidance_costs_nothing_and_does_nothing() -> None:
+    c, x_T = condition(2, cond=0.5, null=-2.0), noise(2)  # levels 0.751, 0.501, 0.251, 0.001
+    model = Mild()
+    inside = run(model, c, x_T, sampler="ddim", steps=4, guidance_interval=(0.2, 0.6))
+    assert model.batches == [2, 4, 4, 2]
+    everywhere, nowhere = (
+        run(Mild(), c, x_T, sampler="ddim", steps=4, guidance_interval=interval)
+        for interval in ((0.0, 1.0), (0.9, 1.0))
+    )
+    assert torch.equal(everywhere, run(Mild(), c, x_T, sampler="ddim", steps=4))
+    assert torch.equal(nowhere, run(Mild(), c, x_T, sampler="ddim", steps=4, guidance_scale=1))
+    assert not torch.allclose(inside, everywhere, atol=0.1) and not torch.allclose(inside, nowhere, atol=0.1)
+
+
 @torch.no_grad()
 def test_samples_of_a_batch_do_not_mix(base: Base) -> None:
     def one(i: slice) -> Tensor:

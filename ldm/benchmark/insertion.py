@@ -1,0 +1,139 @@
+"""Cases of inserting: a UNet step, a whole insertion, the VAE, and how they grow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+
+from ldm.benchmark.measure import Case
+from ldm.benchmark.subjects import Plain, bytes_of, condition, fill, make_scene, tuned
+from ldm.insertion.insert import Sampling
+from ldm.models.base import Base, Painter
+from ldm.models.folded import Contexts, join
+from ldm.models.reuse import Reusing
+from ldm.models.runtime import Runtime
+from ldm.models.sampler import guided_eps
+
+PLMS = {"sampler": "plms", "steps": 50, "guidance_scale": 5.0}
+GROWTH = tuple(f"growth with {what}" for what in ("the batch", "the resolution", "objects", "backgrounds"))
+BATCHES, OBJECTS, BACKGROUNDS, SCALES = (1, 2, 4, 8), 8, (1, 2, 4), (0.5, 1.0, 1.5)
+SCALE = 5.0  # of guidance
+
+
+def unet_step(base: Base, half: str, side: int, compiled: bool) -> list[Case]:
+    """One guided step of one sample, both halves; `compiled`: also as torch.compile makes it."""
+    cases = []
+    for precision in ("fp32", half):
+        for name, model in (("plain", Plain(base, precision)), ("folded", tuned(base, Runtime(precision)))):
+            run, holds = _step(model, base, side), bytes_of(model.unet)
+            cases.append(Case(f"{name}, {precision}", run, precision=precision, holds=holds))
+    painter = tuned(base, Runtime(half, compiled))
+    like: dict[str, Any] = {"precision": half, "holds": bytes_of(painter.unet), "counted": not compiled}
+    name = f"folded, {half}, compiled" if compiled else f"folded, {half}"
+    cases.append(Case(f"{name}, deep features reused", _reused(painter, base, side), **like))
+    return [*cases, Case(name, _step(painter, base, side), **like)] if compiled else cases
+
+
+def insertion(
+    base: Base, half: str, side: int, presets: Mapping[str, Sampling], compiled: bool
+) -> list[Case]:
+    """Whole insertions, the VAE in fp32: the plain way, then the `presets`, both in both precisions."""
+    scene = make_scene(base, side)
+    cases = []
+    for precision in ("fp32", half):
+        plain, painter = Plain(base, precision), tuned(base, Runtime(precision))
+        runs = {"plain PLMS 50": partial(fill, plain, base, scene, scene.contexts, **PLMS)}
+        runs |= {name: _filled(painter, base, side, sampling) for name, sampling in presets.items()}
+        for name, run in runs.items():
+            holds = bytes_of((plain if name.startswith("plain") else painter).unet, base.vae)
+            cases.append(Case(f"{name}, {precision}", run, precision=precision, holds=holds, counted=False))
+    if compiled:
+        painter = tuned(base, Runtime(half, compile=True))
+        run, holds = _filled(painter, base, side, presets["fast"]), bytes_of(painter.unet, base.vae)
+        cases.append(Case(f"fast, {half}, compiled", run, precision=half, holds=holds, counted=False))
+    return cases
+
+
+def vae(base: Base, side: int) -> list[Case]:
+    """Both ways through the VAE."""
+    scene = make_scene(base, side)
+    return [
+        Case("encode", partial(base.encode, scene.image), holds=bytes_of(base.vae)),
+        Case("decode", partial(base.decode, scene.x_T), holds=bytes_of(base.vae)),
+    ]
+
+
+def growth(base: Base, half: str, side: int, fast: Sampling) -> dict[str, list[Case]]:
+    """A folded step by batch, resolution and number of objects; fast insertions by number of backgrounds."""
+    painter, f = tuned(base, Runtime(half)), base.architecture.vae_factor * 8
+    filled = _filled(painter, base, side, fast)
+    sides = sorted({max(round(side * scale / f), 1) * f for scale in SCALES})
+    one, several = (
+        join([painter.folded(*_tokens(base, seed)).conditional for seed in seeds])
+        for seeds in ([0] * OBJECTS, range(OBJECTS))
+    )
+    return {
+        "growth with the batch": [
+            Case(f"batch {n}", _step(painter, base, side, n), n, half) for n in BATCHES
+        ],
+        "growth with the resolution": [Case(f"{s} px", _step(painter, base, s), 1, half) for s in sides],
+        "growth with objects": [
+            Case(f"{OBJECTS} samples of one object", _of(painter, base, side, one), OBJECTS, half),
+            Case(f"{OBJECTS} different objects", _of(painter, base, side, several), OBJECTS, half),
+        ],
+        "growth with backgrounds": [
+            Case(f"{n} pictures, fast", _several(filled, n), n, half, counted=False) for n in BACKGROUNDS
+        ],
+    }
+
+
+def _tokens(base: Base, seed: int) -> Contexts:
+    return make_scene(base, 8 * base.architecture.vae_factor, seed=seed).contexts
+
+
+@torch.no_grad()
+def _step(model: Any, base: Base, side: int, n: int = 1) -> Callable[[], Any]:
+    """A guided step of n samples; a painter gets its contexts folded."""
+    scene = make_scene(base, side, n)
+    contexts = model.folded(*scene.contexts) if isinstance(model, Painter) else scene.contexts
+    eps = guided_eps(model, condition(scene, contexts), SCALE)
+    return torch.no_grad()(partial(eps, scene.x_T, torch.tensor(500, device=base.device)))
+
+
+@torch.no_grad()
+def _reused(painter: Painter, base: Base, side: int) -> Callable[[], Any]:
+    """A guided step with deep features of the one before."""
+    scene, t = make_scene(base, side), torch.tensor(500, device=base.device)
+    eps = guided_eps(Reusing(painter, 10**9), condition(scene, painter.folded(*scene.contexts)), SCALE)
+    eps(scene.x_T, t)
+    return torch.no_grad()(partial(eps, scene.x_T, t))
+
+
+@torch.no_grad()
+def _of(painter: Painter, base: Base, side: int, objects: Any) -> Callable[[], Any]:
+    """An unguided step of as many samples as there are contexts."""
+    x_T, t = make_scene(base, side, len(objects)).x_T, torch.tensor(500, device=base.device)
+    return torch.no_grad()(partial(painter.eps, x_T, t, x_T, torch.ones_like(x_T[:, :1]), objects))
+
+
+@torch.no_grad()
+def _filled(painter: Painter, base: Base, side: int, sampling: Sampling) -> Callable[[], Any]:
+    scene = make_scene(base, side)
+    contexts, options = painter.folded(*scene.contexts), {"sampler": sampling.sampler} | sampling.schedule()
+
+    def run() -> Any:
+        model = painter if sampling.reuse == 1 else Reusing(painter, sampling.reuse)
+        return fill(model, base, scene, contexts, **options)
+
+    return run
+
+
+def _several(run: Callable[[], Any], n: int) -> Callable[[], Any]:
+    def runs() -> None:
+        for _ in range(n):
+            run()
+
+    return runs

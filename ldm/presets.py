@@ -1,0 +1,30 @@
+"""Settings that belong together, for a script's `--preset`; what is given besides wins over them."""
+
+from __future__ import annotations
+
+from ldm.command_line import Presets
+
+LEAN = ("train.precision=bf16-mixed", "train.bank=384")
+TRAINING: Presets = {  # steps of the same 8 samples, by the GPU's memory at Paint-by-Example's size
+    "8gb": ("train.batch_size=1", "train.accumulate=8", "train.checkpointing=true", *LEAN),
+    "12gb": ("train.batch_size=2", "train.accumulate=4", *LEAN),
+    "24gb": ("train.batch_size=8", "train.accumulate=1", *LEAN),
+}
+INFERENCE: Presets = {
+    # the paper's sampling, to rounding
+    "exact": (
+        "sample.sampler=plms",
+        "sample.steps=50",
+        "sample.guidance_interval=0,1",
+        "sample.reuse=1",
+        "sample.precision=fp32",
+    ),
+    # every approximation
+    "fast": (
+        "sample.sampler=unipc",
+        "sample.steps=12",
+        "sample.guidance_interval=0.1,1",
+        "sample.reuse=2",
+        "sample.precision=bf16",
+    ),
+}

@@ -1,0 +1,102 @@
+"""Measure speed and memory side by side; writes <out>.md and <out>.json. The default, mini, takes minutes.
+
+Goes on where it was stopped; the same command on a machine with a GPU fills the GPU's rows.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import shlex
+import sys
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ldm.benchmark.plan import Measured, Subject, measure
+from ldm.benchmark.report import report
+from ldm.command_line import OneLineParser, run
+from ldm.config import load_config
+from ldm.data.atomic import atomic_file
+from ldm.insertion.insert import Sampling
+from ldm.presets import INFERENCE
+
+REPEATS = {"mini": 7, "full": 3}
+CONFIGS = {"mini": Path("configs/mini.yaml"), "full": Path("configs/v.yaml")}
+
+
+def parser() -> OneLineParser:
+    p = OneLineParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    p.add_argument("--sizes", nargs="+", choices=list(CONFIGS), default=["mini"], help="bases [mini]")
+    p.add_argument("--devices", nargs="+", choices=["cpu", "cuda"], default=devices, help="[what there is]")
+    p.add_argument("--repeats", type=int, default=0, help="runs of each case [7 of mini, 3 of full]")
+    p.add_argument("--side", type=int, default=0, help="px of pictures [the base's; full on a CPU: 256]")
+    p.add_argument("--out", type=Path, default=Path("BENCHMARKS.md"), help="the report [BENCHMARKS.md]")
+    return p
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers depend on."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text().splitlines() if info.exists() else []
+    models = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else "none"
+    return {
+        "CPU": models[0] if models else platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "GPU": gpu,
+        "torch": torch.__version__,
+        "Python": platform.python_version(),
+    }
+
+
+def presets() -> dict[str, Sampling]:
+    """What inference's presets sample by; their precision is the case's."""
+    settings = {name: load_config(CONFIGS["mini"], given).sample for name, given in INFERENCE.items()}
+    return {
+        name: Sampling(s.sampler, s.steps, guidance_interval=s.guidance_interval, reuse=s.reuse)
+        for name, s in settings.items()
+    }
+
+
+def subject(size: str, device: str, args: argparse.Namespace) -> Subject:
+    """The base of this size; at full size its weights are synthetic."""
+    config = load_config(CONFIGS[size])
+    a, weights = config.base.architecture, Path(config.base.path) if size == "mini" else None
+    side = args.side or (256 if (size, device) == ("full", "cpu") else a.image_size)
+    if side % (8 * a.vae_factor):
+        raise ValueError(f"--side {side}: expected a multiple of {8 * a.vae_factor}")
+    batches = (1, 8) if size == "mini" or device == "cuda" else (1, 2)
+    return Subject(size, CONFIGS[size], a, weights, side, args.repeats or REPEATS[size], batches)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parser().parse_args(argv)
+    if "cuda" in args.devices and not torch.cuda.is_available():
+        raise ValueError("--devices cuda: there is no GPU that torch can use here; leave it out")
+    if args.out.suffix != ".md" or args.repeats < 0:
+        raise ValueError(f"--out {args.out}, --repeats {args.repeats}: expected a .md file and 1 or more")
+    subjects = [(subject(size, device, args), device) for size in args.sizes for device in args.devices]
+    measured = Measured(args.out.with_suffix(".json"), machine())
+    for one, device in subjects:
+        measure(one, device, presets(), measured, partial(print, flush=True))
+    command = shlex.join(["python", "scripts/benchmark.py", *(sys.argv[1:] if argv is None else argv)])
+    with atomic_file(args.out) as file:
+        file.write(
+            report(
+                {"machine": measured.machine, "rates": measured.rates, "rows": measured.rows}, command
+            ).encode()
+        )
+    print(args.out, measured.file, sep="\n")
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,100 @@
+"""The whole measurement on a small base: every group, kept on disk, not done twice; the report reads it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from ldm.benchmark import plan
+from ldm.benchmark.measure import Row
+from ldm.benchmark.plan import Measured, Subject, measure
+from ldm.benchmark.report import report
+from ldm.benchmark.subjects import Plain, fill, make_base, make_scene, tuned
+from ldm.insertion.insert import Sampling
+from ldm.models.base import save_base
+from ldm.models.runtime import PLAIN
+from tests.fixtures.small import SMALL, small_base
+
+PRESETS = {"exact": Sampling("plms", 2), "fast": Sampling("unipc", 2, reuse=2, guidance_interval=(0.1, 1))}
+GROUPS = {
+    "UNet step", "whole insertion", "VAE", "growth with the batch", "growth with the resolution",
+    "growth with objects", "growth with backgrounds", "training step", "load",
+}  # fmt: skip
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ldm.benchmark.measure.MATRIX", {"cpu": 64})
+    monkeypatch.setattr("ldm.benchmark.insertion.PLMS", {"sampler": "plms", "steps": 2})
+    monkeypatch.setattr(
+        plan, "starting", lambda config, device: []
+    )  # another process, and seconds of imports
+
+
+@pytest.mark.usefixtures("quick")
+def test_every_group_is_measured_once_and_kept(tmp_path: Path) -> None:
+    save_base(small_base(), tmp_path / "base")
+    subject = Subject("mini", tmp_path / "small.yaml", SMALL, tmp_path / "base", 32, 1, (1, 8))
+    told: list[str] = []
+    measure(subject, "cpu", PRESETS, Measured(tmp_path / "b.json", {"GPU": "none"}), told.append)
+    assert {line.removeprefix("mini, cpu: ") for line in told} == GROUPS | {"start"}
+    told.clear()
+    again = Measured(tmp_path / "b.json", {"GPU": "none"})
+    measure(subject, "cpu", PRESETS, again, told.append)
+    assert told == ["mini, cpu: start"] and {row["group"] for row in again.rows} == GROUPS
+    step = {row["name"]: row for row in again.rows if row["group"] == "UNet step"}
+    assert step["folded, fp32"]["tflop"] < step["plain, fp32"]["tflop"]
+    assert step["folded, bf16, deep features reused"]["tflop"] < step["folded, bf16"]["tflop"]
+
+    text = report(json.loads((tmp_path / "b.json").read_text()), "python scripts/benchmark.py")
+    assert all(f"## {group}: mini, 32 px, cpu" in text for group in GROUPS)
+    with pytest.raises(ValueError, match="another machine"):
+        Measured(tmp_path / "b.json", {"GPU": "some"})
+
+
+@torch.no_grad()
+def test_synthetic_weights_are_all_there_and_keep_numbers_finite() -> None:
+    base = make_base(SMALL, None, "cpu")
+    assert not any(x.is_meta for x in [*base.parameters(), *base.buffers()])
+    scene = make_scene(base, 32)
+    x, context = scene.x_T, base.context(torch.zeros(1, 3, 28, 28))
+    assert base.eps(x, torch.tensor(500), x, x[:, :1], context).isfinite().all()
+    assert base.decode(base.encode(scene.image)).isfinite().all()
+
+
+def test_plain_is_what_folded_gives() -> None:
+    base = small_base()
+    scene, options = make_scene(base, 32), {"sampler": "dpm++", "steps": 3}
+    plain = fill(Plain(base, "fp32"), base, scene, scene.contexts, **options)
+    ours = tuned(base, PLAIN)
+    assert torch.allclose(fill(ours, base, scene, ours.folded(*scene.contexts), **options), plain, atol=1e-4)
+
+
+def row(group: str, name: str, seconds: float, samples: int = 1, device: str = "cpu") -> Row:
+    times = {"seconds": seconds, "least": seconds, "most": seconds, "repeats": 1}
+    place = {"group": group, "name": name, "base": "mini", "device": device, "side": 128}
+    return place | times | {"samples": samples, "precision": "fp32", "tflop": 0.0, "peak_gb": None}
+
+
+def test_aims_are_ratios_of_samples_and_what_was_not_measured_is_empty() -> None:
+    rows = [
+        row("training step", "as in the paper: fp32", 2.0),
+        row("training step", "bank, tokens, bf16, batch 8", 1.0, samples=8),
+        row("whole insertion", "plain PLMS 50, fp32", 8.0),
+        row("whole insertion", "fast, fp32", 2.0),
+        row("growth with objects", "8 samples of one object", 1.0, samples=8),
+        row("growth with objects", "8 different objects", 1.02, samples=8),
+    ]
+    lines = report({"machine": {"GPU": "none"}, "rates": {}, "rows": rows}, "x").splitlines()
+    said = {
+        tuple(line.split(" | ")[:3]): line.split(" | ")[4].strip(" |")
+        for line in lines
+        if "at least" in line or "at most" in line
+    }
+    assert said["| samples/s of training against the paper's", "mini", "cpu"] == "16 x"
+    assert said["| `fast` against plain PLMS 50, fp32", "mini", "cpu"] == "4 x, missed"
+    assert said["| 8 objects in a batch against one", "mini", "cpu"] == "1.02 x"
+    assert {value for key, value in said.items() if key[2] == "cuda"} == {""}

@@ -1,0 +1,40 @@
+"""The benchmark script: mistakes are one line, before anything is measured."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ldm.config import run
+from scripts import benchmark
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--side", "100"], "--side 100: expected a multiple of"),
+        (["--repeats", "-1"], "expected a .md file and 1 or more"),
+        (["--out", "b.json"], "expected a .md file"),
+        (["--sizes", "huge"], "invalid choice: 'huge'"),
+    ],
+)
+def test_a_mistake_is_one_line_and_leaves_nothing(
+    arguments: list[str],
+    message: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(benchmark, "measure", lambda *_: pytest.fail("measured"))
+    out = [] if "--out" in arguments else ["--out", str(tmp_path / "b.md")]
+    with pytest.raises(SystemExit) as caught:
+        run(lambda: benchmark.main([*arguments, *out]))
+    error = capsys.readouterr().err
+    assert caught.value.code == 2 and message in error and error.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_presets_are_inferences() -> None:
+    exact, fast = benchmark.presets()["exact"], benchmark.presets()["fast"]
+    assert (exact.sampler, exact.steps, exact.reuse) == ("plms", 50, 1) and fast.reuse > 1
