@@ -95,8 +95,8 @@ class Trial:
         results = [image[box] for image, box in zip(filled, boxes, strict=True)]
         with torch.autocast("cpu", enabled=False):  # the views were seen without it, too
             found = image_features(self.features, results)
-        identity = (found @ self.views.T).mean(1)
-        copying = (found @ self.known.T).amax(1) - self.alike
+            identity = (found @ self.views.T).mean(1)
+            copying = (found @ self.known.T).amax(1) - self.alike
         seams = [seam_ratio(image, place.mask) for image, place in zip(filled, self.places, strict=True)]
         scores = [score(*x) for x in zip(identity.tolist(), seams, copying.tolist(), strict=True)]
         means = [round(float(np.mean(x)), DIGITS) for x in (identity.numpy(), seams, copying.numpy())]

@@ -69,6 +69,13 @@ def test_the_same_base_gets_the_same_verdict_and_keeps_its_weights(
     assert other.verdict != one.verdict
 
 
+def test_a_run_in_bf16_is_judged_nearly_the_same(toy: InsertSet, features: ImageNetFeatures) -> None:
+    judge, base = trial(toy, features), small_base()
+    with torch.autocast("cpu", torch.bfloat16):
+        half = judge(base, 3).verdict
+    assert half.identity == pytest.approx(judge(base, 3).verdict.identity, abs=0.05)
+
+
 def test_outside_the_masks_regions_stay_as_they_are(toy: InsertSet, features: ImageNetFeatures) -> None:
     judge = trial(toy, features)
     for place, filled in zip(judge.places, judge.fill(small_base()), strict=True):
