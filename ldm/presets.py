@@ -1,4 +1,4 @@
-"""Settings that belong together, for a script's `--preset`; what is given besides wins over them."""
+"""Settings that belong together: what `--preset` stands for, and flags that scripts share."""
 
 from __future__ import annotations
 
@@ -27,4 +27,16 @@ INFERENCE: Presets = {
         "sample.reuse=2",
         "sample.precision=bf16",
     ),
+}
+
+# flags of the scripts that learn and insert by a recipe and measure it
+RECIPE_FLAGS = {
+    "base": "base.path",
+    "max_steps": "train.max_steps",
+    "sampler": "sample.sampler",
+    "steps": "sample.steps",
+    "scale": "sample.scale",
+    "noise": "sample.noise",
+    "seed": "sample.seed",
+    "blend": "insert.blend",
 }

@@ -20,7 +20,7 @@ from ldm.evaluation.compare import Learn, compare
 from ldm.evaluation.insertion import Insertion
 from ldm.evaluation.judge import scores_of
 from ldm.evaluation.judges import Judges, Weights, load_judges
-from ldm.evaluation.learn import learn_object
+from ldm.evaluation.learn import learn_to_file
 from ldm.evaluation.measures import METRICS, OFFLINE
 from ldm.evaluation.methods import METHODS, Setup
 from ldm.evaluation.mixture import COMPONENTS, fit_mixture, save_mixture
@@ -31,24 +31,14 @@ from ldm.evaluation.sets import clip_features, pictures_in, real_pictures, set_s
 from ldm.insertion.blend import treatment
 from ldm.models.base import base_fingerprint, load_base
 from ldm.models.runtime import Runtime, prepare
-from ldm.objects.delta import save
-from ldm.presets import INFERENCE
+from ldm.presets import INFERENCE, RECIPE_FLAGS
 from ldm.request import sampling_of
-from ldm.training.result import object_of
 
-FLAGS = {
-    "base": "base.path",
-    "max_steps": "train.max_steps",
-    "sampler": "sample.sampler",
-    "steps": "sample.steps",
-    "scale": "sample.scale",
-    "noise": "sample.noise",
+FLAGS = RECIPE_FLAGS | {
     "guidance_interval": "sample.guidance_interval",
     "reuse": "sample.reuse",
     "precision": "sample.precision",
     "compile": "sample.compile",
-    "seed": "sample.seed",
-    "blend": "insert.blend",
 }
 
 
@@ -92,10 +82,8 @@ def learner(config: Config) -> Learn:
     """How an object is learnt: on a base of its own, by the settings."""
 
     def learn(insertset: InsertSet, mode: str, file: Path) -> None:
-        path, architecture = Path(config.base.path), config.base.architecture
         kept = {"freeze_model": mode, "recipe": asdict(config)} | how_to_learn(config)
-        checkpoint = learn_object(load_base(path, architecture), insertset, file.with_suffix(""), **kept)
-        save(object_of(checkpoint, load_base(path, architecture)), file)
+        learn_to_file(Path(config.base.path), config.base.architecture, insertset, file, **kept)
 
     return learn
 

@@ -17,7 +17,7 @@ from ldm.evaluation.cells import Cell, Study, cells_of
 from ldm.evaluation.estimate import Work, duration, seconds_a_forward, work_of
 from ldm.evaluation.insertion import Insertion
 from ldm.evaluation.judges import Weights, load_judges
-from ldm.evaluation.learn import learn_object
+from ldm.evaluation.learn import learn_to_file
 from ldm.evaluation.measures import MEASURES, METRICS, OFFLINE
 from ldm.evaluation.publish import Run, publish
 from ldm.evaluation.sets import real_pictures, set_scores
@@ -25,23 +25,12 @@ from ldm.evaluation.sites import Ground, load_ground
 from ldm.evaluation.study_report import Found, write_results
 from ldm.evaluation.summary import Row
 from ldm.evaluation.variants import Comparison, comparison
-from ldm.insertion.blend import BLENDS
+from ldm.insertion.blend import treatment
 from ldm.insertion.plan import Context
 from ldm.models.base import base_fingerprint, load_base
-from ldm.objects.delta import save
+from ldm.presets import RECIPE_FLAGS
 from ldm.request import sampling_of
-from ldm.training.result import object_of
 
-FLAGS = {
-    "base": "base.path",
-    "max_steps": "train.max_steps",
-    "sampler": "sample.sampler",
-    "steps": "sample.steps",
-    "scale": "sample.scale",
-    "noise": "sample.noise",
-    "seed": "sample.seed",
-    "blend": "insert.blend",
-}
 BENCHES = [Path("../shared/data/insertbench"), Path("../shared/data/photos")]
 QUICK = ("flat", "poisson", "zero-shot", "none-kv", "linear-kv", "tokens-kv", "tokens-crossattn")
 OF_SETS = {measure.metric for measure in MEASURES.values() if measure.of_set}
@@ -49,7 +38,7 @@ QUICK_OBJECTS, QUICK_SITES, QUICK_STEPS = 2, 2, 4  # objects a bench, sites an o
 
 
 def parser() -> Parser:
-    p = Parser(__doc__ or "", FLAGS, "configs/mini.yaml")
+    p = Parser(__doc__ or "", RECIPE_FLAGS, "configs/mini.yaml")
     p.add_argument("--benches", type=Path, nargs="+", metavar="FOLDER", default=BENCHES,
                    help="benches, or InsertSet objects (with --backgrounds) [our two]")  # fmt: skip
     p.add_argument(
@@ -99,18 +88,14 @@ def study_of(args: argparse.Namespace, config: Config) -> Study:
 
     def learn(insertset: InsertSet, learning: Mapping[str, Any], file: Path) -> None:
         """On a base of its own."""
-        path, architecture = Path(config.base.path), config.base.architecture
         own = replace(config, train=replace(config.train, **learning))
-        checkpoint = learn_object(
-            load_base(path, architecture), insertset, file.with_suffix(""), recipe=asdict(own),
-            freeze_model=own.train.freeze_model, **how_to_learn(own),
-        )  # fmt: skip
-        save(object_of(checkpoint, load_base(path, architecture)), file)
+        kept = {"freeze_model": own.train.freeze_model, "recipe": asdict(own)} | how_to_learn(own)
+        learn_to_file(Path(config.base.path), config.base.architecture, insertset, file, **kept)
 
     settings = how_to_learn(config) | {"freeze_model": config.train.freeze_model}
     return Study(
         args.out, base, base_fingerprint(base),
-        sampling_of(config), BLENDS[i.blend],
+        sampling_of(config), treatment(i.blend, i.feather, i.reach),
         Context(config.base.architecture.image_size, i.roi_factor, i.context_px, i.zoom),
         judges, args.metrics, learn, settings, s.seed,
     )  # fmt: skip

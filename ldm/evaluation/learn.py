@@ -10,10 +10,13 @@ from torch.utils.data import Dataset
 
 from ldm.data.insertset import InsertSet
 from ldm.data.pairs import Pairs
-from ldm.models.base import Base
+from ldm.models.architecture import Architecture
+from ldm.models.base import Base, load_base
+from ldm.objects.delta import save
 from ldm.training.batches import Batches
 from ldm.training.callbacks import Progress
 from ldm.training.learner import build_learner
+from ldm.training.result import object_of
 from ldm.training.samples import Bank
 from ldm.training.trainer import build_trainer
 
@@ -64,3 +67,14 @@ def learn_object(
     checkpoint: dict[str, Any] = {"global_step": trainer.global_step}
     module.on_save_checkpoint(checkpoint)
     return checkpoint
+
+
+def learn_to_file(
+    path: Path, architecture: Architecture, insertset: InsertSet, file: Path, **settings: Any
+) -> None:
+    """Learn on a base of its own, read from `path`, and write the object file; logs go beside it.
+
+    `settings` are those of `learn_object`.
+    """
+    checkpoint = learn_object(load_base(path, architecture), insertset, file.with_suffix(""), **settings)
+    save(object_of(checkpoint, load_base(path, architecture)), file)

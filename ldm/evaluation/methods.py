@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ldm.data.image import read_rgb, resize, to_image
+from ldm.data.image import resize
 from ldm.data.insertset import InsertSet
 from ldm.data.pairs import few_shot_crops, reference_image
 from ldm.data.picture import Picture
 from ldm.evaluation.bench import Scene, Views
-from ldm.evaluation.metrics import box_of
+from ldm.evaluation.fills import paste_flat
 from ldm.insertion.blend import Blend
 from ldm.insertion.insert import Sampling, insert
 from ldm.insertion.paste import paste_region, patched, region
@@ -98,10 +98,8 @@ def zero_shot_context(base: Base, insertset: InsertSet, *, few_shot: bool) -> Te
 
 
 def fill_flat(insertset: InsertSet, scene: Scene, views: Views) -> Picture:
-    """The reference picture, stretched over the mask's box and pasted through the mask."""
-    box = box_of(views.mask)
-    reference = to_image(read_rgb(insertset.reference))[None]
-    return _pasted(views, box, resize(reference, box.size)[0])
+    """The reference picture, pasted as it is."""
+    return paste_flat(insertset.reference, views.background, views.mask)
 
 
 @torch.no_grad()
