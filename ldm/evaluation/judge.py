@@ -11,7 +11,7 @@ from ldm.data.picture import Picture
 from ldm.evaluation.crops import centre, object_region, paper_region, pbe_region
 from ldm.evaluation.insertion import Insertion, Seen
 from ldm.evaluation.judges import Judges
-from ldm.evaluation.metrics import lpips, perceptual, psnr, ssim
+from ldm.evaluation.metrics import detail, lpips, perceptual, psnr, ssim
 from ldm.evaluation.mixture import quality
 from ldm.insertion.paste import region
 from ldm.insertion.proof import difference_outside, mean_difference_outside
@@ -81,6 +81,7 @@ def _fidelity(seen: Seen, truth: Picture, metrics: Collection[str], judges: Judg
             assert judges.imagenet is not None, "load_judges loads it"
             scores[f"v2/psnr_{name}"] = psnr(image, true, where)
             scores[f"v2/ssim_{name}"] = ssim(image, true, where)
+            scores[f"v2/detail_{name}"] = detail(image, true, where)
             scores[f"v2/perceptual_{name}"] = perceptual(judges.imagenet, image, true, where)
         if "lpips" in metrics:
             assert judges.lpips is not None, "load_judges loads it"

@@ -39,6 +39,8 @@ MEASURES = {  # <protocol>/<name>, in the order of columns; numbers compare only
     "v2/psnr_region": Measure("fidelity", "PSNR region, dB", 2),
     "v2/ssim_object": Measure("fidelity", "SSIM object"),
     "v2/ssim_region": Measure("fidelity", "SSIM region"),
+    "v2/detail_object": Measure("fidelity", "detail object, of the truth's", 2, 0),
+    "v2/detail_region": Measure("fidelity", "detail region, of the truth's", 2, 0),
     "v2/perceptual_object": Measure("fidelity", "LPIPS-like object", 4, -1, "imagenet"),
     "v2/perceptual_region": Measure("fidelity", "LPIPS-like region", 4, -1, "imagenet"),
     "v2/lpips_object": Measure("lpips", "LPIPS object", 3, -1, "lpips"),

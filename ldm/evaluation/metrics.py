@@ -59,6 +59,22 @@ def ssim(image: Tensor, truth: Tensor, region: np.ndarray) -> float:
     return float(similarity[0][:, torch.from_numpy(region[rows, columns])].mean())
 
 
+def detail(image: Tensor, truth: Tensor, region: np.ndarray) -> float:
+    """Gradient energy of the region's inside as a share of the truth's: softer below 1, busier above."""
+    inside = torch.from_numpy(region)
+    energies = []
+    for x in (image, truth):
+        steps = [x.diff(dim=axis)[:, _both(inside, axis - 1)] for axis in (1, 2)]
+        energies.append(torch.cat(steps, dim=1).double().square().sum())
+    return float(energies[0] / energies[1].clamp(min=MIN_MSE))
+
+
+def _both(inside: Tensor, axis: int) -> Tensor:
+    """Where a pixel [h,w] and its next one along `axis` are inside."""
+    n = inside.shape[axis] - 1
+    return inside.narrow(axis, 0, n) & inside.narrow(axis, 1, n)
+
+
 def perceptual(features: ImageNetFeatures, image: Tensor, truth: Tensor, region: np.ndarray) -> float:
     """LPIPS-like, of EfficientNet-Lite0: mean over the region of the squared distance of unit features.
 
