@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from sys import maxsize
 from typing import Any
 
 from torch.utils.data import Dataset
@@ -58,9 +59,7 @@ def learn_object(
         accelerator=accelerator,
         devices=devices,
     )
-    samples: Dataset = Pairs(
-        insertset, size, reference_size, seed, max_steps * batch_size * accumulate, augment
-    )
+    samples: Dataset = Pairs(insertset, size, reference_size, seed=seed, length=maxsize, augment=augment)
     if bank:
         samples = Bank(base.to(trainer.strategy.root_device), samples, bank, seed, precision)
     trainer.fit(module, datamodule=Batches(samples, batch_size, workers))
