@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from ldm.command_line import warnings_in_a_line
 from ldm.config import Config, Parser, how_to_learn, run
 from ldm.data.insertset import InsertSet
 from ldm.evaluation.bench import load_bench
@@ -23,7 +24,7 @@ from ldm.evaluation.judges import Judges, Weights, load_judges
 from ldm.evaluation.learn import learn_to_file
 from ldm.evaluation.measures import METRICS, OFFLINE
 from ldm.evaluation.methods import METHODS, Setup
-from ldm.evaluation.mixture import COMPONENTS, fit_mixture, save_mixture
+from ldm.evaluation.mixture import COMPONENTS, estimator, fit_mixture, save_mixture
 from ldm.evaluation.publish import Run, bench_run, publish, row_of
 from ldm.evaluation.report import write_report
 from ldm.evaluation.results import Results, Row
@@ -144,10 +145,12 @@ def judged(source: str, insertions: Sequence[Insertion], args: argparse.Namespac
 def fit_quality(args: argparse.Namespace) -> None:
     """Fit the mixture of the quality score on a folder of real pictures."""
     pictures = pictures_in(args.fit_quality)
+    unfitted = estimator(len(pictures), args.components)
     judges = load_judges(["clip"], Weights(clip=args.clip), args.device)
-    features = clip_features(judges, tqdm(pictures, unit="picture")).double().numpy()
+    features = clip_features(judges, tqdm(pictures, unit="picture"))
     about = {"encoder": judges.names["clip"], "source": args.fit_quality.name, "pictures": str(len(pictures))}
-    mixture = fit_mixture(features, args.components)
+    with warnings_in_a_line():
+        mixture = fit_mixture(unfitted, features)
     save_mixture(args.out, replace(mixture, about=about))
     print(f"{args.out}: {args.components} components on {len(pictures)} pictures; not Paint-by-Example's own")
 
