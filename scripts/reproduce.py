@@ -16,9 +16,8 @@ from ldm.data.insertset import InsertSet
 from ldm.evaluation.cells import Cell, Study, cells_of
 from ldm.evaluation.estimate import Work, duration, seconds_a_forward, work_of
 from ldm.evaluation.insertion import Insertion
-from ldm.evaluation.judges import Weights, load_judges
 from ldm.evaluation.learn import learn_to_file
-from ldm.evaluation.measures import MEASURES, METRICS, OFFLINE
+from ldm.evaluation.measures import MEASURES
 from ldm.evaluation.publish import Run, publish
 from ldm.evaluation.sets import real_pictures, set_scores
 from ldm.evaluation.sites import Ground, load_ground
@@ -27,6 +26,7 @@ from ldm.evaluation.summary import Row
 from ldm.evaluation.variants import Comparison, comparison
 from ldm.insertion.blend import treatment
 from ldm.insertion.plan import Context
+from ldm.judging_request import add_judging, judges_of
 from ldm.models.base import base_fingerprint, load_base
 from ldm.presets import RECIPE_FLAGS
 from ldm.request import sampling_of
@@ -55,14 +55,7 @@ def parser() -> Parser:
     p.add_argument("--quick", action="store_true", help=f"{len(QUICK)} variants, {QUICK_OBJECTS} objects a "
                    f"bench, {QUICK_SITES} sites an object, a quarter of the steps")  # fmt: skip
     p.add_argument("--plan", action="store_true", help="say what is to do and how long it takes; do nothing")
-    p.add_argument("--metrics", nargs="+", choices=METRICS, default=list(OFFLINE), metavar="NAME",
-                   help=f"of {', '.join(METRICS)} [{' '.join(OFFLINE)}]")  # fmt: skip
-    for judge, what in (("clip", "CLIP ViT-B/32"), ("dino", "DINOv2 ViT-g/14"), ("inception", "Inception"),
-                        ("alexnet", "AlexNet"), ("mixture", "the quality score's mixture")):  # fmt: skip
-        p.add_argument(f"--{judge}", type=Path, metavar="PATH", help=f"weights of {what} [the cache]")
-    p.add_argument(
-        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda [auto]"
-    )
+    add_judging(p)
     return p
 
 
@@ -80,9 +73,8 @@ def what_to_compare(args: argparse.Namespace, config: Config) -> tuple[Config, C
 
 
 def study_of(args: argparse.Namespace, config: Config) -> Study:
-    """Load base and judges."""
-    weights = Weights(args.clip, args.dino, args.inception, args.alexnet, args.mixture)
-    judges = load_judges(args.metrics, weights, args.device)
+    """Load judges and base."""
+    judges = judges_of(args)
     base, s = load_base(Path(config.base.path), config.base.architecture).to(args.device), config.sample
     i = config.insert
 
