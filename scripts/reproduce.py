@@ -14,7 +14,7 @@ import torch
 from ldm.config import Config, Parser, how_to_learn, run
 from ldm.data.insertset import InsertSet
 from ldm.evaluation.cells import Cell, Study, cells_of
-from ldm.evaluation.estimate import Work, duration, seconds_a_forward, work_of
+from ldm.evaluation.estimate import duration, remaining, seconds_of
 from ldm.evaluation.insertion import Insertion
 from ldm.evaluation.learn import learn_to_file
 from ldm.evaluation.measures import MEASURES
@@ -93,29 +93,28 @@ def study_of(args: argparse.Namespace, config: Config) -> Study:
     )  # fmt: skip
 
 
-def show_plan(cells: Sequence[Cell], works: Sequence[Work], forward: float) -> None:
+def show_plan(cells: Sequence[Cell], seconds: Sequence[float]) -> None:
     """A line a variant: cells, how many are to do, and the time that takes."""
-    lines: dict[str, list[tuple[Cell, Work]]] = {}
-    for cell, work in zip(cells, works, strict=True):
-        lines.setdefault(cell.variant.name, []).append((cell, work))
+    lines: dict[str, list[tuple[Cell, float]]] = {}
+    for cell, each in zip(cells, seconds, strict=True):
+        lines.setdefault(cell.variant.name, []).append((cell, each))
     for name, found in lines.items():
         todo = sum(bool(cell.missing()) for cell, _ in found)
-        seconds = sum((work for _, work in found), Work()).seconds(forward)
-        title = found[0][0].variant.title
-        print(f"{name:32} {todo:3} of {len(found):3} cells to do, {duration(seconds):>8}  {title}")
-    print(f"all: {duration(sum(works, Work()).seconds(forward))}, judging not counted")
+        title, takes = found[0][0].variant.title, duration(sum(each for _, each in found))
+        print(f"{name:32} {todo:3} of {len(found):3} cells to do, {takes:>8}  {title}")
+    print(f"all: {duration(sum(seconds))}, judging not counted")
 
 
-def fill(cells: Sequence[Cell], works: Sequence[Work], forward: float) -> None:
-    """Run the cells; an estimate of the rest goes by what was done so far."""
-    start, done, total = time.perf_counter(), 0.0, sum(works, Work()).seconds(forward)
-    for number, (cell, work) in enumerate(zip(cells, works, strict=True), start=1):
+def fill(cells: Sequence[Cell], seconds: Sequence[float]) -> None:
+    """Run the cells; the estimate of the rest goes by the plan at first, later by what was done so far."""
+    start, done = time.perf_counter(), 0.0
+    for number, (cell, planned) in enumerate(zip(cells, seconds, strict=True), start=1):
         made = sum(1 for _ in cell.run())
         if not made:
             continue
-        done += work.seconds(forward)
+        done += planned
         spent = time.perf_counter() - start
-        left = duration((total - done) * spent / done) if done else "?"
+        left = duration(remaining(sum(seconds), done, spent))
         what = f"{cell.ground.name}, {cell.object}, {cell.variant.name}: {made} results"
         print(f"[{number}/{len(cells)}] {what}; {duration(spent)}, about {left} left", flush=True)
 
@@ -148,11 +147,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     grounds = [load_ground(bench, args.backgrounds, *most) for bench in args.benches]
     study = study_of(args, config)
     cells = cells_of(study, compared.variants, grounds)
-    works, forward = work_of(cells), seconds_a_forward(study.base, cells)
+    seconds = seconds_of(study.base, cells)
     if args.plan:
-        show_plan(cells, works, forward)
+        show_plan(cells, seconds)
         return
-    fill(cells, works, forward)
+    fill(cells, seconds)
     paged = compared.series[0].names if compared.series else list(compared.variants)
     found = [found_on(ground, cells, study, paged) for ground in grounds]
     t, s = config.train, config.sample
