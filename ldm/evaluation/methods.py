@@ -27,7 +27,7 @@ from ldm.insertion.roi import Roi, crop
 from ldm.insertion.task import Task
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
-from ldm.models.folded import Contexts
+from ldm.models.contexts import Contexts
 from ldm.objects.delta import apply, load
 from ldm.objects.merged import apply_merged, load_merged, merged_contexts
 

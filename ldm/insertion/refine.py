@@ -19,8 +19,8 @@ from ldm.data.image import resize
 from ldm.insertion.paste import to_model_mask
 from ldm.insertion.tiles import Corner, Tiles, plan_tiles
 from ldm.models.base import Painter
+from ldm.models.contexts import Context, Contexts
 from ldm.models.diffusion import latent_mask, masked_image
-from ldm.models.folded import Context, Contexts
 from ldm.models.regions import seen_in
 from ldm.models.sampler import EVERYWHERE, Condition, Interval, sample
 
