@@ -2,8 +2,8 @@
 
 With tokens K, V a head gives softmax(x Wq K' / sqrt(c)) V Wo + bias = softmax(x S) U + bias. S [C,heads*n]
 and U [heads*n,C] are constants: exact algebra, few FLOPs for few tokens. Over one token, or equal ones,
-softmax counts for nothing and the whole layer is a constant, as in the unconditional half of guidance. Where these constants stand in for a
-context, and those of many objects together: `ldm.models.contexts`.
+softmax counts for nothing and the whole layer is a constant, as in the unconditional half of guidance.
+`ldm.models.contexts` lets them stand in for a context.
 """
 
 from __future__ import annotations
