@@ -21,7 +21,7 @@ LAYERS = {
 }
 # above all layers; for scripts only
 REQUESTS = {"request", "object_request", "judging_request"}
-CONFIGURATION = {"config", "settings", "command_line", "presets", *REQUESTS}
+CONFIGURATION = {"config", "sections", "settings", "command_line", "presets", *REQUESTS}
 BORROWED = {"diffusers", "transformers"}
 AT_MOST = 9  # files that import them
 IMPORTS = (ast.Import, ast.ImportFrom)
