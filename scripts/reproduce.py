@@ -13,7 +13,7 @@ import torch
 
 from ldm.config import Config, Parser, how_to_learn, run
 from ldm.data.insertset import InsertSet
-from ldm.evaluation.cells import Cell, Study, cells_of
+from ldm.evaluation.cells import Cell, cells_of
 from ldm.evaluation.estimate import duration, remaining, seconds_of
 from ldm.evaluation.insertion import Insertion
 from ldm.evaluation.learn import learn_to_file
@@ -21,6 +21,7 @@ from ldm.evaluation.measures import MEASURES
 from ldm.evaluation.publish import Run, publish
 from ldm.evaluation.sets import real_pictures, set_scores
 from ldm.evaluation.sites import Ground, load_ground
+from ldm.evaluation.study import Study
 from ldm.evaluation.study_report import Found, write_results
 from ldm.evaluation.summary import Row
 from ldm.evaluation.variants import Comparison, comparison
