@@ -44,7 +44,8 @@ class SettingsParser(OneLineParser):
         """`flags`: a flag's name => the dotted setting that it gives; `config`: the default YAML file."""
         super().__init__(
             description=description,
-            epilog="Any setting can also be given as section.key=value. Sections: " + _sections(schema),
+            epilog="Any setting can also be given as section.key=value, anywhere. Sections: "
+            + _sections(schema),
             formatter_class=argparse.RawDescriptionHelpFormatter,
             allow_abbrev=False,
         )
@@ -73,11 +74,18 @@ class SettingsParser(OneLineParser):
         else:
             self.add_argument(*names, metavar=f.name.upper(), **options)
 
+    def _is_setting(self, word: str) -> bool:
+        """Whether it is `section.key=value`: a flag that takes several values would keep one behind them."""
+        section, _, rest = word.partition(".")
+        return "=" in rest and section in get_type_hints(self.schema)
+
     def parse_config(
         self, argv: Sequence[str] | None = None, saved: Mapping[str, Any] | None = None
     ) -> tuple[argparse.Namespace, Any]:
         """Command line => its own arguments and the resolved settings; `saved` ones replace the file's."""
-        args = self.parse_intermixed_args(argv)
+        words = sys.argv[1:] if argv is None else argv
+        args = self.parse_intermixed_args([word for word in words if not self._is_setting(word)])
+        settings = [word for word in words if self._is_setting(word)]
         given = [
             f"{dotted}={getattr(args, dotted)}"
             for dotted in self.flags.values()
@@ -85,7 +93,7 @@ class SettingsParser(OneLineParser):
         ]
         preset = self.presets[args.preset] if self.presets and args.preset else ()
         path = Path(args.config) if args.config else None
-        return args, read_settings(saved or path, [*preset, *args.settings, *given], self.schema)
+        return args, read_settings(saved or path, [*preset, *settings, *args.settings, *given], self.schema)
 
 
 def _options(parser: argparse.ArgumentParser) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """All settings of learning, extracting and inserting: dataclasses <= YAML <= flags and `section.key=value`.
 
-Imported by scripts only. Every field is documented by its `help`; `--help` and the errors are made from it.
+Imported by scripts only. Every setting is documented in its section; `--help` and errors are made from that.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from ldm.command_line import Presets, SettingsParser, run
-from ldm.models.architecture import Architecture
-from ldm.settings import read_settings, setting
+from ldm.sections import BaseSection, DataSection, InsertSection, MaskSection, SampleSection, TrainSection
+from ldm.settings import read_settings
 
 __all__ = ["Config", "Parser", "how_to_learn", "load_config", "run"]
 
@@ -21,157 +21,6 @@ INCIDENTAL = (
     "name", "logdir", "resume", "freeze_model", "checkpoint_every", "keep", "preview_every", "judge_every",
     "hold_out", "patience",
 )  # fmt: skip
-
-
-@dataclass(frozen=True)
-class BaseSection:
-    """The base model."""
-
-    path: str = setting("checkpoints/mini", "base checkpoint: a model.ckpt or a folder of safetensors")
-    architecture: Architecture = field(default_factory=Architecture)
-
-
-@dataclass(frozen=True)
-class DataSection:
-    """The object's pictures."""
-
-    root: str = setting(
-        "examples/objects/rocket_bee", "InsertSet folder: data/ bbox/ test.jpg [reg_data/ reg_bbox/]"
-    )
-    augment: bool = setting(True, "augment references by flip, rotation, blur and bending")
-    workers: int = setting(0, "processes that prepare samples; 0 prepares them in the training process")
-
-
-@dataclass(frozen=True)
-class TrainSection:
-    """Learning one object."""
-
-    name: str = setting("", "name of the run; default: the object folder's name")
-    logdir: str = setting("logs", "runs are written to <logdir>/<name>")
-    resume: str = setting("", "run folder or checkpoint file to continue, with its own settings")
-    freeze_model: str = setting(
-        "crossattn-kv",
-        "what trains: K/V (real objects) or all cross-attention (virtual)",
-        ["crossattn-kv", "crossattn"],
-    )
-    few_shot: str = setting("tokens", "few-shot part of the context", ["none", "linear", "tokens"])
-    few_shot_features: str = setting(
-        "clip", "pixels CLIP sees for `linear`; raw: as in the paper's code", ["clip", "raw"]
-    )
-    max_steps: int = setting(4000, "optimizer steps")
-    batch_size: int = setting(1, "samples a step")
-    accumulate: int = setting(1, "batches a step: gradients are accumulated over them")
-    lr: float = setting(1e-5, "AdamW learning rate of the cross-attention")
-    lr_conditioner: float = setting(
-        1e-5, "the same of mapper, final_ln, proj_out, few-shot part and learnable vector"
-    )
-    lr_tokens: float = setting(1e-5, "the same of the few-shot tokens")
-    weight_decay: float = setting(0.01, "AdamW's weight decay, of matrices only")
-    warmup: int = setting(100, "steps of linear warm-up")
-    lr_final: float = setting(1.0, "share of the rates left at the last step, along a cosine; 1: constant")
-    drop_context: float = setting(0.15, "share of samples trained on the unconditional context")
-    bank: int = setting(
-        0, "augmented samples that are encoded once, before the first step, and reused; 0: all are new"
-    )
-    min_snr: float = setting(
-        0.0, "gamma of the noise levels' min-SNR weights, as errors of v; 0: plain eps MSE"
-    )
-    precision: str = setting(
-        "32-true", "32-true, bf16-mixed or 16-mixed", ["32-true", "bf16-mixed", "16-mixed"]
-    )
-    checkpointing: bool = setting(
-        False, "compute the UNet's activations twice instead of keeping them: less memory, more time"
-    )
-    devices: str = setting("auto", "Lightning's devices: auto, a number, or a list like 0,1")
-    accelerator: str = setting("auto", "cpu, gpu or auto", ["auto", "cpu", "gpu", "mps"])
-    seed: int = setting(23, "seed of samples, noise and initial weights")
-    checkpoint_every: int = setting(500, "steps between checkpoints")
-    keep: int = setting(2, "checkpoints to keep, the newest ones")
-    preview_every: int = setting(500, "steps between preview pictures; 0: none")
-    judge_every: int = setting(
-        -1, "steps between judgements of the run by itself; 0: none; -1: as often as 10 % of its time allows"
-    )
-    hold_out: str = setting(
-        "auto", "few-shot picture that is judged by, not learnt from: its name; auto: one of 4 or more; none"
-    )
-    patience: int = setting(
-        0, "judgements without a new highest score after which the run stops; 0: it does not"
-    )
-
-
-@dataclass(frozen=True)
-class SampleSection:
-    """Sampling."""
-
-    sampler: str = setting("plms", "solver", ["plms", "ddim", "dpm++", "unipc"])
-    steps: int = setting(50, "UNet evaluations")
-    scale: float = setting(5.0, "guidance scale; 1: no guidance")
-    n_samples: int = setting(1, "results a background, made in one batch")
-    best_of: int = setting(1, "samples of which only the best, by identity and seam, is kept")
-    seed: int = setting(321, "seed of the noise; sample i of a background uses seed + i")
-    strength: float = setting(1.0, "how much of the object's learnt change is applied")
-    noise: float = setting(
-        1.0, "standard deviation of the start noise; less is nearer to the mean of all results, smoother"
-    )
-    guidance_interval: tuple[float, ...] = setting(
-        (0.0, 1.0),
-        "LOW,HIGH: noise levels, 0 to 1, that are guided; elsewhere the scale is 1, at half the cost",
-    )
-    reuse: int = setting(
-        1, "steps that share the UNet's deep features: every so many run all of it; 1: all do"
-    )
-    precision: str = setting(
-        "fp32", "of the UNet; solver, guidance, VAE and CLIP stay in fp32", ["fp32", "bf16", "fp16"]
-    )
-    compile: bool = setting(False, "torch.compile, with CUDA graphs on a GPU: pays for many pictures")
-    refine: float = setting(
-        0.0, "strength, 0 to 1, of a second pass over regions larger than the model; 0: none"
-    )
-
-
-@dataclass(frozen=True)
-class InsertSection:
-    """Placing."""
-
-    roi_factor: float = setting(
-        2.0, "side of the region that is inpainted, as a multiple of the mask's longer side"
-    )
-    context_px: int = setting(-1, "pixels around the mask in that region, instead of roi_factor; -1: off")
-    zoom: float = setting(
-        1.0, "times a small region is enlarged for the model at most; 1: regions of its size at least"
-    )
-    blend: str = setting(
-        "gain+membrane", "seam treatment", ["paste", "feather", "gain", "membrane", "gain+membrane", "paper"]
-    )
-    feather: float = setting(
-        -1.0, "width of the transition inside the mask, in pixels of a 512-px region; -1: as in `blend`"
-    )
-    reach: float = setting(
-        -1.0,
-        "how deep the edge's colour offset is carried inside, the same; inf: all through; -1: as in `blend`",
-    )
-    max_seam: float = setting(0.0, "seam ratio above which a result fails the run (it is kept); 0: any")
-    outdir: str = setting("outputs", "folder of the results")
-    grid: bool = setting(True, "write a contact sheet of all results")
-    at_once: int = setting(8, "results of a scene's placements that are made in one batch at most")
-    keep_mb: int = setting(
-        1024, "MB of <outdir>/placements, by which a scene is not made twice; the longest unused go first"
-    )
-
-
-@dataclass(frozen=True)
-class MaskSection:
-    """Reading and mending masks, in this order."""
-
-    channel: str = setting(
-        "auto",
-        "what of a mask picture counts; background: no mask, the background's own transparent part",
-        ["auto", "luma", "alpha", "background"],
-    )
-    threshold: float = setting(0.5, "share of white (or of opaque) above which a pixel is masked")
-    invert: bool = setting(False, "the mask is white where the background stays")
-    fill_holes: bool = setting(False, "mask what the mask encloses")
-    grow: float = setting(0.0, "pixels by which the mask grows; negative shrinks it")
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+from argparse import ArgumentParser
+from collections.abc import Callable
 from pathlib import Path
 
 from ldm.command_line import OneLineParser
@@ -17,61 +19,8 @@ def parser(description: str) -> OneLineParser:
     """All commands; the one that is given stands in `args.command`."""
     p = OneLineParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
-
-    def add(name: str, text: str) -> argparse.ArgumentParser:
-        return commands.add_parser(name, help=text, description=text, allow_abbrev=False)
-
-    def add_for_files(name: str, text: str) -> argparse.ArgumentParser:
-        c = add(name, text)
-        c.add_argument("files", nargs="+", type=Path)
-        return c
-
-    c = add_for_files("info", "what files say about themselves")
-    c.add_argument("--json", action="store_true", help="a JSON list, one entry a file")
-
-    c = add_for_files("verify", "check whole files, and that they fit the base")
-    _add_base(c, optional=True)
-
-    c = add_for_files("bake", "an object and its reference as constants: small, needs no CLIP")
-    c.add_argument("--reference", type=Path, metavar="PICTURE", help="in place of the object's own")
-    c.add_argument("--strength", type=float, default=1.0, help="of the object's learnt change [1]")
-    _add_out(c, FOLDER)
-    _add_base(c)
-
-    c = add_for_files("compress", "smaller files, by truncated SVD; tells what it loses")
-    goal = c.add_mutually_exclusive_group(required=True)
-    goal.add_argument("--energy", type=float, help="share of its energy that every matrix keeps, like 0.99")
-    goal.add_argument("--size", type=float, metavar="MB", help="size of the file at most")
-    _add_out(c, FOLDER)
-    _add_base(c, optional=True)
-
-    c = add_for_files("merge", "several crossattn-kv objects in one set of K/V weights")
-    c.add_argument("--weighted", nargs="+", type=Path, default=[], metavar="PICTURES",
-                   help="pictures or folders: change least what the base does with their like")  # fmt: skip
-    _add_out(c, FILE)
-    _add_base(c)
-
-    c = add("interpolate", "an object between two")
-    c.add_argument("first", type=Path, metavar="FIRST")
-    c.add_argument("second", type=Path, metavar="SECOND")
-    c.add_argument("--share", type=float, required=True, help="0: all of the first, 1: all of the second")
-    _add_out(c, FILE)
-    _add_base(c)
-
-    c = add_for_files("convert", "to and from the paper's .ckpt and diffusers' state dicts")
-    c.add_argument("--to", required=True, choices=list(SUFFIX), help="format to write; from: any of these")
-    c.add_argument("--dtype", choices=["fp16", "fp32"], default="fp32",
-                   help="of --to object; fp16: differences, fp32: as read [fp32]")  # fmt: skip
-    c.add_argument("--dataset-dir", "--dataset_dir", type=Path, metavar="FOLDER",
-                   help="the object's InsertSet folder: few-shot tokens of a .ckpt need it")  # fmt: skip
-    c.add_argument("--few_shot_features", "--few-shot-features", default="raw", choices=["raw", "clip"],
-                   help="what CLIP sees for that .ckpt [raw, as in the paper's code]")  # fmt: skip
-    _add_out(c, FOLDER)
-    _add_base(c)
-
-    c = add_for_files("time", "how long files take until a base carries them")
-    c.add_argument("--repeats", type=int, default=5, help="the median of so many [5]")
-    _add_base(c)
+    for name, (text, add_flags) in COMMANDS.items():
+        add_flags(commands.add_parser(name, help=text, description=text, allow_abbrev=False))
     return p
 
 
@@ -92,13 +41,91 @@ def open_optional_base(args: argparse.Namespace) -> tuple[Base | None, str]:
     return (None, "") if args.no_base else open_base(args)
 
 
-def _add_out(c: argparse.ArgumentParser, what: str) -> None:
+def _info(c: ArgumentParser) -> None:
+    _add_files(c)
+    c.add_argument("--json", action="store_true", help="a JSON list, one entry a file")
+
+
+def _verify(c: ArgumentParser) -> None:
+    _add_files(c)
+    _add_base(c, optional=True)
+
+
+def _bake(c: ArgumentParser) -> None:
+    _add_files(c)
+    c.add_argument("--reference", type=Path, metavar="PICTURE", help="in place of the object's own")
+    c.add_argument("--strength", type=float, default=1.0, help="of the object's learnt change [1]")
+    _add_out(c, FOLDER)
+    _add_base(c)
+
+
+def _compress(c: ArgumentParser) -> None:
+    _add_files(c)
+    goal = c.add_mutually_exclusive_group(required=True)
+    goal.add_argument("--energy", type=float, help="share of its energy that every matrix keeps, like 0.99")
+    goal.add_argument("--size", type=float, metavar="MB", help="size of the file at most")
+    _add_out(c, FOLDER)
+    _add_base(c, optional=True)
+
+
+def _merge(c: ArgumentParser) -> None:
+    _add_files(c)
+    c.add_argument("--weighted", nargs="+", type=Path, default=[], metavar="PICTURES",
+                   help="pictures or folders: change least what the base does with their like")  # fmt: skip
+    _add_out(c, FILE)
+    _add_base(c)
+
+
+def _interpolate(c: ArgumentParser) -> None:
+    c.add_argument("first", type=Path, metavar="FIRST")
+    c.add_argument("second", type=Path, metavar="SECOND")
+    c.add_argument("--share", type=float, required=True, help="0: all of the first, 1: all of the second")
+    _add_out(c, FILE)
+    _add_base(c)
+
+
+def _convert(c: ArgumentParser) -> None:
+    _add_files(c)
+    c.add_argument("--to", required=True, choices=list(SUFFIX), help="format to write; from: any of these")
+    c.add_argument("--dtype", choices=["fp16", "fp32"], default="fp32",
+                   help="of --to object; fp16: differences, fp32: as read [fp32]")  # fmt: skip
+    c.add_argument("--dataset-dir", "--dataset_dir", type=Path, metavar="FOLDER",
+                   help="the object's InsertSet folder: few-shot tokens of a .ckpt need it")  # fmt: skip
+    c.add_argument("--few_shot_features", "--few-shot-features", default="raw", choices=["raw", "clip"],
+                   help="what CLIP sees for that .ckpt [raw, as in the paper's code]")  # fmt: skip
+    _add_out(c, FOLDER)
+    _add_base(c)
+
+
+def _time(c: ArgumentParser) -> None:
+    _add_files(c)
+    c.add_argument("--repeats", type=int, default=5, help="the median of so many [5]")
+    _add_base(c)
+
+
+def _add_files(c: ArgumentParser) -> None:
+    c.add_argument("files", nargs="+", type=Path)
+
+
+def _add_out(c: ArgumentParser, what: str) -> None:
     c.add_argument("--out", type=Path, required=True, help=f"{what} to write; never one of those read")
 
 
-def _add_base(c: argparse.ArgumentParser, *, optional: bool = False) -> None:
+def _add_base(c: ArgumentParser, *, optional: bool = False) -> None:
     c.add_argument("--config", type=Path, default=Path("configs/mini.yaml"), metavar="YAML",
                    help="settings file of the base [configs/mini.yaml]")  # fmt: skip
     c.add_argument("--base", metavar="PATH", help="base checkpoint, in place of the config's")
     if optional:
         c.add_argument("--no-base", action="store_true", help="look at the file alone, without any base")
+
+
+COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None]]] = {  # name => what it does, its flags
+    "info": ("what files say about themselves", _info),
+    "verify": ("check whole files, and that they fit the base", _verify),
+    "bake": ("an object and its reference as constants: small, needs no CLIP", _bake),
+    "compress": ("smaller files, by truncated SVD; tells what it loses", _compress),
+    "merge": ("several crossattn-kv objects in one set of K/V weights", _merge),
+    "interpolate": ("an object between two", _interpolate),
+    "convert": ("to and from the paper's .ckpt and diffusers' state dicts", _convert),
+    "time": ("how long files take until a base carries them", _time),
+}

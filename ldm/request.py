@@ -23,44 +23,12 @@ from ldm.insertion.replay import Replay, read_replay
 from ldm.insertion.scene import Scene, read_scene
 from ldm.insertion.subject import Subject
 from ldm.insertion.work import Options
-from ldm.presets import INFERENCE
+from ldm.presets import INFERENCE, INSERTION_FLAGS
 
 if TYPE_CHECKING:  # what loads a model is imported when one is loaded: --plan answers at once
     from ldm.insertion.insert import Sampling
     from ldm.insertion.session import Session
 
-FLAGS = {
-    "base": "base.path",
-    "sampler": "sample.sampler",
-    "steps": "sample.steps",
-    "scale": "sample.scale",
-    "n_samples": "sample.n_samples",
-    "best_of": "sample.best_of",
-    "seed": "sample.seed",
-    "strength": "sample.strength",
-    "noise": "sample.noise",
-    "guidance_interval": "sample.guidance_interval",
-    "reuse": "sample.reuse",
-    "precision": "sample.precision",
-    "compile": "sample.compile",
-    "refine": "sample.refine",
-    "roi_factor": "insert.roi_factor",
-    "context_px": "insert.context_px",
-    "zoom": "insert.zoom",
-    "blend": "insert.blend",
-    "feather": "insert.feather",
-    "reach": "insert.reach",
-    "max_seam": "insert.max_seam",
-    "outdir": "insert.outdir",
-    "grid": "insert.grid",
-    "at_once": "insert.at_once",
-    "keep_mb": "insert.keep_mb",
-    "mask_channel": "mask.channel",
-    "threshold": "mask.threshold",
-    "invert": "mask.invert",
-    "fill_holes": "mask.fill_holes",
-    "grow": "mask.grow",
-}
 # settings that do not change a result's pixels, or that its own item says
 INCIDENTAL = {
     "sample": ("n_samples", "best_of", "seed", "strength"),
@@ -86,7 +54,7 @@ HINTS = {
 
 def parser(description: str) -> Parser:
     """All flags of inference."""
-    p = Parser(description, FLAGS, "configs/mini.yaml", presets=INFERENCE)
+    p = Parser(description, INSERTION_FLAGS, "configs/mini.yaml", presets=INFERENCE)
     p.add_argument("--example_img", "--example-img", nargs="+", type=Path, metavar="PATH",
                    help="backgrounds: pictures or folders")  # fmt: skip
     p.add_argument("--mask", nargs="+", type=Path, default=[], metavar="PATH",

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from ldm.command_line import warnings_in_a_line
 from ldm.config import Config, Parser, how_to_learn, run
 from ldm.data.insertset import InsertSet
 from ldm.evaluation.bench import load_bench
@@ -21,14 +22,14 @@ from ldm.evaluation.insertion import Insertion
 from ldm.evaluation.judge import scores_of
 from ldm.evaluation.judges import Judges, Weights, load_judges
 from ldm.evaluation.learn import learn_to_file
-from ldm.evaluation.measures import METRICS, OFFLINE
 from ldm.evaluation.methods import METHODS, Setup
-from ldm.evaluation.mixture import COMPONENTS, fit_mixture, save_mixture
+from ldm.evaluation.mixture import COMPONENTS, estimator, fit_mixture, save_mixture
 from ldm.evaluation.publish import Run, bench_run, publish, row_of
 from ldm.evaluation.report import write_report
 from ldm.evaluation.results import Results, Row
 from ldm.evaluation.sets import clip_features, pictures_in, real_pictures, set_scores
 from ldm.insertion.blend import treatment
+from ldm.judging_request import add_judging, judges_of
 from ldm.models.base import base_fingerprint, load_base
 from ldm.models.runtime import Runtime, prepare
 from ldm.presets import INFERENCE, RECIPE_FLAGS
@@ -54,28 +55,14 @@ def parser() -> Parser:
     p.add_argument("--methods", nargs="+", choices=list(METHODS), default=[], help="rows [all]")
     p.add_argument("--objects", nargs="+", default=[], metavar="NAME", help="objects of the bench [all]")
     p.add_argument("--scenes", nargs="+", default=[], metavar="NAME", help="scenes of the bench [all]")
-    add_judging(p)
-    p.add_argument(
-        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda [auto]"
-    )
-    return p
-
-
-def add_judging(p: Parser) -> None:
-    """What --results is measured by; weights are looked for in their library's cache if no path is given."""
-    p.add_argument("--metrics", nargs="+", choices=METRICS, default=list(OFFLINE),
-                   help=f"of {', '.join(METRICS)} [{' '.join(OFFLINE)}]", metavar="NAME")  # fmt: skip
     p.add_argument("--against", type=Path, metavar="PATH", help="another run, compared paired by image")
     p.add_argument("--references", type=Path, metavar="PATH",
                    help="the object's InsertSet folder or picture [what each result says]")  # fmt: skip
     p.add_argument("--real", type=Path, metavar="FOLDER",
                    help="pictures for the Frechet distances [the truths, else the backgrounds]")  # fmt: skip
-    p.add_argument("--clip", type=Path, metavar="FOLDER", help="CLIP ViT-B/32, transformers' layout")
-    p.add_argument("--dino", type=Path, metavar="FOLDER", help="DINOv2 ViT-g/14, transformers' layout")
-    p.add_argument("--inception", type=Path, metavar="FILE", help="torch-fidelity's Inception weights")
-    p.add_argument("--alexnet", type=Path, metavar="FILE", help="torchvision's AlexNet weights, for LPIPS")
-    p.add_argument("--quality_model", "--quality-model", type=Path, metavar="FILE", help="of --fit_quality")
     p.add_argument("--components", type=int, default=COMPONENTS, help=f"of --fit_quality [{COMPONENTS}]")
+    add_judging(p)
+    return p
 
 
 def learner(config: Config) -> Learn:
@@ -118,8 +105,7 @@ def judge_results(args: argparse.Namespace) -> None:
     sources = [args.results, *filter(None, [args.against])]
     found = [collect(source, args.references, args.methods) for source in sources]
     check_pairs(*(zip(map(str, sources), found, strict=True)))
-    weights = Weights(args.clip, args.dino, args.inception, args.alexnet, args.quality_model)
-    judges = load_judges(args.metrics, weights, args.device)
+    judges = judges_of(args)
     runs = [judged(str(s), x, args, judges) for s, x in zip(sources, found, strict=True)]
     notes = [f"Judged by: {'; '.join(f'{k}: {v}' for k, v in judges.names.items()) or 'no network'}."]
     notes += [f"Frechet distances to the {real_pictures(x, args.real)[1]}." for x in found if runs[0].sets]
@@ -144,10 +130,12 @@ def judged(source: str, insertions: Sequence[Insertion], args: argparse.Namespac
 def fit_quality(args: argparse.Namespace) -> None:
     """Fit the mixture of the quality score on a folder of real pictures."""
     pictures = pictures_in(args.fit_quality)
+    unfitted = estimator(len(pictures), args.components)
     judges = load_judges(["clip"], Weights(clip=args.clip), args.device)
-    features = clip_features(judges, tqdm(pictures, unit="picture")).double().numpy()
+    features = clip_features(judges, tqdm(pictures, unit="picture"))
     about = {"encoder": judges.names["clip"], "source": args.fit_quality.name, "pictures": str(len(pictures))}
-    mixture = fit_mixture(features, args.components)
+    with warnings_in_a_line():
+        mixture = fit_mixture(unfitted, features)
     save_mixture(args.out, replace(mixture, about=about))
     print(f"{args.out}: {args.components} components on {len(pictures)} pictures; not Paint-by-Example's own")
 

@@ -13,20 +13,21 @@ import torch
 
 from ldm.config import Config, Parser, how_to_learn, run
 from ldm.data.insertset import InsertSet
-from ldm.evaluation.cells import Cell, Study, cells_of
-from ldm.evaluation.estimate import Work, duration, seconds_a_forward, work_of
+from ldm.evaluation.cells import Cell, cells_of
+from ldm.evaluation.estimate import duration, remaining, seconds_of
 from ldm.evaluation.insertion import Insertion
-from ldm.evaluation.judges import Weights, load_judges
 from ldm.evaluation.learn import learn_to_file
-from ldm.evaluation.measures import MEASURES, METRICS, OFFLINE
+from ldm.evaluation.measures import MEASURES
 from ldm.evaluation.publish import Run, publish
 from ldm.evaluation.sets import real_pictures, set_scores
 from ldm.evaluation.sites import Ground, load_ground
+from ldm.evaluation.study import Study
 from ldm.evaluation.study_report import Found, write_results
 from ldm.evaluation.summary import Row
 from ldm.evaluation.variants import Comparison, comparison
 from ldm.insertion.blend import treatment
 from ldm.insertion.plan import Context
+from ldm.judging_request import add_judging, judges_of
 from ldm.models.base import base_fingerprint, load_base
 from ldm.presets import RECIPE_FLAGS
 from ldm.request import sampling_of
@@ -55,14 +56,7 @@ def parser() -> Parser:
     p.add_argument("--quick", action="store_true", help=f"{len(QUICK)} variants, {QUICK_OBJECTS} objects a "
                    f"bench, {QUICK_SITES} sites an object, a quarter of the steps")  # fmt: skip
     p.add_argument("--plan", action="store_true", help="say what is to do and how long it takes; do nothing")
-    p.add_argument("--metrics", nargs="+", choices=METRICS, default=list(OFFLINE), metavar="NAME",
-                   help=f"of {', '.join(METRICS)} [{' '.join(OFFLINE)}]")  # fmt: skip
-    for judge, what in (("clip", "CLIP ViT-B/32"), ("dino", "DINOv2 ViT-g/14"), ("inception", "Inception"),
-                        ("alexnet", "AlexNet"), ("mixture", "the quality score's mixture")):  # fmt: skip
-        p.add_argument(f"--{judge}", type=Path, metavar="PATH", help=f"weights of {what} [the cache]")
-    p.add_argument(
-        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda [auto]"
-    )
+    add_judging(p)
     return p
 
 
@@ -80,9 +74,8 @@ def what_to_compare(args: argparse.Namespace, config: Config) -> tuple[Config, C
 
 
 def study_of(args: argparse.Namespace, config: Config) -> Study:
-    """Load base and judges."""
-    weights = Weights(args.clip, args.dino, args.inception, args.alexnet, args.mixture)
-    judges = load_judges(args.metrics, weights, args.device)
+    """Load judges and base."""
+    judges = judges_of(args)
     base, s = load_base(Path(config.base.path), config.base.architecture).to(args.device), config.sample
     i = config.insert
 
@@ -101,29 +94,28 @@ def study_of(args: argparse.Namespace, config: Config) -> Study:
     )  # fmt: skip
 
 
-def show_plan(cells: Sequence[Cell], works: Sequence[Work], forward: float) -> None:
+def show_plan(cells: Sequence[Cell], seconds: Sequence[float]) -> None:
     """A line a variant: cells, how many are to do, and the time that takes."""
-    lines: dict[str, list[tuple[Cell, Work]]] = {}
-    for cell, work in zip(cells, works, strict=True):
-        lines.setdefault(cell.variant.name, []).append((cell, work))
+    lines: dict[str, list[tuple[Cell, float]]] = {}
+    for cell, each in zip(cells, seconds, strict=True):
+        lines.setdefault(cell.variant.name, []).append((cell, each))
     for name, found in lines.items():
         todo = sum(bool(cell.missing()) for cell, _ in found)
-        seconds = sum((work for _, work in found), Work()).seconds(forward)
-        title = found[0][0].variant.title
-        print(f"{name:32} {todo:3} of {len(found):3} cells to do, {duration(seconds):>8}  {title}")
-    print(f"all: {duration(sum(works, Work()).seconds(forward))}, judging not counted")
+        title, takes = found[0][0].variant.title, duration(sum(each for _, each in found))
+        print(f"{name:32} {todo:3} of {len(found):3} cells to do, {takes:>8}  {title}")
+    print(f"all: {duration(sum(seconds))}, judging not counted")
 
 
-def fill(cells: Sequence[Cell], works: Sequence[Work], forward: float) -> None:
-    """Run the cells; an estimate of the rest goes by what was done so far."""
-    start, done, total = time.perf_counter(), 0.0, sum(works, Work()).seconds(forward)
-    for number, (cell, work) in enumerate(zip(cells, works, strict=True), start=1):
+def fill(cells: Sequence[Cell], seconds: Sequence[float]) -> None:
+    """Run the cells; the estimate of the rest goes by the plan at first, later by what was done so far."""
+    start, done = time.perf_counter(), 0.0
+    for number, (cell, planned) in enumerate(zip(cells, seconds, strict=True), start=1):
         made = sum(1 for _ in cell.run())
         if not made:
             continue
-        done += work.seconds(forward)
+        done += planned
         spent = time.perf_counter() - start
-        left = duration((total - done) * spent / done) if done else "?"
+        left = duration(remaining(sum(seconds), done, spent))
         what = f"{cell.ground.name}, {cell.object}, {cell.variant.name}: {made} results"
         print(f"[{number}/{len(cells)}] {what}; {duration(spent)}, about {left} left", flush=True)
 
@@ -156,11 +148,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     grounds = [load_ground(bench, args.backgrounds, *most) for bench in args.benches]
     study = study_of(args, config)
     cells = cells_of(study, compared.variants, grounds)
-    works, forward = work_of(cells), seconds_a_forward(study.base, cells)
+    seconds = seconds_of(study.base, cells)
     if args.plan:
-        show_plan(cells, works, forward)
+        show_plan(cells, seconds)
         return
-    fill(cells, works, forward)
+    fill(cells, seconds)
     paged = compared.series[0].names if compared.series else list(compared.variants)
     found = [found_on(ground, cells, study, paged) for ground in grounds]
     t, s = config.train, config.sample

@@ -89,6 +89,15 @@ def test_both_spellings_of_a_flag_and_settings_between_flags(argv: list[str]) ->
     assert parsed(*argv).train.max_steps == 9
 
 
+@pytest.mark.parametrize("at", range(6))
+def test_a_setting_may_stand_anywhere_even_behind_a_flag_that_takes_several_values(at: int) -> None:
+    parser = Parser("Test.", FLAGS, "")
+    parser.add_argument("--files", nargs="+")
+    words = ["--files", "a.png", "b=2", "--name", "x"]
+    args, config = parser.parse_config([*words[:at], "train.max_steps=9", *words[at:]])
+    assert args.files == ["a.png", "b=2"] and (config.train.max_steps, config.train.name) == (9, "x")
+
+
 @pytest.mark.parametrize(
     "text", ["010", "1_000", "1e5", "null", "true", "[x]", "a=b", "a: b", "${x}", "", "ä #1"]
 )
@@ -157,6 +166,7 @@ def test_a_wrong_setting_is_one_line_with_the_remedy(
         (["--max_step=3"], "unrecognized arguments: --max_step=3; did you mean --max"),
         (["--qqqqqqqq", "x"], "; there are --help, --config, --name, "),
         (["--name"], "argument --name: expected one argument"),
+        (["--name", "train.seed=3"], "argument --name: expected one argument"),
         (
             ["--sampler", "ddpm"],
             "sample.sampler='ddpm': expected one of plms, ddim, dpm++, unipc; did you mean d",

@@ -20,7 +20,8 @@ LAYERS = {
     "benchmark": 4,
 }
 # above all layers; for scripts only
-CONFIGURATION = {"config", "settings", "command_line", "request", "object_request", "presets"}
+REQUESTS = {"request", "object_request", "judging_request"}
+CONFIGURATION = {"config", "sections", "settings", "command_line", "presets", *REQUESTS}
 BORROWED = {"diffusers", "transformers"}
 AT_MOST = 9  # files that import them
 IMPORTS = (ast.Import, ast.ImportFrom)

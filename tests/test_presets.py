@@ -7,10 +7,11 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from ldm.config import Config, SampleSection, run
+from ldm.config import Config, run
 from ldm.insertion.insert import Sampling
 from ldm.models.sampler import Condition, sample
 from ldm.request import parser
+from ldm.sections import SampleSection
 from tests.fixtures import tiny
 
 WORK = ["--example_img", "a.png", "--mask", "b.png"]

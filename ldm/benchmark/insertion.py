@@ -12,7 +12,7 @@ from ldm.benchmark.measure import Case
 from ldm.benchmark.subjects import Plain, bytes_of, condition, fill, make_scene, tuned
 from ldm.insertion.insert import Sampling
 from ldm.models.base import Base, Painter
-from ldm.models.folded import Contexts, join
+from ldm.models.contexts import Contexts, join
 from ldm.models.reuse import Reusing
 from ldm.models.runtime import Runtime
 from ldm.models.sampler import guided_eps

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 from ldm.models.architecture import Architecture, build_unet, number_positions
 from ldm.models.base import Base, Painter, load_base
+from ldm.models.contexts import Context, Contexts
 from ldm.models.diffusion import eps_of_v, unet_input
-from ldm.models.folded import Context, Contexts
 from ldm.models.runtime import PRECISIONS, Runtime, prepare
 from ldm.models.sampler import Condition, sample
 

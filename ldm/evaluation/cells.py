@@ -8,58 +8,36 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ldm.data.digest import file_digest, text_digest
 from ldm.data.insertset import InsertSet
-from ldm.data.pairs import reference_image
 from ldm.data.picture import Picture
 from ldm.data.save import read_text, write_picture
 from ldm.evaluation.compare import learnt
 from ldm.evaluation.fills import paste_flat, paste_poisson
 from ldm.evaluation.insertion import Insertion, References
 from ldm.evaluation.judge import scores_of
-from ldm.evaluation.judges import Judges
-from ldm.evaluation.methods import zero_shot_context
+from ldm.evaluation.methods import tuned, zero_shot_context
 from ldm.evaluation.publish import row_of
 from ldm.evaluation.sites import Ground, Site
+from ldm.evaluation.study import Study
 from ldm.evaluation.summary import Row
 from ldm.evaluation.variants import Variant
-from ldm.insertion.blend import Blend
 from ldm.insertion.insert import Sampling, insert
-from ldm.insertion.plan import Context, regions_of
+from ldm.insertion.plan import regions_of
 from ldm.insertion.roi import Roi
 from ldm.insertion.task import Task
-from ldm.models.base import Base
-from ldm.objects.delta import apply, load
+from ldm.models.contexts import Contexts
 
-Learn = Callable[[InsertSet, Mapping[str, Any], Path], None]  # object, settings that differ, its file
 Fill = Callable[[Picture, np.ndarray, Sequence[Roi]], Picture]
 KEY = "row"  # of the text that a picture carries
-
-
-@dataclass(frozen=True, eq=False)
-class Study:
-    """What all cells share: base, sampling, seam, regions; who judges; how to learn, with which settings."""
-
-    folder: Path
-    base: Base
-    fingerprint: str
-    sampling: Sampling
-    seam: Blend
-    context: Context
-    judges: Judges
-    metrics: Collection[str]
-    learn: Learn
-    settings: Mapping[str, Any]
-    seed: int = 321
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,15 +134,12 @@ class Cell:
 
     def recipe(self) -> dict[str, Any]:
         """All that a result depends on, beside its site."""
-        made: dict[str, Any] = {"kind": self.variant.kind, "metrics": sorted(self.study.metrics)}
-        if self.variant.kind in ("learnt", "zero-shot"):
-            made |= {
-                "base": self.study.fingerprint,
-                "sampling": asdict(self.sampling),
-                "seed": self.study.seed,
-            }
-            made |= {"seam": asdict(self.study.seam), "context": asdict(self.study.context)}
-        if self.variant.kind == "learnt":
+        study, kind = self.study, self.variant.kind
+        made: dict[str, Any] = {"kind": kind, "metrics": sorted(study.metrics)}
+        if kind in ("learnt", "zero-shot"):
+            made |= {"base": study.fingerprint, "seed": study.seed, "sampling": asdict(self.sampling)}
+            made |= {"seam": asdict(study.seam), "context": asdict(study.context)}
+        if kind == "learnt":
             made["object"] = file_digest(self.object_file)[:16]
         return json.loads(json.dumps(made))  # as it comes back from a picture
 
@@ -201,16 +176,13 @@ class Cell:
         elif self.variant.kind == "poisson":
             yield lambda background, mask, _: paste_poisson(reference, background, mask)
         elif self.variant.kind == "zero-shot":
-            yield self._sampled(zero_shot_context(base, self.insertset, few_shot=False))
+            yield self._sampled(base.contexts(zero_shot_context(base, self.insertset, few_shot=False)))
         else:
-            with apply(base, load(self.object_file), fingerprint=self.study.fingerprint):
-                image = reference_image(reference, base.architecture.reference_size).to(base.device)
-                with torch.no_grad():
-                    context = base.context(image)
-                yield self._sampled(context)
+            with tuned(base, self.insertset, self.object_file, self.study.fingerprint) as contexts:
+                yield self._sampled(contexts)
 
-    def _sampled(self, context: torch.Tensor) -> Fill:
-        study, contexts = self.study, self.study.base.contexts(context)
+    def _sampled(self, contexts: Contexts) -> Fill:
+        study = self.study
 
         def fill(background: Picture, mask: np.ndarray, rois: Sequence[Roi]) -> Picture:
             task = Task(mask, mask, rois, [study.seed])

@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -41,22 +41,10 @@ def compare(
     of all the bench's objects.
     """
     features = ImageNetFeatures()
-
-    def learnt_file(name: str, mode: str) -> tuple[Path, float | None]:
-        file = results.folder / "objects" / f"{name}_{mode}.safetensors"
-        made_by = {"settings": dict(settings or {}), "base": setup.fingerprint}
-        return file, learnt(file, bench.objects[name], mode, learn, made_by)
-
+    objects = ObjectFiles(results.folder / "objects", bench, setup, learn, settings or {})
     for method in methods:
         for name, insertset in bench.objects.items():
-            file: Path | None = None
-            seconds: float | None = 0.0
-            if method in LEARNT:
-                file, seconds = learnt_file(name, method)
-            elif method == "merged":
-                seconds = learnt_file(name, "crossattn-kv")[1]
-                files = {each: learnt_file(each, "crossattn-kv")[0] for each in bench.objects}
-                file = merged_file(results.folder / "objects" / "merged.safetensors", files, setup)
+            file, seconds = objects.of(method, name)
             recipe = recipe_of(method, setup, file)
             scenes = [s for s in bench.scenes_of(name) if not results.has(method, s.name, recipe)]
             if not scenes:
@@ -67,6 +55,32 @@ def compare(
                     fixed["bench"] = str(bench.root)
                     learning = {"learning_seconds": seconds, "recipe": recipe}
                     on_row(_run(scene, fill, features, results, fixed, learning))
+
+
+@dataclass(frozen=True, eq=False)
+class ObjectFiles:
+    """The object files of a run: what is missing is learnt, or merged, when it is asked for."""
+
+    folder: Path
+    bench: Bench
+    setup: Setup
+    learn: Learn
+    settings: Row
+
+    def of(self, method: str, name: str) -> tuple[Path | None, float | None]:
+        """What a method needs of an object, None if nothing, and the seconds that learning it took."""
+        if method in LEARNT:
+            return self._learnt(name, method)
+        if method != "merged":
+            return None, 0.0
+        found = {each: self._learnt(each, "crossattn-kv") for each in self.bench.objects}
+        files = {each: file for each, (file, _) in found.items()}
+        return merged_file(self.folder / "merged.safetensors", files, self.setup), found[name][1]
+
+    def _learnt(self, name: str, mode: str) -> tuple[Path, float | None]:
+        file = self.folder / f"{name}_{mode}.safetensors"
+        made_by = {"settings": dict(self.settings), "base": self.setup.fingerprint}
+        return file, learnt(file, self.bench.objects[name], mode, self.learn, made_by)
 
 
 def learnt(file: Path, insertset: InsertSet, mode: str, learn: Learn, made_by: Row) -> float | None:

@@ -51,14 +51,9 @@ def learn_object(
     kinds = {"freeze_model": freeze_model, "few_shot": few_shot, "few_shot_features": few_shot_features}
     module = build_learner(base, insertset, seed=seed, recipe=recipe, max_steps=max_steps, **kinds, **rates)
     trainer = build_trainer(
-        folder,
-        [Progress(batch_size)],
-        max_steps=max_steps,
-        accumulate=accumulate,
-        precision=precision,
-        accelerator=accelerator,
-        devices=devices,
-    )
+        folder, [Progress(batch_size)], max_steps=max_steps, accumulate=accumulate, precision=precision,
+        accelerator=accelerator, devices=devices,
+    )  # fmt: skip
     samples: Dataset = Pairs(insertset, size, reference_size, seed=seed, length=maxsize, augment=augment)
     if bank:
         samples = Bank(base.to(trainer.strategy.root_device), samples, bank, seed, precision)

@@ -27,7 +27,7 @@ from ldm.insertion.roi import Roi, crop
 from ldm.insertion.task import Task
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
-from ldm.models.folded import Contexts
+from ldm.models.contexts import Contexts
 from ldm.objects.delta import apply, load
 from ldm.objects.merged import apply_merged, load_merged, merged_contexts
 
@@ -70,11 +70,8 @@ def prepared(method: str, setup: Setup, insertset: InsertSet, learnt: Path | Non
         yield partial(fill_ceiling, setup.base)
     elif method in LEARNT:
         assert learnt is not None, f"{method} needs an object file"
-        with apply(setup.base, load(learnt), setup.strength, setup.fingerprint):
-            reference = reference_image(insertset.reference, setup.base.architecture.reference_size)
-            with torch.no_grad():
-                context = setup.base.context(reference.to(setup.base.device))
-            yield partial(fill_sampled, setup, setup.base.contexts(context))
+        with tuned(setup.base, insertset, learnt, setup.fingerprint, setup.strength) as contexts:
+            yield partial(fill_sampled, setup, contexts)
     elif method == "merged":
         assert learnt is not None, "merged needs an object file"
         merged = load_merged(learnt).pick(insertset.root.name)
@@ -84,6 +81,18 @@ def prepared(method: str, setup: Setup, insertset: InsertSet, learnt: Path | Non
         assert method in METHODS, f"no method {method}"
         context = zero_shot_context(setup.base, insertset, few_shot=method == "zero-shot-tokens")
         yield partial(fill_sampled, setup, setup.base.contexts(context))
+
+
+@contextmanager
+def tuned(
+    base: Base, insertset: InsertSet, learnt: Path, fingerprint: str, strength: float = 1.0
+) -> Iterator[Contexts]:
+    """The contexts of an object file with the object's reference; the base carries it till the block ends."""
+    with apply(base, load(learnt), strength, fingerprint):
+        reference = reference_image(insertset.reference, base.architecture.reference_size)
+        with torch.no_grad():
+            context = base.context(reference.to(base.device))
+        yield base.contexts(context)
 
 
 @torch.no_grad()

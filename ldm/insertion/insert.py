@@ -20,8 +20,8 @@ from ldm.insertion.roi import Roi, crop
 from ldm.insertion.seam import ring_offset, seam_ratio
 from ldm.insertion.task import Task
 from ldm.models.base import Painter
+from ldm.models.contexts import Contexts, join
 from ldm.models.diffusion import latent_mask, masked_image
-from ldm.models.folded import Contexts, join
 from ldm.models.reuse import Reusing
 from ldm.models.sampler import EVERYWHERE, Condition, sample
 

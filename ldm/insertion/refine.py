@@ -19,8 +19,8 @@ from ldm.data.image import resize
 from ldm.insertion.paste import to_model_mask
 from ldm.insertion.tiles import Corner, Tiles, plan_tiles
 from ldm.models.base import Painter
+from ldm.models.contexts import Context, Contexts
 from ldm.models.diffusion import latent_mask, masked_image
-from ldm.models.folded import Context, Contexts
 from ldm.models.regions import seen_in
 from ldm.models.sampler import EVERYWHERE, Condition, Interval, sample
 
@@ -108,15 +108,9 @@ def refine(
     masked = tiled.encode(masked_image(image, hole)).expand(n, -1, -1, -1)
     condition = Condition(masked, small.to(masked).expand(n, -1, -1, -1), contexts.repeat(n))
     x_0 = sample(
-        tiled,
-        condition,
-        x_T,
-        sampler=SAMPLER,
-        steps=steps,
-        guidance_scale=guidance_scale,
-        guidance_interval=guidance_interval,
-        begin=(x_0, strength),
-    )
+        tiled, condition, x_T, sampler=SAMPLER, steps=steps, guidance_scale=guidance_scale,
+        guidance_interval=guidance_interval, begin=(x_0, strength),
+    )  # fmt: skip
     sharp = torch.where(tiled.covered().to(first.device), tiled.decode(x_0), first)
     return list(resize(sharp[..., :side, :side].cpu(), mask.shape))
 

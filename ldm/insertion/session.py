@@ -21,7 +21,7 @@ from ldm.insertion.subject import Subject
 from ldm.insertion.task import Task
 from ldm.models.architecture import Architecture
 from ldm.models.base import Base, Painter, base_fingerprint, load_base, load_painter
-from ldm.models.folded import Contexts
+from ldm.models.contexts import Contexts
 from ldm.models.regions import in_regions
 from ldm.models.runtime import PLAIN, Runtime, prepare
 from ldm.objects import baked

@@ -128,9 +128,7 @@ def _make(
         facts = {
             "key": key,
             "batch": list(batch),
-            "box": list(item.case.box),
-            "strength": item.subject.strength,
-            "pick": item.subject.pick,
+            **_told_of(item),
             "together": [_told_of(member) for member in placed.placement.members],
         }
         pixels = results[0].picture.pixels[placed.mask.box.slices]
@@ -152,10 +150,9 @@ def _whereabouts(placed: Placed) -> dict[str, Any]:
     return {"placement": item.name, "order": placed.placement.order, **sources, "sha256": digests}
 
 
-def _told_of(member: Item) -> dict[str, Any]:
-    """Of an object placed together with others, what its files do not say."""
-    subject = member.subject
-    return {"box": list(member.case.box), "strength": subject.strength, "pick": subject.pick}
+def _told_of(item: Item) -> dict[str, Any]:
+    """Of an object that is placed, what its files do not say."""
+    return {"box": list(item.case.box), "strength": item.subject.strength, "pick": item.subject.pick}
 
 
 def _laid(canvas: Picture, keyed: Mapping[str, Placed], kept: Kept) -> Picture:

@@ -11,7 +11,7 @@ from diffusers.models.attention_processor import Attention
 from einops import rearrange
 from torch import Tensor, nn
 
-from ldm.models.folded import Context
+from ldm.models.contexts import Context
 
 
 def cross_attentions(unet: nn.Module) -> Iterator[tuple[str, Attention]]:

@@ -16,8 +16,9 @@ from ldm.models.architecture import Architecture, build_unet, build_vae, number_
 from ldm.models.attention import cross_attentions, use_few_token_attention
 from ldm.models.checkpoint import read_metadata, read_state, write_folder
 from ldm.models.conditioner import Conditioner, clip_normalised
+from ldm.models.contexts import Context, Contexts
 from ldm.models.diffusion import eps_of_v, unet_input
-from ldm.models.folded import Context, Contexts, fold
+from ldm.models.folded import fold
 from ldm.models.ldm_keys import is_ldm, ldm_to_house, spell_clip
 from ldm.models.weights import fingerprint, load_strictly
 

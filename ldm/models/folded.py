@@ -3,16 +3,14 @@
 With tokens K, V a head gives softmax(x Wq K' / sqrt(c)) V Wo + bias = softmax(x S) U + bias. S [C,heads*n]
 and U [heads*n,C] are constants: exact algebra, few FLOPs for few tokens. Over one token, or equal ones,
 softmax counts for nothing and the whole layer is a constant, as in the unconditional half of guidance.
-
-A folded context stands where the UNet takes a context [b,n,d]; one batch may join those of many objects.
+`ldm.models.contexts` lets them stand in for a context.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import groupby
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -87,95 +85,6 @@ class Folded:
         """On the device and in the dtype of `like`."""
         return Folded({k: Layer(*(x.to(like) for x in v)) for k, v in self.layers.items()})
 
-    def parts(self) -> Iterator[Folded | Regional]:
-        yield self
-
-
-@dataclass(frozen=True, eq=False)
-class Regional:
-    """Several objects in one picture, each in its own region, for b samples; the rest sees `rest`.
-
-    `masks` [k,H,W] in [0,1] cover the picture; where they overlap, objects share by weight.
-    """
-
-    masks: Tensor
-    objects: Sequence[Folded]
-    rest: Folded
-
-    def __len__(self) -> int:
-        return len(self.rest)
-
-    def attend(self, name: str, x: Tensor, heads: int) -> Tensor:
-        """What the layer `name` makes of hidden states [b,N,C], each position by its object."""
-        weights = self._weights(x.shape[1]).to(x)
-        out = (1 - weights.sum(0))[:, None] * self.rest.attend(name, x, heads)
-        for weight, one in zip(weights, self.objects, strict=True):
-            out = out + weight[:, None] * one.attend(name, x, heads)
-        return out
-
-    def repeat(self, n: int) -> Regional:
-        """Every sample n times, side by side."""
-        return Regional(self.masks, [one.repeat(n) for one in self.objects], self.rest.repeat(n))
-
-    def to(self, like: Tensor) -> Regional:
-        """On the device and in the dtype of `like`."""
-        return Regional(self.masks.to(like), [one.to(like) for one in self.objects], self.rest.to(like))
-
-    def parts(self) -> Iterator[Folded | Regional]:
-        yield self
-
-    def _weights(self, positions: int) -> Tensor:
-        """The masks at a layer's resolution, [k,N]; their sum is at most 1."""
-        height, width = self.masks.shape[-2:]
-        h = round((positions * height / width) ** 0.5)
-        small = F.interpolate(self.masks[None], size=(h, positions // h), mode="area")[0].flatten(1)
-        return small / small.sum(0).clamp(min=1)
-
-
-@dataclass(frozen=True, eq=False)
-class Joined:
-    """Contexts of consecutive samples of a batch, whatever their kinds and numbers of tokens."""
-
-    pieces: Sequence[Folded | Regional]
-
-    def __len__(self) -> int:
-        return sum(map(len, self.pieces))
-
-    def attend(self, name: str, x: Tensor, heads: int) -> Tensor:
-        """What the layer `name` makes of hidden states [b,N,C]."""
-        xs = x.split([len(piece) for piece in self.pieces])
-        return torch.cat([piece.attend(name, x, heads) for piece, x in zip(self.pieces, xs, strict=True)])
-
-    def repeat(self, n: int) -> Joined:
-        """Every sample n times, side by side."""
-        return Joined([piece.repeat(n) for piece in self.pieces])
-
-    def to(self, like: Tensor) -> Joined:
-        """On the device and in the dtype of `like`."""
-        return Joined([piece.to(like) for piece in self.pieces])
-
-    def parts(self) -> Iterator[Folded | Regional]:
-        yield from self.pieces
-
-
-# What cross-attention reads: [b,n,d], or the constants of b samples.
-Context: TypeAlias = Tensor | Folded | Regional | Joined
-
-
-class Contexts(NamedTuple):
-    """The two contexts of guidance."""
-
-    conditional: Context
-    unconditional: Context
-
-    def repeat(self, n: int) -> Contexts:
-        """Every sample n times, side by side."""
-        return Contexts(*(c.repeat_interleave(n, 0) if isinstance(c, Tensor) else c.repeat(n) for c in self))
-
-    def to(self, like: Tensor) -> Contexts:
-        """On the device and in the dtype of `like`."""
-        return Contexts(*(c.to(like) for c in self))
-
 
 @torch.no_grad()
 def fold(layers: Mapping[str, Attention], context: Tensor) -> Folded:
@@ -185,27 +94,3 @@ def fold(layers: Mapping[str, Attention], context: Tensor) -> Folded:
     like = next(iter(layers.values())).to_out[0].weight
     folded = {name: fold_layer(a, a.to_k(context), a.to_v(context)) for name, a in layers.items()}
     return Folded(folded).to(like)
-
-
-def join(contexts: Sequence[Context]) -> Context:
-    """One context for a batch of all their samples; neighbours of one kind and size are stacked."""
-    tensors = [c for c in contexts if isinstance(c, Tensor)]
-    if len(tensors) == len(contexts):
-        return torch.cat(tensors)
-    assert not tensors, "a batch of tensors and constants"
-    parts = [part for c in contexts if not isinstance(c, Tensor) for part in c.parts()]
-    pieces = [piece for _, run in groupby(parts, key=_columns) for piece in _stacked(list(run))]
-    return pieces[0] if len(pieces) == 1 else Joined(pieces)
-
-
-def _columns(part: Folded | Regional) -> int:
-    return part.columns if isinstance(part, Folded) else -1
-
-
-def _stacked(run: Sequence[Folded | Regional]) -> Sequence[Folded | Regional]:
-    """Neighbours of equal columns as one; regions stay as they are."""
-    same = [part for part in run if isinstance(part, Folded)]
-    if len(same) < 2:
-        return run
-    rows = {name: zip(*(part.layers[name] for part in same), strict=True) for name in same[0].layers}
-    return [Folded({name: Layer(*map(torch.cat, row)) for name, row in rows.items()})]

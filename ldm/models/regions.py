@@ -11,7 +11,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from ldm.models.folded import Context, Contexts, Folded, Joined, Layer, Regional
+from ldm.models.contexts import Context, Contexts, Joined, Regional
+from ldm.models.folded import Folded, Layer
 
 Share = tuple[float, float, float, float]  # y0, x0, y1, x1 of a box, in sides of the picture
 

@@ -15,8 +15,8 @@ from diffusers import (
 )
 from torch import Tensor
 
+from ldm.models.contexts import Context, Contexts, join
 from ldm.models.diffusion import BETA_END, BETA_START, STEPS, guided
-from ldm.models.folded import Context, Contexts, join
 
 BETAS: dict[str, Any] = {
     "num_train_timesteps": STEPS,

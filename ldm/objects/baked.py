@@ -17,7 +17,8 @@ from torch import Tensor
 
 from ldm.models.attention import Attention, cross_attentions
 from ldm.models.base import Base, Painter
-from ldm.models.folded import Contexts, Folded, Layer, fold_layer
+from ldm.models.contexts import Contexts
+from ldm.models.folded import Folded, Layer, fold_layer
 from ldm.models.weights import some
 from ldm.objects.delta import Delta, apply
 from ldm.objects.effect import reference_of

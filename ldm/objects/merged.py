@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ldm.models.base import Base
-from ldm.models.folded import Contexts
+from ldm.models.contexts import Contexts
 from ldm.models.weights import some
 from ldm.objects.delta import DIFFERENCE, Applied, Delta, apply
 from ldm.objects.file import About, read_object, write_object

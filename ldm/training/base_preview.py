@@ -14,8 +14,8 @@ from ldm.data.compose import Composed
 from ldm.data.image import resize, to_pixels
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
+from ldm.models.contexts import Contexts
 from ldm.models.diffusion import latent_mask, masked_image
-from ldm.models.folded import Contexts
 from ldm.models.sampler import Condition, sample
 
 

@@ -17,8 +17,8 @@ from ldm.data.pairs import reference_image, sample_generator, squash, target
 from ldm.data.picture import Picture
 from ldm.data.save import write_picture
 from ldm.models.base import Base
+from ldm.models.contexts import Contexts
 from ldm.models.diffusion import latent_mask, masked_image
-from ldm.models.folded import Contexts
 from ldm.models.sampler import Condition, sample
 
 SAMPLER, STEPS, SCALE = "unipc", 10, 5.0

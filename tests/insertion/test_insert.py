@@ -14,7 +14,7 @@ from ldm.insertion.paste import to_model_mask
 from ldm.insertion.roi import Roi, plan_rois
 from ldm.insertion.task import Task
 from ldm.models.base import Base
-from ldm.models.folded import Contexts
+from ldm.models.contexts import Contexts
 from tests.fixtures.tiny import TINY
 
 FAST = Sampling("ddim", 2, 2.0)

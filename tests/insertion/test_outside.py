@@ -23,7 +23,7 @@ from ldm.insertion.plan import Context
 from ldm.insertion.proof import difference_outside
 from ldm.insertion.subject import Subject
 from ldm.insertion.work import planned
-from ldm.models.folded import Contexts
+from ldm.models.contexts import Contexts
 from tests.fixtures.small import SMALL
 
 PROFILE = b"a colour profile, opaque to us" * 5

@@ -15,7 +15,7 @@ from ldm.insertion.roi import Roi
 from ldm.insertion.task import Task
 from ldm.insertion.tiles import plan_tiles
 from ldm.models.base import Base
-from ldm.models.folded import Contexts
+from ldm.models.contexts import Contexts
 from tests.fixtures.small import small_base
 
 

@@ -8,7 +8,8 @@ from torch import Tensor
 
 from ldm.models.attention import cross_attentions
 from ldm.models.base import Base
-from ldm.models.folded import Contexts, Folded, Joined, Regional, fold, join
+from ldm.models.contexts import Contexts, Joined, Regional, join
+from ldm.models.folded import Folded, fold
 from ldm.models.sampler import Condition, sample
 from tests.fixtures import tiny
 from tests.fixtures.small import small_base

@@ -13,7 +13,8 @@ from torch import Tensor
 from ldm.config import load_config
 from ldm.data.pairs import reference_image
 from ldm.models.base import Base, load_base
-from ldm.models.folded import Contexts, Folded, Joined, Regional, join
+from ldm.models.contexts import Contexts, Joined, Regional, join
+from ldm.models.folded import Folded
 from ldm.models.regions import in_regions, seen_in
 from ldm.models.sampler import Condition, sample
 from tests.fixtures.small import small_base

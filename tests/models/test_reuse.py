@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ldm.models.base import Base, forward
-from ldm.models.folded import Contexts
+from ldm.models.contexts import Contexts
 from ldm.models.reuse import Reusing, shallow, whole
 from ldm.models.sampler import Condition, sample
 from tests.fixtures import tiny

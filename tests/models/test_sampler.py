@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from ldm.models.base import Base
+from ldm.models.contexts import Contexts
 from ldm.models.diffusion import alpha_bar
-from ldm.models.folded import Contexts
 from ldm.models.sampler import MAX_STEPS, SAMPLERS, Condition, guided_eps, sample, scheduler
 from tests.fixtures import tiny
 

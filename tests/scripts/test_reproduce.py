@@ -122,6 +122,7 @@ def test_quick_is_less(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
         (["--variants", "linear"], "no variant linear; there are flat"),
         (["--benches", "nowhere"], "nowhere: no such folder"),
         (["--base", "nowhere"], "nowhere does not exist"),
+        (["--metrics", "quality", "--quality_model", "x", "--clip", "nowhere"], "nowhere"),
     ],
 )
 def test_mistakes_are_one_line(
