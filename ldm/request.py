@@ -97,6 +97,8 @@ def parse(argv: Sequence[str] | None, description: str) -> tuple[argparse.Namesp
     strange = [name for name in EXCLUDED[work[0]] if getattr(args, name)]
     if strange:
         raise ValueError(f"--{strange[0]} does not go with --{work[0]}; {HINTS[work[0]]}")
+    if args.scene and config.mask.channel == "background":
+        raise ValueError(f"--mask_channel background does not go with --scene; {HINTS['scene']}")
     s = config.sample
     if min(s.best_of, s.n_samples) != 1 or (args.scene and max(s.best_of, s.n_samples) > 1):
         raise ValueError(

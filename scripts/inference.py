@@ -23,6 +23,7 @@ from ldm.config import Config, run
 from ldm.data.picture import Picture, read_picture
 from ldm.data.save import write_picture
 from ldm.insertion.best import Chooser
+from ldm.insertion.delivery import deliver
 from ldm.insertion.item import Item
 from ldm.insertion.journal import Journal
 from ldm.insertion.kept import Kept
@@ -32,7 +33,6 @@ from ldm.insertion.plan import lines, plan, scaling
 from ldm.insertion.replay import apart, repeat
 from ldm.insertion.roi import Roi
 from ldm.insertion.sheet import Gallery
-from ldm.insertion.staging import carry_out, deliver
 from ldm.insertion.tally import Tally
 from ldm.insertion.work import MISTAKES, Options, Outcome, prepare, view, work
 from ldm.request import items_of, options_of, parse, parse_replay, scene_of, session_of
@@ -147,8 +147,7 @@ def insert_scene(args: argparse.Namespace, config: Config) -> Tally:
     session, options = open_with_choice(args, config, options, items)
     journal, tally = Journal(Path(config.insert.outdir)), Tally(config.insert.max_seam)
     kept = Kept(journal.folder / "placements")
-    canvas, records = carry_out(background, ordered, session, options, kept, tell_placement)
-    outcome = deliver(scene, background, canvas, placed, records, session, options, journal)
+    outcome = deliver(scene, background, ordered, session, options, journal, kept, tell_placement)
     kept.prune(config.insert.keep_mb * 1e6)
     tell(outcome, journal)
     tally.add(outcome, journal)

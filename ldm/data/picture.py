@@ -61,9 +61,9 @@ def read_picture(path: Path) -> Picture:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # 100 megapixels are welcome
             picture, turn = _opened(path)
-        if picture.pixels.size:
-            return picture
-        return replace(picture, pixels=upright(_read_deep(path), turn))
+            if picture.pixels.size:
+                return picture
+            return replace(picture, pixels=upright(_read_deep(path), turn))
     except Image.DecompressionBombError as error:
         raise ValueError(f"{path}: {error}; give a smaller picture") from error
     except UnidentifiedImageError as error:
@@ -129,7 +129,14 @@ def _is_deep(path: Path, file: Image.Image) -> bool:
 
 
 def _read_deep(path: Path) -> np.ndarray:
-    stored = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    with Image.open(path) as file:
+        sideways = file.format == "TIFF" and orientation(file) >= 5  # turned by OpenCV, which needs a copy
+    if sideways:
+        stored = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    else:
+        stored = cv2.imread(
+            str(path), None, cv2.IMREAD_UNCHANGED
+        )  # into None: what it returns else is a copy
     if stored is None or stored.dtype != np.uint16:
         raise ValueError(f"{path}: this kind of 16-bit picture is not readable; save it as 16-bit RGB PNG")
     if stored.ndim == 2:

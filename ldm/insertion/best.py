@@ -19,7 +19,7 @@ from ldm.insertion.subject import Subject
 from ldm.insertion.task import Task
 
 if TYPE_CHECKING:
-    from ldm.insertion.insert import Result
+    from ldm.insertion.result import Result
 
 SEAM_WEIGHT = 0.1  # of identity, for a seam ratio of 2: seeds of one object differ by about as much
 SHOWN = 16  # candidates on a contact sheet

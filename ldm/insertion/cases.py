@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ldm.data.image import SUFFIXES
@@ -15,6 +15,7 @@ from ldm.insertion.marking import (
     POLYGON_FILE,
     Marking,
     MaskTools,
+    Polygon,
     read_marking,
     read_paste_mask,
 )
@@ -30,16 +31,18 @@ TOOLS = MaskTools()
 
 @dataclass(frozen=True)
 class Case:
-    """One background file and where the object goes: a mask, box or polygon file, or a box x0 y0 x1 y1.
+    """One background file and where the object goes: a mask, box or polygon file, a box, or polygons.
 
-    With neither it is the background's transparent part, if the tools' channel says so. `paste_mask`, a file
-    like `mask`: only that part of what is generated is pasted.
+    With none of them it is the background's transparent part, if the channel says so: the case's own, else
+    that of the tools. `paste_mask`, a file like `mask`: only that part of what is generated is pasted.
     """
 
     background: Path
     mask: Path | None = None
     box: tuple[float, ...] = ()
     paste_mask: Path | None = None
+    polygons: tuple[Polygon, ...] = ()
+    channel: str = ""
 
     @property
     def name(self) -> str:
@@ -53,7 +56,8 @@ class Case:
 
     def mark(self, picture: Picture, tools: MaskTools = TOOLS) -> Marking:
         """What is marked on a background that was read as `picture`."""
-        hole = read_marking(self.background, picture, self.mask, self.box, tools)
+        tools = replace(tools, channel=self.channel or tools.channel)
+        hole = read_marking(self.background, picture, self.mask, self.box, tools, self.polygons)
         if self.paste_mask is None:
             return Marking(hole, hole)
         return Marking(hole, read_paste_mask(self.paste_mask, self.background, picture, hole, tools))

@@ -14,8 +14,9 @@ from torch import Generator, Tensor
 from ldm.data.image import resize
 from ldm.data.picture import Picture
 from ldm.insertion.blend import Blend, blend, composite, feather, pixel_unit
-from ldm.insertion.paste import Patch, paste_region, patched, region, shrunk_mask, to_model_mask
+from ldm.insertion.paste import paste_region, region, shrunk_mask, to_model_mask
 from ldm.insertion.refine import needs_refining, refine
+from ldm.insertion.result import Result
 from ldm.insertion.roi import Roi, crop
 from ldm.insertion.seam import ring_offset, seam_ratio
 from ldm.insertion.task import Task
@@ -57,20 +58,6 @@ class Sampling:
         """What `sample` takes of it, but for the solver."""
         interval = (self.guidance_interval[0], self.guidance_interval[1])
         return {"steps": self.steps, "guidance_scale": self.guidance_scale, "guidance_interval": interval}
-
-
-@dataclass(frozen=True, eq=False)
-class Result:
-    """One composite, as what lies over its background, and its record: seed, regions, seams, seconds."""
-
-    background: Picture
-    patches: tuple[Patch, ...]
-    record: dict[str, Any]
-
-    @property
-    def picture(self) -> Picture:
-        """Put together anew each time it is asked for: of large pictures only one fits into memory."""
-        return patched(self.background, self.patches)
 
 
 class Square(NamedTuple):

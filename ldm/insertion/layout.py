@@ -63,7 +63,10 @@ def place(scene: Scene, background: Picture, tools: MaskTools, context: Context)
     """Put every mask on the background; one-line errors for whatever does not fit it."""
     out = []
     for placement in scene.placements:
-        markings = [item.case.mark(background, tools) for item in placement.items]
+        try:
+            markings = [item.case.mark(background, tools) for item in placement.items]
+        except ValueError as error:
+            raise ValueError(f"{scene.file}: placement {_number(placement)}: {error}") from error
         out.append((_together if placement.members else _alone)(placement, markings, context))
     return out
 

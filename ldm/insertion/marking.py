@@ -16,7 +16,7 @@ import numpy as np
 from ldm.data.picture import Picture
 from ldm.insertion.region_mask import box_mask, polygon_mask, read_mask, read_roi_file, refine_mask
 
-Polygon = list[tuple[float, float]]
+Polygon = tuple[tuple[float, float], ...]  # points x, y in pixels
 BOX_FILE, POLYGON_FILE = ".txt", ".json"
 CHANNELS = ("auto", "luma", "alpha", "background")  # background: its own transparent part, no mask needed
 
@@ -40,7 +40,12 @@ class Marking(NamedTuple):
 
 
 def read_marking(
-    background: Path, picture: Picture, mask: Path | None, box: Sequence[float], tools: MaskTools
+    background: Path,
+    picture: Picture,
+    mask: Path | None,
+    box: Sequence[float],
+    tools: MaskTools,
+    polygons: Sequence[Polygon] = (),
 ) -> np.ndarray:
     """The mask of a background that was read as `picture`; one-line errors for whatever does not fit it."""
     mend: dict[str, Any] = {"invert": tools.invert, "grow": tools.grow, "fill_holes": tools.fill_holes}
@@ -48,6 +53,8 @@ def read_marking(
         raise ValueError(f"mask threshold {tools.threshold:g}: expected 0 up to, not including, 1")
     if box:
         return refine_mask(box_mask(box, picture.size), name="the box", **mend)
+    if polygons:
+        return refine_mask(polygon_mask(polygons, picture.size), name="the polygons", **mend)
     if tools.channel == "background":
         return refine_mask(_transparent(background, picture, tools.threshold), name=str(background), **mend)
     if mask is None:
@@ -76,15 +83,22 @@ def read_paste_mask(
 
 def read_polygons(path: Path) -> list[Polygon]:
     """A polygon file: JSON, a list of polygons, each a list of points [x, y] in pixels; or one polygon."""
-    expected = "expected a JSON list of polygons like [[[10, 20], [90, 20], [50, 80]]], in pixels"
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such polygon file")
     try:
-        found = json.loads(path.read_text("utf-8"))
+        return parse_polygons(json.loads(path.read_text("utf-8")), str(path))
+    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: not readable as JSON ({error})") from error
+
+
+def parse_polygons(found: Any, where: str) -> list[Polygon]:
+    """A list of polygons, each a list of points [x, y] in pixels; or one polygon."""
+    try:
         polygons = [found] if _is_point(found[0]) else found
-        return [[(float(x), float(y)) for x, y in polygon] for polygon in polygons]
+        return [tuple((float(x), float(y)) for x, y in polygon) for polygon in polygons]
     except (ValueError, TypeError, LookupError) as error:
-        raise ValueError(f"{path}: {expected} ({type(error).__name__}: {error})") from error
+        expected = "expected a list of polygons like [[[10, 20], [90, 20], [50, 80]]], in pixels"
+        raise ValueError(f"{where}: {expected} ({type(error).__name__}: {error})") from error
 
 
 def _is_point(value: Any) -> bool:

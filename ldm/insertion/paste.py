@@ -19,11 +19,11 @@ from torch import Tensor
 from ldm.data.picture import Picture, colour_levels, colours
 from ldm.insertion.roi import Roi, box_of, crop, visible
 
-ROWS = 256  # pasted at once
+ROWS = 64  # pasted at once
 
 
 class Patch(NamedTuple):
-    """Pixels [h,w,C] for a box inside a picture, at its depth."""
+    """Colours [h,w,1|3] for a box inside a picture, at its depth."""
 
     box: Roi
     pixels: np.ndarray
@@ -75,13 +75,13 @@ def paste_region(picture: Picture, roi: Roi, image: Tensor, alpha: np.ndarray) -
     seen = visible(roi, picture.size)
     inside = box_of(alpha[seen.within(roi).slices] > 0)
     box = Roi(inside.x0 + seen.x0, inside.y0 + seen.y0, inside.x1 + seen.x0, inside.y1 + seen.y0)
-    pixels = picture.pixels[box.slices].copy()
+    pixels = picture.pixels[box.slices][..., :n].copy()
     for y in range(box.y0, box.y1, ROWS):
         here = Roi(box.x0, y, box.x1, min(y + ROWS, box.y1)).within(roi)
         old, weight = pixels[y - box.y0 : y - box.y0 + ROWS], alpha[here.slices]
         below, above = colours(old), enlarged(image, roi.size, here)
         new = colour_levels(below + torch.from_numpy(weight).float() * (above - below), old)
-        old[..., :n] = np.where(weight[..., None] > 0, new, old[..., :n])
+        np.copyto(old, new, where=weight[..., None] > 0)
     return Patch(box, pixels)
 
 
@@ -100,5 +100,5 @@ def patched(picture: Picture, patches: Iterable[Patch]) -> Picture:
     """A new picture with patches over it; the later ones lie on top."""
     pixels = picture.pixels.copy()
     for box, part in patches:
-        pixels[box.slices] = part
+        pixels[box.slices][..., : picture.n_colours] = part
     return replace(picture, pixels=pixels)

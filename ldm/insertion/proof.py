@@ -10,7 +10,7 @@ import numpy as np
 
 from ldm.data.picture import Picture, read_picture
 
-ROWS = 256  # compared at once: 100 megapixels fit into memory a few times only
+ROWS = 64  # compared at once: 100 megapixels fit into memory a few times only
 SEAM = ("seam_before", "seam", "ring_offset_before", "ring_offset")
 
 

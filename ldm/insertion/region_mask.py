@@ -70,6 +70,8 @@ def refine_mask(
 def box_mask(box: Sequence[float], size: tuple[int, int]) -> np.ndarray:
     """A box x0, y0, x1, y1 (pixels, rounded, x1 and y1 exclusive) as a mask of size (H, W)."""
     height, width = size
+    if not np.isfinite(box).all():
+        raise ValueError(f"box {_numbers(box)}: expected x0 y0 x1 y1 in pixels")
     roi = Roi(*(round(value) for value in box))
     if min(roi.size) <= 0:
         raise ValueError(f"box {_numbers(box)} is empty; give x0 y0 x1 y1 with x0 < x1 and y0 < y1")
@@ -87,6 +89,8 @@ def polygon_mask(polygons: Sequence[Sequence[tuple[float, float]]], size: tuple[
     for polygon in polygons:
         if len(polygon) < 3:
             raise ValueError(f"polygon of {len(polygon)} points; give at least 3 points x, y")
+        if not np.isfinite(polygon).all():
+            raise ValueError("polygon with a point that is no place; give x, y in pixels")
         ImageDraw.Draw(canvas).polygon([(float(x), float(y)) for x, y in polygon], fill=255)
     mask = np.asarray(canvas) > 0
     _check(mask, "polygons", f"draw them inside the background of {_px(size)}, and smaller than it")

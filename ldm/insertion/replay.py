@@ -25,7 +25,7 @@ from ldm.insertion.subject import Subject
 from ldm.insertion.work import Inserter, Options, prepare
 
 if TYPE_CHECKING:
-    from ldm.insertion.insert import Result
+    from ldm.insertion.result import Result
     from ldm.insertion.task import Task
 
 NEEDED = ("key", "settings", "sha256", "base_fingerprint", "machine", "few_shot_features")

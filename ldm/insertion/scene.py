@@ -4,13 +4,16 @@
     placements:
       - {object: bee.safetensors, mask: left.png, seed: 3}
       - {object: cup.safetensors, box: [690, 745, 1010, 1130], strength: 0.8, order: 1}
+      - {object: cup.safetensors, polygon: [[10, 20], [90, 20], [50, 80]], order: 2}
       - together: [{object: bee.safetensors, mask: a.png}, {object: cup.safetensors, mask: b.png}]
         seed: 4
 
-A placement has `mask` or `box`, `object` or `reference` or both, and may have `seed`, `strength`, `order`
-(higher goes on top, 0 by default), `n` (so many seeds are tried, the best is kept) and `paste_mask` (only
-there is pasted what is generated in the mask). Objects placed `together` share one region and one pass, each
-in its own mask; `seed` and `order` are said for all of them. Paths are relative to the file.
+A placement has `mask`, `box`, `polygon` (one, or a list of them) or `mask_channel: background` (its
+transparent part), and `object` or `reference` or both. It may have `seed`, `strength`, `order` (higher goes
+on top, 0 by default), `n` (so many seeds are tried, the best is kept), `paste_mask` (only there is pasted
+what is generated in the mask) and the `mask_channel` of its mask. Objects placed `together` share one
+region and one pass, each in its own mask; `seed` and `order` are said for all of them. Paths are relative
+to the file.
 """
 
 from __future__ import annotations
@@ -27,10 +30,15 @@ from ldm.data.names import check_names
 from ldm.insertion.cases import Case
 from ldm.insertion.item import Item
 from ldm.insertion.manifest import parse_box
+from ldm.insertion.marking import CHANNELS, parse_polygons
 from ldm.insertion.subject import Subject
 
 KEYS = ("background", "placements")
-PLACEMENT = ("object", "pick", "reference", "mask", "box", "paste_mask", "seed", "strength", "order", "n")
+REGIONS = ("mask", "box", "polygon")
+PLACEMENT = (
+    *("object", "pick", "reference", *REGIONS, "mask_channel", "paste_mask"),
+    *("seed", "strength", "order", "n"),
+)
 MEMBER = tuple(key for key in PLACEMENT if key not in ("seed", "order", "n"))
 TOGETHER = ("together", "seed", "order")
 FILES = ("object", "reference", "mask", "paste_mask")
@@ -131,8 +139,6 @@ def _placement(
     values = {**defaults, **entry}
     numbers = {key: _number(values[key], kind, f"{where}: {key}") for key, kind in NUMBERS.items()}
     paths = {key: root / str(values[key]) for key in FILES if values.get(key)}
-    if ("mask" in paths) == ("box" in values):
-        raise ValueError(f"{where}: expected one of mask and box")
     if not paths.keys() & {"object", "reference"}:
         raise ValueError(f"{where}: expected an object, a reference or both")
     if numbers["n"] < 1:
@@ -140,22 +146,31 @@ def _placement(
     for key in FILES[2:]:
         if key in paths and not paths[key].is_file():
             raise FileNotFoundError(f"{where}: {key} {paths[key]}: no such file")
-    case = replace(
-        like.case, mask=paths.get("mask"), box=_box(values, where), paste_mask=paths.get("paste_mask")
-    )
-    object_, reference, pick = paths.get("object"), paths.get("reference"), str(values.get("pick", ""))
+    object_, reference, pick = paths.get("object"), paths.get("reference"), str(values.get("pick") or "")
     subject = Subject(object_, reference, numbers["strength"], pick=pick)
     try:
         subject.check()
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(f"{where}: {error}") from error
     seeds = tuple(numbers["seed"] + i for i in range(numbers["n"]))
-    item = replace(like, case=case, subject=subject, seeds=seeds, best=len(seeds) > 1)
+    case = replace(like.case, mask=paths.get("mask"), paste_mask=paths.get("paste_mask"))
+    item = replace(like, case=_marked(case, values, where), subject=subject, seeds=seeds, best=len(seeds) > 1)
     return Placement(item, numbers["order"])
 
 
-def _box(values: Mapping[str, Any], where: str) -> tuple[float, ...]:
-    return parse_box(values["box"], where) if "box" in values else ()
+def _marked(case: Case, values: Mapping[str, Any], where: str) -> Case:
+    """The case with its region as the values say it; ValueError unless they say it once."""
+    channel = str(values.get("mask_channel") or "")
+    regions = [key for key in REGIONS if values.get(key) not in (None, "")]
+    if channel and channel not in CHANNELS:
+        raise ValueError(f"{where}: mask_channel={channel!r}; expected one of {', '.join(CHANNELS)}")
+    if len(regions) + (channel == "background") != 1:
+        raise ValueError(f"{where}: expected one of {', '.join(REGIONS)} and mask_channel: background")
+    if channel and regions in (["box"], ["polygon"]):
+        raise ValueError(f"{where}: mask_channel={channel!r} does not go with {regions[0]}; leave it out")
+    box = parse_box(values["box"], where) if "box" in regions else ()
+    polygons = parse_polygons(values["polygon"], f"{where}: polygon") if "polygon" in regions else ()
+    return replace(case, box=box, polygons=tuple(polygons), channel=channel)
 
 
 def _number(value: Any, kind: type, where: str) -> Any:

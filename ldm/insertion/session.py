@@ -15,7 +15,8 @@ from ldm.data.insertset import load_insertset
 from ldm.data.pairs import few_shot_crops, reference_image
 from ldm.data.picture import Picture
 from ldm.insertion.blend import Blend
-from ldm.insertion.insert import Result, Sampling, insert
+from ldm.insertion.insert import Sampling, insert
+from ldm.insertion.result import Result
 from ldm.insertion.roi import crop
 from ldm.insertion.subject import Subject
 from ldm.insertion.task import Task

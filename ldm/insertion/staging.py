@@ -8,7 +8,6 @@ placement changes, it and those that see it are made again, and nothing else.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
@@ -19,16 +18,11 @@ import numpy as np
 from ldm import __version__
 from ldm.data.digest import file_digest, text_digest
 from ldm.data.picture import Picture
-from ldm.data.save import write_picture
-from ldm.insertion.cases import Case
 from ldm.insertion.item import Item
-from ldm.insertion.journal import Journal, recipe_in
 from ldm.insertion.kept import Kept
-from ldm.insertion.layout import Part, Placed, joint
+from ldm.insertion.layout import Part, Placed
 from ldm.insertion.roi import visible
-from ldm.insertion.scene import Scene
-from ldm.insertion.subject import Subject
-from ldm.insertion.work import Inserter, Options, Outcome, enter
+from ldm.insertion.work import Inserter, Options
 
 SUBJECT = ("object", "reference", "pictures")  # whose files' contents count; of masks, the pixels do
 Told = Callable[[Placed, bool], None]  # a placement, and whether it was made now
@@ -48,53 +42,17 @@ def carry_out(
     What a group lacks is made in batches, whatever the objects; `together` gives, by key, the batches of an
     earlier run. Pixels outside all masks are those of `background`, bit for bit.
     """
-    canvas, records = background, []
+    canvas, records = replace(background, pixels=background.pixels.copy()), []
     for group in groups:
         keyed = {_key(placed, canvas, inserter, options): placed for placed in group}
         missing = {key: placed for key, placed in keyed.items() if not kept.record(key)}
         for batch in _batches(missing, together, options.at_once):
             _make(batch, canvas, inserter, options, kept)
-        canvas = _laid(canvas, keyed, kept)
+        _lay(canvas, keyed, kept)
         for key, placed in keyed.items():
             told(placed, key in missing)
             records.append(kept.record(key) | _whereabouts(placed))
     return canvas, records
-
-
-def deliver(
-    scene: Scene,
-    before: Picture,
-    after: Picture,
-    placed: Sequence[Placed],
-    records: Sequence[Mapping[str, Any]],
-    inserter: Inserter,
-    options: Options,
-    journal: Journal,
-) -> Outcome:
-    """Write the finished scene, proven and entered, unless it is there already."""
-    facts = {"background": file_digest(scene.background), "parts": [record["key"] for record in records]}
-    name, key = f"{scene.file.stem}.png", text_digest(facts)[:32]
-    item = Item(Case(scene.background), Subject(), (0,), name=scene.file.stem)
-    if recipe_in(journal.folder / name).get("key") == key and journal.has(name, key):
-        return Outcome(item, {0: name})
-    seconds = round(sum(record["seconds"] for record in records), 3)
-    record = {
-        "key": key,
-        "version": __version__,
-        "base_fingerprint": inserter.fingerprint,
-        "scene": str(scene.file),
-        "content": scene.values,
-        "background": str(scene.background),
-        "sha256": {"background": facts["background"]},
-        "placements": list(records),
-        "regions": [region for record in records for region in record["regions"]],
-        "seconds": seconds,
-        **options.facts,
-    }
-    mask = joint(placed, before.size)
-    write_picture(journal.folder / name, after, {"recipe": json.dumps(record)})
-    enter(journal.folder / name, record, before, mask, journal)
-    return Outcome(item, {0: name}, (0,), seconds=seconds)
 
 
 def _batches(
@@ -131,8 +89,7 @@ def _make(
             **_told_of(item),
             "together": [_told_of(member) for member in placed.placement.members],
         }
-        pixels = results[0].picture.pixels[placed.mask.box.slices]
-        kept.add(key, np.ascontiguousarray(pixels), facts | results[0].record)
+        kept.add(key, results[0].part(placed.mask.box), facts | results[0].record)
 
 
 def _whereabouts(placed: Placed) -> dict[str, Any]:
@@ -155,12 +112,11 @@ def _told_of(item: Item) -> dict[str, Any]:
     return {"box": list(item.case.box), "strength": item.subject.strength, "pick": item.subject.pick}
 
 
-def _laid(canvas: Picture, keyed: Mapping[str, Placed], kept: Kept) -> Picture:
-    pixels = canvas.pixels.copy()
+def _lay(canvas: Picture, keyed: Mapping[str, Placed], kept: Kept) -> None:
+    """In place: a large picture does not fit into memory often."""
     for key, placed in keyed.items():
         mask = placed.mask
-        pixels[mask.box.slices][mask.inside] = kept.pixels(key)[mask.inside]
-    return replace(canvas, pixels=pixels)
+        canvas.pixels[mask.box.slices][mask.inside] = kept.pixels(key)[mask.inside]
 
 
 def _key(placed: Placed, canvas: Picture, inserter: Inserter, options: Options) -> str:

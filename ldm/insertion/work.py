@@ -27,7 +27,7 @@ from ldm.insertion.subject import Subject
 from ldm.insertion.task import Task
 
 if TYPE_CHECKING:
-    from ldm.insertion.insert import Result
+    from ldm.insertion.result import Result
 
 MISTAKES = (ValueError, FileNotFoundError, PermissionError)
 

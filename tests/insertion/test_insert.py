@@ -9,8 +9,9 @@ import torch
 
 from ldm.data.picture import Picture
 from ldm.insertion.blend import BLENDS, Blend
-from ldm.insertion.insert import Result, Sampling, insert
+from ldm.insertion.insert import Sampling, insert
 from ldm.insertion.paste import to_model_mask
+from ldm.insertion.result import Result
 from ldm.insertion.roi import Roi, plan_rois
 from ldm.insertion.task import Task
 from ldm.models.base import Base

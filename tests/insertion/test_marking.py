@@ -84,7 +84,7 @@ def test_inverting_a_box_marks_the_rest_and_warns(square: np.ndarray) -> None:
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "[[1, 2], 3]", '[[["a", 1]]]', "[[[1, 2, 3]]]"])
 def test_bad_polygon_files_are_named(tmp_path: Path, text: str) -> None:
-    with pytest.raises(ValueError, match=r"p\.json: expected a JSON list of polygons"):
+    with pytest.raises(ValueError, match=r"p\.json: (expected a list of polygons|not readable as JSON)"):
         read_polygons(write(tmp_path / "p.json", text))
     with pytest.raises(FileNotFoundError, match=r"none\.json"):
         read_polygons(tmp_path / "none.json")

@@ -17,6 +17,7 @@ from ldm.insertion.subject import Subject
 
 ROOT = Path(__file__).parents[2]
 SIZE = (40, 60)
+CORNERS = [[8, 5], [15, 5], [15, 11], [8, 11]]  # of the box that `entry` gives
 
 
 @pytest.fixture
@@ -67,8 +68,16 @@ def test_what_a_placement_says_and_does_not_say(folder: Path) -> None:
     [
         ([entry()], {"placement": []}, "unknown 'placement'; did you mean placements"),
         ([entry(sed=3)], {}, "placement 1: unknown 'sed'; did you mean seed"),
-        ([entry(), entry(mask="m.png")], {}, "placement 2: expected one of mask and box"),
-        ([{"reference": "r.png"}], {}, "placement 1: expected one of mask and box"),
+        (
+            [entry(), entry(mask="m.png")],
+            {},
+            "placement 2: expected one of mask, box, polygon and",
+        ),
+        (
+            [{"reference": "r.png"}],
+            {},
+            "placement 1: expected one of mask, box, polygon",
+        ),
         ([{"box": [1, 1, 9, 9]}], {}, "placement 1: expected an object, a reference or both"),
         ([entry(object="o.safetensors")], {}, "o.safetensors: no such object file; get_deltas.sh makes one"),
         ([entry(reference="gone.png")], {}, "placement 1: "),
@@ -76,6 +85,12 @@ def test_what_a_placement_says_and_does_not_say(folder: Path) -> None:
         ([entry(paste_mask="gone.png")], {}, "placement 1: paste_mask "),
         ([entry(object="r.png")], {}, "placement 1: "),
         ([entry(box="1 2 3")], {}, "placement 1: box '1 2 3'; expected four numbers"),
+        ([entry(polygon=CORNERS)], {}, "placement 1: expected one of mask, box, polygon"),
+        ([entry(box=None, polygon=[[1, 2], 3])], {}, "placement 1: polygon: expected a list of polygons"),
+        ([entry(box=None, polygon="a.json")], {}, "placement 1: polygon: expected a list of polygons"),
+        ([entry(mask_channel="background")], {}, "placement 1: expected one of mask, box, polygon"),
+        ([entry(mask_channel="alpha")], {}, "placement 1: mask_channel='alpha' does not go with box"),
+        ([entry(mask_channel="blue")], {}, "placement 1: mask_channel='blue'; expected one of auto, luma"),
         ([entry(seed=1.5)], {}, "placement 1: seed=1.5; expected a whole number"),
         ([entry(strength="much")], {}, "placement 1: strength='much'; expected a number"),
         ([entry(order=True)], {}, "placement 1: order=True; expected a whole number"),
@@ -90,7 +105,7 @@ def test_what_a_placement_says_and_does_not_say(folder: Path) -> None:
         ([{"togehter": [entry()]}], {}, "unknown 'togehter'; did you mean together"),
         ([{"together": [entry(), entry()], "n": 2}], {}, "placement 1: unknown 'n'"),
         ([{"together": [entry(), entry(seed=1)]}], {}, "placement 1, object 2: unknown 'seed'"),
-        ([{"together": [entry(), {"reference": "r.png"}]}], {}, "object 2: expected one of mask and box"),
+        ([{"together": [entry(), {"reference": "r.png"}]}], {}, "object 2: expected one of mask, box"),
         ([{"together": [entry(), entry()], "seed": "x"}], {}, "seed='x'; expected a whole number"),
         ([], {}, "no placements"),
         ([entry()], {"background": "gone.png"}, "background "),
@@ -163,9 +178,37 @@ def test_shared_pixels_are_those_of_the_whole_masks(folder: Path) -> None:
         assert shared_pixels(a, b) == (a.whole(SIZE) & b.whole(SIZE)).sum()
 
 
-def test_a_mask_that_does_not_fit_is_named(folder: Path) -> None:
-    with pytest.raises(ValueError, match="box 0 0 99 9 reaches outside"):
-        placed(folder, entry(box=[0, 0, 99, 9]))
+def test_every_way_to_mark_a_region_means_the_same(folder: Path) -> None:
+    square = np.array(Image.open(folder / "m.png"))
+    noise = np.array(Image.open(folder / "b.png"))
+    Image.fromarray(np.dstack([noise, ~square])).save(folder / "b.png")
+    Image.fromarray(np.dstack([np.rot90(square, 2), square])).save(folder / "two.png")
+    apart = [[0, 20], [5, 20], [0, 25]]
+    ways: list[dict[str, Any]] = [
+        *({"box": [8, 5, 16, 12]}, {"mask": "m.png"}, {"mask_channel": "background"}),
+        *({"polygon": CORNERS}, {"polygon": [CORNERS]}, {"mask": "two.png", "mask_channel": "alpha"}),
+    ]
+    for one in placed(folder, *({"reference": "r.png", **way} for way in ways)):
+        assert np.array_equal(one.mask.whole(SIZE), square > 0)
+    [two] = placed(folder, {"reference": "r.png", "polygon": [CORNERS, apart]})
+    assert two.mask.whole(SIZE)[21, 1] and (two.mask.whole(SIZE) >= (square > 0)).all()
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ({"box": [0, 0, 99, 9]}, "box 0 0 99 9 reaches outside"),
+        ({"box": [0, 0, float("inf"), 9]}, "box 0 0 inf 9: expected x0 y0 x1 y1"),
+        ({"polygon": [[1, 1], [9, 9]]}, "polygon of 2 points; give at least 3"),
+        ({"polygon": [[1, 1], [9, 9], [1, float("nan")]]}, "polygon with a point that is no place"),
+        ({"polygon": [[80, 1], [99, 9], [80, 9]]}, "polygons: empty"),
+        ({"mask_channel": "background"}, "b.png: has no alpha channel"),
+    ],
+)
+def test_a_region_that_does_not_fit_is_named(folder: Path, where: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError) as error:
+        placed(folder, entry(), {"reference": "r.png", "order": 1, **where})
+    assert "scene.yaml: placement 2: " in str(error.value) and message in str(error.value)
 
 
 @pytest.mark.parametrize(("name", "sizes"), [("scene", [2, 1]), ("together", [1])])

@@ -5,6 +5,7 @@ import multiprocessing
 import random
 import time
 import weakref
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,11 +13,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm.data.picture import read_picture
+from ldm.data.picture import Picture, read_picture
 from ldm.insertion.cases import Case
 from ldm.insertion.item import Item, check_files
 from ldm.insertion.journal import FILE, Journal, recipe_in, rows
+from ldm.insertion.paste import Patch
+from ldm.insertion.result import Result
+from ldm.insertion.roi import Roi
 from ldm.insertion.tally import Tally
+from ldm.insertion.task import Task
 from ldm.insertion.work import Outcome, view, work
 from tests.fixtures.stub import Stub, items, options
 
@@ -127,10 +132,10 @@ def test_bad_items_are_reported_skipped_and_counted(tmp_path: Path) -> None:
 
 def test_a_changed_pixel_outside_is_not_let_pass(tmp_path: Path) -> None:
     class Careless(Stub):
-        def insert(self, *arguments):  # type: ignore[no-untyped-def]
-            [[result]] = super().insert(*arguments)
-            result.picture.pixels[0, 0, 0] ^= 1
-            return [[result]]
+        def insert(self, background: Picture, tasks: Sequence[Task]) -> list[list[Result]]:
+            [[result]] = super().insert(background, tasks)
+            corner = Patch(Roi(0, 0, 1, 1), background.pixels[:1, :1] ^ 1)
+            return [[replace(result, patches=(*result.patches, corner))]]
 
     with pytest.raises(AssertionError, match="outside the mask changed by 1"):
         finish(items(tmp_path, 1), tmp_path / "out", Careless())

@@ -207,4 +207,6 @@ def test_a_scene_is_planned_made_and_known(
     scene.write_text(scene.read_text().replace(", order: 1", ""))
     with pytest.raises(ValueError, match="overlap in 100 pixels"):
         inference.main([*common, "--outdir", str(tmp_path / "none"), "--base", "nowhere"])
+    with pytest.raises(ValueError, match="--mask_channel background does not go with --scene"):
+        inference.main([*common, "--outdir", str(tmp_path / "none"), "--mask_channel", "background"])
     assert not (tmp_path / "none").exists()
