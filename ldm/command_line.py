@@ -15,6 +15,7 @@ from typing import Any, NoReturn, get_type_hints
 from ldm.data.names import suggestion
 from ldm.settings import read_settings
 
+MISPLACED = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
 Presets = Mapping[str, Sequence[str]]  # name => `section.key=value` settings
 
 
@@ -135,10 +136,14 @@ def naming(file: Path) -> Iterator[None]:
 
 @contextmanager
 def warnings_in_a_line() -> Iterator[None]:
-    """Show warnings as one line on stderr, without the line of code that gave them."""
+    """Show each warning as one line on stderr, once, without the line of code that gave it."""
+    said = set()
 
     def show(message: Any, *_: Any, **__: Any) -> None:
-        say(f"warning: {' '.join(str(message).split())}")
+        line = f"warning: {' '.join(str(message).split())}"
+        if line not in said:
+            say(line)
+        said.add(line)
 
     with warnings.catch_warnings():
         warnings.showwarning = show
@@ -159,7 +164,7 @@ def run(main: Callable[[], None]) -> None:
     """Run a script: a user's mistake becomes one line on stderr and exit code 2, an interruption 130."""
     try:
         main()
-    except (ValueError, FileNotFoundError, ModuleNotFoundError, PermissionError) as error:
+    except (ValueError, ModuleNotFoundError, *MISPLACED) as error:
         print(f"error: {error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:

@@ -15,7 +15,7 @@ from ldm.config import Config, Parser, load_config
 from ldm.insertion.blend import treatment
 from ldm.insertion.cases import Case, pair, read_roi
 from ldm.insertion.item import Item, check_files
-from ldm.insertion.machine import machine
+from ldm.insertion.machine import device_named, machine
 from ldm.insertion.manifest import COLUMNS, bench_cases, read_manifest
 from ldm.insertion.marking import MaskTools
 from ldm.insertion.plan import Context
@@ -102,9 +102,10 @@ def parse(argv: Sequence[str] | None, description: str) -> tuple[argparse.Namesp
     s = config.sample
     if min(s.best_of, s.n_samples) != 1 or (args.scene and max(s.best_of, s.n_samples) > 1):
         raise ValueError(
-            f"n_samples={s.n_samples}, best_of={s.best_of}: expected 1 and 1 or more; in a scene file, say n"
+            f"n_samples={s.n_samples}, best_of={s.best_of}: expected one of them 1, the other 1 or more; "
+            "in a scene file, say n"
         )
-    args.device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
+    args.device = device_named(args.device)
     return args, config
 
 

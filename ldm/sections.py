@@ -133,11 +133,11 @@ class InsertSection:
     )
     reach: float = setting(
         -1.0,
-        "how deep the edge's colour offset is carried inside, the same; inf: all through; -1: as in `blend`",
+        "how deep the edge's colour offset is carried inside, the same; 1000: all through; -1: as in `blend`",
     )
     max_seam: float = setting(0.0, "seam ratio above which a result fails the run (it is kept); 0: any")
     outdir: str = setting("outputs", "folder of the results")
-    grid: bool = setting(True, "write a contact sheet of all results")
+    grid: bool = setting(True, "write a contact sheet of the first results")
     at_once: int = setting(8, "results of a scene's placements that are made in one batch at most")
     keep_mb: int = setting(
         1024, "MB of <outdir>/placements, by which a scene is not made twice; the longest unused go first"

@@ -18,6 +18,7 @@ from ldm.insertion.marking import (
     Polygon,
     read_marking,
     read_paste_mask,
+    warn_of_unseen,
 )
 from ldm.insertion.region_mask import read_roi_file
 from ldm.insertion.roi import Roi
@@ -58,9 +59,10 @@ class Case:
         """What is marked on a background that was read as `picture`."""
         tools = replace(tools, channel=self.channel or tools.channel)
         hole = read_marking(self.background, picture, self.mask, self.box, tools, self.polygons)
-        if self.paste_mask is None:
-            return Marking(hole, hole)
-        return Marking(hole, read_paste_mask(self.paste_mask, self.background, picture, hole, tools))
+        paste = self.paste_mask
+        mask = hole if paste is None else read_paste_mask(paste, self.background, picture, hole, tools)
+        warn_of_unseen(self.background, picture, mask)
+        return Marking(hole, mask)
 
 
 def pair(
@@ -122,4 +124,7 @@ def _files(paths: Sequence[Path], suffixes: Sequence[str]) -> list[Path]:
 
 def read_roi(path: Path) -> Roi:
     """An ROI file as the region to inpaint, instead of a planned one."""
-    return Roi(*(round(value) for value in read_roi_file(path)))
+    roi = Roi(*(round(value) for value in read_roi_file(path)))
+    if min(roi.size) <= 0:
+        raise ValueError(f"{path}: an empty region; give x0 y0 x1 y1 with x0 < x1 and y0 < y1")
+    return roi

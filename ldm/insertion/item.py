@@ -28,6 +28,10 @@ class Item:
     name: str = ""
     best: bool = False
 
+    def __post_init__(self) -> None:
+        if wrong := [seed for seed in self.seeds if not -(2**63) <= seed < 2**63]:
+            raise ValueError(f"seed {wrong[0]}: expected a whole number of 64 bits")
+
     @property
     def stem(self) -> str:
         return self.name or self.case.name

@@ -6,6 +6,7 @@ In: what the user gave and the tools to mend it with. Out: bool [H,W], True wher
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -79,6 +80,16 @@ def read_paste_mask(
             "make it smaller, or enlarge the mask (--grow)"
         )
     return mask
+
+
+def warn_of_unseen(background: Path, picture: Picture, mask: np.ndarray) -> None:
+    """Alpha is kept: what is pasted where the background is transparent is there, and nobody sees it."""
+    if picture.pixels.shape[2] in (2, 4) and not picture.pixels[..., -1][mask].any():
+        warnings.warn(
+            f"{background}: fully transparent where the object goes, and alpha is kept: "
+            "the object shows once alpha is dropped",
+            stacklevel=2,
+        )
 
 
 def read_polygons(path: Path) -> list[Polygon]:

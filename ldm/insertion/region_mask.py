@@ -106,6 +106,8 @@ def read_roi_file(path: Path) -> tuple[float, float, float, float]:
         x0, y0, x1, y1 = (float(word) for word in path.read_text().replace(",", " ").split())
     except ValueError as error:
         raise ValueError(f"{path}: expected four numbers x0 y0 x1 y1 ({error})") from error
+    if not np.isfinite((x0, y0, x1, y1)).all():
+        raise ValueError(f"{path}: expected four numbers x0 y0 x1 y1 in pixels")
     return x0, y0, x1, y1
 
 

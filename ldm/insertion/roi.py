@@ -87,8 +87,8 @@ def visible(roi: Roi, size: tuple[int, int]) -> Roi:
 
 def covered(mask: np.ndarray, roi: Roi) -> bool:
     """Whether all of a mask [H,W] lies in the box."""
-    seen = visible(roi, (mask.shape[0], mask.shape[1]))
-    return int(mask[seen.slices].sum()) == int(mask.sum())
+    box = box_of(mask)
+    return roi.x0 <= box.x0 and roi.y0 <= box.y0 and roi.x1 >= box.x1 and roi.y1 >= box.y1
 
 
 def crop(array: np.ndarray, roi: Roi) -> np.ndarray:
@@ -105,7 +105,8 @@ def _square(box: Roi, size: tuple[int, ...], factor: float, min_side: int, conte
     longer = max(box.size)
     side = round(factor * longer) if context_px is None else longer + 2 * context_px
     if side < longer:
-        raise ValueError(f"context of factor {factor} or {context_px} px cuts the mask; give >= 1 or >= 0 px")
+        shown, least = (f"factor {factor:g}", 1) if context_px is None else (f"{context_px} px", 0)
+        raise ValueError(f"context of {shown} cuts the mask; give {least} or more")
     side = min(max(side, min_side), max(min(size[:2]), longer))
     y0 = _start(box.y0, box.y1, side, size[0])
     x0 = _start(box.x0, box.x1, side, size[1])

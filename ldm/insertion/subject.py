@@ -37,7 +37,8 @@ class Subject:
         if self.object is not None and not pickled:
             read_about(self.object)
         if self.pick and self.kind() != "merged":
-            raise ValueError(f"--pick {self.pick}: {self.object} is no merged file; leave it out")
+            given = self.object or "what is given"
+            raise ValueError(f"--pick {self.pick}: {given} is no merged file; leave it out")
         for file in (self.reference, self.pictures, self.object):
             if file is not None and not file.exists():
                 raise FileNotFoundError(f"{file}: no such file")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -106,6 +107,9 @@ def prepare(item: Item, options: Options) -> tuple[Picture, Task]:
         return background, planned(item, marking, options.context)
     if not covered(marking.hole, item.roi):
         raise ValueError(f"the given ROI cuts off a part of the mask of {item.case.background}; enlarge it")
+    height, width = item.roi.size
+    if height != width:
+        warnings.warn(f"the given ROI is {width} x {height} px: the model sees it as a square", stacklevel=2)
     return background, Task(marking.mask, marking.hole, [item.roi], item.seeds, item.subject)
 
 

@@ -1,6 +1,8 @@
 """However a region is marked, it is the same region; what does not fit is said."""
 
 import json
+import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -102,3 +104,15 @@ def test_what_cannot_be_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="marked twice"):
         pair([image], [], BOX, transparent=True)
     assert pair([image], [], transparent=True) == [Case(image)]
+
+
+def test_what_nobody_would_see_is_said(tmp_path: Path, square: np.ndarray) -> None:
+    """Alpha is kept, so an object in the transparent part stays invisible; half transparent is fine."""
+    pixels = picture(~square).pixels
+    Image.fromarray(pixels).save(tmp_path / "b.png")
+    case = Case(tmp_path / "b.png", channel="background")
+    with pytest.warns(UserWarning, match=r"b\.png: fully transparent where the object goes"):
+        assert np.array_equal(case.read()[1].mask, square)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        replace(case, channel="", box=(7, 5, 16, 12)).read()

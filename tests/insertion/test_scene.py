@@ -178,6 +178,7 @@ def test_shared_pixels_are_those_of_the_whole_masks(folder: Path) -> None:
         assert shared_pixels(a, b) == (a.whole(SIZE) & b.whole(SIZE)).sum()
 
 
+@pytest.mark.filterwarnings("ignore:.*fully transparent")
 def test_every_way_to_mark_a_region_means_the_same(folder: Path) -> None:
     square = np.array(Image.open(folder / "m.png"))
     noise = np.array(Image.open(folder / "b.png"))

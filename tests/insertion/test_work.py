@@ -22,7 +22,7 @@ from ldm.insertion.result import Result
 from ldm.insertion.roi import Roi
 from ldm.insertion.tally import Tally
 from ldm.insertion.task import Task
-from ldm.insertion.work import Outcome, view, work
+from ldm.insertion.work import Outcome, prepare, view, work
 from tests.fixtures.stub import Stub, items, options
 
 
@@ -200,3 +200,12 @@ def test_a_thousand_items_do_not_fill_the_memory(tmp_path: Path) -> None:
         del outcome
     gc.collect()
     assert len(alive) == 3 and not any(ref() for ref in alive)
+
+
+def test_a_given_roi_that_is_no_square_is_said(tmp_path: Path) -> None:
+    [item] = items(tmp_path, 1)
+    with pytest.warns(UserWarning, match="the given ROI is 16 x 12 px: the model sees it as a square"):
+        _, task = prepare(replace(item, roi=Roi(8, 4, 24, 16)), options())
+    assert task.rois == [Roi(8, 4, 24, 16)]
+    with pytest.raises(ValueError, match="the given ROI cuts off a part of the mask"):
+        prepare(replace(item, roi=Roi(8, 4, 18, 16)), options())

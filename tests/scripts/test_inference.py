@@ -14,6 +14,8 @@ from ldm.models.base import Base, save_base
 from scripts import inference
 from tests.fixtures.tiny import TINY, config_file
 
+BOXED = ["--example_img", "a.png", "--box", "1", "1", "9", "9"]
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -28,6 +30,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         Image.fromarray(pixels).save(folder / f"{name}.png")
         Image.fromarray(mask).save(folder / f"{name}_mask.png")
     Image.fromarray(pixels[:50, :50]).save(folder / "reference.jpg")
+    (folder / "outside.txt").write_text("500 500 600 600")
+    (folder / "empty.txt").write_text("9 9 1 1")
     return folder
 
 
@@ -70,6 +74,14 @@ def test_composites_recipe_and_sheet(folder: Path, tmp_path: Path) -> None:
         (["--example_img", "a.png", "--mask", "reference.jpg"], "same size"),
         (["--example_img", "a.png", "--box", "1", "1", "9", "9", "--paste-mask", "no.png"], "no.png"),
         (["--manifest", "w.csv", "--paste-mask", "no.png"], "--paste_mask does not go with --manifest"),
+        ([*BOXED, "--device", "tpu"], "--device tpu: this machine has cpu"),
+        ([*BOXED, "--roi", "outside.txt"], "cuts off a part of the mask"),
+        ([*BOXED, "--roi", "empty.txt"], "an empty region"),
+        ([*BOXED, "--roi_factor", "0.5"], "context of factor 0.5 cuts the mask; give 1 or more"),
+        ([*BOXED, "--refine", "2"], "refine=2: expected 0 (none) to 1"),
+        ([*BOXED, "--noise", "-1"], "noise=-1: expected 0 or more"),
+        ([*BOXED, "--seed", str(2**70)], "expected a whole number of 64 bits"),
+        ([*BOXED, "--pick", "x"], "what is given is no merged file"),
         (
             ["--example_img", "a.png", "--box", "1", "1", "9", "9", "--object", "no.safetensors"],
             "no.safetensors",
@@ -92,6 +104,16 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
     error = capsys.readouterr().err.strip()
     assert exit_.value.code == 2 and message in error and len(error.splitlines()) == 1
     assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_results_that_is_a_file_is_a_mistake(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = folder / "a.png"
+    with pytest.raises(SystemExit) as exit_:
+        run(lambda: call(folder, "--example_img", str(file), *BOXED[2:], "--outdir", str(file)))
+    error = capsys.readouterr().err.strip()
+    assert exit_.value.code == 2 and "a.png" in error and len(error.splitlines()) == 1
 
 
 def test_a_plan_is_drawn_and_printed_and_wrong_polarity_is_a_line_on_stderr(
