@@ -9,7 +9,15 @@ from typing import Any
 import torch
 
 from ldm.benchmark.measure import Case
-from ldm.benchmark.subjects import Plain, bytes_of, condition, fill, make_scene, tuned
+from ldm.benchmark.subjects import (
+    Plain,
+    bytes_of,
+    condition,
+    fill,
+    make_scene,
+    tuned,
+    without_cross_attention,
+)
 from ldm.insertion.insert import Sampling
 from ldm.models.base import Base, Painter
 from ldm.models.folded import Contexts, join
@@ -24,10 +32,18 @@ SCALE = 5.0  # of guidance
 
 
 def unet_step(base: Base, half: str, side: int, compiled: bool) -> list[Case]:
-    """One guided step of one sample, both halves; `compiled`: also as torch.compile makes it."""
+    """One guided step of one sample, both halves; `compiled`: also as torch.compile makes it.
+
+    What is left without cross-attention bounds what folding it can save.
+    """
     cases = []
     for precision in ("fp32", half):
-        for name, model in (("plain", Plain(base, precision)), ("folded", tuned(base, Runtime(precision)))):
+        models = {
+            "plain": Plain(base, precision),
+            "folded": tuned(base, Runtime(precision)),
+            "without cross-attention": without_cross_attention(Plain(base, precision)),
+        }
+        for name, model in models.items():
             run, holds = _step(model, base, side), bytes_of(model.unet)
             cases.append(Case(f"{name}, {precision}", run, precision=precision, holds=holds))
     painter = tuned(base, Runtime(half, compiled))
