@@ -58,9 +58,8 @@ def learn_object(
         accelerator=accelerator,
         devices=devices,
     )
-    samples: Dataset = Pairs(
-        insertset, size, reference_size, seed, max_steps * batch_size * accumulate, augment
-    )
+    length = max(max_steps * batch_size * accumulate, bank)
+    samples: Dataset = Pairs(insertset, size, reference_size, seed, length, augment)
     if bank:
         samples = Bank(base.to(trainer.strategy.root_device), samples, bank, seed, precision)
     trainer.fit(module, datamodule=Batches(samples, batch_size, workers))
