@@ -15,14 +15,13 @@ from ldm.benchmark.subjects import (
     condition,
     fill,
     make_scene,
-    tuned,
     without_cross_attention,
 )
 from ldm.insertion.insert import Sampling
 from ldm.models.base import Base, Painter
 from ldm.models.folded import Contexts, join
 from ldm.models.reuse import Reusing
-from ldm.models.runtime import Runtime
+from ldm.models.runtime import Runtime, tuned
 from ldm.models.sampler import guided_eps
 
 PLMS = {"sampler": "plms", "steps": 50, "guidance_scale": 5.0}

@@ -15,7 +15,7 @@ from ldm.models.attention import cross_attentions
 from ldm.models.base import Base, Painter, load_base
 from ldm.models.diffusion import eps_of_v, unet_input
 from ldm.models.folded import Context, Contexts
-from ldm.models.runtime import PRECISIONS, Runtime, prepare
+from ldm.models.runtime import PRECISIONS
 from ldm.models.sampler import Condition, sample
 
 TOKENS = 5  # of a context: the reference and four few-shot tokens
@@ -98,17 +98,6 @@ def without_cross_attention(plain: Plain) -> Plain:
     for _, layer in cross_attentions(plain.unet):
         layer.set_processor(nothing)
     return plain
-
-
-def tuned(base: Base, runtime: Runtime) -> Painter:
-    """Another painter of the same weights, which runs as `runtime` says; what stays in fp32 is shared."""
-    with torch.device("meta"):
-        painter = Painter(base.architecture)
-    weights, own = base.state_dict(), painter.state_dict()
-    painter.load_state_dict({key: weights[key] for key in own}, assign=True)
-    painter.eval().requires_grad_(False)
-    prepare(painter, runtime)
-    return painter
 
 
 def fill(model: Any, base: Painter, scene: Scene, contexts: Contexts, **options: Any) -> Tensor:

@@ -12,10 +12,10 @@ from ldm.benchmark import plan
 from ldm.benchmark.measure import Row
 from ldm.benchmark.plan import Measured, Subject, measure
 from ldm.benchmark.report import report
-from ldm.benchmark.subjects import Plain, fill, make_base, make_scene, tuned
+from ldm.benchmark.subjects import Plain, fill, make_base, make_scene
 from ldm.insertion.insert import Sampling
 from ldm.models.base import save_base
-from ldm.models.runtime import PLAIN
+from ldm.models.runtime import PLAIN, tuned
 from tests.fixtures.small import SMALL, small_base
 
 PRESETS = {"exact": Sampling("plms", 2), "fast": Sampling("unipc", 2, reuse=2, guidance_interval=(0.1, 1))}
