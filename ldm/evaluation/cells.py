@@ -38,6 +38,7 @@ from ldm.insertion.plan import Context, regions_of
 from ldm.insertion.roi import Roi
 from ldm.insertion.task import Task
 from ldm.models.base import Base
+from ldm.models.runtime import Runtime, tuned
 from ldm.objects.delta import apply, load
 
 Learn = Callable[[InsertSet, Mapping[str, Any], Path], None]  # object, settings that differ, its file
@@ -164,6 +165,8 @@ class Cell:
                 "seed": self.study.seed,
             }
             made |= {"seam": asdict(self.study.seam), "context": asdict(self.study.context)}
+        if self.variant.precision != "fp32":
+            made["precision"] = self.variant.precision
         if self.variant.kind == "learnt":
             made["object"] = file_digest(self.object_file)[:16]
         return json.loads(json.dumps(made))  # as it comes back from a picture
@@ -210,11 +213,13 @@ class Cell:
                 yield self._sampled(context)
 
     def _sampled(self, context: torch.Tensor) -> Fill:
-        study, contexts = self.study, self.study.base.contexts(context)
+        study, precision = self.study, self.variant.precision
+        painter = study.base if precision == "fp32" else tuned(study.base, Runtime(precision))
+        contexts = study.base.contexts(context).to(painter.unet.conv_in.weight)
 
         def fill(background: Picture, mask: np.ndarray, rois: Sequence[Roi]) -> Picture:
             task = Task(mask, mask, rois, [study.seed])
-            [[result]] = insert(study.base, background, [task], [contexts], self.sampling, study.seam)
+            [[result]] = insert(painter, background, [task], [contexts], self.sampling, study.seam)
             return result.picture
 
         return fill
