@@ -37,7 +37,7 @@ def unet_step(base: Base, half: str, side: int, compiled: bool) -> list[Case]:
     """
     cases = []
     for precision in ("fp32", half):
-        models = {
+        models: dict[str, Plain | Painter] = {
             "plain": Plain(base, precision),
             "folded": tuned(base, Runtime(precision)),
             "without cross-attention": without_cross_attention(Plain(base, precision)),

@@ -88,15 +88,18 @@ class Plain:
         return out if self.architecture.prediction == "eps" else eps_of_v(out, x_t, t)
 
 
+class Nothing:
+    """Attention processor that costs nothing."""
+
+    def __call__(self, attn: nn.Module, hidden_states: Tensor, **_: Any) -> Tensor:
+        """Zeros [b,N,C] that take no memory."""
+        return hidden_states.new_zeros(1).expand_as(hidden_states)
+
+
 def without_cross_attention(plain: Plain) -> Plain:
     """What is left of it if cross-attention costs nothing: no folding can be faster."""
-
-    def nothing(layer: nn.Module, x: Tensor, **_: Any) -> Tensor:
-        """Zeros [b,N,C] that take no memory."""
-        return x.new_zeros(1).expand_as(x)
-
     for _, layer in cross_attentions(plain.unet):
-        layer.set_processor(nothing)
+        layer.set_processor(Nothing())
     return plain
 
 
