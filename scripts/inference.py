@@ -18,24 +18,26 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from ldm.command_line import say, warnings_in_a_line
-from ldm.config import Config, run
-from ldm.data.picture import Picture, read_picture
-from ldm.data.save import write_picture
-from ldm.insertion.best import Chooser
-from ldm.insertion.delivery import deliver
-from ldm.insertion.item import Item
-from ldm.insertion.journal import Journal
-from ldm.insertion.kept import Kept
-from ldm.insertion.layout import Placed, groups, joint, place
-from ldm.insertion.overlay import overlay
-from ldm.insertion.plan import lines, plan, scaling
-from ldm.insertion.replay import apart, repeat
-from ldm.insertion.roi import Roi
-from ldm.insertion.sheet import Gallery
-from ldm.insertion.tally import Tally
-from ldm.insertion.work import MISTAKES, Options, Outcome, prepare, view, work
-from ldm.request import items_of, options_of, parse, parse_replay, scene_of, session_of
+from ldm.command_line import say, uncollected, warnings_in_a_line
+
+with uncollected():  # torch is among them
+    from ldm.config import Config, run
+    from ldm.data.picture import Picture, read_picture
+    from ldm.data.save import write_picture
+    from ldm.insertion.best import Chooser
+    from ldm.insertion.delivery import deliver
+    from ldm.insertion.item import Item
+    from ldm.insertion.journal import Journal
+    from ldm.insertion.kept import Kept
+    from ldm.insertion.layout import Placed, groups, joint, place
+    from ldm.insertion.overlay import overlay
+    from ldm.insertion.plan import lines, plan, scaling
+    from ldm.insertion.replay import apart, repeat
+    from ldm.insertion.roi import Roi
+    from ldm.insertion.sheet import Gallery
+    from ldm.insertion.tally import Tally
+    from ldm.insertion.work import MISTAKES, Options, Outcome, prepare, view, work
+    from ldm.request import items_of, options_of, parse, parse_replay, scene_of, session_of
 
 if TYPE_CHECKING:  # what loads a model is imported when one is loaded: --plan answers at once
     from ldm.insertion.session import Session

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ldm.config import Config, Parser, how_to_learn, run
+from ldm.config import Config, Parser, how_to_learn, load_config, run
 from ldm.data.insertset import InsertSet
 from ldm.evaluation.cells import Cell, cells_of
 from ldm.evaluation.estimate import duration, remaining, seconds_of
@@ -29,7 +29,7 @@ from ldm.insertion.blend import treatment
 from ldm.insertion.plan import Context
 from ldm.judging_request import add_judging, judges_of
 from ldm.models.base import base_fingerprint, load_base
-from ldm.presets import RECIPE_FLAGS
+from ldm.presets import INFERENCE, RECIPE_FLAGS
 from ldm.request import sampling_of
 
 BENCHES = [Path("../shared/data/insertbench"), Path("../shared/data/photos")]
@@ -60,6 +60,17 @@ def parser() -> Parser:
     return p
 
 
+def presets_of(config: Config) -> dict[str, tuple[dict[str, Any], str]]:
+    """How inference's presets sample where that differs from these settings, and their precision."""
+    own, found = asdict(sampling_of(config)), {}
+    for name, given in INFERENCE.items():
+        preset = load_config(asdict(config), given)
+        sampling = {key: value for key, value in asdict(sampling_of(preset)).items() if value != own[key]}
+        if sampling or preset.sample.precision != "fp32":
+            found[name] = (sampling, preset.sample.precision)
+    return found
+
+
 def what_to_compare(args: argparse.Namespace, config: Config) -> tuple[Config, Comparison]:
     """The variants around the settings' recipe; `--quick` learns less."""
     if args.quick:
@@ -67,8 +78,9 @@ def what_to_compare(args: argparse.Namespace, config: Config) -> tuple[Config, C
         config = replace(config, train=replace(config.train, max_steps=fewer))
     t, s = config.train, config.sample
     full = comparison(
-        freeze_model=t.freeze_model, max_steps=t.max_steps, sampler=s.sampler, steps=s.steps, scale=s.scale
-    )
+        freeze_model=t.freeze_model, max_steps=t.max_steps, sampler=s.sampler, steps=s.steps, scale=s.scale,
+        bank=t.bank, presets=presets_of(config),
+    )  # fmt: skip
     names = args.variants or (QUICK if args.quick else list(full.variants))
     return config, full.of(names)
 

@@ -9,12 +9,19 @@ from typing import Any
 import torch
 
 from ldm.benchmark.measure import Case
-from ldm.benchmark.subjects import Plain, bytes_of, condition, fill, make_scene, tuned
+from ldm.benchmark.subjects import (
+    Plain,
+    bytes_of,
+    condition,
+    fill,
+    make_scene,
+    without_cross_attention,
+)
 from ldm.insertion.insert import Sampling
 from ldm.models.base import Base, Painter
 from ldm.models.contexts import Contexts, join
 from ldm.models.reuse import Reusing
-from ldm.models.runtime import Runtime
+from ldm.models.runtime import Runtime, twin
 from ldm.models.sampler import guided_eps
 
 PLMS = {"sampler": "plms", "steps": 50, "guidance_scale": 5.0}
@@ -24,13 +31,21 @@ SCALE = 5.0  # of guidance
 
 
 def unet_step(base: Base, half: str, side: int, compiled: bool) -> list[Case]:
-    """One guided step of one sample, both halves; `compiled`: also as torch.compile makes it."""
+    """One guided step of one sample, both halves; `compiled`: also as torch.compile makes it.
+
+    What is left without cross-attention bounds what folding it can save.
+    """
     cases = []
     for precision in ("fp32", half):
-        for name, model in (("plain", Plain(base, precision)), ("folded", tuned(base, Runtime(precision)))):
+        models: dict[str, Plain | Painter] = {
+            "plain": Plain(base, precision),
+            "folded": twin(base, Runtime(precision)),
+            "without cross-attention": without_cross_attention(Plain(base, precision)),
+        }
+        for name, model in models.items():
             run, holds = _step(model, base, side), bytes_of(model.unet)
             cases.append(Case(f"{name}, {precision}", run, precision=precision, holds=holds))
-    painter = tuned(base, Runtime(half, compiled))
+    painter = twin(base, Runtime(half, compiled))
     like: dict[str, Any] = {"precision": half, "holds": bytes_of(painter.unet), "counted": not compiled}
     name = f"folded, {half}, compiled" if compiled else f"folded, {half}"
     cases.append(Case(f"{name}, deep features reused", _reused(painter, base, side), **like))
@@ -44,14 +59,14 @@ def insertion(
     scene = make_scene(base, side)
     cases = []
     for precision in ("fp32", half):
-        plain, painter = Plain(base, precision), tuned(base, Runtime(precision))
+        plain, painter = Plain(base, precision), twin(base, Runtime(precision))
         runs = {"plain PLMS 50": partial(fill, plain, base, scene, scene.contexts, **PLMS)}
         runs |= {name: _filled(painter, base, side, sampling) for name, sampling in presets.items()}
         for name, run in runs.items():
             holds = bytes_of((plain if name.startswith("plain") else painter).unet, base.vae)
             cases.append(Case(f"{name}, {precision}", run, precision=precision, holds=holds, counted=False))
     if compiled:
-        painter = tuned(base, Runtime(half, compile=True))
+        painter = twin(base, Runtime(half, compile=True))
         run, holds = _filled(painter, base, side, presets["fast"]), bytes_of(painter.unet, base.vae)
         cases.append(Case(f"fast, {half}, compiled", run, precision=half, holds=holds, counted=False))
     return cases
@@ -68,7 +83,7 @@ def vae(base: Base, side: int) -> list[Case]:
 
 def growth(base: Base, half: str, side: int, fast: Sampling) -> dict[str, list[Case]]:
     """A folded step by batch, resolution and number of objects; fast insertions by number of backgrounds."""
-    painter, f = tuned(base, Runtime(half)), base.architecture.vae_factor * 8
+    painter, f = twin(base, Runtime(half)), base.architecture.vae_factor * 8
     filled = _filled(painter, base, side, fast)
     sides = sorted({max(round(side * scale / f), 1) * f for scale in SCALES})
     one, several = (

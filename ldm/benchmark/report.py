@@ -11,7 +11,8 @@ from ldm.benchmark.measure import Row
 ABOUT = (
     "Medians; the least and the most in brackets. The cases of a table ran in turns, in one process; `as "
     "fast` compares times of a sample with the first row's. `plain` is diffusers' UNet and PLMS, with all "
-    "projections at every step. Memory: a case's weights, where it has its own, and what a run takes on top. "
+    "projections at every step; `without cross-attention` its result is wrong, and no folding can be faster. "
+    "Memory: a case's weights, where it has its own, and what a run takes on top. "
     "`full` has Paint-by-Example's sizes and synthetic weights."
 )
 HEAD = ("", "seconds", "as fast", "samples/s", "TFLOP/s", "of matrix rate", "memory, GB")

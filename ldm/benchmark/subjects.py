@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from ldm.models.architecture import Architecture, build_unet, number_positions
+from ldm.models.attention import cross_attentions
 from ldm.models.base import Base, Painter, load_base
 from ldm.models.contexts import Context, Contexts
 from ldm.models.diffusion import eps_of_v, unet_input
-from ldm.models.runtime import PRECISIONS, Runtime, prepare
+from ldm.models.runtime import PRECISIONS
 from ldm.models.sampler import Condition, sample
 
 TOKENS = 5  # of a context: the reference and four few-shot tokens
@@ -87,15 +88,19 @@ class Plain:
         return out if self.architecture.prediction == "eps" else eps_of_v(out, x_t, t)
 
 
-def tuned(base: Base, runtime: Runtime) -> Painter:
-    """Another painter of the same weights, which runs as `runtime` says; what stays in fp32 is shared."""
-    with torch.device("meta"):
-        painter = Painter(base.architecture)
-    weights, own = base.state_dict(), painter.state_dict()
-    painter.load_state_dict({key: weights[key] for key in own}, assign=True)
-    painter.eval().requires_grad_(False)
-    prepare(painter, runtime)
-    return painter
+class Nothing:
+    """Attention processor that costs nothing."""
+
+    def __call__(self, attn: nn.Module, hidden_states: Tensor, **_: Any) -> Tensor:
+        """Zeros [b,N,C] that take no memory."""
+        return hidden_states.new_zeros(1).expand_as(hidden_states)
+
+
+def without_cross_attention(plain: Plain) -> Plain:
+    """What is left of it if cross-attention costs nothing: no folding can be faster."""
+    for _, layer in cross_attentions(plain.unet):
+        layer.set_processor(Nothing())
+    return plain
 
 
 def fill(model: Any, base: Painter, scene: Scene, contexts: Contexts, **options: Any) -> Tensor:

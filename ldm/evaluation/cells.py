@@ -35,6 +35,7 @@ from ldm.insertion.plan import regions_of
 from ldm.insertion.roi import Roi
 from ldm.insertion.task import Task
 from ldm.models.contexts import Contexts
+from ldm.models.runtime import Runtime, twin
 
 Fill = Callable[[Picture, np.ndarray, Sequence[Roi]], Picture]
 KEY = "row"  # of the text that a picture carries
@@ -139,6 +140,8 @@ class Cell:
         if kind in ("learnt", "zero-shot"):
             made |= {"base": study.fingerprint, "seed": study.seed, "sampling": asdict(self.sampling)}
             made |= {"seam": asdict(study.seam), "context": asdict(study.context)}
+        if self.variant.precision != "fp32":
+            made["precision"] = self.variant.precision
         if kind == "learnt":
             made["object"] = file_digest(self.object_file)[:16]
         return json.loads(json.dumps(made))  # as it comes back from a picture
@@ -182,11 +185,13 @@ class Cell:
                 yield self._sampled(contexts)
 
     def _sampled(self, contexts: Contexts) -> Fill:
-        study = self.study
+        study, precision = self.study, self.variant.precision
+        painter = study.base if precision == "fp32" else twin(study.base, Runtime(precision))
+        contexts = contexts.to(painter.unet.conv_in.weight)
 
         def fill(background: Picture, mask: np.ndarray, rois: Sequence[Roi]) -> Picture:
             task = Task(mask, mask, rois, [study.seed])
-            [[result]] = insert(study.base, background, [task], [contexts], self.sampling, study.seam)
+            [[result]] = insert(painter, background, [task], [contexts], self.sampling, study.seam)
             return result.picture
 
         return fill

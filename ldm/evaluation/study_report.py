@@ -45,9 +45,9 @@ class Found:
         """One measure of one variant, over its images."""
         return [row["scores"][measure] for row in self.rows.get(name, ()) if measure in row["scores"]]
 
-    def difference(self, one: str, other: str) -> Interval | None:
-        """Of what decides, paired by image; None if no image has both."""
-        found = pairs(self.rows.get(one, ()), self.rows.get(other, ())).get(self.measure)
+    def difference(self, one: str, other: str, measure: str = "") -> Interval | None:
+        """Of a measure, or of what decides, paired by image; None if no image has both."""
+        found = pairs(self.rows.get(one, ()), self.rows.get(other, ())).get(measure or self.measure)
         return None if found is None else interval(found[:, 0] - found[:, 1])
 
 
@@ -67,21 +67,14 @@ def write_results(folder: Path, found: Sequence[Found], comparison: Comparison, 
     return file
 
 
-def verdict(apart: Interval) -> str:
-    """What an interval of "better minus worse" says of a claim."""
-    if apart.low <= 0 <= apart.high:
-        return "undecided"
-    return "holds" if apart.mean > 0 else "does not hold"
-
-
 def _claims(found: Found, comparison: Comparison) -> list[str]:
-    lines = [["claim", "compared", "images", f"difference, {heading(found.measure)}", "verdict"]]
+    lines = [["claim", "compared", "measure", "images", "difference", "verdict"]]
     for claim in comparison.claims:
-        if apart := found.difference(claim.better, claim.worse):
-            compared = f"{claim.better} - {claim.worse}"
-            numbers = [str(apart.count), apart.text(3, sign=True), verdict(apart)]
-            lines.append([claim.text, compared, *numbers])
-    return ["### Claims", markdown(lines, left=2)] if len(lines) > 1 else []
+        if apart := found.difference(claim.better, claim.worse, claim.measure):
+            compared, measure = f"{claim.better} - {claim.worse}", heading(claim.measure or found.measure)
+            numbers = [str(apart.count), apart.text(3, sign=True), claim.verdict(apart)]
+            lines.append([claim.text, compared, measure, *numbers])
+    return ["### Claims", markdown(lines, left=3)] if len(lines) > 1 else []
 
 
 def _best(found: Found, comparison: Comparison) -> list[str]:

@@ -6,6 +6,8 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from ldm.evaluation.claims import Claim, claims_of
+
 KV, ALL = "crossattn-kv", "crossattn"
 SHORT = {KV: "kv", ALL: "crossattn"}
 TUNED = (  # few-shot part, what it is, what of the cross-attention trains
@@ -18,6 +20,7 @@ TUNED = (  # few-shot part, what it is, what of the cross-attention trains
 PAPER_WARMUP = 2.5  # of the steps: in the paper's config 10,000 for 4000, so the rate ends at 40 % of its own
 IMAGES, SCALES = (1, 3, 5), (1.0, 2.5, 5.0, 7.5)
 SOLVERS = ("plms", "ddim", "dpm++", "unipc")
+Presets = Mapping[str, tuple[Mapping[str, Any], str]]
 SHARES = (8, 4, 2)  # of the training steps, and (the last two) of the sampling steps
 
 
@@ -26,7 +29,7 @@ class Variant:
     """One way to insert. `kind`: flat, poisson, zero-shot or learnt.
 
     `learning` and `sampling` are settings that differ from the recipe's; it learns from `images` few-shot
-    pictures, 0: all.
+    pictures, 0: all. `precision` is the UNet's when it inserts.
     """
 
     name: str
@@ -36,6 +39,7 @@ class Variant:
     sampling: Mapping[str, Any] = field(default_factory=dict, hash=False)
     images: int = 0
     same_category: bool = True
+    precision: str = "fp32"
 
 
 @dataclass(frozen=True)
@@ -59,15 +63,6 @@ class Series:
 
 
 @dataclass(frozen=True)
-class Claim:
-    """`better` beats `worse` in identity: what the paper says, or what we do otherwise."""
-
-    text: str
-    better: str
-    worse: str
-
-
-@dataclass(frozen=True)
 class Comparison:
     """All that one reproduction runs and tells; `recipe` names the variant that the others differ from."""
 
@@ -86,8 +81,20 @@ class Comparison:
         return Comparison(chosen, series, claims, self.recipe)
 
 
-def comparison(*, freeze_model: str, max_steps: int, sampler: str, steps: int, scale: float) -> Comparison:
-    """All that the paper claims and we changed, around the recipe of these settings with few-shot tokens."""
+def comparison(
+    *,
+    freeze_model: str,
+    max_steps: int,
+    sampler: str,
+    steps: int,
+    scale: float,
+    bank: int = 0,
+    presets: Presets | None = None,
+) -> Comparison:
+    """All that the paper claims and we changed, around the recipe of these settings with few-shot tokens.
+
+    `presets`: name => sampling and precision that it stands for.
+    """
     methods = _methods()
     found = {variant.name: variant for variant in methods}
     recipe = found[f"tokens-{SHORT[freeze_model]}"]
@@ -96,6 +103,11 @@ def comparison(*, freeze_model: str, max_steps: int, sampler: str, steps: int, s
         recipe, "paper-rate", "the paper's learning-rate schedule",
         warmup=round(PAPER_WARMUP * max_steps), lr_final=1.0,
     )  # fmt: skip
+    banks = [_tuned(recipe, "no-bank", "every sample encoded anew, no latent bank", bank=0)] if bank else []
+    preset = [
+        replace(_sampled(recipe, name, f"--preset {name}", **sampling), precision=precision)
+        for name, (sampling, precision) in (presets or {}).items()
+    ]
     images = {n: _fewer(recipe, n) for n in IMAGES}
     counts = dict.fromkeys(max_steps // share for share in SHARES if max_steps >= share)
     trained = {n: _tuned(recipe, f"{n}-steps", f"{n} training steps", max_steps=n) for n in counts}
@@ -117,15 +129,18 @@ def comparison(*, freeze_model: str, max_steps: int, sampler: str, steps: int, s
         _table("Methods", methods),
         _table("Same-category pictures", [v for n in alone for v in (found[n], alone[n])]),
         _table("Learning-rate schedule", [recipe, rate]),
+        *(_table("Latent bank", [recipe, *own]) for own in [banks] if own),
+        *(_table("Presets", [recipe, *own]) for own in [preset] if own),
         _chart("Few-shot pictures", {"recipe": images}, "few-shot pictures"),
         _chart("Training steps", {"recipe": trained}, "training steps", log=True),
         _chart("Samplers", solvers, "UNet evaluations", log=True),
         _chart("Guidance", {"recipe": guided}, "guidance scale"),
     ]
-    several = [*alone.values(), rate, *images.values(), *trained.values(), *guided.values()]
+    several = [*alone.values(), rate, *banks, *preset, *images.values(), *trained.values(), *guided.values()]
     several += [variant for line in solvers.values() for variant in line.values()]
     found |= {variant.name: variant for variant in several}
-    return Comparison(found, series, _claims(recipe.name), recipe.name)
+    claims = [c for c in claims_of(recipe.name) if {c.better, c.worse} <= found.keys()]
+    return Comparison(found, series, claims, recipe.name)
 
 
 def _methods() -> list[Variant]:
@@ -175,18 +190,3 @@ def _chart(title: str, lines: Mapping[str, Mapping[Any, Variant]], axis: str, lo
         line: sorted((x, variant.name) for x, variant in found.items()) for line, found in lines.items()
     }
     return Series(title, points, axis, log)
-
-
-def _claims(recipe: str) -> list[Claim]:
-    return [
-        Claim("the paper: learning the object beats one reference alone", "linear-kv", "zero-shot"),
-        Claim("the paper: few-shot tokens beat K/V tuning without them", "linear-kv", "none-kv"),
-        Claim("the paper: same-category pictures help", "linear-kv", "linear-kv-alone"),
-        Claim("more few-shot pictures help (5 against 1)", f"{recipe}-5-images", f"{recipe}-1-images"),
-        Claim("more few-shot pictures help (5 against 3)", f"{recipe}-5-images", f"{recipe}-3-images"),
-        Claim("tuning all of the cross-attention beats K and V", "linear-crossattn", "linear-kv"),
-        Claim("ours: `tokens` beat `linear`, crossattn-kv", "tokens-kv", "linear-kv"),
-        Claim("ours: `tokens` beat `linear`, crossattn", "tokens-crossattn", "linear-crossattn"),
-        Claim("ours: our learning-rate schedule beats the paper's", recipe, f"{recipe}-paper-rate"),
-        Claim("ours: same-category pictures help the recipe", recipe, f"{recipe}-alone"),
-    ]

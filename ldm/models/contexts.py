@@ -6,7 +6,7 @@ A batch may join the folded contexts of many objects, a picture may hold several
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import groupby
 from typing import NamedTuple, TypeAlias
 
@@ -27,16 +27,17 @@ class Regional:
     masks: Tensor
     objects: Sequence[Folded]
     rest: Folded
+    made: dict[tuple[int, torch.dtype], Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.rest)
 
     def attend(self, name: str, x: Tensor, heads: int) -> Tensor:
         """What the layer `name` makes of hidden states [b,N,C], each position by its object."""
-        weights = self._weights(x.shape[1]).to(x)
-        out = (1 - weights.sum(0))[:, None] * self.rest.attend(name, x, heads)
-        for weight, one in zip(weights, self.objects, strict=True):
-            out = out + weight[:, None] * one.attend(name, x, heads)
+        first, *others = self.weights(x)
+        out = first * self.rest.attend(name, x, heads)
+        for weight, one in zip(others, self.objects, strict=True):
+            out = out + weight * one.attend(name, x, heads)
         return out
 
     def repeat(self, n: int) -> Regional:
@@ -47,12 +48,21 @@ class Regional:
         """On the device and in the dtype of `like`."""
         return Regional(self.masks.to(like), [one.to(like) for one in self.objects], self.rest.to(like))
 
-    def _weights(self, positions: int) -> Tensor:
-        """The masks at a layer's resolution, [k,N]; their sum is at most 1."""
+    def weights(self, x: Tensor) -> Tensor:
+        """Shares of the rest and of each object at x [b,N,C], [1+k,N,1]; scaled once a resolution."""
+        if torch.compiler.is_compiling():  # what a CUDA graph makes may not be kept
+            return self._scaled(x)
+        key = (x.shape[1], x.dtype)
+        if key not in self.made:
+            self.made[key] = self._scaled(x)
+        return self.made[key]
+
+    def _scaled(self, x: Tensor) -> Tensor:
         height, width = self.masks.shape[-2:]
-        h = round((positions * height / width) ** 0.5)
-        small = F.interpolate(self.masks[None], size=(h, positions // h), mode="area")[0].flatten(1)
-        return small / small.sum(0).clamp(min=1)
+        h = round((x.shape[1] * height / width) ** 0.5)
+        small = F.interpolate(self.masks[None], size=(h, x.shape[1] // h), mode="area")[0].flatten(1)
+        own = (small / small.sum(0).clamp(min=1)).to(x)
+        return torch.cat([1 - own.sum(0, keepdim=True), own])[..., None]
 
 
 @dataclass(frozen=True, eq=False)

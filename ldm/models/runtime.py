@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from ldm.models.attention import cross_attentions
-from ldm.models.base import Painter, call
+from ldm.models.base import Base, Painter, call
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -45,6 +45,17 @@ def prepare(painter: Painter, runtime: Runtime) -> None:
     if channels_last_pays(painter.device, dtype):
         unet.to(memory_format=torch.channels_last)
     painter.run = Compiled(painter.device.type == "cuda") if runtime.compile else call
+
+
+def twin(base: Base, runtime: Runtime) -> Painter:
+    """Another painter of the same weights, which runs as `runtime` says; what stays in fp32 is shared."""
+    with torch.device("meta"):
+        painter = Painter(base.architecture)
+    weights, own = base.state_dict(), painter.state_dict()
+    painter.load_state_dict({key: weights[key] for key in own}, assign=True)
+    painter.eval().requires_grad_(False)
+    prepare(painter, runtime)
+    return painter
 
 
 def channels_last_pays(device: torch.device, dtype: torch.dtype) -> bool:

@@ -6,9 +6,12 @@ import pytest
 
 from ldm.evaluation.variants import Comparison, comparison
 
+PRESETS = {"exact": ({"sampler": "plms", "steps": 50}, "fp32"), "fast": ({"reuse": 2}, "bf16")}
+
 
 def made(**other: object) -> Comparison:
     settings = {"freeze_model": "crossattn", "max_steps": 800, "sampler": "dpm++", "steps": 16, "scale": 5.0}
+    settings |= {"bank": 384, "presets": PRESETS}
     return comparison(**settings | other)  # type: ignore[arg-type]
 
 
@@ -27,7 +30,14 @@ def test_series_and_claims_are_of_variants_that_are_made(settings: dict) -> None
 def test_no_two_variants_do_the_same() -> None:
     full = made()
     done = [
-        (v.kind, sorted(v.learning.items()), sorted(v.sampling.items()), v.images, v.same_category)
+        (
+            v.kind,
+            sorted(v.learning.items()),
+            sorted(v.sampling.items()),
+            v.images,
+            v.same_category,
+            v.precision,
+        )
         for v in full.variants.values()
     ]
     assert len({str(x) for x in done}) == len(done)
@@ -40,6 +50,20 @@ def test_the_recipe_stands_in_every_series_of_its_own() -> None:
     assert (16, full.recipe) in charts["Samplers"].lines["dpm++"]
     assert (5.0, full.recipe) in charts["Guidance"].lines["recipe"]
     assert [x for x, _ in charts["Training steps"].lines["recipe"]] == [100, 200, 400, 800]
+
+
+def test_bank_and_presets_are_compared_where_the_recipe_has_others() -> None:
+    full = made()
+    assert full.variants["tokens-crossattn-no-bank"].learning["bank"] == 0
+    fast = full.variants["tokens-crossattn-fast"]
+    assert (fast.sampling, fast.precision) == ({"reuse": 2}, "bf16")
+    assert fast.learning == full.variants[full.recipe].learning
+    plain = made(bank=0, presets={})
+    assert set(full.variants) - set(plain.variants) == {
+        f"tokens-crossattn-{name}" for name in ("no-bank", "exact", "fast")
+    }
+    assert not any(claim.equal for claim in plain.claims)
+    assert all(full.variants[name] == variant for name, variant in plain.variants.items())
 
 
 def test_the_papers_schedule_never_passes_forty_percent_of_its_rate() -> None:

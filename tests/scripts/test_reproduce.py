@@ -27,6 +27,8 @@ VARIANTS = [
     "tokens-kv-5-images",
     "tokens-kv-paper-rate",
     "tokens-kv-scale-1",
+    "tokens-kv-no-bank",
+    "tokens-kv-fast",
 ]
 LEARNT = {
     "none-kv",
@@ -35,6 +37,7 @@ LEARNT = {
     "tokens-kv",
     "tokens-kv-1-images",
     "tokens-kv-paper-rate",
+    "tokens-kv-no-bank",
 }
 
 
@@ -50,7 +53,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def call(folder: Path, *more: str) -> None:
     reproduce.main([
-        "--config", str(folder / "small.yaml"), "--benches", str(folder / "objects"),
+        "train.bank=4", "--config", str(folder / "small.yaml"), "--benches", str(folder / "objects"),
         "--backgrounds", str(folder / "bench"), "--out", str(folder / "out"), "--variants", *VARIANTS,
         "--max_steps", "2", "--sampler", "ddim", "--steps", "2", "--device", "cpu", *more,
     ])  # fmt: skip
@@ -90,6 +93,9 @@ def test_it_is_stopped_goes_on_and_tells(
     assert len(files) == len(LEARNT)  # three pictures are all, also of five; sampling learns nothing
     row = json.loads(read_text(folder / "out/results/linear-kv/objects/cup/0001.png")["row"])
     assert row["scores"]["v2/outside"] == 0 and -1 <= row["scores"]["v2/identity_mean"] <= 1
+    assert set(row["recipe"]) == {"kind", "metrics", "base", "sampling", "seed", "seam", "context", "object"}
+    fast = json.loads(read_text(folder / "out/results/tokens-kv-fast/objects/cup/0001.png")["row"])["recipe"]
+    assert fast["precision"] == "bf16" and fast["sampling"]["reuse"] == 2 and set(fast) > set(row["recipe"])
     kv, alone = (
         read_rgb(folder / f"out/results/{name}/objects/cup/0001.png") for name in ("none-kv", "linear-kv")
     )

@@ -1,0 +1,54 @@
+"""What the reproduction is to tell of its variants, one against another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ldm.evaluation.summary import Interval
+
+PSNR = "v2/psnr_object"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`better` beats `worse`, or is `equal` to it, in `measure`; "": in identity."""
+
+    text: str
+    better: str
+    worse: str
+    equal: bool = False
+    measure: str = ""
+
+    def verdict(self, apart: Interval) -> str:
+        """What an interval of "better minus worse" says of it; equality is never proven."""
+        if apart.low <= 0 <= apart.high:
+            return "not told apart" if self.equal else "undecided"
+        return "holds" if apart.mean > 0 and not self.equal else "does not hold"
+
+
+def claims_of(recipe: str) -> list[Claim]:
+    """What the paper says and what we do otherwise, around the variant `recipe`."""
+    fast, exact = f"{recipe}-fast", f"{recipe}-exact"
+    alike = [
+        ("ours: `--preset fast` costs nothing against `exact`", fast, exact),
+        ("ours: `--preset fast` costs the recipe nothing", fast, recipe),
+        ("ours: the recipe's sampling is as good as `--preset exact`", recipe, exact),
+        ("ours: the latent bank costs nothing", recipe, f"{recipe}-no-bank"),
+    ]
+    return [
+        Claim("the paper: learning the object beats one reference alone", "linear-kv", "zero-shot"),
+        Claim("the paper: few-shot tokens beat K/V tuning without them", "linear-kv", "none-kv"),
+        Claim("the paper: same-category pictures help", "linear-kv", "linear-kv-alone"),
+        Claim("more few-shot pictures help (5 against 1)", f"{recipe}-5-images", f"{recipe}-1-images"),
+        Claim("more few-shot pictures help (5 against 3)", f"{recipe}-5-images", f"{recipe}-3-images"),
+        Claim("tuning all of the cross-attention beats K and V", "linear-crossattn", "linear-kv"),
+        Claim("ours: `tokens` beat `linear`, crossattn-kv", "tokens-kv", "linear-kv"),
+        Claim("ours: `tokens` beat `linear`, crossattn", "tokens-crossattn", "linear-crossattn"),
+        Claim("ours: our learning-rate schedule beats the paper's", recipe, f"{recipe}-paper-rate"),
+        Claim("ours: same-category pictures help the recipe", recipe, f"{recipe}-alone"),
+        *(
+            Claim(text, one, other, equal=True, measure=measure)
+            for text, one, other in alike
+            for measure in ("", PSNR)
+        ),
+    ]

@@ -1,0 +1,71 @@
+"""What a process that inserts does not load; what imports make is kept from the garbage collector."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from ldm.command_line import uncollected
+from ldm.models.base import base_fingerprint, save_base
+from ldm.objects import baked
+from ldm.objects.file import About
+from tests.fixtures.tiny import config_file, loaded_base
+
+ROOT = Path(__file__).parents[2]
+LEARNING = ("pytorch_lightning", "torchmetrics", "ldm.training", "ldm.evaluation", "torchvision", "skimage")
+CLIP = "transformers.models.clip.modeling_clip"
+INSERT = f"""
+import gc, sys
+from scripts.inference import main
+main(sys.argv[1:])
+assert gc.isenabled() and gc.get_freeze_count() > len(gc.get_objects())
+print(*[name for name in {(*LEARNING, CLIP, "diffusers.pipelines.pipeline_utils")} if name in sys.modules])
+"""
+
+
+def loaded(folder: Path, *arguments: str) -> str:
+    """What a process that inserts has loaded in the end, of what it may have no use for."""
+    common = f"--config {folder}/tiny.yaml --example_img {folder}/grey.png --box 30 30 60 60 --steps 1"
+    command = [sys.executable, "-c", INSERT, *common.split(), "--device", "cpu", "--outdir", str(folder)]
+    done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()[-1]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    base = loaded_base()
+    save_base(base, tmp_path / "base", torch.float32)
+    config_file(tmp_path / "tiny.yaml", tmp_path / "base")
+    about = About(base_fingerprint(base), "tiny", freeze_model="crossattn-kv")
+    baked.save(baked.bake(base, about, torch.zeros(1, 3, 56, 56)), tmp_path / "baked.safetensors")
+    Image.new("RGB", (90, 90), "grey").save(tmp_path / "grey.png")
+    return tmp_path
+
+
+def test_a_baked_object_needs_no_clip_and_none_needs_what_learns(folder: Path) -> None:
+    assert loaded(folder, "--object", str(folder / "baked.safetensors")) == ""
+    assert loaded(folder, "--reference", str(folder / "grey.png")) == CLIP
+
+
+def test_only_what_imports_made_is_kept_from_collection(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "made_for_this_test.py").write_text("objects = [[] for _ in range(1000)]")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = gc.get_freeze_count()
+    with uncollected():
+        assert not gc.isenabled()
+    assert gc.isenabled() and gc.get_freeze_count() == before
+    with uncollected():
+        __import__("made_for_this_test")
+    try:
+        assert gc.isenabled() and gc.get_freeze_count() > before + 1000
+    finally:
+        gc.unfreeze()
