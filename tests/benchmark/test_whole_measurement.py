@@ -15,7 +15,7 @@ from ldm.benchmark.report import report
 from ldm.benchmark.subjects import Plain, fill, make_base, make_scene
 from ldm.insertion.insert import Sampling
 from ldm.models.base import save_base
-from ldm.models.runtime import PLAIN, tuned
+from ldm.models.runtime import PLAIN, twin
 from tests.fixtures.small import SMALL, small_base
 
 PRESETS = {"exact": Sampling("plms", 2), "fast": Sampling("unipc", 2, reuse=2, guidance_interval=(0.1, 1))}
@@ -70,7 +70,7 @@ def test_plain_is_what_folded_gives() -> None:
     base = small_base()
     scene, options = make_scene(base, 32), {"sampler": "dpm++", "steps": 3}
     plain = fill(Plain(base, "fp32"), base, scene, scene.contexts, **options)
-    ours = tuned(base, PLAIN)
+    ours = twin(base, PLAIN)
     assert torch.allclose(fill(ours, base, scene, ours.folded(*scene.contexts), **options), plain, atol=1e-4)
 
 
