@@ -24,7 +24,9 @@ class DataSection:
         "examples/objects/rocket_bee", "InsertSet folder: data/ bbox/ test.jpg [reg_data/ reg_bbox/]"
     )
     augment: bool = setting(True, "augment references by flip, rotation, blur and bending")
-    workers: int = setting(0, "processes that prepare samples; 0 prepares them in the training process")
+    workers: int = setting(
+        0, "processes that prepare samples; 0 prepares them in the training process", least=0
+    )
 
 
 @dataclass(frozen=True)
@@ -43,23 +45,29 @@ class TrainSection:
     few_shot_features: str = setting(
         "clip", "pixels CLIP sees for `linear`; raw: as in the paper's code", ["clip", "raw"]
     )
-    max_steps: int = setting(4000, "optimizer steps")
-    batch_size: int = setting(1, "samples a step")
-    accumulate: int = setting(1, "batches a step: gradients are accumulated over them")
-    lr: float = setting(1e-5, "AdamW learning rate of the cross-attention")
+    max_steps: int = setting(4000, "optimizer steps", least=1)
+    batch_size: int = setting(1, "samples a step", least=1)
+    accumulate: int = setting(1, "batches a step: gradients are accumulated over them", least=1)
+    lr: float = setting(1e-5, "AdamW learning rate of the cross-attention", least=0)
     lr_conditioner: float = setting(
-        1e-5, "the same of mapper, final_ln, proj_out, few-shot part and learnable vector"
+        1e-5, "the same of mapper, final_ln, proj_out, few-shot part and learnable vector", least=0
     )
-    lr_tokens: float = setting(1e-5, "the same of the few-shot tokens")
-    weight_decay: float = setting(0.01, "AdamW's weight decay, of matrices only")
-    warmup: int = setting(100, "steps of linear warm-up")
-    lr_final: float = setting(1.0, "share of the rates left at the last step, along a cosine; 1: constant")
-    drop_context: float = setting(0.15, "share of samples trained on the unconditional context")
+    lr_tokens: float = setting(1e-5, "the same of the few-shot tokens", least=0)
+    weight_decay: float = setting(0.01, "AdamW's weight decay, of matrices only", least=0)
+    warmup: int = setting(100, "steps of linear warm-up", least=0)
+    lr_final: float = setting(
+        1.0, "share of the rates left at the last step, along a cosine; 1: constant", least=0, most=1
+    )
+    drop_context: float = setting(
+        0.15, "share of samples trained on the unconditional context", least=0, most=1
+    )
     bank: int = setting(
-        0, "augmented samples that are encoded once, before the first step, and reused; 0: all are new"
+        0,
+        "augmented samples that are encoded once, before the first step, and reused; 0: all are new",
+        least=0,
     )
     min_snr: float = setting(
-        0.0, "gamma of the noise levels' min-SNR weights, as errors of v; 0: plain eps MSE"
+        0.0, "gamma of the noise levels' min-SNR weights, as errors of v; 0: plain eps MSE", least=0
     )
     precision: str = setting(
         "32-true", "32-true, bf16-mixed or 16-mixed", ["32-true", "bf16-mixed", "16-mixed"]
@@ -70,17 +78,19 @@ class TrainSection:
     devices: str = setting("auto", "Lightning's devices: auto, a number, or a list like 0,1")
     accelerator: str = setting("auto", "cpu, gpu or auto", ["auto", "cpu", "gpu", "mps"])
     seed: int = setting(23, "seed of samples, noise and initial weights")
-    checkpoint_every: int = setting(500, "steps between checkpoints")
-    keep: int = setting(2, "checkpoints to keep, the newest ones")
-    preview_every: int = setting(500, "steps between preview pictures; 0: none")
+    checkpoint_every: int = setting(500, "steps between checkpoints", least=1)
+    keep: int = setting(2, "checkpoints to keep, the newest ones", least=1)
+    preview_every: int = setting(500, "steps between preview pictures; 0: none", least=0)
     judge_every: int = setting(
-        -1, "steps between judgements of the run by itself; 0: none; -1: as often as 10 % of its time allows"
+        -1,
+        "steps between judgements of the run by itself; 0: none; -1: as often as 10 % of its time allows",
+        least=-1,
     )
     hold_out: str = setting(
         "auto", "few-shot picture that is judged by, not learnt from: its name; auto: one of 4 or more; none"
     )
     patience: int = setting(
-        0, "judgements without a new highest score after which the run stops; 0: it does not"
+        0, "judgements without a new highest score after which the run stops; 0: it does not", least=0
     )
 
 
@@ -89,28 +99,32 @@ class SampleSection:
     """Sampling."""
 
     sampler: str = setting("plms", "solver", ["plms", "ddim", "dpm++", "unipc"])
-    steps: int = setting(50, "UNet evaluations")
-    scale: float = setting(5.0, "guidance scale; 1: no guidance")
-    n_samples: int = setting(1, "results a background, made in one batch")
-    best_of: int = setting(1, "samples of which only the best, by identity and seam, is kept")
+    steps: int = setting(50, "UNet evaluations", least=1)
+    scale: float = setting(5.0, "guidance scale; 1: no guidance", least=0)
+    n_samples: int = setting(1, "results a background, made in one batch", least=1)
+    best_of: int = setting(1, "samples of which only the best, by identity and seam, is kept", least=1)
     seed: int = setting(321, "seed of the noise; sample i of a background uses seed + i")
     strength: float = setting(1.0, "how much of the object's learnt change is applied")
     noise: float = setting(
-        1.0, "standard deviation of the start noise; less is nearer to the mean of all results, smoother"
+        1.0,
+        "standard deviation of the start noise; less is nearer to the mean of all results, smoother",
+        least=0,
     )
     guidance_interval: tuple[float, ...] = setting(
         (0.0, 1.0),
         "LOW,HIGH: noise levels, 0 to 1, that are guided; elsewhere the scale is 1, at half the cost",
+        least=0,
+        most=1,
     )
     reuse: int = setting(
-        1, "steps that share the UNet's deep features: every so many run all of it; 1: all do"
+        1, "steps that share the UNet's deep features: every so many run all of it; 1: all do", least=1
     )
     precision: str = setting(
         "fp32", "of the UNet; solver, guidance, VAE and CLIP stay in fp32", ["fp32", "bf16", "fp16"]
     )
     compile: bool = setting(False, "torch.compile, with CUDA graphs on a GPU: pays for many pictures")
     refine: float = setting(
-        0.0, "strength, 0 to 1, of a second pass over regions larger than the model; 0: none"
+        0.0, "strength, 0 to 1, of a second pass over regions larger than the model; 0: none", least=0, most=1
     )
 
 
@@ -121,7 +135,9 @@ class InsertSection:
     roi_factor: float = setting(
         2.0, "side of the region that is inpainted, as a multiple of the mask's longer side"
     )
-    context_px: int = setting(-1, "pixels around the mask in that region, instead of roi_factor; -1: off")
+    context_px: int = setting(
+        -1, "pixels around the mask in that region, instead of roi_factor; -1: off", least=-1
+    )
     zoom: float = setting(
         1.0, "times a small region is enlarged for the model at most; 1: regions of its size at least"
     )
@@ -129,18 +145,25 @@ class InsertSection:
         "gain+membrane", "seam treatment", ["paste", "feather", "gain", "membrane", "gain+membrane", "paper"]
     )
     feather: float = setting(
-        -1.0, "width of the transition inside the mask, in pixels of a 512-px region; -1: as in `blend`"
+        -1.0,
+        "width of the transition inside the mask, in pixels of a 512-px region; -1: as in `blend`",
+        least=-1,
     )
     reach: float = setting(
         -1.0,
         "how deep the edge's colour offset is carried inside, the same; 1000: all through; -1: as in `blend`",
+        least=-1,
     )
-    max_seam: float = setting(0.0, "seam ratio above which a result fails the run (it is kept); 0: any")
+    max_seam: float = setting(
+        0.0, "seam ratio above which a result fails the run (it is kept); 0: any", least=0
+    )
     outdir: str = setting("outputs", "folder of the results")
     grid: bool = setting(True, "write a contact sheet of the first results")
-    at_once: int = setting(8, "results of a scene's placements that are made in one batch at most")
+    at_once: int = setting(8, "results of a scene's placements that are made in one batch at most", least=1)
     keep_mb: int = setting(
-        1024, "MB of <outdir>/placements, by which a scene is not made twice; the longest unused go first"
+        1024,
+        "MB of <outdir>/placements, by which a scene is not made twice; the longest unused go first",
+        least=0,
     )
 
 
@@ -153,7 +176,9 @@ class MaskSection:
         "what of a mask picture counts; background: no mask, the background's own transparent part",
         ["auto", "luma", "alpha", "background"],
     )
-    threshold: float = setting(0.5, "share of white (or of opaque) above which a pixel is masked")
+    threshold: float = setting(
+        0.5, "share of white (or of opaque) above which a pixel is masked", least=0, most=1
+    )
     invert: bool = setting(False, "the mask is white where the background stays")
     fill_holes: bool = setting(False, "mask what the mask encloses")
     grow: float = setting(0.0, "pixels by which the mask grows; negative shrinks it")

@@ -6,6 +6,7 @@ import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import field, fields, is_dataclass
+from math import inf
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -18,9 +19,12 @@ from ldm.data.names import suggestion
 EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
-def setting(default: Any, help: str, choices: Sequence[str] = ()) -> Any:
-    """A dataclass field with its help and the values it may take."""
-    return field(default=default, metadata={"help": help, "choices": tuple(choices)})
+def setting(
+    default: Any, help: str, choices: Sequence[str] = (), *, least: float = -inf, most: float = inf
+) -> Any:
+    """A dataclass field with its help and the values it may take: one of several, or from least to most."""
+    allowed = {"choices": tuple(choices), "least": least, "most": most}
+    return field(default=default, metadata={"help": help} | allowed)
 
 
 def read_settings(source: Path | Mapping[str, Any] | None, overrides: Sequence[str], schema: type) -> Any:
@@ -92,23 +96,28 @@ def _build(schema: type, values: Any, where: str) -> Any:
         if is_dataclass(types[key]):
             made[key] = _build(types[key], value, name)
         else:
-            made[key] = _typed(types[key], value, name, known[key].metadata.get("choices", ()))
+            made[key] = _typed(types[key], value, name, known[key].metadata)
     return schema(**made)
 
 
-def _typed(kind: Any, value: Any, name: str, choices: Sequence[str]) -> Any:
-    """One value as `kind` (bool, int, float, str or a tuple of them), or ValueError."""
+def _typed(kind: Any, value: Any, name: str, allowed: Mapping[str, Any]) -> Any:
+    """One value as `kind` (bool, int, float, str or a tuple of them), if it is `allowed`, or ValueError."""
     if get_origin(kind) is tuple:
         items = value if isinstance(value, list) else [value]
-        return tuple(_typed(get_args(kind)[0], item, name, choices) for item in items)
+        return tuple(_typed(get_args(kind)[0], item, name, allowed) for item in items)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if kind is str and not isinstance(value, bool | list | dict | None):
         value = str(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise ValueError(f"{name}={value!r}: expected {EXPECTED[kind]}")
+    choices = allowed.get("choices", ())
     if choices and value not in choices:
         near = difflib.get_close_matches(value, choices, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ValueError(f"{name}={value!r}: expected one of {', '.join(choices)}{hint}")
+    least, most = allowed.get("least", -inf), allowed.get("most", inf)
+    if isinstance(value, int | float) and not least <= value <= most:  # nor may it be nan
+        span = f"{least:g} to {most:g}" if most < inf else f"{least:g} or more"
+        raise ValueError(f"{name}={value:g}: expected {span}")
     return value

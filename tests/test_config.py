@@ -137,6 +137,11 @@ def test_values_get_their_settings_type(setting: str, value: Any) -> None:
         ("train.max_steps=true", "train.max_steps=True: expected a whole number"),
         ("train.max_steps=", "train.max_steps='': expected a whole number"),
         ("train.max_steps=[3", "train.max_steps=[3: not readable: "),
+        ("train.max_steps=0", "train.max_steps=0: expected 1 or more\n"),
+        ("insert.feather=-5", "insert.feather=-5: expected -1 or more\n"),
+        ("mask.threshold=1.5", "mask.threshold=1.5: expected 0 to 1\n"),
+        ("sample.noise=.nan", "sample.noise=nan: expected 0 or more\n"),
+        ("sample.guidance_interval=0,2", "sample.guidance_interval=2: expected 0 to 1\n"),
         ("sample.scale=big", "sample.scale='big': expected a number"),
         ("data.augment=1", "data.augment=1: expected true or false"),
         (

@@ -60,7 +60,7 @@ def test_exact_is_the_papers_trajectory_to_rounding() -> None:
     [
         (["--preset", "quick"], "--preset: invalid choice: 'quick'"),
         (["--precision", "half"], "sample.precision='half': expected one of fp32, bf16, fp16"),
-        (["--reuse", "0"], "reuse=0: expected 1 (no reuse) or more"),
+        (["--reuse", "0"], "sample.reuse=0: expected 1 or more"),
         (["--guidance_interval", "0.7,0.2"], "guidance_interval=[0.7, 0.2]: expected LOW,HIGH"),
         (["--guidance_interval", "0.7"], "guidance_interval=[0.7]: expected LOW,HIGH"),
         (["--guidance_interval", "low,high"], "sample.guidance_interval='low': expected a number"),

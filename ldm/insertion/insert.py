@@ -51,12 +51,6 @@ class Sampling:
             raise ValueError(
                 f"guidance_interval={list(interval)}: expected LOW,HIGH with 0 <= LOW <= HIGH <= 1"
             )
-        if not 0 <= self.refine <= 1:
-            raise ValueError(f"refine={self.refine:g}: expected 0 (none) to 1")
-        if self.noise < 0:
-            raise ValueError(f"noise={self.noise:g}: expected 0 or more")
-        if self.reuse < 1:
-            raise ValueError(f"reuse={self.reuse}: expected 1 (no reuse) or more")
 
     def schedule(self) -> dict[str, Any]:
         """What `sample` takes of it, but for the solver."""
