@@ -11,7 +11,7 @@ TRAINING: Presets = {  # steps of the same 8 samples, by the GPU's memory at Pai
     "24gb": ("train.batch_size=8", "train.accumulate=1", *LEAN),
 }
 INFERENCE: Presets = {
-    # the paper's sampling, to rounding
+    # no approximation: the paper's solver and steps in fp32
     "exact": (
         "sample.sampler=plms",
         "sample.steps=50",
