@@ -56,6 +56,7 @@ def parser() -> Parser:
     p.add_argument("--quick", action="store_true", help=f"{len(QUICK)} variants, {QUICK_OBJECTS} objects a "
                    f"bench, {QUICK_SITES} sites an object, a quarter of the steps")  # fmt: skip
     p.add_argument("--plan", action="store_true", help="say what is to do and how long it takes; do nothing")
+    p.add_argument("--report", action="store_true", help="write RESULTS.md of what is there; do nothing else")
     add_judging(p)
     return p
 
@@ -164,14 +165,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.plan:
         show_plan(cells, seconds)
         return
-    fill(cells, seconds)
+    if not args.report:
+        fill(cells, seconds)
     paged = compared.series[0].names if compared.series else list(compared.variants)
     found = [found_on(ground, cells, study, paged) for ground in grounds]
     t, s = config.train, config.sample
     note = (
         f"Base {study.fingerprint} ({config.base.architecture.name}); recipe `{compared.recipe}`, "
         f"{t.max_steps} steps of {t.batch_size * t.accumulate}; {s.sampler}, {s.steps} steps, scale "
-        f"{s.scale:g}; {args.device}, {torch.get_num_threads()} threads."
+        f"{s.scale:g}, start noise {s.noise:g}; {args.device}, {torch.get_num_threads()} threads."
     )
     file = write_results(args.out, [one for one, _ in found], compared, [note])
     pages = [publish(args.out / "pages" / seen.source, seen, [note])[-1] for _, seen in found if seen.rows]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ldm.data.atomic import atomic_file
 from ldm.evaluation.charts import draw_lines
+from ldm.evaluation.claims import FEWEST
 from ldm.evaluation.measures import MEASURES, heading
 from ldm.evaluation.summary import Interval, Row, interval, markdown, measured, pairs
 from ldm.evaluation.variants import Comparison, Series
@@ -19,7 +20,8 @@ SHOWN = (
     "paper/clip_fid", "v2/inception_fid",
 )  # fmt: skip
 ABOUT = (
-    "Mean over images [95 % bootstrap interval]; differences are paired by image. Every number is of the "
+    "Mean over images [95 % bootstrap interval]. Differences are paired by image, their intervals are over "
+    f"objects, as an object's images are alike; fewer than {FEWEST} get no verdict. Every number is of the "
     "protocol before its colon and compares only inside it. Flat and Poisson pasting repeat the reference "
     "picture itself, so that their identity is high whatever they look like in the scene."
 )
@@ -46,9 +48,14 @@ class Found:
         return [row["scores"][measure] for row in self.rows.get(name, ()) if measure in row["scores"]]
 
     def difference(self, one: str, other: str, measure: str = "") -> Interval | None:
-        """Of a measure, or of what decides, paired by image; None if no image has both."""
-        found = pairs(self.rows.get(one, ()), self.rows.get(other, ())).get(measure or self.measure)
-        return None if found is None else interval(found[:, 0] - found[:, 1])
+        """Of a measure, or of what decides, paired by image, over objects; None if no image has both."""
+        apart = []
+        for name in dict.fromkeys(row["object"] for row in self.rows.get(one, ())):
+            own = [[row for row in self.rows.get(v, ()) if row["object"] == name] for v in (one, other)]
+            found = pairs(*own).get(measure or self.measure)
+            if found is not None:
+                apart.append(float((found[:, 0] - found[:, 1]).mean()))
+        return interval(apart) if apart else None
 
 
 def write_results(folder: Path, found: Sequence[Found], comparison: Comparison, notes: Sequence[str]) -> Path:
@@ -68,12 +75,12 @@ def write_results(folder: Path, found: Sequence[Found], comparison: Comparison, 
 
 
 def _claims(found: Found, comparison: Comparison) -> list[str]:
-    lines = [["claim", "compared", "measure", "images", "difference", "verdict"]]
+    lines = [["claim", "compared", "measure", "objects", "difference", "verdict"]]
     for claim in comparison.claims:
-        if apart := found.difference(claim.better, claim.worse, claim.measure):
-            compared, measure = f"{claim.better} - {claim.worse}", heading(claim.measure or found.measure)
-            numbers = [str(apart.count), apart.text(3, sign=True), claim.verdict(apart)]
-            lines.append([claim.text, compared, measure, *numbers])
+        for measure in (found.measure, claim.against_truth):
+            if apart := found.difference(claim.better, claim.worse, measure):
+                numbers = [str(apart.count), apart.text(3, sign=True), claim.verdict(apart, measure)]
+                lines.append([claim.text, f"{claim.better} - {claim.worse}", heading(measure), *numbers])
     return ["### Claims", markdown(lines, left=3)] if len(lines) > 1 else []
 
 
@@ -87,7 +94,11 @@ def _best(found: Found, comparison: Comparison) -> list[str]:
         return []
     best = max(means, key=lambda name: means[name].mean)
     apart = {name: found.difference(best, name) for name in means if name != best}
-    equal = [name for name, difference in apart.items() if difference and difference.low <= 0]
+    equal = [
+        name
+        for name, difference in apart.items()
+        if difference and (difference.count < FEWEST or difference.low <= 0)
+    ]
     text = f"`{best}` ({comparison.variants[best].title}): {means[best].text(3)}."
     if equal:
         text += f" Not told apart from it: {', '.join(f'`{name}`' for name in equal)}."

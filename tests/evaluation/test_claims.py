@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,8 +23,10 @@ from ldm.evaluation.variants import comparison
 )
 def test_a_verdict_goes_by_the_interval(low: float, high: float, better: str, equal: str) -> None:
     apart = Interval((low + high) / 2, low, high, 5)
-    assert Claim("", "a", "b").verdict(apart) == better
-    assert Claim("", "a", "b", equal=True).verdict(apart) == equal
+    assert Claim("", "a", "b").verdict(apart, "v2/identity") == better
+    assert Claim("", "a", "b", equal=True).verdict(apart, "v2/identity") == equal
+    few = replace(apart, count=4)
+    assert Claim("", "a", "b").verdict(few, "v2/identity") == "too few objects"
 
 
 def test_equality_is_told_in_identity_and_where_there_is_a_truth_in_psnr(tmp_path: Path) -> None:
@@ -33,8 +36,8 @@ def test_equality_is_told_in_identity_and_where_there_is_a_truth_in_psnr(tmp_pat
     values = {"tokens-crossattn": (0.1, 3.0), "tokens-crossattn-no-bank": (0.0, 0.5)}
     rows = {
         name: [
-            {"name": f"cup/{i}", "object": "cup", "method": name, "scores": scores}
-            for i in range(4)
+            {"name": f"cup/{i}", "object": f"cup{i}", "method": name, "scores": scores}
+            for i in range(6)
             for scores in [{"v2/identity": 0.5 + (-1) ** i * identity, PSNR: 10 + psnr}]
         ]
         for name, (identity, psnr) in values.items()
