@@ -37,6 +37,7 @@ RECIPE_FLAGS = {
     "steps": "sample.steps",
     "scale": "sample.scale",
     "noise": "sample.noise",
+    "guidance_from": "sample.guidance_from",
     "seed": "sample.seed",
     "blend": "insert.blend",
 }
@@ -52,6 +53,7 @@ INSERTION_FLAGS = {
     "seed": "sample.seed",
     "strength": "sample.strength",
     "noise": "sample.noise",
+    "guidance_from": "sample.guidance_from",
     "guidance_interval": "sample.guidance_interval",
     "reuse": "sample.reuse",
     "precision": "sample.precision",

@@ -183,4 +183,6 @@ def sampling_of(config: Config) -> Sampling:
     from ldm.insertion.insert import Sampling
 
     s = config.sample
-    return Sampling(s.sampler, s.steps, s.scale, s.refine, s.noise, s.guidance_interval, s.reuse)
+    return Sampling(
+        s.sampler, s.steps, s.scale, s.refine, s.noise, s.guidance_interval, s.reuse, s.guidance_from
+    )

@@ -110,6 +110,11 @@ class SampleSection:
         "standard deviation of the start noise; less is nearer to the mean of all results, smoother",
         least=0,
     )
+    guidance_from: str = setting(
+        "object",
+        "whose unconditional branch is guided away from: the object's, as in the paper, or the base's",
+        ["object", "base"],
+    )
     guidance_interval: tuple[float, ...] = setting(
         (0.0, 1.0),
         "LOW,HIGH: noise levels, 0 to 1, that are guided; elsewhere the scale is 1, at half the cost",

@@ -67,9 +67,10 @@ def bake_command(args: argparse.Namespace) -> None:
     base, fingerprint = open_base(args)
     size = base.architecture.reference_size
     reference = None if args.reference is None else reference_image(args.reference, size)
+    null = args.guidance_from or config_of(args).sample.guidance_from
     for file, target in zip(tqdm(args.files, unit="object", disable=None), targets, strict=True):
         with naming(file):
-            baked = bake_delta(base, load(file), reference, args.strength, fingerprint)
+            baked = bake_delta(base, load(file), reference, args.strength, fingerprint, null)
         save_baked(replace(baked, about=made_from(file, baked.about)), target)
         tqdm.write(size_line(target, file))
 

@@ -20,8 +20,10 @@ from ldm.data.pairs import Pairs
 from ldm.evaluation.charts import draw_verdicts
 from ldm.evaluation.judging_plan import NONE, JudgingPlan, plan_judging
 from ldm.evaluation.trial import Trial
+from ldm.insertion.insert import null_of
 from ldm.models.base import Base, load_base
 from ldm.presets import TRAINING
+from ldm.request import sampling_of
 from ldm.training.batches import Batches
 from ldm.training.callbacks import Progress, StopOnSignal
 from ldm.training.checkpoints import Checkpoints, checkpoints, find_checkpoint, read_checkpoint, run_folder
@@ -101,14 +103,17 @@ def judging_of(config: Config, insertset: InsertSet) -> tuple[Config, JudgingPla
     return replace(config, train=replace(t, hold_out=plan.held_out, judge_every=plan.every)), plan
 
 
-def judge_for(config: Config, plan: JudgingPlan, folder: Path, saving: Checkpoints) -> Judging | None:
-    """The callback that asks the judge, if there is one."""
+def judge_for(
+    config: Config, base: Base, plan: JudgingPlan, folder: Path, saving: Checkpoints
+) -> Judging | None:
+    """The callback that asks the judge, if there is one; `base` is untouched so far."""
     if plan.features is None:
         return None
     a, s = config.base.architecture, config.sample
     trial = Trial(
         plan.learnt, plan.held, plan.features, a.image_size, a.reference_size, guidance_scale=s.scale,
         noise=s.noise, blend=config.insert.blend, roi_factor=config.insert.roi_factor, seed=s.seed,
+        null=null_of(base, sampling_of(config)),
     )  # fmt: skip
     return Judging(trial, folder, plan.every, saving, config.train.patience)
 
@@ -155,7 +160,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     callbacks = [Progress(t.batch_size), stop.checkpoints, stop]
     if t.preview_every:
         callbacks.append(Previews(preview_scene(insertset, *sizes, t.seed), folder, t.preview_every, t.seed))
-    if judging := judge_for(config, plan, folder, stop.checkpoints):
+    if judging := judge_for(config, base, plan, folder, stop.checkpoints):
         callbacks.append(judging)
     trainer = build_trainer(
         folder, callbacks, max_steps=t.max_steps, accumulate=t.accumulate, precision=t.precision,

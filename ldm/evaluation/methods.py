@@ -21,13 +21,13 @@ from ldm.data.picture import Picture
 from ldm.evaluation.bench import Scene, Views
 from ldm.evaluation.fills import paste_flat
 from ldm.insertion.blend import Blend
-from ldm.insertion.insert import Sampling, insert
+from ldm.insertion.insert import Sampling, insert, null_of
 from ldm.insertion.paste import paste_region, patched, region
 from ldm.insertion.roi import Roi, crop
 from ldm.insertion.task import Task
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
-from ldm.models.contexts import Contexts
+from ldm.models.contexts import Context, Contexts
 from ldm.objects.delta import apply, load
 from ldm.objects.merged import apply_merged, load_merged, merged_contexts
 
@@ -70,13 +70,15 @@ def prepared(method: str, setup: Setup, insertset: InsertSet, learnt: Path | Non
         yield partial(fill_ceiling, setup.base)
     elif method in LEARNT:
         assert learnt is not None, f"{method} needs an object file"
-        with tuned(setup.base, insertset, learnt, setup.fingerprint, setup.strength) as contexts:
+        null = null_of(setup.base, setup.sampling)
+        with tuned(setup.base, insertset, learnt, setup.fingerprint, setup.strength, null) as contexts:
             yield partial(fill_sampled, setup, contexts)
     elif method == "merged":
         assert learnt is not None, "merged needs an object file"
         merged = load_merged(learnt).pick(insertset.root.name)
+        name, null = insertset.root.name, null_of(setup.base, setup.sampling)
         with apply_merged(setup.base, merged, setup.strength, setup.fingerprint):
-            yield partial(fill_sampled, setup, merged_contexts(setup.base, merged, insertset.root.name))
+            yield partial(fill_sampled, setup, merged_contexts(setup.base, merged, name, null))
     else:
         assert method in METHODS, f"no method {method}"
         context = zero_shot_context(setup.base, insertset, few_shot=method == "zero-shot-tokens")
@@ -85,14 +87,19 @@ def prepared(method: str, setup: Setup, insertset: InsertSet, learnt: Path | Non
 
 @contextmanager
 def tuned(
-    base: Base, insertset: InsertSet, learnt: Path, fingerprint: str, strength: float = 1.0
+    base: Base,
+    insertset: InsertSet,
+    learnt: Path,
+    fingerprint: str,
+    strength: float = 1.0,
+    null: Context | None = None,
 ) -> Iterator[Contexts]:
     """The contexts of an object file with the object's reference; the base carries it till the block ends."""
     with apply(base, load(learnt), strength, fingerprint):
         reference = reference_image(insertset.reference, base.architecture.reference_size)
         with torch.no_grad():
             context = base.context(reference.to(base.device))
-        yield base.contexts(context)
+        yield base.contexts(context, null)
 
 
 @torch.no_grad()

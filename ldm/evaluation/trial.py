@@ -26,6 +26,7 @@ from ldm.insertion.roi import box_of, crop, plan_roi
 from ldm.insertion.seam import seam_ratio
 from ldm.insertion.sheet import contact_sheet, hatched, rgb8
 from ldm.models.base import Base
+from ldm.models.contexts import Context
 from ldm.models.diffusion import latent_mask, masked_image
 from ldm.models.imagenet import ImageNetFeatures
 from ldm.models.sampler import Condition, sample
@@ -60,7 +61,7 @@ class Trial:
     """A judge, `Trial(base, step)`, of what is learnt from `learnt`; `held` are the pictures held out of it.
 
     Regions are those of held-out pictures, then of same-category ones, then of learnt ones. Identity is the
-    likeness to the held-out pictures, or to all learnt ones if there are none.
+    likeness to the held-out pictures, or to all learnt ones if there are none. `null`: see `null_of`.
     """
 
     def __init__(
@@ -76,11 +77,13 @@ class Trial:
         noise: float = 1.0,
         roi_factor: float = 2.0,
         seed: int = 0,
+        null: Context | None = None,
     ) -> None:
         chosen = [*held, *learnt.same_category, *learnt.few_shot][:REGIONS]
         self.places = [place_of(sample, size, roi_factor) for sample in chosen]
         self.reference = reference_image(learnt.reference, reference_size)
         self.sampling, self.seed = Sampling(SAMPLER, STEPS, guidance_scale, noise=noise), seed
+        self.null = null
         self.features, self.blend = features, BLENDS[blend]
         self.known = view_features(features, learnt.few_shot)
         self.views = view_features(features, tuple(held)) if held else self.known
@@ -109,7 +112,8 @@ class Trial:
         mask = torch.stack([torch.from_numpy(place.mask)[None].float() for place in self.places])
         mask = mask.to(base.device)
         masked = base.encode(masked_image(image, mask)).float()
-        contexts = base.contexts(base.context(self.reference.to(base.device))).repeat(len(image))
+        null = None if self.null is None else self.null.to(base.unet.conv_in.weight)
+        contexts = base.contexts(base.context(self.reference.to(base.device)), null).repeat(len(image))
         draws = [Generator().manual_seed(self.seed + i) for i in range(len(image))]
         x_T = torch.stack([torch.randn(masked.shape[1:], generator=draw) for draw in draws]).to(masked)
         x_0 = sample(

@@ -20,8 +20,8 @@ from ldm.insertion.result import Result
 from ldm.insertion.roi import Roi, crop
 from ldm.insertion.seam import ring_offset, seam_ratio
 from ldm.insertion.task import Task
-from ldm.models.base import Painter
-from ldm.models.contexts import Contexts, join
+from ldm.models.base import Base, Painter
+from ldm.models.contexts import Context, Contexts, join
 from ldm.models.diffusion import latent_mask, masked_image
 from ldm.models.reuse import Reusing
 from ldm.models.sampler import EVERYWHERE, Condition, sample
@@ -35,6 +35,7 @@ class Sampling:
 
     `refine` is the strength of the second pass over regions larger than the model's resolution; 0: none.
     `guidance_interval`: noise levels t/T that are guided; `reuse`: steps for one run of the whole UNet.
+    `guidance_from`: whose unconditional branch is guided away from, see `null_of`.
     """
 
     sampler: str = "plms"
@@ -44,6 +45,7 @@ class Sampling:
     noise: float = 1.0
     guidance_interval: tuple[float, ...] = EVERYWHERE
     reuse: int = 1
+    guidance_from: str = "object"
 
     def __post_init__(self) -> None:
         interval = self.guidance_interval
@@ -56,6 +58,15 @@ class Sampling:
         """What `sample` takes of it, but for the solver."""
         interval = (self.guidance_interval[0], self.guidance_interval[1])
         return {"steps": self.steps, "guidance_scale": self.guidance_scale, "guidance_interval": interval}
+
+
+def null_of(base: Base, sampling: Sampling) -> Context | None:
+    """The unconditional context if it is to be the base's own: ask before the base carries an object.
+
+    None: the object's, whose weights draw the object without being told to, as in the paper. Away from the
+    base's, guidance goes towards all that was learnt (as Karras et al. 2024 guide by a worse model).
+    """
+    return base.null() if sampling.guidance_from == "base" else None
 
 
 class Square(NamedTuple):

@@ -14,6 +14,7 @@ from ldm.insertion.insert import Sampling
 from ldm.insertion.session import open_session
 from ldm.insertion.subject import Subject
 from ldm.models.architecture import Architecture
+from ldm.objects import baked
 from ldm.objects.file import read_about
 from ldm.objects.merged import load_merged
 
@@ -42,8 +43,8 @@ def load_times(
     if repeats < 1:
         raise ValueError(f"repeats {repeats}: expected 1 or more")
     subjects = [_subject(file) for file in files]
-    for baked in (True, False):  # one base after the other: two may not fit into memory
-        those = [subject for subject in subjects if (subject.kind() == "baked") == baked]
+    for alone in (True, False):  # one base after the other: two may not fit into memory
+        those = [subject for subject in subjects if (subject.kind() == "baked") == alone]
         yield from _load_times(those, path, architecture, repeats, device) if those else ()
 
 
@@ -69,6 +70,8 @@ def _load_times(
     )
     for subject in subjects:
         assert subject.object is not None
+        if subject.kind() == "baked":
+            session.sampling = Sampling(guidance_from=baked.guidance_from(baked.load(subject.object)))
         seconds = []
         for _ in range(repeats):
             session.put_down()  # one that carries the subject already would have nothing to do

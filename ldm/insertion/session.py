@@ -15,7 +15,7 @@ from ldm.data.insertset import load_insertset
 from ldm.data.pairs import few_shot_crops, reference_image
 from ldm.data.picture import Picture
 from ldm.insertion.blend import Blend
-from ldm.insertion.insert import Sampling, insert
+from ldm.insertion.insert import Sampling, insert, null_of
 from ldm.insertion.result import Result
 from ldm.insertion.roi import crop
 from ldm.insertion.subject import Subject
@@ -101,7 +101,12 @@ class Session:
                 f"{subject.object} is baked with its own reference and takes no other; "
                 f"leave {subject.reference} out, or give the object file it was baked from"
             )
-        made = baked.load(subject.object)
+        made, wanted = baked.load(subject.object), self.sampling.guidance_from
+        if (said := baked.guidance_from(made)) != wanted:
+            raise ValueError(
+                f"{subject.object} is baked for guidance from the {said}, asked for is from the {wanted}; "
+                f"give --guidance_from {said}, or bake it again with --guidance_from {wanted}"
+            )
         return Ready(subject, baked.contexts(made, self.base, self.fingerprint, subject.strength))
 
     def _merged(self, subject: Subject) -> Ready:
@@ -111,8 +116,9 @@ class Session:
         if not name:
             raise ValueError(f"{subject.object} holds {', '.join(merged.names)}; say which one: --pick NAME")
         merged = merged.pick(name)
+        null = null_of(self.base, self.sampling)
         applied = apply_merged(self.base, merged, subject.strength, self.fingerprint)
-        return Ready(subject, merged_contexts(self.base, merged, name), applied)
+        return Ready(subject, merged_contexts(self.base, merged, name, null), applied)
 
     @torch.no_grad()
     def _learnt(self, subject: Subject) -> Ready:
@@ -121,9 +127,9 @@ class Session:
         assert isinstance(base, Base), "an object that is not baked needs the whole base"
         delta = self._read(subject)
         own = None if delta is None else delta.reference
-        reference = self._reference(subject, own)
+        reference, null = self._reference(subject, own), null_of(base, self.sampling)
         applied = None if delta is None else apply(base, delta, subject.strength, self.fingerprint)
-        return Ready(subject, base.contexts(base.context(reference.to(base.device))), applied, own)
+        return Ready(subject, base.contexts(base.context(reference.to(base.device)), null), applied, own)
 
     def _read(self, subject: Subject) -> Delta | None:
         """The object file, or a .ckpt of the paper's code together with the object's pictures."""

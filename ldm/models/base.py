@@ -85,9 +85,18 @@ class Base(Painter):
         c = self.conditioner
         return c(c.pooled(clip_normalised(reference)), c.few_shot())
 
-    def contexts(self, context: Tensor) -> Contexts:
-        """A context [b,n,d] and the unconditional one, both folded into the weights as they are now."""
-        return self.folded(context, self.conditioner.unconditional(context))
+    def contexts(self, context: Tensor, null: Context | None = None) -> Contexts:
+        """A context [b,n,d] and the unconditional one, both folded into the weights as they are now.
+
+        `null`: another unconditional one, for b = 1, see `null`.
+        """
+        made = self.folded(context, self.conditioner.unconditional(context))
+        return made if null is None else made._replace(unconditional=null)
+
+    def null(self) -> Context:
+        """The unconditional context of one sample, folded into the weights as they are now."""
+        vector = self.conditioner.learnable_vector
+        return self.folded(vector, vector).unconditional
 
 
 def call(function: Callable[..., Any], *arguments: Any) -> Any:

@@ -25,6 +25,7 @@ from ldm.objects.effect import reference_of
 from ldm.objects.file import About, check_base, read_object, write_object
 
 FIELDS = {"crossattn-kv": ("k", "v", "null"), "crossattn": ("scores", "values", "bias", "null")}
+GUIDANCE = "guidance_from"  # in the recipe of a baked file: whose unconditional branch it holds
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,32 +37,54 @@ class Baked:
 
 
 @torch.no_grad()
-def bake(base: Base, about: About, reference: Tensor) -> Baked:
-    """The object that `base` carries, told of by `about`, with its reference [1,3,R,R] in [-1,1]."""
-    context = base.context(reference)
-    null = base.conditioner.learnable_vector
-    layers = {}
+def bake(base: Base, about: About, reference: Tensor, nulls: Mapping[str, Tensor] | None = None) -> Baked:
+    """The object that `base` carries, told of by `about`, with its reference [1,3,R,R] in [-1,1].
+
+    `nulls`: the layers' unconditional constants, those of the untouched base; None: the object's own.
+    """
+    context, layers = base.context(reference), {}
+    own = null_constants(base, about.freeze_model) if nulls is None else nulls
     for name, attn in cross_attentions(base.unet):
-        k, v, null_v = attn.to_k(context), attn.to_v(context), attn.to_v(null)
-        if about.freeze_model == "crossattn-kv":
-            kept = (k[0], v[0], null_v[0, 0])
-        else:
-            folded = fold_layer(attn, k, v)
-            kept = (*(x[0] for x in folded), fold_layer(attn, null_v, null_v).bias[0])
-        layers[name] = dict(zip(FIELDS[about.freeze_model], kept, strict=True))
-    return Baked(replace(about, kind="baked"), layers)
+        k, v = attn.to_k(context), attn.to_v(context)
+        kept = (k, v) if about.freeze_model == "crossattn-kv" else fold_layer(attn, k, v)
+        layers[name] = dict(zip(FIELDS[about.freeze_model], (*(x[0] for x in kept), own[name]), strict=True))
+    recipe = dict(about.recipe) | {GUIDANCE: "object" if nulls is None else "base"}
+    return Baked(replace(about, kind="baked", recipe=recipe), layers)
+
+
+@torch.no_grad()
+def null_constants(base: Base, freeze_model: str) -> dict[str, Tensor]:
+    """What a baked file keeps of each layer's unconditional branch, by the base's weights as they are now."""
+    vector, found = base.conditioner.learnable_vector, {}
+    for name, attn in cross_attentions(base.unet):
+        v = attn.to_v(vector)
+        found[name] = v[0, 0] if freeze_model == "crossattn-kv" else fold_layer(attn, v, v).bias[0]
+    return found
+
+
+def guidance_from(baked: Baked) -> str:
+    """Whose unconditional branch is in it: the object's or the base's."""
+    return str(baked.about.recipe.get(GUIDANCE, "object"))
 
 
 def bake_delta(
-    base: Base, delta: Delta, reference: Tensor | None = None, strength: float = 1.0, fingerprint: str = ""
+    base: Base,
+    delta: Delta,
+    reference: Tensor | None = None,
+    strength: float = 1.0,
+    fingerprint: str = "",
+    guidance_from: str = "object",
 ) -> Baked:
     """An object's file as constants, with its own reference if no other is given; `strength` stays in them.
+
+    `guidance_from`: whose unconditional branch goes into the file, the object's or the base's.
 
     Raises ValueError as `apply` does, or if there is no reference.
     """
     reference = reference_of(delta) if reference is None else reference
+    nulls = null_constants(base, delta.about.freeze_model) if guidance_from == "base" else None
     with apply(base, delta, strength, fingerprint):
-        return bake(base, delta.about, reference.to(base.device))
+        return bake(base, delta.about, reference.to(base.device), nulls)
 
 
 @torch.no_grad()

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ldm.models.base import Base
-from ldm.models.contexts import Contexts
+from ldm.models.contexts import Context, Contexts
 from ldm.models.weights import some
 from ldm.objects.delta import DIFFERENCE, Applied, Delta, apply
 from ldm.objects.file import About, read_object, write_object
@@ -91,11 +91,15 @@ def apply_merged(base: Base, merged: Merged, strength: float = 1.0, fingerprint:
 
 
 @torch.no_grad()
-def merged_contexts(base: Base, merged: Merged, name: str) -> Contexts:
-    """One of the objects as constants, for a base that carries their shared weights; ValueError as above."""
+def merged_contexts(base: Base, merged: Merged, name: str, null: Context | None = None) -> Contexts:
+    """One of the objects as constants, for a base that carries their shared weights; ValueError as above.
+
+    `null`: another unconditional context than the object's own.
+    """
     conditional, unconditional = merged.contexts(name)
     like = base.conditioner.learnable_vector
-    return base.folded(conditional.to(like), unconditional.to(like))
+    made = base.folded(conditional.to(like), unconditional.to(like))
+    return made if null is None else made._replace(unconditional=null)
 
 
 def _matching(context: Mapping[str, Tensor], unconditional: Mapping[str, Tensor]) -> bool:

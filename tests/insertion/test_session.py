@@ -16,7 +16,7 @@ from ldm.insertion.session import Session, open_session
 from ldm.insertion.subject import Subject
 from ldm.insertion.task import Task
 from ldm.models.base import Base, base_fingerprint, house_state, save_base
-from ldm.objects.baked import bake
+from ldm.objects.baked import bake, bake_delta
 from ldm.objects.baked import save as save_baked
 from ldm.objects.delta import apply, extract, load, save, trained_names
 from ldm.objects.effect import reference_of
@@ -25,6 +25,8 @@ from ldm.objects.merge import member, merge
 from ldm.objects.merged import save_merged
 from tests.fixtures.objects import learnt
 from tests.fixtures.small import SMALL, small_base, state_of
+
+SIDES = ("object", "base")
 
 
 def write_object(path: Path, base: Base, seed: int, fingerprint: str = "") -> Path:
@@ -106,6 +108,49 @@ def test_after_an_object_that_does_not_fit_the_next_one_does(session: Session, t
     with pytest.raises(ValueError, match="is for the base ffff"):
         session.take_on(bad)
     assert np.array_equal(inserted(session, good), alone)
+
+
+def test_guidance_starts_where_it_is_told(tmp_path: Path) -> None:
+    """From the object's own unconditional branch, or from that of the base as it is without any object."""
+    base = small_base()
+    untouched = base.null().layers
+    own, other = (Session(base, Sampling("ddim", 2, 2.0, guidance_from=x), BLENDS["paste"]) for x in SIDES)
+    save_merged(merge([member(base, learnt(base, 3), "cup")])[0], tmp_path / "cup.safetensors")
+    write_object(tmp_path / "o.safetensors", base, 1)
+    for subject in (Subject(tmp_path / "o.safetensors"), Subject(tmp_path / "cup.safetensors")):
+        tuned = own.take_on(subject).contexts
+        own.put_down()
+        ready = other.take_on(subject)
+        for name, layer in ready.contexts.unconditional.layers.items():
+            assert all(torch.equal(a, b) for a, b in zip(layer, untouched[name], strict=True))
+        moved = (tuned.unconditional.layers[name].bias - untouched[name].bias for name in untouched)
+        assert all(x.abs().max() > 1e-3 for x in moved)
+        for name, layer in tuned.conditional.layers.items():
+            assert torch.equal(layer.bias, ready.contexts.conditional.layers[name].bias)
+        other.put_down()
+        different = inserted(own, subject)
+        own.put_down()
+        assert (inserted(other, subject) != different).any()
+        other.put_down()
+
+
+@pytest.mark.parametrize("mode", ["crossattn", "crossattn-kv"])
+def test_a_baked_object_holds_the_branch_that_guidance_starts_from(tmp_path: Path, mode: str) -> None:
+    base = small_base()
+    session = Session(base, Sampling("ddim", 2, 2.0, guidance_from="base"), BLENDS["paste"])
+    delta = replace(learnt(base, 1), reference=torch.full((3, 28, 28), 90, dtype=torch.uint8))
+    if mode == "crossattn":
+        delta = load(write_object(tmp_path / "a.safetensors", base, 1))
+    save(delta, tmp_path / "o.safetensors")
+    made = bake_delta(base, delta, guidance_from="base")
+    save_baked(made, tmp_path / "baked.safetensors", torch.float32)
+    expected = inserted(session, Subject(tmp_path / "o.safetensors")).astype(int)
+    session.put_down()
+    assert np.abs(inserted(session, Subject(tmp_path / "baked.safetensors")) - expected).max() <= 1
+    session.put_down()
+    session.sampling = Sampling("ddim", 2, 2.0)
+    with pytest.raises(ValueError, match="baked for guidance from the base, asked for is from the object"):
+        session.take_on(Subject(tmp_path / "baked.safetensors"))
 
 
 def test_a_baked_object_needs_no_conditioner_and_inserts_the_same(session: Session, tmp_path: Path) -> None:
