@@ -5,8 +5,6 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import torch
-
 from ldm.evaluation.judges import Judges, Weights, load_judges
 from ldm.evaluation.measures import METRICS, OFFLINE
 
@@ -21,9 +19,7 @@ def add_judging(p: argparse.ArgumentParser) -> None:
     p.add_argument("--alexnet", type=Path, metavar="FILE", help="torchvision's AlexNet weights, for LPIPS")
     p.add_argument("--quality_model", "--quality-model", type=Path, metavar="FILE",
                    help="mixture of the quality score, of evaluate.py --fit_quality")  # fmt: skip
-    p.add_argument(
-        "--device", default="cuda" if torch.cuda.is_available() else "cpu", help="cpu, cuda [auto]"
-    )
+    p.add_argument("--device", help="cpu, cuda [auto]")
 
 
 def judges_of(args: argparse.Namespace) -> Judges:

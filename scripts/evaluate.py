@@ -29,6 +29,7 @@ from ldm.evaluation.report import write_report
 from ldm.evaluation.results import Results, Row
 from ldm.evaluation.sets import clip_features, pictures_in, real_pictures, set_scores
 from ldm.insertion.blend import treatment
+from ldm.insertion.machine import device_named
 from ldm.judging_request import add_judging, judges_of
 from ldm.models.base import base_fingerprint, load_base
 from ldm.models.runtime import Runtime, prepare
@@ -142,6 +143,7 @@ def fit_quality(args: argparse.Namespace) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args, config = parser().parse_config(argv)
+    args.device = device_named(args.device)
     if args.against and not args.results:
         raise ValueError("--against goes with --results: judge both runs, compared paired by image")
     if args.bench:

@@ -26,6 +26,7 @@ from ldm.evaluation.study_report import Found, write_results
 from ldm.evaluation.summary import Row
 from ldm.evaluation.variants import Comparison, comparison
 from ldm.insertion.blend import treatment
+from ldm.insertion.machine import device_named
 from ldm.insertion.plan import Context
 from ldm.judging_request import add_judging, judges_of
 from ldm.models.base import base_fingerprint, load_base
@@ -155,6 +156,7 @@ def found_on(ground: Ground, cells: Sequence[Cell], study: Study, paged: Sequenc
 
 def main(argv: Sequence[str] | None = None) -> None:
     args, config = parser().parse_config(argv)
+    args.device = device_named(args.device)
     config, compared = what_to_compare(args, config)
     objects, sites = (QUICK_OBJECTS, QUICK_SITES) if args.quick else (0, 0)
     most = args.sites or sites, args.objects or objects

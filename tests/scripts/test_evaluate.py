@@ -126,6 +126,7 @@ def test_results_are_judged_by_every_protocol_against_another_run(
         (["--results", "FILLED", "--metrics", "clipp"], "clipp"),
         (["--results", "FILLED", "--references", "nowhere.png"], "nowhere.png: no such"),
         (["--results", "FILLED", "--bench", "x"], "not allowed with"),
+        (["--results", "FILLED", "--device", "warp"], "--device warp: this machine has cpu"),
         (["--bench", "x", "--against", "FILLED"], "--against goes with --results"),
         (["--fit_quality", "nowhere"], "nowhere: no such folder of pictures"),
         ([], "--bench --results --fit_quality"),
