@@ -64,6 +64,18 @@ def draw_lines(
     axes.set(xlabel=x, ylabel=y)
     if log:
         axes.set_xscale("log")
+        axes.set_xticks(_ticks([point[0] for points in lines.values() for point in points]))
+        axes.xaxis.set_major_formatter("{x:.3g}")  # not powers of ten
+        axes.minorticks_off()
     if len(lines) > 1:
-        axes.legend()
+        figure.legend(loc="outside right upper")
     save_figure(figure, path)
+
+
+def _ticks(values: Sequence[float]) -> list[float]:
+    """Where a logarithmic axis says its numbers: at the values, as far as they are an eighth apart."""
+    ticks: list[float] = []
+    for value in sorted(values):
+        if not ticks or value > 1.125 * ticks[-1]:
+            ticks.append(value)
+    return ticks
