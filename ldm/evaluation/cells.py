@@ -30,7 +30,7 @@ from ldm.evaluation.sites import Ground, Site
 from ldm.evaluation.study import Study
 from ldm.evaluation.summary import Row
 from ldm.evaluation.variants import Variant
-from ldm.insertion.insert import Sampling, insert, null_of
+from ldm.insertion.insert import Sampling, insert
 from ldm.insertion.plan import regions_of
 from ldm.insertion.roi import Roi
 from ldm.insertion.task import Task
@@ -181,8 +181,8 @@ class Cell:
         elif self.variant.kind == "zero-shot":
             yield self._sampled(base.contexts(zero_shot_context(base, self.insertset, few_shot=False)))
         else:
-            null = null_of(base, self.sampling)
-            with tuned(base, self.insertset, self.object_file, self.study.fingerprint, null=null) as contexts:
+            made = tuned(base, self.insertset, self.object_file, self.sampling, self.study.fingerprint)
+            with made as contexts:
                 yield self._sampled(contexts)
 
     def _sampled(self, contexts: Contexts) -> Fill:

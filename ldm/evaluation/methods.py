@@ -27,7 +27,7 @@ from ldm.insertion.roi import Roi, crop
 from ldm.insertion.task import Task
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
-from ldm.models.contexts import Context, Contexts
+from ldm.models.contexts import Contexts
 from ldm.objects.delta import apply, load
 from ldm.objects.merged import apply_merged, load_merged, merged_contexts
 
@@ -70,13 +70,13 @@ def prepared(method: str, setup: Setup, insertset: InsertSet, learnt: Path | Non
         yield partial(fill_ceiling, setup.base)
     elif method in LEARNT:
         assert learnt is not None, f"{method} needs an object file"
-        null = null_of(setup.base, setup.sampling)
-        with tuned(setup.base, insertset, learnt, setup.fingerprint, setup.strength, null) as contexts:
+        made = tuned(setup.base, insertset, learnt, setup.sampling, setup.fingerprint, setup.strength)
+        with made as contexts:
             yield partial(fill_sampled, setup, contexts)
     elif method == "merged":
         assert learnt is not None, "merged needs an object file"
-        merged = load_merged(learnt).pick(insertset.root.name)
         name, null = insertset.root.name, null_of(setup.base, setup.sampling)
+        merged = load_merged(learnt).pick(name)
         with apply_merged(setup.base, merged, setup.strength, setup.fingerprint):
             yield partial(fill_sampled, setup, merged_contexts(setup.base, merged, name, null))
     else:
@@ -90,11 +90,12 @@ def tuned(
     base: Base,
     insertset: InsertSet,
     learnt: Path,
+    sampling: Sampling,
     fingerprint: str,
     strength: float = 1.0,
-    null: Context | None = None,
 ) -> Iterator[Contexts]:
     """The contexts of an object file with the object's reference; the base carries it till the block ends."""
+    null = null_of(base, sampling)
     with apply(base, load(learnt), strength, fingerprint):
         reference = reference_image(insertset.reference, base.architecture.reference_size)
         with torch.no_grad():

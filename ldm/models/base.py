@@ -66,11 +66,15 @@ class Painter(nn.Module):
         """In the UNet's dtype."""
         return x.to(self.unet.conv_in.weight.dtype)
 
-    def folded(self, conditional: Tensor, unconditional: Tensor) -> Contexts:
-        """Contexts [b,n,d] folded into the weights as they are now, in the UNet's dtype."""
-        layers = dict(cross_attentions(self.unet))
-        both = Contexts(fold(layers, conditional), fold(layers, unconditional))
-        return both.to(self.unet.conv_in.weight)
+    def folded(self, conditional: Tensor, unconditional: Context) -> Contexts:
+        """Contexts [b,n,d] folded into the weights as they are now; `unconditional` may be folded already."""
+        return Contexts(self.fold(conditional), self.fold(unconditional))
+
+    def fold(self, context: Context) -> Context:
+        """A context [b,n,d] folded into the weights as they are now, in the UNet's dtype; else as it is."""
+        if not isinstance(context, Tensor):
+            return context
+        return fold(dict(cross_attentions(self.unet)), context).to(self.unet.conv_in.weight)
 
 
 class Base(Painter):
@@ -90,13 +94,11 @@ class Base(Painter):
 
         `null`: another unconditional one, for b = 1, see `null`.
         """
-        made = self.folded(context, self.conditioner.unconditional(context))
-        return made if null is None else made._replace(unconditional=null)
+        return self.folded(context, self.conditioner.unconditional(context) if null is None else null)
 
     def null(self) -> Context:
         """The unconditional context of one sample, folded into the weights as they are now."""
-        vector = self.conditioner.learnable_vector
-        return self.folded(vector, vector).unconditional
+        return self.fold(self.conditioner.learnable_vector)
 
 
 def call(function: Callable[..., Any], *arguments: Any) -> Any:

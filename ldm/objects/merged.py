@@ -98,8 +98,7 @@ def merged_contexts(base: Base, merged: Merged, name: str, null: Context | None 
     """
     conditional, unconditional = merged.contexts(name)
     like = base.conditioner.learnable_vector
-    made = base.folded(conditional.to(like), unconditional.to(like))
-    return made if null is None else made._replace(unconditional=null)
+    return base.folded(conditional.to(like), unconditional.to(like) if null is None else null)
 
 
 def _matching(context: Mapping[str, Tensor], unconditional: Mapping[str, Tensor]) -> bool:
