@@ -19,11 +19,11 @@ import torch
 
 from ldm.benchmark.plan import Measured, Subject, measure
 from ldm.benchmark.report import report
-from ldm.command_line import OneLineParser, run
-from ldm.config import load_config
+from ldm.config.command_line import OneLineParser, run
+from ldm.config.presets import INFERENCE
+from ldm.config.schema import load_config
 from ldm.data.atomic import atomic_file
 from ldm.insertion.insert import Sampling
-from ldm.presets import INFERENCE
 
 REPEATS = {"mini": 7, "full": 3}
 CONFIGS = {"mini": Path("configs/mini.yaml"), "full": Path("configs/v.yaml")}

@@ -12,8 +12,12 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from ldm.command_line import warnings_in_a_line
-from ldm.config import Config, Parser, how_to_learn, run
+from ldm.config.command_line import run, warnings_in_a_line
+from ldm.config.insertion_request import sampling_of
+from ldm.config.judging_request import add_judging, judges_of
+from ldm.config.presets import INFERENCE, RECIPE_FLAGS
+from ldm.config.schema import Config, Parser, how_to_learn
+from ldm.data.atomic import check_folder
 from ldm.data.insertset import InsertSet
 from ldm.evaluation.bench import load_bench
 from ldm.evaluation.collect import check_pairs, collect, of_bench
@@ -30,11 +34,8 @@ from ldm.evaluation.results import Results, Row
 from ldm.evaluation.sets import clip_features, pictures_in, real_pictures, set_scores
 from ldm.insertion.blend import treatment
 from ldm.insertion.machine import device_named
-from ldm.judging_request import add_judging, judges_of
 from ldm.models.base import base_fingerprint, load_base
 from ldm.models.runtime import Runtime, prepare
-from ldm.presets import INFERENCE, RECIPE_FLAGS
-from ldm.request import sampling_of
 
 FLAGS = RECIPE_FLAGS | {
     "guidance_interval": "sample.guidance_interval",
@@ -146,6 +147,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     args.device = device_named(args.device)
     if args.against and not args.results:
         raise ValueError("--against goes with --results: judge both runs, compared paired by image")
+    if args.bench or args.results:
+        check_folder(args.out, f"--out {args.out}")
     if args.bench:
         fill_bench(args, config)
     elif args.results:

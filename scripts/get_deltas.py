@@ -8,11 +8,12 @@ from pathlib import Path
 
 import torch
 
-from ldm.config import Config, Parser, load_config, run
+from ldm.config.command_line import run
+from ldm.config.schema import Config, Parser, load_config
+from ldm.config.settings import setting
 from ldm.models.base import load_base
 from ldm.objects.delta import save
 from ldm.objects.exchange import save_ldm_delta
-from ldm.settings import setting
 from ldm.training.checkpoints import best_checkpoint, find_checkpoint, read_checkpoint, run_folder
 from ldm.training.result import object_of, prior_encoder_of
 

@@ -18,10 +18,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from ldm.command_line import say, uncollected, warnings_in_a_line
+from ldm.config.command_line import run, say, uncollected, warnings_in_a_line
 
 with uncollected():  # torch is among them
-    from ldm.config import Config, run
+    from ldm.config.insertion_request import items_of, options_of, parse, parse_replay, scene_of, session_of
+    from ldm.config.schema import Config
     from ldm.data.picture import Picture, read_picture
     from ldm.data.save import write_picture
     from ldm.insertion.best import Chooser
@@ -37,7 +38,6 @@ with uncollected():  # torch is among them
     from ldm.insertion.sheet import Gallery
     from ldm.insertion.tally import Tally
     from ldm.insertion.work import MISTAKES, Options, Outcome, prepare, view, work
-    from ldm.request import items_of, options_of, parse, parse_replay, scene_of, session_of
 
 if TYPE_CHECKING:  # what loads a model is imported when one is loaded: --plan answers at once
     from ldm.insertion.session import Session

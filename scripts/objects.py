@@ -15,13 +15,12 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ldm.command_line import naming
-from ldm.config import run
+from ldm.config.command_line import naming, run
+from ldm.config.object_request import config_of, open_base, open_optional_base, parser
 from ldm.data.insertset import load_insertset
 from ldm.data.pairs import few_shot_crops, reference_image
 from ldm.insertion.load_time import load_time_table, load_times
 from ldm.models.base import house_state
-from ldm.object_request import config_of, open_base, open_optional_base, parser
 from ldm.objects.baked import bake_delta
 from ldm.objects.baked import save as save_baked
 from ldm.objects.compose import interpolate

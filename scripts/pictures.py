@@ -10,13 +10,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ldm.command_line import warnings_in_a_line
-from ldm.config import run
+from ldm.config.command_line import run, warnings_in_a_line
+from ldm.config.insertion_request import items_of, options_of, parse, session_of
 from ldm.data.save import write_picture
 from ldm.insertion.blend import BLENDS, treatment
 from ldm.insertion.showcase import plan_and_result, seams
 from ldm.insertion.work import prepare
-from ldm.request import items_of, options_of, parse, session_of
 
 
 def main(argv: list[str] | None = None) -> None:

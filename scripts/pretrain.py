@@ -14,7 +14,8 @@ from safetensors.torch import load_model, save_model
 from torch import Generator
 from torch.utils.data import DataLoader
 
-from ldm.config import load_config, run
+from ldm.config.command_line import run
+from ldm.config.schema import load_config
 from ldm.data.compose import Composer, random_crop
 from ldm.data.drawn import Drawn
 from ldm.data.pack import read_pack, write_pack

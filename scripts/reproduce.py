@@ -11,7 +11,12 @@ from typing import Any
 
 import torch
 
-from ldm.config import Config, Parser, how_to_learn, load_config, run
+from ldm.config.command_line import run
+from ldm.config.insertion_request import sampling_of
+from ldm.config.judging_request import add_judging, judges_of
+from ldm.config.presets import INFERENCE, RECIPE_FLAGS
+from ldm.config.schema import Config, Parser, how_to_learn, load_config
+from ldm.data.atomic import check_folder
 from ldm.data.insertset import InsertSet
 from ldm.evaluation.cells import Cell, cells_of
 from ldm.evaluation.estimate import duration, remaining, seconds_of
@@ -28,10 +33,7 @@ from ldm.evaluation.variants import Comparison, comparison
 from ldm.insertion.blend import treatment
 from ldm.insertion.machine import device_named
 from ldm.insertion.plan import Context
-from ldm.judging_request import add_judging, judges_of
 from ldm.models.base import base_fingerprint, load_base
-from ldm.presets import INFERENCE, RECIPE_FLAGS
-from ldm.request import sampling_of
 
 BENCHES = [Path("../shared/data/insertbench"), Path("../shared/data/photos")]
 QUICK = ("flat", "poisson", "zero-shot", "none-kv", "linear-kv", "tokens-kv", "tokens-crossattn")
@@ -157,6 +159,7 @@ def found_on(ground: Ground, cells: Sequence[Cell], study: Study, paged: Sequenc
 def main(argv: Sequence[str] | None = None) -> None:
     args, config = parser().parse_config(argv)
     args.device = device_named(args.device)
+    check_folder(args.out, f"--out {args.out}")
     config, compared = what_to_compare(args, config)
     objects, sites = (QUICK_OBJECTS, QUICK_SITES) if args.quick else (0, 0)
     most = args.sites or sites, args.objects or objects

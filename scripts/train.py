@@ -12,9 +12,11 @@ from omegaconf import OmegaConf
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from ldm.command_line import say
-from ldm.config import Config, Parser, run
-from ldm.data.atomic import atomic_file
+from ldm.config.command_line import run, say
+from ldm.config.insertion_request import sampling_of
+from ldm.config.presets import TRAINING
+from ldm.config.schema import Config, Parser
+from ldm.data.atomic import atomic_file, check_folder
 from ldm.data.insertset import InsertSet, load_insertset
 from ldm.data.pairs import Pairs
 from ldm.evaluation.charts import draw_verdicts
@@ -22,8 +24,6 @@ from ldm.evaluation.judging_plan import NONE, JudgingPlan, plan_judging
 from ldm.evaluation.trial import Trial
 from ldm.insertion.insert import null_of
 from ldm.models.base import Base, load_base
-from ldm.presets import TRAINING
-from ldm.request import sampling_of
 from ldm.training.batches import Batches
 from ldm.training.callbacks import Progress, StopOnSignal
 from ldm.training.checkpoints import Checkpoints, checkpoints, find_checkpoint, read_checkpoint, run_folder
@@ -67,6 +67,7 @@ def new_run(config: Config) -> Path:
         raise ValueError(
             f"{folder} already holds a run; go on with it (--resume {folder}) or give another --name"
         )
+    check_folder(folder, f"--logdir {config.train.logdir}")
     return folder
 
 

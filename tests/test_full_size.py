@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm.config import load_config
+from ldm.config.schema import load_config
 from ldm.data.picture import read_picture
 from ldm.models.base import load_base
 from ldm.objects.delta import save

@@ -1,4 +1,7 @@
-"""Files that are whole or absent: written beside their final name, synced, then moved onto it."""
+"""Files that are whole or absent: written beside their final name, synced, then moved onto it.
+
+Whether they can be is asked before the work is done.
+"""
 
 from __future__ import annotations
 
@@ -22,6 +25,16 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+def check_folder(folder: Path, given: str) -> None:
+    """ValueError if a file stands where a folder to write to, or one that it lies in, must be.
+
+    `given`: the flag with its value, for the message.
+    """
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not there.is_dir():
+        raise ValueError(f"{given}: {there} is a file, not a folder; give another name")
 
 
 def sweep(folder: Path) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from ldm.data.atomic import check_folder
+
 SUFFIX = ".safetensors"
 
 
@@ -38,6 +40,4 @@ def refuse_inputs(targets: Sequence[Path], files: Sequence[Path]) -> None:
     if clash := [target for target in targets if target.resolve() in inputs]:
         raise ValueError(f"--out would overwrite {clash[0]}, which is read; give another name")
     for target in targets:
-        there = next(parent for parent in target.absolute().parents if parent.exists())
-        if not there.is_dir():
-            raise ValueError(f"--out {target}: {there} is a file, not a folder; give another name")
+        check_folder(target.parent, f"--out {target}")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ldm.config import load_config
+from ldm.config.schema import load_config
 from ldm.evaluation.estimate import (
     ENCODING,
     Work,

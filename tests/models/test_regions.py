@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ldm.config import load_config
+from ldm.config.schema import load_config
 from ldm.data.pairs import reference_image
 from ldm.models.base import Base, load_base
 from ldm.models.contexts import Contexts, Joined, Regional, join

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ldm.config import run
+from ldm.config.command_line import run
 from scripts import benchmark
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ldm.config import run
+from ldm.config.command_line import run
 from ldm.evaluation.measures import OFFLINE
 from ldm.evaluation.methods import METHODS
 from ldm.evaluation.results import Results
@@ -127,6 +127,7 @@ def test_results_are_judged_by_every_protocol_against_another_run(
         (["--results", "FILLED", "--references", "nowhere.png"], "nowhere.png: no such"),
         (["--results", "FILLED", "--bench", "x"], "not allowed with"),
         (["--results", "FILLED", "--device", "warp"], "--device warp: this machine has cpu"),
+        (["--results", "FILLED", "--out", __file__], "is a file, not a folder"),
         (["--bench", "x", "--against", "FILLED"], "--against goes with --results"),
         (["--fit_quality", "nowhere"], "nowhere: no such folder of pictures"),
         ([], "--bench --results --fit_quality"),
@@ -159,6 +160,7 @@ def test_a_mistake_in_judging_is_one_line_and_leaves_nothing(
         (["--bench", "nowhere"], "nowhere/scenes: no such folder"),
         (["--base", "nowhere"], "nowhere"),
         (["sample.stepz=3"], "steps"),
+        (["--out", __file__], "is a file, not a folder"),
     ],
 )
 def test_a_mistake_is_one_line(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ldm.config import run
+from ldm.config.command_line import run
 from ldm.data.insertset import load_insertset
 from ldm.data.pairs import few_shot_crops, reference_image
 from ldm.models.base import save_base

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from ldm.config import run
+from ldm.config.command_line import run
 from ldm.models.base import base_fingerprint, load_painter
 from ldm.models.checkpoint import read_metadata
 from ldm.models.folded import Folded

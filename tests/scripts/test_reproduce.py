@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ldm.config import run
+from ldm.config.command_line import run
 from ldm.data.image import read_rgb
 from ldm.data.save import read_text
 from ldm.evaluation.cells import Cell
@@ -127,6 +127,7 @@ def test_quick_is_less(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
     [
         (["--variants", "linear"], "no variant linear; there are flat"),
         (["--benches", "nowhere"], "nowhere: no such folder"),
+        (["--out", __file__], "is a file, not a folder"),
         (["--base", "nowhere"], "nowhere does not exist"),
         (["--metrics", "quality", "--quality_model", "x", "--clip", "nowhere"], "nowhere"),
     ],

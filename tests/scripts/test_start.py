@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm.command_line import uncollected
+from ldm.config.command_line import uncollected
 from ldm.models.base import base_fingerprint, save_base
 from ldm.objects import baked
 from ldm.objects.file import About

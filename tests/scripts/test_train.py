@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ldm.config import run
+from ldm.config.command_line import run
 from ldm.training.checkpoints import find_checkpoint, read_checkpoint
 from scripts import train
 from tests.fixtures.small import object_folder, written
@@ -133,6 +133,7 @@ def test_faults_of_the_folder_come_at_once_and_nothing_is_written(
         (["--max_step", "3"], "did you mean --max_steps?"),
         (["--freeze_model", "crossatn"], "did you mean crossattn"),
         (["--base", "nowhere"], "nowhere does not exist"),
+        (["--logdir", __file__], "is a file, not a folder"),
         (["--resume", "nowhere"], "nowhere: no such run"),
     ],
 )

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from ldm.config import load_config
+from ldm.config.presets import TRAINING
+from ldm.config.schema import load_config
 from ldm.models.architecture import Architecture
 from ldm.models.base import Base
-from ldm.presets import TRAINING
 from ldm.training.finetune import FineTune
 from ldm.training.frozen import narrow_frozen
 from tests.fixtures.small import small_base

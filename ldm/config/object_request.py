@@ -7,8 +7,8 @@ from argparse import ArgumentParser
 from collections.abc import Callable
 from pathlib import Path
 
-from ldm.command_line import OneLineParser
-from ldm.config import Config, load_config
+from ldm.config.command_line import OneLineParser
+from ldm.config.schema import Config, load_config
 from ldm.models.base import Base, base_fingerprint, load_base
 from ldm.objects.formats import SUFFIX
 

@@ -9,10 +9,11 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from ldm.config import Config, Parser, load_config, run
+from ldm.config.command_line import run
+from ldm.config.schema import Config, Parser, load_config
 from ldm.models.architecture import Architecture
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 FLAGS = {
     "name": "train.name",

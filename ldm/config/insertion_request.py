@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ldm.command_line import uncollected
-from ldm.config import Config, Parser, load_config
+from ldm.config.command_line import uncollected
+from ldm.config.presets import INFERENCE, INSERTION_FLAGS
+from ldm.config.schema import Config, Parser, load_config
+from ldm.data.atomic import check_folder
 from ldm.insertion.blend import treatment
 from ldm.insertion.cases import Case, pair, read_roi
 from ldm.insertion.item import Item, check_files
@@ -23,7 +25,6 @@ from ldm.insertion.replay import Replay, read_replay
 from ldm.insertion.scene import Scene, read_scene
 from ldm.insertion.subject import Subject
 from ldm.insertion.work import Options
-from ldm.presets import INFERENCE, INSERTION_FLAGS
 
 if TYPE_CHECKING:  # what loads a model is imported when one is loaded: --plan answers at once
     from ldm.insertion.insert import Sampling
@@ -105,6 +106,7 @@ def parse(argv: Sequence[str] | None, description: str) -> tuple[argparse.Namesp
             f"n_samples={s.n_samples}, best_of={s.best_of}: expected one of them 1, the other 1 or more; "
             "in a scene file, say n"
         )
+    check_folder(Path(config.insert.outdir), f"--outdir {config.insert.outdir}")
     args.device = device_named(args.device)
     return args, config
 

@@ -7,11 +7,12 @@ from dataclasses import asdict
 import pytest
 import torch
 
-from ldm.config import Config, run
+from ldm.config.command_line import run
+from ldm.config.insertion_request import parser
+from ldm.config.schema import Config
+from ldm.config.sections import SampleSection
 from ldm.insertion.insert import Sampling
 from ldm.models.sampler import Condition, sample
-from ldm.request import parser
-from ldm.sections import SampleSection
 from tests.fixtures import tiny
 
 WORK = ["--example_img", "a.png", "--mask", "b.png"]

@@ -1,6 +1,6 @@
 """All settings of learning, extracting and inserting: dataclasses <= YAML <= flags and `section.key=value`.
 
-Imported by scripts only. Every setting is documented in its section; `--help` and errors are made from that.
+Every setting is documented in its section; `--help` and errors are made from that.
 """
 
 from __future__ import annotations
@@ -10,11 +10,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ldm.command_line import Presets, SettingsParser, run
-from ldm.sections import BaseSection, DataSection, InsertSection, MaskSection, SampleSection, TrainSection
-from ldm.settings import read_settings
-
-__all__ = ["Config", "Parser", "how_to_learn", "load_config", "run"]
+from ldm.config.command_line import Presets, SettingsParser
+from ldm.config.sections import (
+    BaseSection,
+    DataSection,
+    InsertSection,
+    MaskSection,
+    SampleSection,
+    TrainSection,
+)
+from ldm.config.settings import read_settings
 
 # of the training settings, what another run of the same object may differ in
 INCIDENTAL = (

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ldm.config.settings import setting
 from ldm.models.architecture import Architecture
-from ldm.settings import setting
 
 
 @dataclass(frozen=True)

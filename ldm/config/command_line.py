@@ -12,8 +12,8 @@ from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
+from ldm.config.settings import read_settings
 from ldm.data.names import suggestion
-from ldm.settings import read_settings
 
 MISPLACED = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
 Presets = Mapping[str, Sequence[str]]  # name => `section.key=value` settings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ldm.command_line import Presets
+from ldm.config.command_line import Presets
 
 LEAN = ("train.precision=bf16-mixed", "train.bank=384")
 TRAINING: Presets = {  # steps of the same 8 samples, by the GPU's memory at Paint-by-Example's size

@@ -1,0 +1,1 @@
+"""Settings and command lines, above all other layers: imported by scripts only."""
