@@ -66,10 +66,12 @@ def bake_command(args: argparse.Namespace) -> None:
     base, fingerprint = open_base(args)
     size = base.architecture.reference_size
     reference = None if args.reference is None else reference_image(args.reference, size)
-    null = args.guidance_from or config_of(args).sample.guidance_from
+    sampling = config_of(args).sample
+    null = args.guidance_from or sampling.guidance_from
+    view = sampling.view if args.view is None else args.view
     for file, target in zip(tqdm(args.files, unit="object", disable=None), targets, strict=True):
         with naming(file):
-            baked = bake_delta(base, load(file), reference, args.strength, fingerprint, null)
+            baked = bake_delta(base, load(file), reference, args.strength, fingerprint, null, view)
         save_baked(replace(baked, about=made_from(file, baked.about)), target)
         tqdm.write(size_line(target, file))
 

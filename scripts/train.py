@@ -35,9 +35,9 @@ from ldm.training.samples import Bank
 from ldm.training.trainer import build_trainer
 from ldm.training.verdicts import best, reason
 
-TRAIN_FLAGS = """name logdir resume max_steps freeze_model few_shot few_shot_features batch_size accumulate lr
-lr_conditioner lr_tokens lr_final warmup drop_context min_snr bank precision devices accelerator seed
-checkpointing checkpoint_every keep preview_every judge_every hold_out patience"""
+TRAIN_FLAGS = """name logdir resume max_steps freeze_model few_shot few_shot_features batch_size accumulate
+lr lr_conditioner lr_tokens lr_final warmup drop_context single_view min_snr bank precision devices
+accelerator seed checkpointing checkpoint_every keep preview_every judge_every hold_out patience"""
 FLAGS = {"dataset-dir": "data.root", "base": "base.path", "workers": "data.workers"} | {
     flag: f"train.{flag}" for flag in TRAIN_FLAGS.split()
 }
@@ -89,6 +89,7 @@ def module_for(config: Config, base: Base, insertset: InsertSet) -> FineTune:
         min_snr=t.min_snr,
         max_steps=t.max_steps,
         drop_context=t.drop_context,
+        single_view=t.single_view,
         checkpointing=t.checkpointing,
         **rates,
     )

@@ -186,5 +186,5 @@ def sampling_of(config: Config) -> Sampling:
 
     s = config.sample
     return Sampling(
-        s.sampler, s.steps, s.scale, s.refine, s.noise, s.guidance_interval, s.reuse, s.guidance_from
+        s.sampler, s.steps, s.scale, s.refine, s.noise, s.guidance_interval, s.reuse, s.guidance_from, s.view
     )

@@ -52,6 +52,7 @@ INSERTION_FLAGS = {
     "best_of": "sample.best_of",
     "seed": "sample.seed",
     "strength": "sample.strength",
+    "view": "sample.view",
     "noise": "sample.noise",
     "guidance_from": "sample.guidance_from",
     "guidance_interval": "sample.guidance_interval",

@@ -61,6 +61,12 @@ class TrainSection:
     drop_context: float = setting(
         0.15, "share of samples trained on the unconditional context", least=0, most=1
     )
+    single_view: float = setting(
+        0.0,
+        "share of few-shot samples that see only the token of their own picture, so that `view` can pick one",
+        least=0,
+        most=1,
+    )
     bank: int = setting(
         0,
         "augmented samples that are encoded once, before the first step, and reused; 0: all are new",
@@ -114,6 +120,9 @@ class SampleSection:
         "object",
         "whose unconditional branch is guided away from: the object's, as in the paper, or the base's",
         ["object", "base"],
+    )
+    view: int = setting(
+        0, "which of the few-shot pictures shows the pose, counted from 1; 0: all have a say", least=0
     )
     guidance_interval: tuple[float, ...] = setting(
         (0.0, 1.0),

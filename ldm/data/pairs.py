@@ -21,6 +21,7 @@ from ldm.data.masks import pixel_box, training_mask
 
 CROP_MARGIN = 0.6  # of the margin between the image's short side and the enlarged box, cut off at most
 SAME_CATEGORY_PAD = 10  # pixels around a same-category object in its reference
+SAME_CATEGORY = -1  # the view of a same-category picture
 CACHE_BYTES = 2 * 2**30
 
 
@@ -28,7 +29,8 @@ class Pairs(Dataset):
     """Random training samples; item i depends on (seed, i) alone, so any order, worker or resumed run agrees.
 
     Even items come from the few-shot pictures, odd ones from the same-category pictures (if there are any).
-    Item: image [3,size,size], mask [1,size,size], reference [3,R,R] (R = reference_size), few_shot bool [].
+    Item: image [3,size,size], mask [1,size,size], reference [3,R,R] (R = reference_size), view int []: which
+    few-shot picture it is, SAME_CATEGORY if it is none.
     `augment=False` leaves references as they are: a flip mirrors lettering.
     """
 
@@ -56,12 +58,13 @@ class Pairs(Dataset):
         generator = sample_generator(self.seed, index)
         few_shot = index % 2 == 0 or not self.insertset.same_category
         samples = self.insertset.few_shot if few_shot else self.insertset.same_category
-        sample, box = _choose(samples, generator)
+        number, sample, box = _choose(samples, generator)
         image, mask = target(self._read(sample.image), box, self.size, generator)
         reference = squash(self._reference_crop(sample, box, few_shot, generator), self.reference_size)
         if self.augment:
             reference = augmented(reference, generator)
-        return {"image": image, "mask": mask, "reference": reference, "few_shot": torch.tensor(few_shot)}
+        view = torch.tensor(number if few_shot else SAME_CATEGORY)
+        return {"image": image, "mask": mask, "reference": reference, "view": view}
 
     def _reference_crop(
         self, sample: Sample, box: Box, few_shot: bool, generator: torch.Generator
@@ -69,7 +72,7 @@ class Pairs(Dataset):
         """Few-shot: the object in any few-shot picture, all equally likely; else in this very picture."""
         if not few_shot:
             return object_crop(self._read(sample.image), box, SAME_CATEGORY_PAD)
-        other, other_box = _choose(self.insertset.few_shot, generator)
+        _, other, other_box = _choose(self.insertset.few_shot, generator)
         return object_crop(self._read(other.image), other_box)
 
     def _read(self, path: Path) -> np.ndarray:
@@ -141,10 +144,11 @@ def crop_window(enlarged: Box, size: tuple[int, int], generator: torch.Generator
     return _place(x0, x1, width, side, generator), _place(y0, y1, height, side, generator), side
 
 
-def _choose(samples: tuple[Sample, ...], generator: torch.Generator) -> tuple[Sample, Box]:
-    """Any sample, and any of its boxes."""
-    sample = samples[_below(len(samples), generator)]
-    return sample, sample.boxes[_below(len(sample.boxes), generator)]
+def _choose(samples: tuple[Sample, ...], generator: torch.Generator) -> tuple[int, Sample, Box]:
+    """The number of any sample, itself, and any of its boxes."""
+    number = _below(len(samples), generator)
+    sample = samples[number]
+    return number, sample, sample.boxes[_below(len(sample.boxes), generator)]
 
 
 def _below(count: int, generator: torch.Generator) -> int:

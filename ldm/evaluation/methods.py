@@ -99,7 +99,7 @@ def tuned(
     with apply(base, load(learnt), strength, fingerprint):
         reference = reference_image(insertset.reference, base.architecture.reference_size)
         with torch.no_grad():
-            context = base.context(reference.to(base.device))
+            context = base.context(reference.to(base.device), sampling.view)
         yield base.contexts(context, null)
 
 

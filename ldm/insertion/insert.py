@@ -36,6 +36,7 @@ class Sampling:
     `refine` is the strength of the second pass over regions larger than the model's resolution; 0: none.
     `guidance_interval`: noise levels t/T that are guided; `reuse`: steps for one run of the whole UNet.
     `guidance_from`: whose unconditional branch is guided away from, see `null_of`.
+    `view`: the few-shot token that stands for all, see `Conditioner.view`.
     """
 
     sampler: str = "plms"
@@ -46,6 +47,7 @@ class Sampling:
     guidance_interval: tuple[float, ...] = EVERYWHERE
     reuse: int = 1
     guidance_from: str = "object"
+    view: int = 0
 
     def __post_init__(self) -> None:
         interval = self.guidance_interval

@@ -71,7 +71,8 @@ def _load_times(
     for subject in subjects:
         assert subject.object is not None
         if subject.kind() == "baked":
-            session.sampling = Sampling(guidance_from=baked.guidance_from(baked.load(subject.object)))
+            made = baked.load(subject.object)
+            session.sampling = Sampling(guidance_from=baked.guidance_from(made), view=baked.view(made))
         seconds = []
         for _ in range(repeats):
             session.put_down()  # one that carries the subject already would have nothing to do

@@ -102,6 +102,11 @@ class Session:
                 f"leave {subject.reference} out, or give the object file it was baked from"
             )
         made, wanted = baked.load(subject.object), self.sampling.guidance_from
+        if (view := baked.view(made)) != self.sampling.view:
+            raise ValueError(
+                f"{subject.object} is baked with view {view}, asked for is {self.sampling.view}; "
+                f"give --view {view}, or bake it again with --view {self.sampling.view}"
+            )
         if (said := baked.guidance_from(made)) != wanted:
             raise ValueError(
                 f"{subject.object} is baked for guidance from the {said}, asked for is from the {wanted}; "
@@ -112,6 +117,8 @@ class Session:
     def _merged(self, subject: Subject) -> Ready:
         assert subject.object is not None and isinstance(self.base, Base)
         merged = load_merged(subject.object)
+        if self.sampling.view:
+            raise ValueError(f"{subject.object} is a merged file, whose tokens all speak; leave --view out")
         name = subject.pick or (merged.names[0] if len(merged.names) == 1 else "")
         if not name:
             raise ValueError(f"{subject.object} holds {', '.join(merged.names)}; say which one: --pick NAME")
@@ -129,7 +136,13 @@ class Session:
         own = None if delta is None else delta.reference
         reference, null = self._reference(subject, own), null_of(base, self.sampling)
         applied = None if delta is None else apply(base, delta, subject.strength, self.fingerprint)
-        return Ready(subject, base.contexts(base.context(reference.to(base.device)), null), applied, own)
+        try:
+            context = base.context(reference.to(base.device), self.sampling.view)
+        except ValueError:
+            if applied is not None:
+                applied.remove()
+            raise
+        return Ready(subject, base.contexts(context, null), applied, own)
 
     def _read(self, subject: Subject) -> Delta | None:
         """The object file, or a .ckpt of the paper's code together with the object's pictures."""

@@ -84,10 +84,13 @@ class Base(Painter):
         super().__init__(architecture)
         self.conditioner = Conditioner(architecture)
 
-    def context(self, reference: Tensor) -> Tensor:
-        """Reference images [b,3,R,R] in [-1,1] => context [b,1+N,d]: reference, then few-shot tokens."""
+    def context(self, reference: Tensor, view: int = 0) -> Tensor:
+        """Reference images [b,3,R,R] in [-1,1] => context [b,1+N,d]: reference, then few-shot tokens.
+
+        `view`: see `Conditioner.view`.
+        """
         c = self.conditioner
-        return c(c.pooled(clip_normalised(reference)), c.few_shot())
+        return c(c.pooled(clip_normalised(reference)), c.view(view))
 
     def contexts(self, context: Tensor, null: Context | None = None) -> Contexts:
         """A context [b,n,d] and the unconditional one, both folded into the weights as they are now.

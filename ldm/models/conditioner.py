@@ -152,6 +152,28 @@ class Conditioner(nn.Module):
             return self.prior_encoder(self.few_shot_features)
         return None
 
+    def view(self, number: int) -> Tensor | None:
+        """The tokens [N,c], the one of this number, from 1, in every place; 0: each in its own.
+
+        ValueError if there are not so many.
+        """
+        tokens = self.few_shot()
+        if not number:
+            return tokens
+        count = 0 if tokens is None else len(tokens)
+        if tokens is None or not 1 <= number <= count:
+            hint = f"give 1 to {count}, or 0 for all" if count else "leave it out"
+            raise ValueError(f"view {number}: this object has {count} few-shot tokens; {hint}")
+        return tokens[[number - 1] * count]
+
+    def few_shot_of(self, view: Tensor) -> Tensor | None:
+        """Tokens for each of b samples, [b,N,c]: `view` [b], from 0, is the one in every place; -1: all."""
+        tokens = self.few_shot()
+        if tokens is None:
+            return None
+        single = tokens[view.clamp_min(0)][:, None]
+        return torch.where((view >= 0)[:, None, None], single, tokens)
+
     def forward(self, reference: Tensor, few_shot: Tensor | None = None) -> Tensor:
         """Pooled reference [b,c] and few-shot tokens [N,c] or [b,N,c] => context [b,1+N,d]."""
         x = reference[:, None]

@@ -26,6 +26,7 @@ from ldm.objects.file import About, check_base, read_object, write_object
 
 FIELDS = {"crossattn-kv": ("k", "v", "null"), "crossattn": ("scores", "values", "bias", "null")}
 GUIDANCE = "guidance_from"  # in the recipe of a baked file: whose unconditional branch it holds
+VIEW = "view"  # likewise: the one few-shot token that stands for all, or 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,18 +38,21 @@ class Baked:
 
 
 @torch.no_grad()
-def bake(base: Base, about: About, reference: Tensor, nulls: Mapping[str, Tensor] | None = None) -> Baked:
+def bake(
+    base: Base, about: About, reference: Tensor, nulls: Mapping[str, Tensor] | None = None, view: int = 0
+) -> Baked:
     """The object that `base` carries, told of by `about`, with its reference [1,3,R,R] in [-1,1].
 
     `nulls`: the layers' unconditional constants, those of the untouched base; None: the object's own.
+    `view`: see `Conditioner.view`.
     """
-    context, layers = base.context(reference), {}
+    context, layers = base.context(reference, view), {}
     own = null_constants(base, about.freeze_model) if nulls is None else nulls
     for name, attn in cross_attentions(base.unet):
         k, v = attn.to_k(context), attn.to_v(context)
         kept = (k, v) if about.freeze_model == "crossattn-kv" else fold_layer(attn, k, v)
         layers[name] = dict(zip(FIELDS[about.freeze_model], (*(x[0] for x in kept), own[name]), strict=True))
-    recipe = dict(about.recipe) | {GUIDANCE: "object" if nulls is None else "base"}
+    recipe = dict(about.recipe) | {GUIDANCE: "object" if nulls is None else "base", VIEW: view}
     return Baked(replace(about, kind="baked", recipe=recipe), layers)
 
 
@@ -67,6 +71,11 @@ def guidance_from(baked: Baked) -> str:
     return str(baked.about.recipe.get(GUIDANCE, "object"))
 
 
+def view(baked: Baked) -> int:
+    """The one few-shot token that stands for all in it; 0: each stands for itself."""
+    return int(baked.about.recipe.get(VIEW, 0))
+
+
 def bake_delta(
     base: Base,
     delta: Delta,
@@ -74,17 +83,17 @@ def bake_delta(
     strength: float = 1.0,
     fingerprint: str = "",
     guidance_from: str = "object",
+    view: int = 0,
 ) -> Baked:
     """An object's file as constants, with its own reference if no other is given; `strength` stays in them.
 
-    `guidance_from`: whose unconditional branch goes into the file, the object's or the base's.
-
-    Raises ValueError as `apply` does, or if there is no reference.
+    `guidance_from`: whose unconditional branch goes into the file, the object's or the base's. `view`: see
+    `Base.context`. Raises ValueError as `apply` and `Base.context` do, or if there is no reference.
     """
     reference = reference_of(delta) if reference is None else reference
     nulls = null_constants(base, delta.about.freeze_model) if guidance_from == "base" else None
     with apply(base, delta, strength, fingerprint):
-        return bake(base, delta.about, reference.to(base.device), nulls)
+        return bake(base, delta.about, reference.to(base.device), nulls, view)
 
 
 @torch.no_grad()

@@ -55,7 +55,7 @@ class Bank(Dataset):
             batch = default_collate([pairs[i] for i in range(start, min(start + n, size))])
             batch = {key: value.to(base.device) for key, value in batch.items()}
             with torch.autocast(kind, half, enabled=half is not None):
-                made = encoded(base, batch)
+                made = encoded(base, batch) | {"view": batch["view"]}
             batches.append({key: value.cpu() for key, value in made.items()})
         self.samples = {key: torch.cat([batch[key] for batch in batches]) for key in batches[0]}
 

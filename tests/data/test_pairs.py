@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 from ldm.data import pairs
 from ldm.data.image import to_image, to_pixels
 from ldm.data.insertset import Box, InsertSet, load_insertset
-from ldm.data.pairs import Pairs
+from ldm.data.pairs import SAME_CATEGORY, Pairs
 
 GREEN = (30, 140, 60)  # the ground of every picture
 RED, BLUE, YELLOW = (250, 10, 10), (10, 10, 250), (250, 250, 10)  # few-shot objects
@@ -65,7 +65,7 @@ def test_items_have_the_promised_shapes_and_ranges(insertset: InsertSet) -> None
         assert item["reference"].shape == (3, 24, 24) and item["reference"].abs().max() <= 1
         assert item["mask"].shape == (1, 32, 32) and set(item["mask"].unique().tolist()) <= {0.0, 1.0}
         assert item["mask"].any()
-        assert item["few_shot"].dtype == torch.bool and item["few_shot"].shape == ()
+        assert item["view"].dtype == torch.int64 and item["view"].shape == ()
 
 
 def test_an_item_depends_on_seed_and_index_alone(insertset: InsertSet) -> None:
@@ -88,7 +88,7 @@ def test_items_differ_from_each_other_and_seeds_do_not_overlap(insertset: Insert
 def test_workers_make_no_difference(insertset: InsertSet) -> None:
     data = make(insertset, length=8)
     alone, shared = (list(DataLoader(data, batch_size=4, num_workers=n)) for n in (0, 2))
-    assert len(alone) == 2 and alone[0]["few_shot"].tolist() == [True, False, True, False]
+    assert len(alone) == 2 and (alone[0]["view"] >= 0).tolist() == [True, False, True, False]
     assert all(same(a, b) for a, b in zip(alone, shared, strict=True))
 
 
@@ -112,13 +112,13 @@ def test_index_and_length(insertset: InsertSet) -> None:
 def test_half_few_shot_half_same_category(insertset: InsertSet) -> None:
     for item in make(insertset):
         black = near(item["image"], BLACK).any()
-        assert black != item["few_shot"]  # only same-category objects are black
-    assert sum(item["few_shot"] for item in make(insertset)) == 30
+        assert black == (item["view"] == SAME_CATEGORY)  # only same-category objects are black
+    assert sum(item["view"] >= 0 for item in make(insertset)) == 30
 
 
 def test_all_few_shot_without_same_category_pictures(insertset: InsertSet) -> None:
     alone = InsertSet(insertset.root, insertset.few_shot, (), insertset.reference)
-    assert all(item["few_shot"] for item in make(alone))
+    assert all(item["view"] >= 0 for item in make(alone))
     one = InsertSet(insertset.root, insertset.few_shot[:1], (), insertset.reference)
     assert all(near(item["reference"], RED).all() for item in make(one, length=5, augment=False))
 
@@ -127,7 +127,7 @@ def test_every_few_shot_picture_serves_as_target_and_as_reference(insertset: Ins
     """Also the last one, which the paper's code never draws; and a target's reference may be any of them."""
     seen = set()
     for item in make(insertset, length=120, augment=False):
-        if item["few_shot"]:
+        if item["view"] >= 0:
             [shown] = [c for c in (RED, BLUE, YELLOW) if near(item["image"], c).any()]
             [given] = [c for c in (RED, BLUE, YELLOW) if near(item["reference"], c).all()]
             seen.add((shown, given))
@@ -160,7 +160,7 @@ def test_the_mask_covers_the_object(insertset: InsertSet) -> None:
     """The object's colour shows outside the mask only where the blob's jitter lets it: next to the mask."""
     for item in make(insertset, size=64, length=80):
         shown = torch.stack([near(item["image"], c) for c in (RED, BLUE, YELLOW)]).any(dim=0)
-        if item["few_shot"]:
+        if item["view"] >= 0:
             grown = torch.nn.functional.max_pool2d(item["mask"], 5, stride=1, padding=2)[0].bool()
             assert (grown | ~shown).all()
             assert (shown & item["mask"][0].bool()).sum() > 0.8 * shown.sum()

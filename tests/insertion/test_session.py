@@ -65,6 +65,32 @@ def test_objects_do_not_leave_traces(session: Session, tmp_path: Path) -> None:
     assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
 
 
+def test_one_view_is_drawn_and_one_that_is_not_there_leaves_no_trace(
+    session: Session, tmp_path: Path
+) -> None:
+    before = state_of(session.base)
+    delta = replace(learnt(session.base, 1), reference=torch.full((3, 28, 28), 90, dtype=torch.uint8))
+    save(delta, tmp_path / "o.safetensors")
+    made = bake_delta(session.base, delta, view=2)
+    save_baked(made, tmp_path / "baked.safetensors", torch.float32)
+    subject, pictures = Subject(tmp_path / "o.safetensors"), []
+    for view in (0, 1, 2):
+        session.put_down()
+        session.sampling = Sampling("ddim", 2, 2.0, view=view)
+        pictures.append(inserted(session, subject).astype(int))
+    assert (pictures[0] != pictures[1]).any() and (pictures[1] != pictures[2]).any()
+    again = inserted(session, Subject(tmp_path / "baked.safetensors")).astype(int)
+    assert np.abs(again - pictures[2]).max() <= 1
+    session.put_down()
+    session.sampling = Sampling("ddim", 2, 2.0, view=7)
+    with pytest.raises(ValueError, match=r"view 7: this object has \d few-shot tokens; give 1 to \d"):
+        session.take_on(subject)
+    with pytest.raises(ValueError, match="baked with view 2, asked for is 7"):
+        session.take_on(Subject(tmp_path / "baked.safetensors"))
+    after = session.base.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+
+
 def test_the_reference_is_the_one_given_or_the_objects_own(session: Session, tmp_path: Path) -> None:
     file = write_object(tmp_path / "o.safetensors", session.base, 1)
     Image.new("RGB", (28, 28), (255, 0, 0)).save(tmp_path / "red.png")

@@ -119,6 +119,21 @@ def test_few_shot_kinds_replace_each_other(conditioner: Conditioner) -> None:
     assert set(conditioner.state_dict()) == before and conditioner.few_shot() is None
 
 
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["tokens", "linear"])
+def test_a_single_view_stands_in_every_place(conditioner: Conditioner, kind: str) -> None:
+    if kind == "tokens":
+        conditioner.use_tokens(torch.randn(3, 64))
+    else:
+        conditioner.use_linear(torch.randn(3, 17, 64))
+    tokens = conditioner.few_shot()
+    each = conditioner.few_shot_of(torch.tensor([-1, 2]))
+    assert tokens is not None and each is not None
+    assert torch.equal(each[0], tokens) and torch.equal(each[1], tokens[[2, 2, 2]])
+    conditioner.drop_few_shot()
+    assert conditioner.few_shot_of(torch.tensor([-1, 0])) is None
+
+
 def test_features_follow_the_conditioner(conditioner: Conditioner) -> None:
     """A constant that stayed behind on another device or in another dtype would break inference only."""
     conditioner.use_linear(torch.zeros(1, 17, 64))

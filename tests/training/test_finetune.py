@@ -136,7 +136,8 @@ def test_a_bank_holds_what_the_pairs_would_have_been(tmp_path: Path) -> None:
         assert all(torch.equal(again[i][key], value) for key, value in sample.items())
     kept = {tuple(sample["pooled"].tolist()) for sample in drawn}
     assert len(kept) == len({tuple(row) for row in bank.samples["pooled"].tolist()}), "each one is drawn"
-    one = encoded(base, default_collate([pairs[9]]))
+    pair = default_collate([pairs[9]])
+    one = encoded(base, pair) | {"view": pair["view"]}
     assert one.keys() == bank.samples.keys()
     assert all(torch.allclose(one[key][0], value[9], atol=1e-5) for key, value in bank.samples.items())
 
@@ -212,9 +213,9 @@ def test_another_mode_or_object_is_not_resumed(tmp_path: Path) -> None:
 
 
 def test_noise_depends_on_the_sample_not_on_the_batch() -> None:
-    t, eps, dropped = draw_noise(torch.arange(6), 5, (4, 2, 2), 0.5)
-    parts = [draw_noise(torch.tensor([i]), 5, (4, 2, 2), 0.5) for i in range(6)]
-    for whole, part in zip((t, eps, dropped), zip(*parts, strict=True), strict=True):
+    t, eps, *chosen = draw_noise(torch.arange(6), 5, (4, 2, 2), 0.5, 0.5)
+    parts = [draw_noise(torch.tensor([i]), 5, (4, 2, 2), 0.5, 0.5) for i in range(6)]
+    for whole, part in zip((t, eps, *chosen), zip(*parts, strict=True), strict=True):
         assert torch.equal(whole, torch.cat(part))
     assert len(set(t.tolist())) > 1 and eps.unique().numel() == eps.numel()
     assert not torch.equal(eps, draw_noise(torch.arange(6), 6, (4, 2, 2), 0.5)[1])
@@ -224,6 +225,25 @@ def test_the_context_is_dropped_as_often_as_asked() -> None:
     share = draw_noise(torch.arange(2000), 0, (1,), 0.15)[2].float().mean()
     assert 0.12 < float(share) < 0.18
     assert not draw_noise(torch.arange(50), 0, (1,), 0.0)[2].any()
+
+
+def test_single_views_are_as_frequent_as_asked_and_not_those_whose_context_is_dropped() -> None:
+    dropped, single = draw_noise(torch.arange(2000), 0, (1,), 0.5, 0.3)[2:]
+    assert 0.27 < float(single.float().mean()) < 0.33
+    assert abs(float(single[dropped].float().mean()) - float(single[~dropped].float().mean())) < 0.06
+
+
+def test_a_single_view_trains_its_own_token_alone(tmp_path: Path) -> None:
+    """Of samples that all see one token only, the tokens of no few-shot picture stay as they were."""
+    root = object_folder(tmp_path / "toy")
+    module = make(root, single_view=1.0, drop_context=0.0)
+    tokens = module.base.conditioner.few_shot_tokens
+    item = Pairs(load_insertset(root), 64, 28)[0]
+    batch = {key: value[None] for key, value in item.items()} | {"index": torch.tensor([0])}
+    module.log = lambda *_, **__: None  # type: ignore[method-assign]
+    module.training_step(batch, 0).backward()
+    changed = tokens.grad.abs().sum(1) > 0
+    assert changed.tolist() == [i == int(item["view"]) for i in range(len(tokens))]
 
 
 def test_devices_share_a_batch_out() -> None:
