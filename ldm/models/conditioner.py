@@ -164,7 +164,7 @@ class Conditioner(nn.Module):
         if tokens is None or not 1 <= number <= count:
             hint = f"give 1 to {count}, or 0 for all" if count else "leave it out"
             raise ValueError(f"view {number}: this object has {count} few-shot tokens; {hint}")
-        return tokens[[number - 1] * count]
+        return tokens[number - 1].expand_as(tokens)
 
     def few_shot_of(self, view: Tensor) -> Tensor | None:
         """Tokens for each of b samples, [b,N,c]: `view` [b], from 0, is the one in every place; -1: all."""

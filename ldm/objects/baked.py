@@ -88,7 +88,7 @@ def bake_delta(
     """An object's file as constants, with its own reference if no other is given; `strength` stays in them.
 
     `guidance_from`: whose unconditional branch goes into the file, the object's or the base's. `view`: see
-    `Base.context`. Raises ValueError as `apply` and `Base.context` do, or if there is no reference.
+    `Conditioner.view`. Raises ValueError as `apply` and `Conditioner.view` do, or if there is no reference.
     """
     reference = reference_of(delta) if reference is None else reference
     nulls = null_constants(base, delta.about.freeze_model) if guidance_from == "base" else None
