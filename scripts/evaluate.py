@@ -85,6 +85,12 @@ def announce(row: Row) -> None:
 def fill_bench(args: argparse.Namespace, config: Config) -> None:
     """Every chosen method on every chosen scene: table, contact sheet, page."""
     methods = args.methods or list(METHODS)
+    if config.sample.view and "merged" in methods:
+        others = " ".join(method for method in methods if method != "merged")
+        raise ValueError(
+            f"sample.view={config.sample.view}: the tokens of `merged` objects all speak; "
+            f"leave it out (--methods {others}), or sample.view"
+        )
     bench, s, i = load_bench(args.bench, args.objects, args.scenes), config.sample, config.insert
     base = load_base(Path(config.base.path), config.base.architecture, device=args.device)
     sampling = sampling_of(config)

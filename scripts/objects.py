@@ -21,11 +21,12 @@ from ldm.data.insertset import load_insertset
 from ldm.data.pairs import few_shot_crops, reference_image
 from ldm.insertion.load_time import load_time_table, load_times
 from ldm.models.base import house_state
+from ldm.objects.applied import check_fits
 from ldm.objects.baked import bake_delta
 from ldm.objects.baked import save as save_baked
 from ldm.objects.compose import interpolate
 from ldm.objects.compress import compress
-from ldm.objects.delta import check_fits, load, save
+from ldm.objects.delta import load, save
 from ldm.objects.diffusers_format import beside
 from ldm.objects.effect import effect
 from ldm.objects.file import made_from, parent_of

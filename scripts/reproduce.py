@@ -18,6 +18,7 @@ from ldm.config.presets import INFERENCE, RECIPE_FLAGS
 from ldm.config.schema import Config, Parser, how_to_learn, load_config
 from ldm.data.atomic import check_folder
 from ldm.data.insertset import InsertSet
+from ldm.evaluation.ablations import ablations
 from ldm.evaluation.cells import Cell, cells_of
 from ldm.evaluation.estimate import duration, remaining, seconds_of
 from ldm.evaluation.insertion import Insertion
@@ -29,7 +30,7 @@ from ldm.evaluation.sites import Ground, load_ground
 from ldm.evaluation.study import Study
 from ldm.evaluation.study_report import Found, write_results
 from ldm.evaluation.summary import Row
-from ldm.evaluation.variants import Comparison, comparison
+from ldm.evaluation.variants import Comparison
 from ldm.insertion.blend import treatment
 from ldm.insertion.machine import device_named
 from ldm.insertion.plan import Context
@@ -81,9 +82,9 @@ def what_to_compare(args: argparse.Namespace, config: Config) -> tuple[Config, C
         fewer = max(1, config.train.max_steps // QUICK_STEPS)
         config = replace(config, train=replace(config.train, max_steps=fewer))
     t, s = config.train, config.sample
-    full = comparison(
+    full = ablations(
         freeze_model=t.freeze_model, max_steps=t.max_steps, sampler=s.sampler, steps=s.steps, scale=s.scale,
-        bank=t.bank, presets=presets_of(config),
+        bank=t.bank, single_view=t.single_view, presets=presets_of(config),
     )  # fmt: skip
     names = args.variants or (QUICK if args.quick else list(full.variants))
     return config, full.of(names)

@@ -35,9 +35,10 @@ from ldm.training.samples import Bank
 from ldm.training.trainer import build_trainer
 from ldm.training.verdicts import best, reason
 
-TRAIN_FLAGS = """name logdir resume max_steps freeze_model few_shot few_shot_features batch_size accumulate
-lr lr_conditioner lr_tokens lr_final warmup drop_context single_view min_snr bank precision devices
-accelerator seed checkpointing checkpoint_every keep preview_every judge_every hold_out patience"""
+TRAIN_FLAGS = """name logdir resume max_steps freeze_model few_shot few_shot_features batch_size accumulate lr
+lr_conditioner lr_tokens lr_final warmup drop_context single_view mask_growth min_snr bank precision
+devices accelerator seed checkpointing checkpoint_every keep preview_every judge_every hold_out
+patience"""
 FLAGS = {"dataset-dir": "data.root", "base": "base.path", "workers": "data.workers"} | {
     flag: f"train.{flag}" for flag in TRAIN_FLAGS.split()
 }
@@ -89,7 +90,6 @@ def module_for(config: Config, base: Base, insertset: InsertSet) -> FineTune:
         min_snr=t.min_snr,
         max_steps=t.max_steps,
         drop_context=t.drop_context,
-        single_view=t.single_view,
         checkpointing=t.checkpointing,
         **rates,
     )
@@ -177,7 +177,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         if plan.text():
             print(plan.text())
 
-    pairs = Pairs(insertset, *sizes, seed=t.seed, length=maxsize, augment=config.data.augment)
+    pairs = Pairs(
+        insertset, *sizes, t.seed, length=maxsize, augment=config.data.augment,
+        single_view=t.single_view, mask_growth=t.mask_growth,
+    )  # fmt: skip
     samples: Dataset = pairs
     if t.bank:
         bar = partial(tqdm, unit="batch", desc="encoding", disable=not trainer.is_global_zero)

@@ -18,8 +18,9 @@ from ldm.benchmark.subjects import (
     without_cross_attention,
 )
 from ldm.insertion.insert import Sampling
-from ldm.models.base import Base, Painter
+from ldm.models.base import Base
 from ldm.models.contexts import Contexts, join
+from ldm.models.painter import Painter
 from ldm.models.reuse import Reusing
 from ldm.models.runtime import Runtime, twin
 from ldm.models.sampler import guided_eps

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from ldm.models.architecture import Architecture, build_unet, number_positions
 from ldm.models.attention import cross_attentions
-from ldm.models.base import Base, Painter, load_base
+from ldm.models.base import Base, load_base
 from ldm.models.contexts import Context, Contexts
 from ldm.models.diffusion import eps_of_v, unet_input
+from ldm.models.painter import Painter
 from ldm.models.runtime import PRECISIONS
 from ldm.models.sampler import Condition, sample
 

@@ -63,9 +63,13 @@ class TrainSection:
     )
     single_view: float = setting(
         0.0,
-        "share of few-shot samples that see only the token of their own picture, so that `view` can pick one",
+        "share of few-shot samples that see their own picture alone, as reference and token, so that the "
+        "reference and `view` can pick a pose",
         least=0,
         most=1,
+    )
+    mask_growth: float = setting(
+        0.4, "how far a region may reach beyond the object's box: share of the free space", least=0, most=1
     )
     bank: int = setting(
         0,

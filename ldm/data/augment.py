@@ -16,9 +16,9 @@ MAX_BLUR = 3 / 224  # radius, of the reference's side
 FLIP, ROTATE, BLUR, BEND = 0.5, 0.5, 0.3, 0.3  # probabilities
 
 
-def augmented(reference: Tensor, generator: torch.Generator) -> Tensor:
+def augmented(reference: Tensor, generator: torch.Generator, mirror: bool = True) -> Tensor:
     """A reference [3,R,R] in [-1,1], at random mirrored, turned, bent, blurred: not to be copied as it is."""
-    odds = torch.tensor([FLIP, ROTATE, BLUR, BEND])
+    odds = torch.tensor([FLIP * mirror, ROTATE, BLUR, BEND])
     flip, rotate, blur, bend = (torch.rand(4, generator=generator) < odds).tolist()
     amount = torch.rand(2, generator=generator).tolist()
     nodes = torch.rand(1, 2, 4, 4, generator=generator) * 2 - 1

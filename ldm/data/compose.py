@@ -3,6 +3,8 @@
 Four kinds, as Paint-by-Example's self-supervision extended by what is known exactly: a random box of a photo
 (the reference is the box's own content, augmented), a cut-out or a rendered object composed onto a photo
 (the references are other appearances or *other views*), and a rendered scene pair with its true shadow.
+Half of the rendered objects also come with the view to be drawn as their first reference, so that a base
+learns to take the pose from a reference that fits.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from ldm.data.collage import (
+from ldm.data.layers import (
     Box,
     choice,
     jitter,
@@ -26,6 +28,7 @@ from ldm.data.collage import (
     region,
     scaled,
     shadow,
+    tight,
     to_scene,
     uniform,
 )
@@ -33,7 +36,9 @@ from ldm.data.pack import Pack
 
 Sample = tuple[Tensor, Tensor, list[Tensor], int]  # image, mask, references, number of the object
 
-KINDS = {"photo": 0.05, "cutout": 0.05, "multiview": 0.45, "pair": 0.45}
+KINDS = {"photo": 0.05, "cutout": 0.25, "multiview": 0.35, "pair": 0.35}
+SAME_POSE = 0.5  # share of the rendered objects whose first reference is the view that is to be drawn
+MIRRORED = 0.15  # share of the photos' boxes and cut-outs whose references are mirrored
 
 
 class Composed(NamedTuple):
@@ -100,7 +105,7 @@ class Composer:
         cut = [round(uniform(0, 0.1, g) * side) for side in (h, h, w, w)]
         content = content[:, cut[0] : h - cut[1], cut[2] : w - cut[3]]
         content = jitter(scaled(content, self.reference_size, self.reference_size), g, 0.12)
-        return content.flip(-1) if torch.rand((), generator=g) < 0.5 else content
+        return content.flip(-1) if _happens(MIRRORED, g) else content
 
     def _composed(self, target: Tensor, others: list[Tensor], number: int, g: Generator) -> Sample:
         """`target` onto a photo, `others` as its references (premultiplied layers)."""
@@ -115,32 +120,34 @@ class Composer:
     def _cutout(self, g: Generator, n: int) -> Sample:
         i = int(torch.randint(len(self.pack.cutouts), (), generator=g))
         layer = premultiplied(self.pack.cutouts[i])
-        shown = layer.flip(-1) if torch.rand((), generator=g) < 0.3 else layer
+        shown = layer.flip(-1) if _happens(MIRRORED, g) else layer
         return self._composed(shown, [layer] * n, 1 + len(self.pack.multiview) + i, g)
 
     def _multiview(self, g: Generator, n: int) -> Sample:
         name = choice(list(self.pack.multiview), g)
         views = self.pack.multiview[name]
         order = torch.randperm(len(views), generator=g)[: 1 + n].tolist()
-        layers = [premultiplied(views[i]) for i in order]
-        return self._composed(layers[0], layers[1:], self.number[name], g)
+        target, *others = (premultiplied(views[i]) for i in order)
+        return self._composed(target, _perhaps_first(target, others, n, g), self.number[name], g)
 
     def _pair(self, g: Generator, n: int) -> Sample:
         pair = choice(self.pack.pairs, g)
         layer = torch.cat([pair.truth, pair.mask]).float() / 255
+        layer = layer.flip(-1) if _happens(0.5, g) else layer
         rows, columns = (layer[3] > 0.5).any(1).nonzero(), (layer[3] > 0.5).any(0).nonzero()
         full = (int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1)
         image, box = self._window(layer[:3], full, g)
         views = self.pack.multiview[pair.object_id]
         order = torch.randperm(len(views), generator=g)[:n].tolist()
+        own = tight(torch.cat([layer[:3] * layer[3:], layer[3:]]))
+        layers = _perhaps_first(own, [premultiplied(views[i]) for i in order], n, g)
         references = [
-            reference_of(premultiplied(views[i]), choice(self.pack.photos, g), self.reference_size, g)
-            for i in order
+            reference_of(each, choice(self.pack.photos, g), self.reference_size, g) for each in layers
         ]
         return image, region(box, self.size, g), references, self.number[pair.object_id]
 
     def _window(self, image: Tensor, box: Box, g: Generator) -> tuple[Tensor, Box]:
-        """A random square of [3,H,W] around the box => [3,S,S] and the box in it; mirrored half the time."""
+        """A random square of [3,H,W] around the box => [3,S,S] and the box in it."""
         side_full = min(image.shape[-2:])
         longer = max(box[2] - box[0], box[3] - box[1])
         side = round(uniform(min(longer * 1.35, side_full), side_full, g))
@@ -151,6 +158,13 @@ class Composer:
         x0, y0, x1, y1 = (
             round((v - o) * self.size / side) for v, o in zip(box, (left, top, left, top), strict=True)
         )
-        if torch.rand((), generator=g) < 0.5:
-            crop, x0, x1 = crop.flip(-1), self.size - x1, self.size - x0
         return crop, (max(0, x0), max(0, y0), min(self.size, x1), min(self.size, y1))
+
+
+def _happens(share: float, g: Generator) -> bool:
+    return float(torch.rand((), generator=g)) < share
+
+
+def _perhaps_first(own: Tensor, others: list[Tensor], n: int, g: Generator) -> list[Tensor]:
+    """At most n references: the others, in a share of SAME_POSE behind the view that is to be drawn."""
+    return [own, *others][:n] if _happens(SAME_POSE, g) else others

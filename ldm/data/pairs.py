@@ -17,11 +17,11 @@ from torch.utils.data import Dataset
 from ldm.data.augment import augmented
 from ldm.data.image import read_rgb, to_image
 from ldm.data.insertset import Box, InsertSet, Sample
-from ldm.data.masks import pixel_box, training_mask
+from ldm.data.masks import GROWTH, pixel_box, training_mask
 
 CROP_MARGIN = 0.6  # of the margin between the image's short side and the enlarged box, cut off at most
 SAME_CATEGORY_PAD = 10  # pixels around a same-category object in its reference
-SAME_CATEGORY = -1  # the view of a same-category picture
+ALL_VIEWS = -1  # the view of a sample whose context may hold every few-shot token
 CACHE_BYTES = 2 * 2**30
 
 
@@ -29,8 +29,10 @@ class Pairs(Dataset):
     """Random training samples; item i depends on (seed, i) alone, so any order, worker or resumed run agrees.
 
     Even items come from the few-shot pictures, odd ones from the same-category pictures (if there are any).
-    Item: image [3,size,size], mask [1,size,size], reference [3,R,R] (R = reference_size), view int []: which
-    few-shot picture it is, SAME_CATEGORY if it is none.
+    Item: image [3,size,size], mask [1,size,size], reference [3,R,R] (R = reference_size), view int []: the
+    few-shot picture whose token alone the sample is to see, or ALL_VIEWS.
+    `single_view`: share of the few-shot samples that see their own picture alone, as reference and as token.
+    `mask_growth` is how far a region may reach beyond the object's box, in shares of the free space.
     `augment=False` leaves references as they are: a flip mirrors lettering.
     """
 
@@ -42,10 +44,13 @@ class Pairs(Dataset):
         seed: int = 0,
         length: int = 4000,
         augment: bool = True,
+        single_view: float = 0.0,
+        mask_growth: float = GROWTH,
     ) -> None:
         self.insertset = insertset
         self.size, self.reference_size = size, reference_size
         self.seed, self.length, self.augment = seed, length, augment
+        self.single_view, self.mask_growth = single_view, mask_growth
         self._cache: dict[Path, np.ndarray] = {}
         self._free = CACHE_BYTES
 
@@ -59,21 +64,16 @@ class Pairs(Dataset):
         few_shot = index % 2 == 0 or not self.insertset.same_category
         samples = self.insertset.few_shot if few_shot else self.insertset.same_category
         number, sample, box = _choose(samples, generator)
-        image, mask = target(self._read(sample.image), box, self.size, generator)
-        reference = squash(self._reference_crop(sample, box, few_shot, generator), self.reference_size)
+        image, mask = target(self._read(sample.image), box, self.size, generator, self.mask_growth)
+        single = few_shot and 0 < self.single_view > float(torch.rand((), generator=generator))
+        if few_shot and not single:  # the reference is the object in any few-shot picture, else in this one
+            _, sample, box = _choose(self.insertset.few_shot, generator)
+        crop = object_crop(self._read(sample.image), box, 0 if few_shot else SAME_CATEGORY_PAD)
+        reference = squash(crop, self.reference_size)
         if self.augment:
-            reference = augmented(reference, generator)
-        view = torch.tensor(number if few_shot else SAME_CATEGORY)
+            reference = augmented(reference, generator, mirror=not single)
+        view = torch.tensor(number if single else ALL_VIEWS)
         return {"image": image, "mask": mask, "reference": reference, "view": view}
-
-    def _reference_crop(
-        self, sample: Sample, box: Box, few_shot: bool, generator: torch.Generator
-    ) -> np.ndarray:
-        """Few-shot: the object in any few-shot picture, all equally likely; else in this very picture."""
-        if not few_shot:
-            return object_crop(self._read(sample.image), box, SAME_CATEGORY_PAD)
-        _, other, other_box = _choose(self.insertset.few_shot, generator)
-        return object_crop(self._read(other.image), other_box)
 
     def _read(self, path: Path) -> np.ndarray:
         """Pixels of a picture, kept while there is room (random access gains nothing from eviction)."""
@@ -120,9 +120,14 @@ def reference_image(path: Path, size: int) -> Tensor:
     return squash(read_rgb(path), size)[None]
 
 
-def target(pixels: np.ndarray, box: Box, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Pixels [H,W,3] and the object's box => image [3,size,size] in [-1,1], mask [1,size,size] in {0,1}."""
-    mask, enlarged = training_mask(box, pixels.shape[:2], generator)
+def target(
+    pixels: np.ndarray, box: Box, size: int, generator: torch.Generator, growth: float = GROWTH
+) -> tuple[Tensor, Tensor]:
+    """Pixels [H,W,3] and the object's box => image [3,size,size] in [-1,1], mask [1,size,size] in {0,1}.
+
+    `growth`: see `ldm.data.masks.enlarge`.
+    """
+    mask, enlarged = training_mask(box, pixels.shape[:2], generator, growth)
     left, top, side = crop_window(enlarged, pixels.shape[:2], generator)
     image = squash(_cut(pixels, left, top, side, mode="reflect"), size)
     region = _cut(rearrange(mask, "c H W -> H W c").numpy(), left, top, side, mode="constant")

@@ -24,7 +24,7 @@ from ldm.evaluation.compare import learnt
 from ldm.evaluation.fills import paste_flat, paste_poisson
 from ldm.evaluation.insertion import Insertion, References
 from ldm.evaluation.judge import scores_of
-from ldm.evaluation.methods import tuned, zero_shot_context
+from ldm.evaluation.methods import tuned, zero_shot
 from ldm.evaluation.publish import row_of
 from ldm.evaluation.sites import Ground, Site
 from ldm.evaluation.study import Study
@@ -69,8 +69,8 @@ class Cell:
 
     def picture(self, site: Site) -> Path:
         """Where a result is."""
-        folder = self.study.folder / "results" / self.variant.name / self.ground.name
-        return folder / self.object / f"{site.name}.png"
+        own = Path(self.variant.name, self.ground.name, self.object, f"{site.name}.png")
+        return self.study.folder / "results" / own
 
     @property
     def sampling(self) -> Sampling:
@@ -80,10 +80,8 @@ class Cell:
     def made_by(self) -> dict[str, Any]:
         """All that the object file depends on, beside its pictures."""
         settings = dict(self.study.settings) | dict(self.variant.learning)
-        pictures = {
-            "images": len(self.insertset.few_shot),
-            "same_category": len(self.insertset.same_category),
-        }
+        few_shot, same_category = self.insertset.few_shot, self.insertset.same_category
+        pictures = {"images": len(few_shot), "same_category": len(same_category)}
         return {"settings": settings | pictures, "base": self.study.fingerprint}
 
     @property
@@ -111,9 +109,8 @@ class Cell:
         if self.variant.kind == "learnt":
             seconds = learnt(self.object_file, self.insertset, "", self._learn, self.made_by)
         recipe, facts = self.recipe(), {} if seconds is None else {"learning_seconds": seconds}
-        todo = self.missing()
         with self._prepared() as fill:
-            for site in todo:
+            for site in self.missing():
                 yield self._make(site, fill, recipe, facts)
 
     def insertion(self, site: Site, facts: Mapping[str, float] | None = None) -> Insertion:
@@ -179,7 +176,7 @@ class Cell:
         elif self.variant.kind == "poisson":
             yield lambda background, mask, _: paste_poisson(reference, background, mask)
         elif self.variant.kind == "zero-shot":
-            yield self._sampled(base.contexts(zero_shot_context(base, self.insertset, few_shot=False)))
+            yield self._sampled(zero_shot(base, self.insertset, few_shot=False))
         else:
             made = tuned(base, self.insertset, self.object_file, self.sampling, self.study.fingerprint)
             with made as contexts:

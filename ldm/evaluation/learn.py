@@ -10,6 +10,7 @@ from typing import Any
 from torch.utils.data import Dataset
 
 from ldm.data.insertset import InsertSet
+from ldm.data.masks import GROWTH
 from ldm.data.pairs import Pairs
 from ldm.models.architecture import Architecture
 from ldm.models.base import Base, load_base
@@ -34,6 +35,8 @@ def learn_object(
     batch_size: int = 1,
     accumulate: int = 1,
     augment: bool = True,
+    single_view: float = 0.0,
+    mask_growth: float = GROWTH,
     workers: int = 0,
     bank: int = 0,
     precision: str = "32-true",
@@ -54,7 +57,9 @@ def learn_object(
         folder, [Progress(batch_size)], max_steps=max_steps, accumulate=accumulate, precision=precision,
         accelerator=accelerator, devices=devices,
     )  # fmt: skip
-    samples: Dataset = Pairs(insertset, size, reference_size, seed=seed, length=maxsize, augment=augment)
+    samples: Dataset = Pairs(
+        insertset, size, reference_size, seed, maxsize, augment, single_view, mask_growth
+    )
     if bank:
         samples = Bank(base.to(trainer.strategy.root_device), samples, bank, seed, precision)
     trainer.fit(module, datamodule=Batches(samples, batch_size, workers))

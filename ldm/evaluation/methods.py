@@ -28,7 +28,8 @@ from ldm.insertion.task import Task
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
 from ldm.models.contexts import Contexts
-from ldm.objects.delta import apply, load
+from ldm.objects.applied import apply
+from ldm.objects.delta import load
 from ldm.objects.merged import apply_merged, load_merged, merged_contexts
 
 Fill = Callable[[Scene, Views], Picture]
@@ -81,8 +82,8 @@ def prepared(method: str, setup: Setup, insertset: InsertSet, learnt: Path | Non
             yield partial(fill_sampled, setup, merged_contexts(setup.base, merged, name, null))
     else:
         assert method in METHODS, f"no method {method}"
-        context = zero_shot_context(setup.base, insertset, few_shot=method == "zero-shot-tokens")
-        yield partial(fill_sampled, setup, setup.base.contexts(context))
+        contexts = zero_shot(setup.base, insertset, few_shot=method == "zero-shot-tokens")
+        yield partial(fill_sampled, setup, contexts)
 
 
 @contextmanager
@@ -100,18 +101,18 @@ def tuned(
         reference = reference_image(insertset.reference, base.architecture.reference_size)
         with torch.no_grad():
             context = base.context(reference.to(base.device), sampling.view)
-        yield base.contexts(context, null)
+        yield base.contexts(context, null, reference)
 
 
 @torch.no_grad()
-def zero_shot_context(base: Base, insertset: InsertSet, *, few_shot: bool) -> Tensor:
-    """The context [1,n,d] of an untuned base: reference, and CLIP's pooled feature of each few-shot crop."""
-    size, conditioner = base.architecture.reference_size, base.conditioner
-    reference = clip_normalised(reference_image(insertset.reference, size).to(base.device))
-    if not few_shot:
-        return conditioner(conditioner.pooled(reference))
-    crops = clip_normalised(few_shot_crops(insertset, size).to(base.device))
-    return conditioner(conditioner.pooled(reference), conditioner.pooled(crops))
+def zero_shot(base: Base, insertset: InsertSet, *, few_shot: bool) -> Contexts:
+    """The contexts of an untuned base: reference, and CLIP's pooled feature of each few-shot crop."""
+    size, conditioner, tokens = base.architecture.reference_size, base.conditioner, None
+    reference = reference_image(insertset.reference, size).to(base.device)
+    if few_shot:
+        tokens = conditioner.pooled(clip_normalised(few_shot_crops(insertset, size).to(base.device)))
+    context = conditioner(conditioner.pooled(clip_normalised(reference)), tokens)
+    return base.contexts(context, references=reference)
 
 
 def fill_flat(insertset: InsertSet, scene: Scene, views: Views) -> Picture:

@@ -27,7 +27,7 @@ from ldm.insertion.seam import seam_ratio
 from ldm.insertion.sheet import contact_sheet, hatched, rgb8
 from ldm.models.base import Base
 from ldm.models.contexts import Context
-from ldm.models.diffusion import latent_mask, masked_image
+from ldm.models.diffusion import latent_mask
 from ldm.models.imagenet import ImageNetFeatures
 from ldm.models.sampler import Condition, sample
 from ldm.training.verdicts import DIGITS, Shown, Verdict
@@ -111,9 +111,11 @@ class Trial:
         image = torch.stack([place.image for place in self.places]).to(base.device)
         mask = torch.stack([torch.from_numpy(place.mask)[None].float() for place in self.places])
         mask = mask.to(base.device)
-        masked = base.encode(masked_image(image, mask)).float()
+        reference = self.reference.to(base.device)
+        shown = base.masked(image, mask, reference.expand(len(image), -1, -1, -1))
+        masked = base.encode(shown).float()
         null = None if self.null is None else self.null.to(base.unet.conv_in.weight)
-        contexts = base.contexts(base.context(self.reference.to(base.device)), null).repeat(len(image))
+        contexts = base.contexts(base.context(reference), null).repeat(len(image))
         draws = [Generator().manual_seed(self.seed + i) for i in range(len(image))]
         x_T = torch.stack([torch.randn(masked.shape[1:], generator=draw) for draw in draws]).to(masked)
         x_0 = sample(

@@ -20,9 +20,11 @@ from ldm.insertion.result import Result
 from ldm.insertion.roi import Roi, crop
 from ldm.insertion.seam import ring_offset, seam_ratio
 from ldm.insertion.task import Task
-from ldm.models.base import Base, Painter
+from ldm.models.base import Base
+from ldm.models.collage import over_holes
 from ldm.models.contexts import Context, Contexts, join
 from ldm.models.diffusion import latent_mask, masked_image
+from ldm.models.painter import Painter
 from ldm.models.reuse import Reusing
 from ldm.models.sampler import EVERYWHERE, Condition, sample
 
@@ -133,13 +135,15 @@ def inpaint(
     images = torch.cat([resize(square.known[None], size) for square in squares]).to(base.device)
     masks = torch.cat([to_model_mask(square.hole, size) for square in squares]).to(base.device)
     each = torch.tensor(counts, device=base.device)
-    masked = base.encode(masked_image(images, masks)).repeat_interleave(each, 0)
+    shown = over_holes([c.collage for c in contexts], masks)
+    masked = base.encode(masked_image(images, masks, shown)).repeat_interleave(each, 0)
     x_T = torch.stack([torch.randn(masked.shape[1:], generator=g) for s in squares for g in s.noise])
     small = latent_mask(masks, (masked.shape[-2], masked.shape[-1])).to(masked).repeat_interleave(each, 0)
-    pairs = [c.repeat(n) for c, n in zip(contexts, counts, strict=True)]
+    repeated = [c.repeat(n) for c, n in zip(contexts, counts, strict=True)]
+    conditional, unconditional = (join([c[half] for c in repeated]) for half in (0, 1))
     x_0 = sample(
         base if sampling.reuse == 1 else Reusing(base, sampling.reuse),
-        Condition(masked, small, Contexts(*map(join, zip(*pairs, strict=True)))),
+        Condition(masked, small, Contexts(conditional, unconditional)),
         x_T.to(masked) * sampling.noise,
         sampler=sampling.sampler,
         on_step=on_step,

@@ -18,9 +18,10 @@ from torch import Generator, Tensor
 from ldm.data.image import resize
 from ldm.insertion.paste import to_model_mask
 from ldm.insertion.tiles import Corner, Tiles, plan_tiles
-from ldm.models.base import Painter
+from ldm.models.collage import over_holes
 from ldm.models.contexts import Context, Contexts
 from ldm.models.diffusion import latent_mask, masked_image
+from ldm.models.painter import Painter
 from ldm.models.regions import seen_in
 from ldm.models.sampler import EVERYWHERE, Condition, Interval, sample
 
@@ -105,7 +106,8 @@ def refine(
     tiled = Tiled(painter, plan_tiles(small[0, 0].cpu().numpy() > 0, a.latent_size))
     x_0 = tiled.encode(torch.where(hole > 0, first, image))
     x_T = torch.stack([torch.randn(x_0.shape[1:], generator=g) for g in noise]).to(x_0)
-    masked = tiled.encode(masked_image(image, hole)).expand(n, -1, -1, -1)
+    shown = over_holes([contexts.collage], hole)
+    masked = tiled.encode(masked_image(image, hole, shown)).expand(n, -1, -1, -1)
     condition = Condition(masked, small.to(masked).expand(n, -1, -1, -1), contexts.repeat(n))
     x_0 = sample(
         tiled, condition, x_T, sampler=SAMPLER, steps=steps, guidance_scale=guidance_scale,

@@ -21,12 +21,14 @@ from ldm.insertion.roi import crop
 from ldm.insertion.subject import Subject
 from ldm.insertion.task import Task
 from ldm.models.architecture import Architecture
-from ldm.models.base import Base, Painter, base_fingerprint, load_base, load_painter
+from ldm.models.base import Base, base_fingerprint, load_base, load_painter
 from ldm.models.contexts import Contexts
+from ldm.models.painter import Painter
 from ldm.models.regions import in_regions
 from ldm.models.runtime import PLAIN, Runtime, prepare
 from ldm.objects import baked
-from ldm.objects.delta import Applied, Delta, apply, load
+from ldm.objects.applied import Applied, apply
+from ldm.objects.delta import Delta, load
 from ldm.objects.exchange import load_ldm_delta
 from ldm.objects.merged import apply_merged, load_merged, merged_contexts
 
@@ -101,17 +103,17 @@ class Session:
                 f"{subject.object} is baked with its own reference and takes no other; "
                 f"leave {subject.reference} out, or give the object file it was baked from"
             )
-        made, wanted = baked.load(subject.object), self.sampling.guidance_from
-        if (view := baked.view(made)) != self.sampling.view:
-            raise ValueError(
-                f"{subject.object} is baked with view {view}, asked for is {self.sampling.view}; "
-                f"give --view {view}, or bake it again with --view {self.sampling.view}"
-            )
-        if (said := baked.guidance_from(made)) != wanted:
-            raise ValueError(
-                f"{subject.object} is baked for guidance from the {said}, asked for is from the {wanted}; "
-                f"give --guidance_from {said}, or bake it again with --guidance_from {wanted}"
-            )
+        made, s = baked.load(subject.object), self.sampling
+        settled = (
+            ("view", baked.view(made), s.view),
+            ("guidance_from", baked.guidance_from(made), s.guidance_from),
+        )
+        for flag, own, asked in settled:
+            if own != asked:
+                raise ValueError(
+                    f"{subject.object} is baked with {flag} {own}, asked for is {asked}; "
+                    f"give --{flag} {own}, or bake it again with --{flag} {asked}"
+                )
         return Ready(subject, baked.contexts(made, self.base, self.fingerprint, subject.strength))
 
     def _merged(self, subject: Subject) -> Ready:
@@ -133,7 +135,7 @@ class Session:
         base = self.base
         assert isinstance(base, Base), "an object that is not baked needs the whole base"
         delta = self._read(subject)
-        own = None if delta is None else delta.reference
+        own = None if delta is None else delta.picture(self.sampling.view)
         reference, null = self._reference(subject, own), null_of(base, self.sampling)
         applied = None if delta is None else apply(base, delta, subject.strength, self.fingerprint)
         try:
@@ -142,7 +144,7 @@ class Session:
             if applied is not None:
                 applied.remove()
             raise
-        return Ready(subject, base.contexts(context, null), applied, own)
+        return Ready(subject, base.contexts(context, null, reference), applied, own)
 
     def _read(self, subject: Subject) -> Delta | None:
         """The object file, or a .ckpt of the paper's code together with the object's pictures."""

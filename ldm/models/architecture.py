@@ -21,6 +21,7 @@ class Architecture:
     """Every size of a base, Paint-by-Example's by default; `image_size` and `reference_size` are pixels.
 
     `prediction` is what the UNet's output means: the noise (eps), or v of Salimans & Ho (2022).
+    `collage`: where it is to draw the UNet is shown the reference, see `ldm.models.collage`, not mid-grey.
     """
 
     name: str = "paint-by-example"
@@ -42,6 +43,7 @@ class Architecture:
     mapper_layers: int = 5
     mapper_heads: int = 1
     prediction: str = field(default="eps", metadata={"choices": ("eps", "v")})
+    collage: bool = False
 
     @property
     def vae_factor(self) -> int:

@@ -1,80 +1,26 @@
-"""A base model: UNet, VAE and conditioner behind encode / decode / context / eps; loading and saving it."""
+"""A base model: a painter, and the conditioner that makes its contexts from pictures; loading and saving."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from ldm.models.architecture import Architecture, build_unet, build_vae, number_positions
-from ldm.models.attention import cross_attentions, use_few_token_attention
+from ldm.models.architecture import Architecture, number_positions
+from ldm.models.attention import cross_attentions
 from ldm.models.checkpoint import read_metadata, read_state, write_folder
 from ldm.models.conditioner import Conditioner, clip_normalised
 from ldm.models.contexts import Context, Contexts
-from ldm.models.diffusion import eps_of_v, unet_input
-from ldm.models.folded import fold
 from ldm.models.ldm_keys import is_ldm, ldm_to_house, spell_clip
+from ldm.models.painter import Painter
 from ldm.models.weights import fingerprint, load_strictly
 
 PRIOR_ENCODER = "conditioner.prior_encoder."  # the paper's own; belongs to an object, not to a base
 PASSED_OVER = re.compile(r"conditioner\.|.*\.attn2\.to_[kv]\.")  # what a painter has no use for
-
-
-class Painter(nn.Module):
-    """What paints, once the contexts are known. Images are [b,3,H,W] in [-1,1], masks [b,1,H,W], 1 = fill."""
-
-    def __init__(self, architecture: Architecture) -> None:
-        super().__init__()
-        self.architecture = architecture
-        self.unet = build_unet(architecture)
-        self.vae = build_vae(architecture)
-        use_few_token_attention(self.unet)
-        self.run = call  # how functions of the UNet are called; `ldm.models.runtime` may compile them
-
-    @property
-    def device(self) -> torch.device:
-        return self.unet.device
-
-    @torch.no_grad()
-    def encode(self, image: Tensor) -> Tensor:
-        """Image [b,3,H,W] => latents [b,4,H/f,W/f] of unit variance: the posterior's mean, not a draw."""
-        return self.vae.encode(image.to(self.vae.dtype)).latent_dist.mode() * self.architecture.vae_scale
-
-    @torch.no_grad()
-    def decode(self, latents: Tensor) -> Tensor:
-        """Latents [b,4,h,w] => image [b,3,f*h,f*w] in [-1,1]."""
-        scaled = latents / self.architecture.vae_scale
-        return self.vae.decode(scaled.to(self.vae.dtype)).sample.float().clamp(-1, 1)
-
-    def eps(self, x_t: Tensor, t: Tensor, masked: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """The predicted noise [b,4,h,w]; t [b] or scalar, mask [b,1,h,w], context [b,n,d] or folded."""
-        out = self.run(forward, self.unet, self.narrow(unet_input(x_t, masked, mask)), t, context)
-        return self.as_eps(out, x_t, t)
-
-    def as_eps(self, out: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """The UNet's output [b,4,h,w] => the predicted noise in the precision of x_t, fp32 at least."""
-        out = out.to(torch.promote_types(torch.float32, x_t.dtype))
-        return out if self.architecture.prediction == "eps" else eps_of_v(out, x_t, t)
-
-    def narrow(self, x: Tensor) -> Tensor:
-        """In the UNet's dtype."""
-        return x.to(self.unet.conv_in.weight.dtype)
-
-    def folded(self, conditional: Tensor, unconditional: Context) -> Contexts:
-        """Contexts [b,n,d] folded into the weights as they are now; `unconditional` may be folded already."""
-        return Contexts(self.fold(conditional), self.fold(unconditional))
-
-    def fold(self, context: Context) -> Context:
-        """A context [b,n,d] folded into the weights as they are now, in the UNet's dtype; else as it is."""
-        if not isinstance(context, Tensor):
-            return context
-        return fold(dict(cross_attentions(self.unet)), context).to(self.unet.conv_in.weight)
 
 
 class Base(Painter):
@@ -92,26 +38,19 @@ class Base(Painter):
         c = self.conditioner
         return c(c.pooled(clip_normalised(reference)), c.view(view))
 
-    def contexts(self, context: Tensor, null: Context | None = None) -> Contexts:
+    def contexts(
+        self, context: Tensor, null: Context | None = None, references: Tensor | None = None
+    ) -> Contexts:
         """A context [b,n,d] and the unconditional one, both folded into the weights as they are now.
 
-        `null`: another unconditional one, for b = 1, see `null`.
+        `null`: another unconditional one, for b = 1, see `null`; `references`: see `folded`.
         """
-        return self.folded(context, self.conditioner.unconditional(context) if null is None else null)
+        null = self.conditioner.unconditional(context) if null is None else null
+        return self.folded(context, null, references)
 
     def null(self) -> Context:
         """The unconditional context of one sample, folded into the weights as they are now."""
         return self.fold(self.conditioner.learnable_vector)
-
-
-def call(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Just that."""
-    return function(*arguments)
-
-
-def forward(unet: nn.Module, x: Tensor, t: Tensor, context: Context) -> Tensor:
-    """What the UNet makes of its input x [b,9,h,w] at steps t: [b,4,h,w]."""
-    return unet(x, t, context).sample
 
 
 def house_state(base: Base) -> dict[str, Tensor]:

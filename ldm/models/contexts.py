@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ldm.models.collage import Collage
 from ldm.models.folded import Folded, Layer
 
 
@@ -93,18 +94,20 @@ Context: TypeAlias = Tensor | Folded | Regional | Joined
 
 
 class Contexts(NamedTuple):
-    """The two contexts of guidance."""
+    """The two contexts of guidance, and what a base of collages is shown of the object."""
 
     conditional: Context
     unconditional: Context
+    collage: Collage | None = None
 
     def repeat(self, n: int) -> Contexts:
         """Every sample n times, side by side."""
-        return Contexts(*(c.repeat_interleave(n, 0) if isinstance(c, Tensor) else c.repeat(n) for c in self))
+        a, b = (c.repeat_interleave(n, 0) if isinstance(c, Tensor) else c.repeat(n) for c in self[:2])
+        return Contexts(a, b, self.collage)
 
     def to(self, like: Tensor) -> Contexts:
         """On the device and in the dtype of `like`."""
-        return Contexts(*(c.to(like) for c in self))
+        return Contexts(self.conditional.to(like), self.unconditional.to(like), self.collage)
 
 
 def join(contexts: Sequence[Context]) -> Context:

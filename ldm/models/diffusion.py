@@ -33,9 +33,10 @@ def latent_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
     return F.interpolate(mask, size=size, mode="bilinear", antialias=True)
 
 
-def masked_image(image: Tensor, mask: Tensor) -> Tensor:
-    """Image [b,3,H,W] in [-1,1] with the region to fill (mask 1) set to 0, mid-grey."""
-    return image * (1 - mask)
+def masked_image(image: Tensor, mask: Tensor, shown: Tensor | None = None) -> Tensor:
+    """Image [b,3,H,W] in [-1,1] whose region to fill (mask 1) is mid-grey, 0, or that of `shown`."""
+    kept = image * (1 - mask)
+    return kept if shown is None else kept + shown * mask
 
 
 def unet_input(x_t: Tensor, masked: Tensor, mask: Tensor) -> Tensor:

@@ -11,6 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ldm.models.collage import Collage
 from ldm.models.contexts import Context, Contexts, Joined, Regional
 from ldm.models.folded import Folded, Layer
 
@@ -19,9 +20,11 @@ Share = tuple[float, float, float, float]  # y0, x0, y1, x1 of a box, in sides o
 
 def in_regions(contexts: Sequence[Contexts], masks: Tensor) -> Contexts:
     """Each object's folded contexts, of one sample, and where it goes, [k,H,W] in [0,1] => those of all."""
-    conditional, unconditional = ([_folded(c) for c in half] for half in zip(*contexts, strict=True))
+    conditional, unconditional = ([_folded(c[half]) for c in contexts] for half in (0, 1))
     rest = _mean(unconditional)
-    return Contexts(Regional(masks, conditional, rest), Regional(masks, unconditional, rest))
+    halves = Regional(masks, conditional, rest), Regional(masks, unconditional, rest)
+    shown = [c.collage.references for c in contexts if c.collage is not None]
+    return Contexts(*halves, Collage(torch.cat(shown), masks) if shown else None)
 
 
 def seen_in(context: Context, box: Share) -> Context:

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 
 from ldm.models.attention import cross_attentions
-from ldm.models.base import Base, Painter, call
+from ldm.models.base import Base
+from ldm.models.painter import Painter, call
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

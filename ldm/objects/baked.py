@@ -15,12 +15,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ldm.data.image import from_bytes, to_bytes
 from ldm.models.attention import Attention, cross_attentions
-from ldm.models.base import Base, Painter
+from ldm.models.base import Base
 from ldm.models.contexts import Contexts
 from ldm.models.folded import Folded, Layer, fold_layer
+from ldm.models.painter import Painter
 from ldm.models.weights import some
-from ldm.objects.delta import Delta, apply
+from ldm.objects.applied import apply
+from ldm.objects.delta import REFERENCE, Delta
 from ldm.objects.effect import reference_of
 from ldm.objects.file import About, check_base, read_object, write_object
 
@@ -31,10 +34,14 @@ VIEW = "view"  # likewise: the one few-shot token that stands for all, or 0
 
 @dataclass(frozen=True, eq=False)
 class Baked:
-    """One object. `layers`: layer name => its tensors by the names in FIELDS."""
+    """One object. `layers`: layer name => its tensors by the names in FIELDS.
+
+    `reference` uint8 [3,R,R] is kept for a base of collages.
+    """
 
     about: About
     layers: Mapping[str, Mapping[str, Tensor]]
+    reference: Tensor | None = None
 
 
 @torch.no_grad()
@@ -53,7 +60,8 @@ def bake(
         kept = (k, v) if about.freeze_model == "crossattn-kv" else fold_layer(attn, k, v)
         layers[name] = dict(zip(FIELDS[about.freeze_model], (*(x[0] for x in kept), own[name]), strict=True))
     recipe = dict(about.recipe) | {GUIDANCE: "object" if nulls is None else "base", VIEW: view}
-    return Baked(replace(about, kind="baked", recipe=recipe), layers)
+    shown = to_bytes(reference[0]) if base.architecture.collage else None
+    return Baked(replace(about, kind="baked", recipe=recipe), layers, shown)
 
 
 @torch.no_grad()
@@ -90,7 +98,7 @@ def bake_delta(
     `guidance_from`: whose unconditional branch goes into the file, the object's or the base's. `view`: see
     `Conditioner.view`. Raises ValueError as `apply` and `Conditioner.view` do, or if there is no reference.
     """
-    reference = reference_of(delta) if reference is None else reference
+    reference = reference_of(delta, view) if reference is None else reference
     nulls = null_constants(base, delta.about.freeze_model) if guidance_from == "base" else None
     with apply(base, delta, strength, fingerprint):
         return bake(base, delta.about, reference.to(base.device), nulls, view)
@@ -116,7 +124,8 @@ def contexts(baked: Baked, painter: Painter, fingerprint: str, strength: float =
             empty = [kept[key][None, ..., :0] for key in ("scores", "bias")]
             unconditional[name] = Layer(empty[0], empty[0].mT, kept["null"][None])
     like = painter.unet.conv_in.weight
-    return Contexts(Folded(conditional).to(like), Folded(unconditional).to(like))
+    reference = None if baked.reference is None else from_bytes(baked.reference[None])
+    return Contexts(Folded(conditional).to(like), Folded(unconditional).to(like), painter.collage(reference))
 
 
 def save(baked: Baked, path: Path, dtype: torch.dtype = torch.float16) -> None:
@@ -126,12 +135,14 @@ def save(baked: Baked, path: Path, dtype: torch.dtype = torch.float16) -> None:
         for name, layer in baked.layers.items()
         for field, value in layer.items()
     }
-    write_object(path, tensors, baked.about)
+    shown = {} if baked.reference is None else {REFERENCE: baked.reference}
+    write_object(path, tensors | shown, baked.about, 3 if shown else 1)
 
 
 def load(path: Path) -> Baked:
     """Read a baked object file; ValueError in one line if it is damaged, too new or of another kind."""
     tensors, about = read_object(Path(path), "baked")
+    reference = tensors.pop(REFERENCE, None)
     layers: dict[str, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         name, _, field = key.rpartition(".")
@@ -139,7 +150,7 @@ def load(path: Path) -> Baked:
     fields = FIELDS.get(about.freeze_model, ())
     if bad := [name for name, layer in layers.items() if set(layer) != set(fields)]:
         raise ValueError(f"{path}: {some(bad)} do not hold {', '.join(fields)}; bake the object again")
-    return Baked(about, layers)
+    return Baked(about, layers, reference)
 
 
 def check_fits(baked: Baked, painter: Painter, fingerprint: str) -> None:

@@ -42,7 +42,7 @@ def interpolate(
     nearer = a if share < 0.5 else b
     about = joint_about([a.about, b.about], parents, {"interpolated": {"share": share}})
     about = replace(about, few_shot=nearer.about.few_shot, few_shot_count=nearer.about.few_shot_count)
-    return Delta(about, weights, tokens=_tokens(a, b, share), reference=nearer.reference)
+    return Delta(about, weights, tokens=_tokens(a, b, share), reference=nearer.reference, views=nearer.views)
 
 
 def joint_about(

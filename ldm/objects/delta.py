@@ -1,4 +1,4 @@
-"""An object as what tuning changed: which weights, how a file keeps them, how a base takes them on and off.
+"""An object as what tuning changed: which weights, and how a file keeps them.
 
 A `Delta` holds differences to the base (fp16: small; matrices may be of low rank) or the tuned values
 themselves (fp32: bit-exact, which differences are not: base + (tuned - base) may round). House names;
@@ -10,15 +10,14 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
-from ldm.models.base import Base, base_fingerprint
+from ldm.models.base import Base
 from ldm.models.weights import fingerprint, some
-from ldm.objects.file import About, check_base, read_object, write_object
+from ldm.objects.file import About, read_object, write_object
 from ldm.objects.low_rank import DOWN, UP, LowRank, Weight, dense, pack, unpack
 
 FreezeModel = Literal["crossattn-kv", "crossattn"]
@@ -26,7 +25,7 @@ FREEZE_MODELS = get_args(FreezeModel)
 PARTS = ("mapper", "final_ln", "proj_out", "learnable_vector")  # of the conditioner, always tuned
 FEW_SHOT = ("conditioner.prior_encoder.", "conditioner.few_shot_tokens")
 DIFFERENCE, TUNED = "delta.", "tuned."  # prefixes of the file's tensors
-TOKENS, REFERENCE = "few_shot_tokens", "reference"
+TOKENS, REFERENCE, VIEWS = "few_shot_tokens", "reference", "views"
 
 
 def trained_names(base: Base, freeze_model: str) -> list[str]:
@@ -53,7 +52,8 @@ def is_trained(name: str, freeze_model: str) -> bool:
 class Delta:
     """One object. `weights`: house name => difference to the base, or the tuned value if `absolute`.
 
-    `tokens` [N,c] are the few-shot tokens before the mapper, `reference` uint8 [3,R,R] the object's picture.
+    `tokens` [N,c] are the few-shot tokens before the mapper, `reference` uint8 [3,R,R] the object's picture;
+    `views` uint8 [N,3,R,R] its few-shot pictures, kept for a base of collages.
     """
 
     about: About
@@ -61,6 +61,13 @@ class Delta:
     absolute: bool = False
     tokens: Tensor | None = None
     reference: Tensor | None = None
+    views: Tensor | None = None
+
+    def picture(self, view: int = 0) -> Tensor | None:
+        """The reference uint8 [3,R,R], or the few-shot picture of this number, from 1, if there is one."""
+        if self.views is not None and 0 < view <= len(self.views):
+            return self.views[view - 1]
+        return self.reference
 
     def tuned(self, name: str, base_value: Tensor, strength: float = 1.0) -> Tensor:
         """The tuned weight, fp32, for the base's one; `strength` scales the difference."""
@@ -82,6 +89,7 @@ def extract(
     *,
     tokens: Tensor | None = None,
     reference: Tensor | None = None,
+    views: Tensor | None = None,
     dtype: torch.dtype = torch.float16,
 ) -> Delta:
     """Two states in house names => what differs in `names`, as fp16 differences or (fp32) the tuned values.
@@ -95,7 +103,8 @@ def extract(
     weights = {name: tuned_state[name].detach().float() for name in names}
     if not absolute:
         weights = {name: (value - base_state[name].float()).to(dtype) for name, value in weights.items()}
-    return Delta(about, weights, absolute, None if tokens is None else tokens.detach().float(), reference)
+    tokens = None if tokens is None else tokens.detach().float()
+    return Delta(about, weights, absolute, tokens, reference, views)
 
 
 def differences(delta: Delta, base_state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
@@ -112,8 +121,9 @@ def differences(delta: Delta, base_state: Mapping[str, Tensor] | None = None) ->
 def save(delta: Delta, path: Path) -> None:
     """Write the object file, whole or not at all."""
     tensors = pack(delta.weights, TUNED if delta.absolute else DIFFERENCE)
-    extra = {TOKENS: delta.tokens, REFERENCE: delta.reference}
-    version = 2 if any(isinstance(weight, LowRank) for weight in delta.weights.values()) else 1
+    extra = {TOKENS: delta.tokens, REFERENCE: delta.reference, VIEWS: delta.views}
+    low_rank = any(isinstance(weight, LowRank) for weight in delta.weights.values())
+    version = 3 if delta.views is not None else 2 if low_rank else 1
     kept = {key: value for key, value in extra.items() if value is not None}
     write_object(path, tensors | kept, delta.about, version)
 
@@ -121,7 +131,7 @@ def save(delta: Delta, path: Path) -> None:
 def load(path: Path) -> Delta:
     """Read an object file; ValueError in one line if it is damaged, too new or of another kind."""
     tensors, about = read_object(Path(path), "delta")
-    tokens, reference = tensors.pop(TOKENS, None), tensors.pop(REFERENCE, None)
+    tokens, reference, views = (tensors.pop(key, None) for key in (TOKENS, REFERENCE, VIEWS))
     absolute = any(key.startswith(TUNED) for key in tensors)
     prefixes = (TUNED,) if absolute else (DIFFERENCE, UP, DOWN)
     if strange := [key for key in tensors if not key.startswith(prefixes)]:
@@ -130,66 +140,4 @@ def load(path: Path) -> Delta:
         raise ValueError(
             f"{path}: it does not hold its {about.few_shot_count} few-shot tokens; write it again"
         )
-    return Delta(about, unpack(tensors, prefixes[0], path), absolute, tokens, reference)
-
-
-class Applied:
-    """A base that carries an object. `remove` gives it its own bits back, as does the end of a `with`."""
-
-    def __init__(self, base: Base, originals: Mapping[str, Tensor]) -> None:
-        self.base, self.originals, self.active = base, originals, True
-
-    def remove(self) -> None:
-        """Restore the base exactly; a second call does nothing."""
-        if self.active:
-            _write(self.base, self.originals)
-            self.base.conditioner.drop_few_shot()
-        self.active = False
-
-    def __enter__(self) -> Applied:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.remove()
-
-
-def apply(base: Base, delta: Delta, strength: float = 1.0, fingerprint: str = "") -> Applied:
-    """Change the base in place; `strength` scales the weights' differences, not the tokens.
-
-    `fingerprint` is the base's own, if its weights were cast since it was loaded. Raises ValueError, and
-    changes nothing, if the object is for another base, does not fit it, or another object is still applied.
-    """
-    check_fits(base, delta, fingerprint or base_fingerprint(base))
-    weights = dict(base.named_parameters())
-    originals = {name: weights[name].detach().clone() for name in delta.weights}
-    _write(base, {name: delta.tuned(name, value, strength) for name, value in originals.items()})
-    if delta.tokens is not None:
-        base.conditioner.use_tokens(delta.tokens.to(weights["conditioner.proj_out.weight"]))
-        base.conditioner.few_shot_tokens.requires_grad_(False)  # type: ignore[union-attr]
-    return Applied(base, originals)
-
-
-def check_fits(base: Base, delta: Delta, fingerprint: str) -> None:
-    """ValueError unless the object was made for a base of this fingerprint and fits into it."""
-    conditioner = base.conditioner
-    if conditioner.few_shot_tokens is not None or conditioner.prior_encoder is not None:
-        raise ValueError("the base already carries an object; remove that one first")
-    check_base(delta.about, fingerprint, base.architecture.name)
-    own = {k: v.shape for k, v in base.named_parameters() if is_trained(k, "crossattn")}
-    width = base.architecture.clip_width
-    wrong = [name for name, value in delta.weights.items() if own.get(name) != value.shape]
-    if delta.tokens is not None and (delta.tokens.ndim != 2 or delta.tokens.shape[1] != width):
-        wrong.append(TOKENS)
-    if wrong:
-        raise ValueError(
-            f"this object does not fit the base, in name or shape: {some(wrong)}; learn it on this base"
-        )
-
-
-@torch.no_grad()
-def _write(base: Base, weights: Mapping[str, Tensor]) -> None:
-    own = dict(base.named_parameters())
-    for name, value in weights.items():
-        own[name].copy_(value)
+    return Delta(about, unpack(tensors, prefixes[0], path), absolute, tokens, reference, views)

@@ -11,7 +11,8 @@ from torch import Tensor
 from ldm.data.image import from_bytes
 from ldm.models.attention import cross_attentions
 from ldm.models.base import Base
-from ldm.objects.delta import Delta, apply
+from ldm.objects.applied import apply
+from ldm.objects.delta import Delta
 
 MIDDLE = 500  # of the 1000 time steps: neither all noise nor a finished picture
 
@@ -73,11 +74,11 @@ def constants(
     return context, layers, eps
 
 
-def reference_of(delta: Delta) -> Tensor:
-    """The reference picture that came with the object: [1,3,R,R] in [-1,1]; ValueError if there is none."""
-    if delta.reference is None:
+def reference_of(delta: Delta, view: int = 0) -> Tensor:
+    """`Delta.picture` as [1,3,R,R] in [-1,1]; ValueError if there is none."""
+    if (picture := delta.picture(view)) is None:
         raise ValueError("this object came without a reference picture; extract it again from its run")
-    return from_bytes(delta.reference[None])
+    return from_bytes(picture[None])
 
 
 def relative_error(value: Tensor, truth: Tensor) -> float:

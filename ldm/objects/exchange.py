@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ldm.data.image import to_bytes
 from ldm.models.base import Base, base_fingerprint, house_state
 from ldm.models.checkpoint import write_ckpt
 from ldm.models.conditioner import PriorEncoder
@@ -85,7 +86,8 @@ def load_ldm_delta(path: Path, base: Base, crops: Tensor, features: str = "raw")
         few_shot_count=len(tokens) if tokens is not None else 0,
         recipe={"imported": Path(path).name},
     )
-    return Delta(about, {name: value.float() for name, value in weights.items()}, True, tokens)
+    views = to_bytes(crops) if base.architecture.collage else None
+    return Delta(about, {name: value.float() for name, value in weights.items()}, True, tokens, views=views)
 
 
 @torch.no_grad()

@@ -23,8 +23,9 @@ from ldm.models.pickles import PICKLES
 from ldm.models.weights import some
 
 FORMAT = "implicit-insertion object"
-# 1: weights as they are; 2: some as low-rank pairs. Counted up when an older reader would misread
-VERSION = 2
+# 1: weights as they are; 2: some as low-rank pairs; 3: with pictures for a base of collages.
+# Counted up when an older reader would misread
+VERSION = 3
 KINDS = ("delta", "baked", "merged")
 PLAIN = {
     "str": str,

@@ -11,7 +11,8 @@ from torch import Tensor
 from ldm.models.base import Base, base_fingerprint, house_state
 from ldm.models.checkpoint import read_metadata
 from ldm.models.pickles import PICKLES
-from ldm.objects.delta import Delta, check_fits, differences, load, save
+from ldm.objects.applied import check_fits
+from ldm.objects.delta import Delta, differences, load, save
 from ldm.objects.diffusers_format import load_diffusers, save_diffusers
 from ldm.objects.exchange import linear_for, load_ldm_delta, save_ldm_delta
 from ldm.objects.few_shot import few_shot_features

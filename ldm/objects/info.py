@@ -11,7 +11,8 @@ from typing import Any
 from ldm.models.base import Base
 from ldm.models.checkpoint import read_metadata, read_shapes
 from ldm.objects import baked
-from ldm.objects.delta import check_fits, load
+from ldm.objects.applied import check_fits
+from ldm.objects.delta import load
 from ldm.objects.file import read_about
 from ldm.objects.low_rank import UP
 from ldm.objects.merged import CONTEXT, apply_merged, load_merged

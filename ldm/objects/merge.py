@@ -17,8 +17,9 @@ from torch.linalg import cholesky_ex, solve_triangular
 
 from ldm.models.base import Base
 from ldm.models.weights import some
+from ldm.objects.applied import apply
 from ldm.objects.compose import joint_about
-from ldm.objects.delta import Delta, apply, is_trained
+from ldm.objects.delta import Delta, is_trained
 from ldm.objects.effect import reference_of
 from ldm.objects.file import About
 from ldm.objects.merged import Merged
@@ -43,6 +44,7 @@ class Member:
     wanted: Mapping[str, Tensor]
     change: Mapping[str, Tensor]
     size: float
+    reference: Tensor | None = None  # uint8 [3,R,R], for a base of collages
 
     @property
     def tokens(self) -> Tensor:
@@ -84,9 +86,9 @@ def member(
             difference = value.double() - applied.originals.get(weight, value).double()
             wanted[weight], change[weight] = tokens @ value.double().T, tokens @ difference.T
             size += float(difference.square().sum())
-    return Member(
-        name, delta.about, parent or {"name": name}, context, unconditional, wanted, change, size**0.5
-    )
+    shown = delta.reference if base.architecture.collage else None
+    kept = (context, unconditional, wanted, change, size**0.5, shown)
+    return Member(name, delta.about, parent or {"name": name}, *kept)
 
 
 def refuse_unmergeable(delta: Delta) -> None:
@@ -182,6 +184,7 @@ def _merged(
         weights,
         {each.name: each.context for each in members},
         {each.name: each.unconditional for each in members},
+        {each.name: each.reference for each in members if each.reference is not None},
     )
 
 

@@ -1,35 +1,42 @@
 """A file of several objects that share one set of K/V weights: `merge` makes it, a base carries all of them.
 
 It holds the weights' differences to the base once, and each object's context [1+N,d] and unconditional vector
-[d]: finished tokens, so that the conditioner's weights are not needed, and no other reference can be taken.
+[d]: finished tokens, so that the conditioner's weights are not needed, and no other reference can be taken;
+for a base of collages also their references.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from ldm.data.image import from_bytes
 from ldm.models.base import Base
 from ldm.models.contexts import Context, Contexts
 from ldm.models.weights import some
-from ldm.objects.delta import DIFFERENCE, Applied, Delta, apply
+from ldm.objects.applied import Applied, apply
+from ldm.objects.delta import DIFFERENCE, Delta
 from ldm.objects.file import About, read_object, write_object
 
-CONTEXT, UNCONDITIONAL = "context.", "unconditional."  # prefixes of the file's tensors
+CONTEXT, UNCONDITIONAL, SHOWN = "context.", "unconditional.", "reference."  # prefixes of the file's tensors
 
 
 @dataclass(frozen=True, eq=False)
 class Merged:
-    """`weights`: K/V weight => difference to the base; by object: `context` [1+N,d], `unconditional` [d]."""
+    """`weights`: K/V weight => difference to the base; by object: `context` [1+N,d], `unconditional` [d].
+
+    `references`: likewise uint8 [3,R,R], if the base is one of collages.
+    """
 
     about: About
     weights: Mapping[str, Tensor]
     context: Mapping[str, Tensor]
     unconditional: Mapping[str, Tensor]
+    references: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def names(self) -> list[str]:
@@ -46,7 +53,8 @@ class Merged:
         """These objects alone, with the weights that all share; ValueError if there is none of a name."""
         self._require(names)
         about = replace(self.about, parents=[p for p in self.about.parents if p.get("name") in names])
-        kept = ({name: tokens[name] for name in names} for tokens in (self.context, self.unconditional))
+        held = (self.context, self.unconditional, self.references)
+        kept = ({name: part[name] for name in names if name in part} for part in held)
         return Merged(about, self.weights, *kept)
 
     def _require(self, names: Iterable[str]) -> None:
@@ -57,23 +65,24 @@ class Merged:
 def save_merged(merged: Merged, path: Path) -> None:
     """Write the object file, whole or not at all."""
     parts = {DIFFERENCE: merged.weights, CONTEXT: merged.context, UNCONDITIONAL: merged.unconditional}
+    parts[SHOWN] = merged.references
     tensors = {prefix + key: value for prefix, part in parts.items() for key, value in part.items()}
-    write_object(path, tensors, merged.about)
+    write_object(path, tensors, merged.about, 3 if merged.references else 1)
 
 
 def load_merged(path: Path) -> Merged:
     """Read a file of several objects; ValueError in one line if it is damaged, too new or of another kind."""
     tensors, about = read_object(Path(path), "merged")
-    weights, context, unconditional = (
+    weights, context, unconditional, references = (
         {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-        for prefix in (DIFFERENCE, CONTEXT, UNCONDITIONAL)
+        for prefix in (DIFFERENCE, CONTEXT, UNCONDITIONAL, SHOWN)
     )
-    whole = len(weights) + len(context) + len(unconditional) == len(tensors)
+    whole = sum(map(len, (weights, context, unconditional, references))) == len(tensors)
     if not whole or not context or not _matching(context, unconditional):
         raise ValueError(
             f"{path}: its objects' tokens are not complete, or other tensors are there; merge again"
         )
-    return Merged(about, weights, context, unconditional)
+    return Merged(about, weights, context, unconditional, references)
 
 
 def apply_merged(base: Base, merged: Merged, strength: float = 1.0, fingerprint: str = "") -> Applied:
@@ -98,7 +107,8 @@ def merged_contexts(base: Base, merged: Merged, name: str, null: Context | None 
     """
     conditional, unconditional = merged.contexts(name)
     like = base.conditioner.learnable_vector
-    return base.folded(conditional.to(like), unconditional.to(like) if null is None else null)
+    shown = from_bytes(merged.references[name][None]) if name in merged.references else None
+    return base.folded(conditional.to(like), unconditional.to(like) if null is None else null, shown)
 
 
 def _matching(context: Mapping[str, Tensor], unconditional: Mapping[str, Tensor]) -> bool:

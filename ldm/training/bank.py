@@ -16,6 +16,8 @@ from ldm.models.base import Base
 from ldm.models.conditioner import Conditioner, clip_normalised
 from ldm.models.diffusion import latent_mask, masked_image
 
+BARE = 0.1  # share of the samples that show mid-grey where a base of collages sees its reference
+
 
 class Encoded(NamedTuple):
     """Latents x_0 and masked [b,4,h,w], mask [b,1,h,w] (1 = fill), references [b,1+n,...], object [b].
@@ -34,9 +36,12 @@ def encode(base: Base, batch: Composed) -> Encoded:
     """One composed batch through VAE and a frozen CLIP in bf16, image and masked image in one pass."""
     image = batch.image.to(base.device)
     mask = batch.mask.to(base.device)
+    references = batch.references.to(base.device)
+    bare = torch.rand(len(mask), 1, 1, 1, device=base.device) < BARE
+    shown = torch.where(bare, masked_image(image, mask), base.masked(image, mask, references[:, 0]))
     with torch.autocast(image.device.type, torch.bfloat16):
-        x_0, masked = base.encode(torch.cat([image, masked_image(image, mask)])).float().chunk(2)
-        references = seen(base.conditioner, batch.references.to(base.device))
+        x_0, masked = base.encode(torch.cat([image, shown])).float().chunk(2)
+        references = seen(base.conditioner, references)
     small = latent_mask(mask, (x_0.shape[-2], x_0.shape[-1]))
     return Encoded(x_0, masked, small, references, batch.object.to(base.device))
 

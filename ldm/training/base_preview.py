@@ -15,7 +15,7 @@ from ldm.data.image import resize, to_pixels
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
 from ldm.models.contexts import Contexts
-from ldm.models.diffusion import latent_mask, masked_image
+from ldm.models.diffusion import latent_mask
 from ldm.models.sampler import Condition, sample
 
 
@@ -38,7 +38,7 @@ class BasePreview(pl.Callback):
         """Sample with fixed noise and write the sheet."""
         image, mask = self.fixed.image.to(base.device), self.fixed.mask.to(base.device)
         references = self.fixed.references.to(base.device)
-        masked = masked_image(image, mask)
+        masked = base.masked(image, mask, references[:, 0])
         columns = [masked, resize(references[:, 0], image.shape[-1])]
         for context in self._contexts(base, references):
             filled = self._fill(base, masked, mask, context)

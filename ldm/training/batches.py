@@ -74,17 +74,14 @@ def leave_interrupts_to_parent(worker: int) -> None:
 
 
 def draw_noise(
-    index: Tensor, seed: int, shape: tuple[int, ...], drop_context: float, single_view: float = 0.0
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Sample numbers [b] => t [b] in 0 .. T-1, eps [b,*shape], context dropped [b], one token only [b].
-
-    The last two are true for these shares of the samples. All are drawn on the CPU.
-    """
+    index: Tensor, seed: int, shape: tuple[int, ...], drop_context: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sample numbers [b] => t [b] in 0 .. T-1, eps [b,*shape], context dropped [b], all drawn on the CPU."""
     drawn = [_draw(sample_generator(NOISE_STREAM + seed, i), shape) for i in index.tolist()]
-    t, eps, chances = (torch.stack(x) for x in zip(*drawn, strict=True))
-    return t, eps, chances[:, 0] < drop_context, chances[:, 1] < single_view
+    t, eps, chance = (torch.stack(x) for x in zip(*drawn, strict=True))
+    return t, eps, chance < drop_context
 
 
 def _draw(generator: torch.Generator, shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
     t = torch.randint(STEPS, (), generator=generator)
-    return t, torch.randn(shape, generator=generator), torch.rand(2, generator=generator)
+    return t, torch.randn(shape, generator=generator), torch.rand((), generator=generator)

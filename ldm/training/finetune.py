@@ -32,8 +32,6 @@ class FineTune(pl.LightningModule):
     Learning rates: `lr` of the cross-attention, `lr_tokens` of the few-shot tokens, `lr_conditioner` of the
     rest; they fall along a cosine to `lr_final` of themselves at `max_steps` (1: they stay).
     `min_snr` is gamma of `level_weight`; 0: plain eps MSE, as Paint-by-Example and the paper.
-    `single_view`: share of the few-shot samples whose context has only their own picture's token, N times, so
-    that each token learns to stand for its own view of the object.
     `checkpointing`: the way back computes the UNet's activations again instead of keeping them.
     `card` is plain data and tensors about the object, kept in every checkpoint under "object"; its
     "about" are the fields of an object file's `About`.
@@ -54,7 +52,6 @@ class FineTune(pl.LightningModule):
         lr_final: float = 1.0,
         max_steps: int = 1,
         drop_context: float = 0.15,
-        single_view: float = 0.0,
         min_snr: float = 0.0,
         seed: int = 0,
         checkpointing: bool = False,
@@ -65,7 +62,7 @@ class FineTune(pl.LightningModule):
         self.rates = {"crossattn": lr, "conditioner": lr_conditioner, "tokens": lr_tokens}
         self.weight_decay, self.warmup = weight_decay, warmup
         self.lr_final, self.max_steps = lr_final, max_steps
-        self.drop_context, self.single_view = drop_context, single_view
+        self.drop_context = drop_context
         self.min_snr, self.seed = min_snr, seed
         self.trained = trained_names(base, freeze_model)
         base.requires_grad_(False)
@@ -89,10 +86,9 @@ class FineTune(pl.LightningModule):
             batch = batch | encoded(self.base, batch)
         x_0, masked, mask = batch["x_0"], batch["masked"], batch["latent_mask"]
         shape = (x_0.shape[1], x_0.shape[2], x_0.shape[3])
-        drawn = draw_noise(batch["index"], self.seed, shape, self.drop_context, self.single_view)
-        t, eps, dropped, single = (x.to(x_0.device) for x in drawn)
-        view = torch.where(single, batch["view"], -1) if self.single_view else None
-        loss = self.loss(x_0, masked, mask, batch["pooled"], t, eps, dropped, view)
+        drawn = draw_noise(batch["index"], self.seed, shape, self.drop_context)
+        t, eps, dropped = (x.to(x_0.device) for x in drawn)
+        loss = self.loss(x_0, masked, mask, batch["pooled"], t, eps, dropped, batch["view"])
         self.log("loss", loss.detach(), batch_size=len(x_0))
         return loss
 
@@ -109,7 +105,7 @@ class FineTune(pl.LightningModule):
     ) -> Tensor:
         """Scalar; `pooled` [b,c] is CLIP's view of the references, `dropped` [b] ones lose their context.
 
-        `view` [b]: the few-shot token that a sample's context is limited to, -1 or no view: all.
+        `view` [b]: the few-shot token that stands in every place; -1 or no view: each in its own.
         """
         conditioner = self.base.conditioner
         few_shot = conditioner.few_shot() if view is None else conditioner.few_shot_of(view)

@@ -45,7 +45,7 @@ def fill(base: Base, scene: Scene, x_T: Tensor) -> Tensor:
     """The scene with its region filled from the noise x_T [1,4,h,w]: [1,3,S,S] in [-1,1]."""
     image, mask, reference = (x.to(base.device) for x in (scene.image, scene.mask, scene.reference))
     context = base.context(reference)
-    masked = base.encode(masked_image(image, mask)).float()
+    masked = base.encode(base.masked(image, mask, reference)).float()
     small = latent_mask(mask, (masked.shape[2], masked.shape[3]))
     condition = Condition(masked, small, Contexts(context, base.conditioner.unconditional(context)))
     x_0 = sample(base, condition, x_T.to(base.device), sampler=SAMPLER, steps=STEPS, guidance_scale=SCALE)

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset, default_collate
 from ldm.data.pairs import sample_generator
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
-from ldm.models.diffusion import latent_mask, masked_image
+from ldm.models.diffusion import latent_mask
 from ldm.training.frozen import HALF
 
 PIXELS = 8 * 128**2  # encoded at a time: a large base's VAE needs gigabytes for a few pictures
@@ -29,7 +29,8 @@ def encoded(base: Base, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     x_0, masked [b,4,h,w], latent_mask [b,1,h,w], and CLIP's view of the reference, pooled [b,c].
     """
     image, mask = batch["image"], batch["mask"]
-    x_0, masked = base.encode(torch.cat([image, masked_image(image, mask)])).float().chunk(2)
+    shown = base.masked(image, mask, batch["reference"])
+    x_0, masked = base.encode(torch.cat([image, shown])).float().chunk(2)
     small = latent_mask(mask, (x_0.shape[2], x_0.shape[3]))
     pooled = base.conditioner.pooled(clip_normalised(batch["reference"])).float()
     return {"x_0": x_0, "masked": masked, "latent_mask": small, "pooled": pooled}

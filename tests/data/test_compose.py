@@ -113,11 +113,39 @@ def test_a_photos_reference_is_the_content_of_its_region(
 def test_missing_views_repeat_the_reference(pack: Pack, monkeypatch: pytest.MonkeyPatch) -> None:
     """A multi-view sample has all views but the target's."""
     only(monkeypatch, "multiview")
+    monkeypatch.setattr(compose, "SAME_POSE", 0.0)
     batch = Composer(pack, SIZE, REFERENCE, views=5).batch(4, generator())
     real = VIEWS - 2  # one is the target, one the reference
     for views in batch.references:
         assert all(torch.equal(view, views[0]) for view in views[1 + real :])
         assert not any(torch.equal(view, views[0]) for view in views[1 : 1 + real])
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_the_view_to_be_drawn_may_be_the_first_reference(
+    composer: Composer, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    monkeypatch.setattr(compose, "SAME_POSE", share)
+
+    def same(target: Tensor, others: list[Tensor], number: int, g: Generator) -> list[bool]:
+        return [other.shape == target.shape for other in others]  # every view has another size
+
+    monkeypatch.setattr(composer, "_composed", same)
+    for seed in SEEDS:
+        first, *further = composer._multiview(generator(seed), 1 + FURTHER)
+        assert first == bool(share) and not any(further)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_a_pairs_own_picture_may_be_the_first_reference(
+    composer: Composer, monkeypatch: pytest.MonkeyPatch, share: float
+) -> None:
+    """All views of a pair's object are 32 rows high, it itself is not."""
+    monkeypatch.setattr(compose, "SAME_POSE", share)
+    layers: list[Tensor] = []
+    monkeypatch.setattr(compose, "reference_of", lambda layer, *_: layers.append(layer))
+    composer._pair(generator(), 1 + FURTHER)
+    assert [layer.shape[1] != 32 for layer in layers] == [bool(share)] + [False] * FURTHER
 
 
 def test_images_alone_are_pictures_of_the_same_kinds(composer: Composer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from torch.utils.data import DataLoader
 from ldm.data import pairs
 from ldm.data.image import to_image, to_pixels
 from ldm.data.insertset import Box, InsertSet, load_insertset
-from ldm.data.pairs import SAME_CATEGORY, Pairs
+from ldm.data.pairs import ALL_VIEWS, Pairs
 
 GREEN = (30, 140, 60)  # the ground of every picture
 RED, BLUE, YELLOW = (250, 10, 10), (10, 10, 250), (250, 250, 10)  # few-shot objects
@@ -46,7 +47,7 @@ def insertset(tmp_path: Path) -> InsertSet:
     return load_insertset(tmp_path)
 
 
-def make(insertset: InsertSet, **changes: int) -> Pairs:
+def make(insertset: InsertSet, **changes: Any) -> Pairs:
     return Pairs(insertset, **{"size": 32, "reference_size": 24, "length": 60, **changes})
 
 
@@ -57,6 +58,11 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
 def near(image: Tensor, colour: Colour) -> Tensor:
     """Where an image [3,H,W] in [-1,1] shows this colour: bool [H,W]."""
     return ((image - (torch.tensor(colour) / 127.5 - 1)[:, None, None]).abs() < 0.1).all(dim=0)
+
+
+def same_category(image: Tensor) -> bool:
+    """Only same-category objects are black."""
+    return bool(near(image, BLACK).any())
 
 
 def test_items_have_the_promised_shapes_and_ranges(insertset: InsertSet) -> None:
@@ -88,7 +94,7 @@ def test_items_differ_from_each_other_and_seeds_do_not_overlap(insertset: Insert
 def test_workers_make_no_difference(insertset: InsertSet) -> None:
     data = make(insertset, length=8)
     alone, shared = (list(DataLoader(data, batch_size=4, num_workers=n)) for n in (0, 2))
-    assert len(alone) == 2 and (alone[0]["view"] >= 0).tolist() == [True, False, True, False]
+    assert len(alone) == 2 and [same_category(image) for image in alone[0]["image"]] == [False, True] * 2
     assert all(same(a, b) for a, b in zip(alone, shared, strict=True))
 
 
@@ -111,14 +117,13 @@ def test_index_and_length(insertset: InsertSet) -> None:
 
 def test_half_few_shot_half_same_category(insertset: InsertSet) -> None:
     for item in make(insertset):
-        black = near(item["image"], BLACK).any()
-        assert black == (item["view"] == SAME_CATEGORY)  # only same-category objects are black
-    assert sum(item["view"] >= 0 for item in make(insertset)) == 30
+        assert same_category(item["image"]) == bool(near(item["reference"], BLACK).any())
+    assert sum(same_category(item["image"]) for item in make(insertset)) == 30
 
 
 def test_all_few_shot_without_same_category_pictures(insertset: InsertSet) -> None:
     alone = InsertSet(insertset.root, insertset.few_shot, (), insertset.reference)
-    assert all(item["view"] >= 0 for item in make(alone))
+    assert not any(same_category(item["image"]) for item in make(alone))
     one = InsertSet(insertset.root, insertset.few_shot[:1], (), insertset.reference)
     assert all(near(item["reference"], RED).all() for item in make(one, length=5, augment=False))
 
@@ -127,11 +132,43 @@ def test_every_few_shot_picture_serves_as_target_and_as_reference(insertset: Ins
     """Also the last one, which the paper's code never draws; and a target's reference may be any of them."""
     seen = set()
     for item in make(insertset, length=120, augment=False):
-        if item["view"] >= 0:
+        if not same_category(item["image"]):
             [shown] = [c for c in (RED, BLUE, YELLOW) if near(item["image"], c).any()]
             [given] = [c for c in (RED, BLUE, YELLOW) if near(item["reference"], c).all()]
             seen.add((shown, given))
     assert len(seen) == 9
+
+
+@pytest.mark.parametrize("share", [0.0, 0.4, 1.0])
+def test_a_single_view_is_the_samples_own_picture(insertset: InsertSet, share: float) -> None:
+    """Its reference shows the very object that is to be drawn; other samples have no view of their own."""
+    items = list(make(insertset, length=300, single_view=share, augment=False))
+    assert all(item["view"] == ALL_VIEWS for item in items[1::2]), "same category"
+    views = [int(item["view"]) for item in items[::2]]
+    assert sum(view >= 0 for view in views) / 150 == pytest.approx(share, abs=0.1)
+    for item, view in zip(items[::2], views, strict=True):
+        if view >= 0:
+            colour = (RED, BLUE, YELLOW)[view]
+            assert near(item["image"], colour).any() and near(item["reference"], colour).all()
+
+
+def test_the_reference_of_a_single_view_is_not_mirrored(insertset: InsertSet) -> None:
+    picture = Image.open(insertset.few_shot[0].image)
+    picture.paste(BLUE, (30, 20, 42, 44))
+    picture.save(insertset.few_shot[0].image)
+    one = InsertSet(insertset.root, insertset.few_shot[:1], (), insertset.reference)
+    for share, sides in ((1.0, {True}), (0.0, {True, False})):
+        left = [item["reference"][:, 12, :6].mean(1) for item in make(one, single_view=share)]
+        assert {bool(colour[2] > colour[0]) for colour in left} == sides
+
+
+def test_regions_are_as_tight_as_asked(insertset: InsertSet) -> None:
+    alone = InsertSet(insertset.root, insertset.few_shot[:1], (), insertset.reference)
+    shares = [
+        [float(item["mask"].mean()) for item in make(alone, mask_growth=growth)] for growth in (0.0, 0.2, 0.8)
+    ]
+    means = [sum(each) / len(each) for each in shares]
+    assert means[0] < 0.8 * means[1] and means[1] < 0.8 * means[2]
 
 
 def test_any_of_several_boxes_is_drawn(insertset: InsertSet) -> None:

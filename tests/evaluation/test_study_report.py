@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from ldm.evaluation.ablations import ablations
 from ldm.evaluation.study_report import Found, write_results
-from ldm.evaluation.variants import Comparison, comparison
+from ldm.evaluation.variants import Comparison
 
-FULL = comparison(freeze_model="crossattn", max_steps=800, sampler="dpm++", steps=16, scale=5.0)
+FULL = ablations(freeze_model="crossattn", max_steps=800, sampler="dpm++", steps=16, scale=5.0)
 
 
 OTHER = {"v2/seconds": 2.0, "v2/perceptual_object": 1.5}

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ldm.data.image import to_bytes
 from ldm.data.picture import Picture
 from ldm.insertion.blend import BLENDS
 from ldm.insertion.insert import Sampling
@@ -16,9 +17,10 @@ from ldm.insertion.session import Session, open_session
 from ldm.insertion.subject import Subject
 from ldm.insertion.task import Task
 from ldm.models.base import Base, base_fingerprint, house_state, save_base
+from ldm.objects.applied import apply
 from ldm.objects.baked import bake, bake_delta
 from ldm.objects.baked import save as save_baked
-from ldm.objects.delta import apply, extract, load, save, trained_names
+from ldm.objects.delta import extract, load, save, trained_names
 from ldm.objects.effect import reference_of
 from ldm.objects.file import About
 from ldm.objects.merge import member, merge
@@ -89,6 +91,55 @@ def test_one_view_is_drawn_and_one_that_is_not_there_leaves_no_trace(
         session.take_on(Subject(tmp_path / "baked.safetensors"))
     after = session.base.state_dict()
     assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+
+
+def test_a_view_is_also_the_picture_that_a_base_of_collages_is_shown(
+    session: Session, tmp_path: Path
+) -> None:
+    session.base.architecture = replace(session.base.architecture, collage=True)
+    views = torch.randint(256, (3, 3, 28, 28)).to(torch.uint8)
+    delta = replace(learnt(session.base, 1, tokens=3), views=views)
+    save(delta, tmp_path / "o.safetensors")
+    assert delta.reference is not None
+    for view in (0, 1, 3):
+        session.put_down()
+        session.sampling = Sampling("ddim", 2, 2.0, view=view)
+        save_baked(bake_delta(session.base, delta, view=view), tmp_path / "b.safetensors")
+        for file in ("o", "b"):
+            shown = session.take_on(Subject(tmp_path / f"{file}.safetensors")).contexts.collage
+            assert shown is not None
+            assert torch.equal(to_bytes(shown.references[0]), views[view - 1] if view else delta.reference)
+    given = tmp_path / "red.png"
+    Image.new("RGB", (28, 28), (255, 0, 0)).save(given)
+    shown = session.take_on(Subject(tmp_path / "o.safetensors", given)).contexts.collage
+    assert shown is not None and shown.references[0, 0].min() > 0.99, "a reference that is given wins"
+
+
+@pytest.mark.parametrize("collage", [False, True])
+def test_every_kind_of_object_file_brings_its_collage(
+    session: Session, tmp_path: Path, collage: bool
+) -> None:
+    """For a base of collages only, and it makes a difference to what is drawn."""
+    plain = session.base.architecture
+    session.base.architecture = replace(plain, collage=collage)
+    try:
+        delta, files = learnt(session.base, 1), [tmp_path / f"{i}.safetensors" for i in range(3)]
+        save(delta, files[0])
+        save_baked(bake_delta(session.base, delta), files[1], torch.float32)
+        save_merged(merge([member(session.base, delta, "one")])[0], files[2])
+        assert delta.reference is not None
+        for file in files:
+            shown = session.take_on(Subject(file)).contexts.collage
+            assert (shown is not None) == collage
+            assert shown is None or torch.equal(to_bytes(shown.references[0]), delta.reference)
+        pictures = [inserted(session, Subject(file)).astype(int) for file in files]
+        assert all(np.abs(picture - pictures[0]).max() <= 1 for picture in pictures)
+        session.put_down()
+        session.base.architecture = plain
+        assert (inserted(session, Subject(files[0])) != pictures[0]).any() == collage
+    finally:
+        session.put_down()
+        session.base.architecture = plain
 
 
 def test_the_reference_is_the_one_given_or_the_objects_own(session: Session, tmp_path: Path) -> None:
@@ -175,7 +226,7 @@ def test_a_baked_object_holds_the_branch_that_guidance_starts_from(tmp_path: Pat
     assert np.abs(inserted(session, Subject(tmp_path / "baked.safetensors")) - expected).max() <= 1
     session.put_down()
     session.sampling = Sampling("ddim", 2, 2.0)
-    with pytest.raises(ValueError, match="baked for guidance from the base, asked for is from the object"):
+    with pytest.raises(ValueError, match="baked with guidance_from base, asked for is object"):
         session.take_on(Subject(tmp_path / "baked.safetensors"))
 
 

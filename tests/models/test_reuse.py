@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from ldm.models.base import Base, forward
+from ldm.models.base import Base
 from ldm.models.contexts import Contexts
+from ldm.models.painter import forward
 from ldm.models.reuse import Reusing, shallow, whole
 from ldm.models.sampler import Condition, sample
 from tests.fixtures import tiny

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ldm.models.architecture import build_unet
-from ldm.objects.delta import apply, load, save
+from ldm.objects.applied import apply
+from ldm.objects.delta import load, save
 from ldm.objects.diffusers_format import beside, load_diffusers, save_diffusers
 from tests.fixtures.objects import as_tuned, learnt
 from tests.fixtures.small import SMALL, small_base, state_of

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ldm.objects.delta import apply
+from ldm.objects.applied import apply
 from ldm.objects.effect import constants, effect, reference_of
 from ldm.objects.low_rank import dense
 from tests.fixtures.objects import learnt

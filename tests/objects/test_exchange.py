@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from ldm.models.base import Base, base_fingerprint, house_state
-from ldm.objects.delta import Delta, apply, extract, trained_names
+from ldm.objects.applied import apply
+from ldm.objects.delta import Delta, extract, trained_names
 from ldm.objects.exchange import linear_for, load_ldm_delta, save_ldm_delta
 from ldm.objects.few_shot import few_shot_features
 from ldm.objects.file import About

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ldm.models.base import house_state
+from ldm.objects.applied import apply
 from ldm.objects.compress import compress
-from ldm.objects.delta import apply
 from ldm.objects.effect import reference_of
 from ldm.objects.file import About
 from ldm.objects.low_rank import dense

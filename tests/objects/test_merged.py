@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from ldm.models.attention import cross_attentions
 from ldm.models.base import Base
 from ldm.models.checkpoint import read_metadata
-from ldm.objects.delta import Delta, apply
+from ldm.objects.applied import apply
+from ldm.objects.delta import Delta
 from ldm.objects.effect import constants, reference_of
 from ldm.objects.merge import member, merge
 from ldm.objects.merged import Merged, apply_merged, load_merged, save_merged
@@ -125,7 +126,7 @@ def test_damaged_files_are_one_line(tmp_path: Path, damage: str) -> None:
         tensors = {key: value for key, value in tensors.items() if key.startswith("delta.")}
     elif damage == "nan":
         tensors["context.a"][0, 0] = torch.nan
-    metadata |= {"version": "3"} if damage == "version" else {}
+    metadata |= {"version": "4"} if damage == "version" else {}
     save_file(tensors, path, metadata)
     if damage == "truncated":
         path.write_bytes(path.read_bytes()[:-100])

@@ -160,6 +160,7 @@ def test_a_mistake_in_judging_is_one_line_and_leaves_nothing(
         (["--bench", "nowhere"], "nowhere/scenes: no such folder"),
         (["--base", "nowhere"], "nowhere"),
         (["sample.stepz=3"], "steps"),
+        (["--methods", "flat", "merged", "sample.view=2"], "leave it out (--methods flat), or sample.view"),
         (["--out", __file__], "is a file, not a folder"),
     ],
 )

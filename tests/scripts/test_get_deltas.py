@@ -11,7 +11,8 @@ from ldm.config.command_line import run
 from ldm.data.insertset import load_insertset
 from ldm.data.pairs import few_shot_crops, reference_image
 from ldm.models.base import save_base
-from ldm.objects.delta import apply, load
+from ldm.objects.applied import apply
+from ldm.objects.delta import load
 from ldm.objects.exchange import load_ldm_delta
 from ldm.training.checkpoints import find_checkpoint, read_checkpoint
 from scripts import get_deltas, train

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
 
@@ -14,8 +15,9 @@ from ldm.data.compose import Composed
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
 from ldm.models.diffusion import latent_mask, masked_image
+from ldm.training import bank as bank_module
 from ldm.training.bank import Encoded, LatentBank, encode
-from tests.fixtures.small import small_base
+from tests.fixtures.small import SMALL, small_base
 
 BATCH = 4
 
@@ -25,6 +27,9 @@ class Shrinking:
 
     device = torch.device("cpu")
     conditioner = SimpleNamespace(clip=nn.Linear(1, 1))
+
+    def masked(self, image: Tensor, mask: Tensor, references: Tensor) -> Tensor:
+        return masked_image(image, mask)
 
     def encode(self, image: Tensor) -> Tensor:
         return torch.nn.functional.avg_pool2d(image, 8)[:, [0, 1, 2, 0]]
@@ -112,3 +117,19 @@ def test_the_seed_decides_what_is_drawn() -> None:
         return [numbers(batch) for batch in bank(batches=6, capacity=100, reuse=2, seed=seed)]
 
     assert drawn(1) == drawn(1) != drawn(2)
+
+
+def test_a_base_of_collages_is_shown_most_references_in_their_holes(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = Base(replace(SMALL, collage=True)).requires_grad_(False)
+    g = torch.Generator().manual_seed(0)
+    mask = torch.zeros(BATCH, 1, 32, 32)
+    mask[:, :, 8:20, 4:30] = 1
+    image, references = (
+        torch.rand(BATCH, 3, 32, 32, generator=g),
+        torch.rand(BATCH, 2, 3, 28, 28, generator=g),
+    )
+    batch = Composed(image, mask, references, torch.ones(BATCH).long())
+    for share in (0.0, 1.0):
+        monkeypatch.setattr(bank_module, "BARE", share)
+        shown = masked_image(image, mask) if share else base.masked(image, mask, references[:, 0])
+        assert torch.allclose(encode(base, batch).masked, base.encode(shown), atol=0.05), "bf16"

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 Box = tuple[int, int, int, int]
+GROWTH = 0.2  # of a side of the box: more, and no one can tell how large the object is to be
+MARGIN = 0.2  # of the longer side: what a reference shows around its object at most
 T = TypeVar("T")
 
 
@@ -113,12 +115,12 @@ def shadow(alpha: Tensor, box: Box, g: Generator) -> Tensor:
 
 
 def region(box: Box, size: int, g: Generator) -> Tensor:
-    """The box, enlarged by up to 40 % of the free space and a third of itself a side => [1,S,S].
+    """The box, enlarged by up to 40 % of the free space and GROWTH of itself a side => [1,S,S].
 
     Half of the regions are rectangles, half blobs that contain the box.
     """
     x0, y0, x1, y1 = box
-    grow_x, grow_y = (x1 - x0) / 3, (y1 - y0) / 3
+    grow_x, grow_y = (x1 - x0) * GROWTH, (y1 - y0) * GROWTH
     left, right = (min(free * 0.4, grow_x) * uniform(0.05, 1, g) for free in (x0, size - x1))
     above, below = (min(free * 0.4, grow_y) * uniform(0.05, 1, g) for free in (y0, size - y1))
     y, x = torch.meshgrid(torch.arange(size) + 0.5, torch.arange(size) + 0.5, indexing="ij")
@@ -137,11 +139,12 @@ def region(box: Box, size: int, g: Generator) -> Tensor:
 
 
 def reference_of(cutout: Tensor, photo: Tensor, size: int, g: Generator) -> Tensor:
-    """A layer as a photographed reference [3,size,size] in [0,1]: its box, on some background."""
+    """A layer as a photographed reference [3,size,size] in [0,1]: its box, or more, on some background."""
     cutout = jitter_layer(cutout, g, 0.12)
     if torch.rand((), generator=g) < 0.3:
         cutout = tight(rotate(F.pad(cutout, [8] * 4), uniform(-12, 12, g)))
-    margin = [round(uniform(0, 0.06, g) * cutout.shape[-1]) for _ in range(4)]
+    most = uniform(0, MARGIN, g)
+    margin = [round(uniform(0, most, g) * max(cutout.shape[-2:])) for _ in range(4)]
     layer = scaled(F.pad(cutout, margin), size, size)
     if torch.rand((), generator=g) < 0.25:
         ground = torch.full((3, size, size), uniform(0.4, 1, g))

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from ldm.evaluation.variants import Comparison, comparison
+from ldm.evaluation.ablations import ablations
+from ldm.evaluation.variants import Comparison
 
 PRESETS = {"exact": ({"sampler": "plms", "steps": 50}, "fp32"), "fast": ({"reuse": 2}, "bf16")}
 
 
 def made(**other: object) -> Comparison:
     settings = {"freeze_model": "crossattn", "max_steps": 800, "sampler": "dpm++", "steps": 16, "scale": 5.0}
-    settings |= {"bank": 384, "presets": PRESETS}
-    return comparison(**settings | other)  # type: ignore[arg-type]
+    settings |= {"bank": 384, "single_view": 0.5, "presets": PRESETS}
+    return ablations(**settings | other)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -52,15 +53,16 @@ def test_the_recipe_stands_in_every_series_of_its_own() -> None:
     assert [x for x, _ in charts["Training steps"].lines["recipe"]] == [100, 200, 400, 800]
 
 
-def test_bank_and_presets_are_compared_where_the_recipe_has_others() -> None:
+def test_bank_single_views_and_presets_are_compared_where_the_recipe_has_others() -> None:
     full = made()
     assert full.variants["tokens-crossattn-no-bank"].learning["bank"] == 0
     fast = full.variants["tokens-crossattn-fast"]
     assert (fast.sampling, fast.precision) == ({"reuse": 2}, "bf16")
     assert fast.learning == full.variants[full.recipe].learning
-    plain = made(bank=0, presets={})
+    assert full.variants["tokens-crossattn-all-views"].learning["single_view"] == 0
+    plain = made(bank=0, single_view=0.0, presets={})
     assert set(full.variants) - set(plain.variants) == {
-        f"tokens-crossattn-{name}" for name in ("no-bank", "exact", "fast")
+        f"tokens-crossattn-{name}" for name in ("no-bank", "all-views", "exact", "fast")
     }
     assert not any(claim.equal for claim in plain.claims)
     assert all(full.variants[name] == variant for name, variant in plain.variants.items())
