@@ -36,8 +36,9 @@ from ldm.data.pack import Pack
 
 Sample = tuple[Tensor, Tensor, list[Tensor], int]  # image, mask, references, number of the object
 
-KINDS = {"photo": 0.05, "cutout": 0.25, "multiview": 0.35, "pair": 0.35}
+KINDS = {"photo": 0.05, "cutout": 0.4, "multiview": 0.3, "pair": 0.25}
 SAME_POSE = 0.5  # share of the rendered objects whose first reference is the view that is to be drawn
+RECOLOURED = 0.5  # share of the cut-outs and rendered objects on photos with other hues: new objects
 MIRRORED = 0.15  # share of the photos' boxes and cut-outs whose references are mirrored
 
 
@@ -109,6 +110,10 @@ class Composer:
 
     def _composed(self, target: Tensor, others: list[Tensor], number: int, g: Generator) -> Sample:
         """`target` onto a photo, `others` as its references (premultiplied layers)."""
+        if _happens(RECOLOURED, g):
+            order = torch.randperm(3, generator=g)
+            target, *others = (torch.cat([layer[order], layer[3:]]) for layer in (target, *others))
+            number = 0
         scene = random_crop(choice(self.pack.photos, g), self.size, g)
         layer, box = placed(target, self.size, g)
         layer = to_scene(jitter_layer(layer, g, 0.1), scene, uniform(0, 0.5, g))

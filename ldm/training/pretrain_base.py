@@ -20,7 +20,7 @@ from ldm.models.diffusion import STEPS, add_noise, level_weight
 from ldm.training.bank import Encoded
 from ldm.training.schedule import warm_cosine
 
-OWN = 0.7  # share of the samples whose object speaks through its own tokens
+OWN = 0.3  # share of the samples whose object speaks through its own tokens
 ALL_VIEWS = 0.6  # share of the batches with every further view; the others have any number of them
 KEPT = 0.25  # weight of the loss outside the region to fill
 MIN_SNR = 5.0

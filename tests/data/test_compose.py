@@ -27,6 +27,12 @@ def composer(pack: Pack) -> Composer:
     return Composer(pack, SIZE, REFERENCE, FURTHER)
 
 
+@pytest.fixture(autouse=True)
+def true_colours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Objects stay red, but for tests that say otherwise."""
+    monkeypatch.setattr(compose, "RECOLOURED", 0.0)
+
+
 def generator(seed: int = 0) -> Generator:
     return Generator().manual_seed(seed)
 
@@ -146,6 +152,23 @@ def test_a_pairs_own_picture_may_be_the_first_reference(
     monkeypatch.setattr(compose, "reference_of", lambda layer, *_: layers.append(layer))
     composer._pair(generator(), 1 + FURTHER)
     assert [layer.shape[1] != 32 for layer in layers] == [bool(share)] + [False] * FURTHER
+
+
+@pytest.mark.parametrize("kind", ["cutout", "multiview"])
+def test_other_hues_are_those_of_another_object(
+    composer: Composer, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Target and references share them, and no number: what the object has learnt is of its own hues."""
+    only(monkeypatch, kind)
+    monkeypatch.setattr(compose, "RECOLOURED", 1.0)
+    batch = composer.batch(24, generator())
+    assert (batch.object == 0).all()
+    hues = []
+    for image, references in zip(batch.image, batch.references, strict=True):
+        [hue] = set(references.mean((2, 3)).argmax(1).tolist())
+        assert (image[0].max() > 0.3) == (hue == 0), "nothing but an object can be red"
+        hues.append(hue)
+    assert set(hues) == {0, 1, 2}
 
 
 def test_images_alone_are_pictures_of_the_same_kinds(composer: Composer) -> None:
