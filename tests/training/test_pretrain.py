@@ -123,7 +123,7 @@ def base_training(drop_context: float, seed: int = 0) -> BaseTraining:
 
 def test_the_base_stage_trains_everything_but_the_vae() -> None:
     module = base_training(drop_context=0.5)
-    for _ in range(8):  # number of views, dropped contexts and t are random
+    for _ in range(24):  # number of views, dropped contexts and t are random
         loss = module.training_step(encoded(), 0)
         assert loss.isfinite()
         loss.backward()
