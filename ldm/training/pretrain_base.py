@@ -34,6 +34,11 @@ def weighted_loss(eps: Tensor, predicted: Tensor, mask: Tensor, t: Tensor) -> Te
     return (level * error).mean()
 
 
+def draw_levels(count: int) -> Tensor:
+    """Time steps [count] in 0 .. T-1, as often as they are noisy: those above the middle decide the layout."""
+    return (STEPS * torch.rand(count).sqrt()).long().clamp(max=STEPS - 1)
+
+
 class BaseTraining(pl.LightningModule):
     """Trains everything but the VAE.
 
@@ -85,7 +90,7 @@ class BaseTraining(pl.LightningModule):
         return torch.cat([pooled, further.unflatten(0, (len(images), -1))], dim=1)
 
     def training_step(self, batch: Encoded, i: int) -> Tensor:
-        t = torch.randint(STEPS, (len(batch.x_0),), device=batch.x_0.device)
+        t = draw_levels(len(batch.x_0)).to(batch.x_0.device)
         eps = torch.randn_like(batch.x_0)
         context = self.contexts(batch.references, batch.object)
         predicted = self.base.eps(add_noise(batch.x_0, eps, t), t, batch.masked, batch.mask, context)

@@ -17,7 +17,7 @@ from ldm.models.base import Base
 from ldm.models.diffusion import alpha_bar
 from ldm.training import pretrain_base
 from ldm.training.bank import Encoded
-from ldm.training.pretrain_base import KEPT, MIN_SNR, BaseTraining, weighted_loss
+from ldm.training.pretrain_base import KEPT, MIN_SNR, BaseTraining, draw_levels, weighted_loss
 from ldm.training.pretrain_encoder import EncoderTraining, view_agreement
 from ldm.training.pretrain_vae import (
     SPREAD,
@@ -102,6 +102,13 @@ def test_the_region_to_fill_counts_more() -> None:
     assert loss_of(outside, mask, 900) / loss_of(inside, mask, 900) == pytest.approx(KEPT, rel=1e-4)
     power = alpha_bar()[900].item()
     assert loss_of(inside + outside, mask, 900) == pytest.approx(1 / power, rel=1e-4), "an error of v"
+
+
+def test_noisy_levels_are_drawn_more_often() -> None:
+    t = draw_levels(20000)
+    assert t.min() >= 0 and t.max() < 1000 and t.dtype == torch.int64
+    shares = torch.histc(t.float(), 4, 0, 1000) / len(t)
+    assert torch.allclose(shares, torch.tensor([1, 3, 5, 7]) / 16, atol=0.02)
 
 
 def encoded(b: int = 2, views: int = 4) -> Encoded:
