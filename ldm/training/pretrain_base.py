@@ -35,7 +35,7 @@ def weighted_loss(eps: Tensor, predicted: Tensor, mask: Tensor, t: Tensor) -> Te
 
 
 def draw_levels(count: int) -> Tensor:
-    """Time steps [count] in 0 .. T-1, as often as they are noisy: those above the middle decide the layout."""
+    """Time steps [count] in 0 .. T-1, the noisy ones more often: they decide the layout."""
     return (STEPS * torch.rand(count).sqrt()).long().clamp(max=STEPS - 1)
 
 
