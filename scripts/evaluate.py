@@ -85,7 +85,7 @@ def announce(row: Row) -> None:
 def fill_bench(args: argparse.Namespace, config: Config) -> None:
     """Every chosen method on every chosen scene: table, contact sheet, page."""
     methods = args.methods or list(METHODS)
-    if config.sample.view and "merged" in methods:
+    if config.sample.view > 0 and "merged" in methods:
         others = " ".join(method for method in methods if method != "merged")
         raise ValueError(
             f"sample.view={config.sample.view}: the tokens of `merged` objects all speak; "

@@ -18,12 +18,13 @@ from ldm.config.presets import TRAINING
 from ldm.config.schema import Config, Parser
 from ldm.data.atomic import atomic_file, check_folder
 from ldm.data.insertset import InsertSet, load_insertset
-from ldm.data.pairs import Pairs
+from ldm.data.pairs import Pairs, few_shot_crops, reference_image
 from ldm.evaluation.charts import draw_verdicts
 from ldm.evaluation.judging_plan import NONE, JudgingPlan, plan_judging
 from ldm.evaluation.trial import Trial
 from ldm.insertion.insert import null_of
 from ldm.models.base import Base, load_base
+from ldm.objects.pose import pose_among
 from ldm.training.batches import Batches
 from ldm.training.callbacks import Progress, StopOnSignal
 from ldm.training.checkpoints import Checkpoints, checkpoints, find_checkpoint, read_checkpoint, run_folder
@@ -112,10 +113,13 @@ def judge_for(
     if plan.features is None:
         return None
     a, s = config.base.architecture, config.sample
+    reference, crops = reference_image(plan.learnt.reference, a.reference_size), None
+    if a.collage and config.train.few_shot != "none":
+        crops = few_shot_crops(plan.learnt, a.reference_size)
     trial = Trial(
         plan.learnt, plan.held, plan.features, a.image_size, a.reference_size, guidance_scale=s.scale,
         noise=s.noise, blend=config.insert.blend, roi_factor=config.insert.roi_factor, seed=s.seed,
-        null=null_of(base, sampling_of(config)),
+        null=null_of(base, sampling_of(config)), pose=pose_among(base, crops, reference, s.view),
     )  # fmt: skip
     return Judging(trial, folder, plan.every, saving, config.train.patience)
 

@@ -58,7 +58,7 @@ def _bake(c: ArgumentParser) -> None:
     c.add_argument("--guidance_from", "--guidance-from", choices=["object", "base"],
                    help="whose unconditional branch is baked [the config's]")  # fmt: skip
     c.add_argument("--view", type=int, metavar="N",
-                   help="few-shot picture whose view is baked; 0: all [the config's]")  # fmt: skip
+                   help="few-shot picture to bake; 0: all, -1: nearest [the config's]")  # fmt: skip
     _add_out(c, FOLDER)
     _add_base(c)
 

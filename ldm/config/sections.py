@@ -126,7 +126,10 @@ class SampleSection:
         ["object", "base"],
     )
     view: int = setting(
-        0, "which of the few-shot pictures shows the pose, counted from 1; 0: all have a say", least=0
+        0,
+        "which few-shot picture shows the pose, counted from 1; 0: all have a say; -1: the one most like "
+        "the reference, if the object's file holds them, else 0",
+        least=-1,
     )
     guidance_interval: tuple[float, ...] = setting(
         (0.0, 1.0),

@@ -31,6 +31,7 @@ from ldm.models.contexts import Contexts
 from ldm.objects.applied import apply
 from ldm.objects.delta import load
 from ldm.objects.merged import apply_merged, load_merged, merged_contexts
+from ldm.objects.pose import pose_of
 
 Fill = Callable[[Scene, Views], Picture]
 METHODS = {  # in the order of the report
@@ -97,11 +98,13 @@ def tuned(
 ) -> Iterator[Contexts]:
     """The contexts of an object file with the object's reference; the base carries it till the block ends."""
     null = null_of(base, sampling)
-    with apply(base, load(learnt), strength, fingerprint):
+    delta = load(learnt)
+    with apply(base, delta, strength, fingerprint):
         reference = reference_image(insertset.reference, base.architecture.reference_size)
+        pose = pose_of(base, delta, reference, sampling.view)
         with torch.no_grad():
-            context = base.context(reference.to(base.device), sampling.view)
-        yield base.contexts(context, null, reference)
+            context = base.context(pose.reference.to(base.device), pose.view)
+        yield base.contexts(context, null, pose.reference)
 
 
 @torch.no_grad()

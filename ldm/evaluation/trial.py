@@ -30,6 +30,7 @@ from ldm.models.contexts import Context
 from ldm.models.diffusion import latent_mask
 from ldm.models.imagenet import ImageNetFeatures
 from ldm.models.sampler import Condition, sample
+from ldm.objects.pose import Pose
 from ldm.training.verdicts import DIGITS, Shown, Verdict
 
 REGIONS = 4
@@ -62,6 +63,7 @@ class Trial:
 
     Regions are those of held-out pictures, then of same-category ones, then of learnt ones. Identity is the
     likeness to the held-out pictures, or to all learnt ones if there are none. `null`: see `null_of`.
+    `pose`: by default the reference and all tokens.
     """
 
     def __init__(
@@ -78,10 +80,11 @@ class Trial:
         roi_factor: float = 2.0,
         seed: int = 0,
         null: Context | None = None,
+        pose: Pose | None = None,
     ) -> None:
         chosen = [*held, *learnt.same_category, *learnt.few_shot][:REGIONS]
         self.places = [place_of(sample, size, roi_factor) for sample in chosen]
-        self.reference = reference_image(learnt.reference, reference_size)
+        self.pose = pose or Pose(reference_image(learnt.reference, reference_size), 0)
         self.sampling, self.seed = Sampling(SAMPLER, STEPS, guidance_scale, noise=noise), seed
         self.null = null
         self.features, self.blend = features, BLENDS[blend]
@@ -111,11 +114,11 @@ class Trial:
         image = torch.stack([place.image for place in self.places]).to(base.device)
         mask = torch.stack([torch.from_numpy(place.mask)[None].float() for place in self.places])
         mask = mask.to(base.device)
-        reference = self.reference.to(base.device)
+        reference = self.pose.reference.to(base.device)
         shown = base.masked(image, mask, reference.expand(len(image), -1, -1, -1))
         masked = base.encode(shown).float()
         null = None if self.null is None else self.null.to(base.unet.conv_in.weight)
-        contexts = base.contexts(base.context(reference), null).repeat(len(image))
+        contexts = base.contexts(base.context(reference, self.pose.view), null).repeat(len(image))
         draws = [Generator().manual_seed(self.seed + i) for i in range(len(image))]
         x_T = torch.stack([torch.randn(masked.shape[1:], generator=draw) for draw in draws]).to(masked)
         x_0 = sample(

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ldm.data.image import from_bytes
+from ldm.data.image import from_bytes, to_bytes
 from ldm.data.insertset import load_insertset
 from ldm.data.pairs import few_shot_crops, reference_image
 from ldm.data.picture import Picture
@@ -31,6 +31,7 @@ from ldm.objects.applied import Applied, apply
 from ldm.objects.delta import Delta, load
 from ldm.objects.exchange import load_ldm_delta
 from ldm.objects.merged import apply_merged, load_merged, merged_contexts
+from ldm.objects.pose import pose_of
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ class Session:
     def _merged(self, subject: Subject) -> Ready:
         assert subject.object is not None and isinstance(self.base, Base)
         merged = load_merged(subject.object)
-        if self.sampling.view:
+        if self.sampling.view > 0:
             raise ValueError(f"{subject.object} is a merged file, whose tokens all speak; leave --view out")
         name = subject.pick or (merged.names[0] if len(merged.names) == 1 else "")
         if not name:
@@ -135,11 +136,15 @@ class Session:
         base = self.base
         assert isinstance(base, Base), "an object that is not baked needs the whole base"
         delta = self._read(subject)
-        own = None if delta is None else delta.picture(self.sampling.view)
-        reference, null = self._reference(subject, own), null_of(base, self.sampling)
+        own = None if delta is None else delta.reference
+        reference, view, null = self._reference(subject, own), 0, null_of(base, self.sampling)
+        if delta is not None:
+            keep = subject.reference is not None
+            reference, view = pose_of(base, delta, reference, self.sampling.view, keep)
+            own = None if keep else to_bytes(reference[0])
         applied = None if delta is None else apply(base, delta, subject.strength, self.fingerprint)
         try:
-            context = base.context(reference.to(base.device), self.sampling.view)
+            context = base.context(reference.to(base.device), view)
         except ValueError:
             if applied is not None:
                 applied.remove()

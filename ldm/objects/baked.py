@@ -26,6 +26,7 @@ from ldm.objects.applied import apply
 from ldm.objects.delta import REFERENCE, Delta
 from ldm.objects.effect import reference_of
 from ldm.objects.file import About, check_base, read_object, write_object
+from ldm.objects.pose import pose_of
 
 FIELDS = {"crossattn-kv": ("k", "v", "null"), "crossattn": ("scores", "values", "bias", "null")}
 GUIDANCE = "guidance_from"  # in the recipe of a baked file: whose unconditional branch it holds
@@ -80,7 +81,7 @@ def guidance_from(baked: Baked) -> str:
 
 
 def view(baked: Baked) -> int:
-    """The one few-shot token that stands for all in it; 0: each stands for itself."""
+    """The view that was asked for, see `pose_of`; 0: each few-shot token stands for itself."""
     return int(baked.about.recipe.get(VIEW, 0))
 
 
@@ -96,12 +97,15 @@ def bake_delta(
     """An object's file as constants, with its own reference if no other is given; `strength` stays in them.
 
     `guidance_from`: whose unconditional branch goes into the file, the object's or the base's. `view`: see
-    `Conditioner.view`. Raises ValueError as `apply` and `Conditioner.view` do, or if there is no reference.
+    `pose_of`. Raises ValueError as `apply` and `Conditioner.view` do, or if there is no reference.
     """
-    reference = reference_of(delta, view) if reference is None else reference
+    shown = reference_of(delta) if reference is None else reference
+    pose = pose_of(base, delta, shown, view, keep=reference is not None)
     nulls = null_constants(base, delta.about.freeze_model) if guidance_from == "base" else None
     with apply(base, delta, strength, fingerprint):
-        return bake(base, delta.about, reference.to(base.device), nulls, view)
+        made = bake(base, delta.about, pose.reference.to(base.device), nulls, pose.view)
+    asked = dict(made.about.recipe) | {VIEW: view}
+    return replace(made, about=replace(made.about, recipe=asked))
 
 
 @torch.no_grad()

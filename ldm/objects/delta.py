@@ -63,12 +63,6 @@ class Delta:
     reference: Tensor | None = None
     views: Tensor | None = None
 
-    def picture(self, view: int = 0) -> Tensor | None:
-        """The reference uint8 [3,R,R], or the few-shot picture of this number, from 1, if there is one."""
-        if self.views is not None and 0 < view <= len(self.views):
-            return self.views[view - 1]
-        return self.reference
-
     def tuned(self, name: str, base_value: Tensor, strength: float = 1.0) -> Tensor:
         """The tuned weight, fp32, for the base's one; `strength` scales the difference."""
         if self.absolute and strength == 1:

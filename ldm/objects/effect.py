@@ -74,11 +74,11 @@ def constants(
     return context, layers, eps
 
 
-def reference_of(delta: Delta, view: int = 0) -> Tensor:
-    """`Delta.picture` as [1,3,R,R] in [-1,1]; ValueError if there is none."""
-    if (picture := delta.picture(view)) is None:
+def reference_of(delta: Delta) -> Tensor:
+    """The reference picture that came with the object: [1,3,R,R] in [-1,1]; ValueError if there is none."""
+    if delta.reference is None:
         raise ValueError("this object came without a reference picture; extract it again from its run")
-    return from_bytes(picture[None])
+    return from_bytes(delta.reference[None])
 
 
 def relative_error(value: Tensor, truth: Tensor) -> float:

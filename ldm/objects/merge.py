@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.linalg import cholesky_ex, solve_triangular
 
+from ldm.data.image import to_bytes
 from ldm.models.base import Base
 from ldm.models.weights import some
 from ldm.objects.applied import apply
@@ -23,6 +24,7 @@ from ldm.objects.delta import Delta, is_trained
 from ldm.objects.effect import reference_of
 from ldm.objects.file import About
 from ldm.objects.merged import Merged
+from ldm.objects.pose import NEAREST, pose_of
 
 RCOND = 1e-6  # tokens are fp32: directions in which they differ by less, of the largest one, are noise
 FP16_LOSS = 1e-3  # of the objects' own changes, beyond which the weights are kept in fp32
@@ -72,13 +74,14 @@ class MergeReport:
 def member(
     base: Base, delta: Delta, name: str, parent: Mapping[str, str] | None = None, fingerprint: str = ""
 ) -> Member:
-    """What a merge must keep of this object, with its own reference.
+    """What a merge must keep of this object, with its own reference or the view that is nearest to it.
 
     Raises ValueError as `apply` does, or if more than K and V of the cross-attention was tuned.
     """
     refuse_unmergeable(delta)
     with apply(base, delta, fingerprint=fingerprint) as applied:
-        context = base.context(reference_of(delta).to(base.device))[0]
+        pose = pose_of(base, delta, reference_of(delta), NEAREST)
+        context = base.context(pose.reference.to(base.device), pose.view)[0]
         unconditional = base.conditioner.learnable_vector[0, 0].clone()
         tokens = torch.cat([context, unconditional[None]]).double()
         wanted, change, size = {}, {}, 0.0
@@ -86,7 +89,7 @@ def member(
             difference = value.double() - applied.originals.get(weight, value).double()
             wanted[weight], change[weight] = tokens @ value.double().T, tokens @ difference.T
             size += float(difference.square().sum())
-    shown = delta.reference if base.architecture.collage else None
+    shown = to_bytes(pose.reference[0]) if base.architecture.collage else None
     kept = (context, unconditional, wanted, change, size**0.5, shown)
     return Member(name, delta.about, parent or {"name": name}, *kept)
 

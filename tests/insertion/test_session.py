@@ -25,6 +25,7 @@ from ldm.objects.effect import reference_of
 from ldm.objects.file import About
 from ldm.objects.merge import member, merge
 from ldm.objects.merged import save_merged
+from ldm.objects.pose import NEAREST
 from tests.fixtures.objects import learnt
 from tests.fixtures.small import SMALL, small_base, state_of
 
@@ -109,6 +110,12 @@ def test_a_view_is_also_the_picture_that_a_base_of_collages_is_shown(
             shown = session.take_on(Subject(tmp_path / f"{file}.safetensors")).contexts.collage
             assert shown is not None
             assert torch.equal(to_bytes(shown.references[0]), views[view - 1] if view else delta.reference)
+    session.put_down()
+    session.sampling = Sampling("ddim", 2, 2.0, view=NEAREST)
+    save(replace(delta, reference=views[1]), tmp_path / "o.safetensors")
+    for _ in range(2):
+        shown = session.take_on(Subject(tmp_path / "o.safetensors")).contexts.collage
+        assert shown is not None and torch.equal(to_bytes(shown.references[0]), views[1])
     given = tmp_path / "red.png"
     Image.new("RGB", (28, 28), (255, 0, 0)).save(given)
     shown = session.take_on(Subject(tmp_path / "o.safetensors", given)).contexts.collage
