@@ -264,7 +264,7 @@ def test_time_tells_every_kind(folder: Path, capsys: pytest.CaptureFixture[str])
 
 MISTAKES = {
     "bake a.safetensors --view 9 --out x.safetensors": "view 9: this object has",
-    "bake a.safetensors --view -1 --out x.safetensors": "view -1: this object has",
+    "bake a.safetensors --view -2 --out x.safetensors": "view -2: this object has",
     "compress a.safetensors --energy 2 --out x.safetensors": "energy 2: expected a share",
     "compress a.safetensors --energy 0.9 --size 1 --out x.safetensors": "not allowed with",
     "compress a.safetensors --out x.safetensors": "--energy --size is required",
