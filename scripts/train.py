@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
-from sys import maxsize
 
 from omegaconf import OmegaConf
-from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ldm.config.command_line import run, say
@@ -18,7 +16,7 @@ from ldm.config.presets import TRAINING
 from ldm.config.schema import Config, Parser
 from ldm.data.atomic import atomic_file, check_folder
 from ldm.data.insertset import InsertSet, load_insertset
-from ldm.data.pairs import Pairs, few_shot_crops, reference_image
+from ldm.data.pairs import few_shot_crops, reference_image
 from ldm.evaluation.charts import draw_verdicts
 from ldm.evaluation.judging_plan import NONE, JudgingPlan, plan_judging
 from ldm.evaluation.trial import Trial
@@ -32,7 +30,7 @@ from ldm.training.finetune import FineTune
 from ldm.training.judging import Judging
 from ldm.training.learner import build_learner
 from ldm.training.previews import Previews, preview_scene
-from ldm.training.samples import Bank
+from ldm.training.samples import samples_of
 from ldm.training.trainer import build_trainer
 from ldm.training.verdicts import best, reason
 
@@ -181,14 +179,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         if plan.text():
             print(plan.text())
 
-    pairs = Pairs(
-        insertset, *sizes, t.seed, length=maxsize, augment=config.data.augment,
-        single_view=t.single_view, mask_growth=t.mask_growth,
+    bar = partial(tqdm, unit="batch", desc="encoding", disable=not trainer.is_global_zero)
+    samples = samples_of(
+        base, insertset, trainer.strategy.root_device, seed=t.seed, augment=config.data.augment, bank=t.bank,
+        single_view=t.single_view, mask_growth=t.mask_growth, precision=t.precision, progress=bar,
     )  # fmt: skip
-    samples: Dataset = pairs
-    if t.bank:
-        bar = partial(tqdm, unit="batch", desc="encoding", disable=not trainer.is_global_zero)
-        samples = Bank(base.to(trainer.strategy.root_device), pairs, t.bank, t.seed, t.precision, bar)
     trainer.fit(module, datamodule=Batches(samples, t.batch_size, config.data.workers), ckpt_path=resumed)
     if trainer.is_global_zero:
         report(folder, trainer.global_step, stop, judging)

@@ -18,6 +18,7 @@ from torch import Generator, Tensor
 from ldm.data.layers import (
     Box,
     choice,
+    happens,
     jitter,
     jitter_layer,
     over,
@@ -106,18 +107,18 @@ class Composer:
         cut = [round(uniform(0, 0.1, g) * side) for side in (h, h, w, w)]
         content = content[:, cut[0] : h - cut[1], cut[2] : w - cut[3]]
         content = jitter(scaled(content, self.reference_size, self.reference_size), g, 0.12)
-        return content.flip(-1) if _happens(MIRRORED, g) else content
+        return content.flip(-1) if happens(MIRRORED, g) else content
 
     def _composed(self, target: Tensor, others: list[Tensor], number: int, g: Generator) -> Sample:
         """`target` onto a photo, `others` as its references (premultiplied layers)."""
-        if _happens(RECOLOURED, g):
+        if happens(RECOLOURED, g):
             order = torch.randperm(3, generator=g)
             target, *others = (torch.cat([layer[order], layer[3:]]) for layer in (target, *others))
             number = 0
         scene = random_crop(choice(self.pack.photos, g), self.size, g)
         layer, box = placed(target, self.size, g)
         layer = to_scene(jitter_layer(layer, g, 0.1), scene, uniform(0, 0.5, g))
-        if torch.rand((), generator=g) < 0.7:
+        if happens(0.7, g):
             scene = scene * (1 - shadow(layer[3:], box, g))
         views = [reference_of(other, choice(self.pack.photos, g), self.reference_size, g) for other in others]
         return over(layer, scene), region(box, self.size, g), views, number
@@ -125,7 +126,7 @@ class Composer:
     def _cutout(self, g: Generator, n: int) -> Sample:
         i = int(torch.randint(len(self.pack.cutouts), (), generator=g))
         layer = premultiplied(self.pack.cutouts[i])
-        shown = layer.flip(-1) if _happens(MIRRORED, g) else layer
+        shown = layer.flip(-1) if happens(MIRRORED, g) else layer
         return self._composed(shown, [layer] * n, 1 + len(self.pack.multiview) + i, g)
 
     def _multiview(self, g: Generator, n: int) -> Sample:
@@ -138,7 +139,7 @@ class Composer:
     def _pair(self, g: Generator, n: int) -> Sample:
         pair = choice(self.pack.pairs, g)
         layer = torch.cat([pair.truth, pair.mask]).float() / 255
-        layer = layer.flip(-1) if _happens(0.5, g) else layer
+        layer = layer.flip(-1) if happens(0.5, g) else layer
         rows, columns = (layer[3] > 0.5).any(1).nonzero(), (layer[3] > 0.5).any(0).nonzero()
         full = (int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1)
         image, box = self._window(layer[:3], full, g)
@@ -166,10 +167,6 @@ class Composer:
         return crop, (max(0, x0), max(0, y0), min(self.size, x1), min(self.size, y1))
 
 
-def _happens(share: float, g: Generator) -> bool:
-    return float(torch.rand((), generator=g)) < share
-
-
 def _perhaps_first(own: Tensor, others: list[Tensor], n: int, g: Generator) -> list[Tensor]:
     """At most n references: the others, in a share of SAME_POSE behind the view that is to be drawn."""
-    return [own, *others][:n] if _happens(SAME_POSE, g) else others
+    return [own, *others][:n] if happens(SAME_POSE, g) else others

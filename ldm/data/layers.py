@@ -25,6 +25,11 @@ def uniform(low: float, high: float, g: Generator) -> float:
     return low + (high - low) * float(torch.rand((), generator=g))
 
 
+def happens(share: float, g: Generator) -> bool:
+    """True in this share of the draws."""
+    return float(torch.rand((), generator=g)) < share
+
+
 def choice(items: Sequence[T], g: Generator) -> T:
     """One of the items, all equally likely."""
     return items[int(torch.randint(len(items), (), generator=g))]
@@ -45,7 +50,7 @@ def random_crop(photo: Tensor, size: int, g: Generator, smallest: float = 0.5) -
     top = int(torch.randint(height - side + 1, (), generator=g))
     left = int(torch.randint(width - side + 1, (), generator=g))
     crop = scaled(photo[:, top : top + side, left : left + side].float() / 255, size, size)
-    return crop.flip(-1) if torch.rand((), generator=g) < 0.5 else crop
+    return crop.flip(-1) if happens(0.5, g) else crop
 
 
 def jitter(rgb: Tensor, g: Generator, amount: float = 0.25) -> Tensor:
@@ -88,7 +93,7 @@ def over(layer: Tensor, ground: Tensor) -> Tensor:
 
 def placed(cutout: Tensor, size: int, g: Generator) -> tuple[Tensor, Box]:
     """A layer scaled, turned and put somewhere => layer [4,size,size] and its box x0 y0 x1 y1."""
-    if torch.rand((), generator=g) < 0.5:
+    if happens(0.5, g):
         cutout = rotate(F.pad(cutout, [8] * 4), uniform(-15, 15, g))
         cutout = tight(cutout)
     longer = uniform(0.38, 0.72, g) * size
@@ -125,7 +130,7 @@ def region(box: Box, size: int, g: Generator) -> Tensor:
     above, below = (min(free * 0.4, grow_y) * uniform(0.05, 1, g) for free in (y0, size - y1))
     y, x = torch.meshgrid(torch.arange(size) + 0.5, torch.arange(size) + 0.5, indexing="ij")
     outer = (x0 - left, y0 - above, x1 + right, y1 + below)
-    if torch.rand((), generator=g) < 0.5:
+    if happens(0.5, g):
         inside = (x >= outer[0]) & (x <= outer[2]) & (y >= outer[1]) & (y <= outer[3])
     else:  # a superellipse with a wavy rim stands in for a hand-drawn blob
         cx, cy = (outer[0] + outer[2]) / 2, (outer[1] + outer[3]) / 2
@@ -141,12 +146,12 @@ def region(box: Box, size: int, g: Generator) -> Tensor:
 def reference_of(cutout: Tensor, photo: Tensor, size: int, g: Generator) -> Tensor:
     """A layer as a photographed reference [3,size,size] in [0,1]: its box, or more, on some background."""
     cutout = jitter_layer(cutout, g, 0.12)
-    if torch.rand((), generator=g) < 0.3:
+    if happens(0.3, g):
         cutout = tight(rotate(F.pad(cutout, [8] * 4), uniform(-12, 12, g)))
     most = uniform(0, MARGIN, g)
     margin = [round(uniform(0, most, g) * max(cutout.shape[-2:])) for _ in range(4)]
     layer = scaled(F.pad(cutout, margin), size, size)
-    if torch.rand((), generator=g) < 0.25:
+    if happens(0.25, g):
         ground = torch.full((3, size, size), uniform(0.4, 1, g))
     else:
         ground = random_crop(photo, size, g, 0.3)

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 from ldm.data.augment import augmented
 from ldm.data.image import read_rgb, to_image
 from ldm.data.insertset import Box, InsertSet, Sample
+from ldm.data.layers import happens
 from ldm.data.masks import GROWTH, pixel_box, training_mask
 
 CROP_MARGIN = 0.6  # of the margin between the image's short side and the enlarged box, cut off at most
@@ -65,7 +66,7 @@ class Pairs(Dataset):
         samples = self.insertset.few_shot if few_shot else self.insertset.same_category
         number, sample, box = _choose(samples, generator)
         image, mask = target(self._read(sample.image), box, self.size, generator, self.mask_growth)
-        single = few_shot and 0 < self.single_view > float(torch.rand((), generator=generator))
+        single = few_shot and self.single_view > 0 and happens(self.single_view, generator)
         if few_shot and not single:  # the reference is the object in any few-shot picture, else in this one
             _, sample, box = _choose(self.insertset.few_shot, generator)
         crop = object_crop(self._read(sample.image), box, 0 if few_shot else SAME_CATEGORY_PAD)

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from sys import maxsize
 from typing import Any
-
-from torch.utils.data import Dataset
 
 from ldm.data.insertset import InsertSet
 from ldm.data.masks import GROWTH
-from ldm.data.pairs import Pairs
 from ldm.models.architecture import Architecture
 from ldm.models.base import Base, load_base
 from ldm.objects.delta import save
@@ -19,7 +15,7 @@ from ldm.training.batches import Batches
 from ldm.training.callbacks import Progress
 from ldm.training.learner import build_learner
 from ldm.training.result import object_of
-from ldm.training.samples import Bank
+from ldm.training.samples import samples_of
 from ldm.training.trainer import build_trainer
 
 
@@ -50,18 +46,16 @@ def learn_object(
 
     Logs go to `folder`, `recipe` into the object file; `rates` are FineTune's learning rates and the like.
     """
-    size, reference_size = base.architecture.image_size, base.architecture.reference_size
     kinds = {"freeze_model": freeze_model, "few_shot": few_shot, "few_shot_features": few_shot_features}
     module = build_learner(base, insertset, seed=seed, recipe=recipe, max_steps=max_steps, **kinds, **rates)
     trainer = build_trainer(
         folder, [Progress(batch_size)], max_steps=max_steps, accumulate=accumulate, precision=precision,
         accelerator=accelerator, devices=devices,
     )  # fmt: skip
-    samples: Dataset = Pairs(
-        insertset, size, reference_size, seed, maxsize, augment, single_view, mask_growth
-    )
-    if bank:
-        samples = Bank(base.to(trainer.strategy.root_device), samples, bank, seed, precision)
+    samples = samples_of(
+        base, insertset, trainer.strategy.root_device, seed=seed, augment=augment, single_view=single_view,
+        mask_growth=mask_growth, bank=bank, precision=precision,
+    )  # fmt: skip
     trainer.fit(module, datamodule=Batches(samples, batch_size, workers))
     checkpoint: dict[str, Any] = {"global_step": trainer.global_step}
     module.on_save_checkpoint(checkpoint)

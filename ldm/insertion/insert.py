@@ -38,7 +38,7 @@ class Sampling:
     `refine` is the strength of the second pass over regions larger than the model's resolution; 0: none.
     `guidance_interval`: noise levels t/T that are guided; `reuse`: steps for one run of the whole UNet.
     `guidance_from`: whose unconditional branch is guided away from, see `null_of`.
-    `view`: the few-shot token that stands for all, see `Conditioner.view`.
+    `view`: the few-shot token that stands for all, see `ldm.objects.pose.pose_of`.
     """
 
     sampler: str = "plms"

@@ -60,7 +60,7 @@ def bake(
         k, v = attn.to_k(context), attn.to_v(context)
         kept = (k, v) if about.freeze_model == "crossattn-kv" else fold_layer(attn, k, v)
         layers[name] = dict(zip(FIELDS[about.freeze_model], (*(x[0] for x in kept), own[name]), strict=True))
-    recipe = dict(about.recipe) | {GUIDANCE: "object" if nulls is None else "base", VIEW: view}
+    recipe = dict(about.recipe) | {GUIDANCE: "object" if nulls is None else "base"}
     shown = to_bytes(reference[0]) if base.architecture.collage else None
     return Baked(replace(about, kind="baked", recipe=recipe), layers, shown)
 
@@ -102,10 +102,9 @@ def bake_delta(
     shown = reference_of(delta) if reference is None else reference
     pose = pose_of(base, delta, shown, view, keep=reference is not None)
     nulls = null_constants(base, delta.about.freeze_model) if guidance_from == "base" else None
+    about = replace(delta.about, recipe=dict(delta.about.recipe) | {VIEW: view})
     with apply(base, delta, strength, fingerprint):
-        made = bake(base, delta.about, pose.reference.to(base.device), nulls, pose.view)
-    asked = dict(made.about.recipe) | {VIEW: view}
-    return replace(made, about=replace(made.about, recipe=asked))
+        return bake(base, about, pose.reference.to(base.device), nulls, pose.view)
 
 
 @torch.no_grad()

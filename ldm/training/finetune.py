@@ -62,8 +62,7 @@ class FineTune(pl.LightningModule):
         self.rates = {"crossattn": lr, "conditioner": lr_conditioner, "tokens": lr_tokens}
         self.weight_decay, self.warmup = weight_decay, warmup
         self.lr_final, self.max_steps = lr_final, max_steps
-        self.drop_context = drop_context
-        self.min_snr, self.seed = min_snr, seed
+        self.drop_context, self.min_snr, self.seed = drop_context, min_snr, seed
         self.trained = trained_names(base, freeze_model)
         base.requires_grad_(False)
         for weight in self.trained_weights().values():

@@ -7,12 +7,15 @@ more than half of a small base's training step.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from sys import maxsize
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
-from ldm.data.pairs import sample_generator
+from ldm.data.insertset import InsertSet
+from ldm.data.masks import GROWTH
+from ldm.data.pairs import Pairs, sample_generator
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
 from ldm.models.diffusion import latent_mask
@@ -64,3 +67,23 @@ class Bank(Dataset):
         generator = sample_generator(DRAW_STREAM + self.seed, index)
         drawn = int(torch.randint(self.size, (), generator=generator))
         return {key: value[drawn] for key, value in self.samples.items()}
+
+
+def samples_of(
+    base: Base,
+    insertset: InsertSet,
+    device: torch.device,
+    *,
+    seed: int,
+    augment: bool = True,
+    single_view: float = 0.0,
+    mask_growth: float = GROWTH,
+    bank: int = 0,
+    precision: str = "32-true",
+    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
+) -> Dataset:
+    """A run's samples without end: all of them new, or from a bank of so many, encoded now on `device`."""
+    a = base.architecture
+    drawn = (seed, maxsize, augment, single_view, mask_growth)
+    pairs = Pairs(insertset, a.image_size, a.reference_size, *drawn)
+    return Bank(base.to(device), pairs, bank, seed, precision, progress) if bank else pairs
