@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from ldm.config.command_line import run, warnings_in_a_line
-from ldm.config.insertion_request import sampling_of
+from ldm.config.insertion_request import sampling_of, seam_of
 from ldm.config.judging_request import add_judging, judges_of
 from ldm.config.presets import INFERENCE, RECIPE_FLAGS
 from ldm.config.schema import Config, Parser, how_to_learn
@@ -32,7 +32,6 @@ from ldm.evaluation.publish import Run, bench_run, publish, row_of
 from ldm.evaluation.report import write_report
 from ldm.evaluation.results import Results, Row
 from ldm.evaluation.sets import clip_features, pictures_in, real_pictures, set_scores
-from ldm.insertion.blend import treatment
 from ldm.insertion.machine import device_named
 from ldm.models.base import base_fingerprint, load_base
 from ldm.models.runtime import Runtime, prepare
@@ -91,11 +90,10 @@ def fill_bench(args: argparse.Namespace, config: Config) -> None:
             f"sample.view={config.sample.view}: the tokens of `merged` objects all speak; "
             f"leave it out (--methods {others}), or sample.view"
         )
-    bench, s, i = load_bench(args.bench, args.objects, args.scenes), config.sample, config.insert
+    bench, s = load_bench(args.bench, args.objects, args.scenes), config.sample
     base = load_base(Path(config.base.path), config.base.architecture, device=args.device)
     sampling = sampling_of(config)
-    seam = treatment(i.blend, i.feather, i.reach)
-    setup = Setup(base, base_fingerprint(base), sampling, seam, s.seed, s.strength, s.precision)
+    setup = Setup(base, base_fingerprint(base), sampling, seam_of(config), s.seed, s.strength, s.precision)
     prepare(base, Runtime(s.precision, s.compile))
     results = Results(args.out)
     compare(bench, methods, setup, results, learner(config), how_to_learn(config), announce)

@@ -28,7 +28,7 @@ def main(argv: list[str] | None = None) -> None:
         background, task = prepare(item, options_of(args, config))
         session, results = session_of(args, config, [item.subject]), {}
         for name in BLENDS:  # the same seed: only the seam differs
-            session.seam = treatment(name)
+            session.seam = treatment(name, halo=config.insert.halo)
             [[result, *_]] = session.insert(background, [task])
             seam = max(region["seam"] for region in result.record["regions"])
             results[name] = f"{name}, seam {seam:.2f}", result.picture

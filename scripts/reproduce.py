@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ldm.config.command_line import run
-from ldm.config.insertion_request import sampling_of
+from ldm.config.insertion_request import sampling_of, seam_of
 from ldm.config.judging_request import add_judging, judges_of
 from ldm.config.presets import INFERENCE, RECIPE_FLAGS
 from ldm.config.schema import Config, Parser, how_to_learn, load_config
@@ -31,7 +31,6 @@ from ldm.evaluation.study import Study
 from ldm.evaluation.study_report import Found, write_results
 from ldm.evaluation.summary import Row
 from ldm.evaluation.variants import Comparison
-from ldm.insertion.blend import treatment
 from ldm.insertion.machine import device_named
 from ldm.insertion.plan import Context
 from ldm.models.base import base_fingerprint, load_base
@@ -105,7 +104,7 @@ def study_of(args: argparse.Namespace, config: Config) -> Study:
     settings = how_to_learn(config) | {"freeze_model": config.train.freeze_model}
     return Study(
         args.out, base, base_fingerprint(base),
-        sampling_of(config), treatment(i.blend, i.feather, i.reach),
+        sampling_of(config), seam_of(config),
         Context(config.base.architecture.image_size, i.roi_factor, i.context_px, i.zoom),
         judges, args.metrics, learn, settings, s.seed,
     )  # fmt: skip

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
+import torch
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from ldm.config.command_line import run, say
-from ldm.config.insertion_request import sampling_of
+from ldm.config.insertion_request import sampling_of, seam_of
 from ldm.config.presets import TRAINING
 from ldm.config.schema import Config, Parser
 from ldm.data.atomic import atomic_file, check_folder
 from ldm.data.insertset import InsertSet, load_insertset
 from ldm.data.pairs import few_shot_crops, reference_image
+from ldm.data.picture import Picture
+from ldm.data.save import write_picture
 from ldm.evaluation.charts import draw_verdicts
 from ldm.evaluation.judging_plan import NONE, JudgingPlan, plan_judging
 from ldm.evaluation.trial import Trial
@@ -35,7 +39,7 @@ from ldm.training.trainer import build_trainer
 from ldm.training.verdicts import best, reason
 
 TRAIN_FLAGS = """name logdir resume max_steps freeze_model few_shot few_shot_features batch_size accumulate lr
-lr_conditioner lr_tokens lr_final warmup drop_context single_view mask_growth min_snr bank precision
+lr_conditioner lr_tokens lr_final warmup drop_context single_view min_snr bank precision
 devices accelerator seed checkpointing checkpoint_every keep preview_every judge_every hold_out
 patience"""
 FLAGS = {"dataset-dir": "data.root", "base": "base.path", "workers": "data.workers"} | {
@@ -111,22 +115,25 @@ def judge_for(
     if plan.features is None:
         return None
     a, s = config.base.architecture, config.sample
-    reference, crops = reference_image(plan.learnt.reference, a.reference_size), None
+    reference, crops = reference_image(plan.learnt.reference, a.reference_size, a.collage), None
     if a.collage and config.train.few_shot != "none":
-        crops = few_shot_crops(plan.learnt, a.reference_size)
+        crops = few_shot_crops(plan.learnt, a.reference_size, cut=True)
+    sampling = sampling_of(config)
     trial = Trial(
-        plan.learnt, plan.held, plan.features, a.image_size, a.reference_size, guidance_scale=s.scale,
-        noise=s.noise, blend=config.insert.blend, roi_factor=config.insert.roi_factor, seed=s.seed,
-        null=null_of(base, sampling_of(config)), pose=pose_among(base, crops, reference, s.view),
+        plan.learnt, plan.held, plan.features, a.image_size, a.reference_size, sampling=sampling,
+        seam=seam_of(config), roi_factor=config.insert.roi_factor, seed=s.seed, null=null_of(base, sampling),
+        pose=pose_among(base, crops, reference, s.view),
     )  # fmt: skip
     return Judging(trial, folder, plan.every, saving, config.train.patience)
 
 
-def write_settings(config: Config, folder: Path) -> None:
-    """Keep the resolved settings with the run, for its reader."""
+def write_inputs(config: Config, card: Mapping[str, Any], folder: Path) -> None:
+    """Keep with the run, for its reader, the resolved settings and what the model is shown of the object."""
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_file(folder / "config.yaml") as file:
         file.write(OmegaConf.to_yaml(asdict(config)).encode())
+    row = torch.cat([card["reference"], *card["crops"]], dim=2)
+    write_picture(folder / "shown.png", Picture(row.permute(1, 2, 0).cpu().numpy()))
 
 
 def announce_stop() -> None:
@@ -151,7 +158,6 @@ def report(folder: Path, step: int, stop: StopOnSignal, judging: Judging | None)
 def main(argv: Sequence[str] | None = None) -> None:
     config, resumed = settings(argv)
     t, a = config.train, config.base.architecture
-    sizes = (a.image_size, a.reference_size)
     insertset = load_insertset(Path(config.data.root))
     folder = run_folder(resumed) if resumed else new_run(config)
     config, plan = judging_of(config, insertset)
@@ -163,7 +169,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     stop = StopOnSignal(Checkpoints(folder, t.checkpoint_every, t.keep), announce_stop)
     callbacks = [Progress(t.batch_size), stop.checkpoints, stop]
     if t.preview_every:
-        callbacks.append(Previews(preview_scene(insertset, *sizes, t.seed), folder, t.preview_every, t.seed))
+        scene = preview_scene(insertset, a.image_size, a.reference_size, t.seed, a.collage)
+        callbacks.append(Previews(scene, folder, t.preview_every, t.seed))
     if judging := judge_for(config, base, plan, folder, stop.checkpoints):
         callbacks.append(judging)
     trainer = build_trainer(
@@ -171,10 +178,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         accelerator=t.accelerator, devices=t.devices, start=start,
     )  # fmt: skip
     if trainer.is_global_zero:
-        write_settings(config, folder)
         counts = f"{len(insertset.few_shot)} few-shot, {len(insertset.same_category)} same-category pictures"
-        print(f"object: {insertset.root} ({counts}), base: {config.base.path}")
+        seen = f"as in {folder / 'shown.png'}"
+        print(f"object: {insertset.root} ({counts}, {seen}), base: {config.base.path}")
         weights = sum(weight.numel() for weight in module.trained_weights().values())
+        write_inputs(config, module.card, folder)
         print(f"training {weights:,} weights ({t.freeze_model}), step {start} to {t.max_steps}: {folder}")
         if plan.text():
             print(plan.text())
@@ -182,7 +190,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     bar = partial(tqdm, unit="batch", desc="encoding", disable=not trainer.is_global_zero)
     samples = samples_of(
         base, insertset, trainer.strategy.root_device, seed=t.seed, augment=config.data.augment, bank=t.bank,
-        single_view=t.single_view, mask_growth=t.mask_growth, precision=t.precision, progress=bar,
+        single_view=t.single_view, precision=t.precision, progress=bar,
     )  # fmt: skip
     trainer.fit(module, datamodule=Batches(samples, t.batch_size, config.data.workers), ckpt_path=resumed)
     if trainer.is_global_zero:

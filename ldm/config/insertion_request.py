@@ -14,7 +14,7 @@ from ldm.config.command_line import uncollected
 from ldm.config.presets import INFERENCE, INSERTION_FLAGS
 from ldm.config.schema import Config, Parser, load_config
 from ldm.data.atomic import check_folder
-from ldm.insertion.blend import treatment
+from ldm.insertion.blend import Blend, treatment
 from ldm.insertion.cases import Case, pair, read_roi
 from ldm.insertion.item import Item, check_files
 from ldm.insertion.machine import device_named, machine
@@ -172,11 +172,17 @@ def session_of(args: argparse.Namespace, config: Config, subjects: Iterable[Subj
         from ldm.insertion.session import open_session
         from ldm.models.runtime import Runtime
 
-    s, i, base = config.sample, config.insert, config.base
-    seam, runtime = treatment(i.blend, i.feather, i.reach), Runtime(s.precision, s.compile)
-    path, features = Path(base.path), args.few_shot_features
+    s, base = config.sample, config.base
+    runtime, path, features = Runtime(s.precision, s.compile), Path(base.path), args.few_shot_features
     return open_session(
-        path, base.architecture, subjects, sampling_of(config), seam, features, args.device, runtime
+        path,
+        base.architecture,
+        subjects,
+        sampling_of(config),
+        seam_of(config),
+        features,
+        args.device,
+        runtime,
     )
 
 
@@ -186,5 +192,12 @@ def sampling_of(config: Config) -> Sampling:
 
     s = config.sample
     return Sampling(
-        s.sampler, s.steps, s.scale, s.refine, s.noise, s.guidance_interval, s.reuse, s.guidance_from, s.view
-    )
+        s.sampler, s.steps, s.scale, s.refine, s.noise, s.guidance_interval, s.reuse, s.guidance_from, s.view,
+        s.begin,
+    )  # fmt: skip
+
+
+def seam_of(config: Config) -> Blend:
+    """How the settings say that a region is laid over its background."""
+    i = config.insert
+    return treatment(i.blend, i.feather, i.reach, i.halo)

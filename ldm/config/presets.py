@@ -37,9 +37,11 @@ RECIPE_FLAGS = {
     "steps": "sample.steps",
     "scale": "sample.scale",
     "noise": "sample.noise",
+    "begin": "sample.begin",
     "guidance_from": "sample.guidance_from",
     "seed": "sample.seed",
     "blend": "insert.blend",
+    "halo": "insert.halo",
 }
 
 # flags of the scripts that insert
@@ -54,6 +56,7 @@ INSERTION_FLAGS = {
     "strength": "sample.strength",
     "view": "sample.view",
     "noise": "sample.noise",
+    "begin": "sample.begin",
     "guidance_from": "sample.guidance_from",
     "guidance_interval": "sample.guidance_interval",
     "reuse": "sample.reuse",
@@ -66,6 +69,7 @@ INSERTION_FLAGS = {
     "blend": "insert.blend",
     "feather": "insert.feather",
     "reach": "insert.reach",
+    "halo": "insert.halo",
     "max_seam": "insert.max_seam",
     "outdir": "insert.outdir",
     "grid": "insert.grid",

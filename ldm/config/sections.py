@@ -68,9 +68,6 @@ class TrainSection:
         least=0,
         most=1,
     )
-    mask_growth: float = setting(
-        0.4, "how far a region may reach beyond the object's box: share of the free space", least=0, most=1
-    )
     bank: int = setting(
         0,
         "augmented samples that are encoded once, before the first step, and reused; 0: all are new",
@@ -119,6 +116,13 @@ class SampleSection:
         1.0,
         "standard deviation of the start noise; less is nearer to the mean of all results, smoother",
         least=0,
+    )
+    begin: float = setting(
+        1.0,
+        "noise level, 0 to 1, to begin at; less than 1: from the scene with the reference laid in, which its "
+        "layout and colours are kept from (a base of collages; 1: from noise alone)",
+        least=0,
+        most=1,
     )
     guidance_from: str = setting(
         "object",
@@ -174,6 +178,12 @@ class InsertSection:
         -1.0,
         "how deep the edge's colour offset is carried inside, the same; 1000: all through; -1: as in `blend`",
         least=-1,
+    )
+    halo: float = setting(
+        0.0,
+        "how far from the object what was drawn around it is laid over the background, fading, in shares of "
+        "the object's longer side (a base of collages); 0: in all of the mask",
+        least=0,
     )
     max_seam: float = setting(
         0.0, "seam ratio above which a result fails the run (it is kept); 0: any", least=0

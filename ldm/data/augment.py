@@ -16,14 +16,20 @@ MAX_BLUR = 3 / 224  # radius, of the reference's side
 FLIP, ROTATE, BLUR, BEND = 0.5, 0.5, 0.3, 0.3  # probabilities
 
 
-def augmented(reference: Tensor, generator: torch.Generator, mirror: bool = True) -> Tensor:
-    """A reference [3,R,R] in [-1,1], at random mirrored, turned, bent, blurred: not to be copied as it is."""
+def augmented(
+    reference: Tensor, generator: torch.Generator, mirror: bool = True, warped: bool = True
+) -> Tensor:
+    """A reference [3,R,R] in [-1,1], at random mirrored, turned, bent, blurred: not to be copied as it is.
+
+    Without `warped` it is at most blurred.
+    """
     odds = torch.tensor([FLIP * mirror, ROTATE, BLUR, BEND])
     flip, rotate, blur, bend = (torch.rand(4, generator=generator) < odds).tolist()
     amount = torch.rand(2, generator=generator).tolist()
     nodes = torch.rand(1, 2, 4, 4, generator=generator) * 2 - 1
     degrees = MAX_DEGREES * (2 * amount[0] - 1) if rotate else 0.0
-    reference = warp(reference, flip, degrees, nodes * MAX_BEND * bend)
+    if warped:
+        reference = warp(reference, flip, degrees, nodes * MAX_BEND * bend)
     return box_blur(reference, 1 + int(amount[1] * MAX_BLUR * reference.shape[-1])) if blur else reference
 
 

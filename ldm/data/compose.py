@@ -29,29 +29,34 @@ from ldm.data.layers import (
     region,
     scaled,
     shadow,
+    squared,
     tight,
     to_scene,
+    turned,
     uniform,
 )
 from ldm.data.pack import Pack
 
-Sample = tuple[Tensor, Tensor, list[Tensor], int]  # image, mask, references, number of the object
+Sample = tuple[Tensor, Tensor, Box, list[Tensor], int]  # image, mask, place, references, number of the object
 
 KINDS = {"photo": 0.05, "cutout": 0.4, "multiview": 0.3, "pair": 0.25}
-SAME_POSE = 0.5  # share of the rendered objects whose first reference is the view that is to be drawn
+SAME_POSE = 0.85  # share of the rendered objects whose first reference is the view that is to be drawn
 RECOLOURED = 0.5  # share of the cut-outs and rendered objects on photos with other hues: new objects
-MIRRORED = 0.15  # share of the photos' boxes and cut-outs whose references are mirrored
+TURNED = 0.5  # share of the cut-outs and rendered objects on photos that are turned, by MAX_DEGREES at most
+MAX_DEGREES = 15.0
 
 
 class Composed(NamedTuple):
     """One batch: image [b,3,S,S] in [-1,1], mask [b,1,S,S] (1 = fill), references [b,1+n,3,R,R] in [-1,1].
 
+    `place` [b,4] is the object's box in the image, x0 y0 x1 y1 in pixels.
     Where an object has fewer than n further views the reference is repeated. `object` [b] numbers the objects
     of a pack, 0: a photo's box, seen once.
     """
 
     image: Tensor
     mask: Tensor
+    place: Tensor
     references: Tensor
     object: Tensor
 
@@ -67,10 +72,14 @@ class Composer:
     def batch(self, count: int, g: Generator) -> Composed:
         """`count` samples of kinds drawn by KINDS."""
         samples = [sample(g, 1 + self.views) for sample in self._kinds(count, g)]
-        images, masks, references, objects = zip(*samples, strict=True)
+        images, masks, places, references, objects = zip(*samples, strict=True)
         stacked = torch.stack([self._padded(views) for views in references])
         return Composed(
-            torch.stack(images) * 2 - 1, torch.stack(masks), stacked * 2 - 1, torch.tensor(objects)
+            torch.stack(images) * 2 - 1,
+            torch.stack(masks),
+            torch.tensor(places),
+            stacked * 2 - 1,
+            torch.tensor(objects),
         )
 
     def references(self, count: int, g: Generator) -> Tensor:
@@ -99,15 +108,9 @@ class Composer:
         w, h = (round(uniform(0.25, 0.6, g) * self.size) for _ in range(2))
         left, top = (int(torch.randint(self.size - side, (), generator=g)) for side in (w, h))
         content = image[:, top : top + h, left : left + w]
-        views = [self._augmented(content, g) for _ in range(n)]
-        return image, region((left, top, left + w, top + h), self.size, g), views, 0
-
-    def _augmented(self, content: Tensor, g: Generator) -> Tensor:
-        _, h, w = content.shape
-        cut = [round(uniform(0, 0.1, g) * side) for side in (h, h, w, w)]
-        content = content[:, cut[0] : h - cut[1], cut[2] : w - cut[3]]
-        content = jitter(scaled(content, self.reference_size, self.reference_size), g, 0.12)
-        return content.flip(-1) if happens(MIRRORED, g) else content
+        views = [squared(jitter(content, g, 0.12), self.reference_size) for _ in range(n)]
+        box = (left, top, left + w, top + h)
+        return image, region(box, self.size, g), box, views, 0
 
     def _composed(self, target: Tensor, others: list[Tensor], number: int, g: Generator) -> Sample:
         """`target` onto a photo, `others` as its references (premultiplied layers)."""
@@ -115,19 +118,22 @@ class Composer:
             order = torch.randperm(3, generator=g)
             target, *others = (torch.cat([layer[order], layer[3:]]) for layer in (target, *others))
             number = 0
+        if happens(TURNED, g):
+            degrees = uniform(-MAX_DEGREES, MAX_DEGREES, g)
+            target, *others = (turned(layer, degrees) for layer in (target, *others))
         scene = random_crop(choice(self.pack.photos, g), self.size, g)
         layer, box = placed(target, self.size, g)
         layer = to_scene(jitter_layer(layer, g, 0.1), scene, uniform(0, 0.5, g))
         if happens(0.7, g):
             scene = scene * (1 - shadow(layer[3:], box, g))
         views = [reference_of(other, choice(self.pack.photos, g), self.reference_size, g) for other in others]
-        return over(layer, scene), region(box, self.size, g), views, number
+        return over(layer, scene), region(box, self.size, g), box, views, number
 
     def _cutout(self, g: Generator, n: int) -> Sample:
         i = int(torch.randint(len(self.pack.cutouts), (), generator=g))
         layer = premultiplied(self.pack.cutouts[i])
-        shown = layer.flip(-1) if happens(MIRRORED, g) else layer
-        return self._composed(shown, [layer] * n, 1 + len(self.pack.multiview) + i, g)
+        layer = layer.flip(-1) if happens(0.5, g) else layer
+        return self._composed(layer, [layer] * n, 1 + len(self.pack.multiview) + i, g)
 
     def _multiview(self, g: Generator, n: int) -> Sample:
         name = choice(list(self.pack.multiview), g)
@@ -150,7 +156,7 @@ class Composer:
         references = [
             reference_of(each, choice(self.pack.photos, g), self.reference_size, g) for each in layers
         ]
-        return image, region(box, self.size, g), references, self.number[pair.object_id]
+        return image, region(box, self.size, g), box, references, self.number[pair.object_id]
 
     def _window(self, image: Tensor, box: Box, g: Generator) -> tuple[Tensor, Box]:
         """A random square of [3,H,W] around the box => [3,S,S] and the box in it."""

@@ -15,8 +15,10 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 Box = tuple[int, int, int, int]
-GROWTH = 0.2  # of a side of the box: more, and no one can tell how large the object is to be
-MARGIN = 0.2  # of the longer side: what a reference shows around its object at most
+GROWTH = 0.35  # of a side of the box
+GREY = 0.5  # around a cut-out
+CUT_OUT = 0.85  # share of the references that show their object without its ground
+ERRORS = 0.2  # share of the cut-outs that lack something, and of those that have too much
 T = TypeVar("T")
 
 
@@ -71,6 +73,12 @@ def rotate(image: Tensor, degrees: float) -> Tensor:
     return F.grid_sample(image[None], grid, align_corners=False)[0]
 
 
+def turned(cutout: Tensor, degrees: float) -> Tensor:
+    """A layer turned about its centre, cropped to what is visible."""
+    across = math.ceil(0.15 * max(cutout.shape[-2:]))
+    return tight(rotate(F.pad(cutout, [across] * 4), degrees))
+
+
 def tight(cutout: Tensor) -> Tensor:
     """Crop [4,h,w] (float, alpha last) to what is visible."""
     rows = (cutout[3] > 0.05).any(1).nonzero().flatten()
@@ -92,10 +100,7 @@ def over(layer: Tensor, ground: Tensor) -> Tensor:
 
 
 def placed(cutout: Tensor, size: int, g: Generator) -> tuple[Tensor, Box]:
-    """A layer scaled, turned and put somewhere => layer [4,size,size] and its box x0 y0 x1 y1."""
-    if happens(0.5, g):
-        cutout = rotate(F.pad(cutout, [8] * 4), uniform(-15, 15, g))
-        cutout = tight(cutout)
+    """A layer scaled and put somewhere => layer [4,size,size] and its box x0 y0 x1 y1."""
     longer = uniform(0.38, 0.72, g) * size
     factor = longer / max(cutout.shape[-2:])
     h, w = (max(4, round(side * factor)) for side in cutout.shape[-2:])
@@ -144,18 +149,36 @@ def region(box: Box, size: int, g: Generator) -> Tensor:
 
 
 def reference_of(cutout: Tensor, photo: Tensor, size: int, g: Generator) -> Tensor:
-    """A layer as a photographed reference [3,size,size] in [0,1]: its box, or more, on some background."""
-    cutout = jitter_layer(cutout, g, 0.12)
-    if happens(0.3, g):
-        cutout = tight(rotate(F.pad(cutout, [8] * 4), uniform(-12, 12, g)))
-    most = uniform(0, MARGIN, g)
-    margin = [round(uniform(0, most, g) * max(cutout.shape[-2:])) for _ in range(4)]
-    layer = scaled(F.pad(cutout, margin), size, size)
-    if happens(0.25, g):
-        ground = torch.full((3, size, size), uniform(0.4, 1, g))
-    else:
-        ground = random_crop(photo, size, g, 0.3)
-    return over(layer, ground)
+    """A layer as a reference [3,size,size] in [0,1]: cut out of its picture, or with the ground around it.
+
+    A share ERRORS of the cut-outs lacks parts of the object, another still has parts of its ground.
+    """
+    cutout = jitter_layer(cutout, g, 0.2)
+    height, width = cutout.shape[-2:]
+    ground = scaled(random_crop(photo, size, g, 0.3), height, width)
+    if not happens(CUT_OUT, g):
+        return squared(over(cutout, ground), size)
+    if happens(ERRORS, g):
+        cutout = cutout * (1 - _patches(height, width, g))
+    shown = over(cutout, torch.full_like(ground, GREY))
+    if happens(ERRORS, g):
+        left = _patches(height, width, g) * (1 - cutout[3:])
+        shown = shown + left * (ground - GREY)
+    return squared(shown, size)
+
+
+def squared(image: Tensor, size: int) -> Tensor:
+    """[3,h,w] in [0,1] => [3,size,size]: its longer side fills the square, mid-grey fills up the other."""
+    factor = size / max(image.shape[-2:])
+    h, w = (max(1, round(side * factor)) for side in image.shape[-2:])
+    top, left = (size - h) // 2, (size - w) // 2
+    return F.pad(scaled(image, h, w), [left, size - left - w, top, size - top - h], value=GREY)
+
+
+def _patches(height: int, width: int, g: Generator) -> Tensor:
+    """Smooth patches [1,h,w] in {0,1} of random shape, about a sixth of the area."""
+    field = F.interpolate(torch.randn(1, 1, 4, 4, generator=g), size=(height, width), mode="bicubic")
+    return (field[0] > 0.8).float()
 
 
 def jitter_layer(layer: Tensor, g: Generator, amount: float) -> Tensor:

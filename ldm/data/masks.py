@@ -34,11 +34,11 @@ def pixel_box(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
     )
 
 
-def enlarge(box: Box, size: tuple[int, int], generator: torch.Generator, growth: float = GROWTH) -> Box:
-    """Move each side of the box outwards by 0 .. `growth` of the space that is free there."""
+def enlarge(box: Box, size: tuple[int, int], generator: torch.Generator) -> Box:
+    """Move each side of the box outwards by 0 .. GROWTH of the space that is free there."""
     x0, y0, x1, y1 = box
     height, width = size
-    left, top, right, bottom = (growth * torch.rand(4, generator=generator)).tolist()
+    left, top, right, bottom = (GROWTH * torch.rand(4, generator=generator)).tolist()
     return x0 - left * x0, y0 - top * y0, x1 + right * (width - x1), y1 + bottom * (height - y1)
 
 
@@ -65,14 +65,12 @@ def free_form(box: Box, enlarged: Box, size: tuple[int, int], generator: torch.G
     return torch.from_numpy(np.array(picture))[None].float() * box_mask(enlarged, size)
 
 
-def training_mask(
-    box: Box, size: tuple[int, int], generator: torch.Generator, growth: float = GROWTH
-) -> tuple[Tensor, Box]:
+def training_mask(box: Box, size: tuple[int, int], generator: torch.Generator) -> tuple[Tensor, Box]:
     """A random region to fill, as a mask [1,H,W] in {0,1}, and the enlarged box around it, see `enlarge`.
 
     The region is the enlarged box itself or, with probability 0.5, a blob between it and the object's box.
     """
-    enlarged = enlarge(box, size, generator, growth)
+    enlarged = enlarge(box, size, generator)
     if torch.rand((), generator=generator) < FREE_FORM_SHARE:
         return free_form(box, enlarged, size, generator), enlarged
     return box_mask(enlarged, size), enlarged

@@ -6,6 +6,7 @@ Pixels are uint8 [H,W,3]; images and references float [3,S,S] in [-1,1]; masks f
 from __future__ import annotations
 
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,10 +16,11 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ldm.data.augment import augmented
+from ldm.data.cutout import CutOut, cut_out, cut_out_picture, squared
 from ldm.data.image import read_rgb, to_image
 from ldm.data.insertset import Box, InsertSet, Sample
 from ldm.data.layers import happens
-from ldm.data.masks import GROWTH, pixel_box, training_mask
+from ldm.data.masks import pixel_box, training_mask
 
 CROP_MARGIN = 0.6  # of the margin between the image's short side and the enlarged box, cut off at most
 SAME_CATEGORY_PAD = 10  # pixels around a same-category object in its reference
@@ -26,15 +28,32 @@ ALL_VIEWS = -1  # the view of a sample whose context may hold every few-shot tok
 CACHE_BYTES = 2 * 2**30
 
 
+class Target(NamedTuple):
+    """What is to be drawn: image [3,S,S] in [-1,1], mask [1,S,S] in {0,1}, and the crop that they show.
+
+    `window`: left, top and side of the crop, in pixels of the picture.
+    """
+
+    image: Tensor
+    mask: Tensor
+    window: tuple[int, int, int]
+
+    def place(self, box: Box) -> Tensor:
+        """A box of the picture => the same one [4] in pixels of `image`."""
+        left, top, side = self.window
+        return (torch.tensor(box) - torch.tensor([left, top, left, top])) * (self.image.shape[-1] / side)
+
+
 class Pairs(Dataset):
     """Random training samples; item i depends on (seed, i) alone, so any order, worker or resumed run agrees.
 
     Even items come from the few-shot pictures, odd ones from the same-category pictures (if there are any).
-    Item: image [3,size,size], mask [1,size,size], reference [3,R,R] (R = reference_size), view int []: the
-    few-shot picture whose token alone the sample is to see, or ALL_VIEWS.
+    Item: image [3,size,size], mask [1,size,size], place [4]: the object's box in the image, x0 y0 x1 y1 in
+    pixels, reference [3,R,R] (R = reference_size), view int []: the few-shot picture whose token alone the
+    sample is to see, or ALL_VIEWS.
     `single_view`: share of the few-shot samples that see their own picture alone, as reference and as token.
-    `mask_growth` is how far a region may reach beyond the object's box, in shares of the free space.
-    `augment=False` leaves references as they are: a flip mirrors lettering.
+    `augment=False` leaves references as they are: a flip mirrors lettering. With `cut` they are cut out of
+    their ground, and never turned or bent: a base of collages draws what it is shown.
     """
 
     def __init__(
@@ -46,13 +65,14 @@ class Pairs(Dataset):
         length: int = 4000,
         augment: bool = True,
         single_view: float = 0.0,
-        mask_growth: float = GROWTH,
+        cut: bool = False,
     ) -> None:
         self.insertset = insertset
         self.size, self.reference_size = size, reference_size
         self.seed, self.length, self.augment = seed, length, augment
-        self.single_view, self.mask_growth = single_view, mask_growth
+        self.single_view, self.cut = single_view, cut
         self._cache: dict[Path, np.ndarray] = {}
+        self._cutouts: dict[tuple[Path, Box], CutOut] = {}
         self._free = CACHE_BYTES
 
     def __len__(self) -> int:
@@ -65,16 +85,31 @@ class Pairs(Dataset):
         few_shot = index % 2 == 0 or not self.insertset.same_category
         samples = self.insertset.few_shot if few_shot else self.insertset.same_category
         number, sample, box = _choose(samples, generator)
-        image, mask = target(self._read(sample.image), box, self.size, generator, self.mask_growth)
+        drawn = target(self._read(sample.image), box, self.size, generator)
+        place = drawn.place(self._cut_out(sample, box).box if self.cut else box)
         single = few_shot and self.single_view > 0 and happens(self.single_view, generator)
         if few_shot and not single:  # the reference is the object in any few-shot picture, else in this one
             _, sample, box = _choose(self.insertset.few_shot, generator)
-        crop = object_crop(self._read(sample.image), box, 0 if few_shot else SAME_CATEGORY_PAD)
-        reference = squash(crop, self.reference_size)
+        reference = self._reference(sample, box, 0 if few_shot else SAME_CATEGORY_PAD)
         if self.augment:
-            reference = augmented(reference, generator, mirror=not single)
+            reference = augmented(reference, generator, mirror=not single, warped=not self.cut)
         view = torch.tensor(number if single else ALL_VIEWS)
-        return {"image": image, "mask": mask, "reference": reference, "view": view}
+        return {
+            "image": drawn.image, "mask": drawn.mask, "place": place, "reference": reference, "view": view,
+        }  # fmt: skip
+
+    def _reference(self, sample: Sample, box: Box, pad: int) -> Tensor:
+        """The object in a box of a picture, [3,R,R]; with `pad` pixels around it if it is not cut out."""
+        if self.cut:
+            return squared(self._cut_out(sample, box).pixels, self.reference_size)
+        return squash(object_crop(self._read(sample.image), box, pad), self.reference_size)
+
+    def _cut_out(self, sample: Sample, box: Box) -> CutOut:
+        """Made once."""
+        key = sample.image, box
+        if key not in self._cutouts:
+            self._cutouts[key] = cut_out(self._read(sample.image), box)
+        return self._cutouts[key]
 
     def _read(self, path: Path) -> np.ndarray:
         """Pixels of a picture, kept while there is room (random access gains nothing from eviction)."""
@@ -110,30 +145,32 @@ def squash(pixels: np.ndarray, size: int) -> Tensor:
     return to_image(rearrange(small, "c h w -> h w c").numpy())
 
 
-def few_shot_crops(insertset: InsertSet, size: int) -> Tensor:
-    """The object in each few-shot picture (its first box), unaugmented: [N,3,size,size] in [-1,1]."""
-    crops = [object_crop(read_rgb(sample.image), sample.boxes[0]) for sample in insertset.few_shot]
-    return torch.stack([squash(crop, size) for crop in crops])
+def few_shot_crops(insertset: InsertSet, size: int, cut: bool = False) -> Tensor:
+    """The object in each few-shot picture (its first box), unaugmented: [N,3,size,size] in [-1,1].
 
-
-def reference_image(path: Path, size: int) -> Tensor:
-    """A whole picture file as the reference: [1,3,size,size] in [-1,1]."""
-    return squash(read_rgb(path), size)[None]
-
-
-def target(
-    pixels: np.ndarray, box: Box, size: int, generator: torch.Generator, growth: float = GROWTH
-) -> tuple[Tensor, Tensor]:
-    """Pixels [H,W,3] and the object's box => image [3,size,size] in [-1,1], mask [1,size,size] in {0,1}.
-
-    `growth`: see `ldm.data.masks.enlarge`.
+    `cut`: without its ground, as a base of collages wants it.
     """
-    mask, enlarged = training_mask(box, pixels.shape[:2], generator, growth)
+    shown = [(read_rgb(sample.image), sample.boxes[0]) for sample in insertset.few_shot]
+    if cut:
+        return torch.stack([squared(cut_out(*each).pixels, size) for each in shown])
+    return torch.stack([squash(object_crop(*each), size) for each in shown])
+
+
+def reference_image(path: Path, size: int, cut: bool = False) -> Tensor:
+    """A picture file as the reference: [1,3,size,size] in [-1,1]; `cut`: without its ground."""
+    pixels = read_rgb(path)
+    return (squared(cut_out_picture(pixels), size) if cut else squash(pixels, size))[None]
+
+
+def target(pixels: np.ndarray, box: Box, size: int, generator: torch.Generator) -> Target:
+    """Pixels [H,W,3] and the object's box => a random square of size `size` around it, a region about it."""
+    mask, enlarged = training_mask(box, pixels.shape[:2], generator)
     left, top, side = crop_window(enlarged, pixels.shape[:2], generator)
     image = squash(_cut(pixels, left, top, side, mode="reflect"), size)
     region = _cut(rearrange(mask, "c H W -> H W c").numpy(), left, top, side, mode="constant")
     # max: a pixel that the region touches is filled, however small the region
-    return image, F.adaptive_max_pool2d(rearrange(torch.from_numpy(region), "H W c -> c H W"), size)
+    small = F.adaptive_max_pool2d(rearrange(torch.from_numpy(region), "H W c -> c H W"), size)
+    return Target(image, small, (left, top, side))
 
 
 def crop_window(enlarged: Box, size: tuple[int, int], generator: torch.Generator) -> tuple[int, int, int]:

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from ldm.data.insertset import InsertSet
-from ldm.data.masks import GROWTH
 from ldm.models.architecture import Architecture
 from ldm.models.base import Base, load_base
 from ldm.objects.delta import save
@@ -32,7 +31,6 @@ def learn_object(
     accumulate: int = 1,
     augment: bool = True,
     single_view: float = 0.0,
-    mask_growth: float = GROWTH,
     workers: int = 0,
     bank: int = 0,
     precision: str = "32-true",
@@ -54,7 +52,7 @@ def learn_object(
     )  # fmt: skip
     samples = samples_of(
         base, insertset, trainer.strategy.root_device, seed=seed, augment=augment, single_view=single_view,
-        mask_growth=mask_growth, bank=bank, precision=precision,
+        bank=bank, precision=precision,
     )  # fmt: skip
     trainer.fit(module, datamodule=Batches(samples, batch_size, workers))
     checkpoint: dict[str, Any] = {"global_step": trainer.global_step}

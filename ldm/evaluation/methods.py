@@ -98,9 +98,9 @@ def tuned(
 ) -> Iterator[Contexts]:
     """The contexts of an object file with the object's reference; the base carries it till the block ends."""
     null = null_of(base, sampling)
-    delta = load(learnt)
+    delta, a = load(learnt), base.architecture
     with apply(base, delta, strength, fingerprint):
-        reference = reference_image(insertset.reference, base.architecture.reference_size)
+        reference = reference_image(insertset.reference, a.reference_size, a.collage)
         pose = pose_of(base, delta, reference, sampling.view)
         with torch.no_grad():
             context = base.context(pose.reference.to(base.device), pose.view)
@@ -110,10 +110,11 @@ def tuned(
 @torch.no_grad()
 def zero_shot(base: Base, insertset: InsertSet, *, few_shot: bool) -> Contexts:
     """The contexts of an untuned base: reference, and CLIP's pooled feature of each few-shot crop."""
-    size, conditioner, tokens = base.architecture.reference_size, base.conditioner, None
-    reference = reference_image(insertset.reference, size).to(base.device)
+    a, conditioner, tokens = base.architecture, base.conditioner, None
+    reference = reference_image(insertset.reference, a.reference_size, a.collage).to(base.device)
     if few_shot:
-        tokens = conditioner.pooled(clip_normalised(few_shot_crops(insertset, size).to(base.device)))
+        crops = few_shot_crops(insertset, a.reference_size, a.collage).to(base.device)
+        tokens = conditioner.pooled(clip_normalised(crops))
     context = conditioner(conditioner.pooled(clip_normalised(reference)), tokens)
     return base.contexts(context, references=reference)
 

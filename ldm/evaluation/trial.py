@@ -7,7 +7,7 @@ regions in one batch, few steps of a fast solver, the same noise each time.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,17 +19,15 @@ from ldm.data.masks import pixel_box
 from ldm.data.pairs import object_crop, reference_image, squash
 from ldm.evaluation.held_out import image_features, view_features
 from ldm.insertion.best import SEAM_WEIGHT
-from ldm.insertion.blend import BLENDS, blend, composite
-from ldm.insertion.insert import Sampling
+from ldm.insertion.blend import BLENDS, Blend, composite
+from ldm.insertion.insert import Sampling, inpaint, overlay, square_of
 from ldm.insertion.paste import to_model_mask
 from ldm.insertion.roi import box_of, crop, plan_roi
 from ldm.insertion.seam import seam_ratio
 from ldm.insertion.sheet import contact_sheet, hatched, rgb8
 from ldm.models.base import Base
 from ldm.models.contexts import Context
-from ldm.models.diffusion import latent_mask
 from ldm.models.imagenet import ImageNetFeatures
-from ldm.models.sampler import Condition, sample
 from ldm.objects.pose import Pose
 from ldm.training.verdicts import DIGITS, Shown, Verdict
 
@@ -37,6 +35,7 @@ REGIONS = 4
 CODING = 5  # UNet forwards that the autoencoder costs a region, at full size
 GROWTH = 0.1  # of the object's box, on each side: how far the mask reaches beyond it
 SAMPLER, STEPS = "unipc", 8
+ANY = Sampling()
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,9 +73,8 @@ class Trial:
         size: int,
         reference_size: int,
         *,
-        guidance_scale: float = 5.0,
-        blend: str = "gain+membrane",
-        noise: float = 1.0,
+        sampling: Sampling = ANY,
+        seam: Blend = BLENDS["gain+membrane"],
         roi_factor: float = 2.0,
         seed: int = 0,
         null: Context | None = None,
@@ -85,9 +83,10 @@ class Trial:
         chosen = [*held, *learnt.same_category, *learnt.few_shot][:REGIONS]
         self.places = [place_of(sample, size, roi_factor) for sample in chosen]
         self.pose = pose or Pose(reference_image(learnt.reference, reference_size), 0)
-        self.sampling, self.seed = Sampling(SAMPLER, STEPS, guidance_scale, noise=noise), seed
+        self.sampling = replace(sampling, sampler=SAMPLER, steps=STEPS, refine=0.0, reuse=1)
+        self.seam, self.seed = seam, seed
         self.null = null
-        self.features, self.blend = features, BLENDS[blend]
+        self.features = features
         self.known = view_features(features, learnt.few_shot)
         self.views = view_features(features, tuple(held)) if held else self.known
         self.alike = nearest_other(self.known)
@@ -111,30 +110,19 @@ class Trial:
 
     def fill(self, base: Base) -> Tensor:
         """Every region with the object as the base knows it now, [n,3,S,S]; outside the masks as it was."""
-        image = torch.stack([place.image for place in self.places]).to(base.device)
-        mask = torch.stack([torch.from_numpy(place.mask)[None].float() for place in self.places])
-        mask = mask.to(base.device)
         reference = self.pose.reference.to(base.device)
-        shown = base.masked(image, mask, reference.expand(len(image), -1, -1, -1))
-        masked = base.encode(shown).float()
         null = None if self.null is None else self.null.to(base.unet.conv_in.weight)
-        contexts = base.contexts(base.context(reference, self.pose.view), null).repeat(len(image))
-        draws = [Generator().manual_seed(self.seed + i) for i in range(len(image))]
-        x_T = torch.stack([torch.randn(masked.shape[1:], generator=draw) for draw in draws]).to(masked)
-        x_0 = sample(
-            base,
-            Condition(masked, latent_mask(mask, (masked.shape[2], masked.shape[3])), contexts),
-            x_T * self.sampling.noise,
-            sampler=self.sampling.sampler,
-            steps=self.sampling.steps,
-            guidance_scale=self.sampling.guidance_scale,
-        )
-        generated = base.decode(x_0).float().cpu()
-        return torch.stack([self._laid(*x) for x in zip(self.places, generated, strict=True)])
-
-    def _laid(self, place: Place, generated: Tensor) -> Tensor:
-        """What was generated, laid over its region as insertions are."""
-        return composite(place.image, *blend(place.image, generated, place.mask, self.blend))
+        contexts = base.contexts(base.context(reference, self.pose.view), null, reference)
+        squares = [
+            square_of(place.image, place.mask, contexts.collage, [Generator().manual_seed(self.seed + i)])
+            for i, place in enumerate(self.places)
+        ]
+        generated = inpaint(base, squares, [contexts] * len(squares), self.sampling)
+        results = [
+            composite(square.known, *overlay(square, image, self.seam))
+            for square, [image] in zip(squares, generated, strict=True)
+        ]
+        return torch.stack(results)
 
     def _sheet(self, filled: Tensor, scores: Sequence[float]) -> np.ndarray:
         """What a result should look like; above, the regions with their holes, below, what went into them."""

@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
 from ldm.data.image import resize
 from ldm.data.picture import Picture
-from ldm.insertion.blend import Blend, blend, composite, feather, pixel_unit
+from ldm.insertion.blend import Blend, blend, composite, feather, halo, pixel_unit
 from ldm.insertion.paste import paste_region, region, shrunk_mask, to_model_mask
 from ldm.insertion.refine import needs_refining, refine
 from ldm.insertion.result import Result
@@ -21,7 +22,7 @@ from ldm.insertion.roi import Roi, crop
 from ldm.insertion.seam import ring_offset, seam_ratio
 from ldm.insertion.task import Task
 from ldm.models.base import Base
-from ldm.models.collage import over_holes
+from ldm.models.collage import Collage, over_holes, visible_in
 from ldm.models.contexts import Context, Contexts, join
 from ldm.models.diffusion import latent_mask, masked_image
 from ldm.models.painter import Painter
@@ -39,6 +40,8 @@ class Sampling:
     `guidance_interval`: noise levels t/T that are guided; `reuse`: steps for one run of the whole UNet.
     `guidance_from`: whose unconditional branch is guided away from, see `null_of`.
     `view`: the few-shot token that stands for all, see `ldm.objects.pose.pose_of`.
+    `begin`: noise level t/T to begin at. Below 1 a base of collages begins from the scene with the reference
+    laid in (as SDEdit of Meng et al. 2022 does), other bases know no object to begin from.
     """
 
     sampler: str = "plms"
@@ -50,6 +53,7 @@ class Sampling:
     reuse: int = 1
     guidance_from: str = "object"
     view: int = 0
+    begin: float = 1.0
 
     def __post_init__(self) -> None:
         interval = self.guidance_interval
@@ -77,6 +81,7 @@ class Square(NamedTuple):
     """One region of a task: image [3,h,w] in [-1,1], hole and mask bool [h,w], noise for each sample.
 
     A region of more than `MOST` px is worked on at that size; `paste` is its mask at the background's own.
+    `shown`, bool [h,w], is where the model is shown the object; None: it is not.
     """
 
     roi: Roi
@@ -85,6 +90,7 @@ class Square(NamedTuple):
     mask: np.ndarray
     paste: np.ndarray
     noise: Sequence[Generator]
+    shown: np.ndarray | None = None
 
 
 def insert(
@@ -109,7 +115,7 @@ def insert(
     noise = [[Generator().manual_seed(seed) for seed in task.seeds] for task in tasks]
     for turn in range(max(len(task.rois) for task in tasks)):
         start, now = time.perf_counter(), [i for i, task in enumerate(tasks) if turn < len(task.rois)]
-        squares = [_square(background, tasks[i], turn, noise[i]) for i in now]
+        squares = [_square(background, tasks[i], turn, noise[i], contexts[i].collage) for i in now]
         generated = inpaint(base, squares, [contexts[i] for i in now], sampling, on_step)
         for i, square, images in zip(now, squares, generated, strict=True):
             sharp = _refined(base, contexts[i], square, images, sampling, seam)
@@ -139,6 +145,10 @@ def inpaint(
     masked = base.encode(masked_image(images, masks, shown)).repeat_interleave(each, 0)
     x_T = torch.stack([torch.randn(masked.shape[1:], generator=g) for s in squares for g in s.noise])
     small = latent_mask(masks, (masked.shape[-2], masked.shape[-1])).to(masked).repeat_interleave(each, 0)
+    begin = None
+    if sampling.begin < 1 and shown is not None:
+        first = base.encode(torch.where(visible_in(shown), shown, images))
+        begin = first.repeat_interleave(each, 0), sampling.begin
     repeated = [c.repeat(n) for c, n in zip(contexts, counts, strict=True)]
     conditional, unconditional = (join([c[half] for c in repeated]) for half in (0, 1))
     x_0 = sample(
@@ -146,6 +156,7 @@ def inpaint(
         Condition(masked, small, Contexts(conditional, unconditional)),
         x_T.to(masked) * sampling.noise,
         sampler=sampling.sampler,
+        begin=begin,
         on_step=on_step,
         **sampling.schedule(),
     )
@@ -153,12 +164,29 @@ def inpaint(
     return [list(resize(part, square.hole.shape)) for part, square in zip(shown, squares, strict=True)]
 
 
-def _square(background: Picture, task: Task, turn: int, noise: Sequence[Generator]) -> Square:
+def square_of(known: Tensor, mask: np.ndarray, collage: Collage | None, noise: Sequence[Generator]) -> Square:
+    """A picture [3,h,w] in [-1,1] that is a region of its own; mask bool [h,w]."""
+    whole, shown = (
+        Roi(0, 0, known.shape[2], known.shape[1]),
+        None if collage is None else collage.covers(mask),
+    )
+    return Square(whole, known, mask, mask, mask, noise, shown)
+
+
+def overlay(square: Square, generated: Tensor, seam: Blend) -> tuple[Tensor, np.ndarray]:
+    """What to lay over a square, [3,h,w], and how strongly, [h,w], see `blend`."""
+    return blend(square.known, generated, square.mask, seam, hole=square.hole, shown=square.shown)
+
+
+def _square(
+    background: Picture, task: Task, turn: int, noise: Sequence[Generator], collage: Collage | None
+) -> Square:
     roi = task.rois[turn]
     paste = crop(task.mask, roi)
     mask = shrunk_mask(paste, MOST)
     hole = mask if task.mask is task.hole else shrunk_mask(crop(task.hole, roi), MOST)
-    return Square(roi, region(background, roi, MOST), hole, mask, paste, noise)
+    shown = None if collage is None else collage.covers(hole)
+    return Square(roi, region(background, roi, MOST), hole, mask, paste, noise, shown)
 
 
 def _refined(
@@ -182,9 +210,9 @@ def _refined(
 def _pasted(result: Result, square: Square, generated: Tensor, seam: Blend) -> Result:
     """Blend one region and lay it over the picture so far."""
     roi, known, mask = square.roi, square.known, square.mask
-    image, alpha = blend(known, generated, mask, seam, hole=square.hole)
+    image, alpha = overlay(square, generated, seam)
     flat = mask.astype(np.float32)
-    whole = alpha if square.paste is mask else feather(square.paste, seam.feather * pixel_unit(square.paste))
+    whole = alpha if square.paste is mask else _enlarged(alpha, square, seam)
     facts = {
         "roi": [roi.x0, roi.y0, roi.x1, roi.y1],
         "seam_before": round(seam_ratio(composite(known, generated, flat), mask), 3),
@@ -195,3 +223,11 @@ def _pasted(result: Result, square: Square, generated: Tensor, seam: Blend) -> R
     record = result.record | {"regions": [*result.record["regions"], facts]}
     patch = paste_region(result.background, roi, image, whole)
     return Result(result.background, (*result.patches, patch), record)
+
+
+def _enlarged(alpha: np.ndarray, square: Square, seam: Blend) -> np.ndarray:
+    """Alpha for a region at the background's own size: its own feather, and the halo of the smaller one."""
+    whole = feather(square.paste, seam.feather * pixel_unit(square.paste))
+    if square.shown is None or not seam.halo:
+        return whole
+    return whole * cv2.resize(halo(square.shown, seam.halo), whole.shape[::-1])

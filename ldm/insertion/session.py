@@ -159,17 +159,21 @@ class Session:
             return load(subject.object)
         assert subject.pictures is not None, "a subject is checked before it is used"
         assert isinstance(self.base, Base)
-        crops = few_shot_crops(load_insertset(subject.pictures), self.base.architecture.reference_size)
+        crops = few_shot_crops(load_insertset(subject.pictures), *self._shown)
         return load_ldm_delta(subject.object, self.base, crops, self.features)
 
+    @property
+    def _shown(self) -> tuple[int, bool]:
+        """How this base wants to be shown an object: the picture's side, and whether without its ground."""
+        return self.base.architecture.reference_size, self.base.architecture.collage
+
     def _reference(self, subject: Subject, own: Tensor | None) -> Tensor:
-        size = self.base.architecture.reference_size
         if subject.reference is not None:
-            return reference_image(subject.reference, size)
+            return reference_image(subject.reference, *self._shown)
         if own is not None:
             return from_bytes(own[None])
         if subject.pictures is not None:
-            return reference_image(load_insertset(subject.pictures).reference, size)
+            return reference_image(load_insertset(subject.pictures).reference, *self._shown)
         raise ValueError(
             f"{subject.object}: has no reference picture of its own; give one: --reference PICTURE"
         )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ldm.models.architecture import Architecture, build_unet, build_vae
 from ldm.models.attention import cross_attentions, use_few_token_attention
-from ldm.models.collage import Collage, laid
+from ldm.models.collage import Collage, laid, places_in
 from ldm.models.contexts import Context, Contexts
 from ldm.models.diffusion import eps_of_v, masked_image, unet_input
 from ldm.models.folded import fold
@@ -42,10 +42,17 @@ class Painter(nn.Module):
         scaled = latents / self.architecture.vae_scale
         return self.vae.decode(scaled.to(self.vae.dtype)).sample.float().clamp(-1, 1)
 
-    def masked(self, image: Tensor, mask: Tensor, references: Tensor | None = None) -> Tensor:
-        """Image as the UNet is shown it: its region to fill mid-grey, or the reference [b,3,R,R] in it."""
-        collage = references is not None and self.architecture.collage
-        return masked_image(image, mask, laid(references, mask) if collage else None)
+    def masked(
+        self, image: Tensor, mask: Tensor, references: Tensor | None = None, places: Tensor | None = None
+    ) -> Tensor:
+        """Image as the UNet is shown it: its region to fill mid-grey, or the reference [b,3,R,R] in it.
+
+        `places` [b,4]: see `laid`; by default those in the mask.
+        """
+        if references is None or not self.architecture.collage:
+            return masked_image(image, mask)
+        places = places_in(mask) if places is None else places
+        return masked_image(image, mask, laid(references, places, mask))
 
     def eps(self, x_t: Tensor, t: Tensor, masked: Tensor, mask: Tensor, context: Context) -> Tensor:
         """The predicted noise [b,4,h,w]; t [b] or scalar, mask [b,1,h,w], context [b,n,d] or folded."""

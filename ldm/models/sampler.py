@@ -78,8 +78,7 @@ def sample(
     """Noise x_T [b,4,h,w] => latents x_0 [b,4,h,w]; a guidance scale of 1 skips the unconditional half.
 
     Outside of `guidance_interval` the scale is 1 (Kynkäänniemi et al. 2024).
-    `begin`: latents [b,4,h,w] to go on from, and the share of the noise schedule, in (0,1], to go through;
-    plms, whose first steps belong together, cannot.
+    `begin`: latents [b,4,h,w] to go on from, and the share of the noise schedule, in (0,1], to go through.
     """
     if not 1 <= steps <= MAX_STEPS:
         raise ValueError(f"{steps} sampling steps; expected 1 to {MAX_STEPS}")
@@ -88,11 +87,7 @@ def sample(
     timesteps, x_t = plan.timesteps, x_T * plan.init_noise_sigma
     if begin is not None:
         x_0, strength = begin
-        assert sampler != "plms", "plms cannot begin in the middle"
-        first = min(int((timesteps > strength * STEPS).sum()), len(timesteps) - 1)
-        timesteps = timesteps[first:]
-        if hasattr(plan, "set_begin_index"):
-            plan.set_begin_index(first)
+        timesteps = later_steps(plan, strength * STEPS)
         x_t = plan.add_noise(x_0, x_T, timesteps[:1])
     inside, outside = (guided_eps(base, condition, scale) for scale in (guidance_scale, 1))
     low, high = (share * STEPS for share in guidance_interval)
@@ -102,6 +97,19 @@ def sample(
         if on_step:
             on_step(i, x_t)
     return x_t
+
+
+def later_steps(plan: Any, level: float) -> Tensor:
+    """The time steps of a scheduler's plan from noise level `level` on, at least the last one."""
+    steps = plan.timesteps
+    if isinstance(plan, PNDMScheduler):  # takes its second step twice, wherever it begins
+        steps = steps.unique().flip(0)
+        left = steps[min(int((steps > level).sum()), len(steps) - 1) :]
+        return torch.cat([left[:2], left[1:]])
+    first = min(int((steps > level).sum()), len(steps) - 1)
+    if hasattr(plan, "set_begin_index"):
+        plan.set_begin_index(first)
+    return steps[first:]
 
 
 def guided_eps(base: Predictor, c: Condition, guidance_scale: float) -> Callable[[Tensor, Tensor], Tensor]:

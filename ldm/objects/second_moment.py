@@ -23,8 +23,11 @@ def contexts_of(
 
     Raises FileNotFoundError or ValueError in one line. `progress` wraps the list of pictures.
     """
-    size = base.architecture.reference_size
-    rows = [base.context(reference_image(file, size))[0] for file in progress(_pictures(paths))]
+    a = base.architecture
+    rows = [
+        base.context(reference_image(file, a.reference_size, a.collage))[0]
+        for file in progress(_pictures(paths))
+    ]
     return torch.cat([*rows, base.conditioner.learnable_vector[0]])
 
 

@@ -38,7 +38,7 @@ class BasePreview(pl.Callback):
         """Sample with fixed noise and write the sheet."""
         image, mask = self.fixed.image.to(base.device), self.fixed.mask.to(base.device)
         references = self.fixed.references.to(base.device)
-        masked = base.masked(image, mask, references[:, 0])
+        masked = base.masked(image, mask, references[:, 0], self.fixed.place)
         columns = [masked, resize(references[:, 0], image.shape[-1])]
         for context in self._contexts(base, references):
             filled = self._fill(base, masked, mask, context)

@@ -38,7 +38,9 @@ def make_card(
         recipe=recipe,
         preview=preview_of(insertset.reference),
     )
-    reference = reference_image(insertset.reference, base.architecture.reference_size)[0]
+    reference = reference_image(
+        insertset.reference, base.architecture.reference_size, base.architecture.collage
+    )[0]
     return {
         "about": asdict(about),
         "reference": to_bytes(reference),

@@ -33,11 +33,14 @@ class Scene:
     reference: Tensor
 
 
-def preview_scene(insertset: InsertSet, size: int, reference_size: int, seed: int = 0) -> Scene:
+def preview_scene(
+    insertset: InsertSet, size: int, reference_size: int, seed: int = 0, cut: bool = False
+) -> Scene:
     """The first few-shot picture around its object, cropped and masked as in training, always the same."""
     first = insertset.few_shot[0]
-    image, mask = target(read_rgb(first.image), first.boxes[0], size, sample_generator(seed, 0))
-    return Scene(image[None], mask[None], reference_image(insertset.reference, reference_size))
+    drawn = target(read_rgb(first.image), first.boxes[0], size, sample_generator(seed, 0))
+    reference = reference_image(insertset.reference, reference_size, cut)
+    return Scene(drawn.image[None], drawn.mask[None], reference)
 
 
 @torch.no_grad()

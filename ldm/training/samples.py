@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from ldm.data.insertset import InsertSet
-from ldm.data.masks import GROWTH
 from ldm.data.pairs import Pairs, sample_generator
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
@@ -27,12 +26,12 @@ DRAW_STREAM = 2**33  # added to the seed: which sample is drawn is independent o
 
 @torch.no_grad()
 def encoded(base: Base, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Pairs: image [b,3,S,S], mask [b,1,S,S] (1 = fill), reference [b,3,R,R] => latents.
+    """Pairs: image [b,3,S,S], mask [b,1,S,S] (1 = fill), reference [b,3,R,R], maybe place [b,4] => latents.
 
     x_0, masked [b,4,h,w], latent_mask [b,1,h,w], and CLIP's view of the reference, pooled [b,c].
     """
     image, mask = batch["image"], batch["mask"]
-    shown = base.masked(image, mask, batch["reference"])
+    shown = base.masked(image, mask, batch["reference"], batch.get("place"))
     x_0, masked = base.encode(torch.cat([image, shown])).float().chunk(2)
     small = latent_mask(mask, (x_0.shape[2], x_0.shape[3]))
     pooled = base.conditioner.pooled(clip_normalised(batch["reference"])).float()
@@ -77,13 +76,12 @@ def samples_of(
     seed: int,
     augment: bool = True,
     single_view: float = 0.0,
-    mask_growth: float = GROWTH,
     bank: int = 0,
     precision: str = "32-true",
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> Dataset:
     """A run's samples without end: all of them new, or from a bank of so many, encoded now on `device`."""
     a = base.architecture
-    drawn = (seed, maxsize, augment, single_view, mask_growth)
+    drawn = (seed, maxsize, augment, single_view, a.collage)
     pairs = Pairs(insertset, a.image_size, a.reference_size, *drawn)
     return Bank(base.to(device), pairs, bank, seed, precision, progress) if bank else pairs

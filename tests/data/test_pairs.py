@@ -162,13 +162,28 @@ def test_the_reference_of_a_single_view_is_not_mirrored(insertset: InsertSet) ->
         assert {bool(colour[2] > colour[0]) for colour in left} == sides
 
 
-def test_regions_are_as_tight_as_asked(insertset: InsertSet) -> None:
-    alone = InsertSet(insertset.root, insertset.few_shot[:1], (), insertset.reference)
-    shares = [
-        [float(item["mask"].mean()) for item in make(alone, mask_growth=growth)] for growth in (0.0, 0.2, 0.8)
-    ]
-    means = [sum(each) / len(each) for each in shares]
-    assert means[0] < 0.8 * means[1] and means[1] < 0.8 * means[2]
+def test_a_place_is_where_the_object_is_in_the_crop(insertset: InsertSet) -> None:
+    for cut in (False, True):
+        for item in list(make(insertset, size=64, length=80, cut=cut))[::2]:  # no reflections
+            x0, y0, x1, y1 = item["place"].tolist()
+            shown = torch.stack([near(item["image"], c) for c in (RED, BLUE, YELLOW, BLACK)]).any(dim=0)
+            rows, columns = (shown.any(side).nonzero().flatten() for side in (1, 0))
+            found = [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
+            assert np.abs(np.clip([x0, y0, x1, y1], 0, 64) - found).max() <= 1.5
+
+
+def test_a_cut_out_reference_shows_no_ground_and_is_not_turned(insertset: InsertSet) -> None:
+    """Its aspect is kept, mid-grey beside it; single views and same-category samples are of their picture."""
+    assert any(near(item["reference"], GREEN).any() for item in make(insertset)), "the padding, at least"
+    for i, item in enumerate(make(insertset, reference_size=32, cut=True, single_view=1.0)):
+        shown = (item["reference"].abs() > 0.1).any(dim=0)
+        rows, columns = int(shown.any(1).sum()), int(shown.any(0).sum())
+        assert not near(item["reference"], GREEN).any() and max(rows, columns) >= 31
+        colour = BLACK if i % 2 else (RED, BLUE, YELLOW)[int(item["view"])]
+        assert near(item["reference"], colour).any() and near(item["image"], colour).any()
+        if i % 2 == 0:
+            aspect = {RED: 1.0, BLUE: 16 / 30, YELLOW: 30 / 20}[colour]
+            assert columns / rows == pytest.approx(aspect, rel=0.12)
 
 
 def test_any_of_several_boxes_is_drawn(insertset: InsertSet) -> None:
@@ -207,8 +222,7 @@ def test_a_small_region_never_vanishes(tmp_path: Path) -> None:
     pixels = np.zeros((640, 640, 3), np.uint8)
     for seed in range(20):
         generator = torch.Generator().manual_seed(seed)
-        _, mask = pairs.target(pixels, (600.2, 3.1, 602.9, 5.0), 16, generator)
-        assert mask.any()
+        assert pairs.target(pixels, (600.2, 3.1, 602.9, 5.0), 16, generator).mask.any()
 
 
 @given(st.integers(1, 70), st.integers(1, 70), st.data())
@@ -240,7 +254,7 @@ def test_crops_use_their_whole_range() -> None:
 def test_a_box_longer_than_the_short_side_is_padded_with_a_reflection() -> None:
     rows = np.repeat(np.arange(20, dtype=np.uint8)[:, None, None], 3, axis=2)
     wide = np.broadcast_to(rows, (20, 30, 3))
-    image, mask = pairs.target(wide, (0, 0, 30, 20), 30, torch.Generator().manual_seed(0))
+    image, mask, _ = pairs.target(wide, (0, 0, 30, 20), 30, torch.Generator().manual_seed(0))
     found = to_pixels(image)[:, 0, 0].astype(int)
     assert (np.abs(np.diff(found)) == 1).all()  # a reflection continues 1, 0, 1, 2 ... 18, 19, 18
     assert set(found) == set(range(20))
@@ -269,6 +283,15 @@ def test_few_shot_crops_are_the_objects_in_order(insertset: InsertSet) -> None:
     assert all(near(crop, colour).all() for crop, colour in zip(crops, (RED, BLUE, YELLOW), strict=True))
 
 
+def test_pictures_are_shown_without_their_ground_if_asked(insertset: InsertSet, tmp_path: Path) -> None:
+    crops = pairs.few_shot_crops(insertset, 32, cut=True)
+    assert near(crops[0], RED).all(), "a square fills its square"
+    assert near(crops[2], YELLOW)[8:24].all() and (crops[2, :, [*range(4), *range(28, 32)]] == 0).all()
+    painted(tmp_path / "pictures" / "data" / "x.png", (64, 48), (20, 10, 40, 40), RED)
+    shown = pairs.reference_image(tmp_path / "pictures" / "data" / "x.png", 30, cut=True)[0]
+    assert near(shown, RED)[1:-1, 6:24].all() and near(shown, GREEN).float().mean() < 0.02
+
+
 def test_reference_image_is_the_whole_picture_squashed(tmp_path: Path) -> None:
     pixels = np.zeros((20, 40, 3), np.uint8)
     pixels[:, 20:] = 255
@@ -286,5 +309,5 @@ def test_augmentation_can_be_switched_off(insertset: InsertSet) -> None:
 
 def test_boxes_of_real_numbers_are_accepted(insertset: InsertSet) -> None:
     box: Box = (10.25, 10.5, 39.75, 29.9)
-    image, mask = pairs.target(np.zeros((64, 64, 3), np.uint8), box, 20, torch.Generator().manual_seed(0))
+    image, mask, _ = pairs.target(np.zeros((64, 64, 3), np.uint8), box, 20, torch.Generator().manual_seed(0))
     assert image.shape == (3, 20, 20) and mask.shape == (1, 20, 20)

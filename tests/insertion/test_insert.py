@@ -1,6 +1,7 @@
 """The method as one function: what it may change, what it must not, and that a seed means a picture."""
 
 from dataclasses import replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,6 +17,7 @@ from ldm.insertion.roi import Roi, plan_rois
 from ldm.insertion.task import Task
 from ldm.models.base import Base
 from ldm.models.contexts import Contexts
+from ldm.models.sampler import sample
 from tests.fixtures.tiny import TINY
 
 FAST = Sampling("ddim", 2, 2.0)
@@ -158,3 +160,61 @@ def test_a_large_region_is_worked_on_smaller_and_pasted_at_its_own_size(
     changed = (small.picture.pixels != smooth).any(axis=2)
     assert not changed[~mask].any() and changed[mask].mean() > 0.9
     assert np.abs(small.picture.pixels.astype(int) - full.picture.pixels).mean() < 6
+
+
+@pytest.fixture(scope="module")
+def shown() -> tuple[Base, Contexts]:
+    """A base of collages and an object for it: a bright bar, twice as high as wide."""
+    torch.manual_seed(0)
+    base = Base(replace(TINY, collage=True)).eval().requires_grad_(False)
+    reference = torch.zeros(1, 3, 56, 56)
+    reference[..., 14:42] = 0.9
+    return base, base.contexts(base.context(reference), references=reference)
+
+
+def test_a_base_of_collages_may_begin_from_the_scene_with_the_reference_in_it(
+    shown: tuple[Base, Contexts], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, contexts = shown
+    begun: list[Any] = []
+
+    def spy(*args: Any, begin: Any, **kwargs: Any) -> torch.Tensor:
+        begun.append(begin)
+        return sample(*args, begin=begin, **kwargs)
+
+    monkeypatch.setattr("ldm.insertion.insert.sample", spy)
+    background, mask = Picture(np.full((128, 128, 3), 60, np.uint8)), box((128, 128), 20, 20, 108, 108)
+    for begin in (1.0, 0.5):
+        sampling = replace(FAST, begin=begin)
+        made(base, contexts, background, mask, [Roi(0, 0, 128, 128)], [5, 6], sampling, Blend())
+    assert contexts.collage is not None
+    laid = contexts.collage.over(torch.from_numpy(mask)[None, None].float())
+    expected = base.encode(torch.where(laid.abs() > 0.02, laid, torch.tensor(60 / 127.5 - 1)))
+    assert begun[0] is None and begun[1][1] == 0.5
+    assert torch.allclose(begun[1][0], expected.expand(2, -1, -1, -1), atol=1e-4)
+
+
+def test_without_a_collage_there_is_nothing_to_begin_from(base: Base, context: Contexts) -> None:
+    background, mask = picture(), box((150, 190))
+    late, early = (
+        made(base, context, background, mask, plan_rois(mask), [5], replace(FAST, begin=begin), Blend())
+        for begin in (0.5, 1.0)
+    )
+    assert np.array_equal(late[0].picture.pixels, early[0].picture.pixels)
+
+
+@pytest.mark.parametrize("most", [2048, 40])
+def test_a_halo_leaves_the_scene_around_the_object_as_it_is(
+    shown: tuple[Base, Contexts], monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    base, contexts = shown
+    monkeypatch.setattr("ldm.insertion.insert.MOST", most)
+    background, mask = picture(128, 128), box((128, 128), 20, 20, 108, 108)
+    seam = replace(BLENDS["feather"], halo=0.1)
+    [result] = made(base, contexts, background, mask, [Roi(0, 0, 128, 128)], [5], FAST, seam)
+    changed = (result.picture.pixels != background.pixels).any(2)
+    # 74 px high at the mask's foot, half as wide, and a tenth of its height around it
+    rows, columns = changed.any(1).nonzero()[0], changed.any(0).nonzero()[0]
+    assert abs(rows[0] - (101 - 74 - 7)) <= 5 and abs(columns[0] - (64 - 18 - 7)) <= 5
+    assert abs(rows[-1] - 107) <= 4 and abs(columns[-1] - (64 + 18 + 7)) <= 5
+    assert changed[40:95, 52:76].all()

@@ -11,7 +11,7 @@ from torch import Tensor
 from ldm.models.base import Base
 from ldm.models.contexts import Contexts
 from ldm.models.diffusion import alpha_bar
-from ldm.models.sampler import MAX_STEPS, SAMPLERS, Condition, guided_eps, sample, scheduler
+from ldm.models.sampler import MAX_STEPS, SAMPLERS, Condition, guided_eps, later_steps, sample, scheduler
 from tests.fixtures import tiny
 
 GOLDEN = tiny.golden()
@@ -163,7 +163,7 @@ def test_samples_of_a_batch_do_not_mix(base: Base) -> None:
     assert distance(together[1:], together[:1]) > 0.1
 
 
-@pytest.mark.parametrize("name", [name for name in SAMPLERS if name != "plms"])
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_beginning_in_the_middle_keeps_more_of_the_picture_the_less_strength(name: str) -> None:
     x_0 = torch.full((1, 4, 8, 8), -2.0)  # far from what the mild model draws
     kept = []
@@ -173,6 +173,18 @@ def test_beginning_in_the_middle_keeps_more_of_the_picture_the_less_strength(nam
     assert kept == sorted(kept) and kept[0] < 0.2 and kept[-1] > 2
 
 
-def test_plms_begins_at_the_beginning() -> None:
-    with pytest.raises(AssertionError, match="plms"):
-        run(Mild(), condition(), noise(), sampler="plms", begin=(noise(), 0.5))
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_beginning_late_leaves_the_noisier_steps_out(name: str) -> None:
+    """What is left is the plan's end; plms takes its second step twice, as from the beginning."""
+    plan = scheduler(name)
+    plan.set_timesteps(10)
+    full = plan.timesteps
+    for level, left in ((2000.0, 10), (float(full[4]) + 0.5, None), (-1.0, 1)):
+        steps = later_steps(plan, level)
+        distinct = steps.unique().flip(0)
+        assert torch.equal(distinct, full.unique().flip(0)[len(full.unique()) - len(distinct) :])
+        assert level > 1999 or len(distinct) == 1 or steps.max() <= level
+        assert left is None or len(distinct) == left
+        assert len(steps) - len(distinct) == (name == "plms" and len(distinct) > 1)
+    if name == "plms":
+        assert torch.equal(later_steps(plan, 2000.0), full)

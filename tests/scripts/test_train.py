@@ -48,7 +48,13 @@ def test_a_run_says_what_it_does_and_what_comes_next(
     found = {
         path.relative_to(tmp_path / "logs/toy").as_posix() for path in (tmp_path / "logs/toy").rglob("*")
     }
-    assert {"checkpoints/step-000002.ckpt", "config.yaml", "metrics.csv", "previews/step-000002.png"} <= found
+    assert {
+        "checkpoints/step-000002.ckpt",
+        "config.yaml",
+        "metrics.csv",
+        "shown.png",
+        "previews/step-000002.png",
+    } <= found
 
 
 def test_a_resumed_run_needs_no_other_flag(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ldm.data.compose import Composed
 from ldm.models.base import Base
+from ldm.models.collage import places_in
 from ldm.models.conditioner import clip_normalised
 from ldm.models.diffusion import latent_mask, masked_image
 from ldm.training import bank as bank_module
@@ -28,7 +29,7 @@ class Shrinking:
     device = torch.device("cpu")
     conditioner = SimpleNamespace(clip=nn.Linear(1, 1))
 
-    def masked(self, image: Tensor, mask: Tensor, references: Tensor) -> Tensor:
+    def masked(self, image: Tensor, mask: Tensor, references: Tensor, places: Tensor) -> Tensor:
         return masked_image(image, mask)
 
     def encode(self, image: Tensor) -> Tensor:
@@ -42,7 +43,7 @@ def composed(first: int) -> Composed:
     mask = torch.zeros(BATCH, 1, 16, 16)
     mask[..., :8] = 1
     references = (numbers / 127.5 - 1)[:, None].expand(BATCH, 2, 3, 4, 4)
-    return Composed(levels, mask, references, torch.ones(BATCH).long())
+    return Composed(levels, mask, places_in(mask), references, torch.ones(BATCH).long())
 
 
 def bank(batches: int, capacity: int, reuse: int, seed: int = 0) -> LatentBank:
@@ -60,7 +61,7 @@ def test_encoding_is_the_vaes_of_image_and_masked_image() -> None:
     mask = torch.zeros(2, 1, 32, 32)
     mask[:, :, 8:20, 4:30] = 1
     references = torch.randint(256, (2, 3, 3, 28, 28), generator=g).to(torch.uint8)
-    composed = Composed(image, mask, references / 127.5 - 1, torch.ones(2).long())
+    composed = Composed(image, mask, places_in(mask), references / 127.5 - 1, torch.ones(2).long())
     batch = encode(base.requires_grad_(True), composed)
     assert torch.allclose(batch.x_0, base.encode(image), atol=0.05), "bf16"
     assert torch.allclose(batch.masked, base.encode(masked_image(image, mask)), atol=0.05), "bf16"
@@ -128,7 +129,7 @@ def test_a_base_of_collages_is_shown_most_references_in_their_holes(monkeypatch:
         torch.rand(BATCH, 3, 32, 32, generator=g),
         torch.rand(BATCH, 2, 3, 28, 28, generator=g),
     )
-    batch = Composed(image, mask, references, torch.ones(BATCH).long())
+    batch = Composed(image, mask, places_in(mask), references, torch.ones(BATCH).long())
     for share in (0.0, 1.0):
         monkeypatch.setattr(bank_module, "BARE", share)
         shown = masked_image(image, mask) if share else base.masked(image, mask, references[:, 0])

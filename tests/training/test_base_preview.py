@@ -11,6 +11,7 @@ import torch
 
 from ldm.data.compose import Composed
 from ldm.data.image import read_rgb, to_pixels
+from ldm.models.collage import places_in
 from ldm.training.base_preview import BasePreview
 from ldm.training.pretrain_base import BaseTraining
 from tests.fixtures.small import small_base
@@ -21,7 +22,8 @@ def fixed() -> Composed:
     mask = torch.zeros(2, 1, 32, 32)
     mask[..., 8:24] = 1
     references = torch.rand(2, 3, 3, 28, 28, generator=g) * 2 - 1
-    return Composed(torch.rand(2, 3, 32, 32, generator=g) * 2 - 1, mask, references, torch.ones(2).long())
+    image = torch.rand(2, 3, 32, 32, generator=g) * 2 - 1
+    return Composed(image, mask, places_in(mask), references, torch.ones(2).long())
 
 
 def test_a_sheet_is_written_every_so_many_steps(tmp_path: Path) -> None:
