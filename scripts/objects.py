@@ -65,10 +65,8 @@ def verify_command(args: argparse.Namespace) -> None:
 def bake_command(args: argparse.Namespace) -> None:
     targets = outputs(args.files, args.out)
     base, fingerprint = open_base(args)
-    a = base.architecture
-    reference = (
-        None if args.reference is None else reference_image(args.reference, a.reference_size, a.collage)
-    )
+    shown = base.architecture.shown
+    reference = None if args.reference is None else reference_image(args.reference, *shown)
     sampling = config_of(args).sample
     null = args.guidance_from or sampling.guidance_from
     view = sampling.view if args.view is None else args.view
@@ -137,8 +135,7 @@ def convert_command(args: argparse.Namespace) -> None:
     base, _ = open_base(args)
     crops = None
     if args.dataset_dir is not None:
-        a = base.architecture
-        crops = few_shot_crops(load_insertset(args.dataset_dir), a.reference_size, a.collage)
+        crops = few_shot_crops(load_insertset(args.dataset_dir), *base.architecture.shown)
     for file, target in zip(tqdm(args.files, unit="file", disable=None), targets, strict=True):
         with naming(file):
             delta = read_any(file, base, crops, args.few_shot_features)

@@ -115,9 +115,9 @@ def judge_for(
     if plan.features is None:
         return None
     a, s = config.base.architecture, config.sample
-    reference, crops = reference_image(plan.learnt.reference, a.reference_size, a.collage), None
+    reference, crops = reference_image(plan.learnt.reference, *a.shown), None
     if a.collage and config.train.few_shot != "none":
-        crops = few_shot_crops(plan.learnt, a.reference_size, cut=True)
+        crops = few_shot_crops(plan.learnt, *a.shown)
     sampling = sampling_of(config)
     trial = Trial(
         plan.learnt, plan.held, plan.features, a.image_size, a.reference_size, sampling=sampling,
@@ -132,7 +132,7 @@ def write_inputs(config: Config, card: Mapping[str, Any], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_file(folder / "config.yaml") as file:
         file.write(OmegaConf.to_yaml(asdict(config)).encode())
-    row = torch.cat([card["reference"], *card["crops"]], dim=2)
+    row = torch.cat([card["reference"], *card["crops"]], dim=2)[:3]
     write_picture(folder / "shown.png", Picture(row.permute(1, 2, 0).cpu().numpy()))
 
 
@@ -169,7 +169,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     stop = StopOnSignal(Checkpoints(folder, t.checkpoint_every, t.keep), announce_stop)
     callbacks = [Progress(t.batch_size), stop.checkpoints, stop]
     if t.preview_every:
-        scene = preview_scene(insertset, a.image_size, a.reference_size, t.seed, a.collage)
+        scene = preview_scene(insertset, a, t.seed)
         callbacks.append(Previews(scene, folder, t.preview_every, t.seed))
     if judging := judge_for(config, base, plan, folder, stop.checkpoints):
         callbacks.append(judging)

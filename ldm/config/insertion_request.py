@@ -193,7 +193,7 @@ def sampling_of(config: Config) -> Sampling:
     s = config.sample
     return Sampling(
         s.sampler, s.steps, s.scale, s.refine, s.noise, s.guidance_interval, s.reuse, s.guidance_from, s.view,
-        s.begin,
+        s.begin, s.shadow, s.own_detail,
     )  # fmt: skip
 
 

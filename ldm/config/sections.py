@@ -124,6 +124,18 @@ class SampleSection:
         least=0,
         most=1,
     )
+    shadow: float = setting(
+        0.0,
+        "how dark the contact shadow is that the reference is laid in with (a base of collages); 0: none",
+        least=0,
+        most=1,
+    )
+    own_detail: float = setting(
+        0.0,
+        "scale below which detail is the reference's and the scene's own, pixels of a 512-px region: the "
+        "model then changes light and colour of what is coarser (a base of collages); 0: all is the model's",
+        least=0,
+    )
     guidance_from: str = setting(
         "object",
         "whose unconditional branch is guided away from: the object's, as in the paper, or the base's",

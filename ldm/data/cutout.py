@@ -1,79 +1,125 @@
-"""An object without its ground: cut out of its box by GrabCut (Rother et al. 2004), laid on mid-grey.
+"""An object without its ground: its colours, and how much of every pixel is the object.
 
-A base of collages draws over its reference; whatever ground came along would be drawn, too.
-Pixels are uint8 [H,W,3].
+Both are told apart by a silhouette, if there is one, or by GrabCut (Rother et al. 2004) inside a box. A base
+of collages draws over such a picture; whatever ground came along would be drawn, too.
+Pixels are uint8 [H,W,3], silhouettes uint8 [H,W], 255 where the object is.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import cv2
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ldm.data.image import GREY, to_image
-from ldm.data.insertset import Box
+from ldm.data.image import read_alpha, read_rgb, read_silhouette, to_image
+from ldm.data.insertset import Box, Sample
 from ldm.data.masks import pixel_box
 
-SIDE = 256  # pixels of the longer side at which an object is told from its ground
+SIDE = 512  # pixels of the longer side at which an object and what is around it are looked at, at most
+COARSE = 256  # the same for GrabCut
 AROUND = 0.2  # of the box's longer side: the ground that is looked at around it
 CORE = 0.3  # of the box's sides: the ellipse in its middle that is surely the object
 LEAST = 0.15  # of the box: what covers less is not the object
 ITERATIONS = 5
 FRAME = 0.03  # of a picture's sides: what a picture of an object surely shows of its ground
+HOLE = 0.02  # of the object's area: a larger one is seen through
+CRUMB = 0.003  # of the same: a smaller one is not the object's
+EDGE = 0.008  # of the longer side: how far to each side of a coarse edge the true one is looked for
+FLAT = 1e-3  # variance of grey levels in [0,1] below which there is no edge to find
+SOLID = 0.95  # alpha above which a pixel's colour is the object's alone
+FRINGE = 0.01  # of the longer side: how near the solid pixel is whose colour others take
 
 
 class CutOut(NamedTuple):
-    """An object on mid-grey [h,w,3] and the box of its picture, in whole pixels, that this shows."""
+    """An object's colours uint8 [h,w,3], its alpha float [h,w] in [0,1], and the box of its picture.
 
-    pixels: np.ndarray
+    The box is in whole pixels of the picture; colours and alpha may be coarser.
+    """
+
+    colours: np.ndarray
+    alpha: np.ndarray
     box: tuple[int, int, int, int]
 
+    def picture(self, size: int) -> Tensor:
+        """[4,size,size]: colours times alpha, in [-1,1], and alpha; aspect kept, nothing around it.
 
-def cut_out(pixels: np.ndarray, box: Box) -> CutOut:
+        The first three channels are the object laid on mid-grey, which is 0.
+        """
+        alpha = torch.from_numpy(self.alpha)[None]
+        layer = torch.cat([to_image(self.colours) * alpha, alpha])
+        factor = size / max(self.alpha.shape)
+        h, w = (max(1, round(side * factor)) for side in self.alpha.shape)
+        layer = F.interpolate(layer[None], size=(h, w), mode="bilinear", antialias=True)[0]
+        left, top = (size - w) // 2, (size - h) // 2
+        return F.pad(layer, [left, size - w - left, top, size - h - top])
+
+
+def cut_out(pixels: np.ndarray, box: Box, silhouette: np.ndarray | None = None) -> CutOut:
     """The object in a box of a picture; the whole box where object and ground cannot be told apart."""
     x0, y0, x1, y1 = pixel_box(box, pixels.shape[:2])
-    within = pixels[y0:y1, x0:x1]
-    alpha = (within != GREY).any(2).astype(np.float32)  # a cut-out already: that is how transparency is read
-    if alpha.mean() > 1 - FRAME:
-        alpha = _told_apart(pixels, (x0, y0, x1, y1))
-    rows, columns = ((alpha > 0.5).any(side).nonzero()[0] for side in (1, 0))
-    if (alpha > 0.5).mean() < LEAST:
-        return CutOut(within, (x0, y0, x1, y1))
-    shown = (GREY + (within - np.float32(GREY)) * alpha[..., None]).round().astype(np.uint8)
-    top, bottom, left, right = rows[0], rows[-1] + 1, columns[0], columns[-1] + 1
-    own = int(x0 + left), int(y0 + top), int(x0 + right), int(y0 + bottom)
-    return CutOut(shown[top:bottom, left:right], own)
-
-
-def cut_out_picture(pixels: np.ndarray) -> np.ndarray:
-    """The object that a picture is of, as `cut_out`; the picture's very rim is taken for ground."""
-    height, width = pixels.shape[:2]
-    if (pixels == GREY).all(2).mean() > FRAME:
-        return cut_out(pixels, (0, 0, width, height)).pixels
-    return cut_out(pixels, (FRAME * width, FRAME * height, (1 - FRAME) * width, (1 - FRAME) * height)).pixels
-
-
-def squared(pixels: np.ndarray, size: int) -> Tensor:
-    """Pixels [h,w,3] => image [3,size,size] in [-1,1], its aspect kept, mid-grey (0) where it has nothing."""
-    factor = size / max(pixels.shape[:2])
-    h, w = (max(1, round(side * factor)) for side in pixels.shape[:2])
-    image = F.interpolate(to_image(pixels)[None], size=(h, w), mode="bilinear", antialias=True)[0]
-    left, top = (size - w) // 2, (size - h) // 2
-    return F.pad(image, [left, size - w - left, top, size - h - top])
-
-
-def _told_apart(pixels: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
-    """A box of a picture => how far each of its pixels is the object, [h,w] in [0,1]."""
-    x0, y0, x1, y1 = box
     around = round(AROUND * max(x1 - x0, y1 - y0))
     left, top = max(0, x0 - around), max(0, y0 - around)
-    seen = pixels[top : y1 + around, left : x1 + around]
-    factor = min(1.0, SIDE / max(seen.shape[:2]))
-    small = cv2.resize(seen, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    window = slice(top, y1 + around), slice(left, x1 + around)
+    factor = min(1.0, SIDE / max(pixels[window].shape[:2]))
+    seen = shrunk(pixels[window], factor)
     a, b, c, d = (round(v * factor) for v in (x0 - left, y0 - top, x1 - left, y1 - top))
+    within = slice(b, max(d, b + 1)), slice(a, max(c, a + 1))
+    if silhouette is None:
+        alpha = matte(seen, told_apart(seen, (a, b, c, d)))
+    else:
+        alpha = shrunk(silhouette[window], factor).astype(np.float32) / 255
+    alpha = alpha[within]
+    if (alpha > 0.5).mean() < LEAST:
+        return CutOut(seen[within], np.ones_like(alpha), (x0, y0, x1, y1))
+    rows, columns = (np.flatnonzero((alpha > 0.5).any(side)) for side in (1, 0))
+    shown = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    colours = solid(seen[within], alpha)[shown]
+    x, y = x0 + columns[0] / factor, y0 + rows[0] / factor
+    own = x, y, x + colours.shape[1] / factor, y + colours.shape[0] / factor
+    return CutOut(colours, alpha[shown], pixel_box(own, pixels.shape[:2]))
+
+
+def cut_out_of(sample: Sample, box: Box, pixels: np.ndarray) -> CutOut:
+    """The object in a box of a sample's picture, whose pixels these are, by its silhouette if it has one."""
+    silhouette = read_alpha(sample.image) if sample.mask is None else read_silhouette(sample.mask)
+    return cut_out(pixels, box, silhouette)
+
+
+def cut_out_picture(path: Path) -> CutOut:
+    """The object that a picture file is of, by its transparency or NAME_mask.png beside it if there is such.
+
+    Else the picture's very rim is taken for ground.
+    """
+    pixels, beside = read_rgb(path), path.with_name(f"{path.stem}_mask.png")
+    silhouette = read_silhouette(beside) if beside.is_file() else read_alpha(path)
+    height, width = pixels.shape[:2]
+    if silhouette is None:
+        return cut_out(pixels, (FRAME * width, FRAME * height, (1 - FRAME) * width, (1 - FRAME) * height))
+    if silhouette.shape != pixels.shape[:2]:
+        raise ValueError(
+            f"{beside}: {silhouette.shape[1]} x {silhouette.shape[0]} px, its picture is {width} x {height}; "
+            "make them the same size, or remove it"
+        )
+    return cut_out(pixels, (0, 0, width, height), silhouette)
+
+
+def shrunk(pixels: np.ndarray, factor: float) -> np.ndarray:
+    """[h,w] or [h,w,3] at `factor` of its size, at most 1."""
+    return (
+        cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA) if factor < 1 else pixels
+    )
+
+
+def told_apart(seen: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
+    """Pixels, and the box in them that holds an object => where it is, float [h,w] in [0,1]."""
+    factor = min(1.0, COARSE / max(seen.shape[:2]))
+    small = shrunk(seen, factor)
+    a, b, c, d = (round(v * factor) for v in box)
     labels = np.full(small.shape[:2], cv2.GC_BGD, np.uint8)
     labels[b:d, a:c] = cv2.GC_PR_FGD
     y, x = np.mgrid[: small.shape[0], : small.shape[1]] + 0.5
@@ -84,6 +130,45 @@ def _told_apart(pixels: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarra
         cv2.setRNGSeed(0)  # the same picture, the same cut-out
         models = np.zeros((1, 65)), np.zeros((1, 65))
         cv2.grabCut(small, labels, None, *models, ITERATIONS, cv2.GC_INIT_WITH_MASK)
-    found = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.float32)
-    size = seen.shape[1], seen.shape[0]
-    return cv2.resize(found, size)[y0 - top : y1 - top, x0 - left : x1 - left]
+    found = tidied(np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)))
+    return cv2.resize(found.astype(np.float32), seen.shape[1::-1])
+
+
+def tidied(found: np.ndarray) -> np.ndarray:
+    """A silhouette, bool [h,w], without small holes, like eyes, and without crumbs."""
+    for inside, least in ((False, HOLE), (True, CRUMB)):
+        count, labels, stats, _ = cv2.connectedComponentsWithStats((found == inside).astype(np.uint8))
+        small = stats[:, cv2.CC_STAT_AREA] < least * max(int(found.sum()), 1)
+        small[0] = False  # what is not of this kind
+        found = found ^ small[labels] if count > 1 else found
+    return found
+
+
+def matte(seen: np.ndarray, coarse: np.ndarray) -> np.ndarray:
+    """A coarse silhouette => alpha whose edge follows the picture's, by a guided filter (He et al. 2010)."""
+    guide = cv2.cvtColor(seen, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
+    window = (2 * max(1, round(EDGE * max(coarse.shape))) + 1,) * 2
+
+    def mean(x: np.ndarray) -> np.ndarray:
+        return cv2.blur(x, window)
+
+    average, level = mean(guide), mean(coarse)
+    slope = (mean(guide * coarse) - average * level) / (mean(guide * guide) - average**2 + FLAT)
+    fine = mean(slope) * guide + mean(level - slope * average)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, window)
+    sure, maybe = cv2.erode(coarse, disc) > 0.5, cv2.dilate(coarse, disc) > 0.5
+    return np.where(sure, 1, np.where(maybe, np.clip(2 * fine - 0.5, 0, 1), 0)).astype(np.float32)
+
+
+def solid(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Colours whose edge, where object and ground mix, is as just inside of it."""
+    core = cv2.erode((alpha > SOLID).astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=1)
+    if not core.any():
+        return colours
+    distance, labels = cv2.distanceTransformWithLabels(
+        1 - core, cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    nearest = np.zeros(int(labels.max()) + 1, np.intp)
+    nearest[labels[core > 0]] = np.flatnonzero(core)
+    near = (core == 0) & (distance <= max(2, FRINGE * max(alpha.shape)))
+    return np.where(near[..., None], colours.reshape(-1, 3)[nearest[labels]], colours)

@@ -37,6 +37,26 @@ def read_rgb(path: Path) -> np.ndarray:
         raise ValueError(f"{path}: not readable ({error}); give PNG, TIFF, JPEG or WebP") from error
 
 
+def read_alpha(path: Path) -> np.ndarray | None:
+    """How opaque a picture file is, uint8 [H,W], upright; None if it is so everywhere.
+
+    Raises as `read_rgb`.
+    """
+    try:
+        with Image.open(path) as file:
+            if not file.has_transparency_data:
+                return None
+            alpha = np.array(ImageOps.exif_transpose(file).convert("RGBA"))[..., 3]
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ValueError(f"{path}: not readable ({error}); give PNG, TIFF, JPEG or WebP") from error
+    return alpha if alpha.min() < 255 else None
+
+
+def read_silhouette(path: Path) -> np.ndarray:
+    """A picture file that is white where an object is => uint8 [H,W], upright. Raises as `read_rgb`."""
+    return np.array(Image.fromarray(read_rgb(path)).convert("L"))
+
+
 def _eight_bits(picture: Image.Image) -> Image.Image:
     """16-bit grey scaled to 8 bits, which Pillow's `convert` would clip; colour it cuts by itself."""
     if picture.mode.startswith("I;16"):

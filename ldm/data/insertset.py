@@ -20,7 +20,8 @@ Box = tuple[float, float, float, float]
 
 LAYOUT = (
     "data/1.jpg ... with bbox/1.txt ... (few-shot pictures and their boxes), test.jpg (the reference) and, "
-    "if wanted, reg_data/*.jpg with reg_bbox/*.txt (same-category pictures)"
+    "if wanted, reg_data/*.jpg with reg_bbox/*.txt (same-category pictures); mask/1.png ... where the "
+    "object's silhouette is known"
 )
 BOX_FORMAT = "write one box a line as four numbers, x0 y0 x1 y1, in pixels"
 OVERHANG = 1.0  # pixels by which a box may stick out of its picture: rounding, not an error
@@ -34,10 +35,14 @@ UNREADABLE = (
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture and where the object is in it: at least one box, not empty, inside the upright picture."""
+    """A picture and where the object is in it: at least one box, not empty, inside the upright picture.
+
+    `mask`: a picture of the same size that is white where the object is, if there is one.
+    """
 
     image: Path
     boxes: tuple[Box, ...]
+    mask: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -65,8 +70,8 @@ def load_insertset(root: Path) -> InsertSet:
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder; expected an object folder with {LAYOUT}")
     faults: list[str] = []
-    few_shot = _read_samples(root, "data", "bbox", faults)
-    same_category = _read_samples(root, "reg_data", "reg_bbox", faults)
+    few_shot = _read_samples(root, "data", "bbox", "mask", faults)
+    same_category = _read_samples(root, "reg_data", "reg_bbox", "reg_mask", faults)
     reference = _find_reference(root, faults)
     if faults or reference is None:
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
@@ -92,8 +97,11 @@ def upright(box: Box, frame: Frame) -> Box:
     return x0, y0, x1, y1
 
 
-def _read_samples(root: Path, images: str, boxes: str, faults: list[str]) -> tuple[Sample, ...]:
-    """The pairs of `root/images` and `root/boxes` in natural order; adds what is wrong to `faults`."""
+def _read_samples(root: Path, images: str, boxes: str, masks: str, faults: list[str]) -> tuple[Sample, ...]:
+    """The pairs of `root/images` and `root/boxes` in natural order; adds what is wrong to `faults`.
+
+    `root/masks` may have the object's silhouette in some of them.
+    """
     pictures = _by_stem(root / images, SUFFIXES, faults)
     texts = _by_stem(root / boxes, (".txt",), faults)
     if images == "data" and "test" not in texts:
@@ -102,11 +110,16 @@ def _read_samples(root: Path, images: str, boxes: str, faults: list[str]) -> tup
         faults.append(f"data: no few-shot picture; put at least one ({', '.join(SUFFIXES)}) there")
     for stem in sorted(texts.keys() - pictures.keys(), key=natural_key):
         faults.append(f"{boxes}/{texts[stem].name}: no picture {images}/{stem}.*; add it or remove this file")
+    silhouettes = _by_stem(root / masks, SUFFIXES, faults)
+    for stem in sorted(silhouettes.keys() - pictures.keys(), key=natural_key):
+        faults.append(f"{masks}/{silhouettes[stem].name}: no picture {images}/{stem}.*; remove this file")
     samples = []
     for stem, picture in pictures.items():
-        frame = _read_frame(picture, root, faults)
+        frame, mask = _read_frame(picture, root, faults), silhouettes.get(stem)
+        if mask is not None:
+            _check_mask(mask, frame, root, faults)
         if stem in texts:
-            samples.append(Sample(picture, _read_boxes(texts[stem], frame, root, faults)))
+            samples.append(Sample(picture, _read_boxes(texts[stem], frame, root, faults), mask))
         else:
             faults.append(f"{images}/{picture.name}: no box file; {BOX_FORMAT}, to {boxes}/{stem}.txt")
     return tuple(samples)
@@ -153,6 +166,17 @@ def _read_frame(path: Path, root: Path, faults: list[str]) -> Frame | None:
         name = path.relative_to(root).as_posix()
         faults.append(f"{name}: unreadable picture ({type(error).__name__}); save it anew or remove it")
         return None
+
+
+def _check_mask(path: Path, frame: Frame | None, root: Path, faults: list[str]) -> None:
+    """A silhouette must be readable and of its picture's size, seen upright."""
+    own = _read_frame(path, root, faults)
+    if own is None or frame is None:
+        return
+    sizes = [(f.height, f.width) if f.orientation > 4 else (f.width, f.height) for f in (own, frame)]
+    if sizes[0] != sizes[1]:
+        is_, needed = (f"{width} x {height}" for width, height in sizes)
+        faults.append(f"{path.relative_to(root).as_posix()}: {is_} pixels, its picture is {needed}")
 
 
 def _read_boxes(path: Path, frame: Frame | None, root: Path, faults: list[str]) -> tuple[Box, ...]:

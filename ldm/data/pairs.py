@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ldm.data.augment import augmented
-from ldm.data.cutout import CutOut, cut_out, cut_out_picture, squared
+from ldm.data.cutout import CutOut, cut_out_of, cut_out_picture
 from ldm.data.image import read_rgb, to_image
 from ldm.data.insertset import Box, InsertSet, Sample
 from ldm.data.layers import happens
@@ -101,14 +101,14 @@ class Pairs(Dataset):
     def _reference(self, sample: Sample, box: Box, pad: int) -> Tensor:
         """The object in a box of a picture, [3,R,R]; with `pad` pixels around it if it is not cut out."""
         if self.cut:
-            return squared(self._cut_out(sample, box).pixels, self.reference_size)
+            return self._cut_out(sample, box).picture(self.reference_size)[:3]
         return squash(object_crop(self._read(sample.image), box, pad), self.reference_size)
 
     def _cut_out(self, sample: Sample, box: Box) -> CutOut:
         """Made once."""
         key = sample.image, box
         if key not in self._cutouts:
-            self._cutouts[key] = cut_out(self._read(sample.image), box)
+            self._cutouts[key] = cut_out_of(sample, box, self._read(sample.image))
         return self._cutouts[key]
 
     def _read(self, path: Path) -> np.ndarray:
@@ -148,18 +148,17 @@ def squash(pixels: np.ndarray, size: int) -> Tensor:
 def few_shot_crops(insertset: InsertSet, size: int, cut: bool = False) -> Tensor:
     """The object in each few-shot picture (its first box), unaugmented: [N,3,size,size] in [-1,1].
 
-    `cut`: without its ground, as a base of collages wants it.
+    `cut`: without its ground, [N,4,size,size], as a base of collages wants it, see `CutOut.picture`.
     """
-    shown = [(read_rgb(sample.image), sample.boxes[0]) for sample in insertset.few_shot]
+    shown = [(sample, sample.boxes[0], read_rgb(sample.image)) for sample in insertset.few_shot]
     if cut:
-        return torch.stack([squared(cut_out(*each).pixels, size) for each in shown])
-    return torch.stack([squash(object_crop(*each), size) for each in shown])
+        return torch.stack([cut_out_of(*each).picture(size) for each in shown])
+    return torch.stack([squash(object_crop(pixels, box), size) for _, box, pixels in shown])
 
 
 def reference_image(path: Path, size: int, cut: bool = False) -> Tensor:
-    """A picture file as the reference: [1,3,size,size] in [-1,1]; `cut`: without its ground."""
-    pixels = read_rgb(path)
-    return (squared(cut_out_picture(pixels), size) if cut else squash(pixels, size))[None]
+    """A picture file as the reference: [1,3,size,size] in [-1,1]; `cut`: cut out, [1,4,size,size]."""
+    return (cut_out_picture(path).picture(size) if cut else squash(read_rgb(path), size))[None]
 
 
 def target(pixels: np.ndarray, box: Box, size: int, generator: torch.Generator) -> Target:

@@ -21,7 +21,7 @@ from ldm.insertion.roi import Roi, plan_rois
 from ldm.insertion.sheet import rgb8
 from ldm.models.checkpoint import read_state
 
-OWN = "reference"  # the tensor of an object file that is its picture, uint8 [3,R,R]
+OWN = "reference"  # the tensor of an object file that is its picture, uint8 [3,R,R], or a cut-out [4,P,P]
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class References:
         own = read_state(self.whole).get(OWN)
         if own is None:
             raise ValueError(f"{self.whole}: has no reference picture of its own; give --references FOLDER")
-        return rgb8(from_bytes(own))
+        return rgb8(from_bytes(own[:3]))
 
     def images(self) -> list[Tensor]:
         """The object in every view, or in the reference if there are none: images [3,h,w] in [-1,1]."""

@@ -26,7 +26,6 @@ from ldm.insertion.paste import paste_region, patched, region
 from ldm.insertion.roi import Roi, crop
 from ldm.insertion.task import Task
 from ldm.models.base import Base
-from ldm.models.conditioner import clip_normalised
 from ldm.models.contexts import Contexts
 from ldm.objects.applied import apply
 from ldm.objects.delta import load
@@ -100,7 +99,7 @@ def tuned(
     null = null_of(base, sampling)
     delta, a = load(learnt), base.architecture
     with apply(base, delta, strength, fingerprint):
-        reference = reference_image(insertset.reference, a.reference_size, a.collage)
+        reference = reference_image(insertset.reference, *a.shown)
         pose = pose_of(base, delta, reference, sampling.view)
         with torch.no_grad():
             context = base.context(pose.reference.to(base.device), pose.view)
@@ -111,11 +110,10 @@ def tuned(
 def zero_shot(base: Base, insertset: InsertSet, *, few_shot: bool) -> Contexts:
     """The contexts of an untuned base: reference, and CLIP's pooled feature of each few-shot crop."""
     a, conditioner, tokens = base.architecture, base.conditioner, None
-    reference = reference_image(insertset.reference, a.reference_size, a.collage).to(base.device)
+    reference = reference_image(insertset.reference, *a.shown).to(base.device)
     if few_shot:
-        crops = few_shot_crops(insertset, a.reference_size, a.collage).to(base.device)
-        tokens = conditioner.pooled(clip_normalised(crops))
-    context = conditioner(conditioner.pooled(clip_normalised(reference)), tokens)
+        tokens = conditioner.look(few_shot_crops(insertset, *a.shown).to(base.device))
+    context = conditioner(conditioner.look(reference), tokens)
     return base.contexts(context, references=reference)
 
 

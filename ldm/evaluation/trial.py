@@ -114,9 +114,12 @@ class Trial:
         null = None if self.null is None else self.null.to(base.unet.conv_in.weight)
         contexts = base.contexts(base.context(reference, self.pose.view), null, reference)
         squares = [
-            square_of(place.image, place.mask, contexts.collage, [Generator().manual_seed(self.seed + i)])
+            square_of(
+                place.image, place.mask, contexts.collage, [Generator().manual_seed(self.seed + i)],
+                self.sampling.shadow,
+            )
             for i, place in enumerate(self.places)
-        ]
+        ]  # fmt: skip
         generated = inpaint(base, squares, [contexts] * len(squares), self.sampling)
         results = [
             composite(square.known, *overlay(square, image, self.seam))

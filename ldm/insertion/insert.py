@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 from ldm.data.image import resize
 from ldm.data.picture import Picture
 from ldm.insertion.blend import Blend, blend, composite, feather, halo, pixel_unit
+from ldm.insertion.layer import shadowed, with_own_detail
 from ldm.insertion.paste import paste_region, region, shrunk_mask, to_model_mask
 from ldm.insertion.refine import needs_refining, refine
 from ldm.insertion.result import Result
@@ -22,7 +23,7 @@ from ldm.insertion.roi import Roi, crop
 from ldm.insertion.seam import ring_offset, seam_ratio
 from ldm.insertion.task import Task
 from ldm.models.base import Base
-from ldm.models.collage import Collage, over_holes, visible_in
+from ldm.models.collage import VISIBLE, Collage, laid_over, over_holes
 from ldm.models.contexts import Context, Contexts, join
 from ldm.models.diffusion import latent_mask, masked_image
 from ldm.models.painter import Painter
@@ -40,8 +41,10 @@ class Sampling:
     `guidance_interval`: noise levels t/T that are guided; `reuse`: steps for one run of the whole UNet.
     `guidance_from`: whose unconditional branch is guided away from, see `null_of`.
     `view`: the few-shot token that stands for all, see `ldm.objects.pose.pose_of`.
-    `begin`: noise level t/T to begin at. Below 1 a base of collages begins from the scene with the reference
-    laid in (as SDEdit of Meng et al. 2022 does), other bases know no object to begin from.
+    For a base of collages only, as others know no object to begin from:
+    `begin`: noise level t/T to begin at; below 1, from the scene with the reference laid in (as SDEdit of
+    Meng et al. 2022 does), over a contact shadow of this `shadow`, see `shadowed`.
+    `own_detail`: if not 0, the scale below which detail is the reference's own, see `with_own_detail`.
     """
 
     sampler: str = "plms"
@@ -54,6 +57,8 @@ class Sampling:
     guidance_from: str = "object"
     view: int = 0
     begin: float = 1.0
+    shadow: float = 0.0
+    own_detail: float = 0.0
 
     def __post_init__(self) -> None:
         interval = self.guidance_interval
@@ -81,7 +86,7 @@ class Square(NamedTuple):
     """One region of a task: image [3,h,w] in [-1,1], hole and mask bool [h,w], noise for each sample.
 
     A region of more than `MOST` px is worked on at that size; `paste` is its mask at the background's own.
-    `shown`, bool [h,w], is where the model is shown the object; None: it is not.
+    `layer` [4,h,w] is the object, laid in, with its shadow; None: the model is not shown it.
     """
 
     roi: Roi
@@ -90,7 +95,12 @@ class Square(NamedTuple):
     mask: np.ndarray
     paste: np.ndarray
     noise: Sequence[Generator]
-    shown: np.ndarray | None = None
+    layer: Tensor | None = None
+
+    @property
+    def shown(self) -> np.ndarray | None:
+        """Where the object and its shadow are, bool [h,w]."""
+        return None if self.layer is None else self.layer[3].numpy() > VISIBLE
 
 
 def insert(
@@ -115,7 +125,9 @@ def insert(
     noise = [[Generator().manual_seed(seed) for seed in task.seeds] for task in tasks]
     for turn in range(max(len(task.rois) for task in tasks)):
         start, now = time.perf_counter(), [i for i, task in enumerate(tasks) if turn < len(task.rois)]
-        squares = [_square(background, tasks[i], turn, noise[i], contexts[i].collage) for i in now]
+        squares = [
+            _square(background, tasks[i], turn, noise[i], contexts[i].collage, sampling.shadow) for i in now
+        ]
         generated = inpaint(base, squares, [contexts[i] for i in now], sampling, on_step)
         for i, square, images in zip(now, squares, generated, strict=True):
             sharp = _refined(base, contexts[i], square, images, sampling, seam)
@@ -142,13 +154,15 @@ def inpaint(
     masks = torch.cat([to_model_mask(square.hole, size) for square in squares]).to(base.device)
     each = torch.tensor(counts, device=base.device)
     shown = over_holes([c.collage for c in contexts], masks)
-    masked = base.encode(masked_image(images, masks, shown)).repeat_interleave(each, 0)
+    collage = None if shown is None else shown[:, :3]
+    masked = base.encode(masked_image(images, masks, collage)).repeat_interleave(each, 0)
     x_T = torch.stack([torch.randn(masked.shape[1:], generator=g) for s in squares for g in s.noise])
     small = latent_mask(masks, (masked.shape[-2], masked.shape[-1])).to(masked).repeat_interleave(each, 0)
-    begin = None
-    if sampling.begin < 1 and shown is not None:
-        first = base.encode(torch.where(visible_in(shown), shown, images))
-        begin = first.repeat_interleave(each, 0), sampling.begin
+    begun = begin = None
+    if shown is not None and (sampling.begin < 1 or sampling.own_detail):
+        begun = base.encode(torch.cat([_begun(square, size) for square in squares]).to(base.device))
+    if begun is not None and sampling.begin < 1:
+        begin = begun.repeat_interleave(each, 0), sampling.begin
     repeated = [c.repeat(n) for c, n in zip(contexts, counts, strict=True)]
     conditional, unconditional = (join([c[half] for c in repeated]) for half in (0, 1))
     x_0 = sample(
@@ -160,17 +174,22 @@ def inpaint(
         on_step=on_step,
         **sampling.schedule(),
     )
-    shown = (base.decode(part).cpu() for part in x_0.split(counts))
-    return [list(resize(part, square.hole.shape)) for part, square in zip(shown, squares, strict=True)]
+    drawn = [base.decode(part).cpu() for part in x_0.split(counts)]
+    if begun is None or not sampling.own_detail:
+        return [list(resize(part, square.hole.shape)) for part, square in zip(drawn, squares, strict=True)]
+    seen = base.decode(begun).cpu()  # what of it the autoencoder loses is no change
+    return [
+        [_detailed(square, image - own, image, sampling.own_detail) for image in part]
+        for square, part, own in zip(squares, drawn, seen, strict=True)
+    ]
 
 
-def square_of(known: Tensor, mask: np.ndarray, collage: Collage | None, noise: Sequence[Generator]) -> Square:
+def square_of(
+    known: Tensor, mask: np.ndarray, collage: Collage | None, noise: Sequence[Generator], shadow: float = 0
+) -> Square:
     """A picture [3,h,w] in [-1,1] that is a region of its own; mask bool [h,w]."""
-    whole, shown = (
-        Roi(0, 0, known.shape[2], known.shape[1]),
-        None if collage is None else collage.covers(mask),
-    )
-    return Square(whole, known, mask, mask, mask, noise, shown)
+    whole = Roi(0, 0, known.shape[2], known.shape[1])
+    return Square(whole, known, mask, mask, mask, noise, _layer(collage, mask, shadow))
 
 
 def overlay(square: Square, generated: Tensor, seam: Blend) -> tuple[Tensor, np.ndarray]:
@@ -179,14 +198,40 @@ def overlay(square: Square, generated: Tensor, seam: Blend) -> tuple[Tensor, np.
 
 
 def _square(
-    background: Picture, task: Task, turn: int, noise: Sequence[Generator], collage: Collage | None
+    background: Picture,
+    task: Task,
+    turn: int,
+    noise: Sequence[Generator],
+    collage: Collage | None,
+    shadow: float,
 ) -> Square:
     roi = task.rois[turn]
     paste = crop(task.mask, roi)
     mask = shrunk_mask(paste, MOST)
     hole = mask if task.mask is task.hole else shrunk_mask(crop(task.hole, roi), MOST)
-    shown = None if collage is None else collage.covers(hole)
-    return Square(roi, region(background, roi, MOST), hole, mask, paste, noise, shown)
+    layer = _layer(collage, hole, shadow)
+    return Square(roi, region(background, roi, MOST), hole, mask, paste, noise, layer)
+
+
+def _layer(collage: Collage | None, hole: np.ndarray, shadow: float) -> Tensor | None:
+    """The object of a collage with its shadow as it is laid into a hole, bool [h,w]: [4,h,w]."""
+    if collage is None:
+        return None
+    inside = torch.from_numpy(hole)[None].float()
+    return shadowed(collage.over(inside[None])[0], shadow) * inside
+
+
+def _begun(square: Square, size: int) -> Tensor:
+    """The square with its object laid in, as the model sees it: [1,3,size,size]."""
+    known = square.known[None]
+    return resize(known if square.layer is None else laid_over(square.layer[None], known), size)
+
+
+def _detailed(square: Square, change: Tensor, image: Tensor, width: float) -> Tensor:
+    """What a model made of a square, [3,S,S] => [3,h,w]; with the detail of its layer, if it has one."""
+    if square.layer is None:
+        return resize(image[None], square.hole.shape)[0]
+    return with_own_detail(square.layer, square.known, change, width)
 
 
 def _refined(

@@ -38,7 +38,7 @@ from ldm.objects.pose import pose_of
 class Ready:
     """The subject that the base carries now; its contexts are of one sample.
 
-    `own` uint8 [3,R,R] is the picture that came with the object.
+    `own` uint8 [c,P,P] is the picture that came with the object.
     """
 
     subject: Subject
@@ -80,7 +80,7 @@ class Session:
         return in_regions([made[subject] for subject, _ in task.parts], masks)
 
     def reference(self, subject: Subject) -> Tensor:
-        """The picture that the subject is to look like, [1,3,R,R] in [-1,1]; ValueError if there is none."""
+        """The picture that the subject is to look like, [1,c,P,P]; ValueError if there is none."""
         return self._reference(subject, self.take_on(subject).own)
 
     def take_on(self, subject: Subject) -> Ready:
@@ -159,21 +159,16 @@ class Session:
             return load(subject.object)
         assert subject.pictures is not None, "a subject is checked before it is used"
         assert isinstance(self.base, Base)
-        crops = few_shot_crops(load_insertset(subject.pictures), *self._shown)
+        crops = few_shot_crops(load_insertset(subject.pictures), *self.base.architecture.shown)
         return load_ldm_delta(subject.object, self.base, crops, self.features)
-
-    @property
-    def _shown(self) -> tuple[int, bool]:
-        """How this base wants to be shown an object: the picture's side, and whether without its ground."""
-        return self.base.architecture.reference_size, self.base.architecture.collage
 
     def _reference(self, subject: Subject, own: Tensor | None) -> Tensor:
         if subject.reference is not None:
-            return reference_image(subject.reference, *self._shown)
+            return reference_image(subject.reference, *self.base.architecture.shown)
         if own is not None:
             return from_bytes(own[None])
         if subject.pictures is not None:
-            return reference_image(load_insertset(subject.pictures).reference, *self._shown)
+            return reference_image(load_insertset(subject.pictures).reference, *self.base.architecture.shown)
         raise ValueError(
             f"{subject.object}: has no reference picture of its own; give one: --reference PICTURE"
         )

@@ -13,7 +13,7 @@ from torch import Tensor
 from ldm.models.architecture import Architecture, number_positions
 from ldm.models.attention import cross_attentions
 from ldm.models.checkpoint import read_metadata, read_state, write_folder
-from ldm.models.conditioner import Conditioner, clip_normalised
+from ldm.models.conditioner import Conditioner
 from ldm.models.contexts import Context, Contexts
 from ldm.models.ldm_keys import is_ldm, ldm_to_house, spell_clip
 from ldm.models.painter import Painter
@@ -31,12 +31,12 @@ class Base(Painter):
         self.conditioner = Conditioner(architecture)
 
     def context(self, reference: Tensor, view: int = 0) -> Tensor:
-        """Reference images [b,3,R,R] in [-1,1] => context [b,1+N,d]: reference, then few-shot tokens.
+        """References [b,3 or 4,P,P] in [-1,1] => context [b,1+N,d]: reference, then few-shot tokens.
 
         `view`: see `Conditioner.view`.
         """
         c = self.conditioner
-        return c(c.pooled(clip_normalised(reference)), c.view(view))
+        return c(c.look(reference), c.view(view))
 
     def contexts(
         self, context: Tensor, null: Context | None = None, references: Tensor | None = None

@@ -1,8 +1,9 @@
 """What the UNet is shown in the region to fill: the reference, laid where the object is to stand.
 
 A base may be trained to draw over such a collage, as AnyDoor (Chen et al. 2024) is, instead of over mid-grey
-like Paint-by-Example: it says what is where in the object, which a pooled token cannot. What is mid-grey in a
-reference is not part of the object: a cut-out leaves its ground to the scene.
+like Paint-by-Example: it says what is where in the object, which a pooled token cannot. References are
+cut-outs, [k,4,P,P]: colours times alpha in [-1,1], so that mid-grey, 0, is behind them, and alpha in [0,1];
+laid into a picture they are a layer of the same kind, [b,4,H,W].
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -21,7 +21,7 @@ VISIBLE = 0.02  # what differs from mid-grey by so much is part of the object
 
 @dataclass(frozen=True, eq=False)
 class Collage:
-    """References [k,3,R,R] in [-1,1], each to be laid into its own of `regions`.
+    """References [k,4,P,P], each to be laid into its own of `regions`.
 
     `regions` [k,H,W] in [0,1] cover the picture; None: the one reference belongs into the whole hole.
     """
@@ -30,28 +30,23 @@ class Collage:
     regions: Tensor | None = None
 
     def over(self, hole: Tensor) -> Tensor:
-        """Hole [1,1,H,W] (1 = fill) => picture [1,3,H,W]; mid-grey where there is no reference."""
+        """Hole [1,1,H,W] (1 = fill) => layer [1,4,H,W], inside the hole only."""
         if self.regions is None:
-            return laid(self.references.to(hole), places_in(hole), hole)
+            return laid(self.references.to(hole), places_in(hole), hole) * (hole > 0)
         size = (hole.shape[-2], hole.shape[-1])
         own = (F.interpolate(self.regions[:, None].to(hole), size=size, mode="area") > 0.5) * hole
         each = laid(self.references.to(hole), places_in(own), own)
-        shown = torch.zeros_like(each[:1])
+        shown = torch.zeros_like(each[:1])  # of two regions that overlap, the later one's
         for picture, mask in zip(each, own, strict=True):
             shown = torch.where(mask > 0, picture, shown)
         return shown
 
-    def covers(self, hole: np.ndarray) -> np.ndarray:
-        """Where in a hole, bool [H,W], the object is laid: bool [H,W]."""
-        mask = torch.from_numpy(hole)[None, None].float()
-        return (visible_in(self.over(mask)) & (mask > 0))[0, 0].numpy()
-
 
 def over_holes(collages: Sequence[Collage | None], holes: Tensor) -> Tensor | None:
-    """A collage for each of the holes [b,1,H,W] => [b,3,H,W]; None if there is none at all."""
+    """A collage for each of the holes [b,1,H,W] => layers [b,4,H,W]; None if there is none at all."""
     if not any(collages):
         return None
-    nothing = torch.zeros_like(holes[:1]).expand(-1, 3, -1, -1)
+    nothing = torch.zeros_like(holes[:1]).expand(-1, 4, -1, -1)
     return torch.cat([nothing if c is None else c.over(holes[i : i + 1]) for i, c in enumerate(collages)])
 
 
@@ -69,13 +64,13 @@ def places_in(masks: Tensor) -> Tensor:
 
 
 def laid(references: Tensor, places: Tensor, like: Tensor) -> Tensor:
-    """References [b,3,R,R], each in its place [b,4] of a picture as large as `like` => [b,3,H,W].
+    """References [b,c,R,R], each in its place [b,4] of a picture as large as `like` => [b,c,H,W].
 
-    What is not mid-grey of a reference is scaled into the place, its aspect kept, in the middle of its foot;
-    the picture is 0 around it.
+    What is visible of a reference is scaled into the place, its aspect kept, in the middle of its foot; the
+    picture is 0 around it. In training references have no alpha (c = 3).
     """
     height, width = like.shape[-2:]
-    shown = like.new_zeros(len(references), 3, height, width)
+    shown = like.new_zeros(*references.shape[:2], height, width)
     for canvas, reference, place in zip(shown, references, places.tolist(), strict=True):
         seen = visible(reference)
         free_x, free_y = place[2] - place[0], place[3] - place[1]
@@ -92,14 +87,14 @@ def laid(references: Tensor, places: Tensor, like: Tensor) -> Tensor:
 
 
 def visible(reference: Tensor) -> Tensor:
-    """The part [3,h,w] of a reference [3,R,R] that is not mid-grey; all of one that is nothing else."""
-    x0, y0, x1, y1 = _box(visible_in(reference[None])[0, 0])
+    """The part [c,h,w] of a reference [c,R,R] that is not mid-grey; all of one that is nothing else."""
+    x0, y0, x1, y1 = _box((reference.abs() > VISIBLE).any(0))
     return reference[:, y0:y1, x0:x1] if x1 > x0 else reference
 
 
-def visible_in(pictures: Tensor) -> Tensor:
-    """Where pictures [b,3,H,W] are not mid-grey: bool [b,1,H,W]."""
-    return (pictures.abs() > VISIBLE).any(1, keepdim=True)
+def laid_over(layer: Tensor, pictures: Tensor) -> Tensor:
+    """A layer [b,4,H,W] over pictures [b,3,H,W] in [-1,1] => [b,3,H,W]."""
+    return layer[:, :3] + (1 - layer[:, 3:]) * pictures
 
 
 def _box(mask: Tensor) -> tuple[int, int, int, int]:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.nn.functional import scaled_dot_product_attention
+from torch.nn.functional import interpolate, scaled_dot_product_attention
 
 from ldm.models.architecture import Architecture, build_clip
 
@@ -110,6 +110,7 @@ class Conditioner(nn.Module):
 
     def __init__(self, a: Architecture) -> None:
         super().__init__()
+        self.reference_size = a.reference_size
         self.clip: CLIPVisionModel = build_clip(a)
         self.mapper = Mapper(a.clip_width, a.mapper_layers, a.mapper_heads)
         self.final_ln = nn.LayerNorm(a.clip_width)
@@ -118,6 +119,17 @@ class Conditioner(nn.Module):
         self.prior_encoder: PriorEncoder | None = None
         self.few_shot_tokens: nn.Parameter | None = None
         self.register_buffer("few_shot_features", None, persistent=False)
+
+    def seen(self, pictures: Tensor) -> Tensor:
+        """Pictures [b,3,P,P] in [-1,1], or cut-outs [b,4,P,P], over mid-grey => at CLIP's size, [b,3,R,R]."""
+        shown, size = pictures[:, :3], self.reference_size
+        if shown.shape[-1] == size:
+            return shown
+        return interpolate(shown, size=(size, size), mode="bilinear", antialias=True)
+
+    def look(self, pictures: Tensor) -> Tensor:
+        """Pictures, see `seen` => CLIP's pooled output [b,c]."""
+        return self.pooled(clip_normalised(self.seen(pictures)))
 
     @torch.no_grad()
     def pooled(self, normalised: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm.models.architecture import Architecture, build_unet, build_vae
@@ -45,14 +46,14 @@ class Painter(nn.Module):
     def masked(
         self, image: Tensor, mask: Tensor, references: Tensor | None = None, places: Tensor | None = None
     ) -> Tensor:
-        """Image as the UNet is shown it: its region to fill mid-grey, or the reference [b,3,R,R] in it.
+        """Image as the UNet is shown it: its region to fill mid-grey, or the reference [b,3 or 4,R,R] in it.
 
         `places` [b,4]: see `laid`; by default those in the mask.
         """
         if references is None or not self.architecture.collage:
             return masked_image(image, mask)
         places = places_in(mask) if places is None else places
-        return masked_image(image, mask, laid(references, places, mask))
+        return masked_image(image, mask, laid(references[:, :3], places, mask))
 
     def eps(self, x_t: Tensor, t: Tensor, masked: Tensor, mask: Tensor, context: Context) -> Tensor:
         """The predicted noise [b,4,h,w]; t [b] or scalar, mask [b,1,h,w], context [b,n,d] or folded."""
@@ -73,14 +74,17 @@ class Painter(nn.Module):
     ) -> Contexts:
         """Contexts [b,n,d] folded into the weights as they are now; `unconditional` may be folded already.
 
-        `references` [1,3,R,R] in [-1,1]: what a base of collages lays into the hole.
+        `references` [1,4,P,P]: the cut-out that a base of collages lays into the hole.
         """
         both = self.fold(conditional), self.fold(unconditional)
         return Contexts(*both, self.collage(references))
 
     def collage(self, references: Tensor | None) -> Collage | None:
-        """References [1,3,R,R] in [-1,1] as a collage, if this base was trained on such."""
-        return Collage(references) if self.architecture.collage and references is not None else None
+        """Cut-outs [1,4,P,P] as a collage, if this base was trained on such; no alpha: opaque."""
+        if not self.architecture.collage or references is None:
+            return None
+        opaque = references.shape[1] == 3
+        return Collage(F.pad(references, [0, 0, 0, 0, 0, 1], value=1.0) if opaque else references)
 
     def fold(self, context: Context) -> Context:
         """A context [b,n,d] folded into the weights as they are now, in the UNet's dtype; else as it is."""

@@ -37,7 +37,7 @@ VIEW = "view"  # likewise: the one few-shot token that stands for all, or 0
 class Baked:
     """One object. `layers`: layer name => its tensors by the names in FIELDS.
 
-    `reference` uint8 [3,R,R] is kept for a base of collages.
+    `reference` uint8 [c,P,P] is kept for a base of collages.
     """
 
     about: About
@@ -49,7 +49,7 @@ class Baked:
 def bake(
     base: Base, about: About, reference: Tensor, nulls: Mapping[str, Tensor] | None = None, view: int = 0
 ) -> Baked:
-    """The object that `base` carries, told of by `about`, with its reference [1,3,R,R] in [-1,1].
+    """The object that `base` carries, told of by `about`, with its reference [1,c,P,P].
 
     `nulls`: the layers' unconditional constants, those of the untouched base; None: the object's own.
     `view`: see `Conditioner.view`.
@@ -139,7 +139,7 @@ def save(baked: Baked, path: Path, dtype: torch.dtype = torch.float16) -> None:
         for field, value in layer.items()
     }
     shown = {} if baked.reference is None else {REFERENCE: baked.reference}
-    write_object(path, tensors | shown, baked.about, 3 if shown else 1)
+    write_object(path, tensors | shown, baked.about, 4 if shown else 1)
 
 
 def load(path: Path) -> Baked:

@@ -52,8 +52,8 @@ def is_trained(name: str, freeze_model: str) -> bool:
 class Delta:
     """One object. `weights`: house name => difference to the base, or the tuned value if `absolute`.
 
-    `tokens` [N,c] are the few-shot tokens before the mapper, `reference` uint8 [3,R,R] the object's picture;
-    `views` uint8 [N,3,R,R] its few-shot pictures, kept for a base of collages.
+    `tokens` [N,c] are the few-shot tokens before the mapper, `reference` uint8 [c,P,P] the object's picture;
+    `views` uint8 [N,c,P,P] its few-shot pictures, kept for a base of collages.
     """
 
     about: About
@@ -117,7 +117,7 @@ def save(delta: Delta, path: Path) -> None:
     tensors = pack(delta.weights, TUNED if delta.absolute else DIFFERENCE)
     extra = {TOKENS: delta.tokens, REFERENCE: delta.reference, VIEWS: delta.views}
     low_rank = any(isinstance(weight, LowRank) for weight in delta.weights.values())
-    version = 3 if delta.views is not None else 2 if low_rank else 1
+    version = 4 if delta.views is not None else 2 if low_rank else 1
     kept = {key: value for key, value in extra.items() if value is not None}
     write_object(path, tensors | kept, delta.about, version)
 

@@ -44,7 +44,7 @@ def effect(
 ) -> Effect:
     """How `other` differs from `delta` in what the UNet sees of the object, and predicts.
 
-    `reference` [1,3,R,R] in [-1,1], by default the object's own. Raises ValueError as `apply` does, or if
+    `reference` [1,c,P,P], by default the object's own. Raises ValueError as `apply` does, or if
     there is no reference.
     """
     reference = reference_of(delta) if reference is None else reference
@@ -75,7 +75,7 @@ def constants(
 
 
 def reference_of(delta: Delta) -> Tensor:
-    """The reference picture that came with the object: [1,3,R,R] in [-1,1]; ValueError if there is none."""
+    """The reference picture that came with the object: [1,c,P,P]; ValueError if there is none."""
     if delta.reference is None:
         raise ValueError("this object came without a reference picture; extract it again from its run")
     return from_bytes(delta.reference[None])

@@ -64,7 +64,7 @@ def save_ldm_delta(path: Path, base: Base, delta: Delta, linear: Mapping[str, Te
 
 
 def load_ldm_delta(path: Path, base: Base, crops: Tensor, features: str = "raw") -> Delta:
-    """The paper's .ckpt and the object's few-shot crops [N,3,R,R] in [-1,1] => the object, exact.
+    """The paper's .ckpt and the object's few-shot crops [N,c,P,P] in [-1,1] => the object, exact.
 
     `features` is how the prior encoder's features were made: `raw` by the paper's own code. The file does not
     name its base; ours do, in which case `apply` compares it. Raises ValueError if it does not fit `base`.

@@ -1,6 +1,6 @@
 """The few-shot part of an object: from crops of its pictures to what learning starts with.
 
-Crops are [N,3,R,R] in [-1,1], N >= 1; c is CLIP's width.
+Crops are [N,3,R,R] in [-1,1], or cut-outs [N,4,P,P], N >= 1; c is CLIP's width.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def prepare_few_shot(
     if kind == "none":
         conditioner.drop_few_shot()
     elif kind == "tokens":
-        conditioner.use_tokens(conditioner.pooled(clip_normalised(crops)))
+        conditioner.use_tokens(conditioner.look(crops))
     else:
         hidden = few_shot_features(base, crops, features)
         conditioner.use_linear(hidden, drawn_encoder(hidden, generator))
@@ -41,7 +41,7 @@ def few_shot_features(base: Base, crops: Tensor, features: str) -> Tensor:
     """CLIP's last hidden state of every crop, [N,tokens,c], which the prior encoder reads."""
     if features not in FEATURES:
         raise ValueError(f"few_shot_features {features!r} are unknown; choose one of {', '.join(FEATURES)}")
-    return base.conditioner.hidden(FEATURES[features](crops.to(base.device)))
+    return base.conditioner.hidden(FEATURES[features](base.conditioner.seen(crops.to(base.device))))
 
 
 def drawn_encoder(features: Tensor, generator: torch.Generator | None) -> PriorEncoder:

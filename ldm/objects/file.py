@@ -23,9 +23,9 @@ from ldm.models.pickles import PICKLES
 from ldm.models.weights import some
 
 FORMAT = "implicit-insertion object"
-# 1: weights as they are; 2: some as low-rank pairs; 3: with pictures for a base of collages.
+# 1: weights as they are; 2: some as low-rank pairs; 4: with cut-outs for bases of collages (3: no alpha).
 # Counted up when an older reader would misread
-VERSION = 3
+VERSION, OPAQUE = 4, 3
 KINDS = ("delta", "baked", "merged")
 PLAIN = {
     "str": str,
@@ -98,6 +98,8 @@ def read_about(path: Path) -> About:
         raise ValueError(
             f"{path} is no object file (its format is {metadata.get('format')!r}); get_deltas.sh makes one"
         )
+    if metadata.get("version") == str(OPAQUE):
+        raise ValueError(f"{path} has format version {OPAQUE}, with pictures that lack alpha; learn it again")
     if metadata.get("version") not in [str(version) for version in range(1, VERSION + 1)]:
         raise ValueError(
             f"{path} has format version {metadata.get('version')}, this program reads up to {VERSION}; "

@@ -29,7 +29,7 @@ CONTEXT, UNCONDITIONAL, SHOWN = "context.", "unconditional.", "reference."  # pr
 class Merged:
     """`weights`: K/V weight => difference to the base; by object: `context` [1+N,d], `unconditional` [d].
 
-    `references`: likewise uint8 [3,R,R], if the base is one of collages.
+    `references`: likewise uint8 [c,P,P], if the base is one of collages.
     """
 
     about: About
@@ -67,7 +67,7 @@ def save_merged(merged: Merged, path: Path) -> None:
     parts = {DIFFERENCE: merged.weights, CONTEXT: merged.context, UNCONDITIONAL: merged.unconditional}
     parts[SHOWN] = merged.references
     tensors = {prefix + key: value for prefix, part in parts.items() for key, value in part.items()}
-    write_object(path, tensors, merged.about, 3 if merged.references else 1)
+    write_object(path, tensors, merged.about, 4 if merged.references else 1)
 
 
 def load_merged(path: Path) -> Merged:

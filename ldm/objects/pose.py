@@ -10,14 +10,13 @@ from torch import Tensor
 
 from ldm.data.image import from_bytes
 from ldm.models.base import Base
-from ldm.models.conditioner import clip_normalised
 from ldm.objects.delta import Delta
 
 NEAREST = -1  # as a view: the few-shot picture that is most like the reference
 
 
 class Pose(NamedTuple):
-    """A reference [1,3,R,R] in [-1,1], and the few-shot token that stands for all, see `Conditioner.view`."""
+    """A reference as the base is shown it, and the few-shot token for all, see `Conditioner.view`."""
 
     reference: Tensor
     view: int
@@ -30,7 +29,7 @@ def pose_of(base: Base, delta: Delta, reference: Tensor, view: int, keep: bool =
 
 
 def pose_among(base: Base, crops: Tensor | None, reference: Tensor, view: int, keep: bool = False) -> Pose:
-    """The pose of `view`, with its few-shot crop of [N,3,R,R] for reference unless `keep` is set.
+    """The pose of `view`, with its few-shot crop of [N,c,P,P] for reference unless `keep` is set.
 
     Without crops the reference stays, and NEAREST is 0, all tokens.
     """
@@ -43,6 +42,6 @@ def pose_among(base: Base, crops: Tensor | None, reference: Tensor, view: int, k
 
 @torch.no_grad()
 def nearest_view(base: Base, reference: Tensor, crops: Tensor) -> int:
-    """The number, from 1, of the crop [N,3,R,R] that CLIP finds most like the reference [1,3,R,R]."""
-    seen = base.conditioner.pooled(clip_normalised(torch.cat([reference, crops]).to(base.device)))
-    return 1 + int(F.cosine_similarity(seen[:1], seen[1:]).argmax())
+    """The number, from 1, of the crop [N,c,P,P] that CLIP finds most like the reference [1,c,P,P]."""
+    own, others = (base.conditioner.look(each.to(base.device)) for each in (reference, crops))
+    return 1 + int(F.cosine_similarity(own, others).argmax())

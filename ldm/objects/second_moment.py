@@ -23,11 +23,8 @@ def contexts_of(
 
     Raises FileNotFoundError or ValueError in one line. `progress` wraps the list of pictures.
     """
-    a = base.architecture
-    rows = [
-        base.context(reference_image(file, a.reference_size, a.collage))[0]
-        for file in progress(_pictures(paths))
-    ]
+    shown = base.architecture.shown
+    rows = [base.context(reference_image(file, *shown))[0] for file in progress(_pictures(paths))]
     return torch.cat([*rows, base.conditioner.learnable_vector[0]])
 
 

@@ -25,7 +25,7 @@ def make_card(
     few_shot: str,
     few_shot_pixels: str,
 ) -> dict[str, Any]:
-    """Plain data and uint8 tensors: "about" (see `About`), the reference [3,R,R], few-shot crops [N,3,R,R].
+    """Plain data and uint8 tensors: "about" (see `About`), the reference [c,P,P], few-shot crops [N,c,P,P].
 
     `recipe` are the run's settings, `few_shot_pixels` how CLIP sees the crops for kind `linear`.
     """
@@ -38,9 +38,7 @@ def make_card(
         recipe=recipe,
         preview=preview_of(insertset.reference),
     )
-    reference = reference_image(
-        insertset.reference, base.architecture.reference_size, base.architecture.collage
-    )[0]
+    reference = reference_image(insertset.reference, *base.architecture.shown)[0]
     return {
         "about": asdict(about),
         "reference": to_bytes(reference),

@@ -30,7 +30,7 @@ def build_learner(
 
     `recipe`: the run's settings, kept in the object file; `rates`: FineTune's rates and the like.
     """
-    crops = few_shot_crops(insertset, base.architecture.reference_size, base.architecture.collage)
+    crops = few_shot_crops(insertset, *base.architecture.shown)
     prepare_few_shot(base, crops, few_shot, few_shot_features, Generator().manual_seed(seed))
     kinds = {"freeze_model": freeze_model, "few_shot": few_shot, "few_shot_pixels": few_shot_features}
     card = make_card(base, insertset, crops, recipe or {}, **kinds)

@@ -16,6 +16,7 @@ from ldm.data.insertset import InsertSet
 from ldm.data.pairs import reference_image, sample_generator, squash, target
 from ldm.data.picture import Picture
 from ldm.data.save import write_picture
+from ldm.models.architecture import Architecture
 from ldm.models.base import Base
 from ldm.models.contexts import Contexts
 from ldm.models.diffusion import latent_mask, masked_image
@@ -26,20 +27,18 @@ SAMPLER, STEPS, SCALE = "unipc", 10, 5.0
 
 @dataclass(frozen=True)
 class Scene:
-    """Where a preview is made: image [1,3,S,S], mask [1,1,S,S] (1 = fill), reference [1,3,R,R]."""
+    """Where a preview is made: image [1,3,S,S], mask [1,1,S,S] (1 = fill), reference [1,c,P,P]."""
 
     image: Tensor
     mask: Tensor
     reference: Tensor
 
 
-def preview_scene(
-    insertset: InsertSet, size: int, reference_size: int, seed: int = 0, cut: bool = False
-) -> Scene:
+def preview_scene(insertset: InsertSet, a: Architecture, seed: int = 0) -> Scene:
     """The first few-shot picture around its object, cropped and masked as in training, always the same."""
     first = insertset.few_shot[0]
-    drawn = target(read_rgb(first.image), first.boxes[0], size, sample_generator(seed, 0))
-    reference = reference_image(insertset.reference, reference_size, cut)
+    drawn = target(read_rgb(first.image), first.boxes[0], a.image_size, sample_generator(seed, 0))
+    reference = reference_image(insertset.reference, *a.shown)
     return Scene(drawn.image[None], drawn.mask[None], reference)
 
 
@@ -58,7 +57,7 @@ def fill(base: Base, scene: Scene, x_T: Tensor) -> Tensor:
 def strip(scene: Scene, filled: Tensor) -> Tensor:
     """Reference, picture, picture with its region cut out, and filled: [3,S,4*S] in [-1,1]."""
     size = scene.image.shape[-1]
-    reference = squash(to_pixels(scene.reference[0]), size)[None]
+    reference = squash(to_pixels(scene.reference[0, :3]), size)[None]
     parts = [reference, scene.image, masked_image(scene.image, scene.mask), filled.float().cpu()]
     return torch.cat(parts, dim=3)[0]
 

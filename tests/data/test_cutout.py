@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
+from PIL import Image
 
 from ldm.data import cutout
-from ldm.data.cutout import cut_out, cut_out_picture, squared
+from ldm.data.cutout import CutOut, cut_out, cut_out_of, cut_out_picture, solid, tidied
+from ldm.data.insertset import Sample
 
 GROUND, COLOUR = (40, 150, 60), (220, 40, 30)
 
@@ -21,31 +25,36 @@ def disc(height: int, width: int, radius: int, noise: float = 12.0) -> tuple[np.
     return pixels.clip(0, 255).astype(np.uint8), inside
 
 
+def close(colours: np.ndarray, colour: tuple[int, int, int]) -> np.ndarray:
+    return (np.abs(colours.astype(int) - colour) < 60).all(2)
+
+
 @pytest.mark.parametrize("factor", [1, 4, 20])
 def test_a_disc_loses_its_ground_at_any_size(factor: int) -> None:
     pixels, inside = disc(64 * factor, 80 * factor, 20 * factor)
     cut = cut_out(pixels, (18 * factor, 10 * factor, 62 * factor, 54 * factor))
     x0, y0, x1, y1 = cut.box
     assert np.abs(np.array(cut.box) / factor - (20, 12, 60, 52)).max() <= 1.5
-    assert cut.pixels.shape == (y1 - y0, x1 - x0, 3)
-    shown = (cut.pixels != cutout.GREY).any(2)
-    true = inside[y0:y1, x0:x1]
-    assert (shown & true).sum() / (shown | true).sum() > 0.93
-    sure = np.abs(cut.pixels.astype(int) - pixels[y0:y1, x0:x1])[true & shown]
-    assert np.median(sure) == 0, "the object's own pixels are as they were"
+    assert cut.colours.shape[:2] == cut.alpha.shape and max(cut.alpha.shape) <= cutout.SIDE
+    true = np.array(Image.fromarray(inside[y0:y1, x0:x1]).resize(cut.alpha.shape[::-1]))
+    assert ((cut.alpha > 0.5) & true).sum() / ((cut.alpha > 0.5) | true).sum() > 0.93
+    ground = cut.alpha[~close(cut.colours, COLOUR)].sum()
+    assert ground < 0.01 * cut.alpha.sum(), "its edge shows none"
+    assert cut.alpha.min() == 0 and cut.alpha.max() == 1
 
 
 def test_the_same_picture_gives_the_same_cut_out() -> None:
     pixels, _ = disc(64, 80, 20)
     first, again = (cut_out(pixels, (18, 10, 62, 54)) for _ in range(2))
-    assert first.box == again.box and np.array_equal(first.pixels, again.pixels)
+    assert first.box == again.box and np.array_equal(first.colours, again.colours)
+    assert np.array_equal(first.alpha, again.alpha)
 
 
 def test_where_nothing_can_be_told_apart_the_box_stays_as_it_is() -> None:
     even = np.full((40, 50, 3), 200, np.uint8)
     for pixels, box in ((even, (0, 0, 50, 40)), (even[:1, :1], (0, 0, 1, 1)), (even, (3, 4, 4, 5))):
         cut = cut_out(pixels, box)
-        assert cut.box == box and (cut.pixels == 200).all()
+        assert cut.box == box and (cut.colours == 200).all() and (cut.alpha == 1).all()
 
 
 def test_what_covers_too_little_is_not_the_object(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,26 +63,74 @@ def test_what_covers_too_little_is_not_the_object(monkeypatch: pytest.MonkeyPatc
     assert cut_out(pixels, (18, 10, 62, 54)).box == (18, 10, 62, 54)
 
 
-def test_a_picture_with_transparency_is_cut_out_by_it() -> None:
-    """It is read over mid-grey; GrabCut would take the touching rim for ground."""
-    pixels = np.full((40, 40, 3), cutout.GREY, np.uint8)
+def test_eyes_are_filled_and_crumbs_dropped_but_a_handle_stays_open() -> None:
+    found = np.zeros((100, 100), bool)
+    found[20:80, 20:80] = True
+    found[30:34, 30:34] = found[40:60, 40:60] = False
+    found[5:7, 5:7] = found[90:98, 40:60] = True
+    expected = found.copy()
+    expected[30:34, 30:34], expected[5:7, 5:7] = True, False
+    assert np.array_equal(tidied(found), expected)
+    assert not tidied(np.zeros((4, 4), bool)).any() and tidied(np.ones((4, 4), bool)).all()
+
+
+def test_an_edge_has_the_colour_inside_it_and_thin_parts_keep_theirs() -> None:
+    colours = np.full((30, 40, 3), 10, np.uint8)
+    colours[:, 10:30], colours[:, 9], colours[:, 38] = 200, 100, 150
+    alpha = np.zeros((30, 40), np.float32)
+    alpha[:, 10:30], alpha[:, 9], alpha[:, 38] = 1, 0.5, 1
+    cleaned = solid(colours, alpha)
+    assert (cleaned[:, 9:30] == 200).all() and (cleaned[:, 38] == 150).all()
+    assert np.array_equal(solid(colours, alpha * 0), colours)
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    """A red bar that fills its picture's height: GrabCut would take what touches the rim for ground."""
+    pixels = np.full((40, 40, 3), GROUND, np.uint8)
     pixels[:, 10:25] = COLOUR
-    shown = cut_out_picture(pixels)
-    assert shown.shape == (40, 15, 3) and (shown == COLOUR).all()
-    assert cut_out(pixels, (5, 5, 30, 30)).box == (10, 5, 25, 30)
+    Image.fromarray(pixels).save(tmp_path / "bar.png")
+    return tmp_path / "bar.png"
 
 
-def test_a_whole_picture_shows_its_ground_at_its_rim() -> None:
-    pixels, _ = disc(60, 60, 26)
-    shown = cut_out_picture(pixels)
-    assert abs(shown.shape[0] - 52) <= 2 and (shown[0, 0] == cutout.GREY).all()
+def bar(tmp_path: Path, size: tuple[int, int] = (40, 40)) -> Image.Image:
+    mask = Image.new("L", size)
+    mask.paste(255, (10, 0, 25, 40))
+    return mask
+
+
+def is_bar(cut: CutOut) -> bool:
+    return cut.alpha.shape == (40, 15) and bool((cut.alpha == 1).all() and (cut.colours == COLOUR).all())
+
+
+def test_a_picture_is_cut_out_by_its_own_transparency_or_the_mask_beside_it(picture: Path) -> None:
+    assert not is_bar(cut_out_picture(picture))
+    bar(picture.parent).save(picture.with_name("bar_mask.png"))
+    assert is_bar(cut_out_picture(picture))
+    bar(picture.parent, (40, 44)).save(picture.with_name("bar_mask.png"))
+    with pytest.raises(ValueError, match=r"bar_mask\.png: 40 x 44 px, its picture is 40 x 40"):
+        cut_out_picture(picture)
+    picture.with_name("bar_mask.png").unlink()
+    opened = Image.open(picture)
+    opened.putalpha(bar(picture.parent))
+    opened.save(picture)
+    assert is_bar(cut_out_picture(picture))
+    sample = Sample(picture, ((0, 0, 40, 40),))
+    assert is_bar(cut_out_of(sample, sample.boxes[0], np.array(opened.convert("RGB"))))
+
+
+def test_a_whole_picture_shows_its_ground_at_its_rim(tmp_path: Path) -> None:
+    Image.fromarray(disc(60, 60, 26)[0]).save(tmp_path / "disc.png")
+    shown = cut_out_picture(tmp_path / "disc.png")
+    assert abs(shown.alpha.shape[0] - 52) <= 2 and shown.alpha[0, 0] == 0
 
 
 @pytest.mark.parametrize(("shape", "seen"), [((30, 60), (10, 20)), ((60, 30), (20, 10)), ((1, 500), (1, 20))])
 def test_a_square_keeps_the_aspect(shape: tuple[int, int], seen: tuple[int, int]) -> None:
-    image = squared(np.full((*shape, 3), 255, np.uint8), 20)
-    filled = (image > 0.99).all(0)
-    assert image.shape == (3, 20, 20) and ((image == 0).all(0) | filled).all()
+    white = CutOut(np.full((*shape, 3), 255, np.uint8), np.full(shape, 0.5, np.float32), (0, 0, 1, 1))
+    image = white.picture(20)
+    filled = (image[3] > 0).numpy()
+    assert image.shape == (4, 20, 20) and np.allclose(image, 0.5 * filled), "colours times alpha"
     assert (int(filled.any(1).sum()), int(filled.any(0).sum())) == seen
-    rows = filled.any(1).nonzero().flatten()
-    assert abs(int(rows[0]) - (19 - int(rows[-1]))) <= 1, "in the middle"
+    rows = np.flatnonzero(filled.any(1))
+    assert abs(rows[0] - (19 - rows[-1])) <= 1, "in the middle"

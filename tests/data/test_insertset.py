@@ -171,6 +171,19 @@ def test_unreadable_and_doubled_references_are_faults(folder: Path) -> None:
     assert [fault.split(":")[0] for fault in faults(folder)] == ["test.jpg"]
 
 
+def test_silhouettes_go_with_pictures_of_their_size(folder: Path) -> None:
+    assert load_insertset(folder).few_shot[0].mask is None
+    (folder / "mask").mkdir()
+    Image.new("L", SIZE, 255).save(folder / "mask/1.png")
+    [found] = load_insertset(folder).few_shot
+    assert found.mask == folder / "mask/1.png"
+    Image.new("L", (41, 30)).save(folder / "mask/1.png")
+    (folder / "mask/none.png").write_bytes((folder / "mask/1.png").read_bytes())
+    named, sized = faults(folder)
+    assert named == "mask/none.png: no picture data/none.*; remove this file"
+    assert sized == "mask/1.png: 41 x 30 pixels, its picture is 40 x 30"
+
+
 def test_no_few_shot_picture_is_a_fault(folder: Path) -> None:
     (folder / "data" / "1.jpg").rename(folder / "data" / "1.heic")
     found = faults(folder)

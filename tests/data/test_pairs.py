@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader
 
 from ldm.data import pairs
 from ldm.data.image import to_image, to_pixels
-from ldm.data.insertset import Box, InsertSet, load_insertset
+from ldm.data.insertset import Box, InsertSet, Sample, load_insertset
 from ldm.data.pairs import ALL_VIEWS, Pairs
 
 GREEN = (30, 140, 60)  # the ground of every picture
@@ -285,11 +285,32 @@ def test_few_shot_crops_are_the_objects_in_order(insertset: InsertSet) -> None:
 
 def test_pictures_are_shown_without_their_ground_if_asked(insertset: InsertSet, tmp_path: Path) -> None:
     crops = pairs.few_shot_crops(insertset, 32, cut=True)
-    assert near(crops[0], RED).all(), "a square fills its square"
-    assert near(crops[2], YELLOW)[8:24].all() and (crops[2, :, [*range(4), *range(28, 32)]] == 0).all()
+    assert crops.shape == (3, 4, 32, 32) and near(crops[0, :3], RED)[3:-3, 3:-3].all(), "fills its square"
+    assert (
+        near(crops[2, :3], YELLOW)[8:24, 2:-2].all() and (crops[2, :, [*range(4), *range(28, 32)]] == 0).all()
+    )
     painted(tmp_path / "pictures" / "data" / "x.png", (64, 48), (20, 10, 40, 40), RED)
     shown = pairs.reference_image(tmp_path / "pictures" / "data" / "x.png", 30, cut=True)[0]
-    assert near(shown, RED)[1:-1, 6:24].all() and near(shown, GREEN).float().mean() < 0.02
+    assert near(shown[:3], RED)[2:-2, 7:23].all() and not near(shown[:3], GREEN).any()
+    assert (shown[3, 2:-2, 7:23] == 1).all() and shown[3].mean() == pytest.approx(2 / 3, abs=0.08)
+
+
+def test_a_silhouette_says_what_the_object_is(insertset: InsertSet, tmp_path: Path) -> None:
+    """Whatever the picture shows there."""
+    half = Image.new("L", (90, 64))
+    half.paste(255, (30, 20, 42, 44))
+    half.save(tmp_path / "half.png")
+    first = insertset.few_shot[0]
+    masked = InsertSet(
+        insertset.root, (Sample(first.image, first.boxes, tmp_path / "half.png"),), (), insertset.reference
+    )
+    shown = pairs.few_shot_crops(masked, 48, cut=True)[0]
+    assert near(shown[:3, :, 14:34], RED).all() and (shown[3, :, 14:34] == 1).all()
+    assert (shown[:, :, [*range(11), *range(37, 48)]] == 0).all(), "half as wide as high"
+    item = Pairs(masked, 64, 32, cut=True)[0]
+    assert item["place"][2] - item["place"][0] == pytest.approx(
+        float(item["place"][3] - item["place"][1]) / 2, rel=0.1
+    )
 
 
 def test_reference_image_is_the_whole_picture_squashed(tmp_path: Path) -> None:

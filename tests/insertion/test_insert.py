@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from ldm.data.image import resize, to_image
 from ldm.data.picture import Picture
 from ldm.insertion.blend import BLENDS, Blend
 from ldm.insertion.insert import Sampling, insert
@@ -16,6 +17,7 @@ from ldm.insertion.result import Result
 from ldm.insertion.roi import Roi, plan_rois
 from ldm.insertion.task import Task
 from ldm.models.base import Base
+from ldm.models.collage import laid_over
 from ldm.models.contexts import Contexts
 from ldm.models.sampler import sample
 from tests.fixtures.tiny import TINY
@@ -167,8 +169,8 @@ def shown() -> tuple[Base, Contexts]:
     """A base of collages and an object for it: a bright bar, twice as high as wide."""
     torch.manual_seed(0)
     base = Base(replace(TINY, collage=True)).eval().requires_grad_(False)
-    reference = torch.zeros(1, 3, 56, 56)
-    reference[..., 14:42] = 0.9
+    reference = torch.zeros(1, 4, 56, 56)
+    reference[:, :3, :, 14:42], reference[:, 3, :, 14:42] = 0.9, 1
     return base, base.contexts(base.context(reference), references=reference)
 
 
@@ -189,7 +191,8 @@ def test_a_base_of_collages_may_begin_from_the_scene_with_the_reference_in_it(
         made(base, contexts, background, mask, [Roi(0, 0, 128, 128)], [5, 6], sampling, Blend())
     assert contexts.collage is not None
     laid = contexts.collage.over(torch.from_numpy(mask)[None, None].float())
-    expected = base.encode(torch.where(laid.abs() > 0.02, laid, torch.tensor(60 / 127.5 - 1)))
+    ground = torch.full((1, 3, 128, 128), 60 / 127.5 - 1)
+    expected = base.encode(resize(laid_over(laid, ground), base.architecture.image_size))
     assert begun[0] is None and begun[1][1] == 0.5
     assert torch.allclose(begun[1][0], expected.expand(2, -1, -1, -1), atol=1e-4)
 
@@ -201,6 +204,44 @@ def test_without_a_collage_there_is_nothing_to_begin_from(base: Base, context: C
         for begin in (0.5, 1.0)
     )
     assert np.array_equal(late[0].picture.pixels, early[0].picture.pixels)
+
+
+def test_with_its_own_detail_the_reference_stays_sharp_and_takes_on_the_models_light(
+    shown: tuple[Base, Contexts], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that only brightens what it began from: scene and reference are brighter, not blurred."""
+    base, contexts = shown
+    background, mask = picture(128, 128), box((128, 128), 20, 20, 108, 108)
+    assert contexts.collage is not None
+    laid = contexts.collage.over(torch.from_numpy(mask)[None, None].float())
+    begun = laid_over(laid, to_image(background.pixels)[None])[0]
+    decoded: list[torch.Tensor] = []
+
+    def brighter(latents: torch.Tensor) -> torch.Tensor:
+        decoded.append(latents)
+        level = 0.1 if len(decoded) == 1 else 0.0
+        return torch.full((len(latents), 3, *[base.architecture.image_size] * 2), level)
+
+    monkeypatch.setattr(base, "decode", brighter)
+    sampling = replace(FAST, begin=0.5, own_detail=12.0)
+    [result] = made(base, contexts, background, mask, [Roi(0, 0, 128, 128)], [5], sampling, Blend())
+    found = to_image(result.picture.pixels)
+    assert torch.allclose(found[:, mask], (begun + 0.1).clamp(-1, 1)[:, mask], atol=1 / 127)
+    assert torch.allclose(
+        decoded[1], base.encode(resize(begun[None], base.architecture.image_size)), atol=1e-4
+    )
+
+
+def test_a_shadow_darkens_the_ground_at_the_foot(shown: tuple[Base, Contexts]) -> None:
+    base, contexts = shown
+    background, mask = Picture(np.full((128, 128, 3), 200, np.uint8)), box((128, 128), 20, 20, 108, 108)
+    first, second = (
+        made(base, contexts, background, mask, [Roi(0, 0, 128, 128)], [5], sampling, Blend())[0]
+        for sampling in (replace(FAST, begin=0.3, own_detail=12.0, shadow=shadow) for shadow in (0.0, 0.6))
+    )
+    darker = first.picture.pixels.astype(int) - second.picture.pixels
+    foot, above = darker[103:106, 55:73].mean(), np.abs(darker[30:70]).mean()
+    assert foot > 30 and foot > 4 * above
 
 
 @pytest.mark.parametrize("most", [2048, 40])

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ldm.models.base import Base
-from ldm.models.collage import Collage, laid, over_holes, places_in, visible
+from ldm.models.collage import Collage, laid, laid_over, over_holes, places_in, visible
 from ldm.models.contexts import Contexts
 from ldm.models.diffusion import masked_image
 from ldm.models.regions import in_regions
@@ -26,6 +26,10 @@ def hole(box: tuple[slice, slice] = BOX, side: int = 32) -> Tensor:
 
 def plain(level: float, side: int = 28) -> Tensor:
     return torch.full((1, 3, side, side), level)
+
+
+def opaque(level: float, side: int = 28) -> Tensor:
+    return torch.cat([plain(level, side), torch.ones(1, 1, side, side)], dim=1)
 
 
 def near(shown: Tensor, level: float) -> bool:
@@ -80,8 +84,8 @@ def test_an_object_stands_a_little_inside_its_mask() -> None:
 def test_regions_have_a_reference_each_and_the_rest_is_grey() -> None:
     regions = torch.zeros(2, 64, 64)
     regions[0, 8:20, 20:32], regions[1, 24:32, 40:60] = 1, 1
-    references = torch.cat([plain(0.5), plain(-0.5)])
-    shown = Collage(references, regions).over(hole())
+    references = torch.cat([opaque(0.5), opaque(-0.5)])
+    shown = Collage(references, regions).over(hole())[:, :3]
     assert near(shown[0, :, 5:9, 11:15], 0.5) and near(shown[0, :, 13:15, 24:26], -0.5)
     shown[0, :, 4:10, 10:16] = shown[0, :, 12:16, 20:30] = 0
     assert (shown == 0).all()
@@ -90,10 +94,21 @@ def test_regions_have_a_reference_each_and_the_rest_is_grey() -> None:
 def test_a_batch_has_a_collage_for_each_hole_that_has_one() -> None:
     holes = torch.cat([hole(), hole()])
     assert over_holes([None, None], holes) is None
-    shown = over_holes([None, Collage(plain(0.5))], holes)
-    assert shown is not None and torch.equal(
-        shown, torch.cat([plain(0, 32), laid(plain(0.5), places_in(hole()), hole())])
-    )
+    shown = over_holes([None, Collage(opaque(0.5))], holes)
+    expected = laid(opaque(0.5), places_in(hole()), hole())
+    assert shown is not None and torch.equal(shown, torch.cat([torch.zeros_like(expected), expected]))
+
+
+def test_a_layer_is_laid_over_by_its_alpha_and_never_past_its_hole() -> None:
+    reference = torch.zeros(1, 4, 28, 28)
+    reference[:, :3, :, :14], reference[:, 3, :, :14] = 0.25, 0.5  # half transparent, of level 0.5
+    free = hole()
+    free[..., 14:, :] = 0
+    layer = Collage(reference).over(free)
+    shown, ground = laid_over(layer, plain(-0.5, 32)), plain(-0.5, 32)
+    inside = layer[:, 3:] > 0.49
+    assert inside.any() and near(shown[inside.expand(-1, 3, -1, -1)], 0.0)
+    assert torch.equal(shown * (1 - free), ground * (1 - free))
 
 
 @pytest.mark.parametrize("collage", [False, True])
@@ -108,6 +123,9 @@ def test_only_a_base_of_collages_is_shown_the_reference(collage: bool) -> None:
     assert torch.equal(base.masked(image, hole()), masked_image(image, hole()))
     contexts = base.contexts(base.context(reference), references=reference)
     assert (contexts.collage is not None) == collage
+    if contexts.collage is not None:
+        assert torch.equal(contexts.collage.references, opaque(0.5)), "a picture without alpha is opaque"
+        assert torch.equal(base.context(opaque(0.5)), base.context(reference))
     for same in (contexts.repeat(3), contexts.to(torch.zeros((), dtype=torch.float64))):
         assert same.collage is contexts.collage
 
@@ -123,5 +141,5 @@ def test_objects_that_share_a_picture_are_each_shown_in_their_own_region() -> No
     masks[0, :, :20], masks[1, :, 20:] = 1, 1
     both = in_regions([contexts(0.5), contexts(-0.5)], masks).collage
     assert both is not None
-    shown = both.over(hole())
+    shown = both.over(hole())[:, :3]
     assert near(shown[0, :, 8:14, 12:18], 0.5) and near(shown[0, :, 8:14, 22:28], -0.5)

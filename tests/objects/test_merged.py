@@ -126,7 +126,7 @@ def test_damaged_files_are_one_line(tmp_path: Path, damage: str) -> None:
         tensors = {key: value for key, value in tensors.items() if key.startswith("delta.")}
     elif damage == "nan":
         tensors["context.a"][0, 0] = torch.nan
-    metadata |= {"version": "4"} if damage == "version" else {}
+    metadata |= {"version": "5"} if damage == "version" else {}
     save_file(tensors, path, metadata)
     if damage == "truncated":
         path.write_bytes(path.read_bytes()[:-100])

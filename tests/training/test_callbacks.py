@@ -150,7 +150,7 @@ def test_the_bar_shows_loss_and_speed(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_previews_change_with_the_object_inside_the_mask_only(tmp_path: Path) -> None:
     root = object_folder(tmp_path / "toy")
-    scene = preview_scene(load_insertset(root), SMALL.image_size, SMALL.reference_size)
+    scene = preview_scene(load_insertset(root), SMALL)
     run = tmp_path / "run"
     fit(tmp_path, [Previews(scene, run, every=2)], 3)
     paths = sorted((run / "previews").iterdir())
@@ -168,13 +168,13 @@ def test_previews_leave_training_as_it_is(tmp_path: Path) -> None:
         fit(folder, [Checkpoints(folder / "run", 100), *callbacks], 3)
         return read_checkpoint(find_checkpoint(folder / "run"))["state_dict"]
 
-    scene = preview_scene(load_insertset(object_folder(tmp_path / "toy")), 32, 28)
+    scene = preview_scene(load_insertset(object_folder(tmp_path / "toy")), SMALL)
     plain, seen = run(tmp_path / "a"), run(tmp_path / "b", Previews(scene, tmp_path / "b/run", every=1))
     assert all(torch.equal(plain[key], seen[key]) for key in plain)
 
 
 def test_filling_is_repeatable(tmp_path: Path) -> None:
-    scene = preview_scene(load_insertset(object_folder(tmp_path / "toy")), 32, 28)
+    scene = preview_scene(load_insertset(object_folder(tmp_path / "toy")), SMALL)
     base, x_T = small_base(), torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     before = state_of(base)
     assert torch.equal(fill(base, scene, x_T), fill(base, scene, x_T))

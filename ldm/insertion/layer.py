@@ -1,0 +1,58 @@
+"""The object as a layer over its scene: a shadow at its foot, and a result that keeps its detail.
+
+Layers are [4,h,w]: colours times alpha in [-1,1], alpha in [0,1], see `ldm.models.collage`.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from ldm.models.collage import laid_over
+
+UNIT = 512  # the side of a region that widths are pixels of
+FLATTENED = 0.14  # height of a shadow on the ground, in heights of its object
+FOOT = 0.3  # of an object's height: what of it casts the shadow
+SOFT = 0.035  # standard deviation of a shadow's edge, in the object's longer side
+
+
+def shadowed(layer: Tensor, darkness: float) -> Tensor:
+    """A layer with a soft contact shadow under its object, as under an even sky: its foot laid on the ground.
+
+    `darkness`: alpha of the black at its deepest, 0 to 1.
+    """
+    alpha = layer[3].numpy()
+    if not darkness or not (alpha > 0.5).any():
+        return layer
+    rows, columns = (np.flatnonzero((alpha > 0.5).any(side)) for side in (1, 0))
+    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    height, longer = bottom - top, max(bottom - top, int(np.ptp(columns)) + 1)
+    foot = alpha[bottom - max(1, round(FOOT * height)) : bottom]
+    flat = cv2.resize(foot, (alpha.shape[1], max(2, round(FLATTENED * height))), interpolation=cv2.INTER_AREA)
+    ground = np.zeros_like(alpha)
+    first = bottom - len(flat) // 2  # half of it behind the foot, half before it
+    visible = flat[: len(alpha) - first]
+    ground[first : first + len(visible)] = visible
+    blurred = cv2.GaussianBlur(ground, (0, 0), max(SOFT * longer, 0.5))
+    black = torch.from_numpy(darkness * blurred / max(float(blurred.max()), 1e-6))[None]
+    behind = (1 - layer[3:]) * black
+    return layer + torch.cat([-behind.expand(3, -1, -1), behind])
+
+
+def with_own_detail(layer: Tensor, known: Tensor, change: Tensor, width: float) -> Tensor:
+    """The layer over its scene [3,h,w], changed as the model changed its own, coarser view of both.
+
+    `change` [3,S,S] is what the model made of them, minus what its autoencoder makes of them: light, colour.
+    It counts at scales above `width`, pixels of a region of UNIT; finer detail is layer's and scene's own.
+    """
+    smooth = cv2.GaussianBlur(
+        change.permute(1, 2, 0).numpy(),
+        (0, 0),
+        width * change.shape[-1] / UNIT,
+        borderType=cv2.BORDER_REPLICATE,
+    )
+    large = cv2.resize(smooth, (known.shape[2], known.shape[1]), interpolation=cv2.INTER_CUBIC)
+    begun = laid_over(layer[None], known[None])[0]
+    return (begun + torch.from_numpy(large).permute(2, 0, 1)).clamp(-1, 1)

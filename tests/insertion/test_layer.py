@@ -1,0 +1,65 @@
+"""The object as a layer over its scene: its shadow, and a result that keeps the layer's detail."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from ldm.insertion.layer import shadowed, with_own_detail
+from ldm.models.collage import laid_over
+
+
+def block(size: int = 120) -> Tensor:
+    """A white block of 40 x 60 px with its foot at row 100."""
+    layer = torch.zeros(4, size, size)
+    layer[:, 40:100, 40:80] = 1
+    return layer
+
+
+def test_a_shadow_is_dark_soft_and_at_the_foot_only() -> None:
+    layer = block()
+    shaded = shadowed(layer, 0.6)
+    assert torch.equal(shaded[:, 40:100, 40:80], layer[:, 40:100, 40:80]), "the object hides it"
+    around = shaded[3] * (layer[3] == 0)
+    assert 0.3 < around.max() <= 0.6 and around[:85].max() == 0 and around[112:].max() < 0.02
+    assert around[100:104, 45:75].min() > 0.25 and around[:, :28].max() < 0.02 and around[:, 92:].max() < 0.02
+    assert (around[100:110, 60].diff() < 0).all()
+    ground = torch.full((1, 3, 120, 120), 0.5)
+    shown = laid_over(shaded[None], ground)[0]
+    assert torch.allclose(shown[:, 103, 60], 0.5 - around[103, 60] * 1.5, atol=1e-5), "towards black, -1"
+
+
+def test_without_an_object_or_darkness_there_is_no_shadow() -> None:
+    assert torch.equal(shadowed(block(), 0), block())
+    assert torch.equal(shadowed(torch.zeros(4, 9, 9), 0.5), torch.zeros(4, 9, 9))
+
+
+@pytest.mark.parametrize("bottom", [60, 59, 40])
+def test_a_shadow_ends_at_the_regions_border(bottom: int) -> None:
+    layer = torch.zeros(4, 60, 60)
+    layer[:, 10:bottom, 20:40] = 1
+    shaded = shadowed(layer, 0.5)
+    assert shaded.shape == layer.shape and bool(((shaded[3] >= 0) & (shaded[3] <= 1 + 1e-6)).all())
+
+
+def fine(size: int = 128) -> Tensor:
+    return torch.from_numpy(np.random.default_rng(0).uniform(-0.3, 0.3, (3, size, size))).float()
+
+
+def test_a_change_of_light_goes_over_layer_and_scene_and_leaves_their_detail() -> None:
+    known, layer = fine(), torch.zeros(4, 128, 128)
+    layer[:3, 30:90, 30:90], layer[3, 30:90, 30:90] = fine()[:, :60, :60], 1
+    change = torch.full((3, 32, 32), 0.2)
+    image = with_own_detail(layer, known, change, 12)
+    assert torch.allclose(image, laid_over(layer[None], known[None])[0] + 0.2, atol=1e-5)
+    assert torch.equal(with_own_detail(layer, known, change * 0, 12), laid_over(layer[None], known[None])[0])
+    assert with_own_detail(layer, known, change * 100, 12).max() == 1
+
+
+def test_what_is_finer_than_the_width_is_no_change() -> None:
+    checks = torch.from_numpy(np.indices((64, 64)).sum(0) % 2 * 2.0 - 1).float().expand(3, -1, -1)
+    known, layer = torch.zeros(3, 128, 128), torch.zeros(4, 128, 128)
+    differences = [float(with_own_detail(layer, known, checks, width).abs().mean()) for width in (1, 8, 32)]
+    assert differences[0] > 0.3 and differences[1] < 0.1 and differences[2] < 0.02
