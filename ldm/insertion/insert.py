@@ -86,7 +86,7 @@ class Square(NamedTuple):
     """One region of a task: image [3,h,w] in [-1,1], hole and mask bool [h,w], noise for each sample.
 
     A region of more than `MOST` px is worked on at that size; `paste` is its mask at the background's own.
-    `layer` [4,h,w] is the object, laid in, with its shadow; None: the model is not shown it.
+    `layer` [4,h,w] is the object, laid in, `shaded` with its shadow; None: the model is not shown it.
     """
 
     roi: Roi
@@ -96,11 +96,17 @@ class Square(NamedTuple):
     paste: np.ndarray
     noise: Sequence[Generator]
     layer: Tensor | None = None
+    shaded: Tensor | None = None
 
     @property
     def shown(self) -> np.ndarray | None:
         """Where the object and its shadow are, bool [h,w]."""
-        return None if self.layer is None else self.layer[3].numpy() > VISIBLE
+        return None if self.shaded is None else self.shaded[3].numpy() > VISIBLE
+
+    @property
+    def begun(self) -> Tensor:
+        """The square with its object laid in, [3,h,w]."""
+        return self.known if self.shaded is None else laid_over(self.shaded[None], self.known[None])[0]
 
 
 def insert(
@@ -160,7 +166,8 @@ def inpaint(
     small = latent_mask(masks, (masked.shape[-2], masked.shape[-1])).to(masked).repeat_interleave(each, 0)
     begun = begin = None
     if shown is not None and (sampling.begin < 1 or sampling.own_detail):
-        begun = base.encode(torch.cat([_begun(square, size) for square in squares]).to(base.device))
+        scenes = [resize(square.begun[None], size) for square in squares]
+        begun = base.encode(torch.cat(scenes).to(base.device))
     if begun is not None and sampling.begin < 1:
         begin = begun.repeat_interleave(each, 0), sampling.begin
     repeated = [c.repeat(n) for c, n in zip(contexts, counts, strict=True)]
@@ -189,7 +196,7 @@ def square_of(
 ) -> Square:
     """A picture [3,h,w] in [-1,1] that is a region of its own; mask bool [h,w]."""
     whole = Roi(0, 0, known.shape[2], known.shape[1])
-    return Square(whole, known, mask, mask, mask, noise, _layer(collage, mask, shadow))
+    return Square(whole, known, mask, mask, mask, noise, *_layers(collage, mask, shadow))
 
 
 def overlay(square: Square, generated: Tensor, seam: Blend) -> tuple[Tensor, np.ndarray]:
@@ -209,29 +216,24 @@ def _square(
     paste = crop(task.mask, roi)
     mask = shrunk_mask(paste, MOST)
     hole = mask if task.mask is task.hole else shrunk_mask(crop(task.hole, roi), MOST)
-    layer = _layer(collage, hole, shadow)
-    return Square(roi, region(background, roi, MOST), hole, mask, paste, noise, layer)
+    layers = _layers(collage, hole, shadow)
+    return Square(roi, region(background, roi, MOST), hole, mask, paste, noise, *layers)
 
 
-def _layer(collage: Collage | None, hole: np.ndarray, shadow: float) -> Tensor | None:
-    """The object of a collage with its shadow as it is laid into a hole, bool [h,w]: [4,h,w]."""
+def _layers(collage: Collage | None, hole: np.ndarray, shadow: float) -> tuple[Tensor, ...]:
+    """The object of a collage as it is laid into a hole, bool [h,w]: [4,h,w], and with its shadow."""
     if collage is None:
-        return None
+        return ()
     inside = torch.from_numpy(hole)[None].float()
-    return shadowed(collage.over(inside[None])[0], shadow) * inside
-
-
-def _begun(square: Square, size: int) -> Tensor:
-    """The square with its object laid in, as the model sees it: [1,3,size,size]."""
-    known = square.known[None]
-    return resize(known if square.layer is None else laid_over(square.layer[None], known), size)
+    layer = collage.over(inside[None])[0]
+    return layer, shadowed(layer, shadow) * inside
 
 
 def _detailed(square: Square, change: Tensor, image: Tensor, width: float) -> Tensor:
     """What a model made of a square, [3,S,S] => [3,h,w]; with the detail of its layer, if it has one."""
     if square.layer is None:
         return resize(image[None], square.hole.shape)[0]
-    return with_own_detail(square.layer, square.known, change, width)
+    return with_own_detail(square.begun, square.layer[3], change, width)
 
 
 def _refined(

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldm.models.collage import laid_over
-
 UNIT = 512  # the side of a region that widths are pixels of
 FLATTENED = 0.14  # height of a shadow on the ground, in heights of its object
 FOOT = 0.3  # of an object's height: what of it casts the shadow
+EDGE = 0.02  # of alpha: less is scene, and as much less than 1 is still object
+FAINT = 1e-4  # weight below which nothing near says how to change
 SOFT = 0.035  # standard deviation of a shadow's edge, in the object's longer side
 
 
@@ -41,18 +41,29 @@ def shadowed(layer: Tensor, darkness: float) -> Tensor:
     return layer + torch.cat([-behind.expand(3, -1, -1), behind])
 
 
-def with_own_detail(layer: Tensor, known: Tensor, change: Tensor, width: float) -> Tensor:
-    """The layer over its scene [3,h,w], changed as the model changed its own, coarser view of both.
+def with_own_detail(begun: Tensor, alpha: Tensor, change: Tensor, width: float) -> Tensor:
+    """A scene with an object laid in, `begun` [3,h,w], changed as the model changed its coarser view of it.
 
-    `change` [3,S,S] is what the model made of them, minus what its autoencoder makes of them: light, colour.
-    It counts at scales above `width`, pixels of a region of UNIT; finer detail is layer's and scene's own.
+    `alpha` [h,w] is the object's. `change` [3,S,S] is what the model made of the scene, minus what its
+    autoencoder makes of it: light, colour. It counts at scales above `width`, pixels of a region of UNIT;
+    what is finer stays as it is. Object and scene do not mix, their common edge, which the model blurs, has
+    no say, and of the scene only shadows count: a neutral darkening.
     """
-    smooth = cv2.GaussianBlur(
-        change.permute(1, 2, 0).numpy(),
-        (0, 0),
-        width * change.shape[-1] / UNIT,
-        borderType=cv2.BORDER_REPLICATE,
+    sigma = width * change.shape[-1] / UNIT
+    pixels = change.permute(1, 2, 0).numpy()
+    own = cv2.resize(alpha.numpy(), pixels.shape[1::-1], interpolation=cv2.INTER_AREA)
+    size, inside = begun.shape[:0:-1], alpha.numpy()[..., None]
+    on, off = (
+        cv2.resize(spread_out(pixels, part, sigma), size, interpolation=cv2.INTER_CUBIC)
+        for part in (own > 1 - EDGE, own < EDGE)
     )
-    large = cv2.resize(smooth, (known.shape[2], known.shape[1]), interpolation=cv2.INTER_CUBIC)
-    begun = laid_over(layer[None], known[None])[0]
+    large = inside * on + (1 - inside) * np.minimum(off.mean(2, keepdims=True), 0)
     return (begun + torch.from_numpy(large).permute(2, 0, 1)).clamp(-1, 1)
+
+
+def spread_out(pixels: np.ndarray, part: np.ndarray, sigma: float) -> np.ndarray:
+    """Pixels float [h,w,c], smoothed by what lies well inside `part`, bool [h,w]; 0 far away from it."""
+    core = cv2.erode(part.astype(np.float32), np.ones((3, 3)), borderType=cv2.BORDER_REPLICATE)
+    weight, border = (core if core.any() else part.astype(np.float32))[..., None], cv2.BORDER_REPLICATE
+    total = cv2.GaussianBlur(weight, (0, 0), sigma, borderType=border)[..., None]
+    return cv2.GaussianBlur(weight * pixels, (0, 0), sigma, borderType=border) / (total + FAINT)
