@@ -36,7 +36,7 @@ from ldm.insertion.plan import Context
 from ldm.models.base import base_fingerprint, load_base
 
 BENCHES = [Path("../shared/data/insertbench"), Path("../shared/data/photos")]
-QUICK = ("flat", "poisson", "zero-shot", "none-kv", "linear-kv", "tokens-kv", "tokens-crossattn")
+QUICK = ("flat", "poisson", "cut-out", "zero-shot", "none-kv", "linear-kv", "tokens-kv", "tokens-crossattn")
 OF_SETS = {measure.metric for measure in MEASURES.values() if measure.of_set}
 QUICK_OBJECTS, QUICK_SITES, QUICK_STEPS = 2, 2, 4  # objects a bench, sites an object, times fewer steps
 

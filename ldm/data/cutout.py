@@ -70,11 +70,11 @@ def cut_out(pixels: np.ndarray, box: Box, silhouette: np.ndarray | None = None) 
     a, b, c, d = (round(v * factor) for v in (x0 - left, y0 - top, x1 - left, y1 - top))
     within = slice(b, max(d, b + 1)), slice(a, max(c, a + 1))
     if silhouette is None:
-        alpha = matte(seen, told_apart(seen, (a, b, c, d)))
+        alpha, least = matte(seen, told_apart(seen, (a, b, c, d))), LEAST
     else:
-        alpha = shrunk(silhouette[window], factor).astype(np.float32) / 255
+        alpha, least = shrunk(silhouette[window], factor).astype(np.float32) / 255, 0.0
     alpha = alpha[within]
-    if (alpha > 0.5).mean() < LEAST:
+    if (alpha > 0.5).mean() <= least:
         return CutOut(seen[within], np.ones_like(alpha), (x0, y0, x1, y1))
     rows, columns = (np.flatnonzero((alpha > 0.5).any(side)) for side in (1, 0))
     shown = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)

@@ -73,6 +73,7 @@ def _methods() -> list[Variant]:
     return [
         Variant("flat", "reference pasted flat", "flat"),
         Variant("poisson", "reference pasted by Poisson's equation", "poisson"),
+        Variant("cut-out", "reference cut out and pasted", "cut-out"),
         Variant("zero-shot", "base as it is, one reference", "zero-shot"),
         *(
             Variant(

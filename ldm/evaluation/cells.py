@@ -21,7 +21,7 @@ from ldm.data.insertset import InsertSet
 from ldm.data.picture import Picture
 from ldm.data.save import read_text, write_picture
 from ldm.evaluation.compare import learnt
-from ldm.evaluation.fills import paste_flat, paste_poisson
+from ldm.evaluation.fills import PASTES
 from ldm.evaluation.insertion import Insertion, References
 from ldm.evaluation.judge import scores_of
 from ldm.evaluation.methods import tuned, zero_shot
@@ -171,10 +171,8 @@ class Cell:
     def _prepared(self) -> Iterator[Fill]:
         """How a site is filled; the base is as before when the block ends."""
         reference, base = self.insertset.reference, self.study.base
-        if self.variant.kind == "flat":
-            yield lambda background, mask, _: paste_flat(reference, background, mask)
-        elif self.variant.kind == "poisson":
-            yield lambda background, mask, _: paste_poisson(reference, background, mask)
+        if paste := PASTES.get(self.variant.kind):
+            yield lambda background, mask, _: paste(reference, background, mask)
         elif self.variant.kind == "zero-shot":
             yield self._sampled(zero_shot(base, self.insertset, few_shot=False))
         else:

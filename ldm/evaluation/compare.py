@@ -13,7 +13,7 @@ from typing import Any
 from ldm.data.atomic import atomic_file
 from ldm.data.insertset import InsertSet
 from ldm.evaluation.bench import PROTOCOL, Bench, Scene, score
-from ldm.evaluation.methods import LEARNT, MODELLED, Fill, Setup, prepared
+from ldm.evaluation.methods import LEARNT, MODELLED, PASTED, Fill, Setup, prepared
 from ldm.evaluation.results import Results, Row
 from ldm.models.imagenet import ImageNetFeatures
 from ldm.objects.delta import load
@@ -116,7 +116,7 @@ def merged_file(file: Path, objects: Mapping[str, Path], setup: Setup) -> Path:
 
 def recipe_of(method: str, setup: Setup, file: Path | None) -> dict[str, Any]:
     """Everything about a method that a result depends on, beside the scene and the object's pictures."""
-    recipe: dict[str, Any] = {} if method == "flat" else {"base": setup.fingerprint}
+    recipe: dict[str, Any] = {} if method in PASTED else {"base": setup.fingerprint}
     if method in MODELLED:
         recipe |= {"sampling": asdict(setup.sampling), "seam": asdict(setup.seam), "seed": setup.seed}
         recipe |= {"precision": setup.precision}

@@ -1,17 +1,22 @@
-"""Ways to fill a site that need nothing learnt: the reference pasted, flat or by Poisson's equation."""
+"""Ways to fill a site that need no model: the reference pasted, flat, by Poisson's equation, or cut out."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
+from ldm.data.cutout import cut_out_picture
 from ldm.data.image import read_rgb, resize, to_image
 from ldm.data.picture import Picture
 from ldm.insertion.paste import paste_region, patched, region
 from ldm.insertion.roi import Roi, box_of, crop
 from ldm.insertion.sheet import rgb8
+from ldm.models.architecture import CUT_OUT_SIZE
+from ldm.models.collage import Collage, laid_over
 
 RIM = 2  # pixels around the mask that Poisson's equation takes its boundary from
 
@@ -36,3 +41,19 @@ def paste_poisson(reference: Path, background: Picture, mask: np.ndarray) -> Pic
     centre = (x + width // 2, y + height // 2)
     cloned = cv2.seamlessClone(np.ascontiguousarray(source), below, inside, centre, cv2.NORMAL_CLONE)
     return patched(background, [paste_region(background, roi, to_image(cloned), hole.astype(np.float32))])
+
+
+def paste_cut_out(reference: Path, background: Picture, mask: np.ndarray) -> Picture:
+    """The object cut out of its reference and laid where a base of collages would begin to draw it."""
+    box = box_of(mask)
+    hole = torch.from_numpy(crop(mask, box))[None, None].float()
+    layer = Collage(cut_out_picture(reference).picture(CUT_OUT_SIZE)[None]).over(hole)
+    image = laid_over(layer, region(background, box)[None])[0]
+    return patched(background, [paste_region(background, box, image, hole[0, 0].numpy())])
+
+
+PASTES: dict[str, Callable[[Path, Picture, np.ndarray], Picture]] = {
+    "flat": paste_flat,
+    "poisson": paste_poisson,
+    "cut-out": paste_cut_out,
+}

@@ -19,7 +19,7 @@ from ldm.data.insertset import InsertSet
 from ldm.data.pairs import few_shot_crops, reference_image
 from ldm.data.picture import Picture
 from ldm.evaluation.bench import Scene, Views
-from ldm.evaluation.fills import paste_flat
+from ldm.evaluation.fills import PASTES
 from ldm.insertion.blend import Blend
 from ldm.insertion.insert import Sampling, insert, null_of
 from ldm.insertion.paste import paste_region, patched, region
@@ -35,6 +35,7 @@ from ldm.objects.pose import pose_of
 Fill = Callable[[Scene, Views], Picture]
 METHODS = {  # in the order of the report
     "flat": "reference pasted flat into the mask",
+    "cut-out": "reference cut out and pasted: no model",
     "zero-shot": "base as it is, one reference",
     "zero-shot-tokens": "base as it is, few-shot tokens",
     "crossattn-kv": "fine-tuned, crossattn-kv",
@@ -42,7 +43,8 @@ METHODS = {  # in the order of the report
     "crossattn": "fine-tuned, crossattn",
     "ceiling": "ceiling: truth through the VAE",
 }
-MODELLED = tuple(name for name in METHODS if name not in ("flat", "ceiling"))
+PASTED = tuple(name for name in METHODS if name in PASTES)
+MODELLED = tuple(name for name in METHODS if name not in (*PASTED, "ceiling"))
 LEARNT = ("crossattn-kv", "crossattn")
 
 
@@ -65,8 +67,8 @@ def prepared(method: str, setup: Setup, insertset: InsertSet, learnt: Path | Non
 
     The base is as before when the block ends.
     """
-    if method == "flat":
-        yield partial(fill_flat, insertset)
+    if method in PASTED:
+        yield partial(fill_pasted, method, insertset)
     elif method == "ceiling":
         yield partial(fill_ceiling, setup.base)
     elif method in LEARNT:
@@ -117,9 +119,9 @@ def zero_shot(base: Base, insertset: InsertSet, *, few_shot: bool) -> Contexts:
     return base.contexts(context, references=reference)
 
 
-def fill_flat(insertset: InsertSet, scene: Scene, views: Views) -> Picture:
-    """The reference picture, pasted as it is."""
-    return paste_flat(insertset.reference, views.background, views.mask)
+def fill_pasted(method: str, insertset: InsertSet, scene: Scene, views: Views) -> Picture:
+    """The reference picture, pasted as it is or cut out."""
+    return PASTES[method](insertset.reference, views.background, views.mask)
 
 
 @torch.no_grad()
