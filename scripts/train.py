@@ -122,7 +122,7 @@ def judge_for(
     trial = Trial(
         plan.learnt, plan.held, plan.features, a.image_size, a.reference_size, sampling=sampling,
         seam=seam_of(config), roi_factor=config.insert.roi_factor, seed=s.seed, null=null_of(base, sampling),
-        pose=pose_among(base, crops, reference, s.view),
+        pose=pose_among(crops, reference, s.view),
     )  # fmt: skip
     return Judging(trial, folder, plan.every, saving, config.train.patience)
 

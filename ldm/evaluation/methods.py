@@ -102,7 +102,7 @@ def tuned(
     delta, a = load(learnt), base.architecture
     with apply(base, delta, strength, fingerprint):
         reference = reference_image(insertset.reference, *a.shown)
-        pose = pose_of(base, delta, reference, sampling.view)
+        pose = pose_of(delta, reference, sampling.view)
         with torch.no_grad():
             context = base.context(pose.reference.to(base.device), pose.view)
         yield base.contexts(context, null, pose.reference)

@@ -140,7 +140,7 @@ class Session:
         reference, view, null = self._reference(subject, own), 0, null_of(base, self.sampling)
         if delta is not None:
             keep = subject.reference is not None
-            reference, view = pose_of(base, delta, reference, self.sampling.view, keep)
+            reference, view = pose_of(delta, reference, self.sampling.view, keep)
             own = None if keep else to_bytes(reference[0])
         applied = None if delta is None else apply(base, delta, subject.strength, self.fingerprint)
         try:

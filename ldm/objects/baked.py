@@ -100,7 +100,7 @@ def bake_delta(
     `pose_of`. Raises ValueError as `apply` and `Conditioner.view` do, or if there is no reference.
     """
     shown = reference_of(delta) if reference is None else reference
-    pose = pose_of(base, delta, shown, view, keep=reference is not None)
+    pose = pose_of(delta, shown, view, keep=reference is not None)
     nulls = null_constants(base, delta.about.freeze_model) if guidance_from == "base" else None
     about = replace(delta.about, recipe=dict(delta.about.recipe) | {VIEW: view})
     with apply(base, delta, strength, fingerprint):

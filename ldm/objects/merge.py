@@ -80,7 +80,7 @@ def member(
     """
     refuse_unmergeable(delta)
     with apply(base, delta, fingerprint=fingerprint) as applied:
-        pose = pose_of(base, delta, reference_of(delta), NEAREST)
+        pose = pose_of(delta, reference_of(delta), NEAREST)
         context = base.context(pose.reference.to(base.device), pose.view)[0]
         unconditional = base.conditioner.learnable_vector[0, 0].clone()
         tokens = torch.cat([context, unconditional[None]]).double()

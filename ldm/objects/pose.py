@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from ldm.data.image import from_bytes
-from ldm.models.base import Base
 from ldm.objects.delta import Delta
 
 NEAREST = -1  # as a view: the few-shot picture that is most like the reference
+COARSE = 16  # pixels a side at which pictures are compared: what is where, not how it is drawn
 
 
 class Pose(NamedTuple):
@@ -22,26 +21,28 @@ class Pose(NamedTuple):
     view: int
 
 
-def pose_of(base: Base, delta: Delta, reference: Tensor, view: int, keep: bool = False) -> Pose:
+def pose_of(delta: Delta, reference: Tensor, view: int, keep: bool = False) -> Pose:
     """`pose_among` the few-shot pictures that an object file has."""
     crops = None if delta.views is None or delta.tokens is None else from_bytes(delta.views)
-    return pose_among(base, crops, reference, view, keep)
+    return pose_among(crops, reference, view, keep)
 
 
-def pose_among(base: Base, crops: Tensor | None, reference: Tensor, view: int, keep: bool = False) -> Pose:
+def pose_among(crops: Tensor | None, reference: Tensor, view: int, keep: bool = False) -> Pose:
     """The pose of `view`, with its few-shot crop of [N,c,P,P] for reference unless `keep` is set.
 
     Without crops the reference stays, and NEAREST is 0, all tokens.
     """
     if view == NEAREST:
-        view = 0 if crops is None else nearest_view(base, reference, crops)
+        view = 0 if crops is None else nearest_view(reference, crops)
     if crops is None or keep or not 0 < view <= len(crops):
         return Pose(reference, view)
     return Pose(crops[view - 1 : view], view)
 
 
-@torch.no_grad()
-def nearest_view(base: Base, reference: Tensor, crops: Tensor) -> int:
-    """The number, from 1, of the crop [N,c,P,P] that CLIP finds most like the reference [1,c,P,P]."""
-    own, others = (base.conditioner.look(each.to(base.device)) for each in (reference, crops))
-    return 1 + int(F.cosine_similarity(own, others).argmax())
+def nearest_view(reference: Tensor, crops: Tensor) -> int:
+    """The number, from 1, of the crop [N,c,P,P] whose shape and colours are most like the reference's.
+
+    The reference is [1,c,P,P]; both are seen coarsely. A CLIP as small as the mini base's finds all views of an object alike.
+    """
+    own, others = (F.interpolate(each, size=(COARSE, COARSE), mode="area") for each in (reference, crops))
+    return 1 + int((others - own).square().mean((1, 2, 3)).argmin())

@@ -23,11 +23,11 @@ def base() -> Base:
 VIEWS = torch.randint(256, (3, 3, 28, 28), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
 
 
-def test_the_nearest_view_is_the_most_alike(base: Base) -> None:
+def test_the_nearest_view_is_the_most_alike() -> None:
     crops = from_bytes(VIEWS)
     for i in range(3):
         almost = (crops[i : i + 1] + 0.02 * torch.randn(1, 3, 28, 28)).clamp(-1, 1)
-        assert nearest_view(base, almost, crops) == i + 1
+        assert nearest_view(almost, crops) == i + 1
 
 
 @pytest.mark.parametrize("view", [0, 1, 3, 7, NEAREST])
@@ -35,12 +35,12 @@ def test_a_pose_has_its_own_picture_unless_a_reference_is_kept(base: Base, view:
     """A view that is not there is left to whoever asks for its token."""
     delta = replace(learnt(base, 1, tokens=3), views=VIEWS)
     reference = from_bytes(VIEWS[1:2])
-    found = pose_of(base, delta, reference, view)
+    found = pose_of(delta, reference, view)
     number = 2 if view == NEAREST else view
     assert found.view == number
     shown = from_bytes(VIEWS[number - 1 : number]) if 0 < number < 4 else reference
     assert torch.equal(found.reference, shown)
-    kept = pose_of(base, delta, reference_of(delta), view, keep=True)
+    kept = pose_of(delta, reference_of(delta), view, keep=True)
     assert torch.equal(kept.reference, reference_of(delta)) and (view == NEAREST or kept.view == view)
 
 
@@ -48,5 +48,5 @@ def test_without_pictures_or_tokens_all_have_a_say(base: Base) -> None:
     for delta in (learnt(base, 1, tokens=3), replace(learnt(base, 1, tokens=None), views=VIEWS)):
         reference = reference_of(delta)
         for view, expected in ((NEAREST, 0), (2, 2)):
-            pose = pose_of(base, delta, reference, view)
+            pose = pose_of(delta, reference, view)
             assert pose.view == expected and pose.reference is reference
