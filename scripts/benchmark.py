@@ -23,7 +23,7 @@ from ldm.config.command_line import OneLineParser, run
 from ldm.config.presets import INFERENCE
 from ldm.config.schema import load_config
 from ldm.data.atomic import atomic_file
-from ldm.insertion.insert import Sampling
+from ldm.insertion.sampling import Sampling
 
 REPEATS = {"mini": 7, "full": 3}
 CONFIGS = {"mini": Path("configs/mini.yaml"), "full": Path("configs/v.yaml")}

@@ -24,7 +24,7 @@ from ldm.data.save import write_picture
 from ldm.evaluation.charts import draw_verdicts
 from ldm.evaluation.judging_plan import NONE, JudgingPlan, plan_judging
 from ldm.evaluation.trial import Trial
-from ldm.insertion.insert import null_of
+from ldm.insertion.sampling import null_of
 from ldm.models.base import Base, load_base
 from ldm.objects.pose import pose_among
 from ldm.training.batches import Batches

@@ -17,7 +17,7 @@ from ldm.benchmark.subjects import (
     make_scene,
     without_cross_attention,
 )
-from ldm.insertion.insert import Sampling
+from ldm.insertion.sampling import Sampling
 from ldm.models.base import Base
 from ldm.models.contexts import Contexts, join
 from ldm.models.painter import Painter

@@ -15,7 +15,7 @@ from ldm.benchmark.loading import loading, starting
 from ldm.benchmark.measure import Case, Row, compare, matrix_rate
 from ldm.benchmark.subjects import make_base
 from ldm.data.atomic import atomic_file
-from ldm.insertion.insert import Sampling
+from ldm.insertion.sampling import Sampling
 from ldm.models.architecture import Architecture
 from ldm.models.base import Base
 from ldm.models.runtime import PRECISIONS

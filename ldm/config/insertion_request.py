@@ -27,7 +27,7 @@ from ldm.insertion.subject import Subject
 from ldm.insertion.work import Options
 
 if TYPE_CHECKING:  # what loads a model is imported when one is loaded: --plan answers at once
-    from ldm.insertion.insert import Sampling
+    from ldm.insertion.sampling import Sampling
     from ldm.insertion.session import Session
 
 # settings that do not change a result's pixels, or that its own item says
@@ -188,7 +188,7 @@ def session_of(args: argparse.Namespace, config: Config, subjects: Iterable[Subj
 
 def sampling_of(config: Config) -> Sampling:
     """How the settings say that latents are drawn."""
-    from ldm.insertion.insert import Sampling
+    from ldm.insertion.sampling import Sampling
 
     s = config.sample
     return Sampling(

@@ -30,9 +30,10 @@ from ldm.evaluation.sites import Ground, Site
 from ldm.evaluation.study import Study
 from ldm.evaluation.summary import Row
 from ldm.evaluation.variants import Variant
-from ldm.insertion.insert import Sampling, insert
+from ldm.insertion.insert import insert
 from ldm.insertion.plan import regions_of
 from ldm.insertion.roi import Roi
+from ldm.insertion.sampling import Sampling
 from ldm.insertion.task import Task
 from ldm.models.contexts import Contexts
 from ldm.models.runtime import Runtime, twin

@@ -21,9 +21,10 @@ from ldm.data.picture import Picture
 from ldm.evaluation.bench import Scene, Views
 from ldm.evaluation.fills import PASTES
 from ldm.insertion.blend import Blend
-from ldm.insertion.insert import Sampling, insert, null_of
+from ldm.insertion.insert import insert
 from ldm.insertion.paste import paste_region, patched, region
 from ldm.insertion.roi import Roi, crop
+from ldm.insertion.sampling import Sampling, null_of
 from ldm.insertion.task import Task
 from ldm.models.base import Base
 from ldm.models.contexts import Contexts

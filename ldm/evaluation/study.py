@@ -10,8 +10,8 @@ from typing import Any
 from ldm.data.insertset import InsertSet
 from ldm.evaluation.judges import Judges
 from ldm.insertion.blend import Blend
-from ldm.insertion.insert import Sampling
 from ldm.insertion.plan import Context
+from ldm.insertion.sampling import Sampling
 from ldm.models.base import Base
 
 Learn = Callable[[InsertSet, Mapping[str, Any], Path], None]  # object, settings that differ, its file

@@ -20,11 +20,14 @@ from ldm.data.pairs import object_crop, reference_image, squash
 from ldm.evaluation.held_out import image_features, view_features
 from ldm.insertion.best import SEAM_WEIGHT
 from ldm.insertion.blend import BLENDS, Blend, composite
-from ldm.insertion.insert import Sampling, inpaint, overlay, square_of
+from ldm.insertion.inpaint import inpaint
+from ldm.insertion.insert import overlay
 from ldm.insertion.paste import to_model_mask
 from ldm.insertion.roi import box_of, crop, plan_roi
+from ldm.insertion.sampling import Sampling
 from ldm.insertion.seam import seam_ratio
 from ldm.insertion.sheet import contact_sheet, hatched, rgb8
+from ldm.insertion.square import square_of
 from ldm.models.base import Base
 from ldm.models.contexts import Context
 from ldm.models.imagenet import ImageNetFeatures

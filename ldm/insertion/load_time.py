@@ -10,7 +10,7 @@ from statistics import median
 from typing import Any, TypeVar
 
 from ldm.insertion.blend import BLENDS
-from ldm.insertion.insert import Sampling
+from ldm.insertion.sampling import Sampling
 from ldm.insertion.session import open_session
 from ldm.insertion.subject import Subject
 from ldm.models.architecture import Architecture

@@ -15,9 +15,10 @@ from ldm.data.insertset import load_insertset
 from ldm.data.pairs import few_shot_crops, reference_image
 from ldm.data.picture import Picture
 from ldm.insertion.blend import Blend
-from ldm.insertion.insert import Sampling, insert, null_of
+from ldm.insertion.insert import insert
 from ldm.insertion.result import Result
 from ldm.insertion.roi import crop
+from ldm.insertion.sampling import Sampling, null_of
 from ldm.insertion.subject import Subject
 from ldm.insertion.task import Task
 from ldm.models.architecture import Architecture

@@ -42,7 +42,7 @@ def pose_among(crops: Tensor | None, reference: Tensor, view: int, keep: bool = 
 def nearest_view(reference: Tensor, crops: Tensor) -> int:
     """The number, from 1, of the crop [N,c,P,P] whose shape and colours are most like the reference's.
 
-    The reference is [1,c,P,P]; both are seen coarsely. A CLIP as small as the mini base's finds all views of an object alike.
+    The reference is [1,c,P,P]; both are seen coarsely. A CLIP as small as mini's finds all views alike.
     """
     own, others = (F.interpolate(each, size=(COARSE, COARSE), mode="area") for each in (reference, crops))
     return 1 + int((others - own).square().mean((1, 2, 3)).argmin())

@@ -13,7 +13,7 @@ from ldm.benchmark.measure import Row
 from ldm.benchmark.plan import Measured, Subject, measure
 from ldm.benchmark.report import report
 from ldm.benchmark.subjects import Plain, fill, make_base, make_scene
-from ldm.insertion.insert import Sampling
+from ldm.insertion.sampling import Sampling
 from ldm.models.base import save_base
 from ldm.models.runtime import PLAIN, twin
 from tests.fixtures.small import SMALL, small_base

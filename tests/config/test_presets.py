@@ -11,7 +11,7 @@ from ldm.config.command_line import run
 from ldm.config.insertion_request import parser
 from ldm.config.schema import Config
 from ldm.config.sections import SampleSection
-from ldm.insertion.insert import Sampling
+from ldm.insertion.sampling import Sampling
 from ldm.models.sampler import Condition, sample
 from tests.fixtures import tiny
 

@@ -19,7 +19,7 @@ from ldm.evaluation.methods import METHODS, Setup, prepared
 from ldm.evaluation.report import write_report
 from ldm.evaluation.results import Results
 from ldm.insertion.blend import BLENDS
-from ldm.insertion.insert import Sampling
+from ldm.insertion.sampling import Sampling
 from ldm.models.base import base_fingerprint, house_state
 from ldm.models.imagenet import ImageNetFeatures
 from ldm.objects.delta import extract, is_trained, load, save, trained_names

@@ -11,10 +11,11 @@ import torch
 from ldm.data.image import resize, to_image
 from ldm.data.picture import Picture
 from ldm.insertion.blend import BLENDS, Blend
-from ldm.insertion.insert import Sampling, insert
+from ldm.insertion.insert import insert
 from ldm.insertion.paste import to_model_mask
 from ldm.insertion.result import Result
 from ldm.insertion.roi import Roi, plan_rois
+from ldm.insertion.sampling import Sampling
 from ldm.insertion.task import Task
 from ldm.models.base import Base
 from ldm.models.collage import laid_over
@@ -157,7 +158,7 @@ def test_a_large_region_is_worked_on_smaller_and_pasted_at_its_own_size(
     background, mask = Picture(smooth), box((300, 400), 60, 40, 301, 253)
     arguments = base, context, background, mask, plan_rois(mask), [5], FAST, BLENDS["paste"]
     [full] = made(*arguments)
-    monkeypatch.setattr("ldm.insertion.insert.MOST", 100)
+    monkeypatch.setattr("ldm.insertion.square.MOST", 100)
     [small] = made(*arguments)
     changed = (small.picture.pixels != smooth).any(axis=2)
     assert not changed[~mask].any() and changed[mask].mean() > 0.9
@@ -184,7 +185,7 @@ def test_a_base_of_collages_may_begin_from_the_scene_with_the_reference_in_it(
         begun.append(begin)
         return sample(*args, begin=begin, **kwargs)
 
-    monkeypatch.setattr("ldm.insertion.insert.sample", spy)
+    monkeypatch.setattr("ldm.insertion.inpaint.sample", spy)
     background, mask = Picture(np.full((128, 128, 3), 60, np.uint8)), box((128, 128), 20, 20, 108, 108)
     for begin in (1.0, 0.5):
         sampling = replace(FAST, begin=begin)
@@ -249,7 +250,7 @@ def test_a_halo_leaves_the_scene_around_the_object_as_it_is(
     shown: tuple[Base, Contexts], monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
     base, contexts = shown
-    monkeypatch.setattr("ldm.insertion.insert.MOST", most)
+    monkeypatch.setattr("ldm.insertion.square.MOST", most)
     background, mask = picture(128, 128), box((128, 128), 20, 20, 108, 108)
     seam = replace(BLENDS["feather"], halo=0.1)
     [result] = made(base, contexts, background, mask, [Roi(0, 0, 128, 128)], [5], FAST, seam)

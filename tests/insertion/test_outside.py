@@ -13,16 +13,18 @@ from torch import Tensor
 
 from ldm.data.picture import Picture, read_picture
 from ldm.data.save import write_picture
-from ldm.insertion import insert as insertion
+from ldm.insertion import square
 from ldm.insertion.blend import BLENDS, treatment
 from ldm.insertion.cases import Case
-from ldm.insertion.insert import Sampling
+from ldm.insertion.insert import insert
 from ldm.insertion.item import Item
 from ldm.insertion.marking import Marking
 from ldm.insertion.plan import Context
 from ldm.insertion.proof import difference_outside
+from ldm.insertion.sampling import Sampling
 from ldm.insertion.subject import Subject
 from ldm.insertion.work import planned
+from ldm.models.collage import Collage
 from ldm.models.contexts import Contexts
 from tests.fixtures.small import SMALL
 
@@ -72,6 +74,8 @@ def masks(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     factor=st.sampled_from([1.0, 2.0, 3.5]),
     reach=st.sampled_from([-1.0, 5.0, float("inf")]),
     most=st.sampled_from([2048, 24]),
+    shown=st.booleans(),
+    own_detail=st.sampled_from([0.0, 16.0]),
 )
 @settings(max_examples=80, deadline=None)
 def test_pixels_outside_the_mask_are_identical(
@@ -84,6 +88,8 @@ def test_pixels_outside_the_mask_are_identical(
     factor: float,
     reach: float,
     most: int,
+    shown: bool,
+    own_detail: float,
 ) -> None:
     hole, paste = marked
     top, context = np.iinfo(dtype).max, torch.zeros(1, 1, 4)
@@ -93,11 +99,12 @@ def test_pixels_outside_the_mask_are_identical(
     background, painter = Picture(stored, PROFILE, None, (72.0, 72.0)), Noisy()
     item = Item(Case(Path()), Subject(), (1, 2))
     task = planned(item, Marking(hole, paste), Context(painter.architecture.image_size, factor))
-    sampling = Sampling("ddim", 2, 1.0, refine)
-    seam = treatment(mode, reach=reach)
-    with patch.object(insertion, "MOST", most):  # larger regions are worked on at that size
-        contexts = [Contexts(context, context)]
-        [results] = insertion.insert(painter, background, [task], contexts, sampling, seam)  # type: ignore[arg-type]
+    sampling = Sampling("ddim", 2, 1.0, refine, begin=0.8, shadow=0.5, own_detail=own_detail)
+    seam = treatment(mode, reach=reach, halo=0.1 * shown)
+    collage = Collage(torch.rand(1, 4, 9, 9)) if shown else None
+    with patch.object(square, "MOST", most):  # larger regions are worked on at that size
+        contexts = [Contexts(context, context, collage)]
+        [results] = insert(painter, background, [task], contexts, sampling, seam)  # type: ignore[arg-type]
     with TemporaryDirectory() as folder:
         file = Path(folder) / f"r{suffix}"
         for result in results:
@@ -107,5 +114,5 @@ def test_pixels_outside_the_mask_are_identical(
             assert difference_outside(read.pixels, background.pixels, paste) == 0
             if channels in (2, 4):
                 assert np.array_equal(read.pixels[..., -1], background.pixels[..., -1])
-    if mode == "paste" and paste.sum() > 2:
+    if mode == "paste" and paste.sum() > 2 and not shown:
         assert not np.array_equal(results[0].picture.pixels[paste], background.pixels[paste])

@@ -11,8 +11,8 @@ from PIL import Image
 from ldm.data.image import to_bytes
 from ldm.data.picture import Picture
 from ldm.insertion.blend import BLENDS
-from ldm.insertion.insert import Sampling
 from ldm.insertion.roi import Roi, plan_rois
+from ldm.insertion.sampling import Sampling
 from ldm.insertion.session import Session, open_session
 from ldm.insertion.subject import Subject
 from ldm.insertion.task import Task

@@ -1,0 +1,74 @@
+"""Squares through the model, as one batch: encode, sample, decode, keep the object's own detail."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ldm.data.image import resize
+from ldm.insertion.layer import with_own_detail
+from ldm.insertion.paste import to_model_mask
+from ldm.insertion.sampling import Sampling
+from ldm.insertion.square import Square
+from ldm.models.collage import over_holes
+from ldm.models.contexts import Contexts, join
+from ldm.models.diffusion import latent_mask, masked_image
+from ldm.models.painter import Painter
+from ldm.models.reuse import Reusing
+from ldm.models.sampler import Condition, sample
+
+
+def inpaint(
+    base: Painter,
+    squares: Sequence[Square],
+    contexts: Sequence[Contexts],
+    sampling: Sampling,
+    on_step: Callable[[int, Tensor], None] | None = None,
+) -> list[list[Tensor]]:
+    """For each square, with its own object's contexts, an image [3,h,w] in [-1,1] per noise generator.
+
+    All of them are one batch.
+    """
+    size, counts = base.architecture.image_size, [len(square.noise) for square in squares]
+    images = torch.cat([resize(square.known[None], size) for square in squares]).to(base.device)
+    masks = torch.cat([to_model_mask(square.hole, size) for square in squares]).to(base.device)
+    each = torch.tensor(counts, device=base.device)
+    shown = over_holes([c.collage for c in contexts], masks)
+    collage = None if shown is None else shown[:, :3]
+    masked = base.encode(masked_image(images, masks, collage)).repeat_interleave(each, 0)
+    x_T = torch.stack([torch.randn(masked.shape[1:], generator=g) for s in squares for g in s.noise])
+    small = latent_mask(masks, (masked.shape[-2], masked.shape[-1])).to(masked).repeat_interleave(each, 0)
+    begun = begin = None
+    if shown is not None and (sampling.begin < 1 or sampling.own_detail):
+        scenes = [resize(square.begun[None], size) for square in squares]
+        begun = base.encode(torch.cat(scenes).to(base.device))
+    if begun is not None and sampling.begin < 1:
+        begin = begun.repeat_interleave(each, 0), sampling.begin
+    repeated = [c.repeat(n) for c, n in zip(contexts, counts, strict=True)]
+    conditional, unconditional = (join([c[half] for c in repeated]) for half in (0, 1))
+    x_0 = sample(
+        base if sampling.reuse == 1 else Reusing(base, sampling.reuse),
+        Condition(masked, small, Contexts(conditional, unconditional)),
+        x_T.to(masked) * sampling.noise,
+        sampler=sampling.sampler,
+        begin=begin,
+        on_step=on_step,
+        **sampling.schedule(),
+    )
+    drawn = [base.decode(part).cpu() for part in x_0.split(counts)]
+    if begun is None or not sampling.own_detail:
+        return [list(resize(part, square.hole.shape)) for part, square in zip(drawn, squares, strict=True)]
+    seen = base.decode(begun).cpu()  # what of it the autoencoder loses is no change
+    return [
+        [_detailed(square, image - own, image, sampling.own_detail) for image in part]
+        for square, part, own in zip(squares, drawn, seen, strict=True)
+    ]
+
+
+def _detailed(square: Square, change: Tensor, image: Tensor, width: float) -> Tensor:
+    """What a model made of a square, [3,S,S] => [3,h,w]; with the detail of its layer, if it has one."""
+    if square.layer is None:
+        return resize(image[None], square.hole.shape)[0]
+    return with_own_detail(square.begun, square.layer[3], change, width)
