@@ -87,7 +87,7 @@ def blend(
         blurred = paper_blur(composite(background, image, mask), mask, options.paper_blur)
         image = torch.where(torch.from_numpy(mask), blurred, image)
     alpha = feather(mask, options.feather * unit)
-    return image, alpha if shown is None else faded(alpha, halo(shown, options.halo))
+    return image, alpha if shown is None else alpha * halo(shown, options.halo)
 
 
 def composite(background: Tensor, image: Tensor, alpha: np.ndarray) -> Tensor:
@@ -103,12 +103,6 @@ def feather(mask: np.ndarray, radius: float) -> np.ndarray:
         np.clip(row / max(radius, 1), 0, 1, out=row)
         row *= row * (3 - 2 * row)
     return rise
-
-
-def faded(alpha: np.ndarray, around: np.ndarray) -> np.ndarray:
-    """Alpha [h,w] times another; as it was where that would leave nothing to paste."""
-    product = alpha * around
-    return product if product.any() else alpha
 
 
 def halo(shown: np.ndarray, width: float) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from torch import Generator, Tensor
 
 from ldm.data.picture import Picture
-from ldm.insertion.blend import Blend, blend, composite, faded, feather, halo, pixel_unit
+from ldm.insertion.blend import Blend, blend, composite, feather, halo, pixel_unit
 from ldm.insertion.inpaint import inpaint
 from ldm.insertion.paste import paste_region
 from ldm.insertion.refine import needs_refining, refine
@@ -104,4 +104,4 @@ def _enlarged(alpha: np.ndarray, square: Square, seam: Blend) -> np.ndarray:
     whole = feather(square.paste, seam.feather * pixel_unit(square.paste))
     if square.shown is None or not seam.halo:
         return whole
-    return faded(whole, cv2.resize(halo(square.shown, seam.halo), whole.shape[::-1]))
+    return whole * cv2.resize(halo(square.shown, seam.halo), whole.shape[::-1])

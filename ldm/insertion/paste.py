@@ -73,7 +73,8 @@ def paste_region(picture: Picture, roi: Roi, image: Tensor, alpha: np.ndarray) -
     assert alpha.shape == roi.size, f"{alpha.shape}, {roi}"
     image, n = image.detach().float().cpu(), picture.n_colours
     seen = visible(roi, picture.size)
-    inside = box_of(alpha[seen.within(roi).slices] > 0)
+    changing = alpha[seen.within(roi).slices] > 0
+    inside = box_of(changing) if changing.any() else Roi(0, 0, 1, 1)  # where nothing changes, a pixel stays
     box = Roi(inside.x0 + seen.x0, inside.y0 + seen.y0, inside.x1 + seen.x0, inside.y1 + seen.y0)
     pixels = picture.pixels[box.slices][..., :n].copy()
     for y in range(box.y0, box.y1, ROWS):
