@@ -20,8 +20,7 @@ from ldm.insertion.region_mask import read_mask
 from ldm.insertion.roi import Roi, plan_rois
 from ldm.insertion.sheet import rgb8
 from ldm.models.checkpoint import read_state
-
-OWN = "reference"  # the tensor of an object file that is its picture, uint8 [3,R,R], or a cut-out [4,P,P]
+from ldm.objects.pictures import REFERENCE, unpacked
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class References:
         """The reference as it is, uint8 [H,W,3]."""
         if self.whole.suffix != ".safetensors":
             return read_rgb(self.whole)
-        own = read_state(self.whole).get(OWN)
+        own = unpacked(read_state(self.whole)).get(REFERENCE)
         if own is None:
             raise ValueError(f"{self.whole}: has no reference picture of its own; give --references FOLDER")
         return rgb8(from_bytes(own[:3]))

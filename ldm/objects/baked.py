@@ -23,9 +23,10 @@ from ldm.models.folded import Folded, Layer, fold_layer
 from ldm.models.painter import Painter
 from ldm.models.weights import some
 from ldm.objects.applied import apply
-from ldm.objects.delta import REFERENCE, Delta
+from ldm.objects.delta import Delta
 from ldm.objects.effect import reference_of
 from ldm.objects.file import About, check_base, read_object, write_object
+from ldm.objects.pictures import REFERENCE
 from ldm.objects.pose import pose_of
 
 FIELDS = {"crossattn-kv": ("k", "v", "null"), "crossattn": ("scores", "values", "bias", "null")}

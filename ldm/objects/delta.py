@@ -19,13 +19,14 @@ from ldm.models.base import Base
 from ldm.models.weights import fingerprint, some
 from ldm.objects.file import About, read_object, write_object
 from ldm.objects.low_rank import DOWN, UP, LowRank, Weight, dense, pack, unpack
+from ldm.objects.pictures import REFERENCE, VIEWS
 
 FreezeModel = Literal["crossattn-kv", "crossattn"]
 FREEZE_MODELS = get_args(FreezeModel)
 PARTS = ("mapper", "final_ln", "proj_out", "learnable_vector")  # of the conditioner, always tuned
 FEW_SHOT = ("conditioner.prior_encoder.", "conditioner.few_shot_tokens")
 DIFFERENCE, TUNED = "delta.", "tuned."  # prefixes of the file's tensors
-TOKENS, REFERENCE, VIEWS = "few_shot_tokens", "reference", "views"
+TOKENS = "few_shot_tokens"
 
 
 def trained_names(base: Base, freeze_model: str) -> list[str]:

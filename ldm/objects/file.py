@@ -21,6 +21,7 @@ from ldm.data.digest import file_digest
 from ldm.models.checkpoint import read_metadata, read_state, write_safetensors
 from ldm.models.pickles import PICKLES
 from ldm.models.weights import some
+from ldm.objects.pictures import packed, unpacked
 
 FORMAT = "implicit-insertion object"
 # 1: weights as they are; 2: some as low-rank pairs; 4: with cut-outs for bases of collages (3: no alpha).
@@ -68,7 +69,7 @@ def write_object(path: Path, tensors: Mapping[str, Tensor], about: About, versio
     texts = {
         key: value if isinstance(value, str) else json.dumps(value) for key, value in asdict(about).items()
     }
-    write_safetensors(path, tensors, {"format": FORMAT, "version": str(version)} | texts)
+    write_safetensors(path, packed(tensors), {"format": FORMAT, "version": str(version)} | texts)
 
 
 def read_object(path: Path, kind: str) -> tuple[dict[str, Tensor], About]:
@@ -81,7 +82,10 @@ def read_object(path: Path, kind: str) -> tuple[dict[str, Tensor], About]:
         raise ValueError(f"{path} is an object of kind {about.kind!r}; expected {kind!r}")
     tensors = read_state(path)
     _check_finite(tensors, path)
-    return tensors, about
+    try:
+        return unpacked(tensors), about
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def read_about(path: Path) -> About:
