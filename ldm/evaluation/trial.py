@@ -86,7 +86,8 @@ class Trial:
         chosen = [*held, *learnt.same_category, *learnt.few_shot][:REGIONS]
         self.places = [place_of(sample, size, roi_factor) for sample in chosen]
         self.pose = pose or Pose(reference_image(learnt.reference, reference_size), 0)
-        self.sampling = replace(sampling, sampler=SAMPLER, steps=STEPS, refine=0.0, reuse=1)
+        # what the weights draw is judged, not the detail that the reference would keep
+        self.sampling = replace(sampling, sampler=SAMPLER, steps=STEPS, refine=0.0, reuse=1, own_detail=0.0)
         self.seam, self.seed = seam, seed
         self.null = null
         self.features = features
