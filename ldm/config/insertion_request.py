@@ -190,7 +190,10 @@ def sampling_of(config: Config) -> Sampling:
     """How the settings say that latents are drawn."""
     from ldm.insertion.sampling import Sampling
 
-    s = config.sample
+    s, i = config.sample, config.insert
+    laid_in = {"begin": s.begin < 1, "shadow": s.shadow, "own_detail": s.own_detail, "halo": i.halo}
+    if not config.base.architecture.collage and (unknown := [key for key, on in laid_in.items() if on]):
+        raise ValueError(f"{', '.join(unknown)}: only a base of collages knows the object; leave it out")
     return Sampling(
         s.sampler, s.steps, s.scale, s.refine, s.noise, s.guidance_interval, s.reuse, s.guidance_from, s.view,
         s.begin, s.shadow, s.own_detail,

@@ -22,6 +22,7 @@ from ldm.config.sections import (
 from ldm.config.settings import read_settings
 
 # of the training settings, what another run of the same object may differ in
+DROPPED = ("train.mask_growth",)  # settings of earlier versions, which kept recipes may still have
 INCIDENTAL = (
     "name", "logdir", "resume", "freeze_model", "checkpoint_every", "keep", "preview_every", "judge_every",
     "hold_out", "patience",
@@ -48,7 +49,16 @@ def load_config(
     `source` may also be the settings themselves, nested, as a run keeps them.
     Raises FileNotFoundError, or ValueError naming the key or value and what was expected.
     """
+    if isinstance(source, Mapping):
+        source = {section: _present(section, values) for section, values in source.items()}
     return read_settings(source, overrides, schema)
+
+
+def _present(section: str, values: Any) -> Any:
+    """A section of kept settings without those that are no more: old runs and results are still read."""
+    if not isinstance(values, Mapping):
+        return values
+    return {key: value for key, value in values.items() if f"{section}.{key}" not in DROPPED}
 
 
 def how_to_learn(config: Config) -> dict[str, Any]:

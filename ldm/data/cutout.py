@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ldm.data.image import read_alpha, read_rgb, read_silhouette, to_image
-from ldm.data.insertset import Box, Sample
+from ldm.data.insertset import Box, Sample, silhouette_beside
 from ldm.data.masks import pixel_box
 
 SIDE = 512  # pixels of the longer side at which an object and what is around it are looked at, at most
@@ -25,6 +25,7 @@ COARSE = 256  # the same for GrabCut
 AROUND = 0.2  # of the box's longer side: the ground that is looked at around it
 CORE = 0.3  # of the box's sides: the ellipse in its middle that is surely the object
 LEAST = 0.15  # of the box: what covers less is not the object
+LEAST_WHOLE = 0.02  # the same of a whole picture, whose object may be small
 ITERATIONS = 5
 FRAME = 0.03  # of a picture's sides: what a picture of an object surely shows of its ground
 HOLE = 0.02  # of the object's area: a larger one is seen through
@@ -59,8 +60,13 @@ class CutOut(NamedTuple):
         return F.pad(layer, [left, size - w - left, top, size - h - top])
 
 
-def cut_out(pixels: np.ndarray, box: Box, silhouette: np.ndarray | None = None) -> CutOut:
-    """The object in a box of a picture; the whole box where object and ground cannot be told apart."""
+def cut_out(
+    pixels: np.ndarray, box: Box, silhouette: np.ndarray | None = None, least: float = LEAST
+) -> CutOut:
+    """The object in a box of a picture; the whole box where object and ground cannot be told apart.
+
+    `least`: share of the box that GrabCut must find. ValueError if a silhouette has nothing in the box.
+    """
     x0, y0, x1, y1 = pixel_box(box, pixels.shape[:2])
     around = round(AROUND * max(x1 - x0, y1 - y0))
     left, top = max(0, x0 - around), max(0, y0 - around)
@@ -70,12 +76,13 @@ def cut_out(pixels: np.ndarray, box: Box, silhouette: np.ndarray | None = None) 
     a, b, c, d = (round(v * factor) for v in (x0 - left, y0 - top, x1 - left, y1 - top))
     within = slice(b, max(d, b + 1)), slice(a, max(c, a + 1))
     if silhouette is None:
-        alpha, least = matte(seen, told_apart(seen, (a, b, c, d))), LEAST
+        alpha = matte(seen, told_apart(seen, (a, b, c, d)))[within]
+        if (alpha > 0.5).mean() < least:
+            return CutOut(seen[within].copy(), np.ones_like(alpha), (x0, y0, x1, y1))
     else:
-        alpha, least = shrunk(silhouette[window], factor).astype(np.float32) / 255, 0.0
-    alpha = alpha[within]
-    if (alpha > 0.5).mean() <= least:
-        return CutOut(seen[within], np.ones_like(alpha), (x0, y0, x1, y1))
+        alpha = shrunk(silhouette[window], factor)[within].astype(np.float32) / 255
+        if not (alpha > 0.5).any():
+            raise ValueError(f"the silhouette is empty inside the box {x0} {y0} {x1} {y1}; mend one of them")
     rows, columns = (np.flatnonzero((alpha > 0.5).any(side)) for side in (1, 0))
     shown = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
     colours = solid(seen[within], alpha)[shown]
@@ -87,7 +94,10 @@ def cut_out(pixels: np.ndarray, box: Box, silhouette: np.ndarray | None = None) 
 def cut_out_of(sample: Sample, box: Box, pixels: np.ndarray) -> CutOut:
     """The object in a box of a sample's picture, whose pixels these are, by its silhouette if it has one."""
     silhouette = read_alpha(sample.image) if sample.mask is None else read_silhouette(sample.mask)
-    return cut_out(pixels, box, silhouette)
+    try:
+        return cut_out(pixels, box, silhouette)
+    except ValueError as error:
+        raise ValueError(f"{sample.mask or sample.image}: {error}") from error
 
 
 def cut_out_picture(path: Path) -> CutOut:
@@ -95,11 +105,12 @@ def cut_out_picture(path: Path) -> CutOut:
 
     Else the picture's very rim is taken for ground.
     """
-    pixels, beside = read_rgb(path), path.with_name(f"{path.stem}_mask.png")
+    pixels, beside = read_rgb(path), silhouette_beside(path)
     silhouette = read_silhouette(beside) if beside.is_file() else read_alpha(path)
     height, width = pixels.shape[:2]
     if silhouette is None:
-        return cut_out(pixels, (FRAME * width, FRAME * height, (1 - FRAME) * width, (1 - FRAME) * height))
+        inner = (FRAME * width, FRAME * height, (1 - FRAME) * width, (1 - FRAME) * height)
+        return cut_out(pixels, inner, least=LEAST_WHOLE)
     if silhouette.shape != pixels.shape[:2]:
         raise ValueError(
             f"{beside}: {silhouette.shape[1]} x {silhouette.shape[0]} px, its picture is {width} x {height}; "

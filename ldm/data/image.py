@@ -15,6 +15,8 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
+SEEN_THROUGH = 0.01  # of a picture: less transparency than this says nothing about its object
+HALF = 127  # of a silhouette: what is brighter is the object
 GREY = 128  # behind transparent pixels: mid-grey is (almost) 0 in [-1,1]
 
 
@@ -38,7 +40,7 @@ def read_rgb(path: Path) -> np.ndarray:
 
 
 def read_alpha(path: Path) -> np.ndarray | None:
-    """How opaque a picture file is, uint8 [H,W], upright; None if it is so everywhere.
+    """How opaque a picture file is, uint8 [H,W], upright; None if it is so (almost) everywhere.
 
     Raises as `read_rgb`.
     """
@@ -49,12 +51,21 @@ def read_alpha(path: Path) -> np.ndarray | None:
             alpha = np.array(ImageOps.exif_transpose(file).convert("RGBA"))[..., 3]
     except (OSError, SyntaxError, ValueError) as error:
         raise ValueError(f"{path}: not readable ({error}); give PNG, TIFF, JPEG or WebP") from error
-    return alpha if alpha.min() < 255 else None
+    return alpha if (alpha <= HALF).mean() > SEEN_THROUGH else None
 
 
 def read_silhouette(path: Path) -> np.ndarray:
-    """A picture file that is white where an object is => uint8 [H,W], upright. Raises as `read_rgb`."""
-    return np.array(Image.fromarray(read_rgb(path)).convert("L"))
+    """A picture file that is white, or opaque, where an object is => uint8 [H,W], upright.
+
+    Raises as `read_rgb`, and ValueError if it is white nowhere.
+    """
+    alpha = read_alpha(path)
+    levels = np.array(Image.fromarray(read_rgb(path)).convert("L")) if alpha is None else alpha
+    if levels.max() <= HALF:
+        raise ValueError(
+            f"{path}: its brightest level is {levels.max()}; a silhouette is white, 255, on black"
+        )
+    return levels
 
 
 def _eight_bits(picture: Image.Image) -> Image.Image:
@@ -77,13 +88,20 @@ def to_pixels(image: Tensor) -> np.ndarray:
 
 
 def to_bytes(image: Tensor) -> Tensor:
-    """Image [...,3,R,R] in [-1,1] => uint8, exactly if it came from 8 bits."""
-    return (image * 127.5 + 127.5).round().clamp(0, 255).to(torch.uint8)
+    """Image [...,3,R,R] in [-1,1] => uint8, exactly if it came from 8 bits; a fourth is alpha in [0,1]."""
+    levels = image * 127.5 + 127.5
+    if image.shape[-3] == 4:
+        levels[..., 3, :, :] = image[..., 3, :, :] * 255
+    return levels.round().clamp(0, 255).to(torch.uint8)
 
 
 def from_bytes(stored: Tensor) -> Tensor:
-    """The inverse of `to_bytes`."""
-    return stored.float() / 127.5 - 1
+    """The inverse of `to_bytes`; colours where alpha is 0 are 0."""
+    image = stored.float() / 127.5 - 1
+    if stored.shape[-3] == 4:
+        image[..., 3, :, :] = stored[..., 3, :, :].float() / 255
+        image = torch.where(stored[..., 3:, :, :] > 0, image, 0.0)
+    return image
 
 
 def resize(image: Tensor, size: int | tuple[int, int]) -> Tensor:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from PIL import ExifTags, Image
 
-from ldm.data.image import SUFFIXES
+from ldm.data.image import SUFFIXES, read_silhouette
 
 Box = tuple[float, float, float, float]
 
@@ -79,6 +79,11 @@ def load_insertset(root: Path) -> InsertSet:
     return InsertSet(root, few_shot, same_category, reference)
 
 
+def silhouette_beside(reference: Path) -> Path:
+    """Where the silhouette of a reference is looked for."""
+    return reference.with_name(f"{reference.stem}_mask.png")
+
+
 def natural_key(text: str) -> list[str | int]:
     """Sort key that counts: 1, 2, 10 rather than 1, 10, 2."""
     return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", text)]
@@ -105,6 +110,7 @@ def _read_samples(root: Path, images: str, boxes: str, masks: str, faults: list[
     pictures = _by_stem(root / images, SUFFIXES, faults)
     texts = _by_stem(root / boxes, (".txt",), faults)
     if images == "data" and "test" not in texts:
+        pictures.pop("test_mask", None)
         pictures.pop("test", None)  # a reference that strayed here, as in the paper's own rabbit folder
     if images == "data" and not pictures:
         faults.append(f"data: no few-shot picture; put at least one ({', '.join(SUFFIXES)}) there")
@@ -153,7 +159,10 @@ def _find_reference(root: Path, faults: list[str]) -> Path | None:
     if not found:
         faults.append("test.jpg: no reference; add one picture of the object, cropped to it, under this name")
         return None
-    return found[0] if _read_frame(found[0], root, faults) else None
+    frame, mask = _read_frame(found[0], root, faults), silhouette_beside(found[0])
+    if mask.is_file():
+        _check_mask(mask, frame, root, faults)
+    return found[0] if frame else None
 
 
 def _read_frame(path: Path, root: Path, faults: list[str]) -> Frame | None:
@@ -174,9 +183,14 @@ def _check_mask(path: Path, frame: Frame | None, root: Path, faults: list[str]) 
     if own is None or frame is None:
         return
     sizes = [(f.height, f.width) if f.orientation > 4 else (f.width, f.height) for f in (own, frame)]
+    name = path.relative_to(root).as_posix()
     if sizes[0] != sizes[1]:
         is_, needed = (f"{width} x {height}" for width, height in sizes)
-        faults.append(f"{path.relative_to(root).as_posix()}: {is_} pixels, its picture is {needed}")
+        faults.append(f"{name}: {is_} pixels, its picture is {needed}; make them the same size")
+    try:
+        read_silhouette(path)
+    except ValueError as error:
+        faults.append(f"{name}{str(error).removeprefix(str(path))}")
 
 
 def _read_boxes(path: Path, frame: Frame | None, root: Path, faults: list[str]) -> tuple[Box, ...]:

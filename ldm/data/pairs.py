@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ldm.data.augment import augmented
-from ldm.data.cutout import CutOut, cut_out_of, cut_out_picture
-from ldm.data.image import read_rgb, to_image
+from ldm.data.cutout import cut_out_of, cut_out_picture
+from ldm.data.image import from_bytes, read_rgb, to_bytes, to_image
 from ldm.data.insertset import Box, InsertSet, Sample
 from ldm.data.layers import happens
 from ldm.data.masks import pixel_box, training_mask
@@ -72,7 +72,7 @@ class Pairs(Dataset):
         self.seed, self.length, self.augment = seed, length, augment
         self.single_view, self.cut = single_view, cut
         self._cache: dict[Path, np.ndarray] = {}
-        self._cutouts: dict[tuple[Path, Box], CutOut] = {}
+        self._cutouts: dict[tuple[Path, Box], tuple[Tensor, Box]] = {}
         self._free = CACHE_BYTES
 
     def __len__(self) -> int:
@@ -86,7 +86,7 @@ class Pairs(Dataset):
         samples = self.insertset.few_shot if few_shot else self.insertset.same_category
         number, sample, box = _choose(samples, generator)
         drawn = target(self._read(sample.image), box, self.size, generator)
-        place = drawn.place(self._cut_out(sample, box).box if self.cut else box)
+        place = drawn.place(self._cut_out(sample, box)[1] if self.cut else box)
         single = few_shot and self.single_view > 0 and happens(self.single_view, generator)
         if few_shot and not single:  # the reference is the object in any few-shot picture, else in this one
             _, sample, box = _choose(self.insertset.few_shot, generator)
@@ -101,14 +101,15 @@ class Pairs(Dataset):
     def _reference(self, sample: Sample, box: Box, pad: int) -> Tensor:
         """The object in a box of a picture, [3,R,R]; with `pad` pixels around it if it is not cut out."""
         if self.cut:
-            return self._cut_out(sample, box).picture(self.reference_size)[:3]
+            return from_bytes(self._cut_out(sample, box)[0])[:3]
         return squash(object_crop(self._read(sample.image), box, pad), self.reference_size)
 
-    def _cut_out(self, sample: Sample, box: Box) -> CutOut:
-        """Made once."""
+    def _cut_out(self, sample: Sample, box: Box) -> tuple[Tensor, Box]:
+        """A cut-out as bytes [4,R,R], and its box; made once."""
         key = sample.image, box
         if key not in self._cutouts:
-            self._cutouts[key] = cut_out_of(sample, box, self._read(sample.image))
+            cut = cut_out_of(sample, box, self._read(sample.image))
+            self._cutouts[key] = to_bytes(cut.picture(self.reference_size)), cut.box
         return self._cutouts[key]
 
     def _read(self, path: Path) -> np.ndarray:

@@ -20,7 +20,7 @@ from ldm.insertion.region_mask import read_mask
 from ldm.insertion.roi import Roi, plan_rois
 from ldm.insertion.sheet import rgb8
 from ldm.models.checkpoint import read_state
-from ldm.objects.pictures import REFERENCE, unpacked
+from ldm.objects.cut_outs import REFERENCE, unpacked
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from ldm.evaluation.held_out import image_features, view_features
 from ldm.insertion.best import SEAM_WEIGHT
 from ldm.insertion.blend import BLENDS, Blend, composite
 from ldm.insertion.inpaint import inpaint
-from ldm.insertion.insert import overlay
+from ldm.insertion.insert import overlay, pasted
 from ldm.insertion.paste import to_model_mask
 from ldm.insertion.roi import box_of, crop, plan_roi
 from ldm.insertion.sampling import Sampling
@@ -99,21 +99,24 @@ class Trial:
 
     @torch.no_grad()
     def __call__(self, base: Base, step: int) -> Shown:
-        filled = self.fill(base)
+        filled, edges = self.fill(base)
         boxes = [(slice(None), *box_of(place.mask).slices) for place in self.places]
         results = [image[box] for image, box in zip(filled, boxes, strict=True)]
         with torch.autocast("cpu", enabled=False):  # the views were seen without it, too
             found = image_features(self.features, results)
             identity = (found @ self.views.T).mean(1)
             copying = (found @ self.known.T).amax(1) - self.alike
-        seams = [seam_ratio(image, place.mask) for image, place in zip(filled, self.places, strict=True)]
+        seams = [seam_ratio(*each) for each in zip(filled, edges, strict=True)]
         scores = [score(*x) for x in zip(identity.tolist(), seams, copying.tolist(), strict=True)]
         means = [round(float(np.mean(x)), DIGITS) for x in (identity.numpy(), seams, copying.numpy())]
         verdict = Verdict(step, means[0], means[1], means[2], tuple(round(x, DIGITS) for x in scores))
         return Shown(verdict, self._sheet(filled, scores))
 
-    def fill(self, base: Base) -> Tensor:
-        """Every region with the object as the base knows it now, [n,3,S,S]; outside the masks as it was."""
+    def fill(self, base: Base) -> tuple[Tensor, list[np.ndarray]]:
+        """Every region with the object as the base knows it now, [n,3,S,S]; outside the masks as it was.
+
+        And whose edge each one's seam is, see `pasted`.
+        """
         reference = self.pose.reference.to(base.device)
         null = None if self.null is None else self.null.to(base.unet.conv_in.weight)
         contexts = base.contexts(base.context(reference, self.pose.view), null, reference)
@@ -125,11 +128,10 @@ class Trial:
             for i, place in enumerate(self.places)
         ]  # fmt: skip
         generated = inpaint(base, squares, [contexts] * len(squares), self.sampling)
-        results = [
-            composite(square.known, *overlay(square, image, self.seam))
-            for square, [image] in zip(squares, generated, strict=True)
-        ]
-        return torch.stack(results)
+        laid = [overlay(s, image, self.seam) for s, [image] in zip(squares, generated, strict=True)]
+        results = [composite(s.known, *each) for s, each in zip(squares, laid, strict=True)]
+        edges = [pasted(s, alpha, self.seam) for s, (_, alpha) in zip(squares, laid, strict=True)]
+        return torch.stack(results), edges
 
     def _sheet(self, filled: Tensor, scores: Sequence[float]) -> np.ndarray:
         """What a result should look like; above, the regions with their holes, below, what went into them."""

@@ -30,7 +30,7 @@ Likeness = Callable[[Tensor, Tensor], float]  # image, reference, both [3,h,w] i
 class Chooser:
     """Ranks results of one item and draws them all, best first, as `<sheets>/<name>.png`.
 
-    `reference` gives a subject's picture, [1,3,R,R] in [-1,1].
+    `reference` gives a subject's picture, [1,3,R,R] in [-1,1], or its cut-out [1,4,P,P].
     """
 
     def __init__(self, likeness: Likeness, reference: Callable[[Subject], Tensor], sheets: Path) -> None:
@@ -38,7 +38,7 @@ class Chooser:
 
     def __call__(self, item: Item, task: Task, results: list[Result]) -> list[Result]:
         """The results, best first; each record gets its `scores`, the first one those of all `candidates`."""
-        reference = self.reference(item.subject)[0]
+        reference = self.reference(item.subject)[0, :3]  # over mid-grey
         for result in results:
             identity = self._identity(result.picture, task, reference)
             result.record["scores"] = scores(identity, max(r["seam"] for r in result.record["regions"]))

@@ -37,13 +37,14 @@ def inpaint(
     each = torch.tensor(counts, device=base.device)
     shown = over_holes([c.collage for c in contexts], masks)
     collage = None if shown is None else shown[:, :3]
-    masked = base.encode(masked_image(images, masks, collage)).repeat_interleave(each, 0)
+    # fp32 also under autocast: solvers add up small steps
+    masked = base.encode(masked_image(images, masks, collage)).float().repeat_interleave(each, 0)
     x_T = torch.stack([torch.randn(masked.shape[1:], generator=g) for s in squares for g in s.noise])
     small = latent_mask(masks, (masked.shape[-2], masked.shape[-1])).to(masked).repeat_interleave(each, 0)
     begun = begin = None
     if shown is not None and (sampling.begin < 1 or sampling.own_detail):
         scenes = [resize(square.begun[None], size) for square in squares]
-        begun = base.encode(torch.cat(scenes).to(base.device))
+        begun = base.encode(torch.cat(scenes).to(base.device)).float()
     if begun is not None and sampling.begin < 1:
         begin = begun.repeat_interleave(each, 0), sampling.begin
     repeated = [c.repeat(n) for c, n in zip(contexts, counts, strict=True)]

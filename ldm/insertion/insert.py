@@ -85,18 +85,25 @@ def _pasted(result: Result, square: Square, generated: Tensor, seam: Blend) -> R
     """Blend one region and lay it over the picture so far."""
     roi, known, mask = square.roi, square.known, square.mask
     image, alpha = overlay(square, generated, seam)
-    flat = mask.astype(np.float32)
+    flat, edge = mask.astype(np.float32), pasted(square, alpha, seam)
     whole = alpha if square.paste is mask else _enlarged(alpha, square, seam)
     facts = {
         "roi": [roi.x0, roi.y0, roi.x1, roi.y1],
         "seam_before": round(seam_ratio(composite(known, generated, flat), mask), 3),
-        "seam": round(seam_ratio(composite(known, image, alpha), mask), 3),
+        "seam": round(seam_ratio(composite(known, image, alpha), edge), 3),
         "ring_offset_before": round(ring_offset(known, generated, mask), 4),
         "ring_offset": round(ring_offset(known, image, mask), 4),
     }
     record = result.record | {"regions": [*result.record["regions"], facts]}
     patch = paste_region(result.background, roi, image, whole)
     return Result(result.background, (*result.patches, patch), record)
+
+
+def pasted(square: Square, alpha: np.ndarray, seam: Blend) -> np.ndarray:
+    """Whose edge the seam is, bool [h,w]: the mask's, or with a halo that of what is left of it."""
+    if square.shown is None or not seam.halo or not (alpha > 0).any():
+        return square.mask
+    return alpha > 0
 
 
 def _enlarged(alpha: np.ndarray, square: Square, seam: Blend) -> np.ndarray:

@@ -50,6 +50,7 @@ class Item:
             "paste_mask": self.case.paste_mask,
             "object": self.subject.object,
             "reference": self.subject.reference,
+            "reference_mask": self.subject.reference_mask,
             "pictures": self.subject.pictures,
         }
         return {role: path for role, path in found.items() if path is not None}

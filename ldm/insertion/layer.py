@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-UNIT = 512  # the side of a region that widths are pixels of
+from ldm.insertion.blend import UNIT
+
 FLATTENED = 0.14  # height of a shadow on the ground, in heights of its object
 FOOT = 0.3  # of an object's height: what of it casts the shadow
 EDGE = 0.02  # of alpha: less is scene, and as much less than 1 is still object

@@ -43,6 +43,10 @@ class Sampling:
             raise ValueError(
                 f"guidance_interval={list(interval)}: expected LOW,HIGH with 0 <= LOW <= HIGH <= 1"
             )
+        if self.refine and self.own_detail:
+            raise ValueError(
+                f"refine={self.refine:g} draws anew what own_detail={self.own_detail:g} keeps; set one to 0"
+            )
 
     def schedule(self) -> dict[str, Any]:
         """What `sample` takes of it, but for the solver."""

@@ -14,7 +14,7 @@ from ldm.insertion.layer import shadowed
 from ldm.insertion.paste import region, shrunk_mask
 from ldm.insertion.roi import Roi, crop
 from ldm.insertion.task import Task
-from ldm.models.collage import VISIBLE, Collage, laid_over
+from ldm.models.collage import VISIBLE, Collage, flattened, laid_over
 
 MOST = 2048  # px: no model makes more detail, and 100 megapixels in floats would be 1.2 GB a copy
 
@@ -76,5 +76,6 @@ def _layers(collage: Collage | None, hole: np.ndarray, shadow: float) -> tuple[T
     if collage is None:
         return ()
     inside = torch.from_numpy(hole)[None].float()
-    layer = collage.over(inside[None])[0]
-    return layer, shadowed(layer, shadow) * inside
+    each = collage.each(inside[None])
+    shaded = torch.stack([shadowed(layer, shadow) for layer in each])
+    return flattened(each)[0], flattened(shaded)[0] * inside

@@ -24,7 +24,12 @@ from ldm.insertion.layout import Part, Placed
 from ldm.insertion.roi import visible
 from ldm.insertion.work import Inserter, Options
 
-SUBJECT = ("object", "reference", "pictures")  # whose files' contents count; of masks, the pixels do
+SUBJECT = (
+    "object",
+    "reference",
+    "reference_mask",
+    "pictures",
+)  # whose files' contents count; of masks, the pixels do
 Told = Callable[[Placed, bool], None]  # a placement, and whether it was made now
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ldm.data.insertset import silhouette_beside
 from ldm.models.pickles import PICKLES
 from ldm.objects.file import read_about
 
@@ -22,6 +23,12 @@ class Subject:
     strength: float = 1.0
     pictures: Path | None = None
     pick: str = ""
+
+    @property
+    def reference_mask(self) -> Path | None:
+        """The silhouette beside the reference, if there is one."""
+        beside = None if self.reference is None else silhouette_beside(self.reference)
+        return beside if beside is not None and beside.is_file() else None
 
     def kind(self) -> str:
         """Of the object file: delta, baked, merged; `pickle` of the paper's code, "" if there is none."""

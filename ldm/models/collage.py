@@ -29,17 +29,17 @@ class Collage:
     references: Tensor
     regions: Tensor | None = None
 
+    def each(self, hole: Tensor) -> Tensor:
+        """Hole [1,1,H,W] (1 = fill) => a layer an object [k,4,H,W], inside its part of the hole only."""
+        own = hole
+        if self.regions is not None:
+            regions, size = self.regions[:, None].to(hole), (hole.shape[-2], hole.shape[-1])
+            own = (F.interpolate(regions, size=size, mode="bilinear", antialias=True) > 0.5) * hole
+        return laid(self.references.to(hole), places_in(own), own) * (own > 0)
+
     def over(self, hole: Tensor) -> Tensor:
-        """Hole [1,1,H,W] (1 = fill) => layer [1,4,H,W], inside the hole only."""
-        if self.regions is None:
-            return laid(self.references.to(hole), places_in(hole), hole) * (hole > 0)
-        size = (hole.shape[-2], hole.shape[-1])
-        own = (F.interpolate(self.regions[:, None].to(hole), size=size, mode="area") > 0.5) * hole
-        each = laid(self.references.to(hole), places_in(own), own)
-        shown = torch.zeros_like(each[:1])  # of two regions that overlap, the later one's
-        for picture, mask in zip(each, own, strict=True):
-            shown = torch.where(mask > 0, picture, shown)
-        return shown
+        """The same as one layer [1,4,H,W]."""
+        return flattened(self.each(hole))
 
 
 def over_holes(collages: Sequence[Collage | None], holes: Tensor) -> Tensor | None:
@@ -90,6 +90,14 @@ def visible(reference: Tensor) -> Tensor:
     """The part [c,h,w] of a reference [c,R,R] that is not mid-grey; all of one that is nothing else."""
     x0, y0, x1, y1 = _box((reference.abs() > VISIBLE).any(0))
     return reference[:, y0:y1, x0:x1] if x1 > x0 else reference
+
+
+def flattened(layers: Tensor) -> Tensor:
+    """Layers [k,4,H,W], later ones over earlier ones => one, [1,4,H,W]."""
+    shown = layers[0]
+    for layer in layers[1:]:
+        shown = layer + (1 - layer[3:]) * shown
+    return shown[None]
 
 
 def laid_over(layer: Tensor, pictures: Tensor) -> Tensor:

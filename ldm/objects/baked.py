@@ -23,10 +23,10 @@ from ldm.models.folded import Folded, Layer, fold_layer
 from ldm.models.painter import Painter
 from ldm.models.weights import some
 from ldm.objects.applied import apply
+from ldm.objects.cut_outs import REFERENCE
 from ldm.objects.delta import Delta
 from ldm.objects.effect import reference_of
 from ldm.objects.file import About, check_base, read_object, write_object
-from ldm.objects.pictures import REFERENCE
 from ldm.objects.pose import pose_of
 
 FIELDS = {"crossattn-kv": ("k", "v", "null"), "crossattn": ("scores", "values", "bias", "null")}
@@ -140,7 +140,7 @@ def save(baked: Baked, path: Path, dtype: torch.dtype = torch.float16) -> None:
         for field, value in layer.items()
     }
     shown = {} if baked.reference is None else {REFERENCE: baked.reference}
-    write_object(path, tensors | shown, baked.about, 4 if shown else 1)
+    write_object(path, tensors | shown, baked.about)
 
 
 def load(path: Path) -> Baked:

@@ -17,9 +17,9 @@ from torch import Tensor
 
 from ldm.models.base import Base
 from ldm.models.weights import fingerprint, some
+from ldm.objects.cut_outs import REFERENCE, VIEWS
 from ldm.objects.file import About, read_object, write_object
 from ldm.objects.low_rank import DOWN, UP, LowRank, Weight, dense, pack, unpack
-from ldm.objects.pictures import REFERENCE, VIEWS
 
 FreezeModel = Literal["crossattn-kv", "crossattn"]
 FREEZE_MODELS = get_args(FreezeModel)
@@ -118,7 +118,7 @@ def save(delta: Delta, path: Path) -> None:
     tensors = pack(delta.weights, TUNED if delta.absolute else DIFFERENCE)
     extra = {TOKENS: delta.tokens, REFERENCE: delta.reference, VIEWS: delta.views}
     low_rank = any(isinstance(weight, LowRank) for weight in delta.weights.values())
-    version = 4 if delta.views is not None else 2 if low_rank else 1
+    version = 2 if low_rank else 1
     kept = {key: value for key, value in extra.items() if value is not None}
     write_object(path, tensors | kept, delta.about, version)
 

@@ -21,7 +21,7 @@ from ldm.data.digest import file_digest
 from ldm.models.checkpoint import read_metadata, read_state, write_safetensors
 from ldm.models.pickles import PICKLES
 from ldm.models.weights import some
-from ldm.objects.pictures import packed, unpacked
+from ldm.objects.cut_outs import packed, unpacked
 
 FORMAT = "implicit-insertion object"
 # 1: weights as they are; 2: some as low-rank pairs; 4: with cut-outs for bases of collages (3: no alpha).
@@ -69,7 +69,10 @@ def write_object(path: Path, tensors: Mapping[str, Tensor], about: About, versio
     texts = {
         key: value if isinstance(value, str) else json.dumps(value) for key, value in asdict(about).items()
     }
-    write_safetensors(path, packed(tensors), {"format": FORMAT, "version": str(version)} | texts)
+    stored = packed(tensors)
+    if any(stored[name] is not tensor for name, tensor in tensors.items()):
+        version = VERSION  # older readers know no cut-outs
+    write_safetensors(path, stored, {"format": FORMAT, "version": str(version)} | texts)
 
 
 def read_object(path: Path, kind: str) -> tuple[dict[str, Tensor], About]:

@@ -67,7 +67,7 @@ def save_merged(merged: Merged, path: Path) -> None:
     parts = {DIFFERENCE: merged.weights, CONTEXT: merged.context, UNCONDITIONAL: merged.unconditional}
     parts[SHOWN] = merged.references
     tensors = {prefix + key: value for prefix, part in parts.items() for key, value in part.items()}
-    write_object(path, tensors, merged.about, 4 if merged.references else 1)
+    write_object(path, tensors, merged.about)
 
 
 def load_merged(path: Path) -> Merged:

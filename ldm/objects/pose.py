@@ -44,5 +44,6 @@ def nearest_view(reference: Tensor, crops: Tensor) -> int:
 
     The reference is [1,c,P,P]; both are seen coarsely. A CLIP as small as mini's finds all views alike.
     """
-    own, others = (F.interpolate(each, size=(COARSE, COARSE), mode="area") for each in (reference, crops))
+    coarse = (COARSE, COARSE)
+    own, others = (F.interpolate(each[:, :3], size=coarse, mode="area") for each in (reference, crops))
     return 1 + int((others - own).square().mean((1, 2, 3)).argmin())

@@ -10,6 +10,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from ldm.config.command_line import run
+from ldm.config.insertion_request import sampling_of
 from ldm.config.schema import Config, Parser, load_config
 from ldm.models.architecture import Architecture
 
@@ -289,3 +290,20 @@ def test_the_mini_base_is_small() -> None:
     a = load_config(ROOT / "configs/mini.yaml").base.architecture
     assert a.name == "mini" and len(a.unet_channels) == len(a.unet_attention)
     assert a.reference_size % a.clip_patch == 0 and a.image_size <= 256
+
+
+def test_kept_settings_that_are_no_more_are_passed_over_but_not_in_a_users_file(tmp_path: Path) -> None:
+    old = {"train": {"mask_growth": 0.4, "max_steps": 7}}
+    assert load_config(old).train.max_steps == 7
+    (tmp_path / "old.yaml").write_text("train:\n  mask_growth: 0.4\n")
+    with pytest.raises(ValueError, match=r"unknown setting 'train\.mask_growth'"):
+        load_config(tmp_path / "old.yaml")
+
+
+def test_what_only_a_base_of_collages_can_do_is_refused_for_others() -> None:
+    for key in ("sample.begin=0.5", "sample.shadow=0.5", "sample.own_detail=16", "insert.halo=0.1"):
+        with pytest.raises(ValueError, match=f"{key.split('=')[0].split('.')[1]}: only a base of collages"):
+            sampling_of(load_config(None, [key]))
+        assert sampling_of(load_config(None, [key, "base.architecture.collage=true"]))
+    with pytest.raises(ValueError, match=r"refine=0\.4 draws anew what own_detail=16 keeps; set one to 0"):
+        sampling_of(load_config(Path("configs/mini.yaml"), ["sample.refine=0.4"]))

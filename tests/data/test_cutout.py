@@ -57,10 +57,30 @@ def test_where_nothing_can_be_told_apart_the_box_stays_as_it_is() -> None:
         assert cut.box == box and (cut.colours == 200).all() and (cut.alpha == 1).all()
 
 
-def test_what_covers_too_little_is_not_the_object(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_covers_too_little_is_not_the_object() -> None:
     pixels, _ = disc(64, 80, 20)
-    monkeypatch.setattr(cutout, "LEAST", 0.9)
-    assert cut_out(pixels, (18, 10, 62, 54)).box == (18, 10, 62, 54)
+    assert cut_out(pixels, (18, 10, 62, 54), least=0.9).box == (18, 10, 62, 54)
+
+
+def test_a_small_object_of_a_whole_picture_is_found(tmp_path: Path) -> None:
+    Image.fromarray(disc(90, 90, 15)[0]).save(tmp_path / "disc.png")
+    assert abs(max(cut_out_picture(tmp_path / "disc.png").alpha.shape) - 30) <= 2
+
+
+def test_a_silhouette_that_is_empty_in_its_box_is_named(picture: Path) -> None:
+    bar(picture.parent).save(picture.with_name("m.png"))
+    sample = Sample(picture, ((30, 0, 40, 40),), picture.with_name("m.png"))
+    with pytest.raises(ValueError, match=r"m\.png: the silhouette is empty inside the box 30 0 40 40"):
+        cut_out_of(sample, sample.boxes[0], np.array(Image.open(picture)))
+
+
+def test_a_few_transparent_pixels_are_no_silhouette(picture: Path) -> None:
+    before, opened = cut_out_picture(picture), Image.open(picture)
+    alpha = Image.new("L", (40, 40), 255)
+    alpha.putpixel((0, 0), 0)
+    opened.putalpha(alpha)
+    opened.save(picture)
+    assert cut_out_picture(picture).box == before.box
 
 
 def test_eyes_are_filled_and_crumbs_dropped_but_a_handle_stays_open() -> None:

@@ -6,7 +6,7 @@ import torch
 from PIL import Image
 
 from ldm.data.exif import upright
-from ldm.data.image import GREY, read_rgb, resize, to_image, to_pixels
+from ldm.data.image import GREY, from_bytes, read_rgb, resize, to_bytes, to_image, to_pixels
 from ldm.data.picture import Picture
 from ldm.data.save import write_picture
 
@@ -81,3 +81,11 @@ def test_resize_keeps_the_value_range(size):
 def test_resize_to_the_same_size_is_the_same_image():
     image = torch.rand(1, 3, 7, 9)
     assert resize(image, (7, 9)) is image
+
+
+def test_cut_outs_as_bytes_keep_alpha_and_have_no_veil():
+    levels = torch.arange(256).expand(4, 1, 256).to(torch.uint8).clone()
+    image = from_bytes(levels)
+    assert torch.allclose(image[3], torch.arange(256) / 255.0) and (image[:, 0, 0] == 0).all()
+    assert torch.equal(to_bytes(image)[:, :, 1:], levels[:, :, 1:]) and to_bytes(image)[3, 0, 0] == 0
+    assert torch.equal(to_bytes(from_bytes(levels[:3])), levels[:3])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm.data.image import read_rgb
+from ldm.data.image import read_rgb, read_silhouette
 from ldm.data.insertset import Frame, load_insertset, natural_key, upright
 
 SIZE = (40, 30)  # width, height
@@ -177,11 +177,28 @@ def test_silhouettes_go_with_pictures_of_their_size(folder: Path) -> None:
     Image.new("L", SIZE, 255).save(folder / "mask/1.png")
     [found] = load_insertset(folder).few_shot
     assert found.mask == folder / "mask/1.png"
-    Image.new("L", (41, 30)).save(folder / "mask/1.png")
+    Image.new("L", (41, 30), 255).save(folder / "mask/1.png")
     (folder / "mask/none.png").write_bytes((folder / "mask/1.png").read_bytes())
     named, sized = faults(folder)
     assert named == "mask/none.png: no picture data/none.*; remove this file"
-    assert sized == "mask/1.png: 41 x 30 pixels, its picture is 40 x 30"
+    assert sized == "mask/1.png: 41 x 30 pixels, its picture is 40 x 30; make them the same size"
+    (folder / "mask/none.png").unlink()
+    Image.new("L", SIZE, 1).save(folder / "mask/1.png")
+    Image.new("L", (9, 9), 255).save(folder / "test_mask.png")
+    black, reference = faults(folder)
+    assert black == "mask/1.png: its brightest level is 1; a silhouette is white, 255, on black"
+    assert reference.startswith("test_mask.png: 9 x 9 pixels, its picture is 40 x 30")
+
+
+def test_a_silhouette_may_be_opaque_instead_of_white(folder: Path) -> None:
+    (folder / "mask").mkdir()
+    mask = Image.new("LA", SIZE, (255, 0))
+    mask.paste((255, 255), (5, 5, 30, 25))
+    mask.save(folder / "mask/1.png")
+    [sample] = load_insertset(folder).few_shot
+    assert sample.mask is not None
+    levels = read_silhouette(sample.mask)
+    assert (levels[5:25, 5:30] == 255).all() and (levels > 0).sum() == 20 * 25
 
 
 def test_no_few_shot_picture_is_a_fault(folder: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from ldm.evaluation.held_out import hold_out
 from ldm.evaluation.trial import REGIONS, Trial, nearest_other, place_of, score
 from ldm.models.base import Base
 from ldm.models.imagenet import ImageNetFeatures
+from ldm.models.sampler import sample
 from ldm.training.checkpoints import Checkpoints, find_checkpoint, read_checkpoint
 from ldm.training.judging import Judging
 from tests.fixtures.small import SMALL, object_folder, small_base, state_of
@@ -42,8 +44,8 @@ def trial(insertset: InsertSet, features: ImageNetFeatures, held: str = "0") -> 
 class Fixed(Trial):
     """Its regions are filled with given pictures."""
 
-    def fill(self, base: Base) -> Tensor:
-        return self.filled
+    def fill(self, base: Base) -> tuple[Tensor, list[np.ndarray]]:
+        return self.filled, [place.mask for place in self.places]
 
 
 def test_a_place_has_the_box_in_its_middle_and_the_picture_around_it(toy: InsertSet) -> None:
@@ -76,9 +78,24 @@ def test_a_run_in_bf16_is_judged_nearly_the_same(toy: InsertSet, features: Image
     assert half.identity == pytest.approx(judge(base, 3).verdict.identity, abs=0.05)
 
 
+def test_solvers_run_in_fp32_whatever_learning_runs_in(
+    toy: InsertSet, features: ImageNetFeatures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.dtype] = []
+
+    def spy(base: Base, condition: Any, x_T: Tensor, **rest: Any) -> Tensor:
+        seen.extend([x_T.dtype, condition.masked.dtype])
+        return sample(base, condition, x_T, **rest)
+
+    monkeypatch.setattr("ldm.insertion.inpaint.sample", spy)
+    with torch.autocast("cpu", torch.bfloat16):
+        trial(toy, features).fill(small_base())
+    assert set(seen) == {torch.float32}
+
+
 def test_outside_the_masks_regions_stay_as_they_are(toy: InsertSet, features: ImageNetFeatures) -> None:
     judge = trial(toy, features)
-    for place, filled in zip(judge.places, judge.fill(small_base()), strict=True):
+    for place, filled in zip(judge.places, judge.fill(small_base())[0], strict=True):
         inside = torch.from_numpy(place.mask)
         assert torch.equal(filled[:, ~inside], place.image[:, ~inside])
         assert not torch.equal(filled[:, inside], place.image[:, inside])

@@ -21,6 +21,7 @@ WHITE = torch.ones(3, 8, 8)
 
 
 def closeness(image: torch.Tensor, reference: torch.Tensor) -> float:
+    assert len(image) == len(reference) == 3
     return 1 - float((image.mean() - reference.mean()).abs()) / 2
 
 
@@ -31,16 +32,17 @@ def result(seed: int, level: int, seam: float = 1.0) -> Any:
     return SimpleNamespace(picture=Picture(pixels), record={"seed": seed, "regions": [{"seam": seam}]})
 
 
-def ranked(folder: Path, results: list[Any]) -> list[int]:
+def ranked(folder: Path, results: list[Any], reference: torch.Tensor = WHITE) -> list[int]:
     [item] = items(folder / "files", 1)
     mask = np.zeros((20, 40), bool)
     mask[2:6, 4:8] = True
-    choose = Chooser(closeness, lambda subject: WHITE[None], folder / "sheets")
+    choose = Chooser(closeness, lambda subject: reference[None], folder / "sheets")
     return [r.record["seed"] for r in choose(item, Task(mask, mask, [Roi(0, 0, 12, 12)], ()), results)]
 
 
 def test_only_what_lies_in_the_mask_is_compared(tmp_path: Path) -> None:
     results = [result(1, 10), result(2, 255), result(3, 128)]
+    assert ranked(tmp_path, results, torch.cat([WHITE, WHITE[:1] * 0])) == [2, 3, 1], "a cut-out, over grey"
     assert ranked(tmp_path, results) == [2, 3, 1]
     assert results[1].record["scores"]["identity"] == 1
     assert [c["seed"] for c in results[1].record["candidates"]] == [2, 3, 1]

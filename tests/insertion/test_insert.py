@@ -16,9 +16,10 @@ from ldm.insertion.paste import to_model_mask
 from ldm.insertion.result import Result
 from ldm.insertion.roi import Roi, plan_rois
 from ldm.insertion.sampling import Sampling
+from ldm.insertion.square import square_of
 from ldm.insertion.task import Task
 from ldm.models.base import Base
-from ldm.models.collage import laid_over
+from ldm.models.collage import Collage, laid_over
 from ldm.models.contexts import Contexts
 from ldm.models.sampler import sample
 from tests.fixtures.tiny import TINY
@@ -260,3 +261,29 @@ def test_a_halo_leaves_the_scene_around_the_object_as_it_is(
     assert abs(rows[0] - (101 - 74 - 7)) <= 5 and abs(columns[0] - (64 - 18 - 7)) <= 5
     assert abs(rows[-1] - 107) <= 4 and abs(columns[-1] - (64 + 18 + 7)) <= 5
     assert changed[40:95, 52:76].all()
+
+
+def test_the_seam_is_that_of_what_is_pasted(shown: tuple[Base, Contexts]) -> None:
+    """A halo leaves the mask's own edge as it was: it says nothing."""
+    base, contexts = shown
+    background, mask = Picture(np.full((128, 128, 3), 60, np.uint8)), box((128, 128), 8, 8, 120, 120)
+    wide, narrow = (
+        made(base, contexts, background, mask, [Roi(0, 0, 128, 128)], [5], FAST, Blend(halo=halo))[0]
+        for halo in (0.0, 0.01)
+    )
+    assert wide.record["regions"][0]["seam"] > 1.5
+    assert narrow.record["regions"][0]["seam"] > 1.5
+
+
+def test_objects_that_share_a_picture_have_a_shadow_each() -> None:
+    references = torch.ones(2, 4, 20, 20)
+    regions = torch.zeros(2, 100, 100)
+    regions[0, 5:45, 5:45], regions[1, 55:95, 55:95] = 1, 1
+    hole = regions.any(0).numpy()
+    square = square_of(torch.ones(3, 100, 100), hole, Collage(references, regions), [], 0.5)
+    assert square.layer is not None and square.shaded is not None
+    dark = square.shaded[3] - square.layer[3]
+    assert dark[42:45, 10:40].max() > 0.2 and dark[92:95, 60:90].max() > 0.2
+    coarse = regions[:, ::10, ::10]
+    edge = square_of(torch.ones(3, 100, 100), hole, Collage(references, coarse), [], 0.0).layer
+    assert edge is not None and (edge[3] > 0).float().mean() > 0.15, "coarse regions are scaled"

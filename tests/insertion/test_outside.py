@@ -99,7 +99,7 @@ def test_pixels_outside_the_mask_are_identical(
     background, painter = Picture(stored, PROFILE, None, (72.0, 72.0)), Noisy()
     item = Item(Case(Path()), Subject(), (1, 2))
     task = planned(item, Marking(hole, paste), Context(painter.architecture.image_size, factor))
-    sampling = Sampling("ddim", 2, 1.0, refine, begin=0.8, shadow=0.5, own_detail=own_detail)
+    sampling = Sampling("ddim", 2, 1.0, refine, begin=0.8, shadow=0.5, own_detail=own_detail * (not refine))
     seam = treatment(mode, reach=reach, halo=0.1 * shown)
     collage = Collage(torch.rand(1, 4, 9, 9)) if shown else None
     with patch.object(square, "MOST", most):  # larger regions are worked on at that size

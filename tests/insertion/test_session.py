@@ -98,8 +98,9 @@ def test_a_view_is_also_the_picture_that_a_base_of_collages_is_shown(
     session: Session, tmp_path: Path
 ) -> None:
     session.base.architecture = replace(session.base.architecture, collage=True)
-    views = torch.randint(256, (3, 4, 28, 28)).to(torch.uint8)
-    delta = replace(learnt(session.base, 1, tokens=3), views=views, reference=views[0])
+    views = torch.randint(1, 256, (4, 4, 28, 28)).to(torch.uint8)
+    views, own = views[:3], views[3]
+    delta = replace(learnt(session.base, 1, tokens=3), views=views, reference=own)
     save(delta, tmp_path / "o.safetensors")
     for view in (0, 1, 3):
         session.put_down()
@@ -108,7 +109,7 @@ def test_a_view_is_also_the_picture_that_a_base_of_collages_is_shown(
         for file in ("o", "b"):
             shown = session.take_on(Subject(tmp_path / f"{file}.safetensors")).contexts.collage
             assert shown is not None
-            assert torch.equal(to_bytes(shown.references[0]), views[max(view - 1, 0)])
+            assert torch.equal(to_bytes(shown.references[0]), views[view - 1] if view else own)
     session.put_down()
     session.sampling = Sampling("ddim", 2, 2.0, view=NEAREST)
     save(replace(delta, reference=views[1]), tmp_path / "o.safetensors")

@@ -3,7 +3,10 @@
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
+from ldm.insertion.cases import Case
+from ldm.insertion.item import Item
 from ldm.insertion.subject import Subject
 
 
@@ -22,3 +25,16 @@ def test_each_mistake_is_one_line_with_its_remedy(tmp_path: Path) -> None:
         assert "\n" not in str(error.value)
     Subject(there, pictures=tmp_path).check()
     Subject(reference=there).check()
+
+
+def test_the_silhouette_beside_a_reference_counts(tmp_path: Path) -> None:
+    """A result made without it is not that made with it."""
+    for name in ("a", "mug", "mug_mask"):
+        Image.new("RGB", (8, 8), (200, 0, 0)).save(tmp_path / f"{name}.png")
+    item = Item(Case(tmp_path / "a.png", box=(1, 1, 5, 5)), Subject(reference=tmp_path / "mug.png"), (1,))
+    first = item.digests()
+    assert item.sources()["reference_mask"] == tmp_path / "mug_mask.png"
+    Image.new("RGB", (8, 8), (255, 255, 255)).save(tmp_path / "mug_mask.png")
+    assert item.digests() != first
+    (tmp_path / "mug_mask.png").unlink()
+    assert "reference_mask" not in item.sources()

@@ -44,6 +44,11 @@ def test_a_pose_has_its_own_picture_unless_a_reference_is_kept(base: Base, view:
     assert torch.equal(kept.reference, reference_of(delta)) and (view == NEAREST or kept.view == view)
 
 
+def test_a_picture_without_alpha_is_compared_with_cut_outs_by_colour() -> None:
+    views = torch.cat([from_bytes(VIEWS), torch.ones(3, 1, 28, 28)], dim=1)
+    assert nearest_view(from_bytes(VIEWS[2:]), views) == 3
+
+
 def test_without_pictures_or_tokens_all_have_a_say(base: Base) -> None:
     for delta in (learnt(base, 1, tokens=3), replace(learnt(base, 1, tokens=None), views=VIEWS)):
         reference = reference_of(delta)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from ldm.objects.pictures import VIEWS, packed, unpacked
+from ldm.objects.cut_outs import VIEWS, packed, unpacked
 
 
 @pytest.mark.parametrize("n", [1, 3])
