@@ -129,8 +129,10 @@ def test_a_base_of_collages_is_shown_most_references_in_their_holes(monkeypatch:
         torch.rand(BATCH, 3, 32, 32, generator=g),
         torch.rand(BATCH, 2, 3, 28, 28, generator=g),
     )
-    batch = Composed(image, mask, places_in(mask), references, torch.ones(BATCH).long())
+    places = torch.tensor([[6.0, 10.0, 14.0, 18.0]]).expand(BATCH, 4)  # not what the mask would say
+    batch = Composed(image, mask, places, references, torch.ones(BATCH).long())
+    assert not torch.equal(*(base.masked(image, mask, references[:, 0], p) for p in (places, None)))
     for share in (0.0, 1.0):
         monkeypatch.setattr(bank_module, "BARE", share)
-        shown = masked_image(image, mask) if share else base.masked(image, mask, references[:, 0])
+        shown = masked_image(image, mask) if share else base.masked(image, mask, references[:, 0], places)
         assert torch.allclose(encode(base, batch).masked, base.encode(shown), atol=0.05), "bf16"
