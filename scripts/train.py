@@ -18,7 +18,7 @@ from ldm.config.presets import TRAINING
 from ldm.config.schema import Config, Parser
 from ldm.data.atomic import atomic_file, check_folder
 from ldm.data.insertset import InsertSet, load_insertset
-from ldm.data.pairs import few_shot_crops, reference_image
+from ldm.data.pairs import few_shot_crops, own_reference
 from ldm.data.picture import Picture
 from ldm.data.save import write_picture
 from ldm.evaluation.charts import draw_verdicts
@@ -115,14 +115,14 @@ def judge_for(
     if plan.features is None:
         return None
     a, s = config.base.architecture, config.sample
-    reference, crops = reference_image(plan.learnt.reference, *a.shown), None
-    if a.collage and config.train.few_shot != "none":
-        crops = few_shot_crops(plan.learnt, *a.shown)
+    crops = few_shot_crops(plan.learnt, *a.shown)
+    reference = own_reference(plan.learnt, *a.shown, crops)
+    known = crops if a.collage and config.train.few_shot != "none" else None
     sampling = sampling_of(config)
     trial = Trial(
         plan.learnt, plan.held, plan.features, a.image_size, a.reference_size, sampling=sampling,
         seam=seam_of(config), roi_factor=config.insert.roi_factor, seed=s.seed, null=null_of(base, sampling),
-        pose=pose_among(crops, reference, s.view),
+        pose=pose_among(known, reference, s.view),
     )  # fmt: skip
     return Judging(trial, folder, plan.every, saving, config.train.patience)
 

@@ -105,18 +105,21 @@ def cut_out_picture(path: Path) -> CutOut:
 
     Else the picture's very rim is taken for ground.
     """
-    pixels, beside = read_rgb(path), silhouette_beside(path)
-    silhouette = read_silhouette(beside) if beside.is_file() else read_alpha(path)
+    pixels, silhouette = read_rgb(path), silhouette_of(path)
     height, width = pixels.shape[:2]
     if silhouette is None:
         inner = (FRAME * width, FRAME * height, (1 - FRAME) * width, (1 - FRAME) * height)
         return cut_out(pixels, inner, least=LEAST_WHOLE)
     if silhouette.shape != pixels.shape[:2]:
-        raise ValueError(
-            f"{beside}: {silhouette.shape[1]} x {silhouette.shape[0]} px, its picture is {width} x {height}; "
-            "make them the same size, or remove it"
-        )
+        given = f"{silhouette_beside(path)}: {silhouette.shape[1]} x {silhouette.shape[0]} px"
+        raise ValueError(f"{given}, its picture is {width} x {height}; make them the same size, or remove it")
     return cut_out(pixels, (0, 0, width, height), silhouette)
+
+
+def silhouette_of(reference: Path) -> np.ndarray | None:
+    """Of a reference: NAME_mask.png beside it, or its own transparency; None if it has neither."""
+    beside = silhouette_beside(reference)
+    return read_silhouette(beside) if beside.is_file() else read_alpha(reference)
 
 
 def shrunk(pixels: np.ndarray, factor: float) -> np.ndarray:

@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ldm.data.augment import augmented
-from ldm.data.cutout import cut_out_of, cut_out_picture
+from ldm.data.cutout import cut_out_of, cut_out_picture, silhouette_of
 from ldm.data.image import from_bytes, read_rgb, to_bytes, to_image
 from ldm.data.insertset import Box, InsertSet, Sample
 from ldm.data.layers import happens
@@ -24,6 +24,7 @@ from ldm.data.masks import pixel_box, training_mask
 
 CROP_MARGIN = 0.6  # of the margin between the image's short side and the enlarged box, cut off at most
 SAME_CATEGORY_PAD = 10  # pixels around a same-category object in its reference
+COARSE = 16  # pixels a side at which pictures are compared
 ALL_VIEWS = -1  # the view of a sample whose context may hold every few-shot token
 CACHE_BYTES = 2 * 2**30
 
@@ -160,6 +161,28 @@ def few_shot_crops(insertset: InsertSet, size: int, cut: bool = False) -> Tensor
 def reference_image(path: Path, size: int, cut: bool = False) -> Tensor:
     """A picture file as the reference: [1,3,size,size] in [-1,1]; `cut`: cut out, [1,4,size,size]."""
     return (cut_out_picture(path).picture(size) if cut else squash(read_rgb(path), size))[None]
+
+
+def own_reference(insertset: InsertSet, size: int, cut: bool, crops: Tensor) -> Tensor:
+    """The picture [1,c,size,size] that an object is shown by: its reference, see `reference_image`.
+
+    If that is to be cut out and its silhouette is not known, but those of few-shot pictures are, it is their
+    cut-out, of `crops` [N,4,size,size], that is most like it: GrabCut errs, silhouettes do not.
+    """
+    reference = reference_image(insertset.reference, size, cut)
+    known = [i for i, sample in enumerate(insertset.few_shot) if sample.mask is not None]
+    if not cut or not known or silhouette_of(insertset.reference) is not None:
+        return reference
+    return crops[known][most_alike(reference, crops[known])][None]
+
+
+def most_alike(picture: Tensor, others: Tensor) -> int:
+    """The number, from 0, of the one of [N,c,P,P] whose shape and colours are most like those of [1,c,P,P].
+
+    They are seen coarsely: what is where, not how it is drawn. A CLIP as small as mini's finds views alike.
+    """
+    a, b = (F.interpolate(x[:, :3], size=(COARSE, COARSE), mode="area") for x in (picture, others))
+    return int((b - a).square().mean((1, 2, 3)).argmin())
 
 
 def target(pixels: np.ndarray, box: Box, size: int, generator: torch.Generator) -> Target:

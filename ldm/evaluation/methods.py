@@ -30,6 +30,7 @@ from ldm.models.base import Base
 from ldm.models.contexts import Contexts
 from ldm.objects.applied import apply
 from ldm.objects.delta import load
+from ldm.objects.effect import reference_of
 from ldm.objects.merged import apply_merged, load_merged, merged_contexts
 from ldm.objects.pose import pose_of
 
@@ -98,11 +99,14 @@ def tuned(
     fingerprint: str,
     strength: float = 1.0,
 ) -> Iterator[Contexts]:
-    """The contexts of an object file with the object's reference; the base carries it till the block ends."""
+    """The contexts of an object file with its own reference; the base carries it till the block ends."""
     null = null_of(base, sampling)
-    delta, a = load(learnt), base.architecture
+    delta = load(learnt)
     with apply(base, delta, strength, fingerprint):
-        reference = reference_image(insertset.reference, *a.shown)
+        if delta.reference is None:
+            reference = reference_image(insertset.reference, *base.architecture.shown)
+        else:
+            reference = reference_of(delta)
         pose = pose_of(delta, reference, sampling.view)
         with torch.no_grad():
             context = base.context(pose.reference.to(base.device), pose.view)

@@ -74,7 +74,7 @@ class MergeReport:
 def member(
     base: Base, delta: Delta, name: str, parent: Mapping[str, str] | None = None, fingerprint: str = ""
 ) -> Member:
-    """What a merge must keep of this object, with its own reference or the view that is nearest to it.
+    """What a merge must keep of this object, with its own reference and the token nearest to it.
 
     Raises ValueError as `apply` does, or if more than K and V of the cross-attention was tuned.
     """

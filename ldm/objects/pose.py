@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from ldm.data.image import from_bytes
+from ldm.data.pairs import most_alike
 from ldm.objects.delta import Delta
 
-NEAREST = -1  # as a view: the few-shot picture that is most like the reference
-COARSE = 16  # pixels a side at which pictures are compared: what is where, not how it is drawn
+NEAREST = -1  # as a view: the token of the few-shot picture that is most like the reference, which stays
 
 
 class Pose(NamedTuple):
@@ -33,17 +32,12 @@ def pose_among(crops: Tensor | None, reference: Tensor, view: int, keep: bool = 
     Without crops the reference stays, and NEAREST is 0, all tokens.
     """
     if view == NEAREST:
-        view = 0 if crops is None else nearest_view(reference, crops)
+        return Pose(reference, 0 if crops is None else nearest_view(reference, crops))
     if crops is None or keep or not 0 < view <= len(crops):
         return Pose(reference, view)
     return Pose(crops[view - 1 : view], view)
 
 
 def nearest_view(reference: Tensor, crops: Tensor) -> int:
-    """The number, from 1, of the crop [N,c,P,P] whose shape and colours are most like the reference's.
-
-    The reference is [1,c,P,P]; both are seen coarsely. A CLIP as small as mini's finds all views alike.
-    """
-    coarse = (COARSE, COARSE)
-    own, others = (F.interpolate(each[:, :3], size=coarse, mode="area") for each in (reference, crops))
-    return 1 + int((others - own).square().mean((1, 2, 3)).argmin())
+    """The number, from 1, of the crop [N,c,P,P] that is most like the reference [1,c,P,P]."""
+    return 1 + most_alike(reference, crops)

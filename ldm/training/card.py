@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ldm.data.image import to_bytes
 from ldm.data.insertset import InsertSet
-from ldm.data.pairs import reference_image
+from ldm.data.pairs import own_reference
 from ldm.models.base import Base, base_fingerprint
 from ldm.objects.file import About, preview_of
 
@@ -38,7 +38,7 @@ def make_card(
         recipe=recipe,
         preview=preview_of(insertset.reference),
     )
-    reference = reference_image(insertset.reference, *base.architecture.shown)[0]
+    reference = own_reference(insertset, *base.architecture.shown, crops)[0]
     return {
         "about": asdict(about),
         "reference": to_bytes(reference),

@@ -38,7 +38,7 @@ def test_a_pose_has_its_own_picture_unless_a_reference_is_kept(base: Base, view:
     found = pose_of(delta, reference, view)
     number = 2 if view == NEAREST else view
     assert found.view == number
-    shown = from_bytes(VIEWS[number - 1 : number]) if 0 < number < 4 else reference
+    shown = from_bytes(VIEWS[view - 1 : view]) if 0 < view < 4 else reference
     assert torch.equal(found.reference, shown)
     kept = pose_of(delta, reference_of(delta), view, keep=True)
     assert torch.equal(kept.reference, reference_of(delta)) and (view == NEAREST or kept.view == view)
