@@ -21,10 +21,10 @@ from ldm.data.image import from_bytes, read_rgb, to_bytes, to_image
 from ldm.data.insertset import Box, InsertSet, Sample
 from ldm.data.layers import happens
 from ldm.data.masks import pixel_box, training_mask
+from ldm.data.visible import most_alike
 
 CROP_MARGIN = 0.6  # of the margin between the image's short side and the enlarged box, cut off at most
 SAME_CATEGORY_PAD = 10  # pixels around a same-category object in its reference
-COARSE = 16  # pixels a side at which pictures are compared
 ALL_VIEWS = -1  # the view of a sample whose context may hold every few-shot token
 CACHE_BYTES = 2 * 2**30
 
@@ -173,16 +173,7 @@ def own_reference(insertset: InsertSet, size: int, cut: bool, crops: Tensor) -> 
     known = [i for i, sample in enumerate(insertset.few_shot) if sample.mask is not None]
     if not cut or not known or silhouette_of(insertset.reference) is not None:
         return reference
-    return crops[known][most_alike(reference, crops[known])][None]
-
-
-def most_alike(picture: Tensor, others: Tensor) -> int:
-    """The number, from 0, of the one of [N,c,P,P] whose shape and colours are most like those of [1,c,P,P].
-
-    They are seen coarsely: what is where, not how it is drawn. A CLIP as small as mini's finds views alike.
-    """
-    a, b = (F.interpolate(x[:, :3], size=(COARSE, COARSE), mode="area") for x in (picture, others))
-    return int((b - a).square().mean((1, 2, 3)).argmin())
+    return crops[known][most_alike(reference[0], crops[known])][None]
 
 
 def target(pixels: np.ndarray, box: Box, size: int, generator: torch.Generator) -> Target:

@@ -10,11 +10,12 @@ import torch
 from torch import Generator, Tensor
 
 from ldm.data.picture import Picture
+from ldm.data.visible import VISIBLE
 from ldm.insertion.layer import shadowed
 from ldm.insertion.paste import region, shrunk_mask
 from ldm.insertion.roi import Roi, crop
 from ldm.insertion.task import Task
-from ldm.models.collage import VISIBLE, Collage, flattened, laid_over
+from ldm.models.collage import Collage, flattened, laid_over
 
 MOST = 2048  # px: no model makes more detail, and 100 megapixels in floats would be 1.2 GB a copy
 

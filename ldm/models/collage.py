@@ -15,8 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ldm.data.visible import box_in, visible
+
 INSET = 0.08  # of a region's side that stays free on each side of the object: masks are drawn around objects
-VISIBLE = 0.02  # what differs from mid-grey by so much is part of the object
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +58,7 @@ def places_in(masks: Tensor) -> Tensor:
     """
     places = []
     for mask in masks[:, 0] > 0:
-        x0, y0, x1, y1 = _box(mask)
+        x0, y0, x1, y1 = box_in(mask)
         dx, dy = INSET * (x1 - x0), INSET * (y1 - y0)
         places.append([x0 + dx, y0 + dy, x1 - dx, y1 - dy])
     return torch.tensor(places, device=masks.device)
@@ -86,12 +87,6 @@ def laid(references: Tensor, places: Tensor, like: Tensor) -> Tensor:
     return shown
 
 
-def visible(reference: Tensor) -> Tensor:
-    """The part [c,h,w] of a reference [c,R,R] that is not mid-grey; all of one that is nothing else."""
-    x0, y0, x1, y1 = _box((reference.abs() > VISIBLE).any(0))
-    return reference[:, y0:y1, x0:x1] if x1 > x0 else reference
-
-
 def flattened(layers: Tensor) -> Tensor:
     """Layers [k,4,H,W], later ones over earlier ones => one, [1,4,H,W]."""
     shown = layers[0]
@@ -103,11 +98,3 @@ def flattened(layers: Tensor) -> Tensor:
 def laid_over(layer: Tensor, pictures: Tensor) -> Tensor:
     """A layer [b,4,H,W] over pictures [b,3,H,W] in [-1,1] => [b,3,H,W]."""
     return layer[:, :3] + (1 - layer[:, 3:]) * pictures
-
-
-def _box(mask: Tensor) -> tuple[int, int, int, int]:
-    """The box x0 y0 x1 y1 of what is set in a mask [H,W]; 0 0 0 0 if nothing is."""
-    rows, columns = (mask.any(side).nonzero().flatten() for side in (1, 0))
-    if not len(rows):
-        return 0, 0, 0, 0
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ldm.data.image import from_bytes
-from ldm.data.pairs import most_alike
+from ldm.data.visible import most_alike
 from ldm.objects.delta import Delta
 
 NEAREST = -1  # as a view: the token of the few-shot picture that is most like the reference, which stays
@@ -40,4 +40,4 @@ def pose_among(crops: Tensor | None, reference: Tensor, view: int, keep: bool = 
 
 def nearest_view(reference: Tensor, crops: Tensor) -> int:
     """The number, from 1, of the crop [N,c,P,P] that is most like the reference [1,c,P,P]."""
-    return 1 + most_alike(reference, crops)
+    return 1 + most_alike(reference[0], crops)

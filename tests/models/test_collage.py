@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from ldm.data.visible import visible
 from ldm.models.base import Base
-from ldm.models.collage import Collage, laid, laid_over, over_holes, places_in, visible
+from ldm.models.collage import Collage, laid, laid_over, over_holes, places_in
 from ldm.models.contexts import Contexts
 from ldm.models.diffusion import masked_image
 from ldm.models.regions import in_regions
