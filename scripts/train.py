@@ -17,8 +17,8 @@ from ldm.config.insertion_request import sampling_of, seam_of
 from ldm.config.presets import TRAINING
 from ldm.config.schema import Config, Parser
 from ldm.data.atomic import atomic_file, check_folder
+from ldm.data.image import from_bytes
 from ldm.data.insertset import InsertSet, load_insertset
-from ldm.data.pairs import few_shot_crops, own_reference
 from ldm.data.picture import Picture
 from ldm.data.save import write_picture
 from ldm.evaluation.charts import draw_verdicts
@@ -109,14 +109,13 @@ def judging_of(config: Config, insertset: InsertSet) -> tuple[Config, JudgingPla
 
 
 def judge_for(
-    config: Config, base: Base, plan: JudgingPlan, folder: Path, saving: Checkpoints
+    config: Config, base: Base, card: Mapping[str, Any], plan: JudgingPlan, folder: Path, saving: Checkpoints
 ) -> Judging | None:
-    """The callback that asks the judge, if there is one; `base` is untouched so far."""
+    """The callback that asks the judge, if there is one; `base` is untouched, `card` tells of the object."""
     if plan.features is None:
         return None
     a, s = config.base.architecture, config.sample
-    crops = few_shot_crops(plan.learnt, *a.shown)
-    reference = own_reference(plan.learnt, *a.shown, crops)
+    reference, crops = from_bytes(card["reference"][None]), from_bytes(card["crops"])
     known = crops if a.collage and config.train.few_shot != "none" else None
     sampling = sampling_of(config)
     trial = Trial(
@@ -171,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if t.preview_every:
         scene = preview_scene(insertset, a, t.seed)
         callbacks.append(Previews(scene, folder, t.preview_every, t.seed))
-    if judging := judge_for(config, base, plan, folder, stop.checkpoints):
+    if judging := judge_for(config, base, module.card, plan, folder, stop.checkpoints):
         callbacks.append(judging)
     trainer = build_trainer(
         folder, callbacks, max_steps=t.max_steps, accumulate=t.accumulate, precision=t.precision,

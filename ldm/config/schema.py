@@ -21,8 +21,8 @@ from ldm.config.sections import (
 )
 from ldm.config.settings import read_settings
 
-# of the training settings, what another run of the same object may differ in
 DROPPED = ("train.mask_growth",)  # settings of earlier versions, which kept recipes may still have
+# of the training settings, what another run of the same object may differ in
 INCIDENTAL = (
     "name", "logdir", "resume", "freeze_model", "checkpoint_every", "keep", "preview_every", "judge_every",
     "hold_out", "patience",

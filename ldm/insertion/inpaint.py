@@ -36,15 +36,15 @@ def inpaint(
     masks = torch.cat([to_model_mask(square.hole, size) for square in squares]).to(base.device)
     each = torch.tensor(counts, device=base.device)
     shown = over_holes([c.collage for c in contexts], masks)
-    collage = None if shown is None else shown[:, :3]
     # fp32 also under autocast: solvers add up small steps
-    masked = base.encode(masked_image(images, masks, collage)).float().repeat_interleave(each, 0)
+    masked = base.encode(masked_image(images, masks, shown)).float().repeat_interleave(each, 0)
     x_T = torch.stack([torch.randn(masked.shape[1:], generator=g) for s in squares for g in s.noise])
     small = latent_mask(masks, (masked.shape[-2], masked.shape[-1])).to(masked).repeat_interleave(each, 0)
-    begun = begin = None
+    begun, begin, scenes = None, None, []
     if shown is not None and (sampling.begin < 1 or sampling.own_detail):
-        scenes = [resize(square.begun[None], size) for square in squares]
-        begun = base.encode(torch.cat(scenes).to(base.device)).float()
+        scenes = [square.begun for square in squares]
+        seen = torch.cat([resize(scene[None], size) for scene in scenes])
+        begun = base.encode(seen.to(base.device)).float()
     if begun is not None and sampling.begin < 1:
         begin = begun.repeat_interleave(each, 0), sampling.begin
     repeated = [c.repeat(n) for c, n in zip(contexts, counts, strict=True)]
@@ -61,15 +61,18 @@ def inpaint(
     drawn = [base.decode(part).cpu() for part in x_0.split(counts)]
     if begun is None or not sampling.own_detail:
         return [list(resize(part, square.hole.shape)) for part, square in zip(drawn, squares, strict=True)]
-    seen = base.decode(begun).cpu()  # what of it the autoencoder loses is no change
+    coarse = base.decode(begun).cpu()  # what of it the autoencoder loses is no change
     return [
-        [_detailed(square, image - own, image, sampling.own_detail) for image in part]
-        for square, part, own in zip(squares, drawn, seen, strict=True)
+        _detailed(*each, sampling.own_detail) for each in zip(squares, scenes, drawn, coarse, strict=True)
     ]
 
 
-def _detailed(square: Square, change: Tensor, image: Tensor, width: float) -> Tensor:
-    """What a model made of a square, [3,S,S] => [3,h,w]; with the detail of its layer, if it has one."""
+def _detailed(square: Square, scene: Tensor, images: Tensor, coarse: Tensor, width: float) -> list[Tensor]:
+    """What a model made of a square [n,3,S,S] => each [3,h,w]; with the detail of its layer, if it has one.
+
+    `scene` [3,h,w] is what it began from, `coarse` [3,S,S] the same through the autoencoder.
+    """
     if square.layer is None:
-        return resize(image[None], square.hole.shape)[0]
-    return with_own_detail(square.begun, square.layer[3], change, width)
+        return list(resize(images, square.hole.shape))
+    alpha = square.layer[3]
+    return [with_own_detail(scene, alpha, image - coarse, width) for image in images]

@@ -107,9 +107,7 @@ def refine(
     x_0 = tiled.encode(torch.where(hole > 0, first, image))
     x_T = torch.stack([torch.randn(x_0.shape[1:], generator=g) for g in noise]).to(x_0)
     shown = over_holes([contexts.collage], hole)
-    masked = tiled.encode(masked_image(image, hole, None if shown is None else shown[:, :3])).expand(
-        n, -1, -1, -1
-    )
+    masked = tiled.encode(masked_image(image, hole, shown)).expand(n, -1, -1, -1)
     condition = Condition(masked, small.to(masked).expand(n, -1, -1, -1), contexts.repeat(n))
     x_0 = sample(
         tiled, condition, x_T, sampler=SAMPLER, steps=steps, guidance_scale=guidance_scale,

@@ -34,9 +34,12 @@ def latent_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def masked_image(image: Tensor, mask: Tensor, shown: Tensor | None = None) -> Tensor:
-    """Image [b,3,H,W] in [-1,1] whose region to fill (mask 1) is mid-grey, 0, or that of `shown`."""
+    """Image [b,3,H,W] in [-1,1] whose region to fill (mask 1) is mid-grey, 0, or that of `shown`.
+
+    `shown` [b,3,H,W], or a layer [b,4,H,W], whose colours lie on mid-grey.
+    """
     kept = image * (1 - mask)
-    return kept if shown is None else kept + shown * mask
+    return kept if shown is None else kept + shown[:, :3] * mask
 
 
 def unet_input(x_t: Tensor, masked: Tensor, mask: Tensor) -> Tensor:
