@@ -92,8 +92,8 @@ def refine(
 ) -> list[Tensor]:
     """The square `known` [3,h,w] in [-1,1], its mask bool [h,w] and first results [3,h,w] => sharper ones.
 
-    `strength` in (0,1] is the share of the noise schedule that is gone through again, in as many of `steps`
-    as fall into it. Outside the tiles, which cover the mask, the first result stays.
+    `strength` in (0,1] is the share of the noise schedule, and of `steps`, that is gone through again.
+    Outside the tiles, which cover the mask, the first result stays.
     """
     a, n = painter.architecture, len(generated)
     side = min(max(mask.shape), AT_MOST * a.image_size)

@@ -10,10 +10,14 @@ STEPS = 1000  # T
 BETA_START, BETA_END = 0.00085, 0.012
 
 
+def betas() -> Tensor:
+    """The variance [T] that each level of noise adds: scaled linear, 0.00085 .. 0.012; float64."""
+    return torch.linspace(BETA_START**0.5, BETA_END**0.5, STEPS, dtype=torch.float64) ** 2
+
+
 def alpha_bar(device: torch.device | str = "cpu") -> Tensor:
-    """Cumulative signal power [T] in (0,1): scaled-linear betas, 0.00085 .. 0.012; made in float64."""
-    root = torch.linspace(BETA_START**0.5, BETA_END**0.5, STEPS, dtype=torch.float64)
-    return torch.cumprod(1 - root**2, dim=0).float().to(device)
+    """Cumulative signal power [T] in (0,1); made in float64."""
+    return torch.cumprod(1 - betas(), dim=0).float().to(device)
 
 
 def add_noise(x_0: Tensor, eps: Tensor, t: Tensor) -> Tensor:

@@ -16,16 +16,9 @@ from diffusers import (
 from torch import Tensor
 
 from ldm.models.contexts import Context, Contexts, join
-from ldm.models.diffusion import BETA_END, BETA_START, STEPS, guided
+from ldm.models.diffusion import STEPS, betas, guided
 
-BETAS: dict[str, Any] = {
-    "num_train_timesteps": STEPS,
-    "beta_start": BETA_START,
-    "beta_end": BETA_END,
-    "beta_schedule": "scaled_linear",
-    "steps_offset": 1,
-    "timestep_spacing": "leading",
-}
+SPACING: dict[str, Any] = {"steps_offset": 1, "timestep_spacing": "leading"}
 Interval = tuple[float, float]  # noise levels t/T, in [0,1]
 EVERYWHERE: Interval = (0.0, 1.0)
 MAX_STEPS = STEPS // 2 - 1  # with more, 'leading' steps one apart leave out the noisiest half
@@ -54,12 +47,15 @@ class Condition:
     contexts: Contexts
 
 
-def scheduler(name: str) -> Any:
-    """A diffusers scheduler with the base's noise schedule; `name` is one of SAMPLERS."""
+def scheduler(name: str, levels: int = STEPS) -> Any:
+    """A diffusers scheduler with the base's noise schedule, or its first `levels` levels alone.
+
+    `name` is one of SAMPLERS.
+    """
     if name not in SAMPLERS:
         raise ValueError(f"sampler {name!r} is unknown; choose one of {', '.join(SAMPLERS)}")
     kind, options = SAMPLERS[name]
-    return kind(**BETAS, **options)
+    return kind(num_train_timesteps=levels, trained_betas=betas()[:levels].numpy(), **SPACING, **options)
 
 
 @torch.no_grad()
@@ -78,38 +74,25 @@ def sample(
     """Noise x_T [b,4,h,w] => latents x_0 [b,4,h,w]; a guidance scale of 1 skips the unconditional half.
 
     Outside of `guidance_interval` the scale is 1 (Kynkäänniemi et al. 2024).
-    `begin`: latents [b,4,h,w] to go on from, and the share of the noise schedule, in (0,1], to go through.
+    `begin`: latents [b,4,h,w] to go on from, and the share of the noise schedule, in (0,1], to go through,
+    in the same share of the steps (as SDEdit of Meng et al. 2022).
     """
     if not 1 <= steps <= MAX_STEPS:
         raise ValueError(f"{steps} sampling steps; expected 1 to {MAX_STEPS}")
-    plan = scheduler(sampler)
-    plan.set_timesteps(steps, device=x_T.device)
+    share = 1.0 if begin is None else begin[1]
+    plan = scheduler(sampler, max(2, round(share * STEPS)))
+    plan.set_timesteps(max(1, round(share * steps)), device=x_T.device)
     timesteps, x_t = plan.timesteps, x_T * plan.init_noise_sigma
     if begin is not None:
-        x_0, strength = begin
-        timesteps = later_steps(plan, strength * STEPS)
-        x_t = plan.add_noise(x_0, x_T, timesteps[:1])
+        x_t = plan.add_noise(begin[0], x_T, timesteps[:1])
     inside, outside = (guided_eps(base, condition, scale) for scale in (guidance_scale, 1))
-    low, high = (share * STEPS for share in guidance_interval)
+    low, high = (level * STEPS for level in guidance_interval)
     for i, (t, level) in enumerate(zip(timesteps, timesteps.tolist(), strict=True)):
         eps = inside if low <= level <= high else outside
         x_t = plan.step(eps(plan.scale_model_input(x_t, t), t), t, x_t, return_dict=False)[0]
         if on_step:
             on_step(i, x_t)
     return x_t
-
-
-def later_steps(plan: Any, level: float) -> Tensor:
-    """The time steps of a scheduler's plan from noise level `level` on, at least the last one."""
-    steps = plan.timesteps
-    if isinstance(plan, PNDMScheduler):  # takes its second step twice, wherever it begins
-        steps = steps.unique().flip(0)
-        left = steps[min(int((steps > level).sum()), len(steps) - 1) :]
-        return torch.cat([left[:2], left[1:]])
-    first = min(int((steps > level).sum()), len(steps) - 1)
-    if hasattr(plan, "set_begin_index"):
-        plan.set_begin_index(first)
-    return steps[first:]
 
 
 def guided_eps(base: Predictor, c: Condition, guidance_scale: float) -> Callable[[Tensor, Tensor], Tensor]:

@@ -1,4 +1,4 @@
-"""Which picture of an object is shown, and which of its few-shot tokens speaks."""
+"""Which picture of an object is shown, in which light, and which of its few-shot tokens speaks."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from ldm.data.image import from_bytes
+from ldm.data.light import in_common_light
 from ldm.data.visible import most_alike
 from ldm.objects.delta import Delta
 
@@ -29,11 +30,17 @@ def pose_of(delta: Delta, reference: Tensor, view: int, keep: bool = False) -> P
 def pose_among(crops: Tensor | None, reference: Tensor, view: int, keep: bool = False) -> Pose:
     """The pose of `view`, with its few-shot crop of [N,c,P,P] for reference unless `keep` is set.
 
-    Without crops the reference stays, and NEAREST is 0, all tokens.
+    What is shown is in the light that the crops have in common; a reference that is to be kept is shown as it
+    is. Without crops the reference stays, and NEAREST is 0, all tokens.
     """
+    if crops is None:
+        return Pose(reference, 0 if view == NEAREST else view)
+    if not keep:
+        reference = in_common_light(reference, crops)
+    crops = in_common_light(crops, crops)
     if view == NEAREST:
-        return Pose(reference, 0 if crops is None else nearest_view(reference, crops))
-    if crops is None or keep or not 0 < view <= len(crops):
+        return Pose(reference, nearest_view(reference, crops))
+    if keep or not 0 < view <= len(crops):
         return Pose(reference, view)
     return Pose(crops[view - 1 : view], view)
 

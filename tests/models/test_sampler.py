@@ -10,8 +10,8 @@ from torch import Tensor
 
 from ldm.models.base import Base
 from ldm.models.contexts import Contexts
-from ldm.models.diffusion import alpha_bar
-from ldm.models.sampler import MAX_STEPS, SAMPLERS, Condition, guided_eps, later_steps, sample, scheduler
+from ldm.models.diffusion import STEPS, alpha_bar
+from ldm.models.sampler import MAX_STEPS, SAMPLERS, Condition, guided_eps, sample, scheduler
 from tests.fixtures import tiny
 
 GOLDEN = tiny.golden()
@@ -23,10 +23,12 @@ class Mild:
 
     def __init__(self) -> None:
         self.batches: list[int] = []
+        self.levels: list[int] = []
 
     def eps(self, x_t: Tensor, t: Tensor, masked: Tensor, mask: Tensor, context: Tensor) -> Tensor:
         """E[eps | x_t], shifted by the context's first number so that guidance shows."""
         self.batches.append(len(x_t))
+        self.levels.append(int(t))
         assert len(masked) == len(mask) == len(context) == len(x_t)
         a = alpha_bar()[t]
         variance = a * 0.25 + 1 - a
@@ -174,17 +176,18 @@ def test_beginning_in_the_middle_keeps_more_of_the_picture_the_less_strength(nam
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_beginning_late_leaves_the_noisier_steps_out(name: str) -> None:
-    """What is left is the plan's end; plms takes its second step twice, as from the beginning."""
-    plan = scheduler(name)
-    plan.set_timesteps(10)
-    full = plan.timesteps
-    for level, left in ((2000.0, 10), (float(full[4]) + 0.5, None), (-1.0, 1)):
-        steps = later_steps(plan, level)
-        distinct = steps.unique().flip(0)
-        assert torch.equal(distinct, full.unique().flip(0)[len(full.unique()) - len(distinct) :])
-        assert level > 1999 or len(distinct) == 1 or steps.max() <= level
-        assert left is None or len(distinct) == left
-        assert len(steps) - len(distinct) == (name == "plms" and len(distinct) > 1)
-    if name == "plms":
-        assert torch.equal(later_steps(plan, 2000.0), full)
+def test_beginning_in_the_middle_takes_its_share_of_levels_and_steps(name: str) -> None:
+    """It begins at the level that was asked for, whatever the number of steps: few are no less change."""
+    for strength, steps, shared in ((0.8, 50, 40), (0.8, 10, 8), (0.3, 20, 6), (0.001, 1, 1)):
+        model = Mild()
+        run(model, condition(), noise(), sampler=name, steps=steps, begin=(noise(), strength))
+        assert len(model.levels) == shared + (name == "plms" and shared > 1), "it takes its second step twice"
+        levels = max(2, round(strength * STEPS))
+        first = levels - 1 if name in ("dpm++", "unipc") else (shared - 1) * (levels // shared) + 1
+        assert model.levels[0] == first
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_first_levels_of_a_schedule_are_those_of_the_whole(name: str) -> None:
+    assert torch.allclose(scheduler(name, 300).alphas_cumprod, scheduler(name).alphas_cumprod[:300])
+    assert torch.allclose(scheduler(name).alphas_cumprod, alpha_bar(), rtol=1e-5)

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ldm.data.image import from_bytes
+from ldm.data.image import from_bytes, to_bytes
 from ldm.models.base import Base
 from ldm.objects.effect import reference_of
 from ldm.objects.pose import NEAREST, nearest_view, pose_of
@@ -55,3 +55,16 @@ def test_without_pictures_or_tokens_all_have_a_say(base: Base) -> None:
         for view, expected in ((NEAREST, 0), (2, 2)):
             pose = pose_of(delta, reference, view)
             assert pose.view == expected and pose.reference is reference
+
+
+def test_it_is_shown_in_the_light_that_the_pictures_have_in_common(base: Base) -> None:
+    """A reference that somebody gave is shown as it is."""
+    dark, bright = (
+        torch.cat([torch.full((1, 3, 28, 28), x), torch.ones(1, 1, 28, 28)], 1) for x in (-0.6, 0.6)
+    )
+    views = torch.cat([dark, bright])
+    delta = replace(learnt(base, 1, tokens=2), views=to_bytes(views))
+    for view, own in ((0, dark), (1, dark), (2, bright), (NEAREST, dark)):
+        found = pose_of(delta, dark, view).reference
+        assert -0.4 < float(found[0, 0].mean()) < 0.4 and not torch.equal(found, own)
+    assert torch.equal(pose_of(delta, dark, NEAREST, keep=True).reference, dark)

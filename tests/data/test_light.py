@@ -1,0 +1,54 @@
+"""Cut-outs of one object in the light that its views have in common."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ldm.data.light import DARK, in_common_light, mean_light
+
+COLOURS = torch.tensor([0.5, 0.3, 0.2])  # linear, of an object that is the same all over
+
+
+def photo(gain: tuple[float, float, float], size: int = 8) -> Tensor:
+    """A cut-out of the object in a light; its upper half is transparent, one row is its edge."""
+    linear = (COLOURS * torch.tensor(gain)).clamp(0, 1)
+    alpha = torch.zeros(1, size, size)
+    alpha[:, size // 2 :], alpha[:, size // 2] = 1, 0.5
+    return torch.cat([(linear ** (1 / 2.2) * 2 - 1)[:, None, None] * alpha, alpha])
+
+
+def test_views_in_many_lights_look_alike_in_the_common_one() -> None:
+    views = torch.stack([photo((1, 1, 1)), photo((0.5, 0.6, 1.6)), photo((1.5, 1.2, 0.5))])
+    shown = in_common_light(views, views)
+    assert (views[1] - views[2]).abs().max() > 0.4
+    assert (shown[1] - shown[2]).abs().max() < 0.06
+    assert torch.equal(shown[:, 3], views[:, 3]), "light is no matter of alpha"
+    assert shown[:, :3, : 8 // 2].abs().max() == 0, "there is nothing around it"
+    logs = torch.stack([mean_light(view).log() for view in views]).mean(0)
+    assert torch.allclose(mean_light(shown[0]).log(), logs, atol=0.05)
+
+
+def test_a_reference_in_another_light_comes_into_that_of_the_views() -> None:
+    views = torch.stack([photo((1, 1, 1)), photo((1, 1, 1))])
+    night = photo((0.3, 0.4, 0.9))[None]
+    assert (in_common_light(night, views) - views[:1]).abs().max() < 0.12
+    assert (night - views[:1]).abs().max() > 0.4
+
+
+def test_one_view_and_pictures_without_alpha_stay_as_they_are() -> None:
+    view = photo((0.7, 1, 1))[None]
+    assert torch.allclose(in_common_light(view, view), view, atol=1e-5)
+    assert in_common_light(view[:, :3], view[:, :3]) is not None
+    assert torch.equal(in_common_light(view[:, :3], view), view[:, :3])
+    assert torch.equal(in_common_light(view, view[:, :3]), view)
+
+
+def test_what_is_dark_or_empty_says_little() -> None:
+    """A duck's yellow has no blue: its trace of blue must not decide on all of its colours."""
+    empty = torch.zeros(4, 8, 8)
+    assert torch.equal(mean_light(empty), torch.full((3,), DARK))
+    views = torch.stack([photo((1, 1, 0.01)), photo((1, 1, 0.05))])
+    shown = in_common_light(views, views)
+    assert (shown - views)[:, :2].abs().max() < 1e-5
+    assert torch.equal(in_common_light(empty[None], views)[0], empty)
