@@ -17,10 +17,11 @@ from typing import Any
 
 import torch
 
+from ldm.benchmark.learning import Lean
 from ldm.benchmark.plan import Measured, Subject, measure
 from ldm.benchmark.report import report
 from ldm.config.command_line import OneLineParser, run
-from ldm.config.presets import INFERENCE
+from ldm.config.presets import INFERENCE, TRAINING
 from ldm.config.schema import load_config
 from ldm.data.atomic import atomic_file
 from ldm.insertion.sampling import Sampling
@@ -67,6 +68,12 @@ def presets() -> dict[str, Sampling]:
     }
 
 
+def lean() -> dict[str, Lean]:
+    """What training's presets change of a step."""
+    settings = {name: load_config(CONFIGS["full"], given).train for name, given in TRAINING.items()}
+    return {name: Lean(t.batch_size, t.checkpointing) for name, t in settings.items()}
+
+
 def subject(size: str, device: str, args: argparse.Namespace) -> Subject:
     """The base of this size; at full size its weights are synthetic."""
     config = load_config(CONFIGS[size])
@@ -75,7 +82,8 @@ def subject(size: str, device: str, args: argparse.Namespace) -> Subject:
     if side % (8 * a.vae_factor):
         raise ValueError(f"--side {side}: expected a multiple of {8 * a.vae_factor}")
     batches = (1, 8) if size == "mini" or device == "cuda" else (1, 2)
-    return Subject(size, CONFIGS[size], a, weights, side, args.repeats or REPEATS[size], batches)
+    repeats, presets = args.repeats or REPEATS[size], lean() if size == "full" else {}
+    return Subject(size, CONFIGS[size], a, weights, side, repeats, batches, presets)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -73,7 +73,7 @@ def share(row: Row, rates: Rates) -> float | None:
 
 
 PAPER, BANK = Place("training step", "as in the paper"), Place("training step", "bank, tokens, bf16, batch 8")
-LEAN = Place("training step", "bank, tokens, bf16, batch 1, checkpointing")
+LEAN = {gb: Place("training by preset", f"--preset {gb}gb") for gb in (8, 12, 24)}
 PLAIN, FAST = Place("whole insertion", "plain PLMS 50, fp32"), Place("whole insertion", "fast, fp32")
 PLAIN_HALF, FAST_HALF = (Place("whole insertion", name) for name in ("plain PLMS 50, bf16", "fast, bf16"))
 EXACT, COMPILED = Place("whole insertion", "exact, fp32"), Place("whole insertion", "fast, bf16, compiled")
@@ -83,7 +83,11 @@ PLACES = (("full", "cuda"), ("full", "cpu"), ("mini", "cuda"), ("mini", "cpu"))
 AIMS = [
     Aim("samples/s of training against the paper's", "full", "cuda", BANK, 8, against=PAPER),
     Aim("samples/s of training against the paper's", "mini", "cpu", BANK, 4, against=PAPER),
-    Aim("memory of training, checkpointing", "full", "cuda", LEAN, 8, at_most=True, what="peak_gb"),
+    *(
+        Aim(f"memory of training, --preset {gb}gb", "full", device, place, gb, at_most=True, what="peak_gb")
+        for gb, place in LEAN.items()
+        for device in ("cuda", "cpu")
+    ),
     Aim("UNet at batch 8, share of the matrix rate", "full", "cuda", BATCH, 0.45, what="share"),
     Aim("one `fast` insertion, compiled", "full", "cuda", COMPILED, 0.4, at_most=True),
     Aim("inference from nothing to its first step", "mini", "cpu", START, 4, at_most=True),

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,20 +20,26 @@ MakeBase = Callable[[], Base]
 FEW_SHOT = 4
 
 
+class Lean(NamedTuple):
+    """How a preset makes a step fit into a GPU's memory."""
+
+    batch: int
+    checkpointing: bool
+
+
 def training(make: MakeBase, side: int, batches: Sequence[int]) -> list[Case]:
     """Steps of the paper's kind, at batch 1, and of ours from a bank in bf16, by batch."""
-    base = make()
-    base.conditioner.use_tokens(torch.randn(FEW_SHOT, base.architecture.clip_width, device=base.device))
-    module = FineTune(base, "crossattn-kv")
-    narrow_frozen(base, "bf16-mixed")
-    optimizer = AdamW(module.groups(), fused=True)
-    ours = partial(_ours, module, optimizer, side)
-    holds = _holding(base, optimizer)
-    cases = [_paper(make(), side)]
-    for n in batches:
-        cases.append(Case(f"bank, tokens, bf16, batch {n}", ours(n), n, "bf16", holds))
-    lean = Case("bank, tokens, bf16, batch 1, checkpointing", ours(1, True), 1, "bf16", holds)
-    return [*cases, lean]
+    ours = _Bank(make(), side)
+    cases = [ours.case(f"bank, tokens, bf16, batch {n}", n) for n in batches]
+    lean = ours.case("bank, tokens, bf16, batch 1, checkpointing", 1, True)
+    return [_paper(make(), side), *cases, lean]
+
+
+def by_memory(make: MakeBase, side: int, presets: Mapping[str, Lean]) -> list[Case]:
+    """One batch of each preset."""
+    ours = _Bank(make(), side)
+    return [ours.case(f"--preset {name}: batch {n}{', checkpointing' * again}", n, again, counted=False)
+            for name, (n, again) in presets.items()]  # fmt: skip
 
 
 def _paper(base: Base, side: int) -> Case:
@@ -53,22 +59,28 @@ def _paper(base: Base, side: int) -> Case:
     return Case(name, step, holds=_holding(base, optimizer))
 
 
-def _ours(
-    module: FineTune, optimizer: Optimizer, side: int, n: int, checkpointing: bool = False
-) -> Callable[[], Any]:
-    """One step from a bank: the UNet and the conditioner alone, frozen weights in bf16, fused AdamW."""
-    base, a = module.base, module.base.architecture
-    latents = torch.randn(2, n, 4, side // a.vae_factor, side // a.vae_factor, device=base.device)
-    pooled = torch.randn(n, a.clip_width, device=base.device)
+class _Bank:
+    """Our steps from a bank: the UNet and the conditioner alone, frozen weights in bf16, fused AdamW."""
 
-    def step() -> None:
-        unet = base.unet
+    def __init__(self, base: Base, side: int) -> None:
+        base.conditioner.use_tokens(torch.randn(FEW_SHOT, base.architecture.clip_width, device=base.device))
+        self.base, self.side, self.module = base, side, FineTune(base, "crossattn-kv")
+        narrow_frozen(base, "bf16-mixed")
+        self.optimizer = AdamW(self.module.groups(), fused=True)
+        self.holds = _holding(base, self.optimizer)
+
+    def case(self, name: str, n: int, checkpointing: bool = False, counted: bool = True) -> Case:
+        """Steps of `n` samples."""
+        return Case(name, partial(self._step, n, checkpointing), n, "bf16", self.holds, counted)
+
+    def _step(self, n: int, checkpointing: bool) -> None:
+        unet, a, device = self.base.unet, self.base.architecture, self.base.device
         unet.enable_gradient_checkpointing() if checkpointing else unet.disable_gradient_checkpointing()
-        with torch.autocast(base.device.type, torch.bfloat16):
-            loss = _loss(module, latents[0], latents[1], pooled)
-        _back(loss, optimizer)
-
-    return step
+        latents = torch.randn(2, n, 4, self.side // a.vae_factor, self.side // a.vae_factor, device=device)
+        with torch.autocast(device.type, torch.bfloat16):
+            pooled = torch.randn(n, a.clip_width, device=device)
+            loss = _loss(self.module, latents[0], latents[1], pooled)
+        _back(loss, self.optimizer)
 
 
 def _loss(module: FineTune, x_0: Tensor, masked: Tensor, pooled: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,10 @@ HALF = "bf16"
 
 @dataclass(frozen=True)
 class Subject:
-    """A base: name, config, sizes, weights (None: synthetic), px of its pictures, runs of a case."""
+    """A base: name, config, sizes, weights (None: synthetic), px of its pictures, runs of a case.
+
+    `lean`: presets of training whose memory is measured, at the base's own size.
+    """
 
     name: str
     config: Path
@@ -34,6 +37,7 @@ class Subject:
     side: int
     repeats: int
     batches: tuple[int, ...] = (1, 8)
+    lean: Mapping[str, learning.Lean] = field(default_factory=dict)
 
 
 Told = Callable[[str], None]
@@ -77,8 +81,8 @@ def measure(
         kinds = ("fp32", HALF)
         measured.rates[device] = {kind: matrix_rate(PRECISIONS[kind], device) for kind in kinds}
         measured.write()
-    same = {"base": subject.name, "device": device, "side": subject.side}
-    for name, cases in _groups(subject, device, presets):
+    for name, side, cases in _groups(subject, device, presets):
+        same = {"base": subject.name, "device": device, "side": side}
         if measured.has(group=name, **same):
             continue
         told(f"{subject.name}, {device}: {name}")
@@ -88,21 +92,24 @@ def measure(
 
 def _groups(
     subject: Subject, device: str, presets: Mapping[str, Sampling]
-) -> Iterator[tuple[str, Callable[[], list[Case]]]]:
-    """Names, and how each group's cases are built: only when they are to run."""
+) -> Iterator[tuple[str, int, Callable[[], list[Case]]]]:
+    """Names, px of the pictures, and how each group's cases are built: only when they are to run."""
     half, side, compiled = HALF, subject.side, device == "cuda"
     make = partial(make_base, subject.architecture, subject.weights, device)
     base = _Once(make)
-    yield "UNet step", lambda: insertion.unet_step(base(), half, side, compiled)
-    yield "whole insertion", lambda: insertion.insertion(base(), half, side, presets, compiled)
-    yield "VAE", lambda: insertion.vae(base(), side)
+    yield "UNet step", side, lambda: insertion.unet_step(base(), half, side, compiled)
+    yield "whole insertion", side, lambda: insertion.insertion(base(), half, side, presets, compiled)
+    yield "VAE", side, lambda: insertion.vae(base(), side)
     for name in insertion.GROWTH:
-        yield name, partial(_growth, name, base, half, side, presets["fast"])
+        yield name, side, partial(_growth, name, base, half, side, presets["fast"])
     base.forget()
-    yield "training step", lambda: learning.training(make, side, subject.batches)
+    yield "training step", side, lambda: learning.training(make, side, subject.batches)
+    if subject.lean:
+        own = subject.architecture.image_size
+        yield "training by preset", own, lambda: learning.by_memory(make, own, subject.lean)
     if (weights := subject.weights) is not None:
-        yield "load", lambda: loading(weights, subject.architecture, device)
-        yield "start", lambda: starting(subject.config, device)
+        yield "load", side, lambda: loading(weights, subject.architecture, device)
+        yield "start", side, lambda: starting(subject.config, device)
 
 
 def _growth(name: str, base: Callable[[], Base], half: str, side: int, fast: Sampling) -> list[Case]:

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ldm.benchmark import plan
+from ldm.benchmark.learning import Lean
 from ldm.benchmark.measure import Row
 from ldm.benchmark.plan import Measured, Subject, measure
 from ldm.benchmark.report import report
@@ -21,7 +22,7 @@ from tests.fixtures.small import SMALL, small_base
 PRESETS = {"exact": Sampling("plms", 2), "fast": Sampling("unipc", 2, reuse=2, guidance_interval=(0.1, 1))}
 GROUPS = {
     "UNet step", "whole insertion", "VAE", "growth with the batch", "growth with the resolution",
-    "growth with objects", "growth with backgrounds", "training step", "load",
+    "growth with objects", "growth with backgrounds", "training step", "training by preset", "load",
 }  # fmt: skip
 
 
@@ -37,7 +38,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("quick")
 def test_every_group_is_measured_once_and_kept(tmp_path: Path) -> None:
     save_base(small_base(), tmp_path / "base")
-    subject = Subject("mini", tmp_path / "small.yaml", SMALL, tmp_path / "base", 32, 1, (1, 8))
+    presets = {"8gb": Lean(1, True), "24gb": Lean(2, False)}
+    subject = Subject("mini", tmp_path / "small.yaml", SMALL, tmp_path / "base", 32, 1, (1, 8), presets)
     told: list[str] = []
     measure(subject, "cpu", PRESETS, Measured(tmp_path / "b.json", {"GPU": "none"}), told.append)
     assert {line.removeprefix("mini, cpu: ") for line in told} == GROUPS | {"start"}
@@ -49,6 +51,9 @@ def test_every_group_is_measured_once_and_kept(tmp_path: Path) -> None:
     tflop = [step[f"{name}, fp32"]["tflop"] for name in ("without cross-attention", "folded", "plain")]
     assert tflop == sorted(set(tflop)), "what nothing can be below, ours, plain"
     assert step["folded, bf16, deep features reused"]["tflop"] < step["folded, bf16"]["tflop"]
+
+    names = [row["name"] for row in again.rows if row["group"] == "training by preset"]
+    assert names == ["--preset 8gb: batch 1, checkpointing", "--preset 24gb: batch 2"]
 
     text = report(json.loads((tmp_path / "b.json").read_text()), "python scripts/benchmark.py")
     assert all(f"## {group}: mini, 32 px, cpu" in text for group in GROUPS)
