@@ -18,7 +18,7 @@ from tqdm import tqdm
 from ldm.config.command_line import naming, run
 from ldm.config.object_request import config_of, open_base, open_optional_base, parser
 from ldm.data.insertset import load_insertset
-from ldm.data.pairs import few_shot_crops, reference_image
+from ldm.data.shown import few_shot_crops, reference_image
 from ldm.insertion.load_time import load_time_table, load_times
 from ldm.models.base import house_state
 from ldm.objects.applied import check_fits

@@ -1,30 +1,24 @@
 """An InsertSet object folder => the pictures and boxes of one object, checked as a whole before first use.
 
 In: a folder as `LAYOUT` says. Out: an `InsertSet`, or one error that lists everything wrong with the folder.
-Boxes are x0 y0 x1 y1 in pixels, x to the right, y down, (0, 0) the outer corner of the top left pixel. A box
-file speaks of the stored picture; here, boxes are those of the upright one (EXIF), as `read_rgb` returns it.
 """
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import ExifTags, Image
 
+from ldm.data.boxes import BOX_FORMAT, Box, Frame, read_boxes
 from ldm.data.image import SUFFIXES, read_silhouette
-
-Box = tuple[float, float, float, float]
 
 LAYOUT = (
     "data/1.jpg ... with bbox/1.txt ... (few-shot pictures and their boxes), test.jpg (the reference) and, "
     "if wanted, reg_data/*.jpg with reg_bbox/*.txt (same-category pictures); mask/1.png ... where the "
     "object's silhouette is known"
 )
-BOX_FORMAT = "write one box a line as four numbers, x0 y0 x1 y1, in pixels"
-OVERHANG = 1.0  # pixels by which a box may stick out of its picture: rounding, not an error
 UNREADABLE = (
     OSError,
     SyntaxError,
@@ -55,15 +49,6 @@ class InsertSet:
     reference: Path
 
 
-@dataclass(frozen=True)
-class Frame:
-    """A stored picture's width and height in pixels, and its EXIF orientation, 1-8."""
-
-    width: int
-    height: int
-    orientation: int = 1
-
-
 def load_insertset(root: Path) -> InsertSet:
     """Read and check a whole folder; ValueError names every fault with its remedy, one a line."""
     root = Path(root)
@@ -89,19 +74,6 @@ def natural_key(text: str) -> list[str | int]:
     return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", text)]
 
 
-def upright(box: Box, frame: Frame) -> Box:
-    """A box in a stored picture => the same box after the turn that its EXIF orientation asks for."""
-    x0, y0, x1, y1 = box
-    width, height = frame.width, frame.height
-    if frame.orientation in (5, 6, 7, 8):
-        x0, y0, x1, y1, width, height = y0, x0, y1, x1, height, width
-    if frame.orientation in (2, 3, 6, 7):
-        x0, x1 = width - x1, width - x0
-    if frame.orientation in (3, 4, 7, 8):
-        y0, y1 = height - y1, height - y0
-    return x0, y0, x1, y1
-
-
 def _read_samples(root: Path, images: str, boxes: str, masks: str, faults: list[str]) -> tuple[Sample, ...]:
     """The pairs of `root/images` and `root/boxes` in natural order; adds what is wrong to `faults`.
 
@@ -125,7 +97,7 @@ def _read_samples(root: Path, images: str, boxes: str, masks: str, faults: list[
         if mask is not None:
             _check_mask(mask, frame, root, faults)
         if stem in texts:
-            samples.append(Sample(picture, _read_boxes(texts[stem], frame, root, faults), mask))
+            samples.append(Sample(picture, read_boxes(texts[stem], frame, root, faults), mask))
         else:
             faults.append(f"{images}/{picture.name}: no box file; {BOX_FORMAT}, to {boxes}/{stem}.txt")
     return tuple(samples)
@@ -191,46 +163,3 @@ def _check_mask(path: Path, frame: Frame | None, root: Path, faults: list[str]) 
         read_silhouette(path)
     except ValueError as error:
         faults.append(f"{name}{str(error).removeprefix(str(path))}")
-
-
-def _read_boxes(path: Path, frame: Frame | None, root: Path, faults: list[str]) -> tuple[Box, ...]:
-    """The boxes of one file; each bad line is a fault, and so is a file without any line."""
-    name = path.relative_to(root).as_posix()
-    lines = path.read_text("utf-8-sig", errors="replace").splitlines()
-    boxes = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            if line.strip():
-                boxes.append(_read_box(line, frame))
-        except ValueError as error:
-            faults.append(f"{name}: line {number}, {line.strip()[:80]!r}: {error}")
-    if not any(line.strip() for line in lines):
-        faults.append(f"{name}: no box; {BOX_FORMAT}")
-    return tuple(boxes)
-
-
-def _read_box(line: str, frame: Frame | None) -> Box:
-    """'x0 y0 x1 y1' in a stored picture => a box in the upright one; no frame: only the numbers count."""
-    values = [_number(word) for word in line.split()]
-    if len(values) != 4:
-        raise ValueError(f"{len(values)} values, expected 4; {BOX_FORMAT}")
-    x0, y0, x1, y1 = values
-    if frame is not None:
-        width, height = frame.width, frame.height
-        if min(x0, y0, width - x1, height - y1) < -OVERHANG:
-            raise ValueError(f"outside the picture, which is {width} x {height} pixels; correct the box")
-        x0, y0, x1, y1 = max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
-    if x1 <= x0 or y1 <= y0:
-        raise ValueError("an empty box; x0 < x1 and y0 < y1 are needed, corners and not width and height")
-    return upright((x0, y0, x1, y1), frame) if frame else (x0, y0, x1, y1)
-
-
-def _number(word: str) -> float:
-    """A finite number, or a ValueError with the remedy."""
-    try:
-        value = float(word)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise ValueError(f"{word!r} is not a number; {BOX_FORMAT}")
-    return value

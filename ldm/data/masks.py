@@ -13,7 +13,7 @@ from einops import einsum, rearrange
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ldm.data.insertset import Box
+from ldm.data.boxes import Box
 
 GROWTH = 0.4  # of the free space on a side
 FREE_FORM_SHARE = 0.5

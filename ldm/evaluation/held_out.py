@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ldm.data.image import read_rgb, to_image
 from ldm.data.insertset import InsertSet, Sample
-from ldm.data.pairs import object_crop
+from ldm.data.shown import object_crop
 from ldm.evaluation.metrics import identity_crop
 from ldm.insertion.roi import Roi
 from ldm.models.imagenet import ImageNetFeatures

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ldm.data.image import from_bytes, read_rgb, to_image
 from ldm.data.insertset import Sample, load_insertset
-from ldm.data.pairs import object_crop
 from ldm.data.picture import Picture, read_picture
+from ldm.data.shown import object_crop
 from ldm.insertion.cases import TOOLS, Case
 from ldm.insertion.marking import MaskTools
 from ldm.insertion.region_mask import read_mask

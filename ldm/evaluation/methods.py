@@ -16,8 +16,8 @@ from torch import Tensor
 
 from ldm.data.image import resize
 from ldm.data.insertset import InsertSet
-from ldm.data.pairs import few_shot_crops, reference_image
 from ldm.data.picture import Picture
+from ldm.data.shown import few_shot_crops, reference_image
 from ldm.evaluation.bench import Scene, Views
 from ldm.evaluation.fills import PASTES
 from ldm.insertion.blend import Blend

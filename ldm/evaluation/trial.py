@@ -13,10 +13,11 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
+from ldm.data.boxes import Box
 from ldm.data.image import read_rgb
-from ldm.data.insertset import Box, InsertSet, Sample
+from ldm.data.insertset import InsertSet, Sample
 from ldm.data.masks import pixel_box
-from ldm.data.pairs import object_crop, reference_image, squash
+from ldm.data.shown import object_crop, reference_image, squash
 from ldm.evaluation.held_out import image_features, view_features
 from ldm.insertion.best import SEAM_WEIGHT
 from ldm.insertion.blend import BLENDS, Blend, composite

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from ldm.data.image import from_bytes, to_bytes
 from ldm.data.insertset import load_insertset
-from ldm.data.pairs import few_shot_crops, reference_image
 from ldm.data.picture import Picture
+from ldm.data.shown import few_shot_crops, reference_image
 from ldm.insertion.blend import Blend
 from ldm.insertion.insert import insert
 from ldm.insertion.result import Result

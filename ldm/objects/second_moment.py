@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ldm.data.image import SUFFIXES
-from ldm.data.pairs import reference_image
+from ldm.data.shown import reference_image
 from ldm.models.base import Base
 
 RIDGE = 1e-2  # of the mean variance, added to a second moment: what few contexts do not show still counts

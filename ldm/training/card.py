@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ldm.data.image import to_bytes
 from ldm.data.insertset import InsertSet
-from ldm.data.pairs import own_reference
+from ldm.data.shown import own_reference
 from ldm.models.base import Base, base_fingerprint
 from ldm.objects.file import About, preview_of
 

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Generator
 
 from ldm.data.insertset import InsertSet
-from ldm.data.pairs import few_shot_crops
+from ldm.data.shown import few_shot_crops
 from ldm.models.base import Base
 from ldm.objects.few_shot import prepare_few_shot
 from ldm.training.card import make_card

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from ldm.data.image import read_rgb, to_pixels
 from ldm.data.insertset import InsertSet
-from ldm.data.pairs import reference_image, sample_generator, squash, target
+from ldm.data.pairs import sample_generator, target
 from ldm.data.picture import Picture
 from ldm.data.save import write_picture
+from ldm.data.shown import reference_image, squash
 from ldm.models.architecture import Architecture
 from ldm.models.base import Base
 from ldm.models.contexts import Contexts

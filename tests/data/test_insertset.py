@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ldm.data.boxes import Frame, upright
 from ldm.data.image import read_rgb, read_silhouette
-from ldm.data.insertset import Frame, load_insertset, natural_key, upright
+from ldm.data.insertset import load_insertset, natural_key
 
 SIZE = (40, 30)  # width, height
 

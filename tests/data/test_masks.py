@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from torch import Tensor
 
-from ldm.data.insertset import Box
+from ldm.data.boxes import Box
 from ldm.data.masks import box_mask, enlarge, free_form, pixel_box, training_mask
 
 Case = tuple[Box, tuple[int, int], int]

@@ -15,36 +15,16 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from ldm.data import pairs
-from ldm.data.image import to_image, to_pixels
-from ldm.data.insertset import Box, InsertSet, Sample, load_insertset
+from ldm.data.boxes import Box
+from ldm.data.image import to_pixels
+from ldm.data.insertset import InsertSet, load_insertset
 from ldm.data.pairs import ALL_VIEWS, Pairs
-
-GREEN = (30, 140, 60)  # the ground of every picture
-RED, BLUE, YELLOW = (250, 10, 10), (10, 10, 250), (250, 250, 10)  # few-shot objects
-BLACK = (0, 0, 0)  # same-category object
-Colour = tuple[int, int, int]
-
-
-def painted(path: Path, size: tuple[int, int], box: tuple[int, int, int, int], colour: Colour) -> None:
-    """A picture of (width, height), a box of one colour on the green ground, and its box file."""
-    picture = Image.new("RGB", size, GREEN)
-    picture.paste(colour, box)
-    texts = path.parent.parent / path.parent.name.replace("data", "bbox")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    texts.mkdir(exist_ok=True)
-    picture.save(path)
-    (texts / f"{path.stem}.txt").write_text(" ".join(map(str, box)))
+from tests.fixtures.painted import BLACK, BLUE, GREEN, RED, YELLOW, near, painted_set
 
 
 @pytest.fixture
 def insertset(tmp_path: Path) -> InsertSet:
-    painted(tmp_path / "data" / "1.png", (90, 64), (30, 20, 54, 44), RED)
-    painted(tmp_path / "data" / "2.png", (64, 80), (20, 30, 36, 60), BLUE)
-    painted(tmp_path / "data" / "3.png", (64, 64), (10, 10, 40, 30), YELLOW)
-    painted(tmp_path / "reg_data" / "1.png", (100, 40), (4, 5, 96, 36), BLACK)
-    painted(tmp_path / "reg_data" / "2.png", (70, 70), (20, 25, 50, 45), BLACK)
-    Image.new("RGB", (50, 30), RED).save(tmp_path / "test.png")
-    return load_insertset(tmp_path)
+    return painted_set(tmp_path)
 
 
 def make(insertset: InsertSet, **changes: Any) -> Pairs:
@@ -53,11 +33,6 @@ def make(insertset: InsertSet, **changes: Any) -> Pairs:
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[key], b[key]) for key in a)
-
-
-def near(image: Tensor, colour: Colour) -> Tensor:
-    """Where an image [3,H,W] in [-1,1] shows this colour: bool [H,W]."""
-    return ((image - (torch.tensor(colour) / 127.5 - 1)[:, None, None]).abs() < 0.1).all(dim=0)
 
 
 def same_category(image: Tensor) -> bool:
@@ -260,86 +235,6 @@ def test_a_box_longer_than_the_short_side_is_padded_with_a_reflection() -> None:
     assert set(found) == set(range(20))
     filled = mask[0].bool().all(dim=1).numpy()
     assert filled.sum() <= 20 and mask[0, 15, 15] == 1
-
-
-def test_object_crop_is_the_touched_pixels_and_the_padding_that_exists() -> None:
-    pixels = np.arange(10 * 8 * 3, dtype=np.uint8).reshape(10, 8, 3)
-    assert np.array_equal(pairs.object_crop(pixels, (2.5, 3, 5.2, 6)), pixels[3:6, 2:6])
-    assert np.array_equal(pairs.object_crop(pixels, (2, 3, 5, 6), pad=4), pixels[0:10, 0:8])
-    assert np.array_equal(pairs.object_crop(pixels, (2, 3, 5, 6), pad=1), pixels[2:7, 1:6])
-
-
-@pytest.mark.parametrize("shape", [(700, 431), (24, 24), (5, 90), (1, 1)])
-def test_squash_is_an_antialiased_resize_to_within_rounding(shape: tuple[int, int]) -> None:
-    pixels = np.random.default_rng(0).integers(80, 176, (*shape, 3), np.uint8)  # bicubic overshoot fits
-    image = to_image(pixels)[None]
-    exact = torch.nn.functional.interpolate(image, size=(24, 24), mode="bicubic", antialias=True)[0]
-    assert ((pairs.squash(pixels, 24) - exact).abs() <= 2 / 127.5).all()
-
-
-def test_few_shot_crops_are_the_objects_in_order(insertset: InsertSet) -> None:
-    crops = pairs.few_shot_crops(insertset, 16)
-    assert crops.shape == (3, 3, 16, 16)
-    assert all(near(crop, colour).all() for crop, colour in zip(crops, (RED, BLUE, YELLOW), strict=True))
-
-
-def test_pictures_are_shown_without_their_ground_if_asked(insertset: InsertSet, tmp_path: Path) -> None:
-    crops = pairs.few_shot_crops(insertset, 32, cut=True)
-    assert crops.shape == (3, 4, 32, 32) and near(crops[0, :3], RED)[3:-3, 3:-3].all(), "fills its square"
-    assert (
-        near(crops[2, :3], YELLOW)[8:24, 2:-2].all() and (crops[2, :, [*range(4), *range(28, 32)]] == 0).all()
-    )
-    painted(tmp_path / "pictures" / "data" / "x.png", (64, 48), (20, 10, 40, 40), RED)
-    shown = pairs.reference_image(tmp_path / "pictures" / "data" / "x.png", 30, cut=True)[0]
-    assert near(shown[:3], RED)[2:-2, 7:23].all() and not near(shown[:3], GREEN).any()
-    assert (shown[3, 2:-2, 7:23] == 1).all() and shown[3].mean() == pytest.approx(2 / 3, abs=0.08)
-
-
-def test_an_object_is_shown_by_its_reference_unless_only_other_silhouettes_are_known(
-    insertset: InsertSet, tmp_path: Path
-) -> None:
-    crops = pairs.few_shot_crops(insertset, 32, cut=True)
-    own = pairs.reference_image(insertset.reference, 32, True)
-    assert torch.equal(pairs.own_reference(insertset, 32, True, crops), own)
-    Image.new("L", Image.open(insertset.few_shot[1].image).size, 255).save(tmp_path / "m.png")
-    known = [
-        Sample(x.image, x.boxes, tmp_path / "m.png" if i == 1 else None)
-        for i, x in enumerate(insertset.few_shot)
-    ]
-    masked = InsertSet(insertset.root, tuple(known), (), insertset.reference)
-    assert torch.equal(pairs.own_reference(masked, 32, True, crops)[0], crops[1])
-    assert pairs.own_reference(masked, 32, False, crops).shape == (1, 3, 32, 32), "not for other bases"
-    size = Image.open(insertset.reference).size
-    Image.new("L", size, 255).save(insertset.reference.with_name(f"{insertset.reference.stem}_mask.png"))
-    found = pairs.own_reference(masked, 32, True, crops)
-    assert torch.equal(found, pairs.reference_image(insertset.reference, 32, True))
-
-
-def test_a_silhouette_says_what_the_object_is(insertset: InsertSet, tmp_path: Path) -> None:
-    """Whatever the picture shows there."""
-    half = Image.new("L", (90, 64))
-    half.paste(255, (30, 20, 42, 44))
-    half.save(tmp_path / "half.png")
-    first = insertset.few_shot[0]
-    masked = InsertSet(
-        insertset.root, (Sample(first.image, first.boxes, tmp_path / "half.png"),), (), insertset.reference
-    )
-    shown = pairs.few_shot_crops(masked, 48, cut=True)[0]
-    assert near(shown[:3, :, 14:34], RED).all() and (shown[3, :, 14:34] == 1).all()
-    assert (shown[:, :, [*range(11), *range(37, 48)]] == 0).all(), "half as wide as high"
-    item = Pairs(masked, 64, 32, cut=True)[0]
-    assert item["place"][2] - item["place"][0] == pytest.approx(
-        float(item["place"][3] - item["place"][1]) / 2, rel=0.1
-    )
-
-
-def test_reference_image_is_the_whole_picture_squashed(tmp_path: Path) -> None:
-    pixels = np.zeros((20, 40, 3), np.uint8)
-    pixels[:, 20:] = 255
-    Image.fromarray(pixels).save(tmp_path / "test.png")
-    image = pairs.reference_image(tmp_path / "test.png", 20)
-    assert image.shape == (1, 3, 20, 20)
-    assert (image[..., :9] < -0.99).all() and (image[..., 11:] > 0.99).all()
 
 
 def test_augmentation_can_be_switched_off(insertset: InsertSet) -> None:

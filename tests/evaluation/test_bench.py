@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from ldm.data.image import to_bytes
-from ldm.data.pairs import reference_image
 from ldm.data.picture import read_picture
+from ldm.data.shown import reference_image
 from ldm.evaluation.bench import load_bench, score
 from ldm.evaluation.compare import compare
 from ldm.evaluation.methods import METHODS, Setup, prepared

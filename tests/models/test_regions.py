@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ldm.config.schema import load_config
-from ldm.data.pairs import reference_image
+from ldm.data.shown import reference_image
 from ldm.models.base import Base, load_base
 from ldm.models.contexts import Contexts, Joined, Regional, join
 from ldm.models.folded import Folded

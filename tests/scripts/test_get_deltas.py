@@ -9,7 +9,7 @@ import torch
 
 from ldm.config.command_line import run
 from ldm.data.insertset import load_insertset
-from ldm.data.pairs import few_shot_crops, reference_image
+from ldm.data.shown import few_shot_crops, reference_image
 from ldm.models.base import save_base
 from ldm.objects.applied import apply
 from ldm.objects.delta import load

@@ -15,7 +15,8 @@ import torch
 
 from ldm.data.image import read_rgb
 from ldm.data.insertset import load_insertset
-from ldm.data.pairs import Pairs, few_shot_crops
+from ldm.data.pairs import Pairs
+from ldm.data.shown import few_shot_crops
 from ldm.objects.few_shot import prepare_few_shot
 from ldm.training.batches import Batches
 from ldm.training.callbacks import Progress, StopOnSignal

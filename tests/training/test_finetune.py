@@ -10,7 +10,8 @@ import torch
 from torch.utils.data import Dataset, default_collate
 
 from ldm.data.insertset import load_insertset
-from ldm.data.pairs import Pairs, few_shot_crops
+from ldm.data.pairs import Pairs
+from ldm.data.shown import few_shot_crops
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised, raw_pixels
 from ldm.models.ldm_keys import ldm_key
