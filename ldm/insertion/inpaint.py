@@ -31,28 +31,21 @@ def inpaint(
 
     All of them are one batch.
     """
-    size, counts = base.architecture.image_size, [len(square.noise) for square in squares]
-    images = torch.cat([resize(square.known[None], size) for square in squares]).to(base.device)
-    masks = torch.cat([to_model_mask(square.hole, size) for square in squares]).to(base.device)
-    each = torch.tensor(counts, device=base.device)
-    shown = over_holes([c.collage for c in contexts], masks)
-    # fp32 also under autocast: solvers add up small steps
-    masked = base.encode(masked_image(images, masks, shown)).float().repeat_interleave(each, 0)
-    x_T = torch.stack([torch.randn(masked.shape[1:], generator=g) for s in squares for g in s.noise])
-    small = latent_mask(masks, (masked.shape[-2], masked.shape[-1])).to(masked).repeat_interleave(each, 0)
-    begun, begin, scenes = None, None, []
-    if shown is not None and (sampling.begin < 1 or sampling.own_detail):
+    counts = [len(square.noise) for square in squares]
+    condition, laid_in = _condition(base, squares, contexts)
+    x_T = torch.stack(
+        [torch.randn(condition.masked.shape[1:], generator=g) for s in squares for g in s.noise]
+    )
+    scenes, begun, begin = [], None, None
+    if laid_in and (sampling.begin < 1 or sampling.own_detail):
         scenes = [square.begun for square in squares]
-        seen = torch.cat([resize(scene[None], size) for scene in scenes])
-        begun = base.encode(seen.to(base.device)).float()
-    if begun is not None and sampling.begin < 1:
-        begin = begun.repeat_interleave(each, 0), sampling.begin
-    repeated = [c.repeat(n) for c, n in zip(contexts, counts, strict=True)]
-    conditional, unconditional = (join([c[half] for c in repeated]) for half in (0, 1))
+        begun = _encoded(base, torch.cat([resize(x[None], base.architecture.image_size) for x in scenes]))
+        if sampling.begin < 1:
+            begin = begun.repeat_interleave(torch.tensor(counts, device=base.device), 0), sampling.begin
     x_0 = sample(
         base if sampling.reuse == 1 else Reusing(base, sampling.reuse),
-        Condition(masked, small, Contexts(conditional, unconditional)),
-        x_T.to(masked) * sampling.noise,
+        condition,
+        x_T.to(condition.masked) * sampling.noise,
         sampler=sampling.sampler,
         begin=begin,
         on_step=on_step,
@@ -65,6 +58,30 @@ def inpaint(
     return [
         _detailed(*each, sampling.own_detail) for each in zip(squares, scenes, drawn, coarse, strict=True)
     ]
+
+
+def _condition(
+    base: Painter, squares: Sequence[Square], contexts: Sequence[Contexts]
+) -> tuple[Condition, bool]:
+    """What the UNet sees besides x_t, for every sample of every square; is there an object laid in?"""
+    size, counts = base.architecture.image_size, [len(square.noise) for square in squares]
+    images = torch.cat([resize(square.known[None], size) for square in squares]).to(base.device)
+    masks = torch.cat([to_model_mask(square.hole, size) for square in squares]).to(base.device)
+    shown = over_holes([c.collage for c in contexts], masks)
+    masked = _encoded(base, masked_image(images, masks, shown))
+    small = latent_mask(masks, (masked.shape[-2], masked.shape[-1])).to(masked)
+    each = torch.tensor(counts, device=base.device)
+    repeated = [c.repeat(n) for c, n in zip(contexts, counts, strict=True)]
+    conditional, unconditional = (join([c[half] for c in repeated]) for half in (0, 1))
+    seen = Contexts(conditional, unconditional)
+    return Condition(
+        masked.repeat_interleave(each, 0), small.repeat_interleave(each, 0), seen
+    ), shown is not None
+
+
+def _encoded(base: Painter, images: Tensor) -> Tensor:
+    """Latents in fp32, also under autocast: solvers add up small steps."""
+    return base.encode(images.to(base.device)).float()
 
 
 def _detailed(square: Square, scene: Tensor, images: Tensor, coarse: Tensor, width: float) -> list[Tensor]:
