@@ -18,12 +18,13 @@ from ldm.config.presets import TRAINING
 from ldm.config.schema import Config, Parser
 from ldm.data.atomic import atomic_file, check_folder
 from ldm.data.image import from_bytes
-from ldm.data.insertset import InsertSet, load_insertset
+from ldm.data.insertset import InsertSet, Sample, load_insertset
 from ldm.data.picture import Picture
 from ldm.data.save import write_picture
 from ldm.evaluation.charts import draw_verdicts
+from ldm.evaluation.filling import Filling, place_of
 from ldm.evaluation.judging_plan import NONE, JudgingPlan, plan_judging
-from ldm.evaluation.trial import Trial
+from ldm.evaluation.trial import Trial, regions_of
 from ldm.insertion.sampling import null_of
 from ldm.models.base import Base, load_base
 from ldm.objects.pose import pose_among
@@ -33,7 +34,7 @@ from ldm.training.checkpoints import Checkpoints, checkpoints, find_checkpoint, 
 from ldm.training.finetune import FineTune
 from ldm.training.judging import Judging
 from ldm.training.learner import build_learner
-from ldm.training.previews import Previews, preview_scene
+from ldm.training.previews import Previews
 from ldm.training.samples import samples_of
 from ldm.training.trainer import build_trainer
 from ldm.training.verdicts import best, reason
@@ -108,21 +109,26 @@ def judging_of(config: Config, insertset: InsertSet) -> tuple[Config, JudgingPla
     return replace(config, train=replace(t, hold_out=plan.held_out, judge_every=plan.every)), plan
 
 
+def filling_of(config: Config, base: Base, card: Mapping[str, Any], pictures: Sequence[Sample]) -> Filling:
+    """What draws the object into these pictures; `base` is untouched, `card` tells of the object."""
+    a, sampling = config.base.architecture, sampling_of(config)
+    reference, crops = from_bytes(card["reference"][None]), from_bytes(card["crops"])
+    known = crops if a.collage and config.train.few_shot != "none" else None
+    return Filling(
+        [place_of(picture, a.image_size, config.insert.roi_factor) for picture in pictures],
+        pose_among(known, reference, sampling.view), sampling, seam_of(config), config.sample.seed,
+        null_of(base, sampling),
+    )  # fmt: skip
+
+
 def judge_for(
     config: Config, base: Base, card: Mapping[str, Any], plan: JudgingPlan, folder: Path, saving: Checkpoints
 ) -> Judging | None:
-    """The callback that asks the judge, if there is one; `base` is untouched, `card` tells of the object."""
+    """The callback that asks the judge, if there is one."""
     if plan.features is None:
         return None
-    a, s = config.base.architecture, config.sample
-    reference, crops = from_bytes(card["reference"][None]), from_bytes(card["crops"])
-    known = crops if a.collage and config.train.few_shot != "none" else None
-    sampling = sampling_of(config)
-    trial = Trial(
-        plan.learnt, plan.held, plan.features, a.image_size, a.reference_size, sampling=sampling,
-        seam=seam_of(config), roi_factor=config.insert.roi_factor, seed=s.seed, null=null_of(base, sampling),
-        pose=pose_among(known, reference, s.view),
-    )  # fmt: skip
+    fill = filling_of(config, base, card, regions_of(plan.learnt, plan.held))
+    trial = Trial(plan.learnt, plan.held, plan.features, fill)
     return Judging(trial, folder, plan.every, saving, config.train.patience)
 
 
@@ -168,8 +174,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     stop = StopOnSignal(Checkpoints(folder, t.checkpoint_every, t.keep), announce_stop)
     callbacks = [Progress(t.batch_size), stop.checkpoints, stop]
     if t.preview_every:
-        scene = preview_scene(insertset, a, t.seed)
-        callbacks.append(Previews(scene, folder, t.preview_every, t.seed))
+        fill = filling_of(config, base, module.card, insertset.few_shot[:1])
+        callbacks.append(Previews(fill.preview, folder, t.preview_every))
     if judging := judge_for(config, base, module.card, plan, folder, stop.checkpoints):
         callbacks.append(judging)
     trainer = build_trainer(

@@ -14,15 +14,16 @@ from PIL import Image
 from torch import Tensor
 
 from ldm.data.image import read_rgb, to_image
-from ldm.data.insertset import InsertSet, load_insertset
+from ldm.data.insertset import InsertSet, Sample, load_insertset
+from ldm.evaluation.filling import Filling, place_of
 from ldm.evaluation.held_out import hold_out
-from ldm.evaluation.trial import REGIONS, Trial, nearest_other, place_of, score
+from ldm.evaluation.trial import REGIONS, Trial, nearest_other, regions_of, score
 from ldm.models.base import Base
 from ldm.models.imagenet import ImageNetFeatures
 from ldm.models.sampler import sample
 from ldm.training.checkpoints import Checkpoints, find_checkpoint, read_checkpoint
 from ldm.training.judging import Judging
-from tests.fixtures.small import SMALL, object_folder, small_base, state_of
+from tests.fixtures.small import object_folder, small_base, small_filling, state_of
 from tests.training.test_callbacks import fit
 
 
@@ -37,14 +38,21 @@ def toy(tmp_path: Path) -> InsertSet:
     return load_insertset(object_folder(tmp_path / "toy"))
 
 
+def filling(learnt: InsertSet, held: tuple[Sample, ...] = ()) -> Filling:
+    return small_filling(learnt, regions_of(learnt, held))
+
+
 def trial(insertset: InsertSet, features: ImageNetFeatures, held: str = "0") -> Trial:
-    return Trial(*hold_out(insertset, held), features, SMALL.image_size, SMALL.reference_size)
+    learnt, kept = hold_out(insertset, held)
+    return Trial(learnt, kept, features, filling(learnt, kept))
 
 
-class Fixed(Trial):
+class Fixed(Filling):
     """Its regions are filled with given pictures."""
 
-    def fill(self, base: Base) -> tuple[Tensor, list[np.ndarray]]:
+    filled: Tensor
+
+    def __call__(self, base: Base) -> tuple[Tensor, list[np.ndarray]]:
         return self.filled, [place.mask for place in self.places]
 
 
@@ -79,7 +87,7 @@ def test_a_run_in_bf16_is_judged_nearly_the_same(toy: InsertSet, features: Image
 
 
 def test_solvers_run_in_fp32_whatever_learning_runs_in(
-    toy: InsertSet, features: ImageNetFeatures, monkeypatch: pytest.MonkeyPatch
+    toy: InsertSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: list[torch.dtype] = []
 
@@ -89,13 +97,13 @@ def test_solvers_run_in_fp32_whatever_learning_runs_in(
 
     monkeypatch.setattr("ldm.insertion.inpaint.sample", spy)
     with torch.autocast("cpu", torch.bfloat16):
-        trial(toy, features).fill(small_base())
+        filling(toy)(small_base())
     assert set(seen) == {torch.float32}
 
 
-def test_outside_the_masks_regions_stay_as_they_are(toy: InsertSet, features: ImageNetFeatures) -> None:
-    judge = trial(toy, features)
-    for place, filled in zip(judge.places, judge.fill(small_base())[0], strict=True):
+def test_outside_the_masks_regions_stay_as_they_are(toy: InsertSet) -> None:
+    fill = filling(toy)
+    for place, filled in zip(fill.places, fill(small_base())[0], strict=True):
         inside = torch.from_numpy(place.mask)
         assert torch.equal(filled[:, ~inside], place.image[:, ~inside])
         assert not torch.equal(filled[:, inside], place.image[:, inside])
@@ -104,11 +112,13 @@ def test_outside_the_masks_regions_stay_as_they_are(toy: InsertSet, features: Im
 def test_the_held_out_picture_itself_is_the_best_answer(toy: InsertSet, features: ImageNetFeatures) -> None:
     """Identity is of the held-out picture, copying of the learnt ones."""
     learnt, held = hold_out(toy, "0")
-    judge = Fixed(learnt, held, features, 32, 28)
+    fill = filling(learnt, held)
+    fixed = Fixed(fill.places, fill.pose)
+    judge = Trial(learnt, held, features, fixed)
     held_out, known = (place_of(x, 32, 2.0).image for x in (held[0], learnt.few_shot[0]))
     verdicts = []
     for image in (held_out, known):
-        judge.filled = image.expand(len(judge.places), -1, -1, -1)
+        fixed.filled = image.expand(len(fill.places), -1, -1, -1)
         verdicts.append(judge(small_base(), 1).verdict)
     assert verdicts[0].identity > verdicts[1].identity
     assert verdicts[0].copying < verdicts[1].copying
@@ -127,7 +137,7 @@ def test_a_score_loses_by_seam_and_copying_only_above_their_marks() -> None:
 
 def test_one_picture_is_enough(toy: InsertSet, features: ImageNetFeatures) -> None:
     alone = replace(toy, few_shot=toy.few_shot[:1], same_category=())
-    shown = Trial(alone, (), features, 32, 28)(small_base(), 0)
+    shown = Trial(alone, (), features, filling(alone))(small_base(), 0)
     assert math.isnan(shown.verdict.copying) and len(shown.verdict.scores) == 1
 
 
@@ -155,4 +165,6 @@ def test_the_sheet_shows_what_was_wanted_and_every_region(
     picture = judge(small_base(), 1).picture
     assert picture.shape[1] >= (1 + REGIONS) * 32
     assert (picture == (0, 200, 0)).all(-1).any()  # the held-out picture is of that colour
-    assert torch.equal(judge.places[0].image[:, 0, 0], to_image(read_rgb(toy.few_shot[0].image))[:, 0, 0])
+    assert torch.equal(
+        judge.fill.places[0].image[:, 0, 0], to_image(read_rgb(toy.few_shot[0].image))[:, 0, 0]
+    )

@@ -1,0 +1,108 @@
+"""Regions of an object's own pictures, filled anew with what a base knows of it while it learns.
+
+Few UNet forwards: all regions in one batch, few steps of a fast solver, the same noise each time. What the
+weights draw is shown, not the detail that the reference would keep (`own_detail`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from ldm.data.boxes import Box
+from ldm.data.image import read_rgb
+from ldm.data.insertset import Sample
+from ldm.data.masks import pixel_box
+from ldm.data.shown import squash
+from ldm.insertion.blend import BLENDS, Blend, composite
+from ldm.insertion.inpaint import inpaint
+from ldm.insertion.insert import overlay, pasted
+from ldm.insertion.paste import to_model_mask
+from ldm.insertion.roi import crop, plan_roi
+from ldm.insertion.sampling import Sampling
+from ldm.insertion.sheet import hatched, rgb8
+from ldm.insertion.square import square_of
+from ldm.models.base import Base
+from ldm.models.contexts import Context
+from ldm.objects.pose import Pose
+
+GROWTH = 0.1  # of the object's box, on each side: how far the mask reaches beyond it
+SAMPLER, STEPS = "unipc", 8
+ANY = Sampling()
+GAIN = BLENDS["gain+membrane"]
+
+
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where the object is to go: image [3,S,S] in [-1,1] of a region, mask bool [S,S]."""
+
+    image: Tensor
+    mask: np.ndarray
+
+
+def place_of(sample: Sample, size: int, factor: float) -> Place:
+    """The surroundings of a picture's first box, which is to be filled anew."""
+    pixels = read_rgb(sample.image)
+    left, top, right, bottom = pixel_box(_grown(sample.boxes[0]), pixels.shape[:2])
+    mask = np.zeros(pixels.shape[:2], bool)
+    mask[top:bottom, left:right] = True
+    roi = plan_roi(mask, factor=factor)
+    hole = to_model_mask(crop(mask, roi), size)[0, 0].numpy() > 0
+    return Place(squash(crop(pixels, roi), size), hole)
+
+
+class Filling:
+    """What draws an object in a pose into `places`, sampled and blended as said; `null`: see `null_of`."""
+
+    def __init__(
+        self,
+        places: Sequence[Place],
+        pose: Pose,
+        sampling: Sampling = ANY,
+        seam: Blend = GAIN,
+        seed: int = 0,
+        null: Context | None = None,
+    ) -> None:
+        self.places, self.pose = places, pose
+        self.sampling = replace(sampling, sampler=SAMPLER, steps=STEPS, refine=0.0, reuse=1, own_detail=0.0)
+        self.seam, self.seed, self.null = seam, seed, null
+
+    @torch.no_grad()
+    def __call__(self, base: Base) -> tuple[Tensor, list[np.ndarray]]:
+        """Every region with the object as the base knows it now, [n,3,S,S]; outside the masks as it was.
+
+        And whose edge each one's seam is, see `pasted`.
+        """
+        reference = self.pose.reference.to(base.device)
+        null = None if self.null is None else self.null.to(base.unet.conv_in.weight)
+        contexts = base.contexts(base.context(reference, self.pose.view), null, reference)
+        squares = [
+            square_of(
+                place.image, place.mask, contexts.collage, [Generator().manual_seed(self.seed + i)],
+                self.sampling.shadow,
+            )
+            for i, place in enumerate(self.places)
+        ]  # fmt: skip
+        generated = inpaint(base, squares, [contexts] * len(squares), self.sampling)
+        laid = [overlay(s, image, self.seam) for s, [image] in zip(squares, generated, strict=True)]
+        results = [composite(s.known, *each) for s, each in zip(squares, laid, strict=True)]
+        edges = [pasted(s, alpha, self.seam) for s, (_, alpha) in zip(squares, laid, strict=True)]
+        return torch.stack(results), edges
+
+    def preview(self, base: Base) -> np.ndarray:
+        """Reference, picture, its region to fill, and filled, of the first place: uint8 [S,4*S,3]."""
+        place = self.places[0]
+        shown = squash(rgb8(self.pose.reference[0, :3]), place.image.shape[-1])
+        filled, _ = self(base)
+        parts = [rgb8(shown), rgb8(place.image), hatched(rgb8(place.image), place.mask), rgb8(filled[0])]
+        return np.concatenate(parts, axis=1)
+
+
+def _grown(box: Box) -> Box:
+    x0, y0, x1, y1 = box
+    width, height = GROWTH * (x1 - x0), GROWTH * (y1 - y0)
+    return x0 - width, y0 - height, x1 + width, y1 + height
