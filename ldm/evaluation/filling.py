@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
 from ldm.data.boxes import Box
-from ldm.data.image import read_rgb
+from ldm.data.image import read_rgb, to_image
 from ldm.data.insertset import Sample
 from ldm.data.masks import pixel_box
 from ldm.data.shown import squash
@@ -31,6 +32,7 @@ from ldm.models.contexts import Context
 from ldm.objects.pose import Pose
 
 GROWTH = 0.1  # of the object's box, on each side: how far the mask reaches beyond it
+RADIUS = 3  # pixels around a point that it is told by, see cv2.inpaint
 SAMPLER, STEPS = "unipc", 8
 ANY = Sampling()
 GAIN = BLENDS["gain+membrane"]
@@ -42,6 +44,12 @@ class Place:
 
     image: Tensor
     mask: np.ndarray
+
+    def emptied(self) -> Tensor:
+        """The picture without what is in the mask, which must not show through what is drawn there."""
+        mask = self.mask.astype(np.uint8)
+        ground = to_image(cv2.inpaint(rgb8(self.image), mask, RADIUS, cv2.INPAINT_TELEA))
+        return torch.where(torch.from_numpy(self.mask), ground, self.image)
 
 
 def place_of(sample: Sample, size: int, factor: float) -> Place:
@@ -68,6 +76,7 @@ class Filling:
         null: Context | None = None,
     ) -> None:
         self.places, self.pose = places, pose
+        self.grounds = [place.emptied() for place in places]
         self.sampling = replace(sampling, sampler=SAMPLER, steps=STEPS, refine=0.0, reuse=1, own_detail=0.0)
         self.seam, self.seed, self.null = seam, seed, null
 
@@ -82,10 +91,10 @@ class Filling:
         contexts = base.contexts(base.context(reference, self.pose.view), null, reference)
         squares = [
             square_of(
-                place.image, place.mask, contexts.collage, [Generator().manual_seed(self.seed + i)],
+                ground, place.mask, contexts.collage, [Generator().manual_seed(self.seed + i)],
                 self.sampling.shadow,
             )
-            for i, place in enumerate(self.places)
+            for i, (place, ground) in enumerate(zip(self.places, self.grounds, strict=True))
         ]  # fmt: skip
         generated = inpaint(base, squares, [contexts] * len(squares), self.sampling)
         laid = [overlay(s, image, self.seam) for s, [image] in zip(squares, generated, strict=True)]

@@ -18,6 +18,7 @@ from ldm.data.insertset import InsertSet, Sample, load_insertset
 from ldm.evaluation.filling import Filling, place_of
 from ldm.evaluation.held_out import hold_out
 from ldm.evaluation.trial import REGIONS, Trial, nearest_other, regions_of, score
+from ldm.insertion.sampling import Sampling
 from ldm.models.base import Base
 from ldm.models.imagenet import ImageNetFeatures
 from ldm.models.sampler import sample
@@ -107,6 +108,19 @@ def test_outside_the_masks_regions_stay_as_they_are(toy: InsertSet) -> None:
         inside = torch.from_numpy(place.mask)
         assert torch.equal(filled[:, ~inside], place.image[:, ~inside])
         assert not torch.equal(filled[:, inside], place.image[:, inside])
+
+
+def test_what_stood_in_a_place_does_not_show_through(toy: InsertSet) -> None:
+    """Whatever it was: a judge would take it for what was learnt."""
+    results = []
+    for colour in (-1.0, 1.0):
+        fill, base = filling(toy), small_base()
+        place = fill.places[0]
+        image = torch.where(torch.from_numpy(place.mask), colour, place.image)
+        fill = Filling([replace(place, image=image)], fill.pose, Sampling(begin=0.3, own_detail=8.0))
+        base.architecture = replace(base.architecture, collage=True)
+        results.append(fill(base)[0])
+    assert torch.equal(*results)
 
 
 def test_the_held_out_picture_itself_is_the_best_answer(toy: InsertSet, features: ImageNetFeatures) -> None:
