@@ -13,7 +13,7 @@ import torch
 from tqdm import tqdm
 
 from ldm.config.command_line import run, warnings_in_a_line
-from ldm.config.insertion_request import sampling_of, seam_of
+from ldm.config.drawing import sampling_of, seam_of
 from ldm.config.judging_request import add_judging, judges_of
 from ldm.config.presets import INFERENCE, RECIPE_FLAGS
 from ldm.config.schema import Config, Parser, how_to_learn

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from ldm.config.command_line import run
-from ldm.config.insertion_request import sampling_of, seam_of
+from ldm.config.drawing import sampling_of, seam_of
 from ldm.config.judging_request import add_judging, judges_of
 from ldm.config.presets import INFERENCE, RECIPE_FLAGS
 from ldm.config.schema import Config, Parser, how_to_learn, load_config

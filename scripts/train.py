@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,27 +13,20 @@ from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from ldm.config.command_line import run, say
-from ldm.config.insertion_request import sampling_of, seam_of
+from ldm.config.learning_request import filling_of, judge_for, judging_of, module_for
 from ldm.config.presets import TRAINING
 from ldm.config.schema import Config, Parser
 from ldm.data.atomic import atomic_file, check_folder
-from ldm.data.image import from_bytes
-from ldm.data.insertset import InsertSet, Sample, load_insertset
+from ldm.data.insertset import load_insertset
 from ldm.data.picture import Picture
 from ldm.data.save import write_picture
 from ldm.evaluation.charts import draw_verdicts
-from ldm.evaluation.filling import Filling, place_of
-from ldm.evaluation.judging_plan import NONE, JudgingPlan, plan_judging
-from ldm.evaluation.trial import Trial, regions_of
-from ldm.insertion.sampling import null_of
-from ldm.models.base import Base, load_base
-from ldm.objects.pose import pose_among
+from ldm.evaluation.judging_plan import NONE
+from ldm.models.base import load_base
 from ldm.training.batches import Batches
 from ldm.training.callbacks import Progress, StopOnSignal
 from ldm.training.checkpoints import Checkpoints, checkpoints, find_checkpoint, read_checkpoint, run_folder
-from ldm.training.finetune import FineTune
 from ldm.training.judging import Judging
-from ldm.training.learner import build_learner
 from ldm.training.previews import Previews
 from ldm.training.samples import samples_of
 from ldm.training.trainer import build_trainer
@@ -74,62 +67,6 @@ def new_run(config: Config) -> Path:
         )
     check_folder(folder, f"--logdir {config.train.logdir}")
     return folder
-
-
-def module_for(config: Config, base: Base, insertset: InsertSet) -> FineTune:
-    """The base with its few-shot part, ready to be tuned."""
-    t = config.train
-    rates = {"lr": t.lr, "lr_conditioner": t.lr_conditioner, "lr_tokens": t.lr_tokens}
-    return build_learner(
-        base,
-        insertset,
-        freeze_model=t.freeze_model,
-        few_shot=t.few_shot,
-        few_shot_features=t.few_shot_features,
-        seed=t.seed,
-        recipe=asdict(config),
-        weight_decay=t.weight_decay,
-        warmup=t.warmup,
-        lr_final=t.lr_final,
-        min_snr=t.min_snr,
-        max_steps=t.max_steps,
-        drop_context=t.drop_context,
-        checkpointing=t.checkpointing,
-        **rates,
-    )
-
-
-def judging_of(config: Config, insertset: InsertSet) -> tuple[Config, JudgingPlan]:
-    """How the run judges itself, and the settings that a resumed run has to have so that it does the same."""
-    t = config.train
-    plan = plan_judging(
-        insertset, held_out=t.hold_out, every=t.judge_every, max_steps=t.max_steps,
-        samples=t.batch_size * t.accumulate, guidance_scale=config.sample.scale,
-    )  # fmt: skip
-    return replace(config, train=replace(t, hold_out=plan.held_out, judge_every=plan.every)), plan
-
-
-def filling_of(config: Config, base: Base, card: Mapping[str, Any], pictures: Sequence[Sample]) -> Filling:
-    """What draws the object into these pictures; `base` is untouched, `card` tells of the object."""
-    a, sampling = config.base.architecture, sampling_of(config)
-    reference, crops = from_bytes(card["reference"][None]), from_bytes(card["crops"])
-    known = crops if a.collage and config.train.few_shot != "none" else None
-    return Filling(
-        [place_of(picture, a.image_size, config.insert.roi_factor) for picture in pictures],
-        pose_among(known, reference, sampling.view), sampling, seam_of(config), config.sample.seed,
-        null_of(base, sampling),
-    )  # fmt: skip
-
-
-def judge_for(
-    config: Config, base: Base, card: Mapping[str, Any], plan: JudgingPlan, folder: Path, saving: Checkpoints
-) -> Judging | None:
-    """The callback that asks the judge, if there is one."""
-    if plan.features is None:
-        return None
-    fill = filling_of(config, base, card, regions_of(plan.learnt, plan.held))
-    trial = Trial(plan.learnt, plan.held, plan.features, fill)
-    return Judging(trial, folder, plan.every, saving, config.train.patience)
 
 
 def write_inputs(config: Config, card: Mapping[str, Any], folder: Path) -> None:

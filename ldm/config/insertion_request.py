@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ldm.config.command_line import uncollected
+from ldm.config.drawing import sampling_of, seam_of
 from ldm.config.presets import INFERENCE, INSERTION_FLAGS
 from ldm.config.schema import Config, Parser, load_config
 from ldm.data.atomic import check_folder
-from ldm.insertion.blend import Blend, treatment
 from ldm.insertion.cases import Case, pair, read_roi
 from ldm.insertion.item import Item, check_files
 from ldm.insertion.machine import device_named, machine
@@ -27,7 +27,6 @@ from ldm.insertion.subject import Subject
 from ldm.insertion.work import Options
 
 if TYPE_CHECKING:  # what loads a model is imported when one is loaded: --plan answers at once
-    from ldm.insertion.sampling import Sampling
     from ldm.insertion.session import Session
 
 # settings that do not change a result's pixels, or that its own item says
@@ -184,23 +183,3 @@ def session_of(args: argparse.Namespace, config: Config, subjects: Iterable[Subj
         args.device,
         runtime,
     )
-
-
-def sampling_of(config: Config) -> Sampling:
-    """How the settings say that latents are drawn."""
-    from ldm.insertion.sampling import Sampling
-
-    s, i = config.sample, config.insert
-    laid_in = {"begin": s.begin < 1, "shadow": s.shadow, "own_detail": s.own_detail, "halo": i.halo}
-    if not config.base.architecture.collage and (unknown := [key for key, on in laid_in.items() if on]):
-        raise ValueError(f"{', '.join(unknown)}: only a base of collages knows the object; leave it out")
-    return Sampling(
-        s.sampler, s.steps, s.scale, s.refine, s.noise, s.guidance_interval, s.reuse, s.guidance_from, s.view,
-        s.begin, s.shadow, s.own_detail,
-    )  # fmt: skip
-
-
-def seam_of(config: Config) -> Blend:
-    """How the settings say that a region is laid over its background."""
-    i = config.insert
-    return treatment(i.blend, i.feather, i.reach, i.halo)
