@@ -38,8 +38,11 @@ def training(make: MakeBase, side: int, batches: Sequence[int]) -> list[Case]:
 def by_memory(make: MakeBase, side: int, presets: Mapping[str, Lean]) -> list[Case]:
     """One batch of each preset."""
     ours = _Bank(make(), side)
-    return [ours.case(f"--preset {name}: batch {n}{', checkpointing' * again}", n, again, counted=False)
-            for name, (n, again) in presets.items()]  # fmt: skip
+    names = {
+        f"--preset {name}: batch {lean.batch}" + ", checkpointing" * lean.checkpointing: lean
+        for name, lean in presets.items()
+    }
+    return [ours.case(name, *lean, counted=False) for name, lean in names.items()]
 
 
 def _paper(base: Base, side: int) -> Case:

@@ -60,10 +60,12 @@ def filling_of(config: Config, base: Base, card: Mapping[str, Any], pictures: Se
     """What draws the object into these pictures; `base` is untouched, `card` tells of the object."""
     a, sampling = config.base.architecture, sampling_of(config)
     reference, crops = from_bytes(card["reference"][None]), from_bytes(card["crops"])
-    known = crops if a.collage and config.train.few_shot != "none" else None
+    tokens = 0 if config.train.few_shot == "none" else len(crops)
+    view = sampling.view if sampling.view <= tokens else 0  # learning goes on if inference cannot show it
+    known = crops if a.collage and tokens else None
     return Filling(
         [place_of(picture, a.image_size, config.insert.roi_factor) for picture in pictures],
-        pose_among(known, reference, sampling.view), sampling, seam_of(config), config.sample.seed,
+        pose_among(known, reference, view), sampling, seam_of(config), config.sample.seed,
         null_of(base, sampling),
     )  # fmt: skip
 

@@ -106,7 +106,7 @@ class SampleSection:
     """Sampling."""
 
     sampler: str = setting("plms", "solver", ["plms", "ddim", "dpm++", "unipc"])
-    steps: int = setting(50, "UNet evaluations", least=1)
+    steps: int = setting(50, "UNet evaluations from noise alone, see begin", least=1)
     scale: float = setting(5.0, "guidance scale; 1: no guidance", least=0)
     n_samples: int = setting(1, "results a background, made in one batch", least=1)
     best_of: int = setting(1, "samples of which only the best, by identity and seam, is kept", least=1)
@@ -120,7 +120,8 @@ class SampleSection:
     begin: float = setting(
         1.0,
         "noise level, 0 to 1, to begin at; less than 1: from the scene with the reference laid in, which its "
-        "layout and colours are kept from (a base of collages; 1: from noise alone)",
+        "layout and colours are kept from, in the same share of the steps (a base of collages; 1: from noise "
+        "alone)",
         least=0,
         most=1,
     )

@@ -47,6 +47,8 @@ class Place:
 
     def emptied(self) -> Tensor:
         """The picture without what is in the mask, which must not show through what is drawn there."""
+        if self.mask.all():
+            return torch.zeros_like(self.image)
         mask = self.mask.astype(np.uint8)
         ground = to_image(cv2.inpaint(rgb8(self.image), mask, RADIUS, cv2.INPAINT_TELEA))
         return torch.where(torch.from_numpy(self.mask), ground, self.image)

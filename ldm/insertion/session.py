@@ -39,7 +39,7 @@ from ldm.objects.pose import pose_of
 class Ready:
     """The subject that the base carries now; its contexts are of one sample.
 
-    `own` uint8 [c,P,P] is the picture that came with the object.
+    `own` uint8 [c,P,P] is the picture that came with the object, as it is shown.
     """
 
     subject: Subject

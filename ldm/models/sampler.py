@@ -19,6 +19,7 @@ from ldm.models.contexts import Context, Contexts, join
 from ldm.models.diffusion import STEPS, betas, guided
 
 SPACING: dict[str, Any] = {"steps_offset": 1, "timestep_spacing": "leading"}
+FROM_THE_LAST: dict[str, Any] = {"timestep_spacing": "trailing"}  # so that few steps, too, begin there
 Interval = tuple[float, float]  # noise levels t/T, in [0,1]
 EVERYWHERE: Interval = (0.0, 1.0)
 MAX_STEPS = STEPS // 2 - 1  # with more, 'leading' steps one apart leave out the noisiest half
@@ -48,14 +49,15 @@ class Condition:
 
 
 def scheduler(name: str, levels: int = STEPS) -> Any:
-    """A diffusers scheduler with the base's noise schedule, or its first `levels` levels alone.
+    """A diffusers scheduler with the base's noise schedule, or its first `levels` levels, from the last on.
 
     `name` is one of SAMPLERS.
     """
     if name not in SAMPLERS:
         raise ValueError(f"sampler {name!r} is unknown; choose one of {', '.join(SAMPLERS)}")
     kind, options = SAMPLERS[name]
-    return kind(num_train_timesteps=levels, trained_betas=betas()[:levels].numpy(), **SPACING, **options)
+    spacing = SPACING if levels == STEPS else FROM_THE_LAST
+    return kind(num_train_timesteps=levels, trained_betas=betas()[:levels].numpy(), **spacing, **options)
 
 
 @torch.no_grad()

@@ -35,11 +35,11 @@ def pose_among(crops: Tensor | None, reference: Tensor, view: int, keep: bool = 
     """
     if crops is None:
         return Pose(reference, 0 if view == NEAREST else view)
+    lit, crops = in_common_light(reference, crops), in_common_light(crops, crops)
     if not keep:
-        reference = in_common_light(reference, crops)
-    crops = in_common_light(crops, crops)
+        reference = lit
     if view == NEAREST:
-        return Pose(reference, nearest_view(reference, crops))
+        return Pose(reference, nearest_view(lit, crops))
     if keep or not 0 < view <= len(crops):
         return Pose(reference, view)
     return Pose(crops[view - 1 : view], view)

@@ -117,7 +117,7 @@ def test_what_stood_in_a_place_does_not_show_through(toy: InsertSet) -> None:
         fill, base = filling(toy), small_base()
         place = fill.places[0]
         image = torch.where(torch.from_numpy(place.mask), colour, place.image)
-        fill = Filling([replace(place, image=image)], fill.pose, Sampling(begin=0.3, own_detail=8.0))
+        fill = Filling([replace(place, image=image)], fill.pose, Sampling(begin=0.3))
         base.architecture = replace(base.architecture, collage=True)
         results.append(fill(base)[0])
     assert torch.equal(*results)

@@ -57,6 +57,14 @@ def test_a_run_says_what_it_does_and_what_comes_next(
     } <= found
 
 
+def test_a_view_that_is_not_there_does_not_stop_learning(tmp_path: Path) -> None:
+    """Inference will say so; previews show all tokens."""
+    for more in (("--few_shot", "none", "sample.view=2"), ("--few_shot", "tokens", "sample.view=9")):
+        name = more[1]
+        train.main(arguments(tmp_path, "--max_steps", "1", "--preview_every", "1", "--name", name, *more))
+        assert (tmp_path / "logs" / name / "previews/step-000001.png").is_file()
+
+
 def test_a_resumed_run_needs_no_other_flag(tmp_path: Path) -> None:
     options = ["--freeze_model", "crossattn", "--accumulate", "2", "--lr", "0.01", "--few_shot", "linear"]
     train.main(arguments(tmp_path, *options, "--max_steps", "4", "--name", "whole"))
