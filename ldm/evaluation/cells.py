@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from ldm import __version__
 from ldm.data.digest import file_digest, text_digest
 from ldm.data.insertset import InsertSet
 from ldm.data.picture import Picture
@@ -132,9 +133,9 @@ class Cell:
         )
 
     def recipe(self) -> dict[str, Any]:
-        """All that a result depends on, beside its site."""
+        """All that a result depends on, beside its site; another version may draw and judge otherwise."""
         study, kind = self.study, self.variant.kind
-        made: dict[str, Any] = {"kind": kind, "metrics": sorted(study.metrics)}
+        made: dict[str, Any] = {"kind": kind, "metrics": sorted(study.metrics), "version": __version__}
         if kind in ("learnt", "zero-shot"):
             made |= {"base": study.fingerprint, "seed": study.seed, "sampling": asdict(self.sampling)}
             made |= {"seam": asdict(study.seam), "context": asdict(study.context)}

@@ -94,7 +94,9 @@ def test_it_is_stopped_goes_on_and_tells(
     assert len(files) == len(LEARNT)  # three pictures are all, also of five; sampling learns nothing
     row = json.loads(read_text(folder / "out/results/linear-kv/objects/cup/0001.png")["row"])
     assert row["scores"]["v2/outside"] == 0 and -1 <= row["scores"]["v2/identity_mean"] <= 1
-    assert set(row["recipe"]) == {"kind", "metrics", "base", "sampling", "seed", "seam", "context", "object"}
+    assert set(row["recipe"]) == {
+        "kind", "metrics", "version", "base", "sampling", "seed", "seam", "context", "object",
+    }  # fmt: skip
     fast = json.loads(read_text(folder / "out/results/tokens-kv-fast/objects/cup/0001.png")["row"])["recipe"]
     assert fast["precision"] == "bf16" and fast["sampling"]["reuse"] == 2 and set(fast) > set(row["recipe"])
     kv, alone = (
@@ -112,6 +114,9 @@ def test_it_is_stopped_goes_on_and_tells(
     call(folder, "--plan", "--seed", "4")  # pasting draws no noise, and what was learnt is learnt
     todo = {line.split()[0] for line in capsys.readouterr().out.splitlines() if " 1 of " in line}
     assert todo == set(VARIANTS) - {"flat", "poisson", "cut-out"}
+    monkeypatch.setattr("ldm.evaluation.cells.__version__", "9")  # another version may draw otherwise
+    call(folder, "--plan")
+    assert all("1 of   1 cells" in line for line in capsys.readouterr().out.splitlines()[:-1])
 
 
 def test_quick_is_less(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
