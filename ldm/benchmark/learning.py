@@ -38,11 +38,10 @@ def training(make: MakeBase, side: int, batches: Sequence[int]) -> list[Case]:
 def by_memory(make: MakeBase, side: int, presets: Mapping[str, Lean]) -> list[Case]:
     """One batch of each preset."""
     ours = _Bank(make(), side)
-    names = {
-        f"--preset {name}: batch {lean.batch}" + ", checkpointing" * lean.checkpointing: lean
-        for name, lean in presets.items()
-    }
-    return [ours.case(name, *lean, counted=False) for name, lean in names.items()]
+    return [
+        ours.case(f"--preset {name}: batch {n}" + ", checkpointing" * twice, n, twice, counted=False)
+        for name, (n, twice) in presets.items()
+    ]
 
 
 def _paper(base: Base, side: int) -> Case:
@@ -74,14 +73,15 @@ class _Bank:
 
     def case(self, name: str, n: int, checkpointing: bool = False, counted: bool = True) -> Case:
         """Steps of `n` samples."""
-        return Case(name, partial(self._step, n, checkpointing), n, "bf16", self.holds, counted)
-
-    def _step(self, n: int, checkpointing: bool) -> None:
-        unet, a, device = self.base.unet, self.base.architecture, self.base.device
-        unet.enable_gradient_checkpointing() if checkpointing else unet.disable_gradient_checkpointing()
+        a, device = self.base.architecture, self.base.device
         latents = torch.randn(2, n, 4, self.side // a.vae_factor, self.side // a.vae_factor, device=device)
-        with torch.autocast(device.type, torch.bfloat16):
-            pooled = torch.randn(n, a.clip_width, device=device)
+        step = partial(self._step, latents, torch.randn(n, a.clip_width, device=device), checkpointing)
+        return Case(name, step, n, "bf16", self.holds, counted)
+
+    def _step(self, latents: Tensor, pooled: Tensor, checkpointing: bool) -> None:
+        unet = self.base.unet
+        unet.enable_gradient_checkpointing() if checkpointing else unet.disable_gradient_checkpointing()
+        with torch.autocast(self.base.device.type, torch.bfloat16):
             loss = _loss(self.module, latents[0], latents[1], pooled)
         _back(loss, self.optimizer)
 

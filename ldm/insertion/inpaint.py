@@ -32,12 +32,12 @@ def inpaint(
     All of them are one batch.
     """
     counts = [len(square.noise) for square in squares]
-    condition, laid_in = _condition(base, squares, contexts)
+    condition = _condition(base, squares, contexts)
     x_T = torch.stack(
         [torch.randn(condition.masked.shape[1:], generator=g) for s in squares for g in s.noise]
     )
     scenes, begun, begin = [], None, None
-    if laid_in and (sampling.begin < 1 or sampling.own_detail):
+    if any(c.collage for c in contexts) and (sampling.begin < 1 or sampling.own_detail):
         scenes = [square.begun for square in squares]
         begun = _encoded(base, torch.cat([resize(x[None], base.architecture.image_size) for x in scenes]))
         if sampling.begin < 1:
@@ -60,10 +60,8 @@ def inpaint(
     ]
 
 
-def _condition(
-    base: Painter, squares: Sequence[Square], contexts: Sequence[Contexts]
-) -> tuple[Condition, bool]:
-    """What the UNet sees besides x_t, for every sample of every square; is there an object laid in?"""
+def _condition(base: Painter, squares: Sequence[Square], contexts: Sequence[Contexts]) -> Condition:
+    """What the UNet sees besides x_t, for every sample of every square."""
     size, counts = base.architecture.image_size, [len(square.noise) for square in squares]
     images = torch.cat([resize(square.known[None], size) for square in squares]).to(base.device)
     masks = torch.cat([to_model_mask(square.hole, size) for square in squares]).to(base.device)
@@ -74,9 +72,7 @@ def _condition(
     repeated = [c.repeat(n) for c, n in zip(contexts, counts, strict=True)]
     conditional, unconditional = (join([c[half] for c in repeated]) for half in (0, 1))
     seen = Contexts(conditional, unconditional)
-    return Condition(
-        masked.repeat_interleave(each, 0), small.repeat_interleave(each, 0), seen
-    ), shown is not None
+    return Condition(masked.repeat_interleave(each, 0), small.repeat_interleave(each, 0), seen)
 
 
 def _encoded(base: Painter, images: Tensor) -> Tensor:
