@@ -7,6 +7,7 @@ takes on top at its peak, as the process grows on a CPU and in tensors on a GPU 
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +17,8 @@ from typing import Any
 
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+from ldm.models.packed import can_pack
 
 Row = dict[str, Any]
 MATRIX = {"cpu": 2048, "cuda": 8192}  # side of the matrices that the machine's own rate is measured with
@@ -64,7 +67,7 @@ def _counted(case: Case, device: str) -> Row:
     """The first runs: FLOPs of one and memory of the next, behind what had to be set up once."""
     tflop = 0.0
     if case.counted:
-        with FlopCounterMode(display=False, custom_mapping=_attention_on_cpu()) as counter:
+        with FlopCounterMode(display=False, custom_mapping=_on_cpu()) as counter:
             case.run()
         tflop = counter.get_total_flops() / 1e12
     before = _forget_peak(device)
@@ -105,9 +108,9 @@ def _peak(device: str) -> float | None:
     return int(peak[0]) * 1024 / 1e9 if peak else None
 
 
-def _attention_on_cpu() -> dict[Any, Any]:
-    """The CPU's fused attention, which torch's counter passes over."""
-    aten = torch.ops.aten
+def _on_cpu() -> dict[Any, Any]:
+    """What torch's counter passes over on a CPU: its fused attention, and layers whose weights are packed."""
+    aten, mkldnn = torch.ops.aten, torch.ops.mkldnn
 
     def there(q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
         return sdpa_flop_count(q, k, v)
@@ -115,7 +118,12 @@ def _attention_on_cpu() -> dict[Any, Any]:
     def back(grad: Any, q: Any, k: Any, v: Any, *_: Any, **__: Any) -> int:
         return sdpa_backward_flop_count(grad, q, k, v)
 
+    def layer(x: Any, weight: Any, *_: Any, out_shape: Any, **__: Any) -> int:
+        channels = out_shape[-1] if len(weight) == 2 else out_shape[1]
+        return 2 * math.prod(out_shape) // channels * math.prod(weight)
+
+    packed = {mkldnn._linear_pointwise: layer, mkldnn._convolution_pointwise: layer}
     return {
         aten._scaled_dot_product_flash_attention_for_cpu: there,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: back,
-    }
+    } | (packed if can_pack(torch.float32) else {})

@@ -15,6 +15,7 @@ from ldm.models.attention import cross_attentions
 from ldm.models.base import Base, load_base
 from ldm.models.contexts import Context, Contexts
 from ldm.models.diffusion import eps_of_v, unet_input
+from ldm.models.packed import Packed
 from ldm.models.painter import Painter
 from ldm.models.runtime import PRECISIONS
 from ldm.models.sampler import Condition, sample
@@ -49,8 +50,14 @@ class Scene:
 
 
 def bytes_of(*modules: nn.Module) -> Callable[[], int]:
-    """Of all their weights, a shared one once."""
-    return lambda: sum({w.data_ptr(): w.nbytes for m in modules for w in m.parameters()}.values())
+    """Of all their weights, a shared one once, and of those packed."""
+
+    def count() -> int:
+        weights = {w.data_ptr(): w.nbytes for m in modules for w in m.parameters()}
+        forwards = [layer.forward for m in modules for layer in m.modules()]
+        return sum(weights.values()) + sum(f.nbytes for f in forwards if isinstance(f, Packed))
+
+    return count
 
 
 def make_scene(base: Base, side: int, n: int = 1, seed: int = 0) -> Scene:

@@ -183,8 +183,7 @@ class Cell:
                 yield self._sampled(contexts)
 
     def _sampled(self, contexts: Contexts) -> Fill:
-        study, precision = self.study, self.variant.precision
-        painter = study.base if precision == "fp32" else twin(study.base, Runtime(precision))
+        study, painter = self.study, twin(self.study.base, Runtime(self.variant.precision))
         contexts = contexts.to(painter.unet.conv_in.weight)
 
         def fill(background: Picture, mask: np.ndarray, rois: Sequence[Roi]) -> Picture:

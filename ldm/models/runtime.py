@@ -1,4 +1,4 @@
-"""How a painter runs on its machine: precision of the UNet, memory layout, compilation."""
+"""How a painter runs on its machine: precision of the UNet, memory layout, packed weights, compilation."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import nn
 
 from ldm.models.attention import cross_attentions
 from ldm.models.base import Base
+from ldm.models.packed import can_pack, pack
 from ldm.models.painter import Painter, call
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -41,11 +42,16 @@ def prepare(painter: Painter, runtime: Runtime) -> None:
     solver and guidance stay in fp32, and so does the VAE, which works twice a picture and would show bands.
     """
     unet, dtype = painter.unet, PRECISIONS[runtime.precision]
+    folded = {layer for _, layer in cross_attentions(unet)}
     if dtype != torch.float32:
-        _cast(unet, dtype, {layer for _, layer in cross_attentions(unet)})
-    if channels_last_pays(painter.device, dtype):
-        unet.to(memory_format=torch.channels_last)
+        _cast(unet, dtype, folded)
+    if painter.device.type == "cuda" and dtype != torch.float32:
+        unet.to(memory_format=torch.channels_last)  # tensor cores want it
     painter.run = Compiled(painter.device.type == "cuda") if runtime.compile else call
+    if painter.device.type == "cpu" and can_pack(dtype) and can_pack(torch.float32):
+        pack(painter.vae)
+        if not runtime.compile:
+            pack(unet, folded)
 
 
 def twin(base: Base, runtime: Runtime) -> Painter:
@@ -59,11 +65,6 @@ def twin(base: Base, runtime: Runtime) -> Painter:
     return painter
 
 
-def channels_last_pays(device: torch.device, dtype: torch.dtype) -> bool:
-    """Tensor cores want it; on two CPU cores it was no faster in fp32 and slower in bf16."""
-    return device.type == "cuda" and dtype != torch.float32
-
-
 class Compiled:
     """Calls functions of tensors as torch.compile makes them; once that fails, as they are, with a warning.
 
@@ -72,6 +73,7 @@ class Compiled:
 
     def __init__(self, graphs: bool) -> None:
         self.graphs, self.works = graphs, True
+        self.how: dict[str, Any] = {"mode": "reduce-overhead"} if graphs else {"options": {"freezing": True}}
         self.made: dict[Callable[..., Any], Callable[..., Any]] = {}
 
     def __call__(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -89,8 +91,7 @@ class Compiled:
 
     def _compiled(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         if function not in self.made:
-            mode = "reduce-overhead" if self.graphs else "default"  # CUDA graphs
-            self.made[function] = torch.compile(function, mode=mode, dynamic=False)
+            self.made[function] = torch.compile(function, dynamic=False, **self.how)
         if not self.graphs:
             return self.made[function](*arguments)
         torch.compiler.cudagraph_mark_step_begin()

@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from ldm.models import runtime
 from ldm.models.attention import cross_attentions
 from ldm.models.base import Base, base_fingerprint
+from ldm.models.packed import Packed
 from ldm.models.reuse import Reusing
 from ldm.models.runtime import PLAIN, Compiled, Runtime, prepare
 from ldm.models.sampler import Condition, sample
@@ -28,11 +30,25 @@ def sampled(base: Base, every: int = 1) -> Tensor:
     return sample(Reusing(base, every), c, noise(1, 4, 16, 16), sampler="dpm++", steps=4, guidance_scale=2)
 
 
-def test_plain_changes_nothing() -> None:
+def test_plain_changes_nothing_but_rounding() -> None:
     base, prepared = small_base(), small_base()
     prepare(prepared, PLAIN)
     assert base_fingerprint(prepared) == base_fingerprint(base)
-    assert torch.equal(sampled(prepared), sampled(base))
+    assert torch.allclose(sampled(prepared), sampled(base), atol=1e-3)
+
+
+def test_on_a_cpu_that_can_weights_are_packed_but_not_those_that_fold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    packed, plain = small_base(), small_base()
+    prepare(packed, PLAIN)
+    monkeypatch.setattr(runtime, "can_pack", lambda dtype: False)
+    prepare(plain, PLAIN)
+    folded = {layer for _, attn in cross_attentions(packed.unet) for layer in attn.modules()}
+    layers = [m for m in packed.unet.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
+    assert all(isinstance(layer.forward, Packed) != (layer in folded) for layer in layers)
+    assert any(isinstance(m.forward, Packed) for m in packed.vae.modules())
+    assert not any(isinstance(m.forward, Packed) for m in plain.modules())
 
 
 @pytest.mark.parametrize("precision, near", [("bf16", 0.03), ("fp16", 0.005)])
@@ -84,14 +100,14 @@ def test_what_is_compiled_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
 
     def compiled(function: Any, **options: Any) -> Any:
-        made.append(f"{function.__name__} {options['mode']}")
+        made.append(f"{function.__name__} {options['options']}")
         return function
 
     base = small_base()
     expected = sampled(base, 2)
     monkeypatch.setattr(torch, "compile", compiled)
     prepare(base, Runtime(compile=True))
-    assert torch.equal(sampled(base, 2), expected) and made == ["whole default", "shallow default"]
+    assert torch.equal(sampled(base, 2), expected) and made == [f"{name} {{'freezing': True}}" for name in ("whole", "shallow")]
 
 
 def test_what_lies_in_a_graphs_memory_is_taken_out(monkeypatch: pytest.MonkeyPatch) -> None:
