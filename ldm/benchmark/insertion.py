@@ -46,6 +46,8 @@ def unet_step(base: Base, half: str, side: int, compiled: bool) -> list[Case]:
         for name, model in models.items():
             run, holds = _step(model, base, side), bytes_of(model.unet)
             cases.append(Case(f"{name}, {precision}", run, precision=precision, holds=holds))
+        first = partial(_first, base, side, Runtime(precision))
+        cases.append(Case(f"folded, {precision}, the first time", first, precision=precision, counted=False))
     painter = twin(base, Runtime(half, compiled))
     like: dict[str, Any] = {"precision": half, "holds": bytes_of(painter.unet), "counted": not compiled}
     name = f"folded, {half}, compiled" if compiled else f"folded, {half}"
@@ -74,11 +76,12 @@ def insertion(
 
 
 def vae(base: Base, side: int) -> list[Case]:
-    """Both ways through the VAE."""
-    scene = make_scene(base, side)
+    """Both ways through the VAE, as it comes and as insertion runs it."""
+    scene, painter = make_scene(base, side), twin(base, Runtime())
     return [
-        Case("encode", partial(base.encode, scene.image), holds=bytes_of(base.vae)),
-        Case("decode", partial(base.decode, scene.x_T), holds=bytes_of(base.vae)),
+        Case(f"{way}, {name}", partial(getattr(model, way), x), holds=bytes_of(model.vae))
+        for way, x in (("encode", scene.image), ("decode", scene.x_T))
+        for name, model in (("plain", base), ("prepared", painter))
     ]
 
 
@@ -119,6 +122,11 @@ def _step(model: Any, base: Base, side: int, n: int = 1) -> Callable[[], Any]:
     return torch.no_grad()(partial(eps, scene.x_T, torch.tensor(500, device=base.device)))
 
 
+def _first(base: Base, side: int, runtime: Runtime) -> None:
+    """What a step takes that has everything before it: weights cast and packed, contexts folded."""
+    _step(twin(base, runtime), base, side)()
+
+
 @torch.no_grad()
 def _reused(painter: Painter, base: Base, side: int) -> Callable[[], Any]:
     """A guided step with deep features of the one before."""
@@ -142,7 +150,7 @@ def _filled(painter: Painter, base: Base, side: int, sampling: Sampling) -> Call
 
     def run() -> Any:
         model = painter if sampling.reuse == 1 else Reusing(painter, sampling.reuse)
-        return fill(model, base, scene, contexts, **options)
+        return fill(model, painter, scene, contexts, **options)
 
     return run
 

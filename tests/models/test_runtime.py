@@ -107,7 +107,9 @@ def test_what_is_compiled_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     expected = sampled(base, 2)
     monkeypatch.setattr(torch, "compile", compiled)
     prepare(base, Runtime(compile=True))
-    assert torch.equal(sampled(base, 2), expected) and made == [f"{name} {{'freezing': True}}" for name in ("whole", "shallow")]
+    assert torch.equal(sampled(base, 2), expected) and made == [
+        f"{name} {{'freezing': True}}" for name in ("whole", "shallow")
+    ]
 
 
 def test_what_lies_in_a_graphs_memory_is_taken_out(monkeypatch: pytest.MonkeyPatch) -> None:
