@@ -28,7 +28,7 @@ def pack(module: nn.Module, but: Set[nn.Module] = NONE) -> None:
             continue
         if type(child) is nn.Linear:
             child.forward = PackedLinear(child)  # type: ignore[method-assign]
-        elif type(child) is nn.Conv2d and child.padding_mode == "zeros" and child.padding != "same":
+        elif type(child) is nn.Conv2d and child.padding_mode == "zeros" and type(child.padding) is not str:
             child.forward = PackedConv2d(child)  # type: ignore[method-assign]
         else:
             pack(child, but)
@@ -49,7 +49,7 @@ def can_pack(dtype: torch.dtype) -> bool:
 
 
 class Packed(Generic[Layer]):
-    """The forward of a layer; one of its weight for each layout that shapes of its input ask for."""
+    """The forward of a layer, with one weight for each layout that shapes of its input ask for."""
 
     def __init__(self, layer: Layer) -> None:
         self.layer, self.plain = layer, layer.forward
@@ -59,9 +59,9 @@ class Packed(Generic[Layer]):
         """As the layer's own, which runs where a gradient is wanted."""
         if x.requires_grad:
             return self.plain(x)
-        shape = self.shape_of(x)
+        shape = tuple(x.shape[x.ndim > 2 :])  # with many rows in a sample, their number hardly matters
         if shape not in self.weights:
-            made = self.packed(shape)
+            made = self.packed(x.shape)
             alike = (w for w in self.weights.values() if torch.equal(_layout(w), _layout(made)))
             self.weights[shape] = next(alike, made)
         return self.run(x, self.weights[shape])
@@ -71,12 +71,8 @@ class Packed(Generic[Layer]):
         """Of the packed weights."""
         return sum({id(w): w.nbytes for w in self.weights.values()}.values())
 
-    def shape_of(self, x: Tensor) -> tuple[int, ...]:
-        """What the layout may depend on."""
-        raise NotImplementedError
-
-    def packed(self, shape: tuple[int, ...]) -> Tensor:
-        """The layer's weight, laid out for such inputs."""
+    def packed(self, shape: torch.Size) -> Tensor:
+        """The layer's weight, laid out for inputs of this shape."""
         raise NotImplementedError
 
     def run(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -87,11 +83,9 @@ class Packed(Generic[Layer]):
 class PackedLinear(Packed[nn.Linear]):
     """[..., c] => [..., d]"""
 
-    def shape_of(self, x: Tensor) -> tuple[int, ...]:
-        return (x.shape[:-1].numel(),)
-
-    def packed(self, shape: tuple[int, ...]) -> Tensor:
-        made: Tensor = torch.ops.mkldnn._reorder_linear_weight(self.layer.weight.detach(), *shape)
+    def packed(self, shape: torch.Size) -> Tensor:
+        weight, rows = self.layer.weight.detach(), shape[:-1].numel()
+        made: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
         return made
 
     def run(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -106,10 +100,7 @@ class PackedConv2d(Packed[nn.Conv2d]):
         super().__init__(layer)
         self.options = (layer.padding, layer.stride, layer.dilation, layer.groups)
 
-    def shape_of(self, x: Tensor) -> tuple[int, ...]:
-        return tuple(x.shape)
-
-    def packed(self, shape: tuple[int, ...]) -> Tensor:
+    def packed(self, shape: torch.Size) -> Tensor:
         weight, prepare = self.layer.weight.detach(), torch.ops.mkldnn._reorder_convolution_weight
         made: Tensor = prepare(weight, *self.options, shape)
         return made

@@ -55,10 +55,10 @@ def test_a_linear_layer_gives_the_same_in_every_shape(shape: tuple[int, ...]) ->
 def test_a_weight_is_packed_once_for_all_shapes_that_want_one_layout() -> None:
     layer = nn.Linear(256, 256)
     packed(layer)
-    for rows in (64, 128, 64):
-        layer(noise(rows, 256))
+    for shape in ((64, 256), (128, 256), (1, 64, 256), (2, 64, 256)):
+        layer(noise(*shape))
     forward = layer.forward
-    assert isinstance(forward, PackedLinear) and len(forward.weights) == 2
+    assert isinstance(forward, PackedLinear) and set(forward.weights) == {(64, 256), (128, 256)}
     assert forward.nbytes == layer.weight.nbytes
 
 
@@ -79,16 +79,15 @@ def test_parts_are_left_out_and_weights_stay_where_they_are() -> None:
 
 
 def test_other_paddings_are_left_as_they_are() -> None:
-    model = nn.Sequential(
-        nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular"), nn.Conv2d(4, 4, 3, padding="same")
-    )
+    circular = nn.Conv2d(4, 4, 3, padding=1, padding_mode="circular")
+    model = nn.Sequential(circular, *(nn.Conv2d(4, 4, 3, padding=padding) for padding in ("same", "valid")))
     pack(model)
     assert not any(isinstance(layer.forward, Packed) for layer in model)
 
 
 @pytest.mark.parametrize("error", [AttributeError, RuntimeError])
 def test_a_pytorch_that_cannot_is_found_out(monkeypatch: pytest.MonkeyPatch, error: type[Exception]) -> None:
-    def fails(self: PackedConv2d, shape: tuple[int, ...]) -> Tensor:
+    def fails(self: PackedConv2d, shape: torch.Size) -> Tensor:
         raise error("no such operator")
 
     monkeypatch.setattr(PackedConv2d, "packed", fails)
