@@ -1,3 +1,3 @@
 """Insert an object, learnt from a few pictures, into any background picture."""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"

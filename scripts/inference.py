@@ -33,7 +33,7 @@ with uncollected():  # torch is among them
     from ldm.insertion.layout import Placed, groups, joint, place
     from ldm.insertion.overlay import overlay
     from ldm.insertion.plan import lines, plan, scaling
-    from ldm.insertion.replay import apart, repeat
+    from ldm.insertion.replay import apart, doubts, repeat
     from ldm.insertion.roi import Roi
     from ldm.insertion.sheet import Gallery
     from ldm.insertion.tally import Tally
@@ -164,8 +164,8 @@ def replay(argv: Sequence[str] | None, args: argparse.Namespace) -> int:
     """Make a result again and compare; the exit code is 1 if a pixel differs."""
     found, config = parse_replay(argv, args, HELP)
     options = options_of(args, config)
-    if (then := found.recipe["machine"]) != options.facts["machine"]:
-        say(f"warning: made on another machine, last bits may differ: {then}")
+    for doubt in doubts(found.recipe, options.facts["machine"]):
+        say(f"warning: {doubt}")
     picture = repeat(found, session_of(args, config, found.subjects), options)
     file = Path(config.insert.outdir) / f"{found.file.stem}_replay.png"
     file.parent.mkdir(parents=True, exist_ok=True)

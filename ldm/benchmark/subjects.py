@@ -53,7 +53,7 @@ def bytes_of(*modules: nn.Module) -> Callable[[], int]:
     """Of all their weights, a shared one once, and of those packed."""
 
     def count() -> int:
-        weights = {w.data_ptr(): w.nbytes for m in modules for w in m.parameters()}
+        weights = {w.data_ptr(): w.nbytes for m in modules for w in m.parameters() if not w.is_meta}
         forwards = [layer.forward for m in modules for layer in m.modules()]
         return sum(weights.values()) + sum(f.nbytes for f in forwards if isinstance(f, Packed))
 

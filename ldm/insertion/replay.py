@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ldm import __version__
 from ldm.data.digest import file_digest
 from ldm.data.picture import Picture, read_picture
 from ldm.insertion.cases import Case
@@ -74,6 +75,14 @@ def repeat(replay: Replay, inserter: Inserter, options: Options) -> Picture:
     background, task = prepare(work, options)
     [results] = inserter.insert(background, [task])
     return next(result for result in results if result.record["seed"] == recipe["seed"]).picture
+
+
+def doubts(recipe: Mapping[str, Any], machine: Mapping[str, Any]) -> Iterator[str]:
+    """Why pixels may differ although nothing that the recipe names has changed."""
+    if (version := recipe.get("version")) != __version__:
+        yield f"made by version {version}, this is {__version__}, which may draw otherwise"
+    if recipe["machine"] != machine:
+        yield f"made on another machine, last bits may differ: {recipe['machine']}"
 
 
 def apart(one: Picture, other: Picture) -> str:

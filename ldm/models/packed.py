@@ -21,7 +21,8 @@ ALONE: tuple[str, list[float], str] = ("none", [], "")  # no activation behind t
 def pack(module: nn.Module, but: Set[nn.Module] = NONE) -> None:
     """Let linear layers and convolutions inside `module` run with packed weights, but those in some parts.
 
-    For inference on the CPU. The layers keep their own weights too, which must not change any more.
+    For inference on the CPU: once a layer has run, the packed weight is the only one, and `weight` a tensor
+    on the device "meta" that tells shape and dtype.
     """
     for child in module.children():
         if child in but:
@@ -42,28 +43,26 @@ def can_pack(dtype: torch.dtype) -> bool:
     x = torch.ones(2, 16, 16, 16, dtype=dtype)
     try:
         with torch.no_grad():
-            pairs = (PackedConv2d(conv)(x), conv(x)), (PackedLinear(linear)(x), linear(x))
+            plain = conv(x), linear(x)
+            packed = PackedConv2d(conv)(x), PackedLinear(linear)(x)
     except (AttributeError, NotImplementedError, RuntimeError):
         return False
-    return all(torch.allclose(packed, plain, atol=0.02) for packed, plain in pairs)
+    return all(torch.allclose(a, b, atol=0.02) for a, b in zip(plain, packed, strict=True))
 
 
 class Packed(Generic[Layer]):
     """The forward of a layer, with one weight for each layout that shapes of its input ask for."""
 
     def __init__(self, layer: Layer) -> None:
-        self.layer, self.plain = layer, layer.forward
+        self.layer = layer
         self.weights: dict[tuple[int, ...], Tensor] = {}  # by shape; what is laid out alike is there once
 
     def __call__(self, x: Tensor) -> Tensor:
-        """As the layer's own, which runs where a gradient is wanted."""
-        if x.requires_grad:
-            return self.plain(x)
+        """As the layer's own."""
+        assert not x.requires_grad, "no gradient goes through packed weights"
         shape = tuple(x.shape[x.ndim > 2 :])  # with many rows in a sample, their number hardly matters
         if shape not in self.weights:
-            made = self.packed(x.shape)
-            alike = (w for w in self.weights.values() if torch.equal(_layout(w), _layout(made)))
-            self.weights[shape] = next(alike, made)
+            self.weights[shape] = self._laid_out(x.shape)
         return self.run(x, self.weights[shape])
 
     @property
@@ -71,21 +70,30 @@ class Packed(Generic[Layer]):
         """Of the packed weights."""
         return sum({id(w): w.nbytes for w in self.weights.values()}.values())
 
-    def packed(self, shape: torch.Size) -> Tensor:
-        """The layer's weight, laid out for inputs of this shape."""
+    def packed(self, weight: Tensor, shape: torch.Size) -> Tensor:
+        """The plain weight, laid out for inputs of this shape."""
         raise NotImplementedError
 
     def run(self, x: Tensor, weight: Tensor) -> Tensor:
         """The layer's output by a packed weight."""
         raise NotImplementedError
 
+    def _laid_out(self, shape: torch.Size) -> Tensor:
+        """One of those there are, if it is alike, or another."""
+        if not self.weights:
+            weight = self.layer.weight.detach()
+            self.layer.weight = nn.Parameter(torch.empty_like(weight, device="meta"), requires_grad=False)
+            return self.packed(weight, shape)
+        known = list(self.weights.values())
+        made = self.packed(known[0].to_dense(), shape)
+        return next((w for w in known if torch.equal(_layout(w), _layout(made))), made)
+
 
 class PackedLinear(Packed[nn.Linear]):
     """[..., c] => [..., d]"""
 
-    def packed(self, shape: torch.Size) -> Tensor:
-        weight, rows = self.layer.weight.detach(), shape[:-1].numel()
-        made: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, rows)
+    def packed(self, weight: Tensor, shape: torch.Size) -> Tensor:
+        made: Tensor = torch.ops.mkldnn._reorder_linear_weight(weight, shape[:-1].numel())
         return made
 
     def run(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -100,9 +108,8 @@ class PackedConv2d(Packed[nn.Conv2d]):
         super().__init__(layer)
         self.options = (layer.padding, layer.stride, layer.dilation, layer.groups)
 
-    def packed(self, shape: torch.Size) -> Tensor:
-        weight, prepare = self.layer.weight.detach(), torch.ops.mkldnn._reorder_convolution_weight
-        made: Tensor = prepare(weight, *self.options, shape)
+    def packed(self, weight: Tensor, shape: torch.Size) -> Tensor:
+        made: Tensor = torch.ops.mkldnn._reorder_convolution_weight(weight, *self.options, shape)
         return made
 
     def run(self, x: Tensor, weight: Tensor) -> Tensor:

@@ -38,6 +38,8 @@ PLAIN = Runtime()
 def prepare(painter: Painter, runtime: Runtime) -> None:
     """Make the painter, on its device already, run like this; contexts must be folded if it is not fp32.
 
+    It is then for nothing else: weights are cast, or packed, in place.
+
     Half precision is the UNet's alone, and not its cross-attentions', which are folded in fp32: latents,
     solver and guidance stay in fp32, and so does the VAE, which works twice a picture and would show bands.
     """
@@ -51,7 +53,7 @@ def prepare(painter: Painter, runtime: Runtime) -> None:
     if painter.device.type == "cpu" and can_pack(dtype) and can_pack(torch.float32):
         pack(painter.vae)
         if not runtime.compile:
-            pack(unet, folded)
+            pack(unet, folded | {unet.conv_in})  # whose weight tells device and dtype
 
 
 def twin(base: Base, runtime: Runtime) -> Painter:

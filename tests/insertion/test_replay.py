@@ -6,10 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ldm import __version__
 from ldm.data.picture import Picture, read_picture
 from ldm.insertion.item import Item
 from ldm.insertion.journal import Journal
-from ldm.insertion.replay import apart, read_replay, repeat
+from ldm.insertion.replay import apart, doubts, read_replay, repeat
 from ldm.insertion.roi import Roi
 from ldm.insertion.work import Options, work
 from tests.fixtures.stub import Stub, items, options
@@ -73,3 +74,11 @@ def test_differences_are_counted() -> None:
     pixels[1, 2], pixels[0, 0, 1] = 9, 200
     assert apart(one, Picture(pixels)) == "2 pixels differ, by at most 200 levels"
     assert apart(one, one) == "" and "instead of" in apart(one, Picture(pixels.astype(np.uint16)))
+
+
+def test_another_version_and_another_machine_are_named() -> None:
+    here = {"device": "cpu", "threads": 2}
+    assert not list(doubts({"version": __version__, "machine": here}, here))
+    version, machine = doubts({"version": "0.0.1", "machine": here | {"threads": 8}}, here)
+    assert "0.0.1" in version and __version__ in version
+    assert "'threads': 8" in machine
