@@ -67,11 +67,11 @@ def insertion(
         runs = {"plain PLMS 50": partial(fill, plain, base, scene, scene.contexts, **PLMS)}
         runs |= {name: _filled(painter, base, side, sampling) for name, sampling in presets.items()}
         for name, run in runs.items():
-            holds = bytes_of((plain if name.startswith("plain") else painter).unet, base.vae)
+            holds = bytes_of(plain.unet, base.vae) if name.startswith("plain") else bytes_of(painter)
             cases.append(Case(f"{name}, {precision}", run, precision=precision, holds=holds, counted=False))
     if compiled:
         painter = twin(base, Runtime(half, compile=True))
-        run, holds = _filled(painter, base, side, presets["fast"]), bytes_of(painter.unet, base.vae)
+        run, holds = _filled(painter, base, side, presets["fast"]), bytes_of(painter)
         cases.append(Case(f"fast, {half}, compiled", run, precision=half, holds=holds, counted=False))
     return cases
 

@@ -30,7 +30,7 @@ MATRIX = {"cpu": 2048, "cuda": 8192}  # side of the matrices that the machine's 
 class Case:
     """`run` is what is timed; it makes `samples`, mostly in `precision`.
 
-    `holds`: bytes of weights and the like. `counted`: its FLOPs are, which takes another run that must not be
+    `holds`: bytes of weights and the like. `counted`: its FLOPs are, in the first run, which must not be
     compiled.
     """
 
@@ -43,7 +43,7 @@ class Case:
 
 
 def compare(group: str, cases: Sequence[Case], repeats: int, device: str) -> list[Row]:
-    """Each case once to warm up and count, then all of them in turns."""
+    """Each case once to warm up and count, once for its memory, then all of them in turns."""
     first = [_counted(case, device) for case in cases]
     seconds: list[list[float]] = [[] for _ in cases]
     for _ in range(repeats):
@@ -72,6 +72,8 @@ def _counted(case: Case, device: str) -> Row:
         with FlopCounterMode(display=False, custom_mapping=_on_cpu()) as counter:
             case.run()
         tflop = counter.get_total_flops() / 1e12
+    else:
+        case.run()
     before = _forget_peak(device)
     case.run()
     peak = _peak(device)

@@ -11,7 +11,9 @@ from ldm.benchmark.measure import Row
 ABOUT = (
     "Medians; the least and the most in brackets. The cases of a table ran in turns, in one process; `as "
     "fast` compares times of a sample with the first row's. `plain` is diffusers' UNet and PLMS, with all "
-    "projections at every step; `without cross-attention` its result is wrong, and no folding can be faster. "
+    "projections at every step; `without cross-attention` that UNet without it, a wrong result: the most "
+    "that folding alone could save. `folded` and `prepared` are as insertion runs: constants folded and, on "
+    "a CPU, weights packed; `the first time`: with folding, casting and packing, which is done then. "
     "Memory: a case's weights, where it has its own, and what a run takes on top. "
     "`full` has Paint-by-Example's sizes and synthetic weights."
 )
@@ -33,7 +35,8 @@ def report(measured: Mapping[str, Any], command: str) -> str:
         parts.append("This machine has no GPU: what only a GPU shows is empty until the command runs on one.")
     for base, device, side, group in dict.fromkeys(map(_place, rows)):
         own = [row for row in rows if _place(row) == (base, device, side, group)]
-        parts += [f"## {group}: {base}, {side} px, {device}", _group(own, rates)]
+        title = f"## {group}: {base}, {side} px, {device}, {own[0]['repeats']} times"
+        parts += [title, _group(own, rates)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -55,7 +55,8 @@ def bytes_of(*modules: nn.Module) -> Callable[[], int]:
     def count() -> int:
         weights = {w.data_ptr(): w.nbytes for m in modules for w in m.parameters() if not w.is_meta}
         forwards = [layer.forward for m in modules for layer in m.modules()]
-        return sum(weights.values()) + sum(f.nbytes for f in forwards if isinstance(f, Packed))
+        packed = [f.weight for f in forwards if isinstance(f, Packed) and f.weight.is_mkldnn]
+        return sum(weights.values()) + sum(w.nbytes for w in packed)
 
     return count
 

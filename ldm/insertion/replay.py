@@ -79,7 +79,7 @@ def repeat(replay: Replay, inserter: Inserter, options: Options) -> Picture:
 
 def doubts(recipe: Mapping[str, Any], machine: Mapping[str, Any]) -> Iterator[str]:
     """Why pixels may differ although nothing that the recipe names has changed."""
-    if (version := recipe.get("version")) != __version__:
+    if (version := recipe.get("version", "unknown")) != __version__:
         yield f"made by version {version}, this is {__version__}, which may draw otherwise"
     if recipe["machine"] != machine:
         yield f"made on another machine, last bits may differ: {recipe['machine']}"

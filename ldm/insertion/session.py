@@ -161,7 +161,7 @@ class Session:
         assert subject.pictures is not None, "a subject is checked before it is used"
         assert isinstance(self.base, Base)
         crops = few_shot_crops(load_insertset(subject.pictures), *self.base.architecture.shown)
-        return load_ldm_delta(subject.object, self.base, crops, self.features)
+        return load_ldm_delta(subject.object, self.base, crops, self.features, self.fingerprint)
 
     def _reference(self, subject: Subject, own: Tensor | None) -> Tensor:
         if subject.reference is not None:

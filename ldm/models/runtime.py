@@ -38,7 +38,8 @@ PLAIN = Runtime()
 def prepare(painter: Painter, runtime: Runtime) -> None:
     """Make the painter, on its device already, run like this; contexts must be folded if it is not fp32.
 
-    It is then for nothing else: weights are cast, or packed, in place.
+    Then only the conditioner, the cross-attentions and the UNet's first layer may be read: other weights are
+    cast, or packed, so that its fingerprint and its file must be made before.
 
     Half precision is the UNet's alone, and not its cross-attentions', which are folded in fp32: latents,
     solver and guidance stay in fp32, and so does the VAE, which works twice a picture and would show bands.
@@ -50,14 +51,19 @@ def prepare(painter: Painter, runtime: Runtime) -> None:
     if painter.device.type == "cuda" and dtype != torch.float32:
         unet.to(memory_format=torch.channels_last)  # tensor cores want it
     painter.run = Compiled(painter.device.type == "cuda") if runtime.compile else call
-    if painter.device.type == "cpu" and can_pack(dtype) and can_pack(torch.float32):
-        pack(painter.vae)
-        if not runtime.compile:
-            pack(unet, folded | {unet.conv_in})  # whose weight tells device and dtype
+    if painter.device.type == "cpu":
+        if can_pack(torch.float32):
+            pack(painter.vae)
+        if can_pack(dtype) and not runtime.compile:
+            row_a_sample = {layer for name, layer in unet.named_modules() if "time_emb" in name}
+            pack(unet, folded | row_a_sample | {unet.conv_in})  # whose weight tells device and dtype
 
 
 def twin(base: Base, runtime: Runtime) -> Painter:
-    """Another painter of the same weights, which runs as `runtime` says; what stays in fp32 is shared."""
+    """Another painter of the same weights, which runs as `runtime` says; of those it shares what it can.
+
+    That is what stays in fp32, on a CPU until it has run and packed its own.
+    """
     with torch.device("meta"):
         painter = Painter(base.architecture)
     weights, own = base.state_dict(), painter.state_dict()
@@ -75,7 +81,6 @@ class Compiled:
 
     def __init__(self, graphs: bool) -> None:
         self.graphs, self.works = graphs, True
-        self.how: dict[str, Any] = {"mode": "reduce-overhead"} if graphs else {"options": {"freezing": True}}
         self.made: dict[Callable[..., Any], Callable[..., Any]] = {}
 
     def __call__(self, function: Callable[..., Any], *arguments: Any) -> Any:
@@ -93,7 +98,8 @@ class Compiled:
 
     def _compiled(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         if function not in self.made:
-            self.made[function] = torch.compile(function, dynamic=False, **self.how)
+            mode = "reduce-overhead" if self.graphs else "default"  # CUDA graphs
+            self.made[function] = torch.compile(function, mode=mode, dynamic=False)
         if not self.graphs:
             return self.made[function](*arguments)
         torch.compiler.cudagraph_mark_step_begin()

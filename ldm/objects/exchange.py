@@ -63,11 +63,14 @@ def save_ldm_delta(path: Path, base: Base, delta: Delta, linear: Mapping[str, Te
     write_ckpt(path, {"state_dict": {k: v.contiguous() for k, v in state.items()}} | beside)
 
 
-def load_ldm_delta(path: Path, base: Base, crops: Tensor, features: str = "raw") -> Delta:
+def load_ldm_delta(
+    path: Path, base: Base, crops: Tensor, features: str = "raw", fingerprint: str = ""
+) -> Delta:
     """The paper's .ckpt and the object's few-shot crops [N,c,P,P] in [-1,1] => the object, exact.
 
     `features` is how the prior encoder's features were made: `raw` by the paper's own code. The file does not
-    name its base; ours do, in which case `apply` compares it. Raises ValueError if it does not fit `base`.
+    name its base; ours do, in which case `apply` compares it. `fingerprint`: the base's, if it is known.
+    Raises ValueError if it does not fit `base`.
     """
     own = house_state(base)
     weights = ldm_to_house(read_pickle(path), house_layout(own))
@@ -79,7 +82,7 @@ def load_ldm_delta(path: Path, base: Base, crops: Tensor, features: str = "raw")
         raise ValueError(f"{path} does not fit the {base.architecture.name} base: {some(wrong)}")
     tokens = _tokens(base, linear, crops, str(beside.get("few_shot_features", features))) if linear else None
     about = About(
-        base=str(beside.get("base", base_fingerprint(base))),
+        base=str(beside.get("base") or fingerprint or base_fingerprint(base)),
         architecture=base.architecture.name,
         freeze_model="crossattn",
         few_shot="linear" if linear else "none",

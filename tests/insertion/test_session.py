@@ -18,17 +18,19 @@ from ldm.insertion.session import Session, open_session
 from ldm.insertion.subject import Subject
 from ldm.insertion.task import Task
 from ldm.models.base import Base, base_fingerprint, house_state, save_base
+from ldm.models.runtime import PLAIN, prepare
 from ldm.objects.applied import apply
 from ldm.objects.baked import bake, bake_delta
 from ldm.objects.baked import save as save_baked
 from ldm.objects.delta import extract, load, save, trained_names
 from ldm.objects.effect import reference_of
+from ldm.objects.exchange import save_ldm_delta
 from ldm.objects.file import About
 from ldm.objects.merge import member, merge
 from ldm.objects.merged import save_merged
 from ldm.objects.pose import NEAREST
 from tests.fixtures.objects import learnt
-from tests.fixtures.small import SMALL, small_base, state_of
+from tests.fixtures.small import SMALL, object_folder, small_base, state_of
 
 SIDES = ("object", "base")
 
@@ -281,6 +283,36 @@ def test_an_object_of_a_merged_file_is_picked_by_name(session: Session, tmp_path
         session.take_on(Subject(tmp_path / "both.safetensors"))
     with pytest.raises(ValueError, match="no object hat"):
         session.take_on(Subject(tmp_path / "both.safetensors", pick="hat"))
+
+
+def test_a_prepared_base_takes_on_every_kind_of_object_one_after_the_other(
+    session: Session, tmp_path: Path
+) -> None:
+    """Also behind the first step, when plain weights are gone; in any order."""
+    base, folder = session.base, object_folder(tmp_path / "cup")
+    assert isinstance(base, Base)
+    files = {name: tmp_path / name for name in ("a.safetensors", "both.safetensors", "baked.safetensors")}
+    files |= {name: tmp_path / name for name in ("b.ckpt", "c.ckpt")}
+    save(learnt(base, 1), files["a.safetensors"])
+    save_merged(merge([member(base, learnt(base, i), f"{i}") for i in (1, 2)])[0], files["both.safetensors"])
+    save_baked(bake_delta(base, learnt(base, 3)), files["baked.safetensors"])
+    for i, name in ((4, "b.ckpt"), (5, "c.ckpt")):
+        about = replace(learnt(base, i).about, few_shot="none", few_shot_count=0)
+        save_ldm_delta(files[name], base, replace(learnt(base, i), about=about, tokens=None), {}, "raw")
+    paper = torch.load(files["c.ckpt"], weights_only=True)
+    del paper["base"]  # the paper's own files name none
+    torch.save(paper, files["c.ckpt"])
+    subjects = [
+        Subject(file, pick="1" if name == "both.safetensors" else None, pictures=folder)
+        for name, file in files.items()
+    ]
+    plain = [inserted(session, subject) for subject in subjects]
+    session.put_down()
+    prepared = Session(base, session.sampling, session.seam)
+    prepare(base, PLAIN)
+    for subject, expected in [*zip(subjects, plain, strict=True)] * 2:
+        apart = np.abs(inserted(prepared, subject).astype(int) - expected)
+        assert apart.max() <= 1, subject.object
 
 
 def test_different_objects_in_one_batch_are_what_each_is_alone(session: Session, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -51,15 +53,43 @@ def test_a_linear_layer_gives_the_same_in_every_shape(shape: tuple[int, ...]) ->
     assert torch.allclose(packed(layer)(noise(*shape)), expected, atol=1e-5)
 
 
+@pytest.mark.skipif(not can_pack(torch.bfloat16), reason="nor bf16")
 @torch.no_grad()
-def test_a_weight_is_packed_once_for_all_shapes_that_want_one_layout() -> None:
-    layer = nn.Linear(256, 256)
-    packed(layer)
-    for shape in ((64, 256), (128, 256), (1, 64, 256), (2, 64, 256)):
+def test_bf16_is_as_near_as_bf16_is() -> None:
+    layer, x = nn.Conv2d(24, 40, 3).bfloat16(), noise(1, 24, 8, 8).bfloat16()
+    expected = layer(x)
+    assert torch.allclose(packed(layer)(x), expected, atol=0.05)
+
+
+@torch.no_grad()
+def test_a_weight_is_laid_out_anew_for_another_size_but_not_for_more_samples(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[tuple[int, ...]] = []
+    laid_out = PackedConv2d.laid_out
+
+    def counted(self: PackedConv2d, weight: Tensor, shape: torch.Size) -> Tensor:
+        made.append(tuple(shape))
+        return laid_out(self, weight, shape)
+
+    monkeypatch.setattr(PackedConv2d, "laid_out", counted)
+    layer = packed(nn.Conv2d(24, 32, 3))
+    for shape in ((2, 24, 8, 8), (1, 24, 8, 8), (1, 24, 4, 4), (3, 24, 4, 4)):
         layer(noise(*shape))
-    forward = layer.forward
-    assert isinstance(forward, PackedLinear) and set(forward.weights) == {(64, 256), (128, 256)}
-    assert forward.nbytes == layer.weight.nbytes
+    assert made == [(2, 24, 8, 8), (1, 24, 4, 4)]
+
+
+@torch.no_grad()
+def test_a_layer_goes_as_soon_as_nothing_holds_it() -> None:
+    layer = packed(nn.Linear(24, 32))
+    layer(noise(2, 24))
+    known = weakref.ref(layer)
+    gc.disable()
+    try:
+        del layer
+        assert known() is None
+    finally:
+        gc.enable()
 
 
 def test_a_gradient_is_refused() -> None:
@@ -91,14 +121,27 @@ def test_a_pytorch_that_cannot_is_found_out(monkeypatch: pytest.MonkeyPatch, err
     def fails(self: PackedConv2d, weight: Tensor, shape: torch.Size) -> Tensor:
         raise error("no such operator")
 
-    monkeypatch.setattr(PackedConv2d, "packed", fails)
+    monkeypatch.setattr(PackedConv2d, "laid_out", fails)
     can_pack.cache_clear()
     assert not can_pack(torch.float32)
     can_pack.cache_clear()
 
 
-def test_a_pytorch_that_is_wrong_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(PackedLinear, "run", lambda self, x, weight: x + 1)
+@pytest.mark.parametrize("kind", [PackedLinear, PackedConv2d])
+def test_a_pytorch_that_is_wrong_is_found_out(
+    monkeypatch: pytest.MonkeyPatch, kind: type[PackedLinear] | type[PackedConv2d]
+) -> None:
+    laid_out, channels = kind.laid_out, 1
+    monkeypatch.setattr(kind, "laid_out", lambda self, w, shape: laid_out(self, w.flip(channels), shape))
     can_pack.cache_clear()
     assert not can_pack(torch.float32)
     can_pack.cache_clear()
+
+
+def test_what_is_packed_already_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(8, 8))
+    pack(model)
+    with torch.no_grad():
+        model(noise(2, 8))
+    with pytest.raises(AssertionError, match="load the weights again"):
+        pack(model)

@@ -41,15 +41,23 @@ def test_on_a_cpu_that_can_weights_are_packed_but_not_those_that_fold(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     packed, plain = small_base(), small_base()
+    monkeypatch.setattr(runtime, "can_pack", lambda dtype: True)
     prepare(packed, PLAIN)
     monkeypatch.setattr(runtime, "can_pack", lambda dtype: False)
     prepare(plain, PLAIN)
-    kept = {layer for _, attn in cross_attentions(packed.unet) for layer in attn.modules()}
-    layers = [m for m in packed.unet.modules() if isinstance(m, nn.Linear | nn.Conv2d)]
-    left = [layer for layer in layers if not isinstance(layer.forward, Packed)]
-    assert set(left) == {packed.unet.conv_in, *kept.intersection(layers)}
+    layers = {n: m for n, m in packed.unet.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
+    left = {name for name, layer in layers.items() if not isinstance(layer.forward, Packed)}
+    assert left == {name for name in layers if name == "conv_in" or "attn2" in name or "time_emb" in name}
     assert any(isinstance(m.forward, Packed) for m in packed.vae.modules())
     assert not any(isinstance(m.forward, Packed) for m in plain.modules())
+
+
+def test_a_vae_is_packed_where_the_unet_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = small_base()
+    monkeypatch.setattr(runtime, "can_pack", lambda dtype: dtype == torch.float32)
+    prepare(base, Runtime("bf16"))
+    assert any(isinstance(m.forward, Packed) for m in base.vae.modules())
+    assert not any(isinstance(m.forward, Packed) for m in base.unet.modules())
 
 
 @pytest.mark.parametrize("precision, near", [("bf16", 0.03), ("fp16", 0.005)])
@@ -101,16 +109,14 @@ def test_what_is_compiled_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     made: list[str] = []
 
     def compiled(function: Any, **options: Any) -> Any:
-        made.append(f"{function.__name__} {options['options']}")
+        made.append(f"{function.__name__} {options['mode']}")
         return function
 
     base = small_base()
     expected = sampled(base, 2)
     monkeypatch.setattr(torch, "compile", compiled)
     prepare(base, Runtime(compile=True))
-    assert torch.equal(sampled(base, 2), expected) and made == [
-        f"{name} {{'freezing': True}}" for name in ("whole", "shallow")
-    ]
+    assert torch.equal(sampled(base, 2), expected) and made == ["whole default", "shallow default"]
 
 
 def test_what_lies_in_a_graphs_memory_is_taken_out(monkeypatch: pytest.MonkeyPatch) -> None:
