@@ -99,7 +99,9 @@ def growth(base: Base, half: str, side: int, fast: Sampling) -> dict[str, list[C
         "growth with the batch": [
             Case(f"batch {n}", _step(painter, base, side, n), n, half) for n in BATCHES
         ],
-        "growth with the resolution": [Case(f"{s} px", _step(painter, base, s), 1, half) for s in sides],
+        "growth with the resolution": [  # each its own painter: packed weights are those of one size
+            Case(f"{s} px", _step(twin(base, Runtime(half)), base, s), 1, half) for s in sides
+        ],
         "growth with objects": [
             Case(f"{OBJECTS} samples of one object", _of(painter, base, side, one), OBJECTS, half),
             Case(f"{OBJECTS} different objects", _of(painter, base, side, several), OBJECTS, half),
