@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 
+from ldm import __version__
 from ldm.benchmark.learning import Lean
 from ldm.benchmark.plan import Measured, Subject, measure
 from ldm.benchmark.report import report
@@ -56,6 +57,7 @@ def machine() -> dict[str, Any]:
         "GPU": gpu,
         "torch": torch.__version__,
         "Python": platform.python_version(),
+        "version": __version__,
     }
 
 

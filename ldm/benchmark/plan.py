@@ -51,7 +51,8 @@ class Measured:
         there = json.loads(file.read_text("utf-8")) if file.is_file() else {}
         if there and there["machine"] != self.machine:
             raise ValueError(
-                f"{file} was measured on another machine or torch; give another --out, or remove it"
+                f"{file} was measured on another machine, or by another version or torch; "
+                "give another --out, or remove it"
             )
         self.rates: dict[str, dict[str, float]] = there.get("rates", {})
         self.rows: list[Row] = there.get("rows", [])
