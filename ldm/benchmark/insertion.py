@@ -49,7 +49,7 @@ def unet_step(base: Base, half: str, side: int, compiled: bool) -> list[Case]:
             cases.append(Case(f"{name}, {precision}", run, precision=precision, holds=holds))
         first = partial(_first, base, side, Runtime(precision))
         cases.append(Case(f"folded, {precision}, the first time", first, precision=precision, counted=False))
-    painter = twin(base, Runtime(half, compile=True)) if compiled else folded
+    painter = twin(base, Runtime(half, compile=True)) if compiled else folded  # the last one's is `half`
     like: dict[str, Any] = {"precision": half, "holds": bytes_of(painter.unet), "counted": not compiled}
     name = f"folded, {half}, compiled" if compiled else f"folded, {half}"
     cases.append(Case(f"{name}, deep features reused", _reused(painter, base, side), **like))

@@ -13,6 +13,7 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,16 +68,13 @@ def matrix_rate(dtype: torch.dtype, device: str, repeats: int = 5) -> float:
 
 def _counted(case: Case, device: str) -> Row:
     """The first runs: FLOPs of one and memory of the next, behind what had to be set up once."""
-    tflop = 0.0
-    if case.counted:
-        with FlopCounterMode(display=False, custom_mapping=_on_cpu()) as counter:
-            case.run()
-        tflop = counter.get_total_flops() / 1e12
-    else:
+    counter = FlopCounterMode(display=False, custom_mapping=_on_cpu())
+    with counter if case.counted else nullcontext():
         case.run()
     before = _forget_peak(device)
     case.run()
     peak = _peak(device)
+    tflop = counter.get_total_flops() / 1e12
     return {"tflop": tflop, "peak_gb": None if peak is None else case.holds() / 1e9 + peak - before}
 
 

@@ -51,5 +51,5 @@ def _runs(process: int) -> bool:
     except ProcessLookupError:
         return False
     except PermissionError:  # somebody else's
-        pass
+        return True
     return True

@@ -60,9 +60,9 @@ def prepare(painter: Painter, runtime: Runtime) -> None:
 
 
 def twin(base: Base, runtime: Runtime) -> Painter:
-    """Another painter of the same weights, which runs as `runtime` says; of those it shares what it can.
+    """Another painter of the same weights, which runs as `runtime` says.
 
-    That is what stays in fp32, on a CPU until it has run and packed its own.
+    What stays in fp32 is shared, on a CPU until the twin has run and packed its own.
     """
     with torch.device("meta"):
         painter = Painter(base.architecture)

@@ -1,4 +1,4 @@
-"""Packed weights give what plain ones do, in every shape, and are no more than layouts ask for."""
+"""Packed weights give what plain ones do, in every shape, and are the only ones a layer keeps."""
 
 from __future__ import annotations
 
