@@ -15,10 +15,10 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ldm.config.build import object_images
 from ldm.config.command_line import naming, run
 from ldm.config.object_request import config_of, open_base, open_optional_base, parser
 from ldm.data.insertset import load_insertset
-from ldm.data.shown import few_shot_crops, reference_image
 from ldm.insertion.load_time import load_time_table, load_times
 from ldm.models.base import house_state
 from ldm.objects.applied import check_fits
@@ -65,14 +65,14 @@ def verify_command(args: argparse.Namespace) -> None:
 def bake_command(args: argparse.Namespace) -> None:
     targets = outputs(args.files, args.out)
     base, fingerprint = open_base(args)
-    shown = base.architecture.shown
-    reference = None if args.reference is None else reference_image(args.reference, *shown)
-    sampling = config_of(args).sample
+    config = config_of(args)
+    images, sampling = object_images(config), config.sample
+    reference = None if args.reference is None else images.reference(args.reference)
     null = args.guidance_from or sampling.guidance_from
     view = sampling.view if args.view is None else args.view
     for file, target in zip(tqdm(args.files, unit="object", disable=None), targets, strict=True):
         with naming(file):
-            baked = bake_delta(base, load(file), reference, args.strength, fingerprint, null, view)
+            baked = bake_delta(base, load(file), images, reference, args.strength, fingerprint, null, view)
         save_baked(replace(baked, about=made_from(file, baked.about)), target)
         tqdm.write(size_line(target, file))
 
@@ -100,14 +100,14 @@ def compress_command(args: argparse.Namespace) -> None:
 def merge_command(args: argparse.Namespace) -> None:
     target = output(args.out, args.files)
     base, fingerprint = open_base(args)
-    moment, members = None, []
+    images, moment, members = object_images(config_of(args)), None, []
     if args.weighted:
         pictures = partial(tqdm, unit="picture", disable=None)
-        moment = second_moment(contexts_of(base, args.weighted, pictures))
+        moment = second_moment(contexts_of(base, args.weighted, images, pictures))
     for file in tqdm(args.files, unit="object", disable=None):
         with naming(file):
             delta = load(file)
-            members.append(member(base, delta, file.stem, parent_of(file, delta.about), fingerprint))
+            members.append(member(base, delta, file.stem, images, parent_of(file, delta.about), fingerprint))
     merged, report = merge(members, moment)
     save_merged(merged, target)
     dtype = str(next(iter(merged.weights.values())).dtype).removeprefix("torch.")
@@ -133,12 +133,12 @@ def convert_command(args: argparse.Namespace) -> None:
     if args.to == "diffusers":
         refuse_inputs([beside(target) for target in targets], args.files)
     base, _ = open_base(args)
-    crops = None
+    images, crops = object_images(config_of(args)), None
     if args.dataset_dir is not None:
-        crops = few_shot_crops(load_insertset(args.dataset_dir), *base.architecture.shown)
+        crops = images.few_shot(load_insertset(args.dataset_dir))
     for file, target in zip(tqdm(args.files, unit="file", disable=None), targets, strict=True):
         with naming(file):
-            delta = read_any(file, base, crops, args.few_shot_features)
+            delta = read_any(file, base, crops, args.few_shot_features, images.stored)
             if args.to == "object" and args.dtype == "fp16":
                 delta = halved(delta, base)
             write_any(target, delta, args.to, base, crops, args.few_shot_features)

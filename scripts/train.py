@@ -13,7 +13,14 @@ from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from ldm.config.command_line import run, say
-from ldm.config.learning_request import filling_of, judge_for, judging_of, module_for
+from ldm.config.build import (
+    filling_of,
+    judge_for,
+    judging_of,
+    module_for,
+    object_images,
+    shown_in_training,
+)
 from ldm.config.presets import TRAINING
 from ldm.config.schema import Config, Parser
 from ldm.data.atomic import atomic_file, check_folder
@@ -132,7 +139,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     bar = partial(tqdm, unit="batch", desc="encoding", disable=not trainer.is_global_zero)
     samples = samples_of(
         base, insertset, trainer.strategy.root_device, seed=t.seed, augment=config.data.augment, bank=t.bank,
-        single_view=t.single_view, precision=t.precision, progress=bar,
+        single_view=t.single_view, precision=t.precision, images=object_images(config),
+        shown=shown_in_training(config), progress=bar,
     )  # fmt: skip
     trainer.fit(module, datamodule=Batches(samples, t.batch_size, config.data.workers), ckpt_path=resumed)
     if trainer.is_global_zero:

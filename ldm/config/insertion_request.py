@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ldm.config.command_line import uncollected
-from ldm.config.drawing import sampling_of, seam_of
 from ldm.config.presets import INFERENCE, INSERTION_FLAGS
 from ldm.config.schema import Config, Parser, load_config
 from ldm.data.atomic import check_folder
@@ -168,18 +167,6 @@ def scene_of(args: argparse.Namespace, config: Config) -> Scene:
 def session_of(args: argparse.Namespace, config: Config, subjects: Iterable[Subject]) -> Session:
     """Load of the base what the subjects need."""
     with uncollected():
-        from ldm.insertion.session import open_session
-        from ldm.models.runtime import Runtime
+        from ldm.config.build import open_session
 
-    s, base = config.sample, config.base
-    runtime, path, features = Runtime(s.precision, s.compile), Path(base.path), args.few_shot_features
-    return open_session(
-        path,
-        base.architecture,
-        subjects,
-        sampling_of(config),
-        seam_of(config),
-        features,
-        args.device,
-        runtime,
-    )
+        return open_session(config, subjects, args.device, args.few_shot_features)

@@ -14,6 +14,12 @@ class BaseSection:
 
     path: str = setting("checkpoints/mini", "base checkpoint: a model.ckpt or a folder of safetensors")
     architecture: Architecture = field(default_factory=Architecture)
+    region_fill: str = setting(
+        "grey",
+        "what the UNet is shown in the region to fill: mid-grey, as Paint-by-Example; or a composite of the "
+        "scene and the object's cut-out, for a base that was trained so",
+        ["grey", "composite"],
+    )
 
 
 @dataclass(frozen=True)

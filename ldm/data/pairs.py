@@ -17,12 +17,10 @@ from torch.utils.data import Dataset
 
 from ldm.data.augment import augmented
 from ldm.data.boxes import Box
-from ldm.data.cutout import cut_out_of
-from ldm.data.image import from_bytes, read_rgb, to_bytes
+from ldm.data.image import read_rgb
 from ldm.data.insertset import InsertSet, Sample
-from ldm.data.layers import happens
 from ldm.data.masks import pixel_box, training_mask
-from ldm.data.shown import object_crop, squash
+from ldm.data.shown import ObjectImages, squash
 
 CROP_MARGIN = 0.6  # of the margin between the image's short side and the enlarged box, cut off at most
 SAME_CATEGORY_PAD = 10  # pixels around a same-category object in its reference
@@ -54,8 +52,7 @@ class Pairs(Dataset):
     pixels, reference [3,R,R] (R = reference_size), view int []: the few-shot picture whose token alone the
     sample is to see, or ALL_VIEWS.
     `single_view`: share of the few-shot samples that see their own picture alone, as reference and as token.
-    `augment=False` leaves references as they are: a flip mirrors lettering. With `cut` they are cut out of
-    their ground, and never turned or bent: a base of collages draws what it is shown.
+    `augment=False` leaves references as they are: a flip mirrors lettering. `images` says how they are shown.
     """
 
     def __init__(
@@ -67,14 +64,13 @@ class Pairs(Dataset):
         length: int = 4000,
         augment: bool = True,
         single_view: float = 0.0,
-        cut: bool = False,
+        images: ObjectImages | None = None,
     ) -> None:
         self.insertset = insertset
         self.size, self.reference_size = size, reference_size
         self.seed, self.length, self.augment = seed, length, augment
-        self.single_view, self.cut = single_view, cut
+        self.single_view, self.images = single_view, images or ObjectImages(reference_size)
         self._cache: dict[Path, np.ndarray] = {}
-        self._cutouts: dict[tuple[Path, Box], tuple[Tensor, Box]] = {}
         self._free = CACHE_BYTES
 
     def __len__(self) -> int:
@@ -87,32 +83,25 @@ class Pairs(Dataset):
         few_shot = index % 2 == 0 or not self.insertset.same_category
         samples = self.insertset.few_shot if few_shot else self.insertset.same_category
         number, sample, box = _choose(samples, generator)
-        drawn = target(self._read(sample.image), box, self.size, generator)
-        place = drawn.place(self._cut_out(sample, box)[1] if self.cut else box)
-        single = few_shot and self.single_view > 0 and happens(self.single_view, generator)
+        pixels = self._read(sample.image)
+        drawn = target(pixels, box, self.size, generator)
+        place = drawn.place(self.images.own_box(sample, box, pixels, self.reference_size))
+        single = (
+            few_shot
+            and self.single_view > 0
+            and float(torch.rand((), generator=generator)) < self.single_view
+        )
         if few_shot and not single:  # the reference is the object in any few-shot picture, else in this one
             _, sample, box = _choose(self.insertset.few_shot, generator)
-        reference = self._reference(sample, box, 0 if few_shot else SAME_CATEGORY_PAD)
+        pad = 0 if few_shot else SAME_CATEGORY_PAD
+        pixels = self._read(sample.image)
+        reference = self.images.in_picture(sample, box, pixels, self.reference_size, pad)
         if self.augment:
-            reference = augmented(reference, generator, mirror=not single, warped=not self.cut)
+            reference = augmented(reference, generator, mirror=not single, warped=self.images.bends)
         view = torch.tensor(number if single else ALL_VIEWS)
         return {
             "image": drawn.image, "mask": drawn.mask, "place": place, "reference": reference, "view": view,
         }  # fmt: skip
-
-    def _reference(self, sample: Sample, box: Box, pad: int) -> Tensor:
-        """The object in a box of a picture, [3,R,R]; with `pad` pixels around it if it is not cut out."""
-        if self.cut:
-            return from_bytes(self._cut_out(sample, box)[0])[:3]
-        return squash(object_crop(self._read(sample.image), box, pad), self.reference_size)
-
-    def _cut_out(self, sample: Sample, box: Box) -> tuple[Tensor, Box]:
-        """A cut-out as bytes [4,R,R], and its box; made once."""
-        key = sample.image, box
-        if key not in self._cutouts:
-            cut = cut_out_of(sample, box, self._read(sample.image))
-            self._cutouts[key] = to_bytes(cut.picture(self.reference_size)), cut.box
-        return self._cutouts[key]
 
     def _read(self, path: Path) -> np.ndarray:
         """Pixels of a picture, kept while there is room (random access gains nothing from eviction)."""

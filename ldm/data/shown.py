@@ -1,6 +1,6 @@
-"""What a base is shown of an object: its reference and few-shot pictures, squashed or cut out.
+"""What a base is shown of an object: its reference and few-shot pictures.
 
-Pixels are uint8 [H,W,3]; what is shown is float [c,S,S] in [-1,1], c = 3, or 4 for a cut-out with its alpha.
+Pixels are uint8 [H,W,3]; what is shown is float [c,S,S] in [-1,1], c = 3, or 4 with alpha in [0,1].
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from einops import rearrange
 from torch import Tensor
 
 from ldm.data.boxes import Box
-from ldm.data.cutout import cut_out_of, cut_out_picture, silhouette_of
 from ldm.data.image import read_rgb, to_image
-from ldm.data.insertset import InsertSet
+from ldm.data.insertset import InsertSet, Sample
 from ldm.data.masks import pixel_box
-from ldm.data.visible import most_alike
+
+NEAREST = -1  # as a view: the token of the few-shot picture that is most like the reference
 
 
 def object_crop(pixels: np.ndarray, box: Box, pad: int = 0) -> np.ndarray:
@@ -38,30 +38,46 @@ def squash(pixels: np.ndarray, size: int) -> Tensor:
     return to_image(rearrange(small, "c h w -> h w c").numpy())
 
 
-def few_shot_crops(insertset: InsertSet, size: int, cut: bool = False) -> Tensor:
-    """The object in each few-shot picture (its first box), unaugmented: [N,3,size,size] in [-1,1].
+class ObjectImages:
+    """How a base is shown an object: its pictures squashed to a square of `size` px, as Paint-by-Example does.
 
-    `cut`: without its ground, [N,4,size,size], as a base of collages wants it, see `CutOut.picture`.
+    A subclass may cut the object out of its ground. `stored`: whether object files keep the few-shot pictures;
+    `bends`: whether training may mirror, turn and bend a reference.
     """
-    shown = [(sample, sample.boxes[0], read_rgb(sample.image)) for sample in insertset.few_shot]
-    if cut:
-        return torch.stack([cut_out_of(*each).picture(size) for each in shown])
-    return torch.stack([squash(object_crop(pixels, box), size) for _, box, pixels in shown])
 
+    stored = False
+    bends = True
 
-def reference_image(path: Path, size: int, cut: bool = False) -> Tensor:
-    """A picture file as the reference: [1,3,size,size] in [-1,1]; `cut`: cut out, [1,4,size,size]."""
-    return (cut_out_picture(path).picture(size) if cut else squash(read_rgb(path), size))[None]
+    def __init__(self, size: int) -> None:
+        self.size = size
 
+    def reference(self, path: Path) -> Tensor:
+        """A picture file as the reference: [1,c,size,size] in [-1,1], c = 3, or 4 with alpha in [0,1]."""
+        return squash(read_rgb(path), self.size)[None]
 
-def own_reference(insertset: InsertSet, size: int, cut: bool, crops: Tensor) -> Tensor:
-    """The picture [1,c,size,size] that an object is shown by: its reference, see `reference_image`.
+    def few_shot(self, insertset: InsertSet) -> Tensor:
+        """The object in each few-shot picture (its first box), unaugmented: [N,c,size,size]."""
+        shown = [(read_rgb(sample.image), sample.boxes[0]) for sample in insertset.few_shot]
+        return torch.stack([squash(object_crop(pixels, box), self.size) for pixels, box in shown])
 
-    If that is to be cut out and its silhouette is not known, but those of few-shot pictures are, it is their
-    cut-out, of `crops` [N,4,size,size], that is most like it: GrabCut errs, silhouettes do not.
-    """
-    reference = reference_image(insertset.reference, size, cut)
-    known = [i for i, sample in enumerate(insertset.few_shot) if sample.mask is not None]
-    if not cut or not known or silhouette_of(insertset.reference) is not None:
-        return reference
-    return crops[known][most_alike(reference[0], crops[known])][None]
+    def own_reference(self, insertset: InsertSet, few_shot: Tensor) -> Tensor:
+        """The picture [1,c,size,size] that the object is shown by if no other is given."""
+        return self.reference(insertset.reference)
+
+    def in_picture(self, sample: Sample, box: Box, pixels: np.ndarray, size: int, pad: int = 0) -> Tensor:
+        """The object in a box of a training picture as a reference [3,size,size], with `pad` px around it."""
+        return squash(object_crop(pixels, box, pad), size)
+
+    def own_box(self, sample: Sample, box: Box, pixels: np.ndarray, size: int) -> Box:
+        """The box of what `in_picture` shows."""
+        return box
+
+    def select(
+        self, few_shot: Tensor | None, reference: Tensor, view: int, keep: bool = False
+    ) -> tuple[Tensor, int]:
+        """The reference [1,c,size,size] to show, and the number of the few-shot token that stands for all.
+
+        `view`: few-shot picture, from 1; 0: each token for itself; NEAREST. `few_shot` [N,c,size,size] are the
+        pictures that came with the object, if any; `keep`: the reference was given, and stays.
+        """
+        return reference, 0 if view == NEAREST else view

@@ -1,7 +1,7 @@
 """Regions of an object's own pictures, filled anew with what a base knows of it while it learns.
 
 Few UNet forwards: all regions in one batch, few steps of a fast solver, the same noise each time. What the
-weights draw is shown, not the detail that the reference would keep (`own_detail`).
+weights draw is shown: `make_fill` should transfer no detail of the reference.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from ldm.data.insertset import Sample
 from ldm.data.masks import pixel_box
 from ldm.data.shown import squash
 from ldm.insertion.blend import BLENDS, Blend, composite
-from ldm.insertion.inpaint import inpaint
-from ldm.insertion.insert import overlay, pasted
+from ldm.insertion.inpaint import Sampling, inpaint
+from ldm.insertion.region_fill import MakeFill, grey_fill
+from ldm.insertion.insert import blended
 from ldm.insertion.paste import to_model_mask
 from ldm.insertion.roi import crop, plan_roi
-from ldm.insertion.sampling import Sampling
 from ldm.insertion.sheet import hatched, rgb8
 from ldm.insertion.square import square_of
 from ldm.models.base import Base
 from ldm.models.contexts import Context
-from ldm.objects.pose import Pose
+from ldm.objects.object_context import ObjectView, object_contexts
 
 GROWTH = 0.1  # of the object's box, on each side: how far the mask reaches beyond it
 RADIUS = 3  # pixels around a point that it is told by, see cv2.inpaint
@@ -66,48 +66,47 @@ def place_of(sample: Sample, size: int, factor: float) -> Place:
 
 
 class Filling:
-    """What draws an object in a pose into `places`, sampled and blended as said; `null`: see `null_of`."""
+    """Draws an object, as `view` shows it, into `places`; `null`: see `null_context`."""
 
     def __init__(
         self,
         places: Sequence[Place],
-        pose: Pose,
+        view: ObjectView,
         sampling: Sampling = ANY,
         seam: Blend = GAIN,
         seed: int = 0,
         null: Context | None = None,
+        make_fill: MakeFill = grey_fill,
     ) -> None:
-        self.places, self.pose = places, pose
+        self.places, self.view, self.fill = places, view, make_fill(view.picture)
         self.grounds = [place.emptied() for place in places]
-        self.sampling = replace(sampling, sampler=SAMPLER, steps=STEPS, refine=0.0, reuse=1, own_detail=0.0)
+        self.sampling = replace(sampling, sampler=SAMPLER, steps=STEPS)
         self.seam, self.seed, self.null = seam, seed, null
 
     @torch.no_grad()
     def __call__(self, base: Base) -> tuple[Tensor, list[np.ndarray]]:
         """Every region with the object as the base knows it now, [n,3,S,S]; outside the masks as it was.
 
-        And whose edge each one's seam is, see `pasted`.
+        And whose edge each one's seam is, see `blended`.
         """
-        reference = self.pose.reference.to(base.device)
         null = None if self.null is None else self.null.to(base.unet.conv_in.weight)
-        contexts = base.contexts(base.context(reference, self.pose.view), null, reference)
-        squares = [
-            square_of(
-                ground, place.mask, contexts.collage, [Generator().manual_seed(self.seed + i)],
-                self.sampling.shadow,
-            )
+        contexts = object_contexts(base, self.view, null)
+        regions = [
+            square_of(ground, place.mask, [Generator().manual_seed(self.seed + i)])
             for i, (place, ground) in enumerate(zip(self.places, self.grounds, strict=True))
-        ]  # fmt: skip
-        generated = inpaint(base, squares, [contexts] * len(squares), self.sampling)
-        laid = [overlay(s, image, self.seam) for s, [image] in zip(squares, generated, strict=True)]
-        results = [composite(s.known, *each) for s, each in zip(squares, laid, strict=True)]
-        edges = [pasted(s, alpha, self.seam) for s, (_, alpha) in zip(squares, laid, strict=True)]
-        return torch.stack(results), edges
+        ]
+        fills = [self.fill(region) for region in regions]
+        generated = inpaint(base, regions, [contexts] * len(regions), fills, self.sampling)
+        laid = [blended(fill, image, self.seam) for fill, [image] in zip(fills, generated, strict=True)]
+        results = [
+            composite(r.known, image, alpha) for r, (image, alpha, _) in zip(regions, laid, strict=True)
+        ]
+        return torch.stack(results), [edge for _, _, edge in laid]
 
     def preview(self, base: Base) -> np.ndarray:
         """Reference, picture, its region to fill, and filled, of the first place: uint8 [S,4*S,3]."""
         place = self.places[0]
-        shown = squash(rgb8(self.pose.reference[0, :3]), place.image.shape[-1])
+        shown = squash(rgb8(self.view.picture[0, :3]), place.image.shape[-1])
         filled, _ = self(base)
         parts = [rgb8(shown), rgb8(place.image), hatched(rgb8(place.image), place.mask), rgb8(filled[0])]
         return np.concatenate(parts, axis=1)

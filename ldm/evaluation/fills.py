@@ -9,14 +9,14 @@ import cv2
 import numpy as np
 import torch
 
-from ldm.data.cutout import cut_out_picture
+from ldm.compositing.composite import composite, composite_layers
+from ldm.compositing.cut_out import cut_out_picture
+from ldm.compositing.cut_out_images import SIZE
 from ldm.data.image import read_rgb, resize, to_image
 from ldm.data.picture import Picture
 from ldm.insertion.paste import paste_region, patched, region
 from ldm.insertion.roi import Roi, box_of, crop
 from ldm.insertion.sheet import rgb8
-from ldm.models.architecture import CUT_OUT_SIZE
-from ldm.models.collage import Collage, laid_over
 
 RIM = 2  # pixels around the mask that Poisson's equation takes its boundary from
 
@@ -44,11 +44,11 @@ def paste_poisson(reference: Path, background: Picture, mask: np.ndarray) -> Pic
 
 
 def paste_cut_out(reference: Path, background: Picture, mask: np.ndarray) -> Picture:
-    """The object cut out of its reference and laid where a base of collages would begin to draw it."""
+    """The object cut out of its reference and placed where a base of composites starts from it."""
     box = box_of(mask)
     hole = torch.from_numpy(crop(mask, box))[None, None].float()
-    layer = Collage(cut_out_picture(reference).picture(CUT_OUT_SIZE)[None]).over(hole)
-    image = laid_over(layer, region(background, box)[None])[0]
+    layer = composite_layers(cut_out_picture(reference).picture(SIZE)[None], None, hole)
+    image = composite(layer, region(background, box)[None])[0]
     return patched(background, [paste_region(background, box, image, hole[0, 0].numpy())])
 
 

@@ -34,15 +34,12 @@ class Blend:
     feather: width of the transition inside the mask. reach: how deep the edge's colour offset is carried
     into the mask (inf: through all of it). gain: match contrast and brightness on the kept ring.
     paper_blur: width of the blurred band of the paper's code, in pixels of the background.
-    halo: how far from the object what was drawn of its surroundings is laid over the background, fading, in
-    shares of the object's longer side; 0: all of it is, also where nothing says what is the object.
     """
 
     feather: float = 0
     reach: float = 0
     gain: bool = False
     paper_blur: int = 0
-    halo: float = 0
 
 
 BLENDS = {
@@ -55,12 +52,12 @@ BLENDS = {
 }
 
 
-def treatment(name: str, feather: float = -1, reach: float = -1, halo: float = 0) -> Blend:
-    """One of BLENDS, with a halo; other lengths of 0 or more replace its own."""
+def treatment(name: str, feather: float = -1, reach: float = -1) -> Blend:
+    """One of BLENDS; other lengths of 0 or more replace its own."""
     own = BLENDS[name]
     feather = feather if feather >= 0 else own.feather
     reach = reach if reach >= 0 else own.reach
-    return replace(own, feather=feather, reach=reach, halo=halo)
+    return replace(own, feather=feather, reach=reach)
 
 
 def blend(
@@ -70,12 +67,10 @@ def blend(
     options: Blend,
     *,
     hole: np.ndarray | None = None,
-    shown: np.ndarray | None = None,
 ) -> tuple[Tensor, np.ndarray]:
     """What to lay over the background, [3,h,w], and how strongly: alpha [h,w], 0 outside the mask.
 
-    `mask` is where to paste; `hole` is where the model generated, if that is larger. `shown`, bool [h,w], is
-    where it was shown the object, if it was.
+    `mask` is where to paste; `hole` is where the model generated, if that is larger.
     """
     unit, image = pixel_unit(mask), generated
     if options.gain:
@@ -86,8 +81,7 @@ def blend(
     if options.paper_blur:
         blurred = paper_blur(composite(background, image, mask), mask, options.paper_blur)
         image = torch.where(torch.from_numpy(mask), blurred, image)
-    alpha = feather(mask, options.feather * unit)
-    return image, alpha if shown is None else alpha * halo(shown, options.halo)
+    return image, feather(mask, options.feather * unit)
 
 
 def composite(background: Tensor, image: Tensor, alpha: np.ndarray) -> Tensor:
@@ -103,18 +97,6 @@ def feather(mask: np.ndarray, radius: float) -> np.ndarray:
         np.clip(row / max(radius, 1), 0, 1, out=row)
         row *= row * (3 - 2 * row)
     return rise
-
-
-def halo(shown: np.ndarray, width: float) -> np.ndarray:
-    """Alpha [h,w] that is 1 on the object and falls smoothly to 0 at `width` of its longer side.
-
-    `shown`, bool [h,w], is where the object is. It is 1 everywhere with a width of 0 or without an object.
-    """
-    if not width or not shown.any():
-        return np.ones(shown.shape, np.float32)
-    longer = max(int(np.ptp(np.flatnonzero(shown.any(side)))) + 1 for side in (0, 1))
-    fall = np.clip(1 - depth(~shown) / max(width * longer, 1), 0, 1)
-    return fall * fall * (3 - 2 * fall)
 
 
 def membrane(

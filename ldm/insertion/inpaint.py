@@ -1,91 +1,139 @@
-"""Squares through the model, as one batch: encode, sample, decode, keep the object's own detail."""
+"""Regions through the model, as one batch: encode, sample, decode; and how samples are drawn."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ldm.data.image import resize
-from ldm.insertion.layer import with_own_detail
 from ldm.insertion.paste import to_model_mask
-from ldm.insertion.sampling import Sampling
+from ldm.insertion.region_fill import RegionFill
 from ldm.insertion.square import Square
-from ldm.models.collage import over_holes
 from ldm.models.contexts import Contexts, join
 from ldm.models.diffusion import latent_mask, masked_image
 from ldm.models.painter import Painter
-from ldm.models.reuse import Reusing
-from ldm.models.sampler import Condition, sample
+from ldm.models.sampler import EVERYWHERE, Condition, Predictor, sample
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How x_0 is drawn: solver, UNet evaluations, guidance scale, standard deviation of the start noise.
+
+    `guidance_interval`: noise levels t/T that are guided. `guidance_from`: whose unconditional branch is guided
+    away from: the object's, as in the paper, or the base's before it learnt anything. `reference_view`: the
+    few-shot token, from 1, that stands for all; 0: each for itself; -1: the nearest to the reference.
+    """
+
+    sampler: str = "plms"
+    steps: int = 50
+    guidance_scale: float = 5.0
+    init_noise_sigma: float = 1.0
+    guidance_interval: tuple[float, ...] = EVERYWHERE
+    guidance_from: str = "object"
+    reference_view: int = 0
+
+    def __post_init__(self) -> None:
+        interval = self.guidance_interval
+        if len(interval) != 2 or not 0 <= interval[0] <= interval[1] <= 1:
+            raise ValueError(
+                f"guidance_interval={list(interval)}: expected LOW,HIGH with 0 <= LOW <= HIGH <= 1"
+            )
+
+    def schedule(self) -> dict[str, Any]:
+        """What `sample` takes of it, but for the solver."""
+        interval = (self.guidance_interval[0], self.guidance_interval[1])
+        return {"steps": self.steps, "guidance_scale": self.guidance_scale, "guidance_interval": interval}
 
 
 def inpaint(
-    base: Painter,
-    squares: Sequence[Square],
+    model: Painter,
+    regions: Sequence[Square],
     contexts: Sequence[Contexts],
+    fills: Sequence[RegionFill],
     sampling: Sampling,
+    predictor: Callable[[Painter], Predictor] = lambda model: model,
     on_step: Callable[[int, Tensor], None] | None = None,
 ) -> list[list[Tensor]]:
-    """For each square, with its own object's contexts, an image [3,h,w] in [-1,1] per noise generator.
+    """For each region, with its own object's contexts, an image [3,h,w] in [-1,1] per noise generator.
 
-    All of them are one batch.
+    All of them are one batch. `predictor` wraps the model for this one sampling.
     """
-    counts = [len(square.noise) for square in squares]
-    condition = _condition(base, squares, contexts)
+    counts = [len(region.noise) for region in regions]
+    condition = _condition(model, regions, contexts, fills)
     x_T = torch.stack(
-        [torch.randn(condition.masked.shape[1:], generator=g) for s in squares for g in s.noise]
+        [torch.randn(condition.masked.shape[1:], generator=g) for r in regions for g in r.noise]
     )
-    scenes, begun, begin = [], None, None
-    if any(c.collage for c in contexts) and (sampling.begin < 1 or sampling.own_detail):
-        scenes = [square.begun for square in squares]
-        begun = _encoded(base, torch.cat([resize(x[None], base.architecture.image_size) for x in scenes]))
-        if sampling.begin < 1:
-            begin = begun.repeat_interleave(torch.tensor(counts, device=base.device), 0), sampling.begin
+    start, strength = _start(model, regions, fills)
+    begin = None
+    if start is not None and strength < 1:
+        begin = start.repeat_interleave(torch.tensor(counts, device=model.device), 0), strength
     x_0 = sample(
-        base if sampling.reuse == 1 else Reusing(base, sampling.reuse),
+        predictor(model),
         condition,
-        x_T.to(condition.masked) * sampling.noise,
+        x_T.to(condition.masked) * sampling.init_noise_sigma,
         sampler=sampling.sampler,
         begin=begin,
         on_step=on_step,
         **sampling.schedule(),
     )
-    drawn = [base.decode(part).cpu() for part in x_0.split(counts)]
-    if begun is None or not sampling.own_detail:
-        return [list(resize(part, square.hole.shape)) for part, square in zip(drawn, squares, strict=True)]
-    coarse = base.decode(begun).cpu()  # what of it the autoencoder loses is no change
+    decoded = [model.decode(part).cpu() for part in x_0.split(counts)]
+
+    @cache
+    def decoded_starts() -> Tensor:
+        assert start is not None, "a fill that compares with its start has one"
+        return model.decode(start).cpu()
+
     return [
-        _detailed(*each, sampling.own_detail) for each in zip(squares, scenes, drawn, coarse, strict=True)
+        fill.finish(images, lambda i=i: decoded_starts()[i])  # type: ignore[misc]
+        for i, (fill, images) in enumerate(zip(fills, decoded, strict=True))
     ]
 
 
-def _condition(base: Painter, squares: Sequence[Square], contexts: Sequence[Contexts]) -> Condition:
-    """What the UNet sees besides x_t, for every sample of every square."""
-    size, counts = base.architecture.image_size, [len(square.noise) for square in squares]
-    images = torch.cat([resize(square.known[None], size) for square in squares]).to(base.device)
-    masks = torch.cat([to_model_mask(square.hole, size) for square in squares]).to(base.device)
-    shown = over_holes([c.collage for c in contexts], masks)
-    masked = _encoded(base, masked_image(images, masks, shown))
+def _condition(
+    model: Painter, regions: Sequence[Square], contexts: Sequence[Contexts], fills: Sequence[RegionFill]
+) -> Condition:
+    """What the UNet sees besides x_t, for every sample of every region."""
+    size, counts = model.architecture.image_size, [len(region.noise) for region in regions]
+    images = torch.cat([resize(region.known[None], size) for region in regions]).to(model.device)
+    masks = torch.cat([to_model_mask(region.hole, size) for region in regions]).to(model.device)
+    masked = _encoded(model, masked_image(images, masks, shown_in(fills, masks)))
     small = latent_mask(masks, (masked.shape[-2], masked.shape[-1])).to(masked)
-    each = torch.tensor(counts, device=base.device)
+    each = torch.tensor(counts, device=model.device)
     repeated = [c.repeat(n) for c, n in zip(contexts, counts, strict=True)]
     conditional, unconditional = (join([c[half] for c in repeated]) for half in (0, 1))
     seen = Contexts(conditional, unconditional)
     return Condition(masked.repeat_interleave(each, 0), small.repeat_interleave(each, 0), seen)
 
 
-def _encoded(base: Painter, images: Tensor) -> Tensor:
+def shown_in(fills: Sequence[RegionFill], holes: Tensor) -> Tensor | None:
+    """What each fill shows in its own of the holes [b,1,S,S] => [b,c,S,S]; None: mid-grey in all of them."""
+    shown = [fill.shown(holes[i : i + 1]) for i, fill in enumerate(fills)]
+    first = next((x for x in shown if x is not None), None)
+    if first is None:
+        return None
+    return torch.cat([torch.zeros_like(first) if x is None else x for x in shown])
+
+
+def _start(
+    model: Painter, regions: Sequence[Square], fills: Sequence[RegionFill]
+) -> tuple[Tensor | None, float]:
+    """Latents [b,4,h,w] of what the regions start from, and the noise level; None: none has a start."""
+    starts = [fill.start() for fill in fills]
+    found = [start for start in starts if start is not None]
+    if not found:
+        return None, 1.0
+    images = [r.known if s is None else s.image for r, s in zip(regions, starts, strict=True)]
+    size = model.architecture.image_size
+    latents = _encoded(model, torch.cat([resize(image[None], size) for image in images]))
+    assert len({start.strength for start in found}) == 1, "a batch starts at one noise level"
+    return latents, found[0].strength
+
+
+def _encoded(model: Painter, images: Tensor) -> Tensor:
     """Latents in fp32, also under autocast: solvers add up small steps."""
-    return base.encode(images.to(base.device)).float()
-
-
-def _detailed(square: Square, scene: Tensor, images: Tensor, coarse: Tensor, width: float) -> list[Tensor]:
-    """What a model made of a square [n,3,S,S] => each [3,h,w]; with the detail of its layer, if it has one.
-
-    `scene` [3,h,w] is what it began from, `coarse` [3,S,S] the same through the autoencoder.
-    """
-    if square.layer is None:
-        return list(resize(images, square.hole.shape))
-    alpha = square.layer[3]
-    return [with_own_detail(scene, alpha, image - coarse, width) for image in images]
+    return model.encode(images.to(model.device)).float()

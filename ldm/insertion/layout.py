@@ -54,9 +54,7 @@ class Placed:
         """What is to be made on a background of size (H, W)."""
         item, mask = self.placement.item, self.mask.whole(size)
         hole = mask if self.hole is self.mask else self.hole.whole(size)
-        members = zip(self.placement.members, self.holes, strict=True)
-        parts = [(member.subject, part.whole(size)) for member, part in members]
-        return Task(mask, hole, self.rois, item.seeds, item.subject, parts)
+        return Task(mask, hole, self.rois, item.seeds, item.subject)
 
 
 def place(scene: Scene, background: Picture, tools: MaskTools, context: Context) -> list[Placed]:

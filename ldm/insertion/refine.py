@@ -16,13 +16,14 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from ldm.data.image import resize
+from ldm.insertion.inpaint import Sampling
 from ldm.insertion.paste import to_model_mask
+from ldm.insertion.region_fill import ReadyObject, RegionFill
+from ldm.insertion.square import Square
 from ldm.insertion.tiles import Corner, Tiles, plan_tiles
-from ldm.models.collage import over_holes
 from ldm.models.contexts import Context, Contexts
 from ldm.models.diffusion import latent_mask, masked_image
 from ldm.models.painter import Painter
-from ldm.models.regions import seen_in
 from ldm.models.sampler import EVERYWHERE, Condition, Interval, sample
 
 ABOVE = 1.5  # times the model's resolution: smaller squares are not refined
@@ -56,7 +57,7 @@ class Tiled:
         cut = self.tiles.cut
 
         def tile(at: Corner) -> Tensor:
-            seen = seen_in(context, self.tiles.share(at))
+            seen = context if isinstance(context, Tensor) else context.within(self.tiles.share(at))
             return self.painter.eps(cut(x_t, at), t, cut(masked, at), cut(mask, at), seen)
 
         return self.tiles.over(tile)
@@ -76,6 +77,29 @@ def needs_refining(side: int, model_side: int) -> bool:
     return side > ABOVE * model_side
 
 
+@dataclass(frozen=True)
+class SecondPassOf:
+    """`refine` of this strength for regions that need it, as `InsertOptions.second_pass`."""
+
+    strength: float
+
+    def __call__(
+        self,
+        model: Painter,
+        one: ReadyObject,
+        region: Square,
+        fill: RegionFill,
+        images: Sequence[Tensor],
+        sampling: Sampling,
+    ) -> Sequence[Tensor]:
+        if not needs_refining(max(region.roi.size), model.architecture.image_size):
+            return images
+        return refine(
+            model, one.contexts, region.known, region.hole, images, region.noise,
+            fill=fill, strength=self.strength, **sampling.schedule(),
+        )  # fmt: skip
+
+
 @torch.no_grad()
 def refine(
     painter: Painter,
@@ -85,6 +109,7 @@ def refine(
     generated: Sequence[Tensor],
     noise: Sequence[Generator],
     *,
+    fill: RegionFill | None = None,
     strength: float = 0.4,
     steps: int = 20,
     guidance_scale: float = 5.0,
@@ -106,7 +131,7 @@ def refine(
     tiled = Tiled(painter, plan_tiles(small[0, 0].cpu().numpy() > 0, a.latent_size))
     x_0 = tiled.encode(torch.where(hole > 0, first, image))
     x_T = torch.stack([torch.randn(x_0.shape[1:], generator=g) for g in noise]).to(x_0)
-    shown = over_holes([contexts.collage], hole)
+    shown = None if fill is None else fill.shown(hole)
     masked = tiled.encode(masked_image(image, hole, shown)).expand(n, -1, -1, -1)
     condition = Condition(masked, small.to(masked).expand(n, -1, -1, -1), contexts.repeat(n))
     x_0 = sample(

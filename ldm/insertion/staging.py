@@ -14,6 +14,8 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
+import torch
+import torch.nn.functional as F
 
 from ldm import __version__
 from ldm.data.digest import file_digest, text_digest
@@ -21,8 +23,10 @@ from ldm.data.picture import Picture
 from ldm.insertion.item import Item
 from ldm.insertion.kept import Kept
 from ldm.insertion.layout import Part, Placed
-from ldm.insertion.roi import visible
+from ldm.insertion.region_fill import ReadyObject
+from ldm.insertion.roi import crop, visible
 from ldm.insertion.work import Inserter, Options
+from ldm.scenes.regional_context import in_regions
 
 SUBJECT = (
     "object",
@@ -82,7 +86,10 @@ def _make(
 ) -> None:
     """Fill masks side by side, and keep what is in the box of each together with its record."""
     tasks = [placed.task(canvas.size) for placed in batch.values()]
-    made = inserter.insert(canvas, tasks)
+    objects = [
+        _object(placed, canvas.size, inserter, options.context.model_side) for placed in batch.values()
+    ]
+    made = inserter.insert(canvas, tasks, objects)
     for (key, placed), task, results in zip(batch.items(), tasks, made, strict=True):
         item = placed.placement.item
         if item.best:
@@ -95,6 +102,18 @@ def _make(
             "together": [_told_of(member) for member in placed.placement.members],
         }
         kept.add(key, results[0].part(placed.mask.box), facts | results[0].record)
+
+
+def _object(placed: Placed, size: tuple[int, int], inserter: Inserter, side: int) -> ReadyObject:
+    """What is inserted; objects that share a region of the model's `side` px as one, each in its own mask."""
+    members = placed.placement.members
+    if not members:
+        return inserter.ready(placed.placement.item.subject)
+    [roi] = placed.rois
+    regions = torch.stack([torch.from_numpy(crop(part.whole(size), roi)).float() for part in placed.holes])
+    if max(roi.size) > side:  # no layer looks at it any finer
+        regions = F.interpolate(regions[None], size=(side, side), mode="area")[0]
+    return in_regions([inserter.ready(member.subject) for member in members], regions)
 
 
 def _whereabouts(placed: Placed) -> dict[str, Any]:

@@ -16,8 +16,7 @@ class Task:
     """`subject` into the background, once for each of `seeds`.
 
     The model generates in `hole`, and what it makes is pasted in `mask`, both bool [H,W]; mostly one array.
-    `rois` are squares that cover both. Objects that share one square stand in `parts`, in place of `subject`:
-    each one's subject, and its own part of the hole.
+    `rois` are squares that cover both.
     """
 
     mask: np.ndarray
@@ -25,9 +24,3 @@ class Task:
     rois: Sequence[Roi]
     seeds: Sequence[int]
     subject: Subject = field(default_factory=Subject)
-    parts: Sequence[tuple[Subject, np.ndarray]] = ()
-
-    @property
-    def subjects(self) -> list[Subject]:
-        """One for each object."""
-        return [subject for subject, _ in self.parts] or [self.subject]

@@ -28,6 +28,7 @@ from ldm.insertion.subject import Subject
 from ldm.insertion.task import Task
 
 if TYPE_CHECKING:
+    from ldm.insertion.region_fill import ReadyObject
     from ldm.insertion.result import Result
 
 MISTAKES = (ValueError, FileNotFoundError, PermissionError)
@@ -40,7 +41,11 @@ class Inserter(Protocol):
 
     def take_on(self, subject: Subject) -> Any: ...
 
-    def insert(self, background: Picture, tasks: Sequence[Task]) -> list[list[Result]]: ...
+    def ready(self, subject: Subject) -> ReadyObject: ...
+
+    def insert(
+        self, background: Picture, tasks: Sequence[Task], objects: Sequence[ReadyObject] | None = None
+    ) -> list[list[Result]]: ...
 
 
 Choose = Callable[[Item, Task, "list[Result]"], "list[Result]"]

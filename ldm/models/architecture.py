@@ -16,15 +16,11 @@ if TYPE_CHECKING:
     from transformers import CLIPVisionModel
 
 
-CUT_OUT_SIZE = 320  # pixels: as much as an object has in a region of 512
-
-
 @dataclass(frozen=True)
 class Architecture:
     """Every size of a base, Paint-by-Example's by default; `image_size` and `reference_size` are pixels.
 
     `prediction` is what the UNet's output means: the noise (eps), or v of Salimans & Ho (2022).
-    `collage`: where it is to draw the UNet is shown the reference, see `ldm.models.collage`, not mid-grey.
     """
 
     name: str = "paint-by-example"
@@ -46,15 +42,6 @@ class Architecture:
     mapper_layers: int = 5
     mapper_heads: int = 1
     prediction: str = field(default="eps", metadata={"choices": ("eps", "v")})
-    collage: bool = False
-
-    @property
-    def shown(self) -> tuple[int, bool]:
-        """How a base wants to be shown an object: side of its picture in pixels, and whether it is cut out.
-
-        A cut-out is laid into the scene, whose regions are mostly larger than the model's.
-        """
-        return (CUT_OUT_SIZE, True) if self.collage else (self.reference_size, False)
 
     @property
     def vae_factor(self) -> int:

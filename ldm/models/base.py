@@ -38,15 +38,12 @@ class Base(Painter):
         c = self.conditioner
         return c(c.look(reference), c.view(view))
 
-    def contexts(
-        self, context: Tensor, null: Context | None = None, references: Tensor | None = None
-    ) -> Contexts:
+    def contexts(self, context: Tensor, null: Context | None = None) -> Contexts:
         """A context [b,n,d] and the unconditional one, both folded into the weights as they are now.
 
-        `null`: another unconditional one, for b = 1, see `null`; `references`: see `folded`.
+        `null`: another unconditional one, for b = 1, see `null`.
         """
-        null = self.conditioner.unconditional(context) if null is None else null
-        return self.folded(context, null, references)
+        return self.folded(context, self.conditioner.unconditional(context) if null is None else null)
 
     def null(self) -> Context:
         """The unconditional context of one sample, folded into the weights as they are now."""

@@ -1,76 +1,44 @@
 """What the UNet's cross-attention reads: a context [b,n,d], or in its place constants of one or many objects.
 
-A batch may join the folded contexts of many objects, a picture may hold several, each in its own region.
+A batch may join the folded contexts of many objects.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from ldm.models.collage import Collage
-from ldm.models.folded import Folded, Layer
+from ldm.models.folded import Folded, Layer, Share
 
 
-@dataclass(frozen=True, eq=False)
-class Regional:
-    """Several objects in one picture, each in its own region, for b samples; the rest sees `rest`.
+class Constants(Protocol):
+    """What stands for a context [b,n,d]: for b samples, what each cross-attention makes of hidden states."""
 
-    `masks` [k,H,W] in [0,1] cover the picture; where they overlap, objects share by weight.
-    """
-
-    masks: Tensor
-    objects: Sequence[Folded]
-    rest: Folded
-    made: dict[tuple[int, torch.dtype], Tensor] = field(default_factory=dict, init=False, repr=False)
-
-    def __len__(self) -> int:
-        return len(self.rest)
+    def __len__(self) -> int: ...
 
     def attend(self, name: str, x: Tensor, heads: int) -> Tensor:
-        """What the layer `name` makes of hidden states [b,N,C], each position by its object."""
-        first, *others = self.weights(x)
-        out = first * self.rest.attend(name, x, heads)
-        for weight, one in zip(others, self.objects, strict=True):
-            out = out + weight * one.attend(name, x, heads)
-        return out
+        """What the layer `name` makes of hidden states [b,N,C]."""
 
-    def repeat(self, n: int) -> Regional:
+    def within(self, box: Share) -> Constants:
+        """What a part of the picture sees of it."""
+
+    def repeat(self, n: int) -> Constants:
         """Every sample n times, side by side."""
-        return Regional(self.masks, [one.repeat(n) for one in self.objects], self.rest.repeat(n))
 
-    def to(self, like: Tensor) -> Regional:
+    def to(self, like: Tensor) -> Constants:
         """On the device and in the dtype of `like`."""
-        return Regional(self.masks.to(like), [one.to(like) for one in self.objects], self.rest.to(like))
-
-    def weights(self, x: Tensor) -> Tensor:
-        """Shares of the rest and of each object at x [b,N,C], [1+k,N,1]; scaled once a resolution."""
-        if torch.compiler.is_compiling():  # what a CUDA graph makes may not be kept
-            return self._scaled(x)
-        key = (x.shape[1], x.dtype)
-        if key not in self.made:
-            self.made[key] = self._scaled(x)
-        return self.made[key]
-
-    def _scaled(self, x: Tensor) -> Tensor:
-        height, width = self.masks.shape[-2:]
-        h = round((x.shape[1] * height / width) ** 0.5)
-        small = F.interpolate(self.masks[None], size=(h, x.shape[1] // h), mode="area")[0].flatten(1)
-        own = (small / small.sum(0).clamp(min=1)).to(x)
-        return torch.cat([1 - own.sum(0, keepdim=True), own])[..., None]
 
 
 @dataclass(frozen=True, eq=False)
 class Joined:
     """Contexts of consecutive samples of a batch, whatever their kinds and numbers of tokens."""
 
-    pieces: Sequence[Folded | Regional]
+    pieces: Sequence[Constants]
 
     def __len__(self) -> int:
         return sum(map(len, self.pieces))
@@ -79,6 +47,10 @@ class Joined:
         """What the layer `name` makes of hidden states [b,N,C]."""
         xs = x.split([len(piece) for piece in self.pieces])
         return torch.cat([piece.attend(name, x, heads) for piece, x in zip(self.pieces, xs, strict=True)])
+
+    def within(self, box: Share) -> Joined:
+        """What a part of the picture sees: of each piece its own."""
+        return Joined([piece.within(box) for piece in self.pieces])
 
     def repeat(self, n: int) -> Joined:
         """Every sample n times, side by side."""
@@ -90,24 +62,23 @@ class Joined:
 
 
 # What cross-attention reads: [b,n,d], or the constants of b samples.
-Context: TypeAlias = Tensor | Folded | Regional | Joined
+Context: TypeAlias = Tensor | Constants
 
 
 class Contexts(NamedTuple):
-    """The two contexts of guidance, and what a base of collages is shown of the object."""
+    """The two contexts of guidance."""
 
     conditional: Context
     unconditional: Context
-    collage: Collage | None = None
 
     def repeat(self, n: int) -> Contexts:
         """Every sample n times, side by side."""
-        a, b = (c.repeat_interleave(n, 0) if isinstance(c, Tensor) else c.repeat(n) for c in self[:2])
-        return Contexts(a, b, self.collage)
+        a, b = (c.repeat_interleave(n, 0) if isinstance(c, Tensor) else c.repeat(n) for c in self)
+        return Contexts(a, b)
 
     def to(self, like: Tensor) -> Contexts:
         """On the device and in the dtype of `like`."""
-        return Contexts(self.conditional.to(like), self.unconditional.to(like), self.collage)
+        return Contexts(self.conditional.to(like), self.unconditional.to(like))
 
 
 def join(contexts: Sequence[Context]) -> Context:
@@ -121,12 +92,12 @@ def join(contexts: Sequence[Context]) -> Context:
     return pieces[0] if len(pieces) == 1 else Joined(pieces)
 
 
-def _columns(part: Folded | Regional) -> int:
+def _columns(part: Constants) -> int:
     return part.columns if isinstance(part, Folded) else -1
 
 
-def _stacked(run: Sequence[Folded | Regional]) -> Sequence[Folded | Regional]:
-    """Neighbours of equal columns as one; regions stay as they are."""
+def _stacked(run: Sequence[Constants]) -> Sequence[Constants]:
+    """Neighbours of equal columns as one; what is not folded stays as it is."""
     same = [part for part in run if isinstance(part, Folded)]
     if len(same) < 2:
         return run

@@ -18,6 +18,8 @@ from diffusers.models.attention_processor import Attention
 from einops import rearrange
 from torch import Tensor, einsum
 
+Share = tuple[float, float, float, float]  # y0, x0, y1, x1 of a box, in sides of the picture
+
 
 class Layer(NamedTuple):
     """One layer's constants for b samples: scores [b,C,heads*n], values [b,heads*n,C], bias [b,C].
@@ -76,6 +78,10 @@ class Folded:
     def attend(self, name: str, x: Tensor, heads: int) -> Tensor:
         """What the layer `name` makes of hidden states [b,N,C]."""
         return attend(x, self.layers[name], heads)
+
+    def within(self, box: Share) -> Folded:
+        """What a part of the picture sees of them: the same."""
+        return self
 
     def repeat(self, n: int) -> Folded:
         """Every sample n times, side by side."""

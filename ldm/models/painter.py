@@ -6,14 +6,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm.models.architecture import Architecture, build_unet, build_vae
 from ldm.models.attention import cross_attentions, use_few_token_attention
-from ldm.models.collage import Collage, laid, places_in
 from ldm.models.contexts import Context, Contexts
-from ldm.models.diffusion import eps_of_v, masked_image, unet_input
+from ldm.models.diffusion import eps_of_v, unet_input
 from ldm.models.folded import fold
 
 
@@ -43,18 +41,6 @@ class Painter(nn.Module):
         scaled = latents / self.architecture.vae_scale
         return self.vae.decode(scaled.to(self.vae.dtype)).sample.float().clamp(-1, 1)
 
-    def masked(
-        self, image: Tensor, mask: Tensor, references: Tensor | None = None, places: Tensor | None = None
-    ) -> Tensor:
-        """Image as the UNet is shown it: its region to fill mid-grey, or the reference [b,3 or 4,R,R] in it.
-
-        `places` [b,4]: see `laid`; by default those in the mask.
-        """
-        if references is None or not self.architecture.collage:
-            return masked_image(image, mask)
-        places = places_in(mask) if places is None else places
-        return masked_image(image, mask, laid(references[:, :3], places, mask))
-
     def eps(self, x_t: Tensor, t: Tensor, masked: Tensor, mask: Tensor, context: Context) -> Tensor:
         """The predicted noise [b,4,h,w]; t [b] or scalar, mask [b,1,h,w], context [b,n,d] or folded."""
         out = self.run(forward, self.unet, self.narrow(unet_input(x_t, masked, mask)), t, context)
@@ -69,22 +55,9 @@ class Painter(nn.Module):
         """In the UNet's dtype."""
         return x.to(self.unet.conv_in.weight.dtype)
 
-    def folded(
-        self, conditional: Tensor, unconditional: Context, references: Tensor | None = None
-    ) -> Contexts:
-        """Contexts [b,n,d] folded into the weights as they are now; `unconditional` may be folded already.
-
-        `references` [1,4,P,P]: the cut-out that a base of collages lays into the hole.
-        """
-        both = self.fold(conditional), self.fold(unconditional)
-        return Contexts(*both, self.collage(references))
-
-    def collage(self, references: Tensor | None) -> Collage | None:
-        """Cut-outs [1,4,P,P] as a collage, if this base was trained on such; no alpha: opaque."""
-        if not self.architecture.collage or references is None:
-            return None
-        opaque = references.shape[1] == 3
-        return Collage(F.pad(references, [0, 0, 0, 0, 0, 1], value=1.0) if opaque else references)
+    def folded(self, conditional: Tensor, unconditional: Context) -> Contexts:
+        """Contexts [b,n,d] folded into the weights as they are now; `unconditional` may be folded already."""
+        return Contexts(self.fold(conditional), self.fold(unconditional))
 
     def fold(self, context: Context) -> Context:
         """A context [b,n,d] folded into the weights as they are now, in the UNet's dtype; else as it is."""

@@ -1,4 +1,4 @@
-"""How a painter runs on its machine: precision of the UNet, memory layout, packed weights, compilation."""
+"""How a painter runs on its machine: precision of the UNet, memory layout, compilation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from torch import nn
 
 from ldm.models.attention import cross_attentions
 from ldm.models.base import Base
-from ldm.models.packed import can_pack, pack
 from ldm.models.painter import Painter, call
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -20,10 +19,14 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 
 @dataclass(frozen=True)
 class Runtime:
-    """`precision` is one of PRECISIONS; `compile`: torch.compile, with CUDA graphs on a GPU."""
+    """`precision` is one of PRECISIONS; `compile`: torch.compile, with CUDA graphs on a GPU.
+
+    `pack` prepares a painter for its processor, once all else is done.
+    """
 
     precision: str = "fp32"
     compile: bool = False
+    pack: Callable[[Painter, torch.dtype, bool], None] | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -51,12 +54,8 @@ def prepare(painter: Painter, runtime: Runtime) -> None:
     if painter.device.type == "cuda" and dtype != torch.float32:
         unet.to(memory_format=torch.channels_last)  # tensor cores want it
     painter.run = Compiled(painter.device.type == "cuda") if runtime.compile else call
-    if painter.device.type == "cpu":
-        if can_pack(torch.float32):
-            pack(painter.vae)
-        if can_pack(dtype) and not runtime.compile:
-            row_a_sample = {layer for name, layer in unet.named_modules() if "time_emb" in name}
-            pack(unet, folded | row_a_sample | {unet.conv_in})  # whose weight tells device and dtype
+    if runtime.pack is not None:
+        runtime.pack(painter, dtype, runtime.compile)
 
 
 def twin(base: Base, runtime: Runtime) -> Painter:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from ldm.data.image import from_bytes, to_bytes
+from ldm.data.shown import ObjectImages
 from ldm.models.attention import Attention, cross_attentions
 from ldm.models.base import Base
 from ldm.models.contexts import Contexts
@@ -25,20 +26,19 @@ from ldm.models.weights import some
 from ldm.objects.applied import apply
 from ldm.objects.cut_outs import REFERENCE
 from ldm.objects.delta import Delta
-from ldm.objects.effect import reference_of
 from ldm.objects.file import About, check_base, read_object, write_object
-from ldm.objects.pose import pose_of
+from ldm.objects.object_context import view_of
 
 FIELDS = {"crossattn-kv": ("k", "v", "null"), "crossattn": ("scores", "values", "bias", "null")}
 GUIDANCE = "guidance_from"  # in the recipe of a baked file: whose unconditional branch it holds
-VIEW = "view"  # likewise: the one few-shot token that stands for all, or 0
+VIEW = "reference_view"  # likewise: the one few-shot token that stands for all, or 0
 
 
 @dataclass(frozen=True, eq=False)
 class Baked:
     """One object. `layers`: layer name => its tensors by the names in FIELDS.
 
-    `reference` uint8 [c,P,P] is kept for a base of collages.
+    `reference` uint8 [c,P,P]: the picture that the object is shown by, where it is needed.
     """
 
     about: About
@@ -48,12 +48,17 @@ class Baked:
 
 @torch.no_grad()
 def bake(
-    base: Base, about: About, reference: Tensor, nulls: Mapping[str, Tensor] | None = None, view: int = 0
+    base: Base,
+    about: About,
+    reference: Tensor,
+    nulls: Mapping[str, Tensor] | None = None,
+    view: int = 0,
+    keep_picture: bool = False,
 ) -> Baked:
     """The object that `base` carries, told of by `about`, with its reference [1,c,P,P].
 
     `nulls`: the layers' unconditional constants, those of the untouched base; None: the object's own.
-    `view`: see `Conditioner.view`.
+    `view`: see `Conditioner.view`. `keep_picture`: the file holds the reference, too.
     """
     context, layers = base.context(reference, view), {}
     own = null_constants(base, about.freeze_model) if nulls is None else nulls
@@ -62,7 +67,7 @@ def bake(
         kept = (k, v) if about.freeze_model == "crossattn-kv" else fold_layer(attn, k, v)
         layers[name] = dict(zip(FIELDS[about.freeze_model], (*(x[0] for x in kept), own[name]), strict=True))
     recipe = dict(about.recipe) | {GUIDANCE: "object" if nulls is None else "base"}
-    shown = to_bytes(reference[0]) if base.architecture.collage else None
+    shown = to_bytes(reference[0]) if keep_picture else None
     return Baked(replace(about, kind="baked", recipe=recipe), layers, shown)
 
 
@@ -82,13 +87,15 @@ def guidance_from(baked: Baked) -> str:
 
 
 def view(baked: Baked) -> int:
-    """The view that was asked for, see `pose_of`; 0: each few-shot token stands for itself."""
-    return int(baked.about.recipe.get(VIEW, 0))
+    """The view that was asked for, see `view_of`; 0: each few-shot token stands for itself."""
+    recipe = baked.about.recipe
+    return int(recipe.get(VIEW, recipe.get("view", 0)))  # "view" in files of earlier versions
 
 
 def bake_delta(
     base: Base,
     delta: Delta,
+    images: ObjectImages,
     reference: Tensor | None = None,
     strength: float = 1.0,
     fingerprint: str = "",
@@ -97,15 +104,14 @@ def bake_delta(
 ) -> Baked:
     """An object's file as constants, with its own reference if no other is given; `strength` stays in them.
 
-    `guidance_from`: whose unconditional branch goes into the file, the object's or the base's. `view`: see
-    `pose_of`. Raises ValueError as `apply` and `Conditioner.view` do, or if there is no reference.
+    `guidance_from`: whose unconditional branch goes into the file, the object's or the base's. `view` and
+    `images`: see `view_of`. Raises ValueError as `apply` and `Conditioner.view` do, or if there is no reference.
     """
-    shown = reference_of(delta) if reference is None else reference
-    pose = pose_of(delta, shown, view, keep=reference is not None)
+    shown = view_of(images, delta, reference, view)
     nulls = null_constants(base, delta.about.freeze_model) if guidance_from == "base" else None
     about = replace(delta.about, recipe=dict(delta.about.recipe) | {VIEW: view})
     with apply(base, delta, strength, fingerprint):
-        return bake(base, about, pose.reference.to(base.device), nulls, pose.view)
+        return bake(base, about, shown.picture.to(base.device), nulls, shown.token, images.stored)
 
 
 @torch.no_grad()
@@ -128,8 +134,12 @@ def contexts(baked: Baked, painter: Painter, fingerprint: str, strength: float =
             empty = [kept[key][None, ..., :0] for key in ("scores", "bias")]
             unconditional[name] = Layer(empty[0], empty[0].mT, kept["null"][None])
     like = painter.unet.conv_in.weight
-    reference = None if baked.reference is None else from_bytes(baked.reference[None])
-    return Contexts(Folded(conditional).to(like), Folded(unconditional).to(like), painter.collage(reference))
+    return Contexts(Folded(conditional).to(like), Folded(unconditional).to(like))
+
+
+def picture(baked: Baked) -> Tensor | None:
+    """The picture [1,c,P,P] that the object is shown by, if the file holds it."""
+    return None if baked.reference is None else from_bytes(baked.reference[None])
 
 
 def save(baked: Baked, path: Path, dtype: torch.dtype = torch.float16) -> None:

@@ -54,7 +54,7 @@ class Delta:
     """One object. `weights`: house name => difference to the base, or the tuned value if `absolute`.
 
     `tokens` [N,c] are the few-shot tokens before the mapper, `reference` uint8 [c,P,P] the object's picture;
-    `views` uint8 [N,c,P,P] its few-shot pictures, kept for a base of collages.
+    `views` uint8 [N,c,P,P] its few-shot pictures, kept where the base needs them.
     """
 
     about: About

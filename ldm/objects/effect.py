@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ldm.data.image import from_bytes
 from ldm.models.attention import cross_attentions
 from ldm.models.base import Base
 from ldm.objects.applied import apply
 from ldm.objects.delta import Delta
+from ldm.objects.object_context import reference_of
 
 MIDDLE = 500  # of the 1000 time steps: neither all noise nor a finished picture
 
@@ -72,13 +72,6 @@ def constants(
         t = torch.tensor(MIDDLE, device=base.device)
         eps = base.eps(x_t, t, torch.zeros_like(x_t), torch.ones_like(x_t[:, :1]), context[None])
     return context, layers, eps
-
-
-def reference_of(delta: Delta) -> Tensor:
-    """The reference picture that came with the object: [1,c,P,P]; ValueError if there is none."""
-    if delta.reference is None:
-        raise ValueError("this object came without a reference picture; extract it again from its run")
-    return from_bytes(delta.reference[None])
 
 
 def relative_error(value: Tensor, truth: Tensor) -> float:

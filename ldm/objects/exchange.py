@@ -64,12 +64,18 @@ def save_ldm_delta(path: Path, base: Base, delta: Delta, linear: Mapping[str, Te
 
 
 def load_ldm_delta(
-    path: Path, base: Base, crops: Tensor, features: str = "raw", fingerprint: str = ""
+    path: Path,
+    base: Base,
+    crops: Tensor,
+    features: str = "raw",
+    fingerprint: str = "",
+    keep_pictures: bool = False,
 ) -> Delta:
     """The paper's .ckpt and the object's few-shot crops [N,c,P,P] in [-1,1] => the object, exact.
 
     `features` is how the prior encoder's features were made: `raw` by the paper's own code. The file does not
-    name its base; ours do, in which case `apply` compares it. `fingerprint`: the base's, if it is known.
+    name its base; ours do, in which case `apply` compares it. `fingerprint`: the base's, if it is known;
+    `keep_pictures`: the object keeps the crops.
     Raises ValueError if it does not fit `base`.
     """
     own = house_state(base)
@@ -89,7 +95,7 @@ def load_ldm_delta(
         few_shot_count=len(tokens) if tokens is not None else 0,
         recipe={"imported": Path(path).name},
     )
-    views = to_bytes(crops) if base.architecture.collage else None
+    views = to_bytes(crops) if keep_pictures else None
     return Delta(about, {name: value.float() for name, value in weights.items()}, True, tokens, views=views)
 
 

@@ -24,7 +24,7 @@ from ldm.models.weights import some
 from ldm.objects.cut_outs import packed, unpacked
 
 FORMAT = "implicit-insertion object"
-# 1: weights as they are; 2: some as low-rank pairs; 4: with cut-outs for bases of collages (3: no alpha).
+# 1: weights as they are; 2: some as low-rank pairs; 4: with pictures of four channels (3: without alpha).
 # Counted up when an older reader would misread
 VERSION, OPAQUE = 4, 3
 KINDS = ("delta", "baked", "merged")

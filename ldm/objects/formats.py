@@ -22,7 +22,9 @@ SUFFIX = {"object": ".safetensors", "ldm": ".ckpt", "diffusers": ".safetensors"}
 PICTURES = "give the object's pictures too: --dataset-dir FOLDER"
 
 
-def read_any(path: Path, base: Base, crops: Tensor | None = None, features: str = "raw") -> Delta:
+def read_any(
+    path: Path, base: Base, crops: Tensor | None = None, features: str = "raw", keep_pictures: bool = False
+) -> Delta:
     """A file of any format => the object. A .ckpt needs its few-shot `crops` [N,3,R,R] in [-1,1].
 
     `features`: how CLIP saw these, raw or clip, if the .ckpt does not say. Raises FileNotFoundError, or
@@ -35,7 +37,7 @@ def read_any(path: Path, base: Base, crops: Tensor | None = None, features: str 
     if path.suffix in PICKLES:
         if crops is None:
             raise ValueError(f"{path} is the paper's format; {PICTURES}")
-        delta = load_ldm_delta(path, base, crops, features)
+        delta = load_ldm_delta(path, base, crops, features, keep_pictures=keep_pictures)
     elif read_metadata(path).get("format") == FORMAT:
         delta = load(path)
     else:

@@ -16,15 +16,15 @@ from torch import Tensor
 from torch.linalg import cholesky_ex, solve_triangular
 
 from ldm.data.image import to_bytes
+from ldm.data.shown import NEAREST, ObjectImages
 from ldm.models.base import Base
 from ldm.models.weights import some
 from ldm.objects.applied import apply
 from ldm.objects.compose import joint_about
 from ldm.objects.delta import Delta, is_trained
-from ldm.objects.effect import reference_of
 from ldm.objects.file import About
 from ldm.objects.merged import Merged
-from ldm.objects.pose import NEAREST, pose_of
+from ldm.objects.object_context import view_of
 
 RCOND = 1e-6  # tokens are fp32: directions in which they differ by less, of the largest one, are noise
 FP16_LOSS = 1e-3  # of the objects' own changes, beyond which the weights are kept in fp32
@@ -46,7 +46,7 @@ class Member:
     wanted: Mapping[str, Tensor]
     change: Mapping[str, Tensor]
     size: float
-    reference: Tensor | None = None  # uint8 [3,R,R], for a base of collages
+    reference: Tensor | None = None  # uint8 [c,P,P], where the base needs it
 
     @property
     def tokens(self) -> Tensor:
@@ -72,7 +72,12 @@ class MergeReport:
 
 @torch.no_grad()
 def member(
-    base: Base, delta: Delta, name: str, parent: Mapping[str, str] | None = None, fingerprint: str = ""
+    base: Base,
+    delta: Delta,
+    name: str,
+    images: ObjectImages,
+    parent: Mapping[str, str] | None = None,
+    fingerprint: str = "",
 ) -> Member:
     """What a merge must keep of this object, with its own reference and the token nearest to it.
 
@@ -80,8 +85,8 @@ def member(
     """
     refuse_unmergeable(delta)
     with apply(base, delta, fingerprint=fingerprint) as applied:
-        pose = pose_of(delta, reference_of(delta), NEAREST)
-        context = base.context(pose.reference.to(base.device), pose.view)[0]
+        view = view_of(images, delta, None, NEAREST)
+        context = base.context(view.picture.to(base.device), view.token)[0]
         unconditional = base.conditioner.learnable_vector[0, 0].clone()
         tokens = torch.cat([context, unconditional[None]]).double()
         wanted, change, size = {}, {}, 0.0
@@ -89,7 +94,7 @@ def member(
             difference = value.double() - applied.originals.get(weight, value).double()
             wanted[weight], change[weight] = tokens @ value.double().T, tokens @ difference.T
             size += float(difference.square().sum())
-    shown = to_bytes(pose.reference[0]) if base.architecture.collage else None
+    shown = to_bytes(view.picture[0]) if images.stored else None
     kept = (context, unconditional, wanted, change, size**0.5, shown)
     return Member(name, delta.about, parent or {"name": name}, *kept)
 

@@ -2,7 +2,7 @@
 
 It holds the weights' differences to the base once, and each object's context [1+N,d] and unconditional vector
 [d]: finished tokens, so that the conditioner's weights are not needed, and no other reference can be taken;
-for a base of collages also their references.
+where the base needs them, also the pictures that they are shown by.
 """
 
 from __future__ import annotations
@@ -15,12 +15,16 @@ import torch
 from torch import Tensor
 
 from ldm.data.image import from_bytes
+from ldm.insertion.region_fill import ReadyObject
+from ldm.insertion.session import Ready, Session
+from ldm.insertion.subject import Subject
 from ldm.models.base import Base
 from ldm.models.contexts import Context, Contexts
 from ldm.models.weights import some
 from ldm.objects.applied import Applied, apply
 from ldm.objects.delta import DIFFERENCE, Delta
 from ldm.objects.file import About, read_object, write_object
+from ldm.objects.object_context import null_context
 
 CONTEXT, UNCONDITIONAL, SHOWN = "context.", "unconditional.", "reference."  # prefixes of the file's tensors
 
@@ -29,7 +33,7 @@ CONTEXT, UNCONDITIONAL, SHOWN = "context.", "unconditional.", "reference."  # pr
 class Merged:
     """`weights`: K/V weight => difference to the base; by object: `context` [1+N,d], `unconditional` [d].
 
-    `references`: likewise uint8 [c,P,P], if the base is one of collages.
+    `references`: likewise the picture uint8 [c,P,P] that the object is shown by, where it is needed.
     """
 
     about: About
@@ -107,11 +111,34 @@ def merged_contexts(base: Base, merged: Merged, name: str, null: Context | None 
     """
     conditional, unconditional = merged.contexts(name)
     like = base.conditioner.learnable_vector
-    shown = from_bytes(merged.references[name][None]) if name in merged.references else None
-    return base.folded(conditional.to(like), unconditional.to(like) if null is None else null, shown)
+    return base.folded(conditional.to(like), unconditional.to(like) if null is None else null)
+
+
+def merged_picture(merged: Merged, name: str) -> Tensor | None:
+    """The picture [1,c,P,P] that an object is shown by, if the file holds it."""
+    return from_bytes(merged.references[name][None]) if name in merged.references else None
 
 
 def _matching(context: Mapping[str, Tensor], unconditional: Mapping[str, Tensor]) -> bool:
     return context.keys() == unconditional.keys() and all(
         value.ndim == 2 and unconditional[name].shape == value.shape[1:] for name, value in context.items()
     )
+
+
+def open_merged(session: Session, subject: Subject) -> Ready:
+    """One of a merged file's objects, for a session: see `ldm.insertion.session.Opener`."""
+    base, sampling = session.base, session.options.sampling
+    assert subject.object is not None and isinstance(base, Base)
+    merged = load_merged(subject.object)
+    if sampling.reference_view > 0:
+        raise ValueError(
+            f"{subject.object} is a merged file, whose tokens all speak; leave --reference_view out"
+        )
+    name = subject.pick or (merged.names[0] if len(merged.names) == 1 else "")
+    if not name:
+        raise ValueError(f"{subject.object} holds {', '.join(merged.names)}; say which one: --pick NAME")
+    merged = merged.pick(name)
+    null = null_context(base, sampling.guidance_from)
+    applied = apply_merged(base, merged, subject.strength, session.fingerprint)
+    fill = session.make_fill(merged_picture(merged, name))
+    return Ready(subject, ReadyObject(merged_contexts(base, merged, name, null), fill), applied)

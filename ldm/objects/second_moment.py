@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ldm.data.image import SUFFIXES
-from ldm.data.shown import reference_image
+from ldm.data.shown import ObjectImages
 from ldm.models.base import Base
 
 RIDGE = 1e-2  # of the mean variance, added to a second moment: what few contexts do not show still counts
@@ -17,14 +17,16 @@ RIDGE = 1e-2  # of the mean variance, added to a second moment: what few context
 
 @torch.no_grad()
 def contexts_of(
-    base: Base, paths: Sequence[Path], progress: Callable[[list[Path]], Iterable[Path]] = iter
+    base: Base,
+    paths: Sequence[Path],
+    images: ObjectImages,
+    progress: Callable[[list[Path]], Iterable[Path]] = iter,
 ) -> Tensor:
     """Pictures, or folders of them => tokens [n,d] that the base makes of them, and its unconditional one.
 
     Raises FileNotFoundError or ValueError in one line. `progress` wraps the list of pictures.
     """
-    shown = base.architecture.shown
-    rows = [base.context(reference_image(file, *shown))[0] for file in progress(_pictures(paths))]
+    rows = [base.context(images.reference(file))[0] for file in progress(_pictures(paths))]
     return torch.cat([*rows, base.conditioner.learnable_vector[0]])
 
 

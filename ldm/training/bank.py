@@ -10,13 +10,14 @@ import torch
 from einops import rearrange
 from torch import Generator, Tensor
 
+from ldm.compositing.composite import placed
 from ldm.data.compose import Composed
 from ldm.data.image import to_bytes
 from ldm.models.base import Base
 from ldm.models.conditioner import Conditioner, clip_normalised
 from ldm.models.diffusion import latent_mask, masked_image
 
-BARE = 0.2  # share of the samples that show mid-grey where a base of collages sees its reference
+BARE = 0.2  # share of the samples that show mid-grey where a base of composites sees its reference
 
 
 class Encoded(NamedTuple):
@@ -38,9 +39,8 @@ def encode(base: Base, batch: Composed) -> Encoded:
     mask = batch.mask.to(base.device)
     references = batch.references.to(base.device)
     bare = torch.rand(len(mask), 1, 1, 1, device=base.device) < BARE
-    shown = torch.where(
-        bare, masked_image(image, mask), base.masked(image, mask, references[:, 0], batch.place)
-    )
+    objects = placed(references[:, 0, :3], batch.place, mask)
+    shown = masked_image(image, mask, torch.where(bare, 0.0, objects))
     with torch.autocast(image.device.type, torch.bfloat16):
         x_0, masked = base.encode(torch.cat([image, shown])).float().chunk(2)
         references = seen(base.conditioner, references)

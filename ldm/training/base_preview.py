@@ -10,12 +10,13 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
+from ldm.compositing.composite import placed
 from ldm.data.compose import Composed
 from ldm.data.image import resize, to_pixels
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
 from ldm.models.contexts import Contexts
-from ldm.models.diffusion import latent_mask
+from ldm.models.diffusion import latent_mask, masked_image
 from ldm.models.sampler import Condition, sample
 
 
@@ -38,7 +39,7 @@ class BasePreview(pl.Callback):
         """Sample with fixed noise and write the sheet."""
         image, mask = self.fixed.image.to(base.device), self.fixed.mask.to(base.device)
         references = self.fixed.references.to(base.device)
-        masked = base.masked(image, mask, references[:, 0], self.fixed.place)
+        masked = masked_image(image, mask, placed(references[:, 0], self.fixed.place, mask))
         columns = [masked, resize(references[:, 0], image.shape[-1])]
         for context in self._contexts(base, references):
             filled = self._fill(base, masked, mask, context)

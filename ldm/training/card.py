@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ldm.data.image import to_bytes
 from ldm.data.insertset import InsertSet
-from ldm.data.shown import own_reference
+from ldm.data.shown import ObjectImages
 from ldm.models.base import Base, base_fingerprint
 from ldm.objects.file import About, preview_of
 
@@ -20,6 +20,7 @@ def make_card(
     insertset: InsertSet,
     crops: Tensor,
     recipe: Mapping[str, Any],
+    images: ObjectImages,
     *,
     freeze_model: str,
     few_shot: str,
@@ -27,7 +28,7 @@ def make_card(
 ) -> dict[str, Any]:
     """Plain data and uint8 tensors: "about" (see `About`), the reference [c,P,P], few-shot crops [N,c,P,P].
 
-    `recipe` are the run's settings, `few_shot_pixels` how CLIP sees the crops for kind `linear`.
+    "stored": whether the object's file keeps the crops. `recipe` are the run's settings, `few_shot_pixels` how CLIP sees the crops for kind `linear`.
     """
     about = About(
         base=base_fingerprint(base),
@@ -38,10 +39,11 @@ def make_card(
         recipe=recipe,
         preview=preview_of(insertset.reference),
     )
-    reference = own_reference(insertset, *base.architecture.shown, crops)[0]
+    reference = images.own_reference(insertset, crops)[0]
     return {
         "about": asdict(about),
         "reference": to_bytes(reference),
         "crops": to_bytes(crops),
         "few_shot_pixels": few_shot_pixels,
+        "stored": images.stored,
     }

@@ -19,7 +19,7 @@ from ldm.models.weights import some
 from ldm.objects.delta import trained_names
 from ldm.training.batches import draw_noise
 from ldm.training.frozen import narrow_frozen
-from ldm.training.samples import encoded
+from ldm.training.samples import Shown, encoded, grey
 from ldm.training.schedule import warm_cosine
 
 SAME = ("base", "freeze_model", "few_shot", "few_shot_count")  # what a resumed run may not change
@@ -33,7 +33,7 @@ class FineTune(pl.LightningModule):
     rest; they fall along a cosine to `lr_final` of themselves at `max_steps` (1: they stay).
     `min_snr` is gamma of `level_weight`; 0: plain eps MSE, as Paint-by-Example and the paper.
     `checkpointing`: the way back computes the UNet's activations again instead of keeping them.
-    `card` is plain data and tensors about the object, kept in every checkpoint under "object"; its
+    `shown` says what a batch's holes show, see `encoded`. `card` is plain data and tensors about the object, kept in every checkpoint under "object"; its
     "about" are the fields of an object file's `About`.
     """
 
@@ -55,10 +55,11 @@ class FineTune(pl.LightningModule):
         min_snr: float = 0.0,
         seed: int = 0,
         checkpointing: bool = False,
+        shown: Shown = grey,
         card: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.base, self.card = base, dict(card or {})
+        self.base, self.card, self.shown = base, dict(card or {}), shown
         self.rates = {"crossattn": lr, "conditioner": lr_conditioner, "tokens": lr_tokens}
         self.weight_decay, self.warmup = weight_decay, warmup
         self.lr_final, self.max_steps = lr_final, max_steps
@@ -82,7 +83,7 @@ class FineTune(pl.LightningModule):
     def training_step(self, batch: dict[str, Tensor], i: int) -> Tensor:
         """A batch of pairs, or of what a `Bank` made of them => the loss."""
         if "image" in batch:
-            batch = batch | encoded(self.base, batch)
+            batch = batch | encoded(self.base, batch, self.shown)
         x_0, masked, mask = batch["x_0"], batch["masked"], batch["latent_mask"]
         shape = (x_0.shape[1], x_0.shape[2], x_0.shape[3])
         drawn = draw_noise(batch["index"], self.seed, shape, self.drop_context)

@@ -8,7 +8,7 @@ from typing import Any
 from torch import Generator
 
 from ldm.data.insertset import InsertSet
-from ldm.data.shown import few_shot_crops
+from ldm.data.shown import ObjectImages
 from ldm.models.base import Base
 from ldm.objects.few_shot import prepare_few_shot
 from ldm.training.card import make_card
@@ -24,14 +24,16 @@ def build_learner(
     few_shot_features: str = "clip",
     seed: int = 0,
     recipe: Mapping[str, Any] | None = None,
+    images: ObjectImages | None = None,
     **rates: Any,
 ) -> FineTune:
     """Give `base` its few-shot part (in place) and wrap it for training.
 
-    `recipe`: the run's settings, kept in the object file; `rates`: FineTune's rates and the like.
+    `recipe`: the run's settings, kept in the object file; `images`: how the base is shown the object; `rates`: FineTune's rates and the like.
     """
-    crops = few_shot_crops(insertset, *base.architecture.shown)
+    images = images or ObjectImages(base.architecture.reference_size)
+    crops = images.few_shot(insertset)
     prepare_few_shot(base, crops, few_shot, few_shot_features, Generator().manual_seed(seed))
     kinds = {"freeze_model": freeze_model, "few_shot": few_shot, "few_shot_pixels": few_shot_features}
-    card = make_card(base, insertset, crops, recipe or {}, **kinds)
+    card = make_card(base, insertset, crops, recipe or {}, images, **kinds)
     return FineTune(base, freeze_model, seed=seed, card=card, **rates)

@@ -36,7 +36,7 @@ def object_of(checkpoint: Mapping[str, Any], base: Base, dtype: torch.dtype = to
     names = [name for name in tuned if is_trained(name, about.freeze_model)]
     tokens = few_shot_tokens(tuned, card[FEATURES])
     own_state = house_state(base)
-    pictures = {"reference": card["reference"], "views": card["crops"] if base.architecture.collage else None}
+    pictures = {"reference": card["reference"], "views": card["crops"] if card.get("stored") else None}
     return extract(own_state, tuned, names, about, tokens=tokens, dtype=dtype, **pictures)
 
 

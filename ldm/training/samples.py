@@ -15,24 +15,32 @@ from torch.utils.data import Dataset, default_collate
 
 from ldm.data.insertset import InsertSet
 from ldm.data.pairs import Pairs, sample_generator
+from ldm.data.shown import ObjectImages
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
-from ldm.models.diffusion import latent_mask
+from ldm.models.diffusion import latent_mask, masked_image
 from ldm.training.frozen import HALF
 
 PIXELS = 8 * 128**2  # encoded at a time: a large base's VAE needs gigabytes for a few pictures
 DRAW_STREAM = 2**33  # added to the seed: which sample is drawn is independent of pictures and noise
 
 
+Shown = Callable[[Mapping[str, Tensor]], Tensor | None]  # a batch of pairs => what its holes show [b,3,S,S]
+
+
+def grey(batch: Mapping[str, Tensor]) -> None:
+    """The method's own: holes are mid-grey."""
+    return
+
+
 @torch.no_grad()
-def encoded(base: Base, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Pairs: image [b,3,S,S], mask [b,1,S,S] (1 = fill), reference [b,3,R,R], maybe place [b,4] => latents.
+def encoded(base: Base, batch: Mapping[str, Tensor], shown: Shown = grey) -> dict[str, Tensor]:
+    """Pairs: image [b,3,S,S], mask [b,1,S,S] (1 = fill), reference [b,3,R,R] => latents.
 
     x_0, masked [b,4,h,w], latent_mask [b,1,h,w], and CLIP's view of the reference, pooled [b,c].
     """
     image, mask = batch["image"], batch["mask"]
-    shown = base.masked(image, mask, batch["reference"], batch.get("place"))
-    x_0, masked = base.encode(torch.cat([image, shown])).float().chunk(2)
+    x_0, masked = base.encode(torch.cat([image, masked_image(image, mask, shown(batch))])).float().chunk(2)
     small = latent_mask(mask, (x_0.shape[2], x_0.shape[3]))
     pooled = base.conditioner.pooled(clip_normalised(batch["reference"])).float()
     return {"x_0": x_0, "masked": masked, "latent_mask": small, "pooled": pooled}
@@ -48,6 +56,7 @@ class Bank(Dataset):
         size: int,
         seed: int,
         precision: str = "32-true",
+        shown: Shown = grey,
         progress: Callable[[Iterable[int]], Iterable[int]] = iter,
     ) -> None:
         self.size, self.seed = size, seed
@@ -58,7 +67,7 @@ class Bank(Dataset):
             batch = default_collate([pairs[i] for i in range(start, min(start + n, size))])
             batch = {key: value.to(base.device) for key, value in batch.items()}
             with torch.autocast(kind, half, enabled=half is not None):
-                made = encoded(base, batch) | {"view": batch["view"]}
+                made = encoded(base, batch, shown) | {"view": batch["view"]}
             batches.append({key: value.cpu() for key, value in made.items()})
         self.samples = {key: torch.cat([batch[key] for batch in batches]) for key in batches[0]}
 
@@ -78,10 +87,11 @@ def samples_of(
     single_view: float = 0.0,
     bank: int = 0,
     precision: str = "32-true",
+    images: ObjectImages | None = None,
+    shown: Shown = grey,
     progress: Callable[[Iterable[int]], Iterable[int]] = iter,
 ) -> Dataset:
     """A run's samples without end: all of them new, or from a bank of so many, encoded now on `device`."""
     a = base.architecture
-    drawn = (seed, maxsize, augment, single_view, a.collage)
-    pairs = Pairs(insertset, a.image_size, a.reference_size, *drawn)
-    return Bank(base.to(device), pairs, bank, seed, precision, progress) if bank else pairs
+    pairs = Pairs(insertset, a.image_size, a.reference_size, seed, maxsize, augment, single_view, images)
+    return Bank(base.to(device), pairs, bank, seed, precision, shown, progress) if bank else pairs

@@ -1,6 +1,6 @@
-"""The object as a layer over its scene: a shadow at its foot, and a result that keeps its detail.
+"""An object's layer in a scene: a contact shadow at its foot, and the detail that a small model would blur.
 
-Layers are [4,h,w]: colours times alpha in [-1,1], alpha in [0,1], see `ldm.models.collage`.
+Layers are [4,h,w]: colours times alpha in [-1,1], alpha in [0,1], see `ldm.compositing.composite`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ FAINT = 1e-4  # weight below which nothing near says how to change
 SOFT = 0.035  # standard deviation of a shadow's edge, in the object's longer side
 
 
-def shadowed(layer: Tensor, darkness: float) -> Tensor:
+def with_contact_shadow(layer: Tensor, darkness: float) -> Tensor:
     """A layer with a soft contact shadow under its object, as under an even sky: its foot laid on the ground.
 
     `darkness`: alpha of the black at its deepest, 0 to 1.
@@ -42,8 +42,8 @@ def shadowed(layer: Tensor, darkness: float) -> Tensor:
     return layer + torch.cat([-behind.expand(3, -1, -1), behind])
 
 
-def with_own_detail(begun: Tensor, alpha: Tensor, change: Tensor, width: float) -> Tensor:
-    """A scene with an object laid in, `begun` [3,h,w], changed as the model changed its coarser view of it.
+def transfer_detail(start: Tensor, alpha: Tensor, change: Tensor, width: float) -> Tensor:
+    """A scene with an object laid in, `start` [3,h,w], changed as the model changed its coarser view of it.
 
     `alpha` [h,w] is the object's. `change` [3,S,S] is what the model made of the scene, minus what its
     autoencoder makes of it: light, colour. It counts at scales above `width`, pixels of a region of UNIT;
@@ -53,16 +53,16 @@ def with_own_detail(begun: Tensor, alpha: Tensor, change: Tensor, width: float) 
     sigma = width * change.shape[-1] / UNIT
     pixels = change.permute(1, 2, 0).numpy()
     own = cv2.resize(alpha.numpy(), pixels.shape[1::-1], interpolation=cv2.INTER_AREA)
-    size, inside = begun.shape[:0:-1], alpha.numpy()[..., None]
+    size, inside = start.shape[:0:-1], alpha.numpy()[..., None]
     on, off = (
-        cv2.resize(spread_out(pixels, part, sigma), size, interpolation=cv2.INTER_CUBIC)
+        cv2.resize(smoothed_inside(pixels, part, sigma), size, interpolation=cv2.INTER_CUBIC)
         for part in (own > 1 - EDGE, own < EDGE)
     )
     large = inside * on + (1 - inside) * np.minimum(off.mean(2, keepdims=True), 0)
-    return (begun + torch.from_numpy(large).permute(2, 0, 1)).clamp(-1, 1)
+    return (start + torch.from_numpy(large).permute(2, 0, 1)).clamp(-1, 1)
 
 
-def spread_out(pixels: np.ndarray, part: np.ndarray, sigma: float) -> np.ndarray:
+def smoothed_inside(pixels: np.ndarray, part: np.ndarray, sigma: float) -> np.ndarray:
     """Pixels float [h,w,c], smoothed by what lies well inside `part`, bool [h,w]; 0 far away from it."""
     core = cv2.erode(part.astype(np.float32), np.ones((3, 3)), borderType=cv2.BORDER_REPLICATE)
     weight, border = (core if core.any() else part.astype(np.float32))[..., None], cv2.BORDER_REPLICATE

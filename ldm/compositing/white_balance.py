@@ -1,6 +1,6 @@
 """Cut-outs of one object, photographed in different lights, as in one: that which they have in common.
 
-A cut-out is [4,P,P], see `ldm.models.collage`. Its light is the mean colour of its object, of each channel on
+A cut-out is [4,P,P], see `ldm.compositing.composite`. Its light is the mean colour of its object, of each channel on
 its own, so that exposure and white balance are one gain a channel (von Kries). What all views have in common
 is their geometric mean: a photo at night or under a blue sky tells less than the object's other photos do.
 """
@@ -17,7 +17,7 @@ MOST = 4.0  # times that a channel is brightened or darkened at most
 FAINT = 1e-3  # alpha below which a colour cannot be told
 
 
-def in_common_light(cut_outs: Tensor, views: Tensor) -> Tensor:
+def balanced(cut_outs: Tensor, views: Tensor) -> Tensor:
     """Cut-outs [n,4,P,P] in the light that an object's views [N,4,P,P] have in common.
 
     An empty one stays as it is and has no say. Pictures without alpha, [n,3,P,P], are left as they are: what

@@ -1,0 +1,237 @@
+"""Settings => objects: the one place that puts the core and the packages beside it together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ldm.config.schema import Config
+from ldm.insertion.blend import Blend, treatment
+
+if TYPE_CHECKING:  # what loads a model is imported when one is loaded: --plan answers at once
+    from ldm.data.insertset import InsertSet, Sample
+    from ldm.data.shown import ObjectImages
+    from ldm.evaluation.filling import Filling
+    from ldm.evaluation.judging_plan import JudgingPlan
+    from ldm.insertion.inpaint import Sampling
+    from ldm.insertion.insert import InsertOptions
+    from ldm.insertion.region_fill import MakeFill
+    from ldm.insertion.session import Session
+    from ldm.insertion.subject import Subject
+    from ldm.models.base import Base
+    from ldm.models.runtime import Runtime
+    from ldm.training.checkpoints import Checkpoints
+    from ldm.training.finetune import FineTune
+    from ldm.training.judging import Judging
+    from ldm.training.samples import Shown
+
+COMPOSITE = "composite"  # base.region_fill of a base that is shown a cut-out of the object
+
+
+def sampling_of(config: Config) -> Sampling:
+    """How the settings say that latents are drawn."""
+    from ldm.insertion.inpaint import Sampling
+
+    s = config.sample
+    return Sampling(
+        sampler=s.sampler,
+        steps=s.steps,
+        guidance_scale=s.scale,
+        init_noise_sigma=s.noise,
+        guidance_interval=s.guidance_interval,
+        guidance_from=s.guidance_from,
+        reference_view=s.view,
+    )
+
+
+def blend_of(config: Config) -> Blend:
+    """How the settings say that a region is laid over its background."""
+    i = config.insert
+    return treatment(i.blend, i.feather, i.reach)
+
+
+def insert_options(config: Config) -> InsertOptions:
+    """How the settings say that regions are inpainted and pasted."""
+    from ldm.insertion.insert import InsertOptions
+
+    s, options = config.sample, InsertOptions(sampling_of(config), blend_of(config))
+    if s.refine and s.own_detail:
+        raise ValueError(
+            f"refine={s.refine:g} draws anew what own_detail={s.own_detail:g} keeps; set one to 0"
+        )
+    if s.reuse > 1:
+        from ldm.speed.deep_cache import Reusing
+
+        options = replace(options, predictor=partial(Reusing, every=s.reuse))
+    if s.refine:
+        from ldm.insertion.refine import SecondPassOf
+
+        options = replace(options, second_pass=SecondPassOf(s.refine))
+    return options
+
+
+def object_images(config: Config) -> ObjectImages:
+    """How the base is shown an object."""
+    if config.base.region_fill == COMPOSITE:
+        from ldm.compositing.cut_out_images import CutOutImages
+
+        return CutOutImages()
+    from ldm.data.shown import ObjectImages
+
+    return ObjectImages(config.base.architecture.reference_size)
+
+
+def make_fill(config: Config, **other: Any) -> MakeFill:
+    """What objects fill regions with; `other` settings of compositing replace the config's."""
+    s, i = config.sample, config.insert
+    values = {
+        "strength": s.begin,
+        "contact_shadow": s.shadow,
+        "detail_transfer": s.own_detail,
+        "paste_margin": i.halo,
+    }
+    if config.base.region_fill == COMPOSITE:
+        from ldm.compositing.region_fill import CompositeSettings, make_composite_fill
+
+        return make_composite_fill(CompositeSettings(**values | other))
+    from ldm.insertion.region_fill import grey_fill
+
+    flags = {"begin": s.begin < 1, "shadow": s.shadow, "own_detail": s.own_detail, "halo": i.halo}
+    if unknown := [flag for flag, on in flags.items() if on]:
+        raise ValueError(
+            f"{', '.join(unknown)}: only a base that is shown a cut-out of the object can do this "
+            f"(base.region_fill={COMPOSITE}); leave it out"
+        )
+    return grey_fill
+
+
+def shown_in_training(config: Config) -> Shown:
+    """What the holes of training samples show."""
+    if config.base.region_fill == COMPOSITE:
+        from ldm.compositing.region_fill import shown_in_training as composites
+
+        return composites
+    from ldm.training.samples import grey
+
+    return grey
+
+
+def runtime_of(config: Config) -> Runtime:
+    """How the base runs on its machine."""
+    from ldm.models.runtime import Runtime
+    from ldm.speed.onednn_packing import pack_weights
+
+    return Runtime(config.sample.precision, config.sample.compile, pack_weights)
+
+
+def session_for(config: Config, base: Any, fingerprint: str = "", features: str = "raw") -> Session:
+    """A session on a loaded base or painter."""
+    from ldm.insertion.session import Session
+    from ldm.objects.merged import open_merged
+
+    return Session(
+        base,
+        insert_options(config),
+        images=object_images(config),
+        make_fill=make_fill(config),
+        openers={"merged": open_merged},
+        features=features,
+        fingerprint=fingerprint,
+    )
+
+
+def open_session(config: Config, subjects: Iterable[Subject], device: str, features: str = "raw") -> Session:
+    """Load what these subjects need of the base: if all are baked, neither CLIP nor K and V."""
+    from ldm.models.base import load_base, load_painter
+    from ldm.models.runtime import prepare
+
+    path, architecture = Path(config.base.path), config.base.architecture
+    if all(_is_baked(subject) for subject in subjects):
+        painter, fingerprint = load_painter(path, architecture, device=device)
+        session = session_for(config, painter, fingerprint, features)
+    else:
+        session = session_for(config, load_base(path, architecture, device=device), features=features)
+    prepare(session.base, runtime_of(config))  # behind the fingerprint, which is that of the file's weights
+    return session
+
+
+def _is_baked(subject: Subject) -> bool:
+    try:
+        return subject.kind() == "baked"
+    except (ValueError, FileNotFoundError):
+        return True  # it will be skipped or refused, and needs no model
+
+
+def module_for(config: Config, base: Base, insertset: InsertSet) -> FineTune:
+    """The base with its few-shot part, ready to be tuned."""
+    from ldm.training.learner import build_learner
+
+    t = config.train
+    rates = {"lr": t.lr, "lr_conditioner": t.lr_conditioner, "lr_tokens": t.lr_tokens}
+    return build_learner(
+        base,
+        insertset,
+        freeze_model=t.freeze_model,
+        few_shot=t.few_shot,
+        few_shot_features=t.few_shot_features,
+        seed=t.seed,
+        recipe=asdict(config),
+        images=object_images(config),
+        shown=shown_in_training(config),
+        weight_decay=t.weight_decay,
+        warmup=t.warmup,
+        lr_final=t.lr_final,
+        min_snr=t.min_snr,
+        max_steps=t.max_steps,
+        drop_context=t.drop_context,
+        checkpointing=t.checkpointing,
+        **rates,
+    )
+
+
+def judging_of(config: Config, insertset: InsertSet) -> tuple[Config, JudgingPlan]:
+    """How the run judges itself, and the settings that a resumed run has to have so that it does the same."""
+    from ldm.evaluation.judging_plan import plan_judging
+
+    t = config.train
+    plan = plan_judging(
+        insertset, held_out=t.hold_out, every=t.judge_every, max_steps=t.max_steps,
+        samples=t.batch_size * t.accumulate, guidance_scale=config.sample.scale,
+    )  # fmt: skip
+    return replace(config, train=replace(t, hold_out=plan.held_out, judge_every=plan.every)), plan
+
+
+def filling_of(config: Config, base: Base, card: Mapping[str, Any], pictures: Sequence[Sample]) -> Filling:
+    """What draws the object into these pictures; `base` is untouched, `card` tells of the object."""
+    from ldm.data.image import from_bytes
+    from ldm.evaluation.filling import Filling, place_of
+    from ldm.objects.object_context import ObjectView, null_context
+
+    a, sampling, images = config.base.architecture, sampling_of(config), object_images(config)
+    reference, crops = from_bytes(card["reference"][None]), from_bytes(card["crops"])
+    tokens = 0 if config.train.few_shot == "none" else len(crops)
+    view = sampling.reference_view if sampling.reference_view <= tokens else 0  # learning goes on without it
+    known = crops if images.stored and tokens else None
+    return Filling(
+        [place_of(picture, a.image_size, config.insert.roi_factor) for picture in pictures],
+        ObjectView(*images.select(known, reference, view)),
+        sampling, blend_of(config), config.sample.seed, null_context(base, sampling.guidance_from),
+        make_fill(config, detail_transfer=0.0),
+    )  # fmt: skip
+
+
+def judge_for(
+    config: Config, base: Base, card: Mapping[str, Any], plan: JudgingPlan, folder: Path, saving: Checkpoints
+) -> Judging | None:
+    """The callback that asks the judge, if there is one."""
+    from ldm.evaluation.trial import Trial, regions_of
+    from ldm.training.judging import Judging
+
+    if plan.features is None:
+        return None
+    fill = filling_of(config, base, card, regions_of(plan.learnt, plan.held))
+    trial = Trial(plan.learnt, plan.held, plan.features, fill)
+    return Judging(trial, folder, plan.every, saving, config.train.patience)

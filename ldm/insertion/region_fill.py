@@ -1,0 +1,77 @@
+"""What a masked region shows the UNet, what sampling starts from, and what becomes of the decoded image.
+
+This is the seam between the method and what a particular base needs beside it. The method: the region is
+mid-grey, sampling starts from noise, and every pixel of the mask is the model's own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from ldm.data.image import resize
+from ldm.insertion.square import Square
+from ldm.models.contexts import Contexts
+
+
+class Start(NamedTuple):
+    """Sampling starts from an image [3,h,w] in [-1,1] at a noise level t/T (denoising strength) in (0,1]."""
+
+    image: Tensor
+    strength: float
+
+
+class RegionFill:
+    """One region of one background, as the method fills it. A subclass shows or keeps more."""
+
+    def __init__(self, region: Square) -> None:
+        self.region = region
+
+    def shown(self, hole: Tensor) -> Tensor | None:
+        """What the UNet sees in the hole, float [1,1,S,S] (1 = fill): [1,3 or 4,S,S]; None: mid-grey."""
+        return None
+
+    def start(self) -> Start | None:
+        """What sampling starts from; None: noise alone."""
+        return None
+
+    def finish(self, images: Tensor, decoded_start: Callable[[], Tensor]) -> list[Tensor]:
+        """Decoded samples [n,3,S,S] => images [3,h,w] of the region's size.
+
+        `decoded_start`: the image of `start` through the autoencoder, [3,S,S].
+        """
+        return list(resize(images, self.region.hole.shape))
+
+    def paste_alpha(self) -> np.ndarray | None:
+        """A factor [h,w] in [0,1] of the alpha by which the region is pasted; None: 1 everywhere."""
+        return None
+
+
+class ObjectFill:
+    """How an object fills regions; a subclass knows what the object looks like."""
+
+    def __call__(self, region: Square) -> RegionFill:
+        """The fill of one region."""
+        return RegionFill(region)
+
+    def joined(self, others: Sequence[ObjectFill], masks: Tensor) -> ObjectFill:
+        """Of this object and others in one region, each in its own of `masks` [k,h,w] in [0,1]."""
+        return self
+
+
+MakeFill = Callable[[Tensor | None], ObjectFill]  # the object's picture [1,c,P,P] => its fill
+
+
+def grey_fill(picture: Tensor | None) -> ObjectFill:
+    """The method's own: whatever the object looks like, the region is mid-grey."""
+    return ObjectFill()
+
+
+class ReadyObject(NamedTuple):
+    """An object that can be inserted: folded contexts of one sample, and how it fills a region."""
+
+    contexts: Contexts
+    fill: ObjectFill

@@ -1,0 +1,1 @@
+"""Approximations and layouts that make sampling faster."""

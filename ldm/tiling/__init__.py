@@ -1,0 +1,1 @@
+"""A second pass over large regions, in tiles of the model's resolution."""
