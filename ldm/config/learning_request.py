@@ -26,7 +26,12 @@ from ldm.training.learner import build_learner
 def module_for(config: Config, base: Base, insertset: InsertSet) -> FineTune:
     """The base with its few-shot part, ready to be tuned."""
     t = config.train
-    rates = {"lr": t.lr, "lr_conditioner": t.lr_conditioner, "lr_tokens": t.lr_tokens}
+    rates = {
+        "lr": t.lr,
+        "lr_conditioner": t.lr_conditioner,
+        "lr_tokens": t.lr_tokens,
+        "lr_prior_encoder": t.lr_prior_encoder,
+    }
     return build_learner(
         base,
         insertset,
@@ -36,6 +41,8 @@ def module_for(config: Config, base: Base, insertset: InsertSet) -> FineTune:
         seed=t.seed,
         recipe=asdict(config),
         weight_decay=t.weight_decay,
+        decayed=t.decayed,
+        posterior=t.posterior,
         warmup=t.warmup,
         lr_final=t.lr_final,
         min_snr=t.min_snr,
