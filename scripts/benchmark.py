@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from ldm.insertion.sampling import Sampling
 
 from ldm import __version__
 from ldm.benchmark.learning import Lean
@@ -25,7 +26,6 @@ from ldm.config.command_line import OneLineParser, run
 from ldm.config.presets import INFERENCE, TRAINING
 from ldm.config.schema import load_config
 from ldm.data.atomic import atomic_file
-from ldm.insertion.sampling import Sampling
 
 REPEATS = {"mini": 7, "full": 3}
 CONFIGS = {"mini": Path("configs/mini.yaml"), "full": Path("configs/v.yaml")}

@@ -10,10 +10,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
+from ldm.config.drawing import sampling_of, seam_of
 from tqdm import tqdm
 
 from ldm.config.command_line import run, warnings_in_a_line
-from ldm.config.drawing import sampling_of, seam_of
 from ldm.config.judging_request import add_judging, judges_of
 from ldm.config.presets import INFERENCE, RECIPE_FLAGS
 from ldm.config.schema import Config, Parser, how_to_learn

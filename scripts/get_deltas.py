@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
 from ldm.config.command_line import run
 from ldm.config.schema import Config, Parser, load_config
-from ldm.config.settings import setting
+from ldm.config.sections import EXTRACTED_SUFFIX, ExtractSection
 from ldm.models.base import load_base
 from ldm.objects.delta import save
 from ldm.objects.exchange import save_ldm_delta
@@ -18,51 +18,34 @@ from ldm.training.checkpoints import best_checkpoint, find_checkpoint, read_chec
 from ldm.training.result import object_of, prior_encoder_of
 
 DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
-SUFFIXES = {"safetensors": ".safetensors", "ldm": ".ckpt"}
+FLAGS = {name: f"extract.{name}" for name in ExtractSection.__dataclass_fields__}
 
 
-@dataclass(frozen=True)
-class ExtractSection:
-    """What to extract, and as what."""
-
-    path: str = setting("", "run folder, or a checkpoint file")
-    which: str = setting(
-        "best", "of a run folder: the best checkpoint, the last one if the run was not judged; or the last",
-        ["best", "last"],
-    )  # fmt: skip
-    out: str = setting("", "file to write; default: <run>/<name of the run>.safetensors or .ckpt")
-    format: str = setting("safetensors", "our object file, or the .ckpt of the paper's code", list(SUFFIXES))
-    dtype: str = setting(
-        "fp16", "fp16: differences; fp32: the tuned values, exact, twice the size", list(DTYPES)
-    )
-    author: str = setting("", "who made the object; kept in the file")
-    licence: str = setting("", "what others may do with it; kept in the file")
-    base: str = setting("", "base checkpoint, if it is no longer where the run has it from")
-
-
-@dataclass(frozen=True)
-class ExtractConfig:
-    """All settings of extracting."""
-
-    extract: ExtractSection = field(default_factory=ExtractSection)
+def settings(argv: Sequence[str] | None) -> ExtractSection:
+    """Command line => what to extract; without --config, settings that it leaves open are the run's own."""
+    parser = Parser(__doc__ or "", FLAGS, "", Config)
+    args, config = parser.parse_config(argv)
+    if not config.extract.path:
+        raise ValueError("no run given; give its folder, like --path logs/rocket_bee")
+    if args.config:
+        return config.extract
+    last = read_checkpoint(find_checkpoint(Path(config.extract.path)), mmap=True)
+    kept = last["object"]["about"]["recipe"].get("extract", {})
+    return parser.parse_config(argv, {"extract": kept} if kept else None)[1].extract
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    flags = {name: f"extract.{name}" for name in ExtractSection.__dataclass_fields__}
-    _, config = Parser(__doc__ or "", flags, "", ExtractConfig).parse_config(argv)
-    e: ExtractSection = config.extract
-    if not e.path:
-        raise ValueError("no run given; give its folder, like --path logs/rocket_bee")
+    e = settings(argv)
     best = best_checkpoint(Path(e.path)) if e.which == "best" else None
     file, why = best or (find_checkpoint(Path(e.path)), "")
-    checkpoint = read_checkpoint(file)
+    checkpoint = read_checkpoint(file, mmap=True)
     trained: Config = load_config(checkpoint["object"]["about"]["recipe"])
     base = load_base(Path(e.base or trained.base.path), trained.base.architecture)
 
     delta = object_of(checkpoint, base, torch.float32 if e.format == "ldm" else DTYPES[e.dtype])
     delta = replace(delta, about=replace(delta.about, author=e.author, licence=e.licence))
     folder = run_folder(file)
-    out = Path(e.out) if e.out else folder / (folder.resolve().name + SUFFIXES[e.format])
+    out = Path(e.out) if e.out else folder / (folder.resolve().name + EXTRACTED_SUFFIX[e.format])
     if e.format == "ldm":
         save_ldm_delta(out, base, delta, *prior_encoder_of(checkpoint, base))
     else:

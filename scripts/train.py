@@ -12,7 +12,6 @@ import torch
 from omegaconf import OmegaConf
 from tqdm import tqdm
 
-from ldm.config.command_line import run, say
 from ldm.config.build import (
     filling_of,
     judge_for,
@@ -21,6 +20,7 @@ from ldm.config.build import (
     object_images,
     shown_in_training,
 )
+from ldm.config.command_line import run, say
 from ldm.config.presets import TRAINING
 from ldm.config.schema import Config, Parser
 from ldm.data.atomic import atomic_file, check_folder
@@ -40,7 +40,7 @@ from ldm.training.trainer import build_trainer
 from ldm.training.verdicts import best, reason
 
 TRAIN_FLAGS = """name logdir resume max_steps freeze_model few_shot few_shot_features batch_size accumulate lr
-lr_conditioner lr_tokens lr_final warmup drop_context single_view min_snr bank precision
+lr_conditioner lr_tokens lr_prior_encoder lr_final warmup drop_context single_view min_snr bank precision
 devices accelerator seed checkpointing checkpoint_every keep preview_every judge_every hold_out
 patience"""
 FLAGS = {"dataset-dir": "data.root", "base": "base.path", "workers": "data.workers"} | {
@@ -106,8 +106,8 @@ def report(folder: Path, step: int, stop: StopOnSignal, judging: Judging | None)
 
 def main(argv: Sequence[str] | None = None) -> None:
     config, resumed = settings(argv)
-    t, a = config.train, config.base.architecture
-    insertset = load_insertset(Path(config.data.root))
+    t, d, a = config.train, config.data, config.base.architecture
+    insertset = load_insertset(Path(d.root))
     folder = run_folder(resumed) if resumed else new_run(config)
     config, plan = judging_of(config, insertset)
     base = load_base(Path(config.base.path), a)
@@ -138,11 +138,12 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     bar = partial(tqdm, unit="batch", desc="encoding", disable=not trainer.is_global_zero)
     samples = samples_of(
-        base, insertset, trainer.strategy.root_device, seed=t.seed, augment=config.data.augment, bank=t.bank,
-        single_view=t.single_view, precision=t.precision, images=object_images(config),
+        base, insertset, trainer.strategy.root_device, seed=t.seed, bank=t.bank, precision=t.precision,
+        posterior=t.posterior, single_view=t.single_view, augment=d.augment, augment_odds=d.augment_odds,
+        crop_squares=d.crop_squares, mask_resize=d.mask_resize, images=object_images(config),
         shown=shown_in_training(config), progress=bar,
     )  # fmt: skip
-    trainer.fit(module, datamodule=Batches(samples, t.batch_size, config.data.workers), ckpt_path=resumed)
+    trainer.fit(module, datamodule=Batches(samples, t.batch_size, d.workers), ckpt_path=resumed)
     if trainer.is_global_zero:
         report(folder, trainer.global_step, stop, judging)
 

@@ -170,7 +170,12 @@ def module_for(config: Config, base: Base, insertset: InsertSet) -> FineTune:
     from ldm.training.learner import build_learner
 
     t = config.train
-    rates = {"lr": t.lr, "lr_conditioner": t.lr_conditioner, "lr_tokens": t.lr_tokens}
+    rates = {
+        "lr": t.lr,
+        "lr_conditioner": t.lr_conditioner,
+        "lr_tokens": t.lr_tokens,
+        "lr_prior_encoder": t.lr_prior_encoder,
+    }
     return build_learner(
         base,
         insertset,
@@ -182,6 +187,8 @@ def module_for(config: Config, base: Base, insertset: InsertSet) -> FineTune:
         images=object_images(config),
         shown=shown_in_training(config),
         weight_decay=t.weight_decay,
+        decayed=t.decayed,
+        posterior=t.posterior,
         warmup=t.warmup,
         lr_final=t.lr_final,
         min_snr=t.min_snr,

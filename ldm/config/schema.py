@@ -14,6 +14,7 @@ from ldm.config.command_line import Presets, SettingsParser
 from ldm.config.sections import (
     BaseSection,
     DataSection,
+    ExtractSection,
     InsertSection,
     MaskSection,
     SampleSection,
@@ -39,6 +40,7 @@ class Config:
     sample: SampleSection = field(default_factory=SampleSection)
     insert: InsertSection = field(default_factory=InsertSection)
     mask: MaskSection = field(default_factory=MaskSection)
+    extract: ExtractSection = field(default_factory=ExtractSection)
 
 
 def load_config(
@@ -64,7 +66,7 @@ def _present(section: str, values: Any) -> Any:
 def how_to_learn(config: Config) -> dict[str, Any]:
     """The settings that decide what is learnt, but for the freeze mode, as keywords of `learn_object`."""
     training = {key: value for key, value in asdict(config.train).items() if key not in INCIDENTAL}
-    return training | {"augment": config.data.augment, "workers": config.data.workers}
+    return training | {key: value for key, value in asdict(config.data).items() if key != "root"}
 
 
 class Parser(SettingsParser):

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from ldm.config.settings import setting
 from ldm.models.architecture import Architecture
 
+EXTRACTED_SUFFIX = {"safetensors": ".safetensors", "ldm": ".ckpt"}  # by extract.format
+
 
 @dataclass(frozen=True)
 class BaseSection:
@@ -30,6 +32,21 @@ class DataSection:
         "examples/objects/rocket_bee", "InsertSet folder: data/ bbox/ test.jpg [reg_data/ reg_bbox/]"
     )
     augment: bool = setting(True, "augment references by flip, rotation, blur and bending")
+    augment_odds: str = setting(
+        "fixed",
+        "odds of these: fixed (flip 0.5, blur and bending 0.3), or drawn for each sample as in the paper "
+        "(flip 0.7 r, blur and bending 0.4 r, r uniform in [0,1])",
+        ["fixed", "drawn"],
+    )
+    crop_squares: bool = setting(
+        True, "crop square pictures, too; false: they are shown whole, as in the paper"
+    )
+    mask_resize: str = setting(
+        "cover",
+        "training masks at the model's size: cover fills each pixel that the region touches; bilinear gives "
+        "soft edges, as in the paper",
+        ["cover", "bilinear"],
+    )
     workers: int = setting(
         0, "processes that prepare samples; 0 prepares them in the training process", least=0
     )
@@ -59,7 +76,15 @@ class TrainSection:
         1e-5, "the same of mapper, final_ln, proj_out, few-shot part and learnable vector", least=0
     )
     lr_tokens: float = setting(1e-5, "the same of the few-shot tokens", least=0)
-    weight_decay: float = setting(0.01, "AdamW's weight decay, of matrices only", least=0)
+    lr_prior_encoder: float = setting(
+        -1, "the same of the prior encoder (few_shot=linear); -1: lr_conditioner", least=-1
+    )
+    weight_decay: float = setting(0.01, "AdamW's weight decay", least=0)
+    decayed: str = setting(
+        "matrices",
+        "weights that decay: matrices, but for few-shot tokens; or all, as in the paper",
+        ["matrices", "all"],
+    )
     warmup: int = setting(100, "steps of linear warm-up", least=0)
     lr_final: float = setting(
         1.0, "share of the rates left at the last step, along a cosine; 1: constant", least=0, most=1
@@ -78,6 +103,11 @@ class TrainSection:
         0,
         "augmented samples that are encoded once, before the first step, and reused; 0: all are new",
         least=0,
+    )
+    posterior: str = setting(
+        "mean",
+        "latents of a picture: the mean of the VAE's posterior, or a sample, as in the paper",
+        ["mean", "sample"],
     )
     min_snr: float = setting(
         0.0, "gamma of the noise levels' min-SNR weights, as errors of v; 0: plain eps MSE", least=0
@@ -232,3 +262,24 @@ class MaskSection:
     invert: bool = setting(False, "the mask is white where the background stays")
     fill_holes: bool = setting(False, "mask what the mask encloses")
     grow: float = setting(0.0, "pixels by which the mask grows; negative shrinks it")
+
+
+@dataclass(frozen=True)
+class ExtractSection:
+    """What get_deltas takes from a run, and what it writes."""
+
+    path: str = setting("", "run folder, or a checkpoint file")
+    which: str = setting(
+        "best", "of a run folder: the best checkpoint, the last one if the run was not judged; or the last",
+        ["best", "last"],
+    )  # fmt: skip
+    out: str = setting("", "file to write; default: <run>/<name of the run>.safetensors or .ckpt")
+    format: str = setting(
+        "safetensors", "our object file, or ldm: the .ckpt of the paper's code", list(EXTRACTED_SUFFIX)
+    )
+    dtype: str = setting(
+        "fp16", "fp16: differences; fp32: the tuned values, exact, twice the size", ["fp16", "fp32"]
+    )
+    author: str = setting("", "who made the object; kept in the file")
+    licence: str = setting("", "what others may do with it; kept in the file")
+    base: str = setting("", "base checkpoint, if it is no longer where the run has it from")

@@ -14,23 +14,35 @@ MAX_DEGREES = 20.0
 MAX_BEND = 0.08  # in grid units: 4 % of the reference
 MAX_BLUR = 3 / 224  # radius, of the reference's side
 FLIP, ROTATE, BLUR, BEND = 0.5, 0.5, 0.3, 0.3  # probabilities
+DRAWN_FLIP, DRAWN_BLUR, DRAWN_BEND = 0.7, 0.4, 0.4  # the paper's, times a number that is uniform in [0,1]
 
 
 def augmented(
-    reference: Tensor, generator: torch.Generator, mirror: bool = True, warped: bool = True
+    reference: Tensor,
+    generator: torch.Generator,
+    mirror: bool = True,
+    warped: bool = True,
+    odds: str = "fixed",
 ) -> Tensor:
     """A reference [3,R,R] in [-1,1], at random mirrored, turned, bent, blurred: not to be copied as it is.
 
-    Without `warped` it is at most blurred.
+    Without `warped` it is at most blurred. `odds`: fixed, or drawn for each reference as in the paper.
     """
-    odds = torch.tensor([FLIP * mirror, ROTATE, BLUR, BEND])
-    flip, rotate, blur, bend = (torch.rand(4, generator=generator) < odds).tolist()
+    chances = drawn_odds(generator) if odds == "drawn" else torch.tensor([FLIP, ROTATE, BLUR, BEND])
+    chances[0] *= mirror
+    flip, rotate, blur, bend = (torch.rand(4, generator=generator) < chances).tolist()
     amount = torch.rand(2, generator=generator).tolist()
     nodes = torch.rand(1, 2, 4, 4, generator=generator) * 2 - 1
     degrees = MAX_DEGREES * (2 * amount[0] - 1) if rotate else 0.0
     if warped:
         reference = warp(reference, flip, degrees, nodes * MAX_BEND * bend)
     return box_blur(reference, 1 + int(amount[1] * MAX_BLUR * reference.shape[-1])) if blur else reference
+
+
+def drawn_odds(generator: torch.Generator) -> Tensor:
+    """The paper's probabilities [4] of flip, rotation, blur and bending: one r for all but the rotation."""
+    r = float(torch.rand((), generator=generator))
+    return torch.tensor([DRAWN_FLIP * r, ROTATE, DRAWN_BLUR * r, DRAWN_BEND * r])
 
 
 def warp(image: Tensor, flip: bool, degrees: float, nodes: Tensor) -> Tensor:

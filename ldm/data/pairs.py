@@ -1,6 +1,7 @@
 """Training samples for one object: an InsertSet => image, mask and reference (DESIGN 2, 'Training pairs').
 
-Pixels are uint8 [H,W,3]; images and references float [3,S,S] in [-1,1]; masks float [1,S,S], 1 = fill.
+Pixels are uint8 [H,W,3]; images and references float [3,S,S] in [-1,1]; masks float [1,S,S] in [0,1], where
+1 = fill.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ CACHE_BYTES = 2 * 2**30
 
 
 class Target(NamedTuple):
-    """What is to be drawn: image [3,S,S] in [-1,1], mask [1,S,S] in {0,1}, and the crop that they show.
+    """What is to be drawn: image [3,S,S] in [-1,1], mask [1,S,S] in [0,1], and the crop that they show.
 
     `window`: left, top and side of the crop, in pixels of the picture.
     """
@@ -53,6 +54,7 @@ class Pairs(Dataset):
     sample is to see, or ALL_VIEWS.
     `single_view`: share of the few-shot samples that see their own picture alone, as reference and as token.
     `augment=False` leaves references as they are: a flip mirrors lettering. `images` says how they are shown.
+    `augment_odds`: see `augmented`; `crop_squares` and `mask_resize`: see `target`.
     """
 
     def __init__(
@@ -65,11 +67,15 @@ class Pairs(Dataset):
         augment: bool = True,
         single_view: float = 0.0,
         images: ObjectImages | None = None,
+        augment_odds: str = "fixed",
+        crop_squares: bool = True,
+        mask_resize: str = "cover",
     ) -> None:
         self.insertset = insertset
         self.size, self.reference_size = size, reference_size
         self.seed, self.length, self.augment = seed, length, augment
         self.single_view, self.images = single_view, images or ObjectImages(reference_size)
+        self.augment_odds, self.crop_squares, self.mask_resize = augment_odds, crop_squares, mask_resize
         self._cache: dict[Path, np.ndarray] = {}
         self._free = CACHE_BYTES
 
@@ -84,20 +90,17 @@ class Pairs(Dataset):
         samples = self.insertset.few_shot if few_shot else self.insertset.same_category
         number, sample, box = _choose(samples, generator)
         pixels = self._read(sample.image)
-        drawn = target(pixels, box, self.size, generator)
+        drawn = target(pixels, box, self.size, generator, self.crop_squares, self.mask_resize)
         place = drawn.place(self.images.own_box(sample, box, pixels, self.reference_size))
-        single = (
-            few_shot
-            and self.single_view > 0
-            and float(torch.rand((), generator=generator)) < self.single_view
-        )
+        single = few_shot and self.single_view > 0 and _happens(self.single_view, generator)
         if few_shot and not single:  # the reference is the object in any few-shot picture, else in this one
             _, sample, box = _choose(self.insertset.few_shot, generator)
         pad = 0 if few_shot else SAME_CATEGORY_PAD
         pixels = self._read(sample.image)
         reference = self.images.in_picture(sample, box, pixels, self.reference_size, pad)
         if self.augment:
-            reference = augmented(reference, generator, mirror=not single, warped=self.images.bends)
+            kept = {"mirror": not single, "warped": self.images.bends}
+            reference = augmented(reference, generator, odds=self.augment_odds, **kept)
         view = torch.tensor(number if single else ALL_VIEWS)
         return {
             "image": drawn.image, "mask": drawn.mask, "place": place, "reference": reference, "view": view,
@@ -120,15 +123,34 @@ def sample_generator(seed: int, index: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(state[0]))
 
 
-def target(pixels: np.ndarray, box: Box, size: int, generator: torch.Generator) -> Target:
-    """Pixels [H,W,3] and the object's box => a random square of size `size` around it, a region about it."""
-    mask, enlarged = training_mask(box, pixels.shape[:2], generator)
-    left, top, side = crop_window(enlarged, pixels.shape[:2], generator)
+def target(
+    pixels: np.ndarray,
+    box: Box,
+    size: int,
+    generator: torch.Generator,
+    crop_squares: bool = True,
+    mask_resize: str = "cover",
+) -> Target:
+    """Pixels [H,W,3] and the object's box => a random square of size `size` around it, a region about it.
+
+    Without `crop_squares` a square picture is shown whole. `mask_resize`: `cover` fills every pixel that the
+    region touches, however small it is; `bilinear` gives soft edges.
+    """
+    height, width = pixels.shape[:2]
+    mask, enlarged = training_mask(box, (height, width), generator)
+    whole = height == width and not crop_squares
+    left, top, side = (0, 0, width) if whole else crop_window(enlarged, (height, width), generator)
     image = squash(_cut(pixels, left, top, side, mode="reflect"), size)
     region = _cut(rearrange(mask, "c H W -> H W c").numpy(), left, top, side, mode="constant")
-    # max: a pixel that the region touches is filled, however small the region
-    small = F.adaptive_max_pool2d(rearrange(torch.from_numpy(region), "H W c -> c H W"), size)
-    return Target(image, small, (left, top, side))
+    return Target(image, resized_mask(region, size, mask_resize), (left, top, side))
+
+
+def resized_mask(region: np.ndarray, size: int, mask_resize: str) -> Tensor:
+    """A mask [H,W,1] in {0,1} => [1,size,size] in [0,1], see `target`."""
+    mask = rearrange(torch.from_numpy(region), "H W c -> c H W")
+    if mask_resize == "cover":
+        return F.adaptive_max_pool2d(mask, size)
+    return F.interpolate(mask[None], size=(size, size), mode="bilinear")[0]
 
 
 def crop_window(enlarged: Box, size: tuple[int, int], generator: torch.Generator) -> tuple[int, int, int]:
@@ -150,6 +172,10 @@ def _choose(samples: tuple[Sample, ...], generator: torch.Generator) -> tuple[in
     number = _below(len(samples), generator)
     sample = samples[number]
     return number, sample, sample.boxes[_below(len(sample.boxes), generator)]
+
+
+def _happens(share: float, generator: torch.Generator) -> bool:
+    return float(torch.rand((), generator=generator)) < share
 
 
 def _below(count: int, generator: torch.Generator) -> int:

@@ -21,9 +21,9 @@ from ldm.data.masks import pixel_box
 from ldm.data.shown import squash
 from ldm.insertion.blend import BLENDS, Blend, composite
 from ldm.insertion.inpaint import Sampling, inpaint
-from ldm.insertion.region_fill import MakeFill, grey_fill
 from ldm.insertion.insert import blended
 from ldm.insertion.paste import to_model_mask
+from ldm.insertion.region_fill import MakeFill, grey_fill
 from ldm.insertion.roi import crop, plan_roi
 from ldm.insertion.sheet import hatched, rgb8
 from ldm.insertion.square import square_of

@@ -30,7 +30,11 @@ def learn_object(
     batch_size: int = 1,
     accumulate: int = 1,
     augment: bool = True,
+    augment_odds: str = "fixed",
+    crop_squares: bool = True,
+    mask_resize: str = "cover",
     single_view: float = 0.0,
+    posterior: str = "mean",
     workers: int = 0,
     bank: int = 0,
     precision: str = "32-true",
@@ -45,14 +49,17 @@ def learn_object(
     Logs go to `folder`, `recipe` into the object file; `rates` are FineTune's learning rates and the like.
     """
     kinds = {"freeze_model": freeze_model, "few_shot": few_shot, "few_shot_features": few_shot_features}
-    module = build_learner(base, insertset, seed=seed, recipe=recipe, max_steps=max_steps, **kinds, **rates)
+    module = build_learner(
+        base, insertset, seed=seed, recipe=recipe, max_steps=max_steps, posterior=posterior, **kinds, **rates
+    )
     trainer = build_trainer(
         folder, [Progress(batch_size)], max_steps=max_steps, accumulate=accumulate, precision=precision,
         accelerator=accelerator, devices=devices,
     )  # fmt: skip
     samples = samples_of(
-        base, insertset, trainer.strategy.root_device, seed=seed, augment=augment, single_view=single_view,
-        bank=bank, precision=precision,
+        base, insertset, trainer.strategy.root_device, seed=seed, bank=bank, precision=precision,
+        posterior=posterior, single_view=single_view, augment=augment, augment_odds=augment_odds,
+        crop_squares=crop_squares, mask_resize=mask_resize,
     )  # fmt: skip
     trainer.fit(module, datamodule=Batches(samples, batch_size, workers))
     checkpoint: dict[str, Any] = {"global_step": trainer.global_step}

@@ -33,7 +33,7 @@ class Blend:
 
     feather: width of the transition inside the mask. reach: how deep the edge's colour offset is carried
     into the mask (inf: through all of it). gain: match contrast and brightness on the kept ring.
-    paper_blur: width of the blurred band of the paper's code, in pixels of the background.
+    paper_blur: width of the blurred band of the paper's code, in pixels of the background; its inner half.
     """
 
     feather: float = 0
@@ -141,9 +141,12 @@ def ring_gain_offset(background: Tensor, generated: Tensor, mask: np.ndarray, wi
 
 
 def paper_blur(image: Tensor, mask: np.ndarray, width: int = 7) -> Tensor:
-    """Blur a composite in a band of `width` px along the mask's edge like the paper's code, inside only."""
+    """Blur a composite in a band of `width` px about the mask's edge like the paper's code, inside only.
+
+    Of 7 px, 3 are inside. The paper's code blurs those outside, too; here they stay as they are.
+    """
     blurred = cv2.GaussianBlur(_hwc(image), (width | 1, width | 1), 0)
-    band = mask & (depth(mask) <= (width + 1) / 2)
+    band = mask & (depth(mask) <= width // 2)
     return torch.where(torch.from_numpy(band), torch.from_numpy(rearrange(blurred, "h w c -> c h w")), image)
 
 

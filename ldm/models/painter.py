@@ -31,9 +31,14 @@ class Painter(nn.Module):
         return self.unet.device
 
     @torch.no_grad()
-    def encode(self, image: Tensor) -> Tensor:
-        """Image [b,3,H,W] => latents [b,4,H/f,W/f] of unit variance: the posterior's mean, not a draw."""
-        return self.vae.encode(image.to(self.vae.dtype)).latent_dist.mode() * self.architecture.vae_scale
+    def encode(self, image: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Image [b,3,H,W] => latents [b,4,H/f,W/f] of unit variance: the posterior's mean.
+
+        With standard normal `noise` [b,4,H/f,W/f], the sample of the posterior that it stands for.
+        """
+        posterior = self.vae.encode(image.to(self.vae.dtype)).latent_dist
+        latents = posterior.mode() if noise is None else posterior.mean + posterior.std * noise
+        return latents * self.architecture.vae_scale
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:

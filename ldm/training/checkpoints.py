@@ -37,12 +37,15 @@ class AtomicCheckpointIO(CheckpointIO):
         Path(path).unlink(missing_ok=True)
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A run's checkpoint, its tensors on the CPU; ValueError in one line if it is damaged or not of a run."""
+def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
+    """A run's checkpoint, its tensors on the CPU; ValueError in one line if it is damaged or not of a run.
+
+    `mmap`: tensors are read from the file when they are used; of a `linear` run that is a third of them.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such checkpoint; give a run folder, or a file in its {FOLDER}/")
     with refusing_damage(path):
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     if not isinstance(checkpoint, dict) or "object" not in checkpoint:
         raise ValueError(f"{path} is no checkpoint of a training run; give one that train.sh wrote")
     return checkpoint

@@ -29,12 +29,15 @@ FEATURES = "few_shot_features"
 class FineTune(pl.LightningModule):
     """Trains `trained_names(base, freeze_model)` of a base with its few-shot part (see `prepare_few_shot`).
 
-    Learning rates: `lr` of the cross-attention, `lr_tokens` of the few-shot tokens, `lr_conditioner` of the
-    rest; they fall along a cosine to `lr_final` of themselves at `max_steps` (1: they stay).
+    Learning rates: `lr` of the cross-attention, `lr_tokens` of the few-shot tokens, `lr_prior_encoder` of the
+    prior encoder (-1: `lr_conditioner`), `lr_conditioner` of the rest; they fall along a cosine to `lr_final`
+    of themselves at `max_steps` (1: they stay).
+    `decayed`: the weights that decay, `matrices` (but for few-shot tokens) or `all`. `posterior`: see
+    `encoded`. The learnable vector trains only if contexts are dropped.
     `min_snr` is gamma of `level_weight`; 0: plain eps MSE, as Paint-by-Example and the paper.
     `checkpointing`: the way back computes the UNet's activations again instead of keeping them.
-    `shown` says what a batch's holes show, see `encoded`. `card` is plain data and tensors about the object, kept in every checkpoint under "object"; its
-    "about" are the fields of an object file's `About`.
+    `shown` says what a batch's holes show, see `encoded`. `card` is plain data and tensors about the object,
+    kept in every checkpoint under "object"; its "about" are the fields of an object file's `About`.
     """
 
     strict_loading = False  # checkpoints hold what trains; on_load_checkpoint is strict about that
@@ -47,7 +50,10 @@ class FineTune(pl.LightningModule):
         lr: float = 1e-5,
         lr_conditioner: float = 1e-5,
         lr_tokens: float = 1e-5,
+        lr_prior_encoder: float = -1,
         weight_decay: float = 0.01,
+        decayed: str = "matrices",
+        posterior: str = "mean",
         warmup: int = 100,
         lr_final: float = 1.0,
         max_steps: int = 1,
@@ -60,14 +66,21 @@ class FineTune(pl.LightningModule):
     ) -> None:
         super().__init__()
         self.base, self.card, self.shown = base, dict(card or {}), shown
-        self.rates = {"crossattn": lr, "conditioner": lr_conditioner, "tokens": lr_tokens}
-        self.weight_decay, self.warmup = weight_decay, warmup
+        self.rates = {
+            "crossattn": lr,
+            "conditioner": lr_conditioner,
+            "tokens": lr_tokens,
+            "prior_encoder": lr_conditioner if lr_prior_encoder < 0 else lr_prior_encoder,
+        }
+        self.weight_decay, self.decayed, self.warmup = weight_decay, decayed, warmup
+        self.posterior = posterior
         self.lr_final, self.max_steps = lr_final, max_steps
         self.drop_context, self.min_snr, self.seed = drop_context, min_snr, seed
         self.trained = trained_names(base, freeze_model)
         base.requires_grad_(False)
-        for weight in self.trained_weights().values():
-            weight.requires_grad_(True)
+        for name, weight in self.trained_weights().items():
+            # without dropped contexts its gradient is 0, but AdamW would let it decay
+            weight.requires_grad_(drop_context > 0 or name != "conditioner.learnable_vector")
         if checkpointing:
             base.unet.enable_gradient_checkpointing()
 
@@ -83,7 +96,7 @@ class FineTune(pl.LightningModule):
     def training_step(self, batch: dict[str, Tensor], i: int) -> Tensor:
         """A batch of pairs, or of what a `Bank` made of them => the loss."""
         if "image" in batch:
-            batch = batch | encoded(self.base, batch, self.shown)
+            batch = batch | encoded(self.base, batch, self.shown, self.posterior, self.seed)
         x_0, masked, mask = batch["x_0"], batch["masked"], batch["latent_mask"]
         shape = (x_0.shape[1], x_0.shape[2], x_0.shape[3])
         drawn = draw_noise(batch["index"], self.seed, shape, self.drop_context)
@@ -121,12 +134,11 @@ class FineTune(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def groups(self) -> list[dict[str, Any]]:
-        """AdamW's parameter groups: a learning rate each, and weight decay on matrices only."""
+        """AdamW's parameter groups: a learning rate each, and weight decay on what `decayed` says."""
         groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
         for name, weight in self.trained_weights().items():
-            groups.setdefault((rate_of(name), weight.ndim == 2 and not name.endswith("_tokens")), []).append(
-                weight
-            )
+            decays = self.decayed == "all" or (weight.ndim == 2 and not name.endswith("_tokens"))
+            groups.setdefault((rate_of(name), decays), []).append(weight)
         return [
             {
                 "params": weights,
@@ -161,7 +173,9 @@ class FineTune(pl.LightningModule):
 
 
 def rate_of(name: str) -> str:
-    """Which learning rate a trained weight has: crossattn, tokens or conditioner."""
+    """Which learning rate a trained weight has: crossattn, tokens, prior_encoder or conditioner."""
     if name.startswith("unet."):
         return "crossattn"
+    if name.startswith("conditioner.prior_encoder."):
+        return "prior_encoder"
     return "tokens" if name.endswith(".few_shot_tokens") else "conditioner"

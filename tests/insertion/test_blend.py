@@ -176,7 +176,8 @@ def test_paper_blur_blurs_a_band_inside():
     background, mask = scene()
     blurred = paper_blur(background, mask, 7)
     changed = (blurred != background).any(0).numpy()
-    assert changed.any() and not changed[~mask].any() and not changed[depth(mask) > 4].any()
+    assert not changed[~mask].any()
+    assert changed[mask & (depth(mask) <= 3)].mean() > 0.9 and not changed[depth(mask) > 3].any()
 
 
 def test_lengths_grow_with_the_region():
