@@ -10,9 +10,9 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
-from ldm.config.drawing import sampling_of, seam_of
 from tqdm import tqdm
 
+from ldm.config.build import insert_settings, object_images, runtime_of, session_for, shown_in_training
 from ldm.config.command_line import run, warnings_in_a_line
 from ldm.config.judging_request import add_judging, judges_of
 from ldm.config.presets import INFERENCE, RECIPE_FLAGS
@@ -33,8 +33,8 @@ from ldm.evaluation.report import write_report
 from ldm.evaluation.results import Results, Row
 from ldm.evaluation.sets import clip_features, pictures_in, real_pictures, set_scores
 from ldm.insertion.machine import device_named
-from ldm.models.base import base_fingerprint, load_base
-from ldm.models.runtime import Runtime, prepare
+from ldm.models.base import load_base
+from ldm.models.runtime import prepare
 
 FLAGS = RECIPE_FLAGS | {
     "guidance_interval": "sample.guidance_interval",
@@ -71,6 +71,7 @@ def learner(config: Config) -> Learn:
 
     def learn(insertset: InsertSet, mode: str, file: Path) -> None:
         kept = {"freeze_model": mode, "recipe": asdict(config)} | how_to_learn(config)
+        kept |= {"images": object_images(config), "shown": shown_in_training(config)}
         learn_to_file(Path(config.base.path), config.base.architecture, insertset, file, **kept)
 
     return learn
@@ -92,9 +93,8 @@ def fill_bench(args: argparse.Namespace, config: Config) -> None:
         )
     bench, s = load_bench(args.bench, args.objects, args.scenes), config.sample
     base = load_base(Path(config.base.path), config.base.architecture, device=args.device)
-    sampling = sampling_of(config)
-    setup = Setup(base, base_fingerprint(base), sampling, seam_of(config), s.seed, s.strength, s.precision)
-    prepare(base, Runtime(s.precision, s.compile))
+    setup = Setup(session_for(config, base), insert_settings(config), s.seed, s.strength)
+    prepare(base, runtime_of(config))
     results = Results(args.out)
     compare(bench, methods, setup, results, learner(config), how_to_learn(config), announce)
     machine = f"{args.device}, {torch.get_num_threads()} threads"

@@ -10,8 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ldm.config.drawing import sampling_of, seam_of
 
+from ldm.config.build import (
+    insert_settings,
+    object_images,
+    runtime_of,
+    session_for,
+    shown_in_training,
+    with_settings,
+)
 from ldm.config.command_line import run
 from ldm.config.judging_request import add_judging, judges_of
 from ldm.config.presets import INFERENCE, RECIPE_FLAGS
@@ -34,7 +41,10 @@ from ldm.evaluation.summary import Row
 from ldm.evaluation.variants import Comparison
 from ldm.insertion.machine import device_named
 from ldm.insertion.plan import Context
+from ldm.insertion.session import Session
 from ldm.models.base import base_fingerprint, load_base
+from ldm.models.painter import Painter
+from ldm.models.runtime import twin
 
 BENCHES = [Path("../shared/data/insertbench"), Path("../shared/data/photos")]
 PAPER = [Path("configs/paper.yaml"), Path("configs/paper_virtual.yaml")]
@@ -71,14 +81,13 @@ def parser() -> Parser:
     return p
 
 
-def presets_of(config: Config) -> dict[str, tuple[dict[str, Any], str]]:
-    """How inference's presets sample where that differs from these settings, and their precision."""
-    own, found = asdict(sampling_of(config)), {}
+def presets_of(config: Config) -> dict[str, dict[str, Any]]:
+    """The settings of sampling that inference's presets change."""
+    own, found = asdict(config.sample), {}
     for name, given in INFERENCE.items():
-        preset = load_config(asdict(config), given)
-        sampling = {key: value for key, value in asdict(sampling_of(preset)).items() if value != own[key]}
-        if sampling or preset.sample.precision != "fp32":
-            found[name] = (sampling, preset.sample.precision)
+        preset = asdict(load_config(asdict(config), given).sample)
+        if changes := {key: value for key, value in preset.items() if value != own[key]}:
+            found[name] = changes
     return found
 
 
@@ -107,15 +116,29 @@ def study_of(args: argparse.Namespace, config: Config) -> Study:
         """On a base of its own."""
         own = with_learning(config, learning)
         kept = {"freeze_model": own.train.freeze_model, "recipe": asdict(own)} | how_to_learn(own)
+        kept |= {"images": object_images(own), "shown": shown_in_training(own)}
         learn_to_file(Path(config.base.path), config.base.architecture, insertset, file, **kept)
 
-    settings = how_to_learn(config) | {"freeze_model": config.train.freeze_model}
+    fingerprint = base_fingerprint(base)
+
+    def open_session(changes: Mapping[str, Any]) -> tuple[Session, Painter]:
+        """The base makes contexts in fp32, a twin of the precision asked for samples."""
+        own = with_settings(config, changes)
+        return session_for(own, base, fingerprint), twin(base, runtime_of(own))
+
     return Study(
-        args.out, base, base_fingerprint(base),
-        sampling_of(config), seam_of(config),
-        Context(config.base.architecture.image_size, i.roi_factor, i.context_px, i.zoom),
-        judges, args.metrics, learn, settings, s.seed,
-    )  # fmt: skip
+        folder=args.out,
+        base=base,
+        fingerprint=fingerprint,
+        context=Context(config.base.architecture.image_size, i.roi_factor, i.context_px, i.zoom),
+        judges=judges,
+        metrics=args.metrics,
+        learn=learn,
+        settings=how_to_learn(config) | {"freeze_model": config.train.freeze_model},
+        insert_settings=lambda changes: insert_settings(with_settings(config, changes)),
+        open_session=open_session,
+        seed=s.seed,
+    )
 
 
 def show_plan(cells: Sequence[Cell], seconds: Sequence[float]) -> None:

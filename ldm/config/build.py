@@ -31,6 +31,34 @@ if TYPE_CHECKING:  # what loads a model is imported when one is loaded: --plan a
 COMPOSITE = "composite"  # base.region_fill of a base that is shown a cut-out of the object
 
 
+# settings of these sections that do not say how a region is inpainted and pasted
+ELSEWHERE = {
+    "sample": ("n_samples", "best_of", "seed", "strength", "compile"),
+    "insert": (
+        *("roi_factor", "context_px", "zoom"),
+        *("max_seam", "outdir", "grid", "at_once", "keep_mb"),
+    ),
+}
+
+
+def insert_settings(config: Config) -> dict[str, Any]:
+    """How regions are inpainted and pasted, as dotted settings."""
+    return {
+        f"{section}.{key}": value
+        for section, elsewhere in ELSEWHERE.items()
+        for key, value in asdict(getattr(config, section)).items()
+        if key not in elsewhere
+    }
+
+
+def with_settings(config: Config, changes: Mapping[str, Any]) -> Config:
+    """The settings with others, dotted."""
+    for dotted, value in changes.items():
+        section, _, key = dotted.partition(".")
+        config = replace(config, **{section: replace(getattr(config, section), **{key: value})})
+    return config
+
+
 def sampling_of(config: Config) -> Sampling:
     """How the settings say that latents are drawn."""
     from ldm.insertion.inpaint import Sampling

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields, replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
-from ldm.config.drawing import sampling_of, seam_of
+from ldm.config.build import insert_settings
 from ldm.config.schema import Config, how_to_learn, load_config
 from ldm.config.sections import TrainSection
 from ldm.evaluation.ablations import PAPER, SHORT
@@ -32,9 +32,7 @@ def published(file: Path, study: Config) -> Variant:
         f"{PAPER}-{SHORT[t.freeze_model]}",
         f"the paper's recipe, {t.freeze_model}",
         learning={key: value for key, value in learning.items() if key not in MACHINE},
-        sampling=asdict(sampling_of(config)),
-        seam=seam_of(config),
-        precision=config.sample.precision,
+        insertion=insert_settings(config),
     )
 
 

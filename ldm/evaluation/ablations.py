@@ -20,7 +20,7 @@ TUNED = (  # few-shot part, what it is, what of the cross-attention trains
 )
 IMAGES, SCALES = (1, 3, 5), (1.0, 2.5, 5.0, 7.5)
 SOLVERS = ("plms", "ddim", "dpm++", "unipc")
-Presets = Mapping[str, tuple[Mapping[str, Any], str]]
+Presets = Mapping[str, Mapping[str, Any]]
 SHARES = (8, 4, 2)  # of the training steps, and (the last two) of the sampling steps
 Group = tuple[Series, list[Variant]]
 
@@ -39,7 +39,7 @@ def ablations(
 ) -> Comparison:
     """All that the paper claims and we changed, around the recipe of these settings with few-shot tokens.
 
-    `presets`: name => sampling and precision that it stands for. `published`: the paper's recipe, scaled to
+    `presets`: name => settings of the section `sample` that it stands for. `published`: the paper's recipe, scaled to
     the base, as `paper-kv` and `paper-crossattn`; what the paper claims is told of these.
     """
     methods = [*_methods(), *published]
@@ -126,16 +126,14 @@ def _tuned(recipe: Variant, name: str, title: str, **learning: Any) -> Variant:
     return replace(recipe, name=f"{recipe.name}-{name}", title=f"recipe, {title}", learning=learning)
 
 
-def _sampled(recipe: Variant, name: str, title: str, **sampling: Any) -> Variant:
-    """The recipe, sampled otherwise."""
-    return replace(recipe, name=f"{recipe.name}-{name}", title=f"recipe, {title}", sampling=sampling)
+def _sampled(recipe: Variant, name: str, title: str, **sample: Any) -> Variant:
+    """The recipe with other settings of the section `sample`."""
+    changes = {f"sample.{key}": value for key, value in sample.items()}
+    return replace(recipe, name=f"{recipe.name}-{name}", title=f"recipe, {title}", insertion=changes)
 
 
 def _presets(recipe: Variant, presets: Presets) -> list[Variant]:
-    return [
-        replace(_sampled(recipe, name, f"--preset {name}", **sampling), precision=precision)
-        for name, (sampling, precision) in presets.items()
-    ]
+    return [_sampled(recipe, name, f"--preset {name}", **sample) for name, sample in presets.items()]
 
 
 def _trained(recipe: Variant, max_steps: int) -> dict[int, Variant]:
@@ -159,7 +157,7 @@ def _solvers(recipe: Variant, sampler: str, steps: int) -> dict[str, dict[int, V
 
 def _guided(recipe: Variant, scale: float) -> dict[float, Variant]:
     """The recipe by guidance scale."""
-    other = {x: _sampled(recipe, f"scale-{x:g}", f"guidance {x:g}", guidance_scale=x) for x in SCALES}
+    other = {x: _sampled(recipe, f"scale-{x:g}", f"guidance {x:g}", scale=x) for x in SCALES}
     return other | {scale: recipe}
 
 

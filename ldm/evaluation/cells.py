@@ -25,20 +25,17 @@ from ldm.evaluation.compare import learnt
 from ldm.evaluation.fills import PASTES
 from ldm.evaluation.insertion import Insertion, References
 from ldm.evaluation.judge import scores_of
-from ldm.evaluation.methods import tuned, zero_shot
+from ldm.evaluation.methods import subject_of
 from ldm.evaluation.publish import row_of
 from ldm.evaluation.sites import Ground, Site
 from ldm.evaluation.study import Study
 from ldm.evaluation.summary import Row
 from ldm.evaluation.variants import Variant
-from ldm.insertion.blend import Blend
 from ldm.insertion.insert import insert
 from ldm.insertion.plan import regions_of
+from ldm.insertion.region_fill import ReadyObject
 from ldm.insertion.roi import Roi
-from ldm.insertion.sampling import Sampling
 from ldm.insertion.task import Task
-from ldm.models.contexts import Contexts
-from ldm.models.runtime import Runtime, twin
 
 Fill = Callable[[Picture, np.ndarray, Sequence[Roi]], Picture]
 KEY = "row"  # of the text that a picture carries
@@ -74,14 +71,6 @@ class Cell:
         """Where a result is."""
         own = Path(self.variant.name, self.ground.name, self.object, f"{site.name}.png")
         return self.study.folder / "results" / own
-
-    @property
-    def sampling(self) -> Sampling:
-        return replace(self.study.sampling, **self.variant.sampling)
-
-    @property
-    def seam(self) -> Blend:
-        return self.study.seam if self.variant.seam is None else self.variant.seam
 
     @property
     def made_by(self) -> dict[str, Any]:
@@ -142,10 +131,8 @@ class Cell:
         study, kind = self.study, self.variant.kind
         made: dict[str, Any] = {"kind": kind, "metrics": sorted(study.metrics), "version": __version__}
         if kind in ("learnt", "zero-shot"):
-            made |= {"base": study.fingerprint, "seed": study.seed, "sampling": asdict(self.sampling)}
-            made |= {"seam": asdict(self.seam), "context": asdict(study.context)}
-        if self.variant.precision != "fp32":
-            made["precision"] = self.variant.precision
+            made |= {"base": study.fingerprint, "seed": study.seed, "context": asdict(study.context)}
+            made |= {"settings": study.insert_settings(self.variant.insertion)}
         if kind == "learnt":
             made["object"] = file_digest(self.object_file)[:16]
         return json.loads(json.dumps(made))  # as it comes back from a picture
@@ -177,26 +164,21 @@ class Cell:
     @contextmanager
     def _prepared(self) -> Iterator[Fill]:
         """How a site is filled; the base is as before when the block ends."""
-        reference, base = self.insertset.reference, self.study.base
-        if paste := PASTES.get(self.variant.kind):
-            yield lambda background, mask, _: paste(reference, background, mask)
-        elif self.variant.kind == "zero-shot":
-            yield self._sampled(zero_shot(base, self.insertset, few_shot=False))
-        else:
-            made = tuned(base, self.insertset, self.object_file, self.sampling, self.study.fingerprint)
-            with made as contexts:
-                yield self._sampled(contexts)
+        kind, insertset = self.variant.kind, self.insertset
+        if paste := PASTES.get(kind):
+            yield lambda background, mask, _: paste(insertset.reference, background, mask)
+            return
+        session, model = self.study.open_session(self.variant.insertion)
+        contexts, fill = session.ready(subject_of(kind, insertset, self.object_file))
+        ready = ReadyObject(contexts.to(model.unet.conv_in.weight), fill)
 
-    def _sampled(self, contexts: Contexts) -> Fill:
-        study, painter = self.study, twin(self.study.base, Runtime(self.variant.precision))
-        contexts = contexts.to(painter.unet.conv_in.weight)
-
-        def fill(background: Picture, mask: np.ndarray, rois: Sequence[Roi]) -> Picture:
-            task = Task(mask, mask, rois, [study.seed])
-            [[result]] = insert(painter, background, [task], [contexts], self.sampling, self.seam)
+        def sampled(background: Picture, mask: np.ndarray, rois: Sequence[Roi]) -> Picture:
+            task = Task(mask, mask, rois, [self.study.seed])
+            [[result]] = insert(model, background, [task], [ready], session.options)
             return result.picture
 
-        return fill
+        yield sampled
+        session.put_down()
 
 
 def cells_of(study: Study, variants: Mapping[str, Variant], grounds: Sequence[Ground]) -> list[Cell]:

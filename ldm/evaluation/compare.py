@@ -6,7 +6,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +107,7 @@ def merged_file(file: Path, objects: Mapping[str, Path], setup: Setup) -> Path:
     parents = [parent_of(path, deltas[name].about) | {"name": name} for name, path in objects.items()]
     if not file.is_file() or load_merged(file).about.parents != parents:
         members = [
-            member(setup.base, delta, name, parent, setup.fingerprint)
+            member(setup.session.base, delta, name, setup.session.images, parent, setup.fingerprint)
             for (name, delta), parent in zip(deltas.items(), parents, strict=True)
         ]
         save_merged(merge(members)[0], file)
@@ -118,8 +118,7 @@ def recipe_of(method: str, setup: Setup, file: Path | None) -> dict[str, Any]:
     """Everything about a method that a result depends on, beside the scene and the object's pictures."""
     recipe: dict[str, Any] = {} if method in PASTED else {"base": setup.fingerprint}
     if method in MODELLED:
-        recipe |= {"sampling": asdict(setup.sampling), "seam": asdict(setup.seam), "seed": setup.seed}
-        recipe |= {"precision": setup.precision}
+        recipe |= {"settings": dict(setup.settings), "seed": setup.seed}
     if file is not None:
         digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
         recipe |= {"strength": setup.strength, "object": digest}

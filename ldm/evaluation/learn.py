@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ldm.data.insertset import InsertSet
+from ldm.data.shown import ObjectImages
 from ldm.models.architecture import Architecture
 from ldm.models.base import Base, load_base
 from ldm.objects.delta import save
@@ -14,7 +15,7 @@ from ldm.training.batches import Batches
 from ldm.training.callbacks import Progress
 from ldm.training.learner import build_learner
 from ldm.training.result import object_of
-from ldm.training.samples import samples_of
+from ldm.training.samples import Shown, grey, samples_of
 from ldm.training.trainer import build_trainer
 
 
@@ -42,6 +43,8 @@ def learn_object(
     devices: str = "auto",
     seed: int = 0,
     recipe: Mapping[str, Any] | None = None,
+    images: ObjectImages | None = None,
+    shown: Shown = grey,
     **rates: Any,
 ) -> dict[str, Any]:
     """Tune `base` in place to an object => a checkpoint as `ldm.training.result.object_of` takes it.
@@ -50,7 +53,16 @@ def learn_object(
     """
     kinds = {"freeze_model": freeze_model, "few_shot": few_shot, "few_shot_features": few_shot_features}
     module = build_learner(
-        base, insertset, seed=seed, recipe=recipe, max_steps=max_steps, posterior=posterior, **kinds, **rates
+        base,
+        insertset,
+        seed=seed,
+        recipe=recipe,
+        max_steps=max_steps,
+        posterior=posterior,
+        images=images,
+        shown=shown,
+        **kinds,
+        **rates,  # type: ignore[arg-type]
     )
     trainer = build_trainer(
         folder, [Progress(batch_size)], max_steps=max_steps, accumulate=accumulate, precision=precision,
@@ -59,7 +71,7 @@ def learn_object(
     samples = samples_of(
         base, insertset, trainer.strategy.root_device, seed=seed, bank=bank, precision=precision,
         posterior=posterior, single_view=single_view, augment=augment, augment_odds=augment_odds,
-        crop_squares=crop_squares, mask_resize=mask_resize,
+        crop_squares=crop_squares, mask_resize=mask_resize, images=images, shown=shown,
     )  # fmt: skip
     trainer.fit(module, datamodule=Batches(samples, batch_size, workers))
     checkpoint: dict[str, Any] = {"global_step": trainer.global_step}

@@ -5,11 +5,12 @@ A method is made for one object and fills one scene after the other: `Fill`, sce
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,22 +18,16 @@ from torch import Tensor
 from ldm.data.image import resize
 from ldm.data.insertset import InsertSet
 from ldm.data.picture import Picture
-from ldm.data.shown import few_shot_crops, reference_image
 from ldm.evaluation.bench import Scene, Views
 from ldm.evaluation.fills import PASTES
-from ldm.insertion.blend import Blend
-from ldm.insertion.insert import insert
 from ldm.insertion.paste import paste_region, patched, region
+from ldm.insertion.region_fill import ReadyObject
 from ldm.insertion.roi import Roi, crop
-from ldm.insertion.sampling import Sampling, null_of
+from ldm.insertion.session import Session
+from ldm.insertion.subject import Subject
 from ldm.insertion.task import Task
 from ldm.models.base import Base
-from ldm.models.contexts import Contexts
-from ldm.objects.applied import apply
-from ldm.objects.delta import load
-from ldm.objects.effect import reference_of
-from ldm.objects.merged import apply_merged, load_merged, merged_contexts
-from ldm.objects.pose import pose_of
+from ldm.models.painter import Painter
 
 Fill = Callable[[Scene, Views], Picture]
 METHODS = {  # in the order of the report
@@ -52,15 +47,17 @@ LEARNT = ("crossattn-kv", "crossattn")
 
 @dataclass(frozen=True, eq=False)
 class Setup:
-    """What all methods share: the base, how it samples, and what happens at the seam."""
+    """What all methods share: a base and how it inserts; `settings` are the plain values that say so."""
 
-    base: Base
-    fingerprint: str
-    sampling: Sampling
-    seam: Blend
+    session: Session
+    settings: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 321
     strength: float = 1.0
-    precision: str = "fp32"
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the base."""
+        return self.session.fingerprint
 
 
 @contextmanager
@@ -71,57 +68,39 @@ def prepared(method: str, setup: Setup, insertset: InsertSet, learnt: Path | Non
     """
     if method in PASTED:
         yield partial(fill_pasted, method, insertset)
-    elif method == "ceiling":
-        yield partial(fill_ceiling, setup.base)
-    elif method in LEARNT:
-        assert learnt is not None, f"{method} needs an object file"
-        made = tuned(setup.base, insertset, learnt, setup.sampling, setup.fingerprint, setup.strength)
-        with made as contexts:
-            yield partial(fill_sampled, setup, contexts)
-    elif method == "merged":
-        assert learnt is not None, "merged needs an object file"
-        name, null = insertset.root.name, null_of(setup.base, setup.sampling)
-        merged = load_merged(learnt).pick(name)
-        with apply_merged(setup.base, merged, setup.strength, setup.fingerprint):
-            yield partial(fill_sampled, setup, merged_contexts(setup.base, merged, name, null))
+        return
+    session = setup.session
+    if method == "ceiling":
+        yield partial(fill_ceiling, session.base)
+        return
+    assert method in METHODS, f"no method {method}"
+    if method == "zero-shot-tokens":
+        ready = with_untuned_tokens(session, insertset)
     else:
-        assert method in METHODS, f"no method {method}"
-        contexts = zero_shot(setup.base, insertset, few_shot=method == "zero-shot-tokens")
-        yield partial(fill_sampled, setup, contexts)
+        ready = session.ready(subject_of(method, insertset, learnt, setup.strength))
+    yield partial(fill_sampled, setup, ready)
+    session.put_down()
 
 
-@contextmanager
-def tuned(
-    base: Base,
-    insertset: InsertSet,
-    learnt: Path,
-    sampling: Sampling,
-    fingerprint: str,
-    strength: float = 1.0,
-) -> Iterator[Contexts]:
-    """The contexts of an object file with its own reference; the base carries it till the block ends."""
-    null = null_of(base, sampling)
-    delta = load(learnt)
-    with apply(base, delta, strength, fingerprint):
-        if delta.reference is None:
-            reference = reference_image(insertset.reference, *base.architecture.shown)
-        else:
-            reference = reference_of(delta)
-        pose = pose_of(delta, reference, sampling.view)
-        with torch.no_grad():
-            context = base.context(pose.reference.to(base.device), pose.view)
-        yield base.contexts(context, null, pose.reference)
+def subject_of(method: str, insertset: InsertSet, learnt: Path | None, strength: float = 1.0) -> Subject:
+    """What a method inserts: an object file with its own reference, one of a merged file, or the reference."""
+    if method == "zero-shot":
+        return Subject(reference=insertset.reference)
+    assert learnt is not None, f"{method} needs an object file"
+    if method == "merged":
+        return Subject(learnt, strength=strength, pick=insertset.root.name)
+    return Subject(learnt, strength=strength, pictures=insertset.root)
 
 
 @torch.no_grad()
-def zero_shot(base: Base, insertset: InsertSet, *, few_shot: bool) -> Contexts:
-    """The contexts of an untuned base: reference, and CLIP's pooled feature of each few-shot crop."""
-    a, conditioner, tokens = base.architecture, base.conditioner, None
-    reference = reference_image(insertset.reference, *a.shown).to(base.device)
-    if few_shot:
-        tokens = conditioner.look(few_shot_crops(insertset, *a.shown).to(base.device))
-    context = conditioner(conditioner.look(reference), tokens)
-    return base.contexts(context, references=reference)
+def with_untuned_tokens(session: Session, insertset: InsertSet) -> ReadyObject:
+    """The reference, and CLIP's pooled feature of each few-shot crop as a token, on the base as it is."""
+    base, images = session.base, session.images
+    assert isinstance(base, Base), "tokens need the whole base"
+    reference = images.reference(insertset.reference)
+    tokens = base.conditioner.look(images.few_shot(insertset).to(base.device))
+    context = base.conditioner(base.conditioner.look(reference.to(base.device)), tokens)
+    return ReadyObject(base.contexts(context), session.make_fill(reference))
 
 
 def fill_pasted(method: str, insertset: InsertSet, scene: Scene, views: Views) -> Picture:
@@ -130,17 +109,17 @@ def fill_pasted(method: str, insertset: InsertSet, scene: Scene, views: Views) -
 
 
 @torch.no_grad()
-def fill_ceiling(base: Base, scene: Scene, views: Views) -> Picture:
+def fill_ceiling(base: Painter, scene: Scene, views: Views) -> Picture:
     """The truth as the VAE shows it at the base's resolution: no method on this base can do better."""
     known = region(views.truth, scene.roi)[None].to(base.device)
     shown = base.decode(base.encode(resize(known, base.architecture.image_size)))
     return _pasted(views, scene.roi, resize(shown.cpu(), scene.roi.size)[0])
 
 
-def fill_sampled(setup: Setup, contexts: Contexts, scene: Scene, views: Views) -> Picture:
-    """Inpaint the scene's region with the object of `contexts`."""
+def fill_sampled(setup: Setup, ready: ReadyObject, scene: Scene, views: Views) -> Picture:
+    """Inpaint the scene's region with the object."""
     task = Task(views.mask, views.mask, [scene.roi], [setup.seed])
-    [[result]] = insert(setup.base, views.background, [task], [contexts], setup.sampling, setup.seam)
+    [[result]] = setup.session.insert(views.background, [task], [ready])
     return result.picture
 
 

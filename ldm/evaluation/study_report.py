@@ -102,7 +102,7 @@ def _best(found: Found, comparison: Comparison) -> list[str]:
     text = f"`{best}` ({comparison.variants[best].title}): {means[best].text(3)}."
     if equal:
         text += f" Not told apart from it: {', '.join(f'`{name}`' for name in equal)}."
-    changes = dict(comparison.variants[best].learning) | dict(comparison.variants[best].sampling)
+    changes = dict(comparison.variants[best].learning) | dict(comparison.variants[best].insertion)
     settings = ", ".join(f"{key} {value}" for key, value in changes.items())
     return ["### Best recipe", text, f"Settings: {settings}."]
 

@@ -7,26 +7,23 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ldm.evaluation.claims import Claim
-from ldm.insertion.blend import Blend
 
 
 @dataclass(frozen=True)
 class Variant:
     """One way to insert. `kind`: flat, poisson, zero-shot or learnt.
 
-    `learning` and `sampling` are settings that differ from the recipe's; it learns from `images` few-shot
-    pictures, 0: all. `precision` is the UNet's when it inserts; `seam`: None: the recipe's.
+    `learning` and `insertion` are settings that differ from the recipe's, the latter dotted; it learns from
+    `images` few-shot pictures, 0: all.
     """
 
     name: str
     title: str
     kind: str = "learnt"
     learning: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    sampling: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    insertion: Mapping[str, Any] = field(default_factory=dict, hash=False)
     images: int = 0
     same_category: bool = True
-    precision: str = "fp32"
-    seam: Blend | None = None
 
 
 @dataclass(frozen=True)

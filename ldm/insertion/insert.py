@@ -68,8 +68,8 @@ def insert(
         contexts = [objects[i].contexts for i in now]
         made = inpaint(model, regions, contexts, fills, options.sampling, options.predictor, on_step)
         for i, region, fill, images in zip(now, regions, fills, made, strict=True):
-            images = _second_pass(model, objects[i], region, fill, images, options)
-            results[i] = [_pasted(r, fill, x, options.blend) for r, x in zip(results[i], images, strict=True)]
+            final = _second_pass(model, objects[i], region, fill, images, options)
+            results[i] = [_pasted(r, fill, x, options.blend) for r, x in zip(results[i], final, strict=True)]
         seconds = (time.perf_counter() - start) / sum(len(tasks[i].seeds) for i in now)
         for result in (result for i in now for result in results[i]):
             result.record["seconds"] = round(result.record["seconds"] + seconds, 3)
@@ -91,7 +91,7 @@ def _second_pass(
     one: ReadyObject,
     region: Square,
     fill: RegionFill,
-    images: list[Tensor],
+    images: Sequence[Tensor],
     options: InsertOptions,
 ) -> Sequence[Tensor]:
     if options.second_pass is None:

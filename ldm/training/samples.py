@@ -118,5 +118,8 @@ def samples_of(
     """
     a = base.architecture
     pairs = Pairs(insertset, a.image_size, a.reference_size, seed, maxsize, **drawing)
-    encoding = {"precision": precision, "shown": shown, "progress": progress, "posterior": posterior}
-    return Bank(base.to(device), pairs, bank, seed, **encoding) if bank else pairs
+    if not bank:
+        return pairs
+    return Bank(
+        base.to(device), pairs, bank, seed, precision, shown=shown, progress=progress, posterior=posterior
+    )
