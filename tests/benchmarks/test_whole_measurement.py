@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from ldm.benchmark import plan
-from ldm.benchmark.learning import Lean
-from ldm.benchmark.measure import Row
-from ldm.benchmark.plan import Measured, Subject, measure
-from ldm.benchmark.report import report
-from ldm.benchmark.subjects import Plain, fill, make_base, make_scene
+from benchmarks import plan
+from benchmarks.learning import Lean
+from benchmarks.measure import Row
+from benchmarks.plan import Measured, Subject, measure
+from benchmarks.report import report
+from benchmarks.subjects import Plain, fill, make_base, make_scene
 from ldm.insertion.sampling import Sampling
 from ldm.models.base import save_base
 from ldm.models.runtime import PLAIN, twin
@@ -28,8 +28,8 @@ GROUPS = {
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ldm.benchmark.measure.MATRIX", {"cpu": 64})
-    monkeypatch.setattr("ldm.benchmark.insertion.PLMS", {"sampler": "plms", "steps": 2})
+    monkeypatch.setattr("benchmarks.measure.MATRIX", {"cpu": 64})
+    monkeypatch.setattr("benchmarks.insertion.PLMS", {"sampler": "plms", "steps": 2})
     monkeypatch.setattr(
         plan, "starting", lambda config, device: []
     )  # another process, and seconds of imports
@@ -92,4 +92,7 @@ def test_a_line_compares_samples_with_the_first_row_and_with_the_matrix_rate() -
     ]
     measured = {"machine": {"GPU": "none"}, "rates": {"cpu": {"fp32": 1e12}}, "rows": rows}
     lines = [line.split("|") for line in report(measured, "x").splitlines() if " x | " in line]
-    assert [[cell.strip() for cell in line[3:7]] for line in lines] == [["1.00 x", "0.5", "", ""], ["16.00 x", "8", "0.5", "50%"]]
+    assert [[cell.strip() for cell in line[3:7]] for line in lines] == [
+        ["1.00 x", "0.5", "", ""],
+        ["16.00 x", "8", "0.5", "50%"],
+    ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ldm.benchmark.measure import Row
+from benchmarks.measure import Row
 
 ABOUT = (
     "Medians; the least and the most in brackets. The cases of a table ran in turns, in one process; `as "
@@ -31,7 +31,9 @@ def report(measured: Mapping[str, Any], command: str) -> str:
         ABOUT,
     ]
     if machine.get("GPU") == "none":
-        parts.append("This machine has no GPU: what only a GPU shows is left out until the command runs on one.")
+        parts.append(
+            "This machine has no GPU: what only a GPU shows is left out until the command runs on one."
+        )
     for base, device, side, group in dict.fromkeys(map(_place, rows)):
         own = [row for row in rows if _place(row) == (base, device, side, group)]
         title = f"## {group}: {base}, {side} px, {device}, {own[0]['repeats']} times"
