@@ -18,10 +18,10 @@ from typing import Any
 import torch
 from ldm.insertion.sampling import Sampling
 
+from benchmarks.learning import Lean
+from benchmarks.plan import Measured, Subject, measure
+from benchmarks.report import report
 from ldm import __version__
-from ldm.benchmark.learning import Lean
-from ldm.benchmark.plan import Measured, Subject, measure
-from ldm.benchmark.report import report
 from ldm.config.command_line import OneLineParser, run
 from ldm.config.presets import INFERENCE, TRAINING
 from ldm.config.schema import load_config

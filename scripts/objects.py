@@ -1,6 +1,5 @@
-"""Object files: what they are (info, verify), smaller (bake, compress), several in one (merge), one between
-two (interpolate), in other programs' formats (convert), how fast they load (time).
-`objects.py COMMAND --help` lists a command's flags.
+"""Object files: what they are (info, verify), smaller (bake, compress), several in one (merge), in other
+programs' formats (convert). `objects.py COMMAND --help` lists a command's flags.
 """
 
 from __future__ import annotations
@@ -11,7 +10,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from tqdm import tqdm
 
@@ -19,12 +17,10 @@ from ldm.config.build import object_images
 from ldm.config.command_line import naming, run
 from ldm.config.object_request import config_of, open_base, open_optional_base, parser
 from ldm.data.insertset import load_insertset
-from ldm.insertion.load_time import load_time_table, load_times
 from ldm.models.base import house_state
 from ldm.objects.applied import check_fits
 from ldm.objects.baked import bake_delta
 from ldm.objects.baked import save as save_baked
-from ldm.objects.compose import interpolate
 from ldm.objects.compress import compress
 from ldm.objects.delta import load, save
 from ldm.objects.diffusers_format import beside
@@ -114,20 +110,6 @@ def merge_command(args: argparse.Namespace) -> None:
     print(*merge_table(report), f"{size_line(target)}, {len(members)} objects, {dtype}", sep="\n")
 
 
-def interpolate_command(args: argparse.Namespace) -> None:
-    files = [args.first, args.second]
-    target = output(args.out, files)
-    base, fingerprint = open_base(args)
-    deltas = []
-    for file in files:
-        with naming(file):
-            deltas.append(load(file))
-            check_fits(base, deltas[-1], fingerprint)
-    parents = [parent_of(file, delta.about) for file, delta in zip(files, deltas, strict=True)]
-    save(interpolate(deltas[0], deltas[1], args.share, parents, house_state(base)), target)
-    print(size_line(target))
-
-
 def convert_command(args: argparse.Namespace) -> None:
     targets = outputs(args.files, args.out, SUFFIX[args.to])
     if args.to == "diffusers":
@@ -145,21 +127,13 @@ def convert_command(args: argparse.Namespace) -> None:
         tqdm.write(size_line(target))
 
 
-def time_command(args: argparse.Namespace) -> None:
-    base = config_of(args).base
-    times = list(load_times(args.files, Path(base.path), base.architecture, args.repeats))
-    print(*load_time_table(times), sep="\n")
-
-
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "info": info_command,
     "verify": verify_command,
     "bake": bake_command,
     "compress": compress_command,
     "merge": merge_command,
-    "interpolate": interpolate_command,
     "convert": convert_command,
-    "time": time_command,
 }
 
 

@@ -10,6 +10,7 @@ import pytest
 
 LDM = Path(__file__).parents[1] / "ldm"
 FILES = sorted(LDM.rglob("*.py"))
+BENCHMARKS = sorted((LDM.parent / "benchmarks").rglob("*.py"))
 LAYERS = {
     "data": 0,
     "models": 1,
@@ -17,7 +18,6 @@ LAYERS = {
     "training": 3,
     "insertion": 3,
     "evaluation": 4,
-    "benchmark": 4,
     "config": 5,
 }
 BORROWED = {"diffusers", "transformers"}
@@ -72,12 +72,25 @@ def prints(file: Path) -> bool:
 
 
 def test_there_is_something_to_check() -> None:
-    assert {name_of(file).split(".")[0] for file in FILES} >= set(LAYERS)
+    assert {name_of(file).split(".")[0] for file in FILES} >= set(LAYERS) and BENCHMARKS
 
 
 @pytest.mark.parametrize("file", FILES, ids=name_of)
 def test_no_import_points_upwards(file: Path) -> None:
     assert violations(name_of(file), file.read_text()) == []
+
+
+@pytest.mark.parametrize("file", BENCHMARKS, ids=lambda file: file.stem)
+def test_benchmarks_stand_on_what_they_measure(file: Path) -> None:
+    """They know neither the configuration nor how results are judged, and never print."""
+    bad = ("ldm.config", "ldm.evaluation", "scripts")
+    assert not [name for name in imports(ast.parse(file.read_text())) if name.startswith(bad)]
+    assert not packages(file) & BORROWED and not prints(file)
+
+
+def test_ldm_knows_nothing_outside_itself() -> None:
+    for file in FILES:
+        assert not packages(file) & {"benchmarks", "scripts", "tests"}, file
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import time
 import pytest
 import torch
 
-from ldm.benchmark.measure import Case, compare, matrix_rate
+from benchmarks.measure import Case, compare, matrix_rate
 
 
 def test_cases_take_turns_behind_a_first_round() -> None:
@@ -48,5 +48,5 @@ def test_what_a_case_sets_up_once_is_not_held_twice() -> None:
 
 
 def test_the_matrix_rate_is_finite(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ldm.benchmark.measure.MATRIX", {"cpu": 128})
+    monkeypatch.setattr("benchmarks.measure.MATRIX", {"cpu": 128})
     assert 0 < matrix_rate(torch.float32, "cpu", 2) < 1e15

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from ldm.benchmark.measure import Case
-from ldm.benchmark.subjects import (
+from benchmarks.measure import Case
+from benchmarks.subjects import (
     Plain,
     bytes_of,
     condition,

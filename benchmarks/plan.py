@@ -10,10 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ldm.benchmark import insertion, learning
-from ldm.benchmark.loading import loading, starting
-from ldm.benchmark.measure import Case, Row, compare, matrix_rate
-from ldm.benchmark.subjects import make_base
+from benchmarks import insertion, learning
+from benchmarks.loading import loading, starting
+from benchmarks.measure import Case, Row, compare, matrix_rate
+from benchmarks.subjects import make_base
 from ldm.data.atomic import atomic_file
 from ldm.insertion.sampling import Sampling
 from ldm.models.architecture import Architecture

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
-from ldm.benchmark.measure import Case
-from ldm.benchmark.subjects import bytes_of
+from benchmarks.measure import Case
+from benchmarks.subjects import bytes_of
 from ldm.models.base import Base
 from ldm.training.finetune import FineTune
 from ldm.training.frozen import narrow_frozen

@@ -1,12 +1,11 @@
-"""Rows => Markdown: the aims first, then a table for each group, base and device."""
+"""Rows => Markdown: a table for each group, base and device."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from ldm.benchmark.aims import AIMS, Rates, of_sample, share
-from ldm.benchmark.measure import Row
+from benchmarks.measure import Row
 
 ABOUT = (
     "Medians; the least and the most in brackets. The cases of a table ran in turns, in one process; `as "
@@ -17,6 +16,7 @@ ABOUT = (
     "Memory: a case's weights, where it has its own, and what a run takes on top. "
     "`full` has Paint-by-Example's sizes and synthetic weights."
 )
+Rates = Mapping[str, Mapping[str, float]]  # device => precision => FLOP/s of matrix multiplication
 HEAD = ("", "seconds", "as fast", "samples/s", "TFLOP/s", "of matrix rate", "memory, GB")
 
 
@@ -29,15 +29,27 @@ def report(measured: Mapping[str, Any], command: str) -> str:
         "# Benchmarks",
         f"Made by `{command}`. {about}. Matrix multiplication, measured, TFLOP/s: {', '.join(speeds)}.",
         ABOUT,
-        _aims(rows, rates),
     ]
     if machine.get("GPU") == "none":
-        parts.append("This machine has no GPU: what only a GPU shows is empty until the command runs on one.")
+        parts.append(
+            "This machine has no GPU: what only a GPU shows is left out until the command runs on one."
+        )
     for base, device, side, group in dict.fromkeys(map(_place, rows)):
         own = [row for row in rows if _place(row) == (base, device, side, group)]
         title = f"## {group}: {base}, {side} px, {device}, {own[0]['repeats']} times"
         parts += [title, _group(own, rates)]
     return "\n\n".join(parts) + "\n"
+
+
+def of_sample(row: Row) -> float:
+    """Seconds a sample."""
+    return row["seconds"] / row["samples"]
+
+
+def share(row: Row, rates: Rates) -> float | None:
+    """Of the measured matrix rate that a row reaches, 0 to 1; None where its FLOPs were not counted."""
+    rate = rates.get(row["device"], {}).get(row["precision"])
+    return row["tflop"] * 1e12 / row["seconds"] / rate if rate and row["tflop"] else None
 
 
 def _place(row: Row) -> tuple[str, str, int, str]:
@@ -61,16 +73,6 @@ def _group(rows: Sequence[Row], rates: Rates) -> str:
             )
         )
     return _table(HEAD, lines)
-
-
-def _aims(rows: Sequence[Row], rates: Rates) -> str:
-    lines = []
-    for aim in AIMS:
-        value = aim.measured(rows, rates)
-        shown = "" if value is None else aim.shown(value) + ("" if aim.met(value) else ", missed")
-        asked = f"at {'most' if aim.at_most else 'least'} {aim.shown(aim.bound)}"
-        lines.append((aim.text, aim.base, aim.device, asked, shown))
-    return _table(("aim", "base", "device", "asked", "measured"), lines)
 
 
 def _table(head: Sequence[str], lines: Sequence[Sequence[str]]) -> str:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from ldm.benchmark.measure import Case
+from benchmarks.measure import Case
 from ldm.models.architecture import Architecture
 from ldm.models.base import Base, load_base, load_painter, read_base
 from ldm.models.ldm_keys import spell_clip
