@@ -17,13 +17,14 @@ from benchmarks.subjects import (
     make_scene,
     without_cross_attention,
 )
-from ldm.insertion.sampling import Sampling
+from ldm.insertion.insert import InsertOptions
 from ldm.models.base import Base
 from ldm.models.contexts import Contexts, join
 from ldm.models.painter import Painter
-from ldm.models.reuse import Reusing
 from ldm.models.runtime import Runtime, twin
 from ldm.models.sampler import guided_eps
+from ldm.speed.deep_cache import Reusing
+from ldm.speed.onednn_packing import pack_weights
 
 PLMS = {"sampler": "plms", "steps": 50, "guidance_scale": 5.0}
 GROWTH = tuple(f"growth with {what}" for what in ("the batch", "the resolution", "objects", "backgrounds"))
@@ -38,7 +39,7 @@ def unet_step(base: Base, half: str, side: int, compiled: bool) -> list[Case]:
     """
     cases = []
     for precision in ("fp32", half):
-        folded = twin(base, Runtime(precision))
+        folded = twin(base, Runtime(precision, pack=pack_weights))
         models: dict[str, Plain | Painter] = {
             "plain": Plain(base, precision),
             "folded": folded,
@@ -47,9 +48,11 @@ def unet_step(base: Base, half: str, side: int, compiled: bool) -> list[Case]:
         for name, model in models.items():
             run, holds = _step(model, base, side), bytes_of(model.unet)
             cases.append(Case(f"{name}, {precision}", run, precision=precision, holds=holds))
-        first = partial(_first, base, side, Runtime(precision))
+        first = partial(_first, base, side, Runtime(precision, pack=pack_weights))
         cases.append(Case(f"folded, {precision}, the first time", first, precision=precision, counted=False))
-    painter = twin(base, Runtime(half, compile=True)) if compiled else folded  # the last one's is `half`
+    painter = (
+        twin(base, Runtime(half, compile=True, pack=pack_weights)) if compiled else folded
+    )  # the last one's is `half`
     like: dict[str, Any] = {"precision": half, "holds": bytes_of(painter.unet), "counted": not compiled}
     name = f"folded, {half}, compiled" if compiled else f"folded, {half}"
     cases.append(Case(f"{name}, deep features reused", _reused(painter, base, side), **like))
@@ -57,20 +60,20 @@ def unet_step(base: Base, half: str, side: int, compiled: bool) -> list[Case]:
 
 
 def insertion(
-    base: Base, half: str, side: int, presets: Mapping[str, Sampling], compiled: bool
+    base: Base, half: str, side: int, presets: Mapping[str, InsertOptions], compiled: bool
 ) -> list[Case]:
     """Whole insertions, the VAE in fp32: the plain way, then the `presets`, both in both precisions."""
     scene = make_scene(base, side)
     cases = []
     for precision in ("fp32", half):
-        plain, painter = Plain(base, precision), twin(base, Runtime(precision))
+        plain, painter = Plain(base, precision), twin(base, Runtime(precision, pack=pack_weights))
         runs = {"plain PLMS 50": partial(fill, plain, base, scene, scene.contexts, **PLMS)}
         runs |= {name: _filled(painter, base, side, sampling) for name, sampling in presets.items()}
         for name, run in runs.items():
             holds = bytes_of(plain.unet, base.vae) if name.startswith("plain") else bytes_of(painter)
             cases.append(Case(f"{name}, {precision}", run, precision=precision, holds=holds, counted=False))
     if compiled:
-        painter = twin(base, Runtime(half, compile=True))
+        painter = twin(base, Runtime(half, compile=True, pack=pack_weights))
         run, holds = _filled(painter, base, side, presets["fast"]), bytes_of(painter)
         cases.append(Case(f"fast, {half}, compiled", run, precision=half, holds=holds, counted=False))
     return cases
@@ -78,7 +81,7 @@ def insertion(
 
 def vae(base: Base, side: int) -> list[Case]:
     """Both ways through the VAE, as it comes and as insertion runs it."""
-    scene, painter = make_scene(base, side), twin(base, Runtime())
+    scene, painter = make_scene(base, side), twin(base, Runtime(pack=pack_weights))
     return [
         Case(f"{way}, {name}", partial(getattr(model, way), x), holds=bytes_of(model.vae))
         for way, x in (("encode", scene.image), ("decode", scene.x_T))
@@ -86,9 +89,9 @@ def vae(base: Base, side: int) -> list[Case]:
     ]
 
 
-def growth(base: Base, half: str, side: int, fast: Sampling) -> dict[str, list[Case]]:
+def growth(base: Base, half: str, side: int, fast: InsertOptions) -> dict[str, list[Case]]:
     """A folded step by batch, resolution and number of objects; fast insertions by number of backgrounds."""
-    painter, f = twin(base, Runtime(half)), base.architecture.vae_factor * 8
+    painter, f = twin(base, Runtime(half, pack=pack_weights)), base.architecture.vae_factor * 8
     filled = _filled(painter, base, side, fast)
     sides = sorted({max(round(side * scale / f), 1) * f for scale in SCALES})
     one, several = (
@@ -100,7 +103,8 @@ def growth(base: Base, half: str, side: int, fast: Sampling) -> dict[str, list[C
             Case(f"batch {n}", _step(painter, base, side, n), n, half) for n in BATCHES
         ],
         "growth with the resolution": [  # each its own painter: packed weights are those of one size
-            Case(f"{s} px", _step(twin(base, Runtime(half)), base, s), 1, half) for s in sides
+            Case(f"{s} px", _step(twin(base, Runtime(half, pack=pack_weights)), base, s), 1, half)
+            for s in sides
         ],
         "growth with objects": [
             Case(f"{OBJECTS} samples of one object", _of(painter, base, side, one), OBJECTS, half),
@@ -147,13 +151,13 @@ def _of(painter: Painter, base: Base, side: int, objects: Any) -> Callable[[], A
 
 
 @torch.no_grad()
-def _filled(painter: Painter, base: Base, side: int, sampling: Sampling) -> Callable[[], Any]:
+def _filled(painter: Painter, base: Base, side: int, inserting: InsertOptions) -> Callable[[], Any]:
     scene = make_scene(base, side)
-    contexts, options = painter.folded(*scene.contexts), {"sampler": sampling.sampler} | sampling.schedule()
+    contexts, sampling = painter.folded(*scene.contexts), inserting.sampling
+    options = {"sampler": sampling.sampler} | sampling.schedule()
 
     def run() -> Any:
-        model = painter if sampling.reuse == 1 else Reusing(painter, sampling.reuse)
-        return fill(model, painter, scene, contexts, **options)
+        return fill(inserting.predictor(painter), painter, scene, contexts, **options)
 
     return run
 

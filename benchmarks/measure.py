@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from ldm.models.packed import can_pack
+from ldm.speed.onednn_packing import can_pack
 
 Row = dict[str, Any]
 MATRIX = {"cpu": 2048, "cuda": 8192}  # side of the matrices that the machine's own rate is measured with

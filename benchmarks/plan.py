@@ -15,7 +15,7 @@ from benchmarks.loading import loading, starting
 from benchmarks.measure import Case, Row, compare, matrix_rate
 from benchmarks.subjects import make_base
 from ldm.data.atomic import atomic_file
-from ldm.insertion.sampling import Sampling
+from ldm.insertion.insert import InsertOptions
 from ldm.models.architecture import Architecture
 from ldm.models.base import Base
 from ldm.models.runtime import PRECISIONS
@@ -75,7 +75,7 @@ class Measured:
 
 
 def measure(
-    subject: Subject, device: str, presets: Mapping[str, Sampling], measured: Measured, told: Told
+    subject: Subject, device: str, presets: Mapping[str, InsertOptions], measured: Measured, told: Told
 ) -> None:
     """All groups of one base on one device that are not measured yet."""
     if device not in measured.rates:
@@ -92,7 +92,7 @@ def measure(
 
 
 def _groups(
-    subject: Subject, device: str, presets: Mapping[str, Sampling]
+    subject: Subject, device: str, presets: Mapping[str, InsertOptions]
 ) -> Iterator[tuple[str, int, Callable[[], list[Case]]]]:
     """Names, px of the pictures, and how each group's cases are built: only when they are to run."""
     half, side, compiled = HALF, subject.side, device == "cuda"
@@ -113,7 +113,7 @@ def _groups(
         yield "start", side, lambda: starting(subject.config, device)
 
 
-def _growth(name: str, base: Callable[[], Base], half: str, side: int, fast: Sampling) -> list[Case]:
+def _growth(name: str, base: Callable[[], Base], half: str, side: int, fast: InsertOptions) -> list[Case]:
     return insertion.growth(base(), half, side, fast)[name]
 
 

@@ -15,10 +15,10 @@ from ldm.models.attention import cross_attentions
 from ldm.models.base import Base, load_base
 from ldm.models.contexts import Context, Contexts
 from ldm.models.diffusion import eps_of_v, unet_input
-from ldm.models.packed import Packed
 from ldm.models.painter import Painter
 from ldm.models.runtime import PRECISIONS
 from ldm.models.sampler import Condition, sample
+from ldm.speed.onednn_packing import Packed
 
 TOKENS = 5  # of a context: the reference and four few-shot tokens
 

@@ -16,16 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ldm.insertion.sampling import Sampling
 
 from benchmarks.learning import Lean
 from benchmarks.plan import Measured, Subject, measure
 from benchmarks.report import report
 from ldm import __version__
+from ldm.config.build import insert_options
 from ldm.config.command_line import OneLineParser, run
 from ldm.config.presets import INFERENCE, TRAINING
 from ldm.config.schema import load_config
 from ldm.data.atomic import atomic_file
+from ldm.insertion.insert import InsertOptions
 
 REPEATS = {"mini": 7, "full": 3}
 CONFIGS = {"mini": Path("configs/mini.yaml"), "full": Path("configs/v.yaml")}
@@ -61,13 +62,9 @@ def machine() -> dict[str, Any]:
     }
 
 
-def presets() -> dict[str, Sampling]:
-    """What inference's presets sample by; their precision is the case's."""
-    settings = {name: load_config(CONFIGS["mini"], given).sample for name, given in INFERENCE.items()}
-    return {
-        name: Sampling(s.sampler, s.steps, guidance_interval=s.guidance_interval, reuse=s.reuse)
-        for name, s in settings.items()
-    }
+def presets() -> dict[str, InsertOptions]:
+    """What inference's presets sample with."""
+    return {name: insert_options(load_config(None, settings)) for name, settings in INFERENCE.items()}
 
 
 def lean() -> dict[str, Lean]:

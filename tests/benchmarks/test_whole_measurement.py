@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from ldm.insertion.sampling import Sampling
 
 from benchmarks import plan
 from benchmarks.learning import Lean
@@ -14,7 +15,6 @@ from benchmarks.measure import Row
 from benchmarks.plan import Measured, Subject, measure
 from benchmarks.report import report
 from benchmarks.subjects import Plain, fill, make_base, make_scene
-from ldm.insertion.sampling import Sampling
 from ldm.models.base import save_base
 from ldm.models.runtime import PLAIN, twin
 from tests.fixtures.small import SMALL, small_base

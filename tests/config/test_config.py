@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
+from ldm.config.drawing import sampling_of
 
 from ldm.config.command_line import run
-from ldm.config.drawing import sampling_of
 from ldm.config.schema import Config, Parser, load_config
 from ldm.models.architecture import Architecture
 

@@ -6,12 +6,12 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from ldm.insertion.sampling import Sampling
 
 from ldm.config.command_line import run
 from ldm.config.insertion_request import parser
 from ldm.config.schema import Config
 from ldm.config.sections import SampleSection
-from ldm.insertion.sampling import Sampling
 from ldm.models.sampler import Condition, sample
 from tests.fixtures import tiny
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ldm.data.cutout import CutOut, cut_out, cut_out_of, cut_out_picture, solid, tidied
 from PIL import Image
 
 from ldm.data import cutout
-from ldm.data.cutout import CutOut, cut_out, cut_out_of, cut_out_picture, solid, tidied
 from ldm.data.insertset import Sample
 
 GROUND, COLOUR = (40, 150, 60), (220, 40, 30)

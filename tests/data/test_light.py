@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
-
 from ldm.data.light import DARK, MOST, in_common_light, mean_light
+from torch import Tensor
 
 COLOURS = torch.tensor([0.5, 0.3, 0.2])  # linear, of an object that is the same all over
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
-
 from ldm.data.visible import box_in, most_alike, visible
+from torch import Tensor
 
 
 def shown(top: int, left: int, height: int, width: int, flipped: bool = False, light: float = 1.0) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ldm.insertion.sampling import Sampling
 from PIL import Image
 
 from ldm.data.image import to_bytes
@@ -19,7 +20,6 @@ from ldm.evaluation.methods import METHODS, Setup, prepared
 from ldm.evaluation.report import write_report
 from ldm.evaluation.results import Results
 from ldm.insertion.blend import BLENDS
-from ldm.insertion.sampling import Sampling
 from ldm.models.base import base_fingerprint, house_state
 from ldm.models.imagenet import ImageNetFeatures
 from ldm.objects.delta import extract, is_trained, load, save, trained_names

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ldm.insertion.sampling import Sampling
 from PIL import Image
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
@@ -21,7 +22,6 @@ from ldm.data.insertset import InsertSet, Sample, load_insertset
 from ldm.evaluation.filling import Filling, place_of
 from ldm.evaluation.held_out import hold_out
 from ldm.evaluation.trial import CODING, REGIONS, Trial, nearest_other, regions_of, score
-from ldm.insertion.sampling import Sampling
 from ldm.models.base import Base
 from ldm.models.imagenet import ImageNetFeatures
 from ldm.models.sampler import sample

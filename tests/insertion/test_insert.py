@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from ldm.insertion.sampling import Sampling
+from ldm.models.collage import Collage, laid_over
 
 from ldm.data.image import resize, to_image
 from ldm.data.picture import Picture
@@ -15,11 +17,9 @@ from ldm.insertion.insert import insert
 from ldm.insertion.paste import to_model_mask
 from ldm.insertion.result import Result
 from ldm.insertion.roi import Roi, plan_rois
-from ldm.insertion.sampling import Sampling
 from ldm.insertion.square import square_of
 from ldm.insertion.task import Task
 from ldm.models.base import Base
-from ldm.models.collage import Collage, laid_over
 from ldm.models.contexts import Contexts
 from ldm.models.sampler import sample
 from tests.fixtures.tiny import TINY

@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
-
 from ldm.insertion.layer import shadowed, with_own_detail
 from ldm.models.collage import laid_over
+from torch import Tensor
 
 
 def block(size: int = 120) -> Tensor:

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from ldm.insertion.sampling import Sampling
+from ldm.models.collage import Collage
 from torch import Tensor
 
 from ldm.data.picture import Picture, read_picture
@@ -21,10 +23,8 @@ from ldm.insertion.item import Item
 from ldm.insertion.marking import Marking
 from ldm.insertion.plan import Context
 from ldm.insertion.proof import difference_outside
-from ldm.insertion.sampling import Sampling
 from ldm.insertion.subject import Subject
 from ldm.insertion.work import planned
-from ldm.models.collage import Collage
 from ldm.models.contexts import Contexts
 from tests.fixtures.small import SMALL
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from ldm.insertion.sampling import Sampling
 from torch import Generator, Tensor
 
 from ldm.data.picture import Picture
@@ -12,7 +13,6 @@ from ldm.insertion.blend import BLENDS
 from ldm.insertion.insert import insert
 from ldm.insertion.refine import Tiled, needs_refining, refine
 from ldm.insertion.roi import Roi
-from ldm.insertion.sampling import Sampling
 from ldm.insertion.task import Task
 from ldm.insertion.tiles import plan_tiles
 from ldm.models.base import Base

@@ -6,14 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from ldm.data.light import in_common_light
+from ldm.insertion.sampling import Sampling
+from ldm.objects.pose import NEAREST
 from PIL import Image
 
 from ldm.data.image import from_bytes, to_bytes
-from ldm.data.light import in_common_light
 from ldm.data.picture import Picture
 from ldm.insertion.blend import BLENDS
 from ldm.insertion.roi import Roi, plan_rois
-from ldm.insertion.sampling import Sampling
 from ldm.insertion.session import Session, open_session
 from ldm.insertion.subject import Subject
 from ldm.insertion.task import Task
@@ -28,7 +29,6 @@ from ldm.objects.exchange import save_ldm_delta
 from ldm.objects.file import About
 from ldm.objects.merge import member, merge
 from ldm.objects.merged import save_merged
-from ldm.objects.pose import NEAREST
 from tests.fixtures.objects import learnt
 from tests.fixtures.small import SMALL, object_folder, small_base, state_of
 

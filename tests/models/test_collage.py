@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 import torch
+from ldm.data.visible import visible
+from ldm.models.collage import Collage, laid, laid_over, over_holes, places_in
+from ldm.models.regions import in_regions
 from torch import Tensor
 
-from ldm.data.visible import visible
 from ldm.models.base import Base
-from ldm.models.collage import Collage, laid, laid_over, over_holes, places_in
 from ldm.models.contexts import Contexts
 from ldm.models.diffusion import masked_image
-from ldm.models.regions import in_regions
 from tests.fixtures.small import SMALL, small_base
 
 BOX = (slice(4, 16), slice(10, 30))

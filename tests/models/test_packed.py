@@ -8,9 +8,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
-
 from ldm.models.packed import Packed, PackedConv2d, PackedLinear, can_pack, pack
+from torch import Tensor, nn
 
 pytestmark = pytest.mark.skipif(not can_pack(torch.float32), reason="PyTorch cannot pack weights here")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.nn.functional as F
+from ldm.models.regions import in_regions, seen_in
 from PIL import Image
 from torch import Tensor
 
@@ -17,7 +18,6 @@ from ldm.data.shown import reference_image
 from ldm.models.base import Base, load_base
 from ldm.models.contexts import Contexts, Joined, Regional, join
 from ldm.models.folded import Folded
-from ldm.models.regions import in_regions, seen_in
 from ldm.models.sampler import Condition, sample
 from tests.fixtures.small import small_base
 

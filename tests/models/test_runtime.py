@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
+from ldm.models.packed import Packed
+from ldm.models.reuse import Reusing
 from torch import Tensor, nn
 
 from ldm.models import runtime
 from ldm.models.attention import cross_attentions
 from ldm.models.base import Base, base_fingerprint
-from ldm.models.packed import Packed
-from ldm.models.reuse import Reusing
 from ldm.models.runtime import PLAIN, Compiled, Runtime, prepare
 from ldm.models.sampler import Condition, sample
 from tests.fixtures import tiny

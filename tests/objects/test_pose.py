@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 import torch
+from ldm.objects.pose import NEAREST, nearest_view, pose_of
 
 from ldm.data.image import from_bytes, to_bytes
 from ldm.models.base import Base
 from ldm.objects.effect import reference_of
-from ldm.objects.pose import NEAREST, nearest_view, pose_of
 from tests.fixtures.objects import learnt
 from tests.fixtures.small import small_base
 

@@ -9,11 +9,11 @@ from typing import cast
 
 import pytest
 import torch
+from ldm.models.collage import places_in
 from torch import Tensor, nn
 
 from ldm.data.compose import Composed
 from ldm.models.base import Base
-from ldm.models.collage import places_in
 from ldm.models.conditioner import clip_normalised
 from ldm.models.diffusion import latent_mask, masked_image
 from ldm.training import bank as bank_module

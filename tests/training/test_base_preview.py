@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from ldm.models.collage import places_in
 
 from ldm.data.compose import Composed
 from ldm.data.image import read_rgb, to_pixels
-from ldm.models.collage import places_in
 from ldm.training.base_preview import BasePreview
 from ldm.training.pretrain_base import BaseTraining
 from tests.fixtures.small import small_base
