@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,7 +19,6 @@ from ldm.data.atomic import check_folder
 from ldm.data.insertset import InsertSet
 from ldm.evaluation.ablations import ablations
 from ldm.evaluation.cells import Cell, cells_of
-from ldm.evaluation.estimate import duration, remaining, seconds_of
 from ldm.evaluation.insertion import Insertion
 from ldm.evaluation.learn import learn_to_file
 from ldm.evaluation.measures import MEASURES
@@ -58,7 +56,7 @@ def parser() -> Parser:
     p.add_argument("--sites", type=int, default=0, metavar="N", help="backgrounds of an object [all]")
     p.add_argument("--quick", action="store_true", help=f"{len(QUICK)} variants, {QUICK_OBJECTS} objects a "
                    f"bench, {QUICK_SITES} sites an object, a quarter of the steps")  # fmt: skip
-    p.add_argument("--plan", action="store_true", help="say what is to do and how long it takes; do nothing")
+    p.add_argument("--plan", action="store_true", help="say what is done and what is missing; do nothing")
     p.add_argument("--report", action="store_true", help="write RESULTS.md of what is there; do nothing else")
     add_judging(p)
     return p
@@ -110,30 +108,22 @@ def study_of(args: argparse.Namespace, config: Config) -> Study:
     )  # fmt: skip
 
 
-def show_plan(cells: Sequence[Cell], seconds: Sequence[float]) -> None:
-    """A line a variant: cells, how many are to do, and the time that takes."""
-    lines: dict[str, list[tuple[Cell, float]]] = {}
-    for cell, each in zip(cells, seconds, strict=True):
-        lines.setdefault(cell.variant.name, []).append((cell, each))
-    for name, found in lines.items():
-        todo = sum(bool(cell.missing()) for cell, _ in found)
-        title, takes = found[0][0].variant.title, duration(sum(each for _, each in found))
-        print(f"{name:32} {todo:3} of {len(found):3} cells to do, {takes:>8}  {title}")
-    print(f"all: {duration(sum(seconds))}, judging not counted")
+def show_plan(cells: Sequence[Cell]) -> None:
+    """A line a variant: how many of its cells are missing."""
+    variants: dict[str, list[Cell]] = {}
+    for cell in cells:
+        variants.setdefault(cell.variant.name, []).append(cell)
+    for name, own in variants.items():
+        missing = sum(bool(cell.missing()) for cell in own)
+        print(f"{name:32} {missing:3} of {len(own):3} cells to do  {own[0].variant.title}")
 
 
-def fill(cells: Sequence[Cell], seconds: Sequence[float]) -> None:
-    """Run the cells; the estimate of the rest goes by the plan at first, later by what was done so far."""
-    start, done = time.perf_counter(), 0.0
-    for number, (cell, planned) in enumerate(zip(cells, seconds, strict=True), start=1):
-        made = sum(1 for _ in cell.run())
-        if not made:
-            continue
-        done += planned
-        spent = time.perf_counter() - start
-        left = duration(remaining(sum(seconds), done, spent))
-        what = f"{cell.ground.name}, {cell.object}, {cell.variant.name}: {made} results"
-        print(f"[{number}/{len(cells)}] {what}; {duration(spent)}, about {left} left", flush=True)
+def fill(cells: Sequence[Cell]) -> None:
+    """Run the cells; a line for each one that was not done."""
+    for number, cell in enumerate(cells, start=1):
+        if made := sum(1 for _ in cell.run()):
+            what = f"{cell.ground.name}, {cell.object}, {cell.variant.name}: {made} results"
+            print(f"[{number}/{len(cells)}] {what}", flush=True)
 
 
 def found_on(ground: Ground, cells: Sequence[Cell], study: Study, paged: Sequence[str]) -> tuple[Found, Run]:
@@ -166,12 +156,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     grounds = [load_ground(bench, args.backgrounds, *most) for bench in args.benches]
     study = study_of(args, config)
     cells = cells_of(study, compared.variants, grounds)
-    seconds = seconds_of(study.base, cells)
     if args.plan:
-        show_plan(cells, seconds)
+        show_plan(cells)
         return
     if not args.report:
-        fill(cells, seconds)
+        fill(cells)
     paged = compared.series[0].names if compared.series else list(compared.variants)
     found = [found_on(ground, cells, study, paged) for ground in grounds]
     t, s = config.train, config.sample

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,20 +13,25 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
+from ldm.config.schema import load_config
 from ldm.data.image import read_rgb, to_image
 from ldm.data.insertset import InsertSet, Sample, load_insertset
 from ldm.evaluation.filling import Filling, place_of
 from ldm.evaluation.held_out import hold_out
-from ldm.evaluation.trial import REGIONS, Trial, nearest_other, regions_of, score
+from ldm.evaluation.trial import CODING, REGIONS, Trial, nearest_other, regions_of, score
 from ldm.insertion.sampling import Sampling
 from ldm.models.base import Base
 from ldm.models.imagenet import ImageNetFeatures
 from ldm.models.sampler import sample
+from ldm.objects.delta import trained_names
 from ldm.training.checkpoints import Checkpoints, find_checkpoint, read_checkpoint
-from ldm.training.judging import Judging
+from ldm.training.judging import SAMPLE, Judging
 from tests.fixtures.small import object_folder, small_base, small_filling, state_of
 from tests.training.test_callbacks import fit
+
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
 @pytest.fixture(scope="module")
@@ -182,3 +188,29 @@ def test_the_sheet_shows_what_was_wanted_and_every_region(
     assert torch.equal(
         judge.fill.places[0].image[:, 0, 0], to_image(read_rgb(toy.few_shot[0].image))[:, 0, 0]
     )
+
+
+def flops(work: Callable[[], Any]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize(("name", "rel"), [("mini", 0.5), ("v", 0.1)])
+def test_what_judging_and_learning_cost_is_counted_in_forwards(name: str, rel: float) -> None:
+    a = load_config(CONFIGS / f"{name}.yaml").base.architecture
+    a = replace(a, collage=False)  # to lay one takes numbers, and next to no operations
+    with torch.device("meta"):  # nothing is computed, the operations are counted
+        base = Base(a)
+        x, t = torch.zeros(2, 4, a.latent_size, a.latent_size), torch.full((2,), 500)
+        context, image = torch.zeros(2, 6, a.context_width), torch.zeros(2, 3, a.image_size, a.image_size)
+    base.requires_grad_(False)
+    forward = flops(lambda: base.eps(x, t, x, x[:, :1], context))
+    coding = flops(lambda: (base.encode(image), base.decode(x)))
+    assert coding / forward == pytest.approx(CODING, rel=rel)
+    weights = dict(base.named_parameters())
+    for weight in trained_names(base, "crossattn"):
+        weights[weight].requires_grad_(True)
+    context.requires_grad_(True)
+    learning = flops(lambda: base.eps(x, t, x, x[:, :1], context).sum().backward())
+    assert learning / forward == pytest.approx(SAMPLE, rel=0.1)

@@ -63,8 +63,8 @@ def call(folder: Path, *more: str) -> None:
 def test_the_plan_does_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call(folder, "--plan", "--out", str(folder / "planned"))
     said = capsys.readouterr().out.splitlines()
-    assert len(said) == len(VARIANTS) + 1 and said[-1].startswith("all: ")
-    assert all("1 of   1 cells to do" in line for line in said[:-1])
+    assert sorted(line.split()[0] for line in said) == sorted(VARIANTS)
+    assert all("1 of   1 cells to do" in line for line in said)
     assert not (folder / "planned").exists()
 
 
@@ -110,13 +110,13 @@ def test_it_is_stopped_goes_on_and_tells(
 
     capsys.readouterr()
     call(folder, "--plan")
-    assert all("0 of   1 cells" in line for line in capsys.readouterr().out.splitlines()[:-1])
+    assert all("0 of   1 cells" in line for line in capsys.readouterr().out.splitlines())
     call(folder, "--plan", "--seed", "4")  # pasting draws no noise, and what was learnt is learnt
     todo = {line.split()[0] for line in capsys.readouterr().out.splitlines() if " 1 of " in line}
     assert todo == set(VARIANTS) - {"flat", "poisson", "cut-out"}
     monkeypatch.setattr("ldm.evaluation.cells.__version__", "9")  # another version may draw otherwise
     call(folder, "--plan")
-    assert all("1 of   1 cells" in line for line in capsys.readouterr().out.splitlines()[:-1])
+    assert all("1 of   1 cells" in line for line in capsys.readouterr().out.splitlines())
 
 
 def test_quick_is_less(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -125,7 +125,7 @@ def test_quick_is_less(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
         str(folder / "bench"), "--out", str(folder / "quick"), "--quick", "--plan", "--device", "cpu",
     ])  # fmt: skip
     said = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in said[:-1]] == list(reproduce.QUICK)
+    assert [line.split()[0] for line in said] == list(reproduce.QUICK)
 
 
 @pytest.mark.parametrize(
