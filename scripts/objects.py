@@ -1,5 +1,5 @@
 """Object files: what they are (info, verify), smaller (bake, compress), several in one (merge), one between
-two (interpolate), in other programs' formats (convert), how fast they load (time).
+two (interpolate), in other programs' formats (convert).
 `objects.py COMMAND --help` lists a command's flags.
 """
 
@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 from tqdm import tqdm
 
@@ -19,7 +18,6 @@ from ldm.config.command_line import naming, run
 from ldm.config.object_request import config_of, open_base, open_optional_base, parser
 from ldm.data.insertset import load_insertset
 from ldm.data.shown import few_shot_crops, reference_image
-from ldm.insertion.load_time import load_time_table, load_times
 from ldm.models.base import house_state
 from ldm.objects.applied import check_fits
 from ldm.objects.baked import bake_delta
@@ -145,12 +143,6 @@ def convert_command(args: argparse.Namespace) -> None:
         tqdm.write(size_line(target))
 
 
-def time_command(args: argparse.Namespace) -> None:
-    base = config_of(args).base
-    times = list(load_times(args.files, Path(base.path), base.architecture, args.repeats))
-    print(*load_time_table(times), sep="\n")
-
-
 COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "info": info_command,
     "verify": verify_command,
@@ -159,7 +151,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "merge": merge_command,
     "interpolate": interpolate_command,
     "convert": convert_command,
-    "time": time_command,
 }
 
 

@@ -101,12 +101,6 @@ def _convert(c: ArgumentParser) -> None:
     _add_base(c)
 
 
-def _time(c: ArgumentParser) -> None:
-    _add_files(c)
-    c.add_argument("--repeats", type=int, default=5, help="the median of so many [5]")
-    _add_base(c)
-
-
 def _add_files(c: ArgumentParser) -> None:
     c.add_argument("files", nargs="+", type=Path)
 
@@ -131,5 +125,4 @@ COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None]]] = {  # name =>
     "merge": ("several crossattn-kv objects in one set of K/V weights", _merge),
     "interpolate": ("an object between two", _interpolate),
     "convert": ("to and from the paper's .ckpt and diffusers' state dicts", _convert),
-    "time": ("how long files take until a base carries them", _time),
 }

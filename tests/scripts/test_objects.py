@@ -247,21 +247,6 @@ def test_convert_and_back_is_the_same_object(folder: Path, to: str, name: str) -
                     assert torch.equal(value, expected[key]), key
 
 
-def test_time_tells_every_kind(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The base is loaded once for all that need it whole."""
-    call(folder, "bake", "a.safetensors", "--out", "baked.safetensors")
-    call(folder, "merge", "a.safetensors", "b.safetensors", "--out", "both.safetensors")
-    capsys.readouterr()
-    call(folder, "time", "a.safetensors", "both.safetensors", "baked.safetensors", "--repeats", "2")
-    head, *rows = (line.split() for line in capsys.readouterr().out.strip().split("\n"))
-    found = {name: (kind, *map(float, numbers)) for name, kind, *numbers in rows}
-    assert {name: row[0] for name, row in found.items()} == {
-        "a.safetensors": "delta", "both.safetensors": "merged", "baked.safetensors": "baked"
-    }  # fmt: skip
-    assert all(row[2] > 0 and row[3] > 0 for row in found.values()) and head[0] == "file"
-    assert found["a.safetensors"][2] == found["both.safetensors"][2]
-
-
 MISTAKES = {
     "bake a.safetensors --view 9 --out x.safetensors": "view 9: this object has",
     "bake a.safetensors --view -2 --out x.safetensors": "view -2: this object has",
@@ -288,8 +273,7 @@ MISTAKES = {
     "convert a.safetensors --to ldm --out x.safetensors": "expected the name of a .ckpt file",
     "convert a.safetensors --to paper --out x.ckpt": "choose from",
     "convert base/model.ckpt --to object --out x.safetensors": "no such file",
-    "time a.safetensors --repeats 0": "repeats 0: expected 1 or more",
-    "time gone.safetensors": "no such object file",
+    "info gone.safetensors": "no such object file",
     "info a.safetensors --jsn": "did you mean --json?",
     "inof a.safetensors": "choose from",
 }
