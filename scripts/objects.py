@@ -1,6 +1,5 @@
-"""Object files: what they are (info, verify), smaller (bake, compress), several in one (merge), one between
-two (interpolate), in other programs' formats (convert).
-`objects.py COMMAND --help` lists a command's flags.
+"""Object files: what they are (info, verify), smaller (bake, compress), several in one (merge), in other
+programs' formats (convert). `objects.py COMMAND --help` lists a command's flags.
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from ldm.models.base import house_state
 from ldm.objects.applied import check_fits
 from ldm.objects.baked import bake_delta
 from ldm.objects.baked import save as save_baked
-from ldm.objects.compose import interpolate
 from ldm.objects.compress import compress
 from ldm.objects.delta import load, save
 from ldm.objects.diffusers_format import beside
@@ -112,20 +110,6 @@ def merge_command(args: argparse.Namespace) -> None:
     print(*merge_table(report), f"{size_line(target)}, {len(members)} objects, {dtype}", sep="\n")
 
 
-def interpolate_command(args: argparse.Namespace) -> None:
-    files = [args.first, args.second]
-    target = output(args.out, files)
-    base, fingerprint = open_base(args)
-    deltas = []
-    for file in files:
-        with naming(file):
-            deltas.append(load(file))
-            check_fits(base, deltas[-1], fingerprint)
-    parents = [parent_of(file, delta.about) for file, delta in zip(files, deltas, strict=True)]
-    save(interpolate(deltas[0], deltas[1], args.share, parents, house_state(base)), target)
-    print(size_line(target))
-
-
 def convert_command(args: argparse.Namespace) -> None:
     targets = outputs(args.files, args.out, SUFFIX[args.to])
     if args.to == "diffusers":
@@ -149,7 +133,6 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "bake": bake_command,
     "compress": compress_command,
     "merge": merge_command,
-    "interpolate": interpolate_command,
     "convert": convert_command,
 }
 

@@ -80,14 +80,6 @@ def _merge(c: ArgumentParser) -> None:
     _add_base(c)
 
 
-def _interpolate(c: ArgumentParser) -> None:
-    c.add_argument("first", type=Path, metavar="FIRST")
-    c.add_argument("second", type=Path, metavar="SECOND")
-    c.add_argument("--share", type=float, required=True, help="0: all of the first, 1: all of the second")
-    _add_out(c, FILE)
-    _add_base(c)
-
-
 def _convert(c: ArgumentParser) -> None:
     _add_files(c)
     c.add_argument("--to", required=True, choices=list(SUFFIX), help="format to write; from: any of these")
@@ -123,6 +115,5 @@ COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None]]] = {  # name =>
     "bake": ("an object and its reference as constants: small, needs no CLIP", _bake),
     "compress": ("smaller files, by truncated SVD; tells what it loses", _compress),
     "merge": ("several crossattn-kv objects in one set of K/V weights", _merge),
-    "interpolate": ("an object between two", _interpolate),
     "convert": ("to and from the paper's .ckpt and diffusers' state dicts", _convert),
 }

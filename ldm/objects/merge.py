@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime, timezone
 
 import torch
 from torch import Tensor
@@ -19,7 +20,6 @@ from ldm.data.image import to_bytes
 from ldm.models.base import Base
 from ldm.models.weights import some
 from ldm.objects.applied import apply
-from ldm.objects.compose import joint_about
 from ldm.objects.delta import Delta, is_trained
 from ldm.objects.effect import reference_of
 from ldm.objects.file import About
@@ -167,6 +167,24 @@ def _misfit(each: Member, weights: Mapping[str, Tensor]) -> tuple[float, float]:
     for name, error in errors.items():
         worst = max(worst, float(error.norm() / each.wanted[name].norm().clamp_min(1e-30)))
     return worst, _norm(errors.values()) / max(_norm(each.change.values()), 1e-30)
+
+
+def joint_about(
+    abouts: Sequence[About], parents: Sequence[Mapping[str, str]], recipe: Mapping[str, object]
+) -> About:
+    """What a file made of several objects says about itself: now, all their authors and licences."""
+    first = abouts[0]
+    modes = {about.freeze_model for about in abouts}
+    return About(
+        base=first.base,
+        architecture=first.architecture,
+        freeze_model=first.freeze_model if len(modes) == 1 else "crossattn",
+        recipe=dict(recipe),
+        date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        author="; ".join(dict.fromkeys(about.author for about in abouts if about.author)),
+        licence="; ".join(dict.fromkeys(about.licence for about in abouts if about.licence)),
+        parents=list(parents),
+    )
 
 
 def _norm(tensors: Iterable[Tensor]) -> float:

@@ -208,22 +208,6 @@ def test_merge_makes_one_file_that_a_base_takes(folder: Path, capsys: pytest.Cap
         apply_merged(small_base(), merged)
 
 
-def test_interpolate_names_its_parents(folder: Path) -> None:
-    call(
-        folder,
-        "interpolate",
-        "tuned.safetensors",
-        "b.safetensors",
-        "--share",
-        "0.25",
-        "--out",
-        "mix.safetensors",
-    )
-    mixed = load(folder / "mix.safetensors")
-    assert [parent["name"] for parent in mixed.about.parents] == ["tuned", "b"]
-    apply(small_base(), mixed)
-
-
 @pytest.mark.parametrize("to", ["diffusers", "ldm"])
 @pytest.mark.parametrize("name", ["a", "all", "tuned"])
 def test_convert_and_back_is_the_same_object(folder: Path, to: str, name: str) -> None:
@@ -266,9 +250,7 @@ MISTAKES = {
     "merge a.safetensors ./a.safetensors --out x.safetensors": "called a; rename",
     "merge a.safetensors b.safetensors --out .": "expected the name of a .safetensors file",
     "merge a.safetensors b.safetensors --weighted ./base --out x.safetensors": "holds no pictures",
-    "interpolate a.safetensors all.safetensors --share 2 --out x.safetensors": "share 2",
     "merge a.safetensors b.safetensors --weighted no.png --out x.safetensors": "no.png: no such picture",
-    "interpolate a.safetensors --share 0.5 --out x.safetensors": "required: SECOND",
     "convert a.safetensors --to ldm --out x.ckpt": "--dataset-dir",
     "convert a.safetensors --to ldm --out x.safetensors": "expected the name of a .ckpt file",
     "convert a.safetensors --to paper --out x.ckpt": "choose from",
@@ -315,19 +297,10 @@ def test_an_object_for_another_base_is_refused(folder: Path, capsys: pytest.Capt
     for words in (
         ["compress", "c.safetensors", "--energy", "0.9"],
         ["merge", "a.safetensors", "c.safetensors"],
-        ["interpolate", "a.safetensors", "c.safetensors", "--share", "0.5"],
         ["convert", "c.safetensors", "--to", "diffusers"],
     ):
         said = refused(folder, capsys, *words, *out)
         assert "c.safetensors" in said and base_fingerprint(other) in said
-
-
-def test_objects_of_other_numbers_of_tokens_do_not_mix(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    save(learnt(small_base(), tokens=2), folder / "two.safetensors")
-    words = ["interpolate", "a.safetensors", "two.safetensors", "--share", "0.5", "--out", "x.safetensors"]
-    assert "3 and 2 few-shot tokens" in refused(folder, capsys, *words)
 
 
 def test_a_merge_needs_references(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
