@@ -60,7 +60,7 @@ def insert(
 
 def overlay(square: Square, generated: Tensor, seam: Blend) -> tuple[Tensor, np.ndarray]:
     """What to lay over a square, [3,h,w], and how strongly, [h,w], see `blend`."""
-    return blend(square.known, generated, square.mask, seam, hole=square.hole, shown=square.shown)
+    return blend(square.known, generated, square.mask, seam, square.shown)
 
 
 def _refined(
