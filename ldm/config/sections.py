@@ -215,9 +215,7 @@ class InsertSection:
     zoom: float = setting(
         1.0, "times a small region is enlarged for the model at most; 1: regions of its size at least"
     )
-    blend: str = setting(
-        "gain+membrane", "seam treatment", ["paste", "feather", "gain", "membrane", "gain+membrane", "paper"]
-    )
+    blend: str = setting("membrane", "seam treatment", ["paste", "membrane", "paper"])
     feather: float = setting(
         -1.0,
         "width of the transition inside the mask, in pixels of a 512-px region; -1: as in `blend`",

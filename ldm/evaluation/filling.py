@@ -35,7 +35,7 @@ GROWTH = 0.1  # of the object's box, on each side: how far the mask reaches beyo
 RADIUS = 3  # pixels around a point that it is told by, see cv2.inpaint
 SAMPLER, STEPS = "unipc", 8
 ANY = Sampling()
-GAIN = BLENDS["gain+membrane"]
+SEAM = BLENDS["membrane"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +73,7 @@ class Filling:
         places: Sequence[Place],
         view: ObjectView,
         sampling: Sampling = ANY,
-        seam: Blend = GAIN,
+        seam: Blend = SEAM,
         seed: int = 0,
         null: Context | None = None,
         make_fill: MakeFill = grey_fill,

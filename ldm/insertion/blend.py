@@ -19,11 +19,7 @@ from torch import Tensor
 from ldm.insertion.harmonic import shrink, spread
 
 UNIT = 512  # lengths in `Blend` are pixels of a region of this side, and grow with larger regions
-GAIN = (0.8, 1.25)
-KEPT = 64  # width of the ring that gain and offset are fitted on: wide, so that shadows in it weigh little
-SAMPLES = 100_000  # so many pixels of the ring suffice for a fit
 LOW_PASS = 4  # what of the offset along the edge counts as colour, not as texture
-FLAT = 0.02  # standard deviation in [-1,1] below which a ring says little about gain
 STRAY = 0.05  # a difference of this size counts half: it is an object crossing the edge, not a colour cast
 
 
@@ -32,22 +28,18 @@ class Blend:
     """What to do about the seam; each part is off at 0. Lengths are pixels of a 512-px region.
 
     feather: width of the transition inside the mask. reach: how deep the edge's colour offset is carried
-    into the mask (inf: through all of it). gain: match contrast and brightness on the kept ring.
+    into the mask (inf: through all of it).
     paper_blur: width of the blurred band of the paper's code, in pixels of the background; its inner half.
     """
 
     feather: float = 0
     reach: float = 0
-    gain: bool = False
     paper_blur: int = 0
 
 
 BLENDS = {
     "paste": Blend(),
-    "feather": Blend(feather=8),
-    "gain": Blend(feather=8, gain=True),
     "membrane": Blend(feather=8, reach=64),
-    "gain+membrane": Blend(feather=8, reach=32, gain=True),
     "paper": Blend(paper_blur=7),
 }
 
@@ -61,21 +53,10 @@ def treatment(name: str, feather: float = -1, reach: float = -1) -> Blend:
 
 
 def blend(
-    background: Tensor,
-    generated: Tensor,
-    mask: np.ndarray,
-    options: Blend,
-    *,
-    hole: np.ndarray | None = None,
+    background: Tensor, generated: Tensor, mask: np.ndarray, options: Blend
 ) -> tuple[Tensor, np.ndarray]:
-    """What to lay over the background, [3,h,w], and how strongly: alpha [h,w], 0 outside the mask.
-
-    `mask` is where to paste; `hole` is where the model generated, if that is larger.
-    """
+    """What to lay over the background, [3,h,w], and how strongly: alpha [h,w], 0 outside the mask."""
     unit, image = pixel_unit(mask), generated
-    if options.gain:
-        filled = mask if hole is None else mask | hole
-        image = ring_gain_offset(background, image, filled, KEPT * unit)
     if options.reach:
         image = membrane(background, image, mask, options.reach * unit, smooth=LOW_PASS * unit)
     if options.paper_blur:
@@ -118,26 +99,6 @@ def membrane(
     lift = spread(_smoothed(offset, edge, smooth / cell), inside, edge, (cell / reach) ** 2)
     lift = cv2.resize(lift, mask.shape[::-1], interpolation=cv2.INTER_LINEAR)
     return generated + torch.from_numpy(rearrange(lift, "h w c -> c h w")).to(generated)
-
-
-def ring_gain_offset(background: Tensor, generated: Tensor, mask: np.ndarray, width: float) -> Tensor:
-    """Match `generated` to the background: gain and offset per channel, fitted on the ring outside the mask.
-
-    Least squares with strays trimmed once; the gain is drawn towards 1 where the ring is flat, and bounded.
-    """
-    kept = ring(mask, width)
-    if not kept.any():
-        return generated
-    thin = max(1, int(kept.sum()) // SAMPLES)
-    wanted, given = _hwc(background)[kept][::thin], _hwc(generated)[kept][::thin]
-    error = np.abs(wanted - given - np.median(wanted - given, axis=0)).max(axis=1)
-    near = error <= np.quantile(error, 0.8)
-    wanted, given = wanted[near], given[near]
-    covariance = ((wanted - wanted.mean(0)) * (given - given.mean(0))).mean(0)
-    gain = np.clip((covariance + FLAT**2) / (given.var(0) + FLAT**2), *GAIN)
-    offset = wanted.mean(0) - gain * given.mean(0)
-    scale, shift = (torch.from_numpy(value).to(generated)[:, None, None] for value in (gain, offset))
-    return generated * scale + shift
 
 
 def paper_blur(image: Tensor, mask: np.ndarray, width: int = 7) -> Tensor:

@@ -79,7 +79,7 @@ def insert(
 def blended(fill: RegionFill, generated: Tensor, options: Blend) -> tuple[Tensor, np.ndarray, np.ndarray]:
     """What to lay over a region, [3,h,w], how strongly, alpha [h,w]; and whose edge the seam is, bool [h,w]."""
     region, factor = fill.region, fill.paste_alpha()
-    image, alpha = blend(region.known, generated, region.mask, options, hole=region.hole)
+    image, alpha = blend(region.known, generated, region.mask, options)
     if factor is None:
         return image, alpha, region.mask
     alpha = alpha * factor

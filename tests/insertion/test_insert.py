@@ -104,7 +104,7 @@ def test_far_components_are_filled_each_in_its_own_square(base: Base, context: C
     background = picture(200, 600)
     mask = box(background.size) | box(background.size, 500, 100, 540, 150)
     rois = plan_rois(mask)
-    [result] = made(base, context, background, mask, rois, [1], FAST, BLENDS["feather"])
+    [result] = made(base, context, background, mask, rois, [1], FAST, BLENDS["membrane"])
     assert len(result.record["regions"]) == len(rois) == 2
     for part in (slice(40, 80), slice(500, 540)):
         assert (result.picture.pixels[:, part] != background.pixels[:, part]).any()
@@ -116,7 +116,7 @@ def test_a_picture_smaller_than_its_square_is_reflected(base: Base, context: Con
     mask = box(background.size, 10, 5, 80, 30)
     rois = plan_rois(mask, factor=2.0, min_side=128)
     assert rois[0].size[0] > background.size[0]
-    [result] = made(base, context, background, mask, rois, [1], FAST, BLENDS["gain+membrane"])
+    [result] = made(base, context, background, mask, rois, [1], FAST, BLENDS["membrane"])
     assert (
         result.picture.size == (40, 90) and (result.picture.pixels[~mask] == background.pixels[~mask]).all()
     )
@@ -125,7 +125,7 @@ def test_a_picture_smaller_than_its_square_is_reflected(base: Base, context: Con
 def test_the_record_says_where_and_how_well(base: Base, context: Contexts) -> None:
     background = picture()
     mask = box(background.size)
-    [result] = made(base, context, background, mask, [Roi(10, 0, 110, 100)], [9], FAST, BLENDS["gain"])
+    [result] = made(base, context, background, mask, [Roi(10, 0, 110, 100)], [9], FAST, BLENDS["membrane"])
     [region] = result.record["regions"]
     assert region["roi"] == [10, 0, 110, 100] and result.record["seconds"] > 0
     assert all(region[key] >= 0 for key in ("seam", "seam_before", "ring_offset", "ring_offset_before"))
@@ -253,7 +253,7 @@ def test_a_halo_leaves_the_scene_around_the_object_as_it_is(
     base, contexts = shown
     monkeypatch.setattr("ldm.insertion.square.MOST", most)
     background, mask = picture(128, 128), box((128, 128), 20, 20, 108, 108)
-    seam = replace(BLENDS["feather"], halo=0.1)
+    seam = Blend(feather=8, halo=0.1)
     [result] = made(base, contexts, background, mask, [Roi(0, 0, 128, 128)], [5], FAST, seam)
     changed = (result.picture.pixels != background.pixels).any(2)
     # 74 px high at the mask's foot, half as wide, and a tenth of its height around it
