@@ -92,7 +92,7 @@ def test_full_size_learns_extracts_and_inserts(tmp_path: Path, capsys: pytest.Ca
 
 @pytest.mark.slow
 def test_the_published_recipe_at_full_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The prior encoder's 269 M weights train in fp32 with Adam's state; the .ckpt has the paper's tensors."""
+    """The prior encoder's 269 M weights train in fp32 with Adam's state; the .ckpt has 146 tensors."""
     model, seconds, start = write_model(tmp_path), {}, time.time()
     common = f"--config {PAPER} --base {model} base.architecture.image_size=256"
     train.main(
