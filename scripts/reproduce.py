@@ -40,7 +40,7 @@ BENCHES = [Path("../shared/data/insertbench"), Path("../shared/data/photos")]
 PAPER = [Path("configs/paper.yaml"), Path("configs/paper_virtual.yaml")]
 QUICK = (
     "flat", "poisson", "cut-out", "zero-shot", "none-kv", "linear-kv", "tokens-kv", "tokens-crossattn",
-    "paper-zero-shot", "paper-kv",
+    "paper-kv", "paper-zero-shot",
 )  # fmt: skip
 OF_SETS = {measure.metric for measure in MEASURES.values() if measure.of_set}
 QUICK_OBJECTS, QUICK_SITES, QUICK_STEPS = 2, 2, 4  # objects a bench, sites an object, times fewer steps
