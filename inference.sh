@@ -6,7 +6,7 @@ cd "$(dirname "$0")"
 source setup.sh
 exec python scripts/inference.py \
   --config configs/mini.yaml \
-  --object logs/rocket_bee/rocket_bee.safetensors \
+  --object logs/rocket_bee \
   --example_img examples/scenes/table.jpg \
   --mask examples/scenes/table_mask.png \
   --outdir outputs/rocket_bee \

@@ -14,6 +14,7 @@ from ldm.config.command_line import uncollected
 from ldm.config.drawing import sampling_of, seam_of
 from ldm.config.presets import INFERENCE, INSERTION_FLAGS
 from ldm.config.schema import Config, Parser, load_config
+from ldm.config.sections import EXTRACTED_SUFFIX
 from ldm.data.atomic import check_folder
 from ldm.insertion.cases import Case, pair, read_roi
 from ldm.insertion.item import Item, check_files
@@ -69,7 +70,8 @@ def parser(description: str) -> Parser:
     p.add_argument("--list", type=Path, metavar="FILE", help="ids of the test bench, one a line [its .txt]")
     p.add_argument("--roi", type=Path, metavar="FILE", help="x0 y0 x1 y1 of the square to inpaint [planned]")
     p.add_argument("--object", type=Path, metavar="FILE",
-                   help="object file, or a .ckpt of the paper's code; none: zero-shot")  # fmt: skip
+                   help="object file, a .ckpt of the paper's code, or the folder of the run that it was "
+                   "extracted from; none: zero-shot")  # fmt: skip
     p.add_argument("--pick", default="", metavar="NAME", help="which object of a merged file")
     p.add_argument("--dataset-dir", "--dataset_dir", type=Path, metavar="FOLDER",
                    help="the object's InsertSet folder: a .ckpt of the paper's code needs it")  # fmt: skip
@@ -107,7 +109,26 @@ def parse(argv: Sequence[str] | None, description: str) -> tuple[argparse.Namesp
         )
     check_folder(Path(config.insert.outdir), f"--outdir {config.insert.outdir}")
     args.device = device_named(args.device)
+    if args.object is not None and args.object.is_dir():
+        args.object, pictures = extracted(args.object, config.extract.format)
+        args.dataset_dir = args.dataset_dir or pictures
     return args, config
+
+
+def extracted(run: Path, format: str) -> tuple[Path, Path | None]:
+    """A run folder => the object file that get_deltas wrote there, and its pictures' folder.
+
+    If there is a file of each format, it is the one of `format`. The pictures are those that the run's
+    config.yaml names, and only looked up for a .ckpt.
+    """
+    names = {key: run / (run.resolve().name + suffix) for key, suffix in EXTRACTED_SUFFIX.items()}
+    there = [names[key] for key in (format, *names) if names[key].is_file()]
+    if not there:
+        raise FileNotFoundError(f"{names[format]}: no such file; write it: bash get_deltas.sh --path {run}")
+    file, settings = there[0], run / "config.yaml"
+    if file.suffix != EXTRACTED_SUFFIX["ldm"] or not settings.is_file():
+        return file, None
+    return file, Path(load_config(settings).data.root)
 
 
 def parse_replay(
