@@ -15,6 +15,7 @@ from ldm.config.command_line import run
 from ldm.config.drawing import sampling_of, seam_of
 from ldm.config.judging_request import add_judging, judges_of
 from ldm.config.presets import INFERENCE, RECIPE_FLAGS
+from ldm.config.published import published, with_learning
 from ldm.config.schema import Config, Parser, how_to_learn, load_config
 from ldm.data.atomic import check_folder
 from ldm.data.insertset import InsertSet
@@ -36,7 +37,11 @@ from ldm.insertion.plan import Context
 from ldm.models.base import base_fingerprint, load_base
 
 BENCHES = [Path("../shared/data/insertbench"), Path("../shared/data/photos")]
-QUICK = ("flat", "poisson", "cut-out", "zero-shot", "none-kv", "linear-kv", "tokens-kv", "tokens-crossattn")
+PAPER = [Path("configs/paper.yaml"), Path("configs/paper_virtual.yaml")]
+QUICK = (
+    "flat", "poisson", "cut-out", "zero-shot", "none-kv", "linear-kv", "tokens-kv", "tokens-crossattn",
+    "paper-kv", "paper-zero-shot",
+)  # fmt: skip
 OF_SETS = {measure.metric for measure in MEASURES.values() if measure.of_set}
 QUICK_OBJECTS, QUICK_SITES, QUICK_STEPS = 2, 2, 4  # objects a bench, sites an object, times fewer steps
 
@@ -51,6 +56,8 @@ def parser() -> Parser:
     p.add_argument(
         "--out", type=Path, default=Path("runs/reproduce"), metavar="FOLDER", help="[runs/reproduce]"
     )
+    p.add_argument("--published", type=Path, nargs="*", metavar="YAML", default=PAPER,
+                   help=f"the paper's recipe, scaled to the base [{' '.join(map(str, PAPER))}]")  # fmt: skip
     p.add_argument(
         "--variants", nargs="+", default=[], metavar="NAME", help="of those that --plan lists [all]"
     )
@@ -84,6 +91,7 @@ def what_to_compare(args: argparse.Namespace, config: Config) -> tuple[Config, C
     full = ablations(
         freeze_model=t.freeze_model, max_steps=t.max_steps, sampler=s.sampler, steps=s.steps, scale=s.scale,
         bank=t.bank, single_view=t.single_view, presets=presets_of(config),
+        published=[published(file, config) for file in args.published],
     )  # fmt: skip
     names = args.variants or (QUICK if args.quick else list(full.variants))
     return config, full.of(names)
@@ -97,7 +105,7 @@ def study_of(args: argparse.Namespace, config: Config) -> Study:
 
     def learn(insertset: InsertSet, learning: Mapping[str, Any], file: Path) -> None:
         """On a base of its own."""
-        own = replace(config, train=replace(config.train, **learning))
+        own = with_learning(config, learning)
         kept = {"freeze_model": own.train.freeze_model, "recipe": asdict(own)} | how_to_learn(own)
         learn_to_file(Path(config.base.path), config.base.architecture, insertset, file, **kept)
 

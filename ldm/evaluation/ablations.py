@@ -6,19 +6,18 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ldm.evaluation.claims import claims_of
+from ldm.evaluation.claims import PAPER, claims_of
 from ldm.evaluation.variants import Comparison, Series, Variant
 
 KV, ALL = "crossattn-kv", "crossattn"
 SHORT = {KV: "kv", ALL: "crossattn"}
 TUNED = (  # few-shot part, what it is, what of the cross-attention trains
     ("none", "no few-shot tokens (as Custom Diffusion)", KV),
-    ("linear", "`linear` few-shot tokens (the paper)", KV),
+    ("linear", "`linear` few-shot tokens (the paper's layer, our recipe)", KV),
     ("tokens", "`tokens` (ours)", KV),
-    ("linear", "`linear` few-shot tokens (the paper)", ALL),
+    ("linear", "`linear` few-shot tokens (the paper's layer, our recipe)", ALL),
     ("tokens", "`tokens` (ours)", ALL),
 )
-PAPER_WARMUP = 2.5  # of the steps: in the paper's config 10,000 for 4000, so the rate ends at 40 % of its own
 IMAGES, SCALES = (1, 3, 5), (1.0, 2.5, 5.0, 7.5)
 SOLVERS = ("plms", "ddim", "dpm++", "unipc")
 Presets = Mapping[str, tuple[Mapping[str, Any], str]]
@@ -36,24 +35,23 @@ def ablations(
     bank: int = 0,
     single_view: float = 0.0,
     presets: Presets | None = None,
+    published: Sequence[Variant] = (),
 ) -> Comparison:
     """All that the paper claims and we changed, around the recipe of these settings with few-shot tokens.
 
-    `presets`: name => sampling and precision that it stands for.
+    `presets`: name => sampling and precision that it stands for. `published`: the paper's recipe, scaled to
+    the base, as `paper-kv` and `paper-crossattn`; what the paper claims is told of these.
     """
-    methods = _methods()
+    methods = [*_methods(), *published]
     [recipe] = [v for v in methods if v.name == f"tokens-{SHORT[freeze_model]}"]
     fed = [v for v in methods if v.name in ("linear-kv", recipe.name)]
-    rate = _tuned(
-        recipe, "paper-rate", "the paper's learning-rate schedule",
-        warmup=round(PAPER_WARMUP * max_steps), lr_final=1.0,
-    )  # fmt: skip
     together = _tuned(recipe, "all-views", "every sample sees all few-shot tokens", single_view=0.0)
     anew = _tuned(recipe, "no-bank", "every sample encoded anew, no latent bank", bank=0)
     groups = [
         _table("Methods", methods),
+        _table("The paper's recipe", _of_the_paper(published)),
         _table("Same-category pictures", [v for own in fed for v in (own, _alone(own))]),
-        _table("Learning-rate schedule", [recipe, rate]),
+        _table("Learning-rate schedule", [recipe, *_rates(recipe, max_steps, published)]),
         _table("Single views", [recipe, together] if single_view else []),
         _table("Latent bank", [recipe, anew] if bank else []),
         _table("Presets", [recipe, *_presets(recipe, presets or {})]),
@@ -84,6 +82,32 @@ def _methods() -> list[Variant]:
             for few_shot, what, mode in TUNED
         ),
     ]
+
+
+def _of_the_paper(published: Sequence[Variant]) -> list[Variant]:
+    """The published recipes and, of the first, what the paper compares it with, sampled as it is."""
+    if not published:
+        return []
+    first, short = published[0], published[0].name.removeprefix(f"{PAPER}-")
+    zero_shot = replace(
+        first, name=f"{PAPER}-zero-shot", title="base as it is, one reference, sampled as in the paper",
+        kind="zero-shot", learning={},
+    )  # fmt: skip
+    none = replace(
+        first, name=f"{PAPER}-none-{short}", title=f"{first.title}, no few-shot tokens",
+        learning=dict(first.learning) | {"few_shot": "none"},
+    )  # fmt: skip
+    return [zero_shot, none, first, _alone(first), *published[1:]]
+
+
+def _rates(recipe: Variant, max_steps: int, published: Sequence[Variant]) -> list[Variant]:
+    """The recipe by the paper's schedule: its warm-up, in shares of the steps, and its last rate."""
+    if not published:
+        return []
+    paper = published[0].learning
+    warmup = round(paper["warmup"] / paper["max_steps"] * max_steps)
+    title = "the paper's learning-rate schedule"
+    return [_tuned(recipe, "paper-rate", title, warmup=warmup, lr_final=paper["lr_final"])]
 
 
 def _alone(variant: Variant) -> Variant:

@@ -31,6 +31,7 @@ from ldm.evaluation.sites import Ground, Site
 from ldm.evaluation.study import Study
 from ldm.evaluation.summary import Row
 from ldm.evaluation.variants import Variant
+from ldm.insertion.blend import Blend
 from ldm.insertion.insert import insert
 from ldm.insertion.plan import regions_of
 from ldm.insertion.roi import Roi
@@ -77,6 +78,10 @@ class Cell:
     @property
     def sampling(self) -> Sampling:
         return replace(self.study.sampling, **self.variant.sampling)
+
+    @property
+    def seam(self) -> Blend:
+        return self.study.seam if self.variant.seam is None else self.variant.seam
 
     @property
     def made_by(self) -> dict[str, Any]:
@@ -138,7 +143,7 @@ class Cell:
         made: dict[str, Any] = {"kind": kind, "metrics": sorted(study.metrics), "version": __version__}
         if kind in ("learnt", "zero-shot"):
             made |= {"base": study.fingerprint, "seed": study.seed, "sampling": asdict(self.sampling)}
-            made |= {"seam": asdict(study.seam), "context": asdict(study.context)}
+            made |= {"seam": asdict(self.seam), "context": asdict(study.context)}
         if self.variant.precision != "fp32":
             made["precision"] = self.variant.precision
         if kind == "learnt":
@@ -188,7 +193,7 @@ class Cell:
 
         def fill(background: Picture, mask: np.ndarray, rois: Sequence[Roi]) -> Picture:
             task = Task(mask, mask, rois, [study.seed])
-            [[result]] = insert(painter, background, [task], [contexts], self.sampling, study.seam)
+            [[result]] = insert(painter, background, [task], [contexts], self.sampling, self.seam)
             return result.picture
 
         return fill

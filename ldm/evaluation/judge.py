@@ -62,9 +62,12 @@ def _likeness(name: str, insertion: Insertion, seen: Seen, judges: Judges) -> di
 
     views = like(name, object_region(encoder, seen.result, seen.mask))
     scores = {f"v2/{name}_mean": float(views.mean()), f"v2/{name}_max": float(views.max())}
-    scores[f"paper/{name}"] = 100 * float(like(f"{name}_whole", paper_region(seen.result, seen.mask)))
+    published = {"paper": paper_region(seen.result, seen.mask)}
     if name == "clip":
-        scores["pbe/clip"] = 100 * float(like("clip_whole", pbe_region(seen.result, seen.mask)))
+        published["pbe"] = pbe_region(seen.result, seen.mask)
+    for protocol, shown in published.items():
+        if shown is not None:  # the published code fails on such a mask
+            scores[f"{protocol}/{name}"] = 100 * float(like(f"{name}_whole", shown))
     return scores
 
 

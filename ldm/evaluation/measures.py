@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 DIGITS = 5  # behind the point, in files
-GMM = "own GMM"  # never to be taken for Paint-by-Example's
+GMM = "close to, by our own GMM"  # Paint-by-Example's is not public
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ MEASURES = {  # <protocol>/<name>, in the order of columns; numbers compare only
     "paper/clip": Measure("clip", "region CLIP, x 100", 2, judge="clip"),
     "paper/dino": Measure("dino", "region DINOv2, x 100", 2, judge="dino"),
     "pbe/clip": Measure("clip", "region CLIP, x 100", 2, judge="clip"),
-    "pbe/quality": Measure("quality", f"quality score, {GMM}", 2, judge="mixture"),
+    "pbe/quality": Measure("quality", f"quality score ({GMM})", 2, judge="mixture"),
     "v2/psnr_object": Measure("fidelity", "PSNR object, dB", 2),
     "v2/psnr_region": Measure("fidelity", "PSNR region, dB", 2),
     "v2/ssim_object": Measure("fidelity", "SSIM object"),

@@ -1,6 +1,6 @@
 """The quality score's mixture of Gaussians over CLIP features: fit, save, load, score.
 
-Paint-by-Example's own file is not public, so a score by this one is named "own GMM" and compares only with
+Paint-by-Example's own file is not public, so a score by this one is named "close to" and compares only with
 scores by the same file.
 """
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from ldm.evaluation.claims import Claim
+from ldm.insertion.blend import Blend
 
 
 @dataclass(frozen=True)
@@ -14,7 +15,7 @@ class Variant:
     """One way to insert. `kind`: flat, poisson, zero-shot or learnt.
 
     `learning` and `sampling` are settings that differ from the recipe's; it learns from `images` few-shot
-    pictures, 0: all. `precision` is the UNet's when it inserts.
+    pictures, 0: all. `precision` is the UNet's when it inserts; `seam`: None: the recipe's.
     """
 
     name: str
@@ -25,6 +26,7 @@ class Variant:
     images: int = 0
     same_category: bool = True
     precision: str = "fp32"
+    seam: Blend | None = None
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,13 @@ Nothing is fetched here: where weights are missing, the error says which, and th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isqrt
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 
 from ldm.models.conditioner import CLIP_MEAN, CLIP_STD
@@ -18,6 +21,7 @@ from ldm.models.pickles import refusing_damage
 from ldm.models.weights import fingerprint, some
 
 SIZE = 224  # pixels; what both see
+HUB_OFFSET = 0.1  # patches
 CLIP, DINO = "openai/clip-vit-base-patch32", "facebook/dinov2-giant"
 Colour = tuple[float, float, float]
 
@@ -55,12 +59,27 @@ def load_clip(folder: Path | None = None, device: str = "cpu") -> Encoder:
 def load_dino(folder: Path | None = None, device: str = "cpu") -> Encoder:
     """DINOv2 ViT-g/14 (1536-d), from a folder of transformers' layout or the cache.
 
-    Its positions are interpolated to 224 px by transformers, which differs slightly from torch.hub's code.
+    Its positions are brought to 224 px as torch.hub's code does it, not as transformers does.
     """
     from transformers import Dinov2Model
 
     net, name = _load(Dinov2Model, "DINOv2 ViT-g/14", DINO, folder, "--dino")
+    known = net.embeddings.position_embeddings
+    known.data = hub_positions(known.data, SIZE // net.config.patch_size)
     return Encoder(net.to(device), name, MEAN, STD)
+
+
+def hub_positions(positions: Tensor, side: int) -> Tensor:
+    """DINOv2's class and patch positions [1,1+n*n,d] => [1,1+side*side,d], as torch.hub's code.
+
+    Bicubic, by a factor that is 0.1 of a patch larger than `side / n`: its `interpolate_offset`.
+    """
+    n = isqrt(positions.shape[1] - 1)
+    if n == side:
+        return positions
+    grid = rearrange(positions[:, 1:].float(), "1 (h w) d -> 1 d h w", h=n)
+    grid = F.interpolate(grid, scale_factor=(side + HUB_OFFSET) / n, mode="bicubic", align_corners=False)
+    return torch.cat([positions[:, :1], rearrange(grid, "1 d h w -> 1 (h w) d").to(positions)], dim=1)
 
 
 def _load(kind: Any, what: str, published: str, folder: Path | None, flag: str) -> tuple[nn.Module, str]:

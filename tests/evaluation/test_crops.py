@@ -9,7 +9,7 @@ import torch
 from transformers import CLIPImageProcessorPil
 
 from ldm.data.picture import Picture
-from ldm.evaluation.crops import centre, object_region, object_view, paper_region, pbe_region, whole
+from ldm.evaluation.crops import centre, object_region, object_view, whole
 from ldm.models.encoders import load_dino
 from tests.fixtures.judges import write_dino
 
@@ -36,37 +36,6 @@ def shown(image: torch.Tensor) -> np.ndarray:
     return image[0].permute(1, 2, 0).numpy()
 
 
-def test_paper_masks_the_whole_picture_then_pads_and_resizes() -> None:
-    ground, mask = picture(), blob()
-    full = normalised(ground.pixels) * mask[..., None]
-    x, y, width, height = cv2.boundingRect(mask.astype(np.uint8))
-    padded = np.zeros((width, width, 3), np.float32)
-    top = (width - height) // 2
-    padded[top : top + height] = full[y : y + height, x : x + width]
-    expected = cv2.resize(padded, (224, 224), interpolation=cv2.INTER_LINEAR)
-    assert np.allclose(shown(paper_region(ground, mask)), expected, atol=1e-4)
-
-
-def test_paper_takes_one_of_several_parts_a_fault_that_is_kept() -> None:
-    mask = np.zeros((90, 120), bool)
-    mask[10:20, 10:30] = mask[60:80, 50:60] = True
-    one = paper_region(picture(), mask)
-    alone = []
-    for part in ((slice(10, 20), slice(10, 30)), (slice(60, 80), slice(50, 60))):
-        only = np.zeros_like(mask)
-        only[part] = True
-        alone.append(bool(torch.equal(one, paper_region(picture(), only))))
-    assert sorted(alone) == [False, True]
-
-
-def test_paint_by_example_squashes_the_box() -> None:
-    ground, mask = picture(), blob()
-    rows, columns = np.where(mask)
-    part = normalised(ground.pixels)[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
-    expected = cv2.resize(part, (224, 224), interpolation=cv2.INTER_LINEAR)
-    assert np.allclose(shown(pbe_region(ground, mask)), expected, atol=1e-4)
-
-
 def test_the_whole_reference_is_squashed_with_antialiasing() -> None:
     pixels = picture(size=(300, 500)).pixels
     image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
@@ -75,11 +44,17 @@ def test_the_whole_reference_is_squashed_with_antialiasing() -> None:
     assert apart.max() < 2 / 255 / min(STD)  # Pillow rounds
 
 
-@pytest.mark.parametrize("size", [(300, 401), (401, 300), (90, 120), (224, 224)])
+@pytest.mark.parametrize("size", [(300, 404), (404, 300), (90, 120), (224, 224)])
 def test_the_centre_is_what_clips_own_processor_makes(size: tuple[int, int]) -> None:
     pixels = picture(1, size).pixels
     expected = CLIPImageProcessorPil()(pixels, return_tensors="np")["pixel_values"][0]
     assert np.abs(centre(pixels)[0].numpy() - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize(("width", "left"), [(225, 0), (226, 1), (227, 2), (229, 2), (231, 4)])
+def test_the_centres_odd_margin_is_rounded_as_in_torchvision(width: int, left: int) -> None:
+    pixels = picture(1, (224, width)).pixels  # int(round(margin / 2)), half to even
+    assert np.allclose(shown(centre(pixels)), normalised(pixels[:, left : left + 224]), atol=1e-4)
 
 
 def test_v2_shows_the_box_on_the_mean_colour_in_the_encoders_own_normalisation(tmp_path: Path) -> None:

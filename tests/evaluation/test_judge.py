@@ -119,9 +119,13 @@ def test_likeness_is_the_cosine_of_each_protocols_crops(
         assert scores[f"v2/{name}_mean"] == pytest.approx(float(views.mean()), abs=1e-5)
         assert scores[f"v2/{name}_max"] == pytest.approx(float(views.max()), abs=1e-5)
         assert views.min() < views.max()
-        a, b = encoder(paper_region(seen.result, seen.mask)), encoder(whole(references.picture()))
+        region = paper_region(seen.result, seen.mask)
+        assert region is not None
+        a, b = encoder(region), encoder(whole(references.picture()))
         assert scores[f"paper/{name}"] == pytest.approx(100 * float(F.cosine_similarity(a, b)), abs=1e-3)
-    a, b = judges.clip(pbe_region(seen.result, seen.mask)), judges.clip(whole(references.picture()))  # type: ignore[misc]
+    region = pbe_region(seen.result, seen.mask)
+    assert region is not None and judges.clip is not None
+    a, b = judges.clip(region), judges.clip(whole(references.picture()))
     assert scores["pbe/clip"] == pytest.approx(100 * float(F.cosine_similarity(a, b)), abs=1e-3)
     assert len({round(scores[name], 4) for name in ("pbe/clip", "paper/clip")}) == 2
 

@@ -1,5 +1,6 @@
 """Encoders give what the published models give, and say what is missing."""
 
+import math
 from pathlib import Path
 
 import pytest
@@ -35,13 +36,34 @@ def test_clip_gives_the_projected_embedding_of_the_whole_model(clip: Path) -> No
     assert torch.equal(encoder.normalised(images()), shown)
 
 
+def at_224(positions: torch.Tensor) -> torch.Tensor:
+    """Positions of 37 x 37 patches at 16 x 16, as in torch.hub: patch i is read at (i + 1/2) 37 / 16.1 - 1/2.
+
+    Written with Keys' bicubic kernel (a = -3/4, as torch has it), one axis after the other.
+    """
+    weights = torch.zeros(16, 37)
+    for i in range(16):
+        place = (i + 0.5) * 37 / 16.1 - 0.5
+        for tap in range(math.floor(place) - 1, math.floor(place) + 3):
+            x = abs(place - tap)
+            near, far = 1.25 * x**3 - 2.25 * x**2 + 1, -0.75 * x**3 + 3.75 * x**2 - 6 * x + 3
+            weights[i, min(max(tap, 0), 36)] += near if x <= 1 else far
+    grid = torch.einsum("ih,jw,hwd->ijd", weights, weights, positions[0, 1:].reshape(37, 37, -1))
+    return torch.cat([positions[:, :1], grid.reshape(1, 256, -1)], dim=1)
+
+
 def test_dino_gives_the_class_token_behind_the_last_norm(dino: Path) -> None:
     encoder, model = load_dino(dino), Dinov2Model.from_pretrained(dino).eval()
     shown = encoder.normalised(images())
+    positions = model.embeddings.position_embeddings
+    assert positions.shape[1] == 1 + 37**2  # published for 518 px
     with torch.no_grad():
+        theirs = model(shown).last_hidden_state[:, 0]
+        positions.data = at_224(positions.data)
         hidden = model(shown, output_hidden_states=True).hidden_states[-1]
         seen = model.layernorm(hidden)[:, 0]
     assert torch.allclose(encoder(shown), seen, atol=1e-5)
+    assert not torch.allclose(encoder(shown), theirs, atol=1e-5)  # transformers interpolates otherwise
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
     grey = encoder.normalised(torch.zeros(1, 3, 2, 2))[0, :, 0, 0]
     assert torch.allclose(grey, (0.5 - mean) / std)

@@ -106,7 +106,7 @@ def test_results_are_judged_by_every_protocol_against_another_run(
         for name in ("identity", "psnr_object", "ssim_region", "seam", "outside", "seconds"):
             assert row["scores"][f"v2/{name}"] == pytest.approx(own[name], abs=2e-5)
     said = (tmp_path / "report" / "measures.md").read_text("utf-8")
-    assert "paper: region DINOv2, x 100" in said and "pbe: quality score, own GMM" in said
+    assert "paper: region DINOv2, x 100" in said and "pbe: quality score (close to, by our own GMM)" in said
     assert "clip: clip " in said and "2 components" not in said and "own, on pictures" in said
     assert "Frechet distances to the truths" in said and "paper: CLIP-FID" in said
     assert f"Ceiling against {filled / 'flat'}, paired by image" in said
