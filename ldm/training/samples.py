@@ -17,7 +17,6 @@ from ldm.data.insertset import InsertSet
 from ldm.data.pairs import Pairs, sample_generator
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
-from ldm.models.diffusion import latent_mask
 from ldm.training.frozen import HALF
 
 PIXELS = 8 * 128**2  # encoded at a time: a large base's VAE needs gigabytes for a few pictures
@@ -33,9 +32,8 @@ def encoded(base: Base, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     image, mask = batch["image"], batch["mask"]
     shown = base.masked(image, mask, batch["reference"], batch.get("place"))
     x_0, masked = base.encode(torch.cat([image, shown])).float().chunk(2)
-    small = latent_mask(mask, (x_0.shape[2], x_0.shape[3]))
     pooled = base.conditioner.pooled(clip_normalised(batch["reference"])).float()
-    return {"x_0": x_0, "masked": masked, "latent_mask": small, "pooled": pooled}
+    return {"x_0": x_0, "masked": masked, "latent_mask": base.latent_mask(mask), "pooled": pooled}
 
 
 class Bank(Dataset):
