@@ -107,9 +107,7 @@ def test_without_antialiasing_a_latent_is_the_mean_of_its_middle_four_pixels() -
     assert torch.allclose(latent_mask(soft, (64, 32)), middles, atol=1e-6)
 
 
-@pytest.mark.skipif(
-    "TEST_BENCH" not in os.environ, reason="TEST_BENCH: InsertSet's folder of image/ and mask/"
-)
+@pytest.mark.skipif("TEST_BENCH" not in os.environ, reason="TEST_BENCH: InsertSet's bench, with mask/")
 def test_a_mask_of_the_paper_has_17_fractional_cells() -> None:
     with Image.open(Path(os.environ["TEST_BENCH"]) / "mask/0001_mask.png") as file:
         mask = torch.from_numpy(np.array(file.convert("L"))).float()[None, None] / 255
