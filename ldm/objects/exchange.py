@@ -92,7 +92,11 @@ class LdmFile:
 
 def read_ldm_file(path: Path) -> LdmFile:
     """Read a .ckpt of 146 tensors or a training checkpoint of the paper's code, mapped where possible."""
-    checkpoint = load_pickle(path)
+    return _sorted(load_pickle(path), path)
+
+
+def _sorted(checkpoint: Any, path: Path) -> LdmFile:
+    """What a pickle holds, by kinds."""
     state = tensors_of(checkpoint, path)
     wrapped = isinstance(checkpoint, Mapping) and "state_dict" in checkpoint
     beside = {key: value for key, value in checkpoint.items() if key != "state_dict"} if wrapped else {}
@@ -106,7 +110,7 @@ def read_ldm_file(path: Path) -> LdmFile:
 def is_ldm_training(path: Path) -> bool:
     """Whether a file is a training checkpoint of the paper's code, rather than one of ours."""
     checkpoint = load_pickle(path)
-    return isinstance(checkpoint, Mapping) and "object" not in checkpoint and read_ldm_file(path).whole
+    return isinstance(checkpoint, Mapping) and "object" not in checkpoint and _sorted(checkpoint, path).whole
 
 
 def held_out_in(recipe: Mapping[str, Any]) -> str:
