@@ -277,3 +277,7 @@ class ExtractSection:
     author: str = setting("", "who made the object; kept in the file")
     licence: str = setting("", "what others may do with it; kept in the file")
     base: str = setting("", "base checkpoint, if it is no longer where the run has it from")
+    base_config: str = setting(
+        "configs/v.yaml", "settings file of the base that the paper's code trained, for its own checkpoint"
+    )
+    dataset_dir: str = setting("", "the object's folder: a checkpoint of the paper's code has no pictures")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -47,6 +48,24 @@ def few_shot_crops(insertset: InsertSet, size: int, cut: bool = False) -> Tensor
     if cut:
         return torch.stack([cut_out_of(*each).picture(size) for each in shown])
     return torch.stack([squash(object_crop(pixels, box), size) for _, box, pixels in shown])
+
+
+def paper_crops(insertset: InsertSet, size: int) -> Tensor:
+    """The same as the paper's code cuts them: [N,3,size,size] in [-1,1], each level one of 8 bits.
+
+    The box's corners are cut off to whole pixels (at least one is left), and the crop is squashed bilinearly
+    without antialiasing, as OpenCV does it.
+    """
+    crops = []
+    for sample in insertset.few_shot:
+        pixels = read_rgb(sample.image)
+        x0, y0 = (
+            min(int(low), side - 1) for low, side in zip(sample.boxes[0], pixels.shape[1::-1], strict=False)
+        )
+        x1, y1 = (max(int(high), low + 1) for high, low in zip(sample.boxes[0][2:], (x0, y0), strict=True))
+        crop = np.ascontiguousarray(pixels[y0:y1, x0:x1])
+        crops.append(to_image(cv2.resize(crop, (size, size), interpolation=cv2.INTER_LINEAR)))
+    return torch.stack(crops)
 
 
 def reference_image(path: Path, size: int, cut: bool = False) -> Tensor:

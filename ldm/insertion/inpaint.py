@@ -14,7 +14,7 @@ from ldm.insertion.sampling import Sampling
 from ldm.insertion.square import Square
 from ldm.models.collage import over_holes
 from ldm.models.contexts import Contexts, join
-from ldm.models.diffusion import latent_mask, masked_image
+from ldm.models.diffusion import masked_image
 from ldm.models.painter import Painter
 from ldm.models.reuse import Reusing
 from ldm.models.sampler import Condition, sample
@@ -67,7 +67,7 @@ def _condition(base: Painter, squares: Sequence[Square], contexts: Sequence[Cont
     masks = torch.cat([to_model_mask(square.hole, size) for square in squares]).to(base.device)
     shown = over_holes([c.collage for c in contexts], masks)
     masked = _encoded(base, masked_image(images, masks, shown))
-    small = latent_mask(masks, (masked.shape[-2], masked.shape[-1])).to(masked)
+    small = base.latent_mask(masks).to(masked)
     each = torch.tensor(counts, device=base.device)
     repeated = [c.repeat(n) for c, n in zip(contexts, counts, strict=True)]
     conditional, unconditional = (join([c[half] for c in repeated]) for half in (0, 1))

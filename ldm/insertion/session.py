@@ -13,7 +13,7 @@ from torch import Tensor
 from ldm.data.image import from_bytes, to_bytes
 from ldm.data.insertset import load_insertset
 from ldm.data.picture import Picture
-from ldm.data.shown import few_shot_crops, reference_image
+from ldm.data.shown import reference_image
 from ldm.insertion.blend import Blend
 from ldm.insertion.insert import insert
 from ldm.insertion.result import Result
@@ -30,7 +30,7 @@ from ldm.models.runtime import PLAIN, Runtime, prepare
 from ldm.objects import baked
 from ldm.objects.applied import Applied, apply
 from ldm.objects.delta import Delta, load
-from ldm.objects.exchange import load_ldm_delta
+from ldm.objects.exchange import read_with_pictures
 from ldm.objects.merged import apply_merged, load_merged, merged_contexts
 from ldm.objects.pose import pose_of
 
@@ -49,7 +49,7 @@ class Ready:
 
 
 class Session:
-    """A base, how it samples, what happens at the seam; `features`: see `load_ldm_delta`.
+    """A base, how it samples, what happens at the seam; `features`: see `read_with_pictures`.
 
     A painter alone serves baked objects; `fingerprint` is its base's.
     """
@@ -160,8 +160,8 @@ class Session:
             return load(subject.object)
         assert subject.pictures is not None, "a subject is checked before it is used"
         assert isinstance(self.base, Base)
-        crops = few_shot_crops(load_insertset(subject.pictures), *self.base.architecture.shown)
-        return load_ldm_delta(subject.object, self.base, crops, self.features, self.fingerprint)
+        pictures = load_insertset(subject.pictures)
+        return read_with_pictures(subject.object, self.base, pictures, self.features, self.fingerprint)
 
     def _reference(self, subject: Subject, own: Tensor | None) -> Tensor:
         if subject.reference is not None:

@@ -25,6 +25,8 @@ class Architecture:
 
     `prediction` is what the UNet's output means: the noise (eps), or v of Salimans & Ho (2022).
     `collage`: where it is to draw the UNet is shown the reference, see `ldm.models.collage`, not mid-grey.
+    `mask_antialias`: how the mask comes to latent size, see `ldm.models.diffusion.latent_mask`;
+    Paint-by-Example was trained without antialiasing.
     """
 
     name: str = "paint-by-example"
@@ -47,6 +49,7 @@ class Architecture:
     mapper_heads: int = 1
     prediction: str = field(default="eps", metadata={"choices": ("eps", "v")})
     collage: bool = False
+    mask_antialias: bool = False
 
     @property
     def shown(self) -> tuple[int, bool]:

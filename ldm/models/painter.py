@@ -13,7 +13,7 @@ from ldm.models.architecture import Architecture, build_unet, build_vae
 from ldm.models.attention import cross_attentions, use_few_token_attention
 from ldm.models.collage import Collage, laid, places_in
 from ldm.models.contexts import Context, Contexts
-from ldm.models.diffusion import eps_of_v, masked_image, unet_input
+from ldm.models.diffusion import eps_of_v, latent_mask, masked_image, unet_input
 from ldm.models.folded import fold
 
 
@@ -59,6 +59,11 @@ class Painter(nn.Module):
             return masked_image(image, mask)
         places = places_in(mask) if places is None else places
         return masked_image(image, mask, laid(references[:, :3], places, mask))
+
+    def latent_mask(self, mask: Tensor) -> Tensor:
+        """Mask [b,1,H,W] (1 = fill) => [b,1,H/f,W/f] in [0,1], as this base was trained to read it."""
+        f, antialias = self.architecture.vae_factor, self.architecture.mask_antialias
+        return latent_mask(mask, (mask.shape[-2] // f, mask.shape[-1] // f), antialias)
 
     def eps(self, x_t: Tensor, t: Tensor, masked: Tensor, mask: Tensor, context: Context) -> Tensor:
         """The predicted noise [b,4,h,w]; t [b] or scalar, mask [b,1,h,w], context [b,n,d] or folded."""

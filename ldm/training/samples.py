@@ -19,7 +19,6 @@ from ldm.data.insertset import InsertSet
 from ldm.data.pairs import Pairs, sample_generator
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
-from ldm.models.diffusion import latent_mask
 from ldm.training.frozen import HALF
 
 PIXELS = 8 * 128**2  # encoded at a time: a large base's VAE needs gigabytes for a few pictures
@@ -43,9 +42,8 @@ def encoded(
     if posterior == "sample":
         noise = posterior_noise(batch["index"], seed, base.architecture.latent_size).to(image.device)
     x_0, masked = base.encode(torch.cat([image, shown]), noise).float().chunk(2)
-    small = latent_mask(mask, (x_0.shape[2], x_0.shape[3]))
     pooled = base.conditioner.pooled(clip_normalised(batch["reference"])).float()
-    return {"x_0": x_0, "masked": masked, "latent_mask": small, "pooled": pooled}
+    return {"x_0": x_0, "masked": masked, "latent_mask": base.latent_mask(mask), "pooled": pooled}
 
 
 def posterior_noise(index: Tensor, seed: int, size: int) -> Tensor:

@@ -300,6 +300,17 @@ def test_kept_settings_that_are_no_more_are_passed_over_but_not_in_a_users_file(
         load_config(tmp_path / "old.yaml")
 
 
+def test_kept_settings_of_a_base_mean_what_they_meant(tmp_path: Path) -> None:
+    """Bases from before `mask_antialias` read their masks antialiased."""
+    kept = {"base": {"architecture": {"name": "mine"}}}
+    assert load_config(kept).base.architecture.mask_antialias
+    assert Parser("Test.", FLAGS, "").parse_config([], kept)[1] == load_config(kept)
+    (tmp_path / "mine.yaml").write_text("base:\n  architecture:\n    name: mine\n")
+    assert not load_config(tmp_path / "mine.yaml").base.architecture.mask_antialias
+    newer = {"base": {"architecture": {"mask_antialias": False}}}
+    assert not load_config(newer).base.architecture.mask_antialias
+
+
 def test_what_only_a_base_of_collages_can_do_is_refused_for_others() -> None:
     for key in ("sample.begin=0.5", "sample.shadow=0.5", "sample.own_detail=16", "insert.halo=0.1"):
         with pytest.raises(ValueError, match=f"{key.split('=')[0].split('.')[1]}: only a base of collages"):
