@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from ldm.config.command_forms import PUBLISHED_EXTRACTION
 from ldm.config.command_line import run
 from ldm.config.schema import Config, Parser, load_config
 from ldm.config.settings import setting
@@ -25,19 +26,19 @@ SUFFIXES = {"safetensors": ".safetensors", "ldm": ".ckpt"}
 class ExtractSection:
     """What to extract, and as what."""
 
-    path: str = setting("", "run folder, or a checkpoint file")
+    path: str = setting("", "run folder, or a checkpoint file", path=True)
     which: str = setting(
         "best", "of a run folder: the best checkpoint, the last one if the run was not judged; or the last",
         ["best", "last"],
     )  # fmt: skip
-    out: str = setting("", "file to write; default: <run>/<name of the run>.safetensors or .ckpt")
+    out: str = setting("", "file to write; default: <run>/<name of the run>.safetensors or .ckpt", path=True)
     format: str = setting("safetensors", "our object file, or the .ckpt of the paper's code", list(SUFFIXES))
     dtype: str = setting(
         "fp16", "fp16: differences; fp32: the tuned values, exact, twice the size", list(DTYPES)
     )
     author: str = setting("", "who made the object; kept in the file")
     licence: str = setting("", "what others may do with it; kept in the file")
-    base: str = setting("", "base checkpoint, if it is no longer where the run has it from")
+    base: str = setting("", "base checkpoint, if it is no longer where the run has it from", path=True)
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class ExtractConfig:
 
 def main(argv: Sequence[str] | None = None) -> None:
     flags = {name: f"extract.{name}" for name in ExtractSection.__dataclass_fields__}
-    _, config = Parser(__doc__ or "", flags, "", ExtractConfig).parse_config(argv)
+    parser = Parser(__doc__ or "", flags, "", ExtractConfig, published=PUBLISHED_EXTRACTION)
+    _, config = parser.parse_config(argv)
     e: ExtractSection = config.extract
     if not e.path:
         raise ValueError("no run given; give its folder, like --path logs/rocket_bee")

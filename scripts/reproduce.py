@@ -16,6 +16,7 @@ from ldm.config.drawing import sampling_of, seam_of
 from ldm.config.judging_request import add_judging, judges_of
 from ldm.config.presets import INFERENCE, RECIPE_FLAGS
 from ldm.config.schema import Config, Parser, how_to_learn, load_config
+from ldm.config.settings import ROOT, place
 from ldm.data.atomic import check_folder
 from ldm.data.insertset import InsertSet
 from ldm.evaluation.ablations import ablations
@@ -35,7 +36,7 @@ from ldm.insertion.machine import device_named
 from ldm.insertion.plan import Context
 from ldm.models.base import base_fingerprint, load_base
 
-BENCHES = [Path("../shared/data/insertbench"), Path("../shared/data/photos")]
+BENCHES = ("../shared/data/insertbench", "../shared/data/photos")
 QUICK = ("flat", "poisson", "cut-out", "zero-shot", "none-kv", "linear-kv", "tokens-kv", "tokens-crossattn")
 OF_SETS = {measure.metric for measure in MEASURES.values() if measure.of_set}
 QUICK_OBJECTS, QUICK_SITES, QUICK_STEPS = 2, 2, 4  # objects a bench, sites an object, times fewer steps
@@ -43,13 +44,18 @@ QUICK_OBJECTS, QUICK_SITES, QUICK_STEPS = 2, 2, 4  # objects a bench, sites an o
 
 def parser() -> Parser:
     p = Parser(__doc__ or "", RECIPE_FLAGS, "configs/mini.yaml")
-    p.add_argument("--benches", type=Path, nargs="+", metavar="FOLDER", default=BENCHES,
+    benches = [Path(place(bench, ROOT)) for bench in BENCHES]
+    p.add_argument("--benches", type=Path, nargs="+", metavar="FOLDER", default=benches,
                    help="benches, or InsertSet objects (with --backgrounds) [our two]")  # fmt: skip
     p.add_argument(
         "--backgrounds", type=Path, metavar="FOLDER", help="test bench of InsertSet: image/, mask/"
     )
     p.add_argument(
-        "--out", type=Path, default=Path("runs/reproduce"), metavar="FOLDER", help="[runs/reproduce]"
+        "--out",
+        type=Path,
+        default=Path(place("runs/reproduce", ROOT)),
+        metavar="FOLDER",
+        help="[runs/reproduce]",
     )
     p.add_argument(
         "--variants", nargs="+", default=[], metavar="NAME", help="of those that --plan lists [all]"

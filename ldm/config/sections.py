@@ -12,7 +12,9 @@ from ldm.models.architecture import Architecture
 class BaseSection:
     """The base model."""
 
-    path: str = setting("checkpoints/mini", "base checkpoint: a model.ckpt or a folder of safetensors")
+    path: str = setting(
+        "checkpoints/mini", "base checkpoint: a model.ckpt or a folder of safetensors", path=True
+    )
     architecture: Architecture = field(default_factory=Architecture)
 
 
@@ -21,7 +23,9 @@ class DataSection:
     """The object's pictures."""
 
     root: str = setting(
-        "examples/objects/rocket_bee", "InsertSet folder: data/ bbox/ test.jpg [reg_data/ reg_bbox/]"
+        "examples/objects/rocket_bee",
+        "InsertSet folder: data/ bbox/ test.jpg [reg_data/ reg_bbox/]",
+        path=True,
     )
     augment: bool = setting(True, "augment references by flip, rotation, blur and bending")
     workers: int = setting(
@@ -34,8 +38,8 @@ class TrainSection:
     """Learning one object."""
 
     name: str = setting("", "name of the run; default: the object folder's name")
-    logdir: str = setting("logs", "runs are written to <logdir>/<name>")
-    resume: str = setting("", "run folder or checkpoint file to continue, with its own settings")
+    logdir: str = setting("logs", "runs are written to <logdir>/<name>", path=True)
+    resume: str = setting("", "run folder or checkpoint file to continue, with its own settings", path=True)
     freeze_model: str = setting(
         "crossattn-kv",
         "what trains: K/V (real objects) or all cross-attention (virtual)",
@@ -201,7 +205,7 @@ class InsertSection:
     max_seam: float = setting(
         0.0, "seam ratio above which a result fails the run (it is kept); 0: any", least=0
     )
-    outdir: str = setting("outputs", "folder of the results")
+    outdir: str = setting("outputs", "folder of the results", path=True)
     grid: bool = setting(True, "write a contact sheet of the first results")
     at_once: int = setting(8, "results of a scene's placements that are made in one batch at most", least=1)
     keep_mb: int = setting(
