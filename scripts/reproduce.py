@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from ldm.config.command_line import run
+from ldm.config.command_line import run, warnings_in_a_line
 from ldm.config.drawing import sampling_of, seam_of
 from ldm.config.judging_request import add_judging, judges_of
 from ldm.config.presets import INFERENCE, RECIPE_FLAGS
@@ -48,7 +48,10 @@ def parser() -> Parser:
     p.add_argument("--benches", type=Path, nargs="+", metavar="FOLDER", default=benches,
                    help="benches, or InsertSet objects (with --backgrounds) [our two]")  # fmt: skip
     p.add_argument(
-        "--backgrounds", type=Path, metavar="FOLDER", help="test bench of InsertSet: image/, mask/"
+        "--backgrounds",
+        type=Path,
+        metavar="FOLDER",
+        help="test bench of InsertSet: image/, mask/; or a folder with one for each object",
     )
     p.add_argument(
         "--out",
@@ -169,7 +172,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     config, compared = what_to_compare(args, config)
     objects, sites = (QUICK_OBJECTS, QUICK_SITES) if args.quick else (0, 0)
     most = args.sites or sites, args.objects or objects
-    grounds = [load_ground(bench, args.backgrounds, *most) for bench in args.benches]
+    with warnings_in_a_line():
+        grounds = [load_ground(bench, args.backgrounds, *most) for bench in args.benches]
     study = study_of(args, config)
     cells = cells_of(study, compared.variants, grounds)
     seconds = seconds_of(study.base, cells)

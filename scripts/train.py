@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from ldm.config.command_forms import PUBLISHED_TRAINING
-from ldm.config.command_line import run, say
+from ldm.config.command_line import run, say, warnings_in_a_line
 from ldm.config.learning_request import filling_of, judge_for, judging_of, module_for
 from ldm.config.presets import TRAINING
 from ldm.config.schema import Config, Parser
@@ -101,7 +101,8 @@ def report(folder: Path, step: int, stop: StopOnSignal, judging: Judging | None)
 def main(argv: Sequence[str] | None = None) -> None:
     config, resumed = settings(argv)
     t, a = config.train, config.base.architecture
-    insertset = load_insertset(Path(config.data.root))
+    with warnings_in_a_line():
+        insertset = load_insertset(Path(config.data.root))
     folder = run_folder(resumed) if resumed else new_run(config)
     config, plan = judging_of(config, insertset)
     base = load_base(Path(config.base.path), a)

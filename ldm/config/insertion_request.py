@@ -88,7 +88,10 @@ def parser(description: str) -> Parser:
         "--bench", type=given_path, metavar="FOLDER", help="test bench: image/, mask/ and a list file"
     )
     p.add_argument(
-        "--list", type=given_path, metavar="FILE", help="ids of the test bench, one a line [its .txt]"
+        "--list",
+        type=given_path,
+        metavar="FILE",
+        help="list file of the test bench: each line begins with an id [its .txt]",
     )
     p.add_argument("--roi", nargs="+", default=[], metavar="FILE",
                    help="the square to inpaint, a file or four numbers x0 y0 x1 y1 [planned]")  # fmt: skip
