@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from ldm.config.command_forms import PUBLISHED_EXTRACTION
 from ldm.config.command_line import run, say
 from ldm.config.schema import Config, Parser, load_config
 from ldm.config.sections import EXTRACTED_SUFFIX, ExtractSection
@@ -32,7 +33,7 @@ FLAGS = {name: f"extract.{name}" for name in ExtractSection.__dataclass_fields__
 
 def settings(argv: Sequence[str] | None) -> ExtractSection:
     """Command line => what to extract; without --config, settings that it leaves open are the run's own."""
-    parser = Parser(__doc__ or "", FLAGS, "", Config)
+    parser = Parser(__doc__ or "", FLAGS, "", Config, published=PUBLISHED_EXTRACTION)
     args, config = parser.parse_config(argv)
     if not config.extract.path:
         raise ValueError("no run given; give its folder, like --path logs/rocket_bee")

@@ -6,11 +6,12 @@ Every setting is documented in its section; `--help` and errors are made from th
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ldm.config.command_forms import Published
 from ldm.config.command_line import Presets, SettingsParser
 from ldm.config.sections import (
     BaseSection,
@@ -88,8 +89,10 @@ class Parser(SettingsParser):
         config: str,
         schema: type = Config,
         presets: Presets | None = None,
+        published: Published | None = None,
+        gives_way: Mapping[str, Collection[str]] | None = None,
     ) -> None:
-        super().__init__(description, flags, config, schema, presets)
+        super().__init__(description, flags, config, schema, presets, published, gives_way)
 
     def parse_config(
         self, argv: Sequence[str] | None = None, saved: Mapping[str, Any] | None = None
