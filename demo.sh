@@ -1,31 +1,30 @@
-#!/usr/bin/env bash
+#!/bin/sh
 # From nothing to pictures: learn the demo object, extract its implicit parameters, insert it into three backgrounds.
-set -euo pipefail
-cd "$(dirname "$0")"
-source setup.sh
-out=outputs/demo
+set -eu
+root=$(cd "$(dirname "$0")" && pwd)
+. "$root/setup.sh"
+out=$root/outputs/demo scenes=$root/examples/scenes
 rm -rf "$out"
 mkdir -p "$out"
 
 echo "== 1/3 learn the object from its five pictures"
-start=$SECONDS
-python scripts/train.py --config configs/mini.yaml --dataset-dir examples/objects/rocket_bee --logdir "$out" --name rocket_bee "$@"
-learn=$((SECONDS - start))
+start=$(date +%s)
+python "$root/scripts/train.py" --config "$root/configs/mini.yaml" \
+  --dataset-dir "$root/examples/objects/rocket_bee" --logdir "$out" --name rocket_bee "$@"
+learnt=$(date +%s)
 
 echo "== 2/3 extract its implicit parameters"
-start=$SECONDS
-python scripts/get_deltas.py --path "$out/rocket_bee" --out "$out/rocket_bee.safetensors"
-extract=$((SECONDS - start))
+python "$root/scripts/get_deltas.py" --path "$out/rocket_bee" --out "$out/rocket_bee.safetensors"
+extracted=$(date +%s)
 
 echo "== 3/3 insert it into three backgrounds, one of them 2048 x 1536"
-start=$SECONDS
-python scripts/inference.py --config configs/mini.yaml --object "$out/rocket_bee.safetensors" \
-  --example_img examples/scenes/{table,rocks,street}.jpg --mask examples/scenes/{table,rocks,street}_mask.png \
-  --outdir "$out"
-insert=$((SECONDS - start))
+python "$root/scripts/inference.py" --config "$root/configs/mini.yaml" --object "$out/rocket_bee.safetensors" \
+  --example_img "$scenes/table.jpg" "$scenes/rocks.jpg" "$scenes/street.jpg" \
+  --mask "$scenes/table_mask.png" "$scenes/rocks_mask.png" "$scenes/street_mask.png" --outdir "$out"
+inserted=$(date +%s)
 
 echo
-echo "Composites:    $(ls "$out"/{table,rocks,street}.png | xargs)"
+echo "Composites:    $out/table.png $out/rocks.png $out/street.png"
 echo "Contact sheet: $out/sheet.png"
 echo "Object file:   $out/rocket_bee.safetensors ($(du -h "$out/rocket_bee.safetensors" | cut -f1))"
-echo "Seconds:       learn $learn, extract $extract, insert $insert"
+echo "Seconds:       learn $((learnt - start)), extract $((extracted - learnt)), insert $((inserted - extracted))"

@@ -1,13 +1,14 @@
-#!/usr/bin/env bash
+#!/bin/sh
 # Insert the learnt object into a background: every pixel outside the mask stays as it is.
 # Any setting can be given behind it, for example: bash inference.sh --mask my.png --example_img my.jpg --steps 25
-set -euo pipefail
-cd "$(dirname "$0")"
-source setup.sh
-exec python scripts/inference.py \
-  --config configs/mini.yaml \
-  --object logs/rocket_bee/rocket_bee.safetensors \
-  --example_img examples/scenes/table.jpg \
-  --mask examples/scenes/table_mask.png \
-  --outdir outputs/rocket_bee \
+# The defaults are files of the project; each gives way to what the command line says instead (docs/command_forms.md).
+set -eu
+root=$(cd "$(dirname "$0")" && pwd)
+. "$root/setup.sh"
+exec python "$root/scripts/inference.py" \
+  --default-config configs/mini.yaml \
+  --default-object logs/rocket_bee \
+  --default-example_img examples/scenes/table.jpg \
+  --default-mask examples/scenes/table_mask.png \
+  --default-outdir outputs/rocket_bee \
   "$@"

@@ -1,6 +1,8 @@
 # Makes .venv with the pinned requirements of pyproject.toml and activates it: `source setup.sh`.
 # A finished set-up is recognised by its stamp and takes no time; PYTHON=python3.12 chooses another interpreter.
-_root="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
+# A shell without BASH_SOURCE (dash) knows only the script that sources this file, here or in scripts/.
+_root="$(cd "$(dirname "${BASH_SOURCE:-$0}")" && pwd)"
+[ -f "$_root/setup.sh" ] || _root="$(dirname "$_root")"
 _stamp="$_root/.venv/.stamp-$(sha256sum "$_root/pyproject.toml" | cut -c1-16)"
 if [ ! -f "$_stamp" ]; then
   _python="${PYTHON:-python3}"
@@ -17,4 +19,4 @@ if [ ! -f "$_stamp" ]; then
   rm -f "$_root"/.venv/.stamp-*
   touch "$_stamp"
 fi
-source "$_root/.venv/bin/activate"
+. "$_root/.venv/bin/activate"

@@ -1,8 +1,8 @@
-#!/usr/bin/env bash
+#!/bin/sh
 # Lint, types and tests, as continuous integration runs them. Arguments go to pytest: `bash test.sh -m slow`.
-set -euo pipefail
+set -eu
 cd "$(dirname "$0")"
-source setup.sh
+. ./setup.sh
 export OMP_NUM_THREADS=1 # pytest runs a process per core; more threads than cores stall each other
 ruff check .
 ruff format --check .

@@ -1,7 +1,7 @@
-#!/usr/bin/env bash
-# Learn an object from its few-shot pictures; the run is written to logs/<name>.
+#!/bin/sh
+# Learn an object from its few-shot pictures; the run is written to logs/<name> of the project.
 # Any setting can be given behind it, for example: bash train.sh --dataset-dir my/object --max_steps 600
-set -euo pipefail
-cd "$(dirname "$0")"
-source setup.sh
-exec python scripts/train.py --config configs/mini.yaml "$@"
+set -eu
+root=$(cd "$(dirname "$0")" && pwd)
+. "$root/setup.sh"
+exec python "$root/scripts/train.py" --default-config configs/mini.yaml "$@"

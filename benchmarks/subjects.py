@@ -115,5 +115,6 @@ def without_cross_attention(plain: Plain) -> Plain:
 def fill(model: Any, base: Painter, scene: Scene, contexts: Contexts, **options: Any) -> Tensor:
     """A whole insertion but for files: encode, sample, decode => [n,3,S,S]."""
     masked = base.encode(scene.image * (1 - scene.mask)).expand(len(scene.x_T), -1, -1, -1)
-    c = Condition(masked, torch.ones_like(masked[:, :1]), contexts.repeat(len(scene.x_T)))
+    mask = base.latent_mask(scene.mask).expand(len(scene.x_T), -1, -1, -1)
+    c = Condition(masked, mask, contexts.repeat(len(scene.x_T)))
     return base.decode(sample(model, c, scene.x_T, **options))

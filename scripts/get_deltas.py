@@ -8,12 +8,23 @@ from pathlib import Path
 
 import torch
 
-from ldm.config.command_line import run
+from ldm.config.build import object_images
+from ldm.config.command_forms import PUBLISHED_EXTRACTION
+from ldm.config.command_line import run, say
 from ldm.config.schema import Config, Parser, load_config
 from ldm.config.sections import EXTRACTED_SUFFIX, ExtractSection
+from ldm.data.insertset import load_insertset
 from ldm.models.base import load_base
-from ldm.objects.delta import save
-from ldm.objects.exchange import save_ldm_delta
+from ldm.objects.delta import Delta, save
+from ldm.objects.exchange import (
+    PAPER,
+    FewShotLayer,
+    is_ldm_training,
+    read_with_pictures,
+    save_ldm_delta,
+    trim_training,
+)
+from ldm.objects.formats import halved
 from ldm.training.checkpoints import best_checkpoint, find_checkpoint, read_checkpoint, run_folder
 from ldm.training.result import object_of, prior_encoder_of
 
@@ -23,21 +34,65 @@ FLAGS = {name: f"extract.{name}" for name in ExtractSection.__dataclass_fields__
 
 def settings(argv: Sequence[str] | None) -> ExtractSection:
     """Command line => what to extract; without --config, settings that it leaves open are the run's own."""
-    parser = Parser(__doc__ or "", FLAGS, "", Config)
+    parser = Parser(__doc__ or "", FLAGS, "", Config, published=PUBLISHED_EXTRACTION)
     args, config = parser.parse_config(argv)
     if not config.extract.path:
         raise ValueError("no run given; give its folder, like --path logs/rocket_bee")
-    if args.config:
+    file = find_checkpoint(Path(config.extract.path))
+    if args.config or is_ldm_training(file):
         return config.extract
-    last = read_checkpoint(find_checkpoint(Path(config.extract.path)), mmap=True)
-    kept = last["object"]["about"]["recipe"].get("extract", {})
+    kept = read_checkpoint(file, mmap=True)["object"]["about"]["recipe"].get("extract", {})
     return parser.parse_config(argv, {"extract": kept} if kept else None)[1].extract
+
+
+def from_paper(file: Path, e: ExtractSection) -> None:
+    """A training checkpoint of the paper's code => its file of 146 tensors, or our object file."""
+    out = Path(e.out) if e.out else file.with_name(f"{file.stem}_object{EXTRACTED_SUFFIX[e.format]}")
+    if out.resolve() == file.resolve():
+        raise ValueError(f"--out {out} would overwrite the checkpoint that is read; give another name")
+    if e.format == "ldm":
+        trim_training(file, out)
+        print(f"{out}: {out.stat().st_size / 2**20:.2f} MB, the 146 tensors of the paper's code")
+        return
+    if not e.dataset_dir:
+        raise ValueError(f"{file} is of the paper's code; give the object's pictures: --dataset-dir FOLDER")
+    own: Config = load_config(Path(e.base_config))
+    base = load_base(Path(e.base or own.base.path), own.base.architecture, f"the base of {e.base_config}")
+    delta = read_with_pictures(file, base, load_insertset(Path(e.dataset_dir)), object_images(own))
+    delta = halved(delta, base) if e.dtype == "fp16" else delta
+    delta = replace(delta, about=replace(delta.about, author=e.author, licence=e.licence))
+    save(delta, out)
+    report(out, delta)
+
+
+def report(out: Path, delta: Delta, why: str = "") -> None:
+    """Say what was written."""
+    about = delta.about
+    print(f"{out}: {out.stat().st_size / 2**20:.2f} MB")
+    if why:
+        print(f"the best of this run, {why}; --which last takes the last")
+    print(f"step {about.step} of {about.freeze_model} on {about.architecture} ({about.base}), ", end="")
+    print(f"{len(delta.weights)} tensors, {about.few_shot_count} few-shot tokens ({about.few_shot})")
+
+
+def warn_of_pictures(layer: FewShotLayer) -> None:
+    """Say which pictures the paper's code must not find, as it makes a token of each in the folder."""
+    if layer.weights and layer.held_out:
+        say(
+            f"note: picture {layer.held_out} was held out of learning; move data/{layer.held_out}.* and "
+            f"bbox/{layer.held_out}.txt out of the folder that the paper's code reads with this file"
+        )
+    if layer.weights and layer.crops != PAPER:
+        say("note: this run is of an earlier version: the paper's code cuts its few-shot pictures otherwise")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
     e = settings(argv)
     best = best_checkpoint(Path(e.path)) if e.which == "best" else None
     file, why = best or (find_checkpoint(Path(e.path)), "")
+    if is_ldm_training(file):
+        from_paper(file, e)
+        return
     checkpoint = read_checkpoint(file, mmap=True)
     trained: Config = load_config(checkpoint["object"]["about"]["recipe"])
     base = load_base(Path(e.base or trained.base.path), trained.base.architecture)
@@ -47,16 +102,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = run_folder(file)
     out = Path(e.out) if e.out else folder / (folder.resolve().name + EXTRACTED_SUFFIX[e.format])
     if e.format == "ldm":
-        save_ldm_delta(out, base, delta, *prior_encoder_of(checkpoint, base))
+        layer = prior_encoder_of(checkpoint, base)
+        save_ldm_delta(out, base, delta, layer)
+        warn_of_pictures(layer)
     else:
         save(delta, out)
-
-    about = delta.about
-    print(f"{out}: {out.stat().st_size / 2**20:.2f} MB")
-    if why:
-        print(f"the best of this run, {why}; --which last takes the last")
-    print(f"step {about.step} of {about.freeze_model} on {about.architecture} ({about.base}), ", end="")
-    print(f"{len(delta.weights)} tensors, {about.few_shot_count} few-shot tokens ({about.few_shot})")
+    report(out, delta, why)
 
 
 if __name__ == "__main__":

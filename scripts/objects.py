@@ -18,6 +18,7 @@ from ldm.config.command_line import naming, run
 from ldm.config.object_request import config_of, open_base, open_optional_base, parser
 from ldm.data.insertset import load_insertset
 from ldm.models.base import house_state
+from ldm.models.pickles import PICKLES
 from ldm.objects.applied import check_fits
 from ldm.objects.baked import bake_delta
 from ldm.objects.baked import save as save_baked
@@ -25,6 +26,7 @@ from ldm.objects.compress import compress
 from ldm.objects.delta import load, save
 from ldm.objects.diffusers_format import beside
 from ldm.objects.effect import effect
+from ldm.objects.exchange import is_ldm_training, trim_training
 from ldm.objects.file import made_from, parent_of
 from ldm.objects.formats import SUFFIX, halved, read_any, write_any
 from ldm.objects.info import facts, readable, verify
@@ -115,15 +117,18 @@ def convert_command(args: argparse.Namespace) -> None:
     if args.to == "diffusers":
         refuse_inputs([beside(target) for target in targets], args.files)
     base, _ = open_base(args)
-    images, crops = object_images(config_of(args)), None
-    if args.dataset_dir is not None:
-        crops = images.few_shot(load_insertset(args.dataset_dir))
+    images = object_images(config_of(args))
+    pictures = None if args.dataset_dir is None else load_insertset(args.dataset_dir)
     for file, target in zip(tqdm(args.files, unit="file", disable=None), targets, strict=True):
         with naming(file):
-            delta = read_any(file, base, crops, args.few_shot_features, images.stored)
+            if args.to == "ldm" and file.suffix in PICKLES and file.is_file() and is_ldm_training(file):
+                trim_training(file, target)
+                tqdm.write(size_line(target))
+                continue
+            delta = read_any(file, base, images, pictures, args.few_shot_features)
             if args.to == "object" and args.dtype == "fp16":
                 delta = halved(delta, base)
-            write_any(target, delta, args.to, base, crops, args.few_shot_features)
+            write_any(target, delta, args.to, base, pictures, args.few_shot_features)
         tqdm.write(size_line(target))
 
 

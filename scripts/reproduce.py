@@ -18,11 +18,12 @@ from ldm.config.build import (
     shown_in_training,
     with_settings,
 )
-from ldm.config.command_line import run
+from ldm.config.command_line import run, warnings_in_a_line
 from ldm.config.judging_request import add_judging, judges_of
 from ldm.config.presets import INFERENCE, RECIPE_FLAGS
 from ldm.config.published import published, with_learning
 from ldm.config.schema import Config, Parser, how_to_learn, load_config
+from ldm.config.settings import ROOT, place
 from ldm.data.atomic import check_folder
 from ldm.data.insertset import InsertSet
 from ldm.evaluation.ablations import ablations
@@ -44,11 +45,11 @@ from ldm.models.base import base_fingerprint, load_base
 from ldm.models.painter import Painter
 from ldm.models.runtime import twin
 
-BENCHES = [Path("../shared/data/insertbench"), Path("../shared/data/photos")]
-PAPER = [Path("configs/paper.yaml"), Path("configs/paper_virtual.yaml")]
+BENCHES = ("../shared/data/insertbench", "../shared/data/photos")
+PAPER = ("configs/paper.yaml", "configs/paper_virtual.yaml")
 QUICK = (
     "flat", "poisson", "cut-out", "zero-shot", "none-kv", "linear-kv", "tokens-kv", "tokens-crossattn",
-    "paper-zero-shot", "paper-kv",
+    "paper-kv", "paper-zero-shot",
 )  # fmt: skip
 OF_SETS = {measure.metric for measure in MEASURES.values() if measure.of_set}
 QUICK_OBJECTS, QUICK_SITES, QUICK_STEPS = 2, 2, 4  # objects a bench, sites an object, times fewer steps
@@ -56,16 +57,25 @@ QUICK_OBJECTS, QUICK_SITES, QUICK_STEPS = 2, 2, 4  # objects a bench, sites an o
 
 def parser() -> Parser:
     p = Parser(__doc__ or "", RECIPE_FLAGS, "configs/mini.yaml")
-    p.add_argument("--benches", type=Path, nargs="+", metavar="FOLDER", default=BENCHES,
+    benches = [Path(place(bench, ROOT)) for bench in BENCHES]
+    p.add_argument("--benches", type=Path, nargs="+", metavar="FOLDER", default=benches,
                    help="benches, or InsertSet objects (with --backgrounds) [our two]")  # fmt: skip
     p.add_argument(
-        "--backgrounds", type=Path, metavar="FOLDER", help="test bench of InsertSet: image/, mask/"
+        "--backgrounds",
+        type=Path,
+        metavar="FOLDER",
+        help="test bench of InsertSet: image/, mask/; or a folder with one for each object",
     )
     p.add_argument(
-        "--out", type=Path, default=Path("runs/reproduce"), metavar="FOLDER", help="[runs/reproduce]"
+        "--out",
+        type=Path,
+        default=Path(place("runs/reproduce", ROOT)),
+        metavar="FOLDER",
+        help="[runs/reproduce]",
     )
-    p.add_argument("--published", type=Path, nargs="*", metavar="YAML", default=PAPER,
-                   help=f"the paper's recipe, scaled to the base [{' '.join(map(str, PAPER))}]")  # fmt: skip
+    p.add_argument("--published", type=Path, nargs="*", metavar="YAML",
+                   default=[Path(place(file, ROOT)) for file in PAPER],
+                   help=f"the paper's recipe, scaled to the base [{' '.join(PAPER)}]")  # fmt: skip
     p.add_argument(
         "--variants", nargs="+", default=[], metavar="NAME", help="of those that --plan lists [all]"
     )
@@ -184,7 +194,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     config, compared = what_to_compare(args, config)
     objects, sites = (QUICK_OBJECTS, QUICK_SITES) if args.quick else (0, 0)
     most = args.sites or sites, args.objects or objects
-    grounds = [load_ground(bench, args.backgrounds, *most) for bench in args.benches]
+    with warnings_in_a_line():
+        grounds = [load_ground(bench, args.backgrounds, *most) for bench in args.benches]
     study = study_of(args, config)
     cells = cells_of(study, compared.variants, grounds)
     if args.plan:

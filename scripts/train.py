@@ -20,7 +20,8 @@ from ldm.config.build import (
     object_images,
     shown_in_training,
 )
-from ldm.config.command_line import run, say
+from ldm.config.command_forms import PUBLISHED_TRAINING
+from ldm.config.command_line import run, say, warnings_in_a_line
 from ldm.config.presets import TRAINING
 from ldm.config.schema import Config, Parser
 from ldm.data.atomic import atomic_file, check_folder
@@ -52,7 +53,7 @@ LATER = {"judge_every": 0, "hold_out": NONE}  # what a run did before it could j
 
 def settings(argv: Sequence[str] | None) -> tuple[Config, Path | None]:
     """Command line => settings, and the checkpoint to resume; a resumed run keeps the settings it had."""
-    parser = Parser(__doc__ or "", FLAGS, "configs/mini.yaml", presets=TRAINING)
+    parser = Parser(__doc__ or "", FLAGS, "configs/mini.yaml", presets=TRAINING, published=PUBLISHED_TRAINING)
     _, config = parser.parse_config(argv)
     if not config.train.resume:
         return config, None
@@ -107,7 +108,8 @@ def report(folder: Path, step: int, stop: StopOnSignal, judging: Judging | None)
 def main(argv: Sequence[str] | None = None) -> None:
     config, resumed = settings(argv)
     t, d, a = config.train, config.data, config.base.architecture
-    insertset = load_insertset(Path(d.root))
+    with warnings_in_a_line():
+        insertset = load_insertset(Path(d.root))
     folder = run_folder(resumed) if resumed else new_run(config)
     config, plan = judging_of(config, insertset)
     base = load_base(Path(config.base.path), a)

@@ -18,6 +18,7 @@ from PIL import Image
 from ldm.config.schema import load_config
 from ldm.data.picture import read_picture
 from ldm.models.base import load_base
+from ldm.models.pickles import read_pickle
 from ldm.objects.delta import save
 from ldm.objects.file import preview_of
 from scripts import get_deltas, inference, objects, train
@@ -27,7 +28,7 @@ from tests.fixtures.tiny import shapes
 
 OBJECT = Path("examples/objects/rocket_bee")
 BACKGROUND, MASK = Path("examples/scenes/rocks.jpg"), Path("examples/scenes/rocks_mask.png")
-CONFIG = Path("configs/v.yaml")
+CONFIG, PAPER = Path("configs/v.yaml"), Path("configs/paper.yaml")
 GIGABYTE = 2**20  # ru_maxrss counts kilobytes
 
 
@@ -86,6 +87,34 @@ def test_full_size_learns_extracts_and_inserts(tmp_path: Path, capsys: pytest.Ca
     baked = read_picture(tmp_path / "out_baked/rocks.png").pixels
     assert np.abs(baked.astype(int) - after).max() <= 2
     assert sizes["baked"] <= 0.35
+    assert peak < 24
+
+
+@pytest.mark.slow
+def test_the_published_recipe_at_full_size(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The prior encoder's 269 M weights train in fp32 with Adam's state; the .ckpt has 146 tensors."""
+    model, seconds, start = write_model(tmp_path), {}, time.time()
+    common = f"--config {PAPER} --base {model} base.architecture.image_size=256"
+    train.main(
+        f"--dataset-dir {OBJECT} --logdir {tmp_path} --name rocket --max_steps 2 --accelerator cpu {common} "
+        "train.preview_every=0".split()
+    )
+    seconds["load, 2 training steps"], start = time.time() - start, time.time()
+    get_deltas.main(["--path", str(tmp_path / "rocket")])
+    seconds["get_deltas"], start = time.time() - start, time.time()
+    inference.main(
+        f"--example_img {BACKGROUND} --mask {MASK} --object {tmp_path}/rocket --device cpu --steps 2 "
+        f"--outdir {tmp_path}/out {common}".split()
+    )
+    seconds["load, insert with 2 steps"] = time.time() - start
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / GIGABYTE
+    weights = read_pickle(tmp_path / "rocket/rocket.ckpt")
+    with capsys.disabled():
+        print({k: round(v, 1) for k, v in seconds.items()}, f"peak {peak:.1f} GB, {len(weights)} tensors")
+    assert len(weights) == 146 and sum(weight.numel() for weight in weights.values()) > 370e6
+    before, after = read_picture(BACKGROUND).pixels, read_picture(tmp_path / "out/rocks.png").pixels
+    mask = np.asarray(Image.open(MASK)) > 127
+    assert (before[~mask] == after[~mask]).all() and (before[mask] != after[mask]).any()
     assert peak < 24
 
 

@@ -6,13 +6,14 @@ import argparse
 import gc
 import sys
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
-from ldm.config.settings import read_settings
+from ldm.config.command_forms import Published, translated, with_defaults
+from ldm.config.settings import ROOT, place, read_settings
 from ldm.data.names import suggestion
 
 MISPLACED = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
@@ -41,8 +42,13 @@ class SettingsParser(OneLineParser):
         config: str,
         schema: type,
         presets: Presets | None = None,
+        published: Published | None = None,
+        gives_way: Mapping[str, Collection[str]] | None = None,
     ) -> None:
-        """`flags`: a flag's name => the dotted setting that it gives; `config`: the default YAML file."""
+        """`flags`: a flag's name => the dotted setting that it gives; `config`: the default YAML file.
+
+        `published`: flags of the published code; `gives_way`: see `command_forms`.
+        """
         super().__init__(
             description=description,
             epilog="Any setting can also be given as section.key=value, anywhere. Sections: "
@@ -51,8 +57,9 @@ class SettingsParser(OneLineParser):
             allow_abbrev=False,
         )
         self.flags, self.schema, self.presets = flags, schema, presets or {}
+        self.published, self.gives_way = published or {}, gives_way or {}
         self.add_argument(
-            "--config", default=config, metavar="YAML", help=f"settings file (default: {config})"
+            "--config", default=place(config, ROOT), metavar="YAML", help=f"settings file (default: {config})"
         )
         self.add_argument(
             "settings", nargs="*", metavar="section.key=value", help="settings that win over the file's"
@@ -84,7 +91,8 @@ class SettingsParser(OneLineParser):
         self, argv: Sequence[str] | None = None, saved: Mapping[str, Any] | None = None
     ) -> tuple[argparse.Namespace, Any]:
         """Command line => its own arguments and the resolved settings; `saved` ones replace the file's."""
-        words = sys.argv[1:] if argv is None else argv
+        words = translated(sys.argv[1:] if argv is None else argv, self.published)
+        words = with_defaults(words, self.gives_way)
         args = self.parse_intermixed_args([word for word in words if not self._is_setting(word)])
         settings = [word for word in words if self._is_setting(word)]
         given = [

@@ -10,17 +10,21 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from ldm.config.command_forms import PUBLISHED_INFERENCE
 from ldm.config.command_line import uncollected
 from ldm.config.presets import INFERENCE, INSERTION_FLAGS
 from ldm.config.schema import Config, Parser, load_config
+from ldm.config.sections import EXTRACTED_SUFFIX
+from ldm.config.settings import place
 from ldm.data.atomic import check_folder
-from ldm.insertion.cases import Case, pair, read_roi
+from ldm.insertion.cases import Case, pair, read_roi, roi_of
 from ldm.insertion.item import Item, check_files
 from ldm.insertion.machine import device_named, machine
-from ldm.insertion.manifest import COLUMNS, bench_cases, read_manifest
+from ldm.insertion.manifest import COLUMNS, bench_cases, parse_box, read_manifest
 from ldm.insertion.marking import MaskTools
 from ldm.insertion.plan import Context
 from ldm.insertion.replay import Replay, read_replay
+from ldm.insertion.roi import Roi
 from ldm.insertion.scene import Scene, read_scene
 from ldm.insertion.subject import Subject
 from ldm.insertion.work import Options
@@ -51,37 +55,62 @@ HINTS = {
 }
 
 
+# what inference.sh inserts, and where, gives way to these
+GIVES_WAY = {
+    "object": ("scene", "replay"),
+    "example_img": WORK[1:],
+    "mask": (*WORK, "box", "mask_channel", "mask.channel"),
+}
+
+
+def given_path(text: str) -> Path:
+    """A path of the command line, relative to the user's folder."""
+    return Path(place(text, Path.cwd()))
+
+
 def parser(description: str) -> Parser:
     """All flags of inference."""
-    p = Parser(description, INSERTION_FLAGS, "configs/mini.yaml", presets=INFERENCE)
-    p.add_argument("--example_img", "--example-img", nargs="+", type=Path, metavar="PATH",
+    p = Parser(
+        description, INSERTION_FLAGS, "configs/mini.yaml",
+        presets=INFERENCE, published=PUBLISHED_INFERENCE, gives_way=GIVES_WAY,
+    )  # fmt: skip
+    p.add_argument("--example_img", "--example-img", nargs="+", type=given_path, metavar="PATH",
                    help="backgrounds: pictures or folders")  # fmt: skip
-    p.add_argument("--mask", nargs="+", type=Path, default=[], metavar="PATH",
+    p.add_argument("--mask", nargs="+", type=given_path, default=[], metavar="PATH",
                    help="where: mask pictures (white: here), .txt box, .json polygons, folders")  # fmt: skip
     p.add_argument("--box", nargs=4, type=float, default=[], metavar=("X0", "Y0", "X1", "Y1"),
                    help="where to insert, in pixels of the background")  # fmt: skip
-    p.add_argument("--paste_mask", "--paste-mask", nargs="+", type=Path, default=[], metavar="PATH",
+    p.add_argument("--paste_mask", "--paste-mask", nargs="+", type=given_path, default=[], metavar="PATH",
                    help="where to paste of what is generated in the mask; files as in --mask")  # fmt: skip
-    p.add_argument("--manifest", type=Path, metavar="FILE",
+    p.add_argument("--manifest", type=given_path, metavar="FILE",
                    help=f".csv or .jsonl with the columns {', '.join(COLUMNS)}")  # fmt: skip
-    p.add_argument("--bench", type=Path, metavar="FOLDER", help="test bench: image/, mask/ and a list file")
-    p.add_argument("--list", type=Path, metavar="FILE", help="ids of the test bench, one a line [its .txt]")
-    p.add_argument("--roi", type=Path, metavar="FILE", help="x0 y0 x1 y1 of the square to inpaint [planned]")
-    p.add_argument("--object", type=Path, metavar="FILE",
-                   help="object file, or a .ckpt of the paper's code; none: zero-shot")  # fmt: skip
+    p.add_argument(
+        "--bench", type=given_path, metavar="FOLDER", help="test bench: image/, mask/ and a list file"
+    )
+    p.add_argument(
+        "--list",
+        type=given_path,
+        metavar="FILE",
+        help="list file of the test bench: each line begins with an id [its .txt]",
+    )
+    p.add_argument("--roi", nargs="+", default=[], metavar="FILE",
+                   help="the square to inpaint, a file or four numbers x0 y0 x1 y1 [planned]")  # fmt: skip
+    p.add_argument("--object", type=given_path, metavar="FILE",
+                   help="object file, a .ckpt of the paper's code, or the folder of the run that it was "
+                   "extracted from; none: zero-shot")  # fmt: skip
     p.add_argument("--pick", default="", metavar="NAME", help="which object of a merged file")
-    p.add_argument("--dataset-dir", "--dataset_dir", type=Path, metavar="FOLDER",
+    p.add_argument("--dataset-dir", "--dataset_dir", type=given_path, metavar="FOLDER",
                    help="the object's InsertSet folder: a .ckpt of the paper's code needs it")  # fmt: skip
     p.add_argument("--few_shot_features", "--few-shot-features", default="raw", choices=["raw", "clip"],
                    help="what CLIP saw when that .ckpt was made [raw, as in the paper's code]")  # fmt: skip
     p.add_argument(
-        "--reference", type=Path, metavar="PICTURE", help="reference; default: the object file's own"
+        "--reference", type=given_path, metavar="PICTURE", help="reference; default: the object file's own"
     )
     p.add_argument("--plan", action="store_true",
                    help="only print the regions and draw them: <outdir>/<name>_plan.png")  # fmt: skip
-    p.add_argument("--scene", type=Path, metavar="FILE",
+    p.add_argument("--scene", type=given_path, metavar="FILE",
                    help="scene file: one background, several placements (examples/scene.yaml)")  # fmt: skip
-    p.add_argument("--replay", type=Path, metavar="FILE",
+    p.add_argument("--replay", type=given_path, metavar="FILE",
                    help="make a result again by its recipe: <outdir>/<name>_replay.png")  # fmt: skip
     p.add_argument("--device", help="cpu or cuda [cuda if there is one]")
     return p
@@ -106,7 +135,26 @@ def parse(argv: Sequence[str] | None, description: str) -> tuple[argparse.Namesp
         )
     check_folder(Path(config.insert.outdir), f"--outdir {config.insert.outdir}")
     args.device = device_named(args.device)
+    if args.object is not None and args.object.is_dir():
+        args.object, pictures = extracted(args.object, config.extract.format)
+        args.dataset_dir = args.dataset_dir or pictures
     return args, config
+
+
+def extracted(run: Path, format: str) -> tuple[Path, Path | None]:
+    """A run folder => the object file that get_deltas wrote there, and its pictures' folder.
+
+    If there is a file of each format, it is the one of `format`. The pictures are those that the run's
+    config.yaml names, and only looked up for a .ckpt.
+    """
+    names = {key: run / (run.resolve().name + suffix) for key, suffix in EXTRACTED_SUFFIX.items()}
+    there = [names[key] for key in (format, *names) if names[key].is_file()]
+    if not there:
+        raise FileNotFoundError(f"{names[format]}: no such file; write it: bash get_deltas.sh --path {run}")
+    file, settings = there[0], run / "config.yaml"
+    if file.suffix != EXTRACTED_SUFFIX["ldm"] or not settings.is_file():
+        return file, None
+    return file, Path(load_config(settings).data.root)
 
 
 def parse_replay(
@@ -130,7 +178,7 @@ def items_of(args: argparse.Namespace, config: Config) -> list[Item]:
     s, transparent = config.sample, config.mask.channel == "background"
     subject = Subject(args.object, args.reference, s.strength, args.dataset_dir, args.pick)
     seeds = tuple(s.seed + i for i in range(max(s.n_samples, s.best_of)))
-    like = Item(Case(Path()), subject, seeds, args.roi and read_roi(args.roi), best=s.best_of > 1)
+    like = Item(Case(Path()), subject, seeds, roi_given(args.roi), best=s.best_of > 1)
     if args.manifest is not None:
         items = read_manifest(args.manifest, like, transparent)
     else:
@@ -139,6 +187,15 @@ def items_of(args: argparse.Namespace, config: Config) -> list[Item]:
         items = [replace(like, case=case) for case in cases]
     check_files(items)
     return items
+
+
+def roi_given(words: Sequence[str]) -> Roi | None:
+    """The region of --roi: a file's, or four numbers; none if nothing is given."""
+    if not words:
+        return None
+    if len(words) == 1:
+        return read_roi(given_path(words[0]))
+    return roi_of(parse_box(list(words), "--roi"), "--roi")
 
 
 def options_of(args: argparse.Namespace, config: Config) -> Options:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ldm.config.command_line import OneLineParser
 from ldm.config.schema import Config, load_config
+from ldm.config.settings import ROOT, place
 from ldm.models.base import Base, base_fingerprint, load_base
 from ldm.objects.formats import SUFFIX
 
@@ -102,7 +103,7 @@ def _add_out(c: ArgumentParser, what: str) -> None:
 
 
 def _add_base(c: ArgumentParser, *, optional: bool = False) -> None:
-    c.add_argument("--config", type=Path, default=Path("configs/mini.yaml"), metavar="YAML",
+    c.add_argument("--config", type=Path, default=Path(place("configs/mini.yaml", ROOT)), metavar="YAML",
                    help="settings file of the base [configs/mini.yaml]")  # fmt: skip
     c.add_argument("--base", metavar="PATH", help="base checkpoint, in place of the config's")
     if optional:

@@ -5,11 +5,13 @@ Every setting is documented in its section; `--help` and errors are made from th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from argparse import Namespace
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ldm.config.command_forms import Published
 from ldm.config.command_line import Presets, SettingsParser
 from ldm.config.sections import (
     BaseSection,
@@ -21,6 +23,7 @@ from ldm.config.sections import (
     TrainSection,
 )
 from ldm.config.settings import read_settings
+from ldm.models.base import EARLIER
 
 DROPPED = ("train.mask_growth",)  # settings of earlier versions, which kept recipes may still have
 # of the training settings, what another run of the same object may differ in
@@ -52,15 +55,22 @@ def load_config(
     Raises FileNotFoundError, or ValueError naming the key or value and what was expected.
     """
     if isinstance(source, Mapping):
-        source = {section: _present(section, values) for section, values in source.items()}
+        source = present(source)
     return read_settings(source, overrides, schema)
 
 
+def present(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that a run or a result of any version keeps, as this version has them."""
+    return {section: _present(section, values) for section, values in kept.items()}
+
+
 def _present(section: str, values: Any) -> Any:
-    """A section of kept settings without those that are no more: old runs and results are still read."""
     if not isinstance(values, Mapping):
         return values
-    return {key: value for key, value in values.items() if f"{section}.{key}" not in DROPPED}
+    kept = {key: value for key, value in values.items() if f"{section}.{key}" not in DROPPED}
+    if section == "base" and isinstance(kept.get("architecture"), Mapping):
+        kept["architecture"] = EARLIER | dict(kept["architecture"])
+    return kept
 
 
 def how_to_learn(config: Config) -> dict[str, Any]:
@@ -79,5 +89,13 @@ class Parser(SettingsParser):
         config: str,
         schema: type = Config,
         presets: Presets | None = None,
+        published: Published | None = None,
+        gives_way: Mapping[str, Collection[str]] | None = None,
     ) -> None:
-        super().__init__(description, flags, config, schema, presets)
+        super().__init__(description, flags, config, schema, presets, published, gives_way)
+
+    def parse_config(
+        self, argv: Sequence[str] | None = None, saved: Mapping[str, Any] | None = None
+    ) -> tuple[Namespace, Any]:
+        """Command line => its own arguments and the resolved settings; `saved`: see `present`."""
+        return super().parse_config(argv, None if saved is None else present(saved))

@@ -14,7 +14,9 @@ EXTRACTED_SUFFIX = {"safetensors": ".safetensors", "ldm": ".ckpt"}  # by extract
 class BaseSection:
     """The base model."""
 
-    path: str = setting("checkpoints/mini", "base checkpoint: a model.ckpt or a folder of safetensors")
+    path: str = setting(
+        "checkpoints/mini", "base checkpoint: a model.ckpt or a folder of safetensors", path=True
+    )
     architecture: Architecture = field(default_factory=Architecture)
     region_fill: str = setting(
         "grey",
@@ -29,7 +31,9 @@ class DataSection:
     """The object's pictures."""
 
     root: str = setting(
-        "examples/objects/rocket_bee", "InsertSet folder: data/ bbox/ test.jpg [reg_data/ reg_bbox/]"
+        "examples/objects/rocket_bee",
+        "InsertSet folder: data/ bbox/ test.jpg [reg_data/ reg_bbox/]",
+        path=True,
     )
     augment: bool = setting(True, "augment references by flip, rotation, blur and bending")
     augment_odds: str = setting(
@@ -57,8 +61,8 @@ class TrainSection:
     """Learning one object."""
 
     name: str = setting("", "name of the run; default: the object folder's name")
-    logdir: str = setting("logs", "runs are written to <logdir>/<name>")
-    resume: str = setting("", "run folder or checkpoint file to continue, with its own settings")
+    logdir: str = setting("logs", "runs are written to <logdir>/<name>", path=True)
+    resume: str = setting("", "run folder or checkpoint file to continue, with its own settings", path=True)
     freeze_model: str = setting(
         "crossattn-kv",
         "what trains: K/V (real objects) or all cross-attention (virtual)",
@@ -235,7 +239,7 @@ class InsertSection:
     max_seam: float = setting(
         0.0, "seam ratio above which a result fails the run (it is kept); 0: any", least=0
     )
-    outdir: str = setting("outputs", "folder of the results")
+    outdir: str = setting("outputs", "folder of the results", path=True)
     grid: bool = setting(True, "write a contact sheet of the first results")
     at_once: int = setting(8, "results of a scene's placements that are made in one batch at most", least=1)
     keep_mb: int = setting(
@@ -266,12 +270,12 @@ class MaskSection:
 class ExtractSection:
     """What get_deltas takes from a run, and what it writes."""
 
-    path: str = setting("", "run folder, or a checkpoint file")
+    path: str = setting("", "run folder, or a checkpoint file", path=True)
     which: str = setting(
         "best", "of a run folder: the best checkpoint, the last one if the run was not judged; or the last",
         ["best", "last"],
     )  # fmt: skip
-    out: str = setting("", "file to write; default: <run>/<name of the run>.safetensors or .ckpt")
+    out: str = setting("", "file to write; default: <run>/<name of the run>.safetensors or .ckpt", path=True)
     format: str = setting(
         "safetensors", "our object file, or ldm: the .ckpt of the paper's code", list(EXTRACTED_SUFFIX)
     )
@@ -280,4 +284,12 @@ class ExtractSection:
     )
     author: str = setting("", "who made the object; kept in the file")
     licence: str = setting("", "what others may do with it; kept in the file")
-    base: str = setting("", "base checkpoint, if it is no longer where the run has it from")
+    base: str = setting("", "base checkpoint, if it is no longer where the run has it from", path=True)
+    base_config: str = setting(
+        "configs/v.yaml",
+        "settings file of the base that the paper's code trained, for its own checkpoint",
+        path=True,
+    )
+    dataset_dir: str = setting(
+        "", "the object's folder: a checkpoint of the paper's code has no pictures", path=True
+    )

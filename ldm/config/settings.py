@@ -16,14 +16,32 @@ from yaml import YAMLError
 
 from ldm.data.names import suggestion
 
+ROOT = Path(__file__).resolve().parents[2]  # of the project
 EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
+def place(text: str, folder: Path) -> str:
+    """A path that is relative to `folder`, made absolute; "" stays.
+
+    In the project's own folder paths stay as they were written: what a run records moves with the project.
+    """
+    return text if not text or Path.cwd() == folder == ROOT else str(folder / text)
+
+
 def setting(
-    default: Any, help: str, choices: Sequence[str] = (), *, least: float = -inf, most: float = inf
+    default: Any,
+    help: str,
+    choices: Sequence[str] = (),
+    *,
+    least: float = -inf,
+    most: float = inf,
+    path: bool = False,
 ) -> Any:
-    """A dataclass field with its help and the values it may take: one of several, or from least to most."""
-    allowed = {"choices": tuple(choices), "least": least, "most": most}
+    """A dataclass field with its help and the values it may take: one of several, or from least to most.
+
+    `path`: on the command line it is relative to the user's folder, in the project's files to the project.
+    """
+    allowed = {"choices": tuple(choices), "least": least, "most": most, "path": path}
     return field(default=default, metadata={"help": help} | allowed)
 
 
@@ -34,6 +52,8 @@ def read_settings(source: Path | Mapping[str, Any] | None, overrides: Sequence[s
     Raises FileNotFoundError, or ValueError naming the key or value and what was expected.
     """
     values = _read_yaml(source) if isinstance(source, Path) else _plain(source or {})
+    foreign = isinstance(source, Path) and ROOT not in source.resolve().parents
+    _place_paths(values, schema, Path.cwd() if foreign else ROOT)
     for override in overrides:
         if not isinstance(values, dict):
             break  # refused below
@@ -46,9 +66,25 @@ def _plain(values: Mapping[str, Any]) -> Any:
     return json.loads(json.dumps(values))
 
 
+def _place_paths(values: Any, schema: type, folder: Path) -> None:
+    """Paths of a file are meant from `folder`, defaults from the project; what is no path stays."""
+    if not isinstance(values, dict):
+        return
+    kinds = get_type_hints(schema)
+    for section in fields(schema):
+        if not is_dataclass(kinds[section.name]):
+            continue
+        for f in (f for f in fields(kinds[section.name]) if f.metadata.get("path")):
+            given = values.get(section.name)
+            if isinstance(given, dict) and isinstance(given.get(f.name), str):
+                given[f.name] = place(given[f.name], folder)
+            elif given is None or isinstance(given, dict):
+                values[section.name] = {f.name: place(str(f.default), ROOT), **(given or {})}
+
+
 def _read_yaml(path: Path) -> Any:
     if not path.is_file():
-        there = ", ".join(str(file) for file in sorted(Path("configs").glob("*.yaml")))
+        there = ", ".join(str(file) for file in sorted(Path(place("configs", ROOT)).glob("*.yaml")))
         raise FileNotFoundError(f"{path}: no such config; there are {there or 'none in configs/'}")
     try:
         return OmegaConf.to_container(OmegaConf.load(path), resolve=True)
@@ -63,8 +99,12 @@ def _assign(values: dict, override: str, schema: type) -> None:
         raise ValueError(f"{override!r} is no setting; write section.key=value, like train.max_steps=400")
     *sections, key = dotted.split(".")
     kind: Any = schema
+    is_path = False
     for name in [*sections, key]:
-        kind = get_type_hints(kind).get(name) if is_dataclass(kind) else None
+        known = {f.name: f for f in fields(kind)} if is_dataclass(kind) else {}
+        is_path = name in known and bool(known[name].metadata.get("path"))
+        kind = get_type_hints(kind)[name] if name in known else None
+    text = place(text, Path.cwd()) if is_path else text
     for section in sections:
         if not isinstance(values.get(section), dict):
             values[section] = {}

@@ -7,6 +7,7 @@ file speaks of the stored picture; here, boxes are those of the upright one (EXI
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,12 @@ Box = tuple[float, float, float, float]
 
 BOX_FORMAT = "write one box a line as four numbers, x0 y0 x1 y1, in pixels"
 OVERHANG = 1.0  # pixels by which a box may stick out of its picture: rounding, not an error
+ROUGH_OVERHANG = 3.0  # the same of same-category pictures, whose boxes were drawn less carefully
+CLIPPED, FIFTH, NO_BOX = (
+    "boxes reaching outside, clipped",
+    "fifth numbers, ignored",
+    "pictures without box, left out",
+)
 
 
 @dataclass(frozen=True)
@@ -25,18 +32,27 @@ class Frame:
     orientation: int = 1
 
 
-def read_boxes(path: Path, frame: Frame | None, root: Path, faults: list[str]) -> tuple[Box, ...]:
-    """The boxes of one file; each bad line is a fault, and so is a file without any line."""
+def read_boxes(
+    path: Path, frame: Frame | None, root: Path, faults: list[str], slips: Counter[str] | None = None
+) -> tuple[Box, ...]:
+    """The boxes of one file; each bad line is a fault, and so is a file without any line.
+
+    With `slips`, a box up to 3 px outside, a fifth number and a file without any line count there instead.
+    """
     name = path.relative_to(root).as_posix()
     lines = path.read_text("utf-8-sig", errors="replace").splitlines()
     boxes = []
     for number, line in enumerate(lines, start=1):
         try:
             if line.strip():
-                boxes.append(_read_box(line, frame))
+                boxes.append(_read_box(line, frame, slips))
         except ValueError as error:
             faults.append(f"{name}: line {number}, {line.strip()[:80]!r}: {error}")
-    if not any(line.strip() for line in lines):
+    if any(line.strip() for line in lines):
+        return tuple(boxes)
+    if slips is not None:
+        slips[NO_BOX] += 1
+    else:
         faults.append(f"{name}: no box; {BOX_FORMAT}")
     return tuple(boxes)
 
@@ -54,16 +70,23 @@ def upright(box: Box, frame: Frame) -> Box:
     return x0, y0, x1, y1
 
 
-def _read_box(line: str, frame: Frame | None) -> Box:
+def _read_box(line: str, frame: Frame | None, slips: Counter[str] | None) -> Box:
     """'x0 y0 x1 y1' in a stored picture => a box in the upright one; no frame: only the numbers count."""
-    values = [_number(word) for word in line.split()]
+    words = line.split()
+    if slips is not None and len(words) == 5:
+        slips[FIFTH] += 1
+        words = words[:4]
+    values = [_number(word) for word in words]
     if len(values) != 4:
         raise ValueError(f"{len(values)} values, expected 4; {BOX_FORMAT}")
     x0, y0, x1, y1 = values
     if frame is not None:
         width, height = frame.width, frame.height
-        if min(x0, y0, width - x1, height - y1) < -OVERHANG:
+        beyond = -min(x0, y0, width - x1, height - y1)
+        if beyond > (OVERHANG if slips is None else ROUGH_OVERHANG):
             raise ValueError(f"outside the picture, which is {width} x {height} pixels; correct the box")
+        if slips is not None and beyond > OVERHANG:
+            slips[CLIPPED] += 1
         x0, y0, x1, y1 = max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
     if x1 <= x0 or y1 <= y0:
         raise ValueError("an empty box; x0 < x1 and y0 < y1 are needed, corners and not width and height")

@@ -6,12 +6,14 @@ In: a folder as `LAYOUT` says. Out: an `InsertSet`, or one error that lists ever
 from __future__ import annotations
 
 import re
+import warnings
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import ExifTags, Image
 
-from ldm.data.boxes import BOX_FORMAT, Box, Frame, read_boxes
+from ldm.data.boxes import BOX_FORMAT, NO_BOX, Box, Frame, read_boxes
 from ldm.data.image import SUFFIXES, read_silhouette
 
 LAYOUT = (
@@ -50,17 +52,25 @@ class InsertSet:
 
 
 def load_insertset(root: Path) -> InsertSet:
-    """Read and check a whole folder; ValueError names every fault with its remedy, one a line."""
+    """Read and check a whole folder; ValueError names every fault with its remedy, one a line.
+
+    Same-category pictures are many and from elsewhere: one without a box is left out, a box a little outside
+    is clipped, a fifth number ignored, and one warning counts them.
+    """
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder; expected an object folder with {LAYOUT}")
     faults: list[str] = []
     few_shot = _read_samples(root, "data", "bbox", "mask", faults)
-    same_category = _read_samples(root, "reg_data", "reg_bbox", "reg_mask", faults)
+    slips: Counter[str] = Counter()
+    same_category = _read_samples(root, "reg_data", "reg_bbox", "reg_mask", faults, slips)
     reference = _find_reference(root, faults)
     if faults or reference is None:
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         raise ValueError("\n  ".join([f"{root}: {count} in this object folder", *faults]))
+    if slips:
+        counts = "; ".join(f"{count} {slip}" for slip, count in slips.items())
+        warnings.warn(f"{root}: among the same-category pictures: {counts}", stacklevel=2)
     return InsertSet(root, few_shot, same_category, reference)
 
 
@@ -74,10 +84,12 @@ def natural_key(text: str) -> list[str | int]:
     return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", text)]
 
 
-def _read_samples(root: Path, images: str, boxes: str, masks: str, faults: list[str]) -> tuple[Sample, ...]:
+def _read_samples(
+    root: Path, images: str, boxes: str, masks: str, faults: list[str], slips: Counter[str] | None = None
+) -> tuple[Sample, ...]:
     """The pairs of `root/images` and `root/boxes` in natural order; adds what is wrong to `faults`.
 
-    `root/masks` may have the object's silhouette in some of them.
+    With `slips`, small faults count there instead. `root/masks` may have the silhouettes of some objects.
     """
     pictures = _by_stem(root / images, SUFFIXES, faults)
     texts = _by_stem(root / boxes, (".txt",), faults)
@@ -97,7 +109,10 @@ def _read_samples(root: Path, images: str, boxes: str, masks: str, faults: list[
         if mask is not None:
             _check_mask(mask, frame, root, faults)
         if stem in texts:
-            samples.append(Sample(picture, read_boxes(texts[stem], frame, root, faults), mask))
+            if found := read_boxes(texts[stem], frame, root, faults, slips):
+                samples.append(Sample(picture, found, mask))
+        elif slips is not None:
+            slips[NO_BOX] += 1
         else:
             faults.append(f"{images}/{picture.name}: no box file; {BOX_FORMAT}, to {boxes}/{stem}.txt")
     return tuple(samples)

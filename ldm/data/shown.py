@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -36,6 +37,24 @@ def squash(pixels: np.ndarray, size: int) -> Tensor:
     stored = rearrange(torch.tensor(pixels), "h w c -> 1 c h w")
     small = F.interpolate(stored, size=(size, size), mode="bicubic", antialias=True)[0]
     return to_image(rearrange(small, "c h w -> h w c").numpy())
+
+
+def paper_crops(insertset: InsertSet, size: int) -> Tensor:
+    """The object in each few-shot picture as the paper's code cuts it: [N,3,size,size] in [-1,1], of 8 bits.
+
+    The box's corners are cut off to whole pixels (at least one is left), and the crop is squashed bilinearly
+    without antialiasing, as OpenCV does it.
+    """
+    crops = []
+    for sample in insertset.few_shot:
+        pixels = read_rgb(sample.image)
+        x0, y0 = (
+            min(int(low), side - 1) for low, side in zip(sample.boxes[0], pixels.shape[1::-1], strict=False)
+        )
+        x1, y1 = (max(int(high), low + 1) for high, low in zip(sample.boxes[0][2:], (x0, y0), strict=True))
+        crop = np.ascontiguousarray(pixels[y0:y1, x0:x1])
+        crops.append(to_image(cv2.resize(crop, (size, size), interpolation=cv2.INTER_LINEAR)))
+    return torch.stack(crops)
 
 
 class ObjectImages:

@@ -2,7 +2,7 @@
 
 Three layouts: a bench with truth (`scenes/`, `objects/`, see `ldm.evaluation.bench`); photos with suggested
 objects (`insertions/cases.json`, `id_image/<object>/`); InsertSet, any object folder with a test bench
-(`image/NNNN_img.png`, `mask/NNNN_mask.png`).
+(`image/NNNN_img.png`, `mask/NNNN_mask.png`, a list file if wanted) for all objects, or one for each object.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pathlib import Path
 
 from ldm.data.insertset import InsertSet, load_insertset, natural_key
 from ldm.evaluation.bench import load_bench
-from ldm.insertion.cases import Case, pair
+from ldm.insertion.cases import Case
+from ldm.insertion.manifest import bench_cases
 from ldm.insertion.roi import Roi
 
 CASES = "insertions/cases.json"
@@ -100,7 +101,7 @@ def _photos(root: Path) -> Ground:
 
 
 def _insertset(root: Path, backgrounds: Path | None) -> Ground:
-    """One object folder, or a folder of them: each object goes into every background."""
+    """One object folder, or a folder of them: each object goes into every background of its bench."""
     own = (root / "data").is_dir()
     folders = [root] if own else [path for path in root.iterdir() if (path / "data").is_dir()]
     if not folders:
@@ -110,15 +111,24 @@ def _insertset(root: Path, backgrounds: Path | None) -> Ground:
         )
     if backgrounds is None:
         raise ValueError(f"{root}: InsertSet objects need a test bench: --backgrounds FOLDER (image/, mask/)")
-    for part in ("image", "mask"):
-        if not (backgrounds / part).is_dir():
-            raise FileNotFoundError(
-                f"{backgrounds / part}: no such folder; a test bench has image/ and mask/"
-            )
-    cases = pair([backgrounds / "image"], [backgrounds / "mask"])
     objects = {folder.resolve().name: load_insertset(folder) for folder in folders}
-    sites = tuple(Site(case.name, name, case) for name in objects for case in cases)
+    sites = tuple(
+        Site(case.name, name, case) for name in objects for case in bench_cases(_bench_of(name, backgrounds))
+    )
     return Ground(root.resolve().name, objects, sites)
+
+
+def _bench_of(name: str, backgrounds: Path) -> Path:
+    """The test bench of an object: its own, `<backgrounds>/<name>`, else the one for all."""
+    own = backgrounds / name
+    if (own / "image").is_dir():
+        return own
+    if not (backgrounds / "image").is_dir():
+        raise FileNotFoundError(
+            f"{backgrounds / 'image'}: no such folder, nor {own / 'image'}; a test bench has image/ and "
+            "mask/, for all objects or one for each"
+        )
+    return backgrounds
 
 
 def _spread(items: Sequence, count: int) -> list:

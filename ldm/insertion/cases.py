@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -124,7 +125,14 @@ def _files(paths: Sequence[Path], suffixes: Sequence[str]) -> list[Path]:
 
 def read_roi(path: Path) -> Roi:
     """An ROI file as the region to inpaint, instead of a planned one."""
-    roi = Roi(*(round(value) for value in read_roi_file(path)))
+    return roi_of(read_roi_file(path), str(path))
+
+
+def roi_of(numbers: Sequence[float], where: str) -> Roi:
+    """x0 y0 x1 y1 in pixels, rounded, as a region; ValueError that says where if it is empty."""
+    if not all(map(math.isfinite, numbers)):
+        raise ValueError(f"{where}: expected four numbers x0 y0 x1 y1 in pixels")
+    roi = Roi(*(round(value) for value in numbers))
     if min(roi.size) <= 0:
-        raise ValueError(f"{path}: an empty region; give x0 y0 x1 y1 with x0 < x1 and y0 < y1")
+        raise ValueError(f"{where}: an empty region; give x0 y0 x1 y1 with x0 < x1 and y0 < y1")
     return roi

@@ -15,7 +15,7 @@ from ldm.insertion.paste import to_model_mask
 from ldm.insertion.region_fill import RegionFill
 from ldm.insertion.square import Square
 from ldm.models.contexts import Contexts, join
-from ldm.models.diffusion import latent_mask, masked_image
+from ldm.models.diffusion import masked_image
 from ldm.models.painter import Painter
 from ldm.models.sampler import EVERYWHERE, Condition, Predictor, sample
 
@@ -102,7 +102,7 @@ def _condition(
     images = torch.cat([resize(region.known[None], size) for region in regions]).to(model.device)
     masks = torch.cat([to_model_mask(region.hole, size) for region in regions]).to(model.device)
     masked = _encoded(model, masked_image(images, masks, shown_in(fills, masks)))
-    small = latent_mask(masks, (masked.shape[-2], masked.shape[-1])).to(masked)
+    small = model.latent_mask(masks).to(masked)
     each = torch.tensor(counts, device=model.device)
     repeated = [c.repeat(n) for c, n in zip(contexts, counts, strict=True)]
     conditional, unconditional = (join([c[half] for c in repeated]) for half in (0, 1))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -47,30 +47,58 @@ def read_lines(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, 
 
 
 def bench_cases(folder: Path, ids: Path | None = None) -> list[Case]:
-    """`image/NNNN_img.png` with `mask/NNNN_mask.png`; those of a list file with one id a line, in its order.
+    """`image/NNNN_img.png` with `mask/NNNN_mask.png`; those of a list file, in its order.
 
-    The list is the folder's one .txt file if none is given; without any, all pictures count.
+    Each of its lines begins with an id, 1 or 0001 for the pictures 0001; what follows does not count. The
+    list is the folder's one .txt file if none is given; without any, all pictures count.
     """
     for needed in (folder / "image", folder / "mask"):
         if not needed.is_dir():
             raise FileNotFoundError(f"{needed}: no such folder; expected a test bench with image/ and mask/")
-    lists = sorted(folder.glob("*.txt"))
-    if ids is None and len(lists) != 1:
+    lists = [ids] if ids else sorted(folder.glob("*.txt"))
+    if not lists:
         return pair([folder / "image"], [folder / "mask"])
-    file = ids or lists[0]
+    if len(lists) > 1:
+        there = ", ".join(file.name for file in lists)
+        raise ValueError(
+            f"{folder}: {len(lists)} list files, {there}; choose one, like --list {lists[0]}, "
+            "or leave only one there"
+        )
+    [file] = lists
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such list; expected a file with one id a line")
     images, masks = _by_id(folder / "image"), _by_id(folder / "mask")
-    wanted = file.read_text("utf-8-sig").split()
-    for found, kind in ((images, "image"), (masks, "mask")):
-        if missing := [name for name in wanted if name not in found]:
+    wanted = _ids(file, images)
+    for files, kind in ((images, "image"), (masks, "mask")):
+        if missing := [name for name in wanted if _among(files, name) is None]:
             raise ValueError(
                 f"{file}: no {kind} for {', '.join(missing[:3])} ({len(missing)} of {len(wanted)} ids); "
                 f"add {kind}/{missing[0]}_{'img' if kind == 'image' else 'mask'}.png or take the line out"
             )
     if not wanted:
         raise ValueError(f"{file}: lists nothing; write one id a line, like 0001")
-    return [Case(images[name], masks[name]) for name in wanted]
+    return [Case(found, _among(masks, name)) for name in wanted if (found := _among(images, name))]
+
+
+def _ids(file: Path, pictures: Collection[str]) -> list[str]:
+    """The first word of each line; ValueError if more words are names of pictures: one id a line is read."""
+    ids = []
+    for number, line in enumerate(file.read_text("utf-8-sig").splitlines(), start=1):
+        first, *more = line.replace(",", " ").replace(";", " ").split() or [""]
+        if several := [word for word in more if word in pictures]:
+            raise ValueError(
+                f"{file}: line {number} has the ids {first} and {several[0]}; write one id a line"
+            )
+        ids += [first] if first else []
+    return ids
+
+
+def _among(files: Mapping[str, Path], name: str) -> Path | None:
+    """The file of an id: the one of this name, else the one file whose name is the same number."""
+    if name in files or not name.isdecimal():
+        return files.get(name)
+    same = [file for known, file in files.items() if known.isdecimal() and int(known) == int(name)]
+    return same[0] if len(same) == 1 else None
 
 
 def _by_id(folder: Path) -> dict[str, Path]:

@@ -22,7 +22,7 @@ from ldm.insertion.region_fill import ReadyObject, RegionFill
 from ldm.insertion.square import Square
 from ldm.insertion.tiles import Corner, Tiles, plan_tiles
 from ldm.models.contexts import Context, Contexts
-from ldm.models.diffusion import latent_mask, masked_image
+from ldm.models.diffusion import masked_image
 from ldm.models.painter import Painter
 from ldm.models.sampler import EVERYWHERE, Condition, Interval, sample
 
@@ -127,8 +127,9 @@ def refine(
         _padded(resize(x, side), a.vae_factor) for x in (known[None], torch.stack(list(generated)))
     )
     image, first, hole = (x.to(painter.device) for x in (image, first, hole))
-    small = latent_mask(hole, (hole.shape[-2] // a.vae_factor, hole.shape[-1] // a.vae_factor))
-    tiled = Tiled(painter, plan_tiles(small[0, 0].cpu().numpy() > 0, a.latent_size))
+    small = painter.latent_mask(hole)
+    touched = F.max_pool2d(hole, a.vae_factor)[0, 0] > 0  # also by a line that `small` may step over
+    tiled = Tiled(painter, plan_tiles(touched.cpu().numpy(), a.latent_size))
     x_0 = tiled.encode(torch.where(hole > 0, first, image))
     x_T = torch.stack([torch.randn(x_0.shape[1:], generator=g) for g in noise]).to(x_0)
     shown = None if fill is None else fill.shown(hole)

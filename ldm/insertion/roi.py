@@ -85,6 +85,23 @@ def visible(roi: Roi, size: tuple[int, int]) -> Roi:
     return seen
 
 
+def squared(roi: Roi, size: tuple[int, int]) -> Roi:
+    """The square around a box's centre with its longer side, shifted to stay inside a picture of size (H, W).
+
+    A square box stays as it is; ValueError if the picture is too small for the square.
+    """
+    side = max(roi.size)
+    if side == min(roi.size):
+        return roi
+    if side > min(size):
+        raise ValueError(
+            f"the given ROI is {roi.size[1]} x {roi.size[0]} px, the model sees squares, and none around it "
+            f"fits into the background of {size[1]} x {size[0]} px; give a square, {min(size)} px at most"
+        )
+    y0, x0 = _start(roi.y0, roi.y1, side, size[0]), _start(roi.x0, roi.x1, side, size[1])
+    return Roi(x0, y0, x0 + side, y0 + side)
+
+
 def covered(mask: np.ndarray, roi: Roi) -> bool:
     """Whether all of a mask [H,W] lies in the box."""
     box = box_of(mask)

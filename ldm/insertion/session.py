@@ -22,7 +22,7 @@ from ldm.models.painter import Painter
 from ldm.objects import baked
 from ldm.objects.applied import Applied, apply
 from ldm.objects.delta import Delta, load
-from ldm.objects.exchange import load_ldm_delta
+from ldm.objects.exchange import read_with_pictures
 from ldm.objects.object_context import null_context, object_contexts, view_of
 
 
@@ -39,7 +39,7 @@ class Ready:
 class Session:
     """A base, how it inserts, how it is shown objects (`images`) and what these fill regions with.
 
-    `openers`: how further kinds of object files are taken on. `features`: see `load_ldm_delta`. A painter
+    `openers`: how further kinds of object files are taken on. `features`: see `read_with_pictures`. A painter
     alone serves baked objects; `fingerprint` is its base's.
     """
 
@@ -114,9 +114,9 @@ class Session:
             return load(subject.object)
         assert subject.pictures is not None, "a subject is checked before it is used"
         assert isinstance(self.base, Base)
-        crops = self.images.few_shot(load_insertset(subject.pictures))
-        return load_ldm_delta(
-            subject.object, self.base, crops, self.features, self.fingerprint, self.images.stored
+        pictures = load_insertset(subject.pictures)
+        return read_with_pictures(
+            subject.object, self.base, pictures, self.images, self.features, self.fingerprint
         )
 
 

@@ -23,7 +23,7 @@ from ldm.insertion.journal import Journal, recipe_in
 from ldm.insertion.marking import Marking, MaskTools
 from ldm.insertion.plan import Context, regions_of
 from ldm.insertion.proof import prove
-from ldm.insertion.roi import covered, visible
+from ldm.insertion.roi import covered, squared, visible
 from ldm.insertion.subject import Subject
 from ldm.insertion.task import Task
 
@@ -110,12 +110,17 @@ def prepare(item: Item, options: Options) -> tuple[Picture, Task]:
     background, marking = item.case.read(options.tools)
     if item.roi is None:
         return background, planned(item, marking, options.context)
-    if not covered(marking.hole, item.roi):
+    roi = squared(item.roi, background.size)
+    if not covered(marking.hole, roi):
         raise ValueError(f"the given ROI cuts off a part of the mask of {item.case.background}; enlarge it")
-    height, width = item.roi.size
-    if height != width:
-        warnings.warn(f"the given ROI is {width} x {height} px: the model sees it as a square", stacklevel=2)
-    return background, Task(marking.mask, marking.hole, [item.roi], item.seeds, item.subject)
+    if roi != item.roi:
+        height, width = item.roi.size
+        warnings.warn(
+            f"the given ROI is {width} x {height} px; used is the square around it, "
+            f"{roi.x0} {roi.y0} {roi.x1} {roi.y1}",
+            stacklevel=2,
+        )
+    return background, Task(marking.mask, marking.hole, [roi], item.seeds, item.subject)
 
 
 def planned(item: Item, marking: Marking, context: Context) -> Task:

@@ -21,6 +21,8 @@ class Architecture:
     """Every size of a base, Paint-by-Example's by default; `image_size` and `reference_size` are pixels.
 
     `prediction` is what the UNet's output means: the noise (eps), or v of Salimans & Ho (2022).
+    `mask_antialias`: how the mask comes to latent size, see `ldm.models.diffusion.latent_mask`;
+    Paint-by-Example was trained without antialiasing.
     """
 
     name: str = "paint-by-example"
@@ -42,6 +44,7 @@ class Architecture:
     mapper_layers: int = 5
     mapper_heads: int = 1
     prediction: str = field(default="eps", metadata={"choices": ("eps", "v")})
+    mask_antialias: bool = False
 
     @property
     def vae_factor(self) -> int:

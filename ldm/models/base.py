@@ -20,6 +20,8 @@ from ldm.models.painter import Painter
 from ldm.models.weights import fingerprint, load_strictly
 
 PRIOR_ENCODER = "conditioner.prior_encoder."  # the paper's own; belongs to an object, not to a base
+# settings that bases had before these were settings, whatever the defaults are now
+EARLIER = {"mask_antialias": True}
 PASSED_OVER = re.compile(r"conditioner\.|.*\.attn2\.to_[kv]\.")  # what a painter has no use for
 
 
@@ -81,7 +83,7 @@ def check_architecture(path: Path, architecture: Architecture) -> None:
     said = read_metadata(files[0]).get("architecture")
     if said is None:
         return
-    asked, made = asdict(architecture), asdict(Architecture()) | json.loads(said)
+    asked, made = asdict(architecture), asdict(Architecture()) | EARLIER | json.loads(said)
     asked, made = (json.loads(json.dumps(x)) for x in (asked, made))  # tuples become lists
     if other := [key for key in asked if made[key] != asked[key] and key not in ("name", "image_size")]:
         theirs, ours = (", ".join(f"{key} {x[key]}" for key in other) for x in (made, asked))

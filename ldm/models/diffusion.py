@@ -32,9 +32,13 @@ def eps_of_v(v: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
     return a.sqrt() * v.float() + (1 - a).sqrt() * x_t.float()
 
 
-def latent_mask(mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """Mask [b,1,H,W] (1 = fill) => [b,1,h,w] in [0,1]; bilinear, antialiased, as Paint-by-Example does it."""
-    return F.interpolate(mask, size=size, mode="bilinear", antialias=True)
+def latent_mask(mask: Tensor, size: tuple[int, int], antialias: bool = False) -> Tensor:
+    """Mask [b,1,H,W] (1 = fill) => [b,1,h,w] in [0,1]; bilinear.
+
+    Without antialiasing, as in Paint-by-Example's code (torchvision 0.12 did not antialias tensors), a latent
+    is the mean of the four pixels in its middle, so that most of them are 0 or 1.
+    """
+    return F.interpolate(mask, size=size, mode="bilinear", antialias=antialias)
 
 
 def masked_image(image: Tensor, mask: Tensor, shown: Tensor | None = None) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ldm.models.architecture import Architecture, build_unet, build_vae
 from ldm.models.attention import cross_attentions, use_few_token_attention
 from ldm.models.contexts import Context, Contexts
-from ldm.models.diffusion import eps_of_v, unet_input
+from ldm.models.diffusion import eps_of_v, latent_mask, unet_input
 from ldm.models.folded import fold
 
 
@@ -45,6 +45,11 @@ class Painter(nn.Module):
         """Latents [b,4,h,w] => image [b,3,f*h,f*w] in [-1,1]."""
         scaled = latents / self.architecture.vae_scale
         return self.vae.decode(scaled.to(self.vae.dtype)).sample.float().clamp(-1, 1)
+
+    def latent_mask(self, mask: Tensor) -> Tensor:
+        """Mask [b,1,H,W] (1 = fill) => [b,1,H/f,W/f] in [0,1], as this base was trained to read it."""
+        f, antialias = self.architecture.vae_factor, self.architecture.mask_antialias
+        return latent_mask(mask, (mask.shape[-2] // f, mask.shape[-1] // f), antialias)
 
     def eps(self, x_t: Tensor, t: Tensor, masked: Tensor, mask: Tensor, context: Context) -> Tensor:
         """The predicted noise [b,4,h,w]; t [b] or scalar, mask [b,1,h,w], context [b,n,d] or folded."""

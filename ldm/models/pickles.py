@@ -21,7 +21,11 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
 
     What else the file holds is left out. Raises ValueError if it is damaged, has no weights or needs code.
     """
-    checkpoint = _load(path)
+    return tensors_of(load_pickle(path), path)
+
+
+def tensors_of(checkpoint: Any, path: Path) -> dict[str, Tensor]:
+    """The same of what `load_pickle` has read from `path`."""
     state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else {}
     entries = state.items() if isinstance(state, Mapping) else ()
     tensors = {key: value.detach() for key, value in entries if isinstance(value, Tensor)}
@@ -54,7 +58,12 @@ def refusing_damage(path: Path) -> Iterator[None]:
         ) from error
 
 
-def _load(path: Path) -> Any:
+def load_pickle(path: Path) -> Any:
+    """All that the file holds, its tensors on the CPU; a trainer's own objects are empty stand-ins.
+
+    Files of torch before 1.6, which are no zip, are read too. Raises ValueError if it is damaged or needs
+    code.
+    """
     with path.open("rb") as file:
         zipped = file.read(len(ZIP)) == ZIP  # files of torch < 1.6 are not, and cannot be mapped
     with refusing_damage(path), _standing_in(path) if zipped else nullcontext():

@@ -6,26 +6,29 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
+from ldm.data.insertset import InsertSet
+from ldm.data.shown import ObjectImages
 from ldm.models.base import Base, base_fingerprint, house_state
 from ldm.models.checkpoint import read_metadata
 from ldm.models.pickles import PICKLES
 from ldm.objects.applied import check_fits
 from ldm.objects.delta import Delta, differences, load, save
 from ldm.objects.diffusers_format import load_diffusers, save_diffusers
-from ldm.objects.exchange import linear_for, load_ldm_delta, save_ldm_delta
-from ldm.objects.few_shot import few_shot_features
+from ldm.objects.exchange import layer_for, read_with_pictures, save_ldm_delta
 from ldm.objects.file import FORMAT
 
 SUFFIX = {"object": ".safetensors", "ldm": ".ckpt", "diffusers": ".safetensors"}  # by format
-PICTURES = "give the object's pictures too: --dataset-dir FOLDER"
 
 
 def read_any(
-    path: Path, base: Base, crops: Tensor | None = None, features: str = "raw", keep_pictures: bool = False
+    path: Path,
+    base: Base,
+    images: ObjectImages,
+    pictures: InsertSet | None = None,
+    features: str = "raw",
 ) -> Delta:
-    """A file of any format => the object. A .ckpt needs its few-shot `crops` [N,3,R,R] in [-1,1].
+    """A file of any format => the object. A .ckpt needs the object's `pictures`; `images`: how it is shown.
 
     `features`: how CLIP saw these, raw or clip, if the .ckpt does not say. Raises FileNotFoundError, or
     ValueError in one line if the file is none of them, damaged, or does not fit the base.
@@ -35,9 +38,7 @@ def read_any(
             f"{path}: no such file; give an object file, a .ckpt or a diffusers state dict"
         )
     if path.suffix in PICKLES:
-        if crops is None:
-            raise ValueError(f"{path} is the paper's format; {PICTURES}")
-        delta = load_ldm_delta(path, base, crops, features, keep_pictures=keep_pictures)
+        delta = read_with_pictures(path, base, pictures, images, features)
     elif read_metadata(path).get("format") == FORMAT:
         delta = load(path)
     else:
@@ -47,20 +48,15 @@ def read_any(
 
 
 def write_any(
-    path: Path, delta: Delta, to: str, base: Base, crops: Tensor | None = None, features: str = "raw"
+    path: Path, delta: Delta, to: str, base: Base, pictures: InsertSet | None = None, features: str = "raw"
 ) -> None:
-    """Write the object in a format of `SUFFIX`; for a .ckpt, few-shot tokens need their `crops` [N,3,R,R]."""
+    """Write the object in a format of `SUFFIX`; for a .ckpt, few-shot tokens need the object's `pictures`."""
     if to == "object":
         save(delta, path)
     elif to == "diffusers":
         save_diffusers(path, base, delta)
     else:
-        linear = {}
-        if delta.tokens is not None:
-            if crops is None:
-                raise ValueError(f"a .ckpt makes few-shot tokens from pictures; {PICTURES}")
-            linear = linear_for(delta.tokens, few_shot_features(base, crops, features))
-        save_ldm_delta(path, base, delta, linear, features)
+        save_ldm_delta(path, base, delta, layer_for(delta, base, pictures, features))
 
 
 def halved(delta: Delta, base: Base) -> Delta:

@@ -15,7 +15,7 @@ from ldm.data.compose import Composed
 from ldm.data.image import to_bytes
 from ldm.models.base import Base
 from ldm.models.conditioner import Conditioner, clip_normalised
-from ldm.models.diffusion import latent_mask, masked_image
+from ldm.models.diffusion import masked_image
 
 BARE = 0.2  # share of the samples that show mid-grey where a base of composites sees its reference
 
@@ -44,8 +44,7 @@ def encode(base: Base, batch: Composed) -> Encoded:
     with torch.autocast(image.device.type, torch.bfloat16):
         x_0, masked = base.encode(torch.cat([image, shown])).float().chunk(2)
         references = seen(base.conditioner, references)
-    small = latent_mask(mask, (x_0.shape[-2], x_0.shape[-1]))
-    return Encoded(x_0, masked, small, references, batch.object.to(base.device))
+    return Encoded(x_0, masked, base.latent_mask(mask), references, batch.object.to(base.device))
 
 
 def seen(conditioner: Conditioner, references: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from ldm.data.image import resize, to_pixels
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
 from ldm.models.contexts import Contexts
-from ldm.models.diffusion import latent_mask, masked_image
+from ldm.models.diffusion import masked_image
 from ldm.models.sampler import Condition, sample
 
 
@@ -57,8 +57,8 @@ class BasePreview(pl.Callback):
     def _fill(self, base: Base, masked: Tensor, mask: Tensor, context: Tensor) -> Tensor:
         """Masked image [b,3,H,W] => the same size, made by the model from fixed noise."""
         latents = base.encode(masked)
-        small = latent_mask(mask, (latents.shape[-2], latents.shape[-1]))
-        condition = Condition(latents, small, Contexts(context, base.conditioner.unconditional(context)))
+        contexts = Contexts(context, base.conditioner.unconditional(context))
+        condition = Condition(latents, base.latent_mask(mask), contexts)
         noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0)).to(latents)
         return base.decode(
             sample(base, condition, noise, sampler="dpm++", steps=self.steps, guidance_scale=self.scale)

@@ -19,6 +19,7 @@ def make_card(
     base: Base,
     insertset: InsertSet,
     crops: Tensor,
+    cut: Tensor,
     recipe: Mapping[str, Any],
     images: ObjectImages,
     *,
@@ -28,7 +29,9 @@ def make_card(
 ) -> dict[str, Any]:
     """Plain data and uint8 tensors: "about" (see `About`), the reference [c,P,P], few-shot crops [N,c,P,P].
 
-    "stored": whether the object's file keeps the crops. `recipe` are the run's settings, `few_shot_pixels` how CLIP sees the crops for kind `linear`.
+    `cut` [N,3,R,R] are the crops as the paper's code cuts them, kept for a file that it reads; "stored":
+    whether the object's file keeps the crops. `recipe` are the run's settings, `few_shot_pixels` how CLIP
+    sees the crops for kind `linear`.
     """
     about = About(
         base=base_fingerprint(base),
@@ -44,6 +47,8 @@ def make_card(
         "about": asdict(about),
         "reference": to_bytes(reference),
         "crops": to_bytes(crops),
+        "paper_crops": to_bytes(cut),
+        "pictures": [sample.image.stem for sample in insertset.few_shot],
         "few_shot_pixels": few_shot_pixels,
         "stored": images.stored,
     }

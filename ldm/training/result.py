@@ -14,7 +14,7 @@ from ldm.data.image import from_bytes
 from ldm.models.base import Base, base_fingerprint, house_state
 from ldm.models.conditioner import PriorEncoder
 from ldm.objects.delta import Delta, extract, is_trained
-from ldm.objects.exchange import linear_for
+from ldm.objects.exchange import OWN, PAPER, FewShotLayer, held_out_in, linear_for
 from ldm.objects.few_shot import few_shot_features
 from ldm.objects.file import About
 from ldm.training.finetune import FEATURES
@@ -40,16 +40,23 @@ def object_of(checkpoint: Mapping[str, Any], base: Base, dtype: torch.dtype = to
     return extract(own_state, tuned, names, about, tokens=tokens, dtype=dtype, **pictures)
 
 
-def prior_encoder_of(checkpoint: Mapping[str, Any], base: Base) -> tuple[dict[str, Tensor], str]:
-    """The paper's layer for a run's few-shot tokens, under house names, and the kind of features it reads.
+def prior_encoder_of(checkpoint: Mapping[str, Any], base: Base) -> FewShotLayer:
+    """The paper's layer for a run's few-shot tokens, and the pictures that it reads.
 
     That of a `linear` run is its own; for `tokens` it is the smallest that makes them from raw pixels, as the
-    paper's code feeds CLIP; {} for `none`.
+    paper's code feeds CLIP; without weights for `none`. Runs of earlier versions keep no `paper_crops`.
     """
     tuned, card = tuned_state(checkpoint), checkpoint["object"]
+    told: dict[str, Any] = {
+        "crops": PAPER if "paper_crops" in card else OWN,
+        "pictures": tuple(card.get("pictures", ())),
+        "held_out": held_out_in(card["about"]["recipe"]),
+    }
     if TOKENS in tuned:
-        return linear_for(tuned[TOKENS], few_shot_features(base, from_bytes(card["crops"]), "raw")), "raw"
-    return {k: v for k, v in tuned.items() if k.startswith(LINEAR)}, str(card["few_shot_pixels"])
+        crops = from_bytes(card.get("paper_crops", card["crops"]))
+        return FewShotLayer(linear_for(tuned[TOKENS], few_shot_features(base, crops, "raw")), "raw", **told)
+    weights = {k: v for k, v in tuned.items() if k.startswith(LINEAR)}
+    return FewShotLayer(weights, str(card["few_shot_pixels"]), **told)
 
 
 def tuned_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:

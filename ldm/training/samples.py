@@ -19,7 +19,7 @@ from ldm.data.insertset import InsertSet
 from ldm.data.pairs import Pairs, sample_generator
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
-from ldm.models.diffusion import latent_mask, masked_image
+from ldm.models.diffusion import masked_image
 from ldm.training.frozen import HALF
 
 PIXELS = 8 * 128**2  # encoded at a time: a large base's VAE needs gigabytes for a few pictures
@@ -51,9 +51,8 @@ def encoded(
         noise = posterior_noise(batch["index"], seed, base.architecture.latent_size).to(image.device)
     both = torch.cat([image, masked_image(image, mask, shown(batch))])
     x_0, masked = base.encode(both, noise).float().chunk(2)
-    small = latent_mask(mask, (x_0.shape[2], x_0.shape[3]))
     pooled = base.conditioner.pooled(clip_normalised(batch["reference"])).float()
-    return {"x_0": x_0, "masked": masked, "latent_mask": small, "pooled": pooled}
+    return {"x_0": x_0, "masked": masked, "latent_mask": base.latent_mask(mask), "pooled": pooled}
 
 
 def posterior_noise(index: Tensor, seed: int, size: int) -> Tensor:

@@ -300,6 +300,17 @@ def test_kept_settings_that_are_no_more_are_passed_over_but_not_in_a_users_file(
         load_config(tmp_path / "old.yaml")
 
 
+def test_kept_settings_of_a_base_mean_what_they_meant(tmp_path: Path) -> None:
+    """Bases from before `mask_antialias` read their masks antialiased."""
+    kept = {"base": {"architecture": {"name": "mine"}}}
+    assert load_config(kept).base.architecture.mask_antialias
+    assert Parser("Test.", FLAGS, "").parse_config([], kept)[1] == load_config(kept)
+    (tmp_path / "mine.yaml").write_text("base:\n  architecture:\n    name: mine\n")
+    assert not load_config(tmp_path / "mine.yaml").base.architecture.mask_antialias
+    newer = {"base": {"architecture": {"mask_antialias": False}}}
+    assert not load_config(newer).base.architecture.mask_antialias
+
+
 def test_what_only_a_base_of_collages_can_do_is_refused_for_others() -> None:
     for key in ("sample.begin=0.5", "sample.shadow=0.5", "sample.own_detail=16", "insert.halo=0.1"):
         with pytest.raises(ValueError, match=f"{key.split('=')[0].split('.')[1]}: only a base of collages"):
@@ -307,3 +318,18 @@ def test_what_only_a_base_of_collages_can_do_is_refused_for_others() -> None:
         assert sampling_of(load_config(None, [key, "base.architecture.collage=true"]))
     with pytest.raises(ValueError, match=r"refine=0\.4 draws anew what own_detail=16 keeps; set one to 0"):
         sampling_of(load_config(Path("configs/mini.yaml"), ["sample.refine=0.4"]))
+
+
+def test_outside_the_project_given_paths_are_the_users_and_defaults_the_projects(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert load_config(Path("configs/mini.yaml"), ["data.root=cup"]).base.path == "checkpoints/mini"
+    assert load_config(None, ["data.root=cup"]).data.root == "cup"
+    monkeypatch.chdir(tmp_path)
+    config = load_config(ROOT / "configs/mini.yaml", ["data.root=cup"])
+    assert config.base.path == str(ROOT / "checkpoints/mini") and config.data.root == str(tmp_path / "cup")
+    assert config.train.logdir == str(ROOT / "logs") and config.train.resume == ""
+    own = load_config(yaml(tmp_path, "base: {path: own_base}"))  # a file of the user's
+    assert own.base.path == str(tmp_path / "own_base") and own.insert.outdir == str(ROOT / "outputs")
+    assert load_config({"base": {"path": "/model.ckpt"}}).base.path == "/model.ckpt"

@@ -129,6 +129,33 @@ def test_a_bad_box_line_is_named_with_its_remedy(folder: Path, line: str, said: 
     assert said in fault
 
 
+def test_small_faults_of_same_category_pictures_are_counted_in_one_warning(folder: Path) -> None:
+    for stem, lines in {
+        "a": ("1 1 9 9 0", "2 2 8 8 0.9"),
+        "b": ("-2.5 0 41 32",),
+        "c": ("0 0 40.5 30",),
+        "d": (),
+    }.items():
+        picture(folder / "reg_data" / f"{stem}.jpg")
+        boxes(folder / "reg_bbox" / f"{stem}.txt", *lines)
+    picture(folder / "reg_data" / "e.jpg")
+    with pytest.warns(UserWarning) as caught:
+        found = load_insertset(folder)
+    assert [str(warning.message) for warning in caught] == [
+        f"{folder}: among the same-category pictures: 2 fifth numbers, ignored; 1 boxes reaching outside, "
+        "clipped; 2 pictures without box, left out"
+    ]
+    assert [(sample.image.name, sample.boxes) for sample in found.same_category] == [
+        ("a.jpg", ((1, 1, 9, 9), (2, 2, 8, 8))),
+        ("b.jpg", ((0, 0, 40, 30),)),
+        ("c.jpg", ((0, 0, 40, 30),)),
+    ]
+    for line in ("0 0 44 9", "1 2 3 4 5 6", "1 2 x 4 5"):
+        boxes(folder / "reg_bbox" / "c.txt", line)
+        [fault] = faults(folder)
+        assert fault.startswith("reg_bbox/c.txt: line 1"), line
+
+
 def test_every_fault_is_reported_at_once(folder: Path) -> None:
     (folder / "test.jpg").unlink()
     boxes(folder / "bbox" / "1.txt", "1 1 5 5", "1 1", "1 1 99 9")
@@ -143,6 +170,7 @@ def test_every_fault_is_reported_at_once(folder: Path) -> None:
     boxes(folder / "bbox" / "5.txt", "1 1 5 5")
     picture(folder / "data" / "1.png")
     picture(folder / "reg_data" / "6.jpg")
+    boxes(folder / "reg_bbox" / "6.txt", "1 2 3")
     (folder / "bbox" / "7.txt").write_bytes(b"\xff\xfe\x00\x80")
     picture(folder / "data" / "7.jpg")
     found = faults(folder)
@@ -156,7 +184,7 @@ def test_every_fault_is_reported_at_once(folder: Path) -> None:
         ("bbox/4.txt: line 1", "not a number"),
         ("data/5.jpg: ", "unreadable"),
         ("bbox/7.txt: line 1", "not a number"),
-        ("reg_data/6.jpg: ", "reg_bbox/6.txt"),
+        ("reg_bbox/6.txt: line 1", "3 values"),
         ("test.jpg: ", "no reference"),
     ]
     for start, said in expected:

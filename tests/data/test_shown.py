@@ -12,7 +12,7 @@ from PIL import Image
 from ldm.data.image import to_image
 from ldm.data.insertset import InsertSet, Sample
 from ldm.data.pairs import Pairs
-from ldm.data.shown import few_shot_crops, object_crop, own_reference, reference_image, squash
+from ldm.data.shown import few_shot_crops, object_crop, own_reference, paper_crops, reference_image, squash
 from tests.fixtures.painted import BLUE, GREEN, RED, YELLOW, near, painted, painted_set
 
 
@@ -34,6 +34,25 @@ def test_squash_is_an_antialiased_resize_to_within_rounding(shape: tuple[int, in
     image = to_image(pixels)[None]
     exact = torch.nn.functional.interpolate(image, size=(24, 24), mode="bicubic", antialias=True)[0]
     assert ((squash(pixels, 24) - exact).abs() <= 2 / 127.5).all()
+
+
+def test_paper_crops_are_cut_at_whole_pixels_and_not_antialiased(tmp_path: Path) -> None:
+    """Known answer: of 16 columns to 8, without antialiasing, each is the mean of two."""
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "1.png")
+    boxes = [(3.7, 2.2, 19.9, 18.9), (3.0, 2.0, 35.0, 34.0), (7.2, 9.1, 7.8, 9.9), (0.0, 0.0, 50.0, 40.0)]
+    samples = [Sample(tmp_path / "1.png", (box,)) for box in boxes]
+    sets = [InsertSet(tmp_path, (sample,), (), tmp_path / "1.png") for sample in samples]
+    halved = pixels[2:18, 3:19].reshape(8, 2, 8, 2, 3).mean((1, 3))
+    [crop] = paper_crops(sets[0], 8)
+    levels = crop.permute(1, 2, 0).numpy() * 127.5 + 127.5
+    assert np.abs(levels - levels.round()).max() < 1e-4 and np.abs(levels - halved).max() <= 1
+    [crop] = paper_crops(sets[1], 8)  # four to one: the middle two count, an antialiased resize takes all
+    middle = pixels[2:34, 3:35].reshape(8, 4, 8, 4, 3)[:, 1:3, :, 1:3].mean((1, 3))
+    assert np.abs(crop.permute(1, 2, 0).numpy() * 127.5 + 127.5 - middle).max() <= 1
+    [crop] = paper_crops(sets[2], 8)  # no whole pixel: one is left
+    assert torch.equal(crop, to_image(pixels[9:10, 7:8]).expand(3, 8, 8))
+    assert paper_crops(sets[3], 8).shape == (1, 3, 8, 8)
 
 
 def test_few_shot_crops_are_the_objects_in_order(insertset: InsertSet) -> None:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import pytest
 
 from ldm.evaluation.ablations import ablations
-from ldm.evaluation.variants import Comparison
+from ldm.evaluation.variants import Comparison, Variant
 
+PLMS = {"sampler": "plms", "steps": 50}
+PUBLISHED = [
+    Variant("paper-kv", "", learning={"max_steps": 80, "warmup": 200, "lr_final": 1.0}, sampling=PLMS),
+    Variant("paper-crossattn", "", learning={"max_steps": 80, "freeze_model": "crossattn"}, sampling=PLMS),
+]
 PRESETS = {"exact": ({"sampler": "plms", "steps": 50}, "fp32"), "fast": ({"reuse": 2}, "bf16")}
 
 
 def made(**other: object) -> Comparison:
     settings = {"freeze_model": "crossattn", "max_steps": 800, "sampler": "dpm++", "steps": 16, "scale": 5.0}
-    settings |= {"bank": 384, "single_view": 0.5, "presets": PRESETS}
+    settings |= {"bank": 384, "single_view": 0.5, "presets": PRESETS, "published": PUBLISHED}
     return ablations(**settings | other)  # type: ignore[arg-type]
 
 
@@ -73,9 +78,15 @@ def test_the_papers_schedule_never_passes_forty_percent_of_its_rate() -> None:
     assert 800 / learning["warmup"] == pytest.approx(0.4) and learning["lr_final"] == 1.0
 
 
+def test_without_a_published_recipe_nothing_is_said_of_the_paper() -> None:
+    plain = made(published=[])
+    assert not any("paper" in name for name in plain.variants)
+    assert not any("the paper" in claim.text for claim in plain.claims)
+
+
 def test_a_choice_keeps_what_it_can_tell() -> None:
-    few = made().of(["zero-shot", "linear-kv", "none-kv"])
-    assert [series.title for series in few.series] == ["Methods"]
-    assert [claim.worse for claim in few.claims] == ["zero-shot", "none-kv"]
+    few = made().of(["paper-zero-shot", "paper-kv", "paper-none-kv"])
+    assert [series.title for series in few.series] == ["The paper's recipe"]
+    assert [claim.worse for claim in few.claims] == ["paper-zero-shot", "paper-none-kv"]
     with pytest.raises(ValueError, match="no variant linear-kw; there are flat, poisson"):
         made().of(["linear-kw"])

@@ -70,6 +70,20 @@ def test_insertset_objects_go_into_every_background(tmp_path: Path) -> None:
     assert ground.sites[0].case.read()[1].mask.sum() == 24 * 24
 
 
+def test_an_object_may_have_a_bench_of_its_own(tmp_path: Path) -> None:
+    for count, name in ((2, "cup"), (3, "dog")):
+        object_folder(tmp_path / "objects" / name)
+        backgrounds(tmp_path / "test_bench" / name, count)
+    (tmp_path / "test_bench/dog/id_list.txt").write_text("3 dog\n1 dog\n")
+    ground = load_ground(tmp_path / "objects", tmp_path / "test_bench")
+    expected = [("cup", "0001"), ("cup", "0002"), ("dog", "0003"), ("dog", "0001")]
+    assert [(site.object, site.name) for site in ground.sites] == expected
+    assert ground.of("dog")[0].case.background == tmp_path / "test_bench/dog/image/0003_img.png"
+    object_folder(tmp_path / "objects/owl")
+    with pytest.raises(FileNotFoundError, match=r"image: no such folder, nor .*owl"):
+        load_ground(tmp_path / "objects", tmp_path / "test_bench")
+
+
 def test_what_is_no_bench_is_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     object_folder(tmp_path / "cup")

@@ -46,7 +46,7 @@ def test_claims_are_judged_paired(tmp_path: Path) -> None:
         "zero-shot": [x + 0.1 for x in spread],
     }
     text = written(tmp_path, values)
-    lines = [line for line in text.splitlines() if line.startswith("| the paper")]
+    lines = [line for line in text.splitlines() if line.startswith("| ours, `linear`")]
     identity = {line.split(" | ")[1]: line for line in lines if "identity" in line}
     assert "| 5 | +0.020 [+0.020, +0.020] | holds |" in identity["linear-kv - none-kv"]
     assert "does not hold" in identity["linear-kv - zero-shot"]

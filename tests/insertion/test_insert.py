@@ -287,3 +287,22 @@ def test_objects_that_share_a_picture_have_a_shadow_each() -> None:
     coarse = regions[:, ::10, ::10]
     edge = square_of(torch.ones(3, 100, 100), hole, Collage(references, coarse), [], 0.0).layer
     assert edge is not None and (edge[3] > 0).float().mean() > 0.15, "coarse regions are scaled"
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+@pytest.mark.parametrize("strength", [0.0, 0.5])
+def test_the_unet_sees_the_mask_as_its_architecture_says(
+    base: Base, context: Contexts, monkeypatch: pytest.MonkeyPatch, antialias: bool, strength: float
+) -> None:
+    """In the first pass and in tiles: a hole of whole latents has fractional cells only if antialiased."""
+    monkeypatch.setattr(base, "architecture", replace(TINY, mask_antialias=antialias))
+    mask = np.zeros((256, 256), bool)
+    mask[64:160, 80:176] = True
+    seen: list[torch.Tensor] = []
+    hook = base.unet.register_forward_pre_hook(lambda unet, inputs: seen.append(inputs[0][:, 8]))
+    sampling = replace(FAST, refine=strength)
+    task = Task(mask, mask, [Roi(0, 0, 256, 256)], [1])
+    insert(base, picture(256, 256), [task], [context], sampling, BLENDS["paste"])
+    hook.remove()
+    assert len(seen) > (2 if strength else 1)
+    assert all((((x > 0) & (x < 1)).any()) == antialias for x in seen)

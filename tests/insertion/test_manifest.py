@@ -108,6 +108,25 @@ def test_a_test_bench_with_and_without_a_list(bench: Path) -> None:
     ]
 
 
+def test_a_line_begins_with_an_id_whose_zeros_may_be_left_out(bench: Path) -> None:
+    expected = [("0001_img.png", "0001_mask.png"), ("0010_img.png", "0010_mask.png")]
+    for lines in ("1\n10\n", "0001 cat\n\n0010\tdog 2\n", "\ufeff1, cat\r\n010;dog\r\n"):
+        assert names(bench_cases(bench, write(bench / "id_list.txt", lines))) == expected
+    write(bench / "image" / "1_img.png", "")
+    with pytest.raises(ValueError, match="no image for 01 "):  # 1 or 0001
+        bench_cases(bench, write(bench / "id_list.txt", "01\n"))
+    with pytest.raises(ValueError, match="line 2 has the ids 0002 and 0010; write one id a line"):
+        bench_cases(bench, write(bench / "id_list.txt", "0001\n0002 0010\n"))
+
+
+def test_several_list_files_ask_which(bench: Path) -> None:
+    chosen = write(bench / "test.txt", "0002\n")
+    write(bench / "all.txt", "0001\n0002\n")
+    with pytest.raises(ValueError, match=r"2 list files, all\.txt, test\.txt; choose one, like --list "):
+        bench_cases(bench)
+    assert [case.name for case in bench_cases(bench, chosen)] == ["0002"]
+
+
 def test_ids_without_pictures_and_missing_folders_are_named(bench: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no image for 0003, 0004, 0005 \\(4 of 5 ids\\)"):
         bench_cases(bench, write(bench / "a.txt", "0001\n0003\n0004\n0005\n0006\n"))

@@ -26,6 +26,7 @@ from ldm.insertion.proof import difference_outside
 from ldm.insertion.subject import Subject
 from ldm.insertion.work import planned
 from ldm.models.contexts import Contexts
+from ldm.models.painter import Painter
 from tests.fixtures.small import SMALL
 
 PROFILE = b"a colour profile, opaque to us" * 5
@@ -36,6 +37,7 @@ class Noisy:
 
     architecture = replace(SMALL, image_size=16)
     device = torch.device("cpu")
+    latent_mask = Painter.latent_mask
 
     def encode(self, image: Tensor) -> Tensor:
         small = torch.nn.functional.avg_pool2d(image, self.architecture.vae_factor)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from ldm.data.picture import Picture
 from ldm.insertion.overlay import overlay
-from ldm.insertion.roi import Roi, crop, plan_roi, plan_rois, visible
+from ldm.insertion.roi import Roi, crop, plan_roi, plan_rois, squared, visible
 
 
 @st.composite
@@ -112,3 +112,22 @@ def test_overlay_shows_mask_and_frame(channels, dtype):
     assert drawing[0, 79].tolist() == [127] * 3 and drawing[10, 30].tolist() == [255, 210, 0]
     assert drawing[20, 40].tolist() == [255, 40, 40]
     assert drawing[30, 40, 0] > 150 > 110 > drawing[30, 40, 1]
+
+
+@given(st.integers(-5, 60), st.integers(-5, 40), st.integers(1, 60), st.integers(1, 60))
+def test_a_squared_box_is_a_square_inside_the_picture_that_keeps_its_longer_side(
+    x: int, y: int, width: int, height: int
+) -> None:
+    size, box = (50, 70), Roi(x, y, x + width, y + height)
+    if width == height:
+        assert squared(box, size) == box
+        return
+    if max(width, height) > 50:
+        with pytest.raises(ValueError, match="none around it fits into the background of 70 x 50 px"):
+            squared(box, size)
+        return
+    found = squared(box, size)
+    assert found.size == (max(width, height),) * 2
+    assert min(found.x0, found.y0) >= 0 and found.x1 <= 70 and found.y1 <= 50
+    if x >= 0 and y >= 0 and box.x1 <= 70 and box.y1 <= 50:
+        assert found.x0 <= box.x0 and found.y0 <= box.y0 and found.x1 >= box.x1 and found.y1 >= box.y1

@@ -25,7 +25,7 @@ from ldm.objects.baked import bake, bake_delta
 from ldm.objects.baked import save as save_baked
 from ldm.objects.delta import extract, load, save, trained_names
 from ldm.objects.effect import reference_of
-from ldm.objects.exchange import save_ldm_delta
+from ldm.objects.exchange import FewShotLayer, save_ldm_delta
 from ldm.objects.file import About
 from ldm.objects.merge import member, merge
 from ldm.objects.merged import save_merged
@@ -298,7 +298,7 @@ def test_a_prepared_base_takes_on_every_kind_of_object_one_after_the_other(
     save_baked(bake_delta(base, learnt(base, 3)), files["baked.safetensors"])
     for i, name in ((4, "b.ckpt"), (5, "c.ckpt")):
         about = replace(learnt(base, i).about, few_shot="none", few_shot_count=0)
-        save_ldm_delta(files[name], base, replace(learnt(base, i), about=about, tokens=None), {}, "raw")
+        save_ldm_delta(files[name], base, replace(learnt(base, i), about=about, tokens=None), FewShotLayer())
     paper = torch.load(files["c.ckpt"], weights_only=True)
     del paper["base"]  # the paper's own files name none
     torch.save(paper, files["c.ckpt"])

@@ -202,10 +202,12 @@ def test_a_thousand_items_do_not_fill_the_memory(tmp_path: Path) -> None:
     assert len(alive) == 3 and not any(ref() for ref in alive)
 
 
-def test_a_given_roi_that_is_no_square_is_said(tmp_path: Path) -> None:
+def test_a_given_roi_that_is_no_square_is_squared_and_said(tmp_path: Path) -> None:
     [item] = items(tmp_path, 1)
-    with pytest.warns(UserWarning, match="the given ROI is 16 x 12 px: the model sees it as a square"):
+    with pytest.warns(UserWarning, match="ROI is 16 x 12 px; used is the square around it, 8 2 24 18"):
         _, task = prepare(replace(item, roi=Roi(8, 4, 24, 16)), options())
-    assert task.rois == [Roi(8, 4, 24, 16)]
+    assert task.rois == [Roi(8, 2, 24, 18)]
     with pytest.raises(ValueError, match="the given ROI cuts off a part of the mask"):
         prepare(replace(item, roi=Roi(8, 4, 18, 16)), options())
+    with pytest.raises(ValueError, match=r"ROI is 500 x 12 px, .* give a square, \d+ px at most"):
+        prepare(replace(item, roi=Roi(0, 4, 500, 16)), options())

@@ -10,14 +10,18 @@ import pytest
 import torch
 from torch import Tensor
 
+from ldm.config.schema import load_config
 from ldm.models.base import Base, base_fingerprint, house_state, load_base, load_painter, save_base
 from ldm.models.checkpoint import read_metadata, read_state, write_ckpt, write_safetensors
 from ldm.models.conditioner import clip_normalised
 from ldm.models.diffusion import eps_of_v
+from ldm.models.painter import Painter
 from tests.fixtures import tiny
+from tests.fixtures.small import SMALL
 
 GOLDEN = tiny.golden()
 IMAGE = GOLDEN["vae.image"]
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +58,43 @@ def test_a_folder_made_with_other_settings_is_refused(base: Base, tmp_path: Path
             with pytest.raises(ValueError, match=f"made with {key} .*config says {key} {value}; use"):
                 load(tmp_path / "base", config)
     assert load_base(tmp_path / "base", replace(tiny.TINY, name="other", image_size=64))
+
+
+def test_a_folder_from_before_the_setting_read_its_masks_antialiased(base: Base, tmp_path: Path) -> None:
+    """It does not say so; the default, Paint-by-Example's, is another."""
+    save_base(base, tmp_path / "new")
+    for file in (tmp_path / "new").iterdir():
+        said = read_metadata(file)
+        architecture = json.loads(said["architecture"])
+        assert architecture.pop("mask_antialias") is False
+        write_safetensors(
+            tmp_path / "old" / file.name, read_state(file), said | {"architecture": json.dumps(architecture)}
+        )
+    with pytest.raises(
+        ValueError, match="made with mask_antialias True, the config says mask_antialias False"
+    ):
+        load_base(tmp_path / "old", tiny.TINY)
+    loaded = load_base(tmp_path / "old", replace(tiny.TINY, mask_antialias=True))
+    assert base_fingerprint(loaded) == base_fingerprint(load_base(tmp_path / "new", tiny.TINY))
+
+
+def test_the_embedded_base_is_what_it_was() -> None:
+    """Its fingerprint, by which object files know it."""
+    a = load_config(ROOT / "configs/mini.yaml").base.architecture
+    assert a.mask_antialias
+    shipped = sorted((ROOT / "checkpoints/mini").glob("*.safetensors"))
+    loaded = load_base(ROOT / "checkpoints/mini", a)
+    assert base_fingerprint(loaded) == read_metadata(shipped[0])["fingerprint"]
+
+
+@pytest.mark.parametrize("antialias", [False, True])
+def test_masks_come_to_latent_size_as_the_architecture_says(antialias: bool) -> None:
+    painter = Painter(replace(SMALL, mask_antialias=antialias))
+    mask = torch.zeros(2, 1, 32, 48)
+    mask[..., 6:20, 6:] = 1  # no cell of 2 x 2 pixels is cut
+    small = painter.latent_mask(mask)
+    assert small.shape == (2, 1, 16, 24)
+    assert bool(((small > 0) & (small < 1)).any()) == antialias
 
 
 def test_decode_undoes_the_scale_and_clamps(base: Base) -> None:

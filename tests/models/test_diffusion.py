@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from diffusers import DDPMScheduler
+from PIL import Image
+from torch import Tensor
 
 from ldm.models.diffusion import (
     STEPS,
@@ -69,14 +75,45 @@ def test_masked_image_is_grey_where_the_object_goes() -> None:
     assert (out[..., :2] == 0).all() and torch.equal(out[..., 2:], image[..., 2:])
 
 
-def test_latent_mask_averages() -> None:
+def fractional(mask: Tensor) -> int:
+    """How many values lie between 0 and 1."""
+    return int(((mask > 0) & (mask < 1)).sum())
+
+
+def test_an_antialiased_latent_mask_averages() -> None:
     mask = torch.zeros(1, 1, 64, 64)
     mask[..., 32:] = 1
-    small = latent_mask(mask, (8, 8))
+    small = latent_mask(mask, (8, 8), antialias=True)
     assert small.shape == (1, 1, 8, 8)
     assert (small[..., :3] == 0).all() and (small[..., 5:] == 1).all()
     assert small.mean() == pytest.approx(0.5, abs=1e-6)
     assert ((small[..., 3:5] > 0) & (small[..., 3:5] < 1)).all(), "antialiased at the border"
+
+
+def test_without_antialiasing_a_latent_is_the_mean_of_its_middle_four_pixels() -> None:
+    """Known answer: of f = 8 pixels a side, 3 and 4 count, so an edge is fractional at 8k + 4 only."""
+    mask = torch.zeros(1, 1, 512, 512)
+    mask[..., 100:203, 204:301] = 1  # 100 = 8 x 12 + 4 and 204 = 8 x 25 + 4 cut cells; 203, 301 do not
+    small = latent_mask(mask, (64, 64))[0, 0]
+    expected = torch.zeros(64, 64)
+    expected[12:25, 25:38] = 1
+    expected[12, 25:38] = expected[12:25, 25] = 0.5
+    expected[12, 25] = 0.25
+    assert torch.equal(small, expected) and fractional(small) == 25
+    assert fractional(latent_mask(mask, (64, 64), antialias=True)) == 14 * 14 - 11 * 11
+    g = torch.Generator().manual_seed(0)
+    soft = torch.rand(2, 1, 512, 256, generator=g)
+    middles = soft.reshape(2, 1, 64, 8, 32, 8)[:, :, :, 3:5, :, 3:5].mean((3, 5))
+    assert torch.allclose(latent_mask(soft, (64, 32)), middles, atol=1e-6)
+
+
+@pytest.mark.skipif("TEST_BENCH" not in os.environ, reason="TEST_BENCH: InsertSet's bench, with mask/")
+def test_a_mask_of_the_paper_has_17_fractional_cells() -> None:
+    with Image.open(Path(os.environ["TEST_BENCH"]) / "mask/0001_mask.png") as file:
+        mask = torch.from_numpy(np.array(file.convert("L"))).float()[None, None] / 255
+    assert mask.shape[2:] == (512, 512)
+    assert fractional(latent_mask(mask, (64, 64))) == 17
+    assert fractional(latent_mask(mask, (64, 64), antialias=True)) == 255
 
 
 def test_guidance_extrapolates_from_the_unconditional() -> None:

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 import torch
 
 from ldm.config.command_line import run
 from ldm.data.insertset import load_insertset
-from ldm.data.shown import few_shot_crops, reference_image
-from ldm.models.base import save_base
+from ldm.data.shown import reference_image
+from ldm.models.base import house_state, save_base
+from ldm.models.ldm_keys import house_to_ldm
 from ldm.objects.applied import apply
-from ldm.objects.delta import load
-from ldm.objects.exchange import load_ldm_delta
+from ldm.objects.delta import is_trained, load
+from ldm.objects.exchange import read_with_pictures
 from ldm.training.checkpoints import find_checkpoint, read_checkpoint
-from scripts import get_deltas, train
+from scripts import get_deltas, objects, train
 from tests.fixtures.small import SMALL, small_base, written
+
+LAYER = "cond_stage_model.prior_encoder.prior_block.1."
 
 
 def learn(folder: Path, *more: str) -> Path:
@@ -73,8 +78,8 @@ def test_both_formats_insert_the_same(tmp_path: Path, few_shot: str) -> None:
     for options in ([], ["--dtype", "fp32", "--out", str(folder / "exact.safetensors")], ["--format", "ldm"]):
         get_deltas.main(["--path", str(folder), *options])
     base, reference = small_base(), reference_image(tmp_path / "toy/test.png", SMALL.reference_size)
-    crops = few_shot_crops(load_insertset(tmp_path / "toy"), SMALL.reference_size)
-    objects = [load(folder / "exact.safetensors"), load_ldm_delta(folder / "toy.ckpt", base, crops)]
+    pictures = load_insertset(tmp_path / "toy")
+    objects = [load(folder / "exact.safetensors"), read_with_pictures(folder / "toy.ckpt", base, pictures)]
     contexts = []
     for delta in [*objects, load(folder / "toy.safetensors")]:
         with apply(base, delta), torch.no_grad():
@@ -82,6 +87,89 @@ def test_both_formats_insert_the_same(tmp_path: Path, few_shot: str) -> None:
     assert contexts[0].shape[1] == (1 if few_shot == "none" else 4)
     assert torch.allclose(contexts[0], contexts[1], atol=1e-4)
     assert torch.allclose(contexts[0], contexts[2], atol=1e-2)
+
+
+@pytest.mark.parametrize("few_shot", ["linear", "tokens"])
+def test_the_papers_code_makes_the_learnt_tokens_from_the_folder(
+    tmp_path: Path, few_shot: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Derived here anew: int box, bilinear, 0-255, axes swapped, CLIP, one layer; no held-out picture."""
+    folder = learn(tmp_path, "--few_shot", few_shot, "--few_shot_features", "raw", "--hold_out", "1")
+    capsys.readouterr()
+    for options in (["--dtype", "fp32"], ["--format", "ldm"]):
+        get_deltas.main(["--path", str(folder), *options])
+    said = capsys.readouterr().err
+    assert "picture 1 was held out of learning; move data/1.* and bbox/1.txt out" in said
+    file = torch.load(folder / "toy.ckpt", weights_only=True)
+    assert (file["few_shot_pictures"], file["held_out"]) == (["0", "2"], "1")
+    crops = []
+    for name in file["few_shot_pictures"]:
+        pixels = cv2.cvtColor(cv2.imread(str(tmp_path / f"toy/data/{name}.png")), cv2.COLOR_BGR2RGB)
+        x0, y0, x1, y1 = map(int, map(float, (tmp_path / f"toy/bbox/{name}.txt").read_text().split()))
+        crops.append(cv2.resize(pixels[y0:y1, x0:x1], (28, 28)))
+    pixels = torch.tensor(np.stack(crops)).float().transpose(1, 3)
+    with torch.no_grad():
+        hidden = small_base().conditioner.clip(pixels).last_hidden_state
+    layer = [file["state_dict"][LAYER + part] for part in ("weight", "bias")]
+    tokens, learnt_ones = hidden.flatten(1) @ layer[0].T + layer[1], load(folder / "toy.safetensors").tokens
+    assert learnt_ones is not None and tokens.shape == learnt_ones.shape == (2, 16)
+    assert float((tokens - learnt_ones).norm() / learnt_ones.norm()) < 1e-3
+    config, target = str(tmp_path / "small.yaml"), str(tmp_path / "again.ckpt")
+    words = ["--to", "ldm", "--dataset-dir", str(tmp_path / "toy"), "--config", config, "--out", target]
+    objects.main(["convert", str(folder / "toy.safetensors"), *words])
+    assert torch.load(target, weights_only=True)["few_shot_pictures"] == ["0", "2"]
+
+
+def paper_checkpoint(path: Path) -> dict[str, torch.Tensor]:
+    """A training checkpoint of the paper's code on the small base: all weights, the tuned ones moved."""
+    g = torch.Generator().manual_seed(2)
+    own = house_state(small_base())
+    tuned = {
+        k: v + 0.1 * torch.randn(v.shape, generator=g) if is_trained(k, "crossattn") else v
+        for k, v in own.items()
+    }
+    weight = torch.randn(16, 5 * 16, generator=g)
+    linear = {LAYER + "weight": weight, LAYER + "bias": weight[:, 0].clone()}
+    torch.save({"state_dict": house_to_ldm(tuned) | linear, "global_step": 9, "optimizer_states": []}, path)
+    return tuned
+
+
+def test_a_training_checkpoint_of_the_papers_code_is_extracted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, root = written(tmp_path)
+    whole = tmp_path / "last.ckpt"
+    tuned = paper_checkpoint(whole)
+    with pytest.raises(SystemExit):
+        run(lambda: get_deltas.main(["--path", str(whole)]))
+    assert "give the object's pictures: --dataset-dir FOLDER" in capsys.readouterr().err
+    options = ["--base_config", str(config), "--dataset-dir", str(root), "--dtype", "fp32"]
+    get_deltas.main(["--path", str(whole), *options])
+    get_deltas.main(["--path", str(whole), "--format", "ldm"])
+    said = capsys.readouterr().out
+    assert "step 9 of crossattn on small" in said and "3 few-shot tokens (linear)" in said
+    base = small_base()
+    apply(base, load(tmp_path / "last_object.safetensors"))
+    now = house_state(base)
+    assert all(torch.equal(now[key], value) for key, value in tuned.items())
+    for name, target in (("last.ckpt", "a.ckpt"), ("last_object.ckpt", "b.safetensors")):
+        to = "ldm" if target.endswith("ckpt") else "object"
+        words = [
+            "--to",
+            to,
+            "--dataset-dir",
+            str(root),
+            "--config",
+            str(config),
+            "--out",
+            str(tmp_path / target),
+        ]
+        objects.main(["convert", str(tmp_path / name), *words])
+    assert (tmp_path / "a.ckpt").read_bytes() == (tmp_path / "last_object.ckpt").read_bytes()
+    one, other = (load(tmp_path / f"{name}.safetensors") for name in ("last_object", "b"))
+    assert one.tokens is not None and other.tokens is not None and torch.equal(one.tokens, other.tokens)
+    with pytest.raises(SystemExit):
+        run(lambda: get_deltas.main(["--path", str(whole), "--format", "ldm", "--out", str(whole)]))
 
 
 def test_it_says_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,10 +11,12 @@ from ldm.config.command_line import run
 from ldm.data.image import read_rgb
 from ldm.data.save import read_text
 from ldm.evaluation.cells import Cell
+from ldm.insertion.blend import BLENDS
 from scripts import reproduce
 from tests.evaluation.test_sites import backgrounds
 from tests.fixtures.small import object_folder, written
 
+CONFIGS = Path(__file__).parents[2] / "configs"
 VARIANTS = [
     "flat",
     "poisson",
@@ -30,6 +32,9 @@ VARIANTS = [
     "tokens-kv-scale-1",
     "tokens-kv-no-bank",
     "tokens-kv-fast",
+    "paper-zero-shot",
+    "paper-kv",
+    "paper-crossattn",
 ]
 LEARNT = {
     "none-kv",
@@ -39,6 +44,8 @@ LEARNT = {
     "tokens-kv-1-images",
     "tokens-kv-paper-rate",
     "tokens-kv-no-bank",
+    "paper-kv",
+    "paper-crossattn",
 }
 
 
@@ -47,6 +54,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("efficientnet_lite_pytorch")
     folder = tmp_path_factory.mktemp("reproduce")
     written(folder)
+    for name, file in (("paper", "paper.yaml"), ("virtual", "paper_virtual.yaml")):
+        recipe = (CONFIGS / file).read_text()
+        assert "  steps: 50\n" in recipe
+        (folder / f"{name}.yaml").write_text(recipe.replace("  steps: 50\n", "  steps: 2\n"))
     object_folder(folder / "objects/cup")
     backgrounds(folder / "bench", 3)
     return folder
@@ -56,7 +67,8 @@ def call(folder: Path, *more: str) -> None:
     reproduce.main([
         "train.bank=4", "--config", str(folder / "small.yaml"), "--benches", str(folder / "objects"),
         "--backgrounds", str(folder / "bench"), "--out", str(folder / "out"), "--variants", *VARIANTS,
-        "--max_steps", "2", "--sampler", "ddim", "--steps", "2", "--device", "cpu", *more,
+        "--max_steps", "2", "--sampler", "ddim", "--steps", "2", "--device", "cpu",
+        "--published", str(folder / "paper.yaml"), str(folder / "virtual.yaml"), *more,
     ])  # fmt: skip
 
 
@@ -99,6 +111,10 @@ def test_it_is_stopped_goes_on_and_tells(
     }  # fmt: skip
     fast = json.loads(read_text(folder / "out/results/tokens-kv-fast/objects/cup/0001.png")["row"])["recipe"]
     assert fast["precision"] == "bf16" and fast["sampling"]["reuse"] == 2 and set(fast) > set(row["recipe"])
+    blur = BLENDS["paper"].paper_blur
+    paper = json.loads(read_text(folder / "out/results/paper-kv/objects/cup/0001.png")["row"])["recipe"]
+    assert (paper["seam"]["paper_blur"], paper["sampling"]["guidance_scale"]) == (blur, 5.0)
+    assert row["recipe"]["seam"]["paper_blur"] == 0 and paper["object"] != row["recipe"]["object"]
     kv, alone = (
         read_rgb(folder / f"out/results/{name}/objects/cup/0001.png") for name in ("none-kv", "linear-kv")
     )
@@ -132,6 +148,7 @@ def test_quick_is_less(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
     ("flags", "message"),
     [
         (["--variants", "linear"], "no variant linear; there are flat"),
+        (["--published", "nowhere.yaml"], "nowhere.yaml: no such config"),
         (["--benches", "nowhere"], "nowhere: no such folder"),
         (["--out", __file__], "is a file, not a folder"),
         (["--base", "nowhere"], "nowhere does not exist"),

@@ -35,6 +35,9 @@ class Shrinking:
     def encode(self, image: Tensor) -> Tensor:
         return torch.nn.functional.avg_pool2d(image, 8)[:, [0, 1, 2, 0]]
 
+    def latent_mask(self, mask: Tensor) -> Tensor:
+        return latent_mask(mask, (mask.shape[-2] // 8, mask.shape[-1] // 8))
+
 
 def composed(first: int) -> Composed:
     """BATCH samples; the number of each is its brightness and its references' bytes."""

@@ -1,0 +1,117 @@
+"""The paper's recipe as variants: every value is the file's, only steps, warm-up and rates are scaled."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from ldm.config.published import published, samples, scaled, with_learning
+from ldm.config.schema import Config, how_to_learn, load_config
+from ldm.evaluation.ablations import ablations
+from ldm.evaluation.variants import Comparison
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+RECIPES = {"paper-kv": CONFIGS / "paper.yaml", "paper-crossattn": CONFIGS / "paper_virtual.yaml"}
+RATES = ("lr", "lr_conditioner", "lr_tokens", "lr_prior_encoder")
+SCALED = ("max_steps", "warmup", *RATES)
+
+
+def study(config: str = "mini") -> Config:
+    return load_config(CONFIGS / f"{config}.yaml")
+
+
+def compared(config: str = "mini") -> Comparison:
+    own = study(config)
+    t, s = own.train, own.sample
+    return ablations(
+        freeze_model=t.freeze_model, max_steps=t.max_steps, sampler=s.sampler, steps=s.steps, scale=s.scale,
+        published=[published(file, own) for file in RECIPES.values()],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_what_is_not_scaled_is_the_files(name: str) -> None:
+    file = load_config(RECIPES[name])
+    variant = published(RECIPES[name], study())
+    assert variant.name == name and variant.learning["freeze_model"] == file.train.freeze_model
+    assert {"few_shot": "linear", "few_shot_features": "raw", "batch_size": 1, "drop_context": 0.0,
+            "bank": 0, "precision": "32-true", "posterior": "sample", "decayed": "all",
+            "augment_odds": "drawn", "crop_squares": False, "mask_resize": "bilinear"}.items() \
+        <= variant.learning.items()  # fmt: skip
+    told = how_to_learn(file)
+    kept = {key: value for key, value in variant.learning.items() if key not in (*SCALED, "freeze_model")}
+    assert kept.items() <= told.items()
+    assert set(told) - set(kept) - set(SCALED) == {
+        "workers", "devices", "accelerator", "checkpointing", "seed",
+    }  # fmt: skip
+    s = variant.sampling
+    assert (s["sampler"], s["steps"], s["guidance_scale"], s["noise"]) == ("plms", 50, 5.0, 1.0)
+    assert (s["begin"], s["own_detail"], s["shadow"], s["view"]) == (1.0, 0.0, 0.0, 0)  # not mini's
+    assert variant.seam is not None and variant.seam.paper_blur and variant.precision == "fp32"
+
+
+def test_at_the_papers_own_size_it_is_the_file_itself() -> None:
+    for name, config in (("paper-kv", "v"), ("paper-crossattn", "v_virtual")):
+        own = study(config)
+        own = replace(own, train=replace(own.train, batch_size=1, accumulate=1))
+        learning = published(RECIPES[name], own).learning
+        file = asdict(load_config(RECIPES[name]).train)
+        assert {key: learning[key] for key in SCALED} == {key: file[key] for key in SCALED}
+
+
+def moved(train: dict) -> dict[str, float]:
+    """How far Adam moves weights at most: the sum of the rates over the steps of a linear warm-up."""
+    steps, warmup = train["max_steps"], train["warmup"]
+    share = sum(min(1, (step + 1) / warmup) for step in range(steps))
+    return {name: train[name] * share for name in RATES}
+
+
+@pytest.mark.parametrize("steps", [40, 800, 4000, 8000])
+def test_scaled_to_other_steps_weights_move_as_far(steps: int) -> None:
+    file = load_config(RECIPES["paper-kv"]).train
+    other = scaled(file, steps)
+    assert other.max_steps == steps and other.warmup / steps == pytest.approx(2.5)
+    assert moved(asdict(other)) == pytest.approx(moved(asdict(file)), rel=0.03)
+    assert {k: v for k, v in asdict(other).items() if k not in SCALED}.items() <= asdict(file).items()
+
+
+def test_it_sees_as_many_samples_as_the_studys_recipe() -> None:
+    own = study()
+    assert samples(own.train) == 800
+    learning = published(RECIPES["paper-kv"], own).learning
+    assert (learning["max_steps"], learning["batch_size"], learning["warmup"]) == (800, 1, 2000)
+    assert learning["lr"] == pytest.approx(5e-5)  # a fifth of the steps at five times the rate
+
+
+def test_a_rate_that_stands_for_another_is_not_scaled() -> None:
+    train = replace(load_config(RECIPES["paper-kv"]).train, lr_prior_encoder=-1.0)
+    assert scaled(train, 40).lr_prior_encoder == -1
+
+
+def test_the_papers_claims_are_told_of_the_papers_recipe() -> None:
+    full = compared()
+    told = {claim.text: claim for claim in full.claims}
+    assert len(told) == len(full.claims)
+    papers = [claim for claim in full.claims if claim.text.startswith("the paper")]
+    assert len(papers) == 4
+    assert all(name.startswith("paper-") for claim in papers for name in (claim.better, claim.worse))
+    assert told["ours: the recipe beats the paper's"].worse == "paper-crossattn"
+    methods = next(series for series in full.series if series.title == "Methods")
+    assert {"linear-kv", "tokens-crossattn", "paper-kv", "paper-crossattn"} <= set(methods.names)
+    none, kv, zero = (full.variants[f"paper-{name}"] for name in ("none-kv", "kv", "zero-shot"))
+    assert none.learning == dict(kv.learning) | {"few_shot": "none"}
+    assert (zero.kind, zero.sampling, zero.seam) == ("zero-shot", kv.sampling, kv.seam)
+    assert not full.variants["paper-kv-alone"].same_category
+
+
+def test_settings_go_into_the_section_that_has_them() -> None:
+    own = with_learning(study(), published(RECIPES["paper-kv"], study()).learning)
+    assert (own.train.few_shot, own.data.mask_resize, own.data.augment_odds) == (
+        "linear",
+        "bilinear",
+        "drawn",
+    )
+    assert own.data.root == study().data.root and own.sample == study().sample
+    assert own.train.seed == study().train.seed
