@@ -7,10 +7,10 @@ from pathlib import Path
 
 from ldm.data.atomic import check_folder
 
-SUFFIX = ".safetensors"
+OBJECT_SUFFIX = ".safetensors"
 
 
-def outputs(files: Sequence[Path], out: Path, suffix: str = SUFFIX) -> list[Path]:
+def outputs(files: Sequence[Path], out: Path, suffix: str = OBJECT_SUFFIX) -> list[Path]:
     """A file to write for each one that is read: `out` itself, or by its name in the folder `out`.
 
     Raises ValueError if one would overwrite what is read, or two would have one name.
@@ -26,7 +26,7 @@ def outputs(files: Sequence[Path], out: Path, suffix: str = SUFFIX) -> list[Path
     return targets
 
 
-def output(out: Path, files: Sequence[Path], suffix: str = SUFFIX) -> Path:
+def output(out: Path, files: Sequence[Path], suffix: str = OBJECT_SUFFIX) -> Path:
     """The one file to write for all that are read."""
     if out.suffix != suffix or out.is_dir():
         raise ValueError(f"--out {out}: expected the name of a {suffix} file")
