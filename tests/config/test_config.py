@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import pytest
-from ldm.config.drawing import sampling_of
 
+from ldm.config.build import insert_options, make_fill
 from ldm.config.command_line import run
 from ldm.config.schema import Config, Parser, load_config
 from ldm.models.architecture import Architecture
@@ -311,13 +311,14 @@ def test_kept_settings_of_a_base_mean_what_they_meant(tmp_path: Path) -> None:
     assert not load_config(newer).base.architecture.mask_antialias
 
 
-def test_what_only_a_base_of_collages_can_do_is_refused_for_others() -> None:
+def test_what_only_a_base_of_composites_can_do_is_refused_for_others() -> None:
     for key in ("sample.begin=0.5", "sample.shadow=0.5", "sample.own_detail=16", "insert.halo=0.1"):
-        with pytest.raises(ValueError, match=f"{key.split('=')[0].split('.')[1]}: only a base of collages"):
-            sampling_of(load_config(None, [key]))
-        assert sampling_of(load_config(None, [key, "base.architecture.collage=true"]))
+        flag = key.split("=")[0].split(".")[1]
+        with pytest.raises(ValueError, match=f"{flag}: only a base that is shown a cut-out of the object"):
+            make_fill(load_config(None, [key]))
+        assert make_fill(load_config(None, [key, "base.region_fill=composite"]))
     with pytest.raises(ValueError, match=r"refine=0\.4 draws anew what own_detail=16 keeps; set one to 0"):
-        sampling_of(load_config(Path("configs/mini.yaml"), ["sample.refine=0.4"]))
+        insert_options(load_config(ROOT / "configs" / "mini.yaml", ["sample.refine=0.4"]))
 
 
 def test_outside_the_project_given_paths_are_the_users_and_defaults_the_projects(

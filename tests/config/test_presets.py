@@ -6,12 +6,13 @@ from dataclasses import asdict
 
 import pytest
 import torch
-from ldm.insertion.sampling import Sampling
 
+from ldm.config.build import sampling_of
 from ldm.config.command_line import run
 from ldm.config.insertion_request import parser
 from ldm.config.schema import Config
 from ldm.config.sections import SampleSection
+from ldm.insertion.inpaint import Sampling
 from ldm.models.sampler import Condition, sample
 from tests.fixtures import tiny
 
@@ -24,7 +25,7 @@ def settings(*argv: str) -> SampleSection:
 
 
 def sampling(s: SampleSection) -> Sampling:
-    return Sampling(s.sampler, s.steps, s.scale, s.refine, s.noise, s.guidance_interval, s.reuse)
+    return sampling_of(Config(sample=s))
 
 
 def approximate(s: SampleSection) -> set[str]:

@@ -19,7 +19,7 @@ from ldm.data.boxes import Box
 from ldm.data.image import to_pixels
 from ldm.data.insertset import InsertSet, load_insertset
 from ldm.data.pairs import ALL_VIEWS, Pairs
-from tests.fixtures.painted import BLACK, BLUE, GREEN, RED, YELLOW, near, painted_set
+from tests.fixtures.painted import BLACK, BLUE, RED, YELLOW, near, painted_set
 
 
 @pytest.fixture
@@ -138,27 +138,12 @@ def test_the_reference_of_a_single_view_is_not_mirrored(insertset: InsertSet) ->
 
 
 def test_a_place_is_where_the_object_is_in_the_crop(insertset: InsertSet) -> None:
-    for cut in (False, True):
-        for item in list(make(insertset, size=64, length=80, cut=cut))[::2]:  # no reflections
-            x0, y0, x1, y1 = item["place"].tolist()
-            shown = torch.stack([near(item["image"], c) for c in (RED, BLUE, YELLOW, BLACK)]).any(dim=0)
-            rows, columns = (shown.any(side).nonzero().flatten() for side in (1, 0))
-            found = [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
-            assert np.abs(np.clip([x0, y0, x1, y1], 0, 64) - found).max() <= 1.5
-
-
-def test_a_cut_out_reference_shows_no_ground_and_is_not_turned(insertset: InsertSet) -> None:
-    """Its aspect is kept, mid-grey beside it; single views and same-category samples are of their picture."""
-    assert any(near(item["reference"], GREEN).any() for item in make(insertset)), "the padding, at least"
-    for i, item in enumerate(make(insertset, reference_size=32, cut=True, single_view=1.0)):
-        shown = (item["reference"].abs() > 0.1).any(dim=0)
-        rows, columns = int(shown.any(1).sum()), int(shown.any(0).sum())
-        assert not near(item["reference"], GREEN).any() and max(rows, columns) >= 31
-        colour = BLACK if i % 2 else (RED, BLUE, YELLOW)[int(item["view"])]
-        assert near(item["reference"], colour).any() and near(item["image"], colour).any()
-        if i % 2 == 0:
-            aspect = {RED: 1.0, BLUE: 16 / 30, YELLOW: 30 / 20}[colour]
-            assert columns / rows == pytest.approx(aspect, rel=0.12)
+    for item in list(make(insertset, size=64, length=80))[::2]:  # no reflections
+        x0, y0, x1, y1 = item["place"].tolist()
+        shown = torch.stack([near(item["image"], c) for c in (RED, BLUE, YELLOW, BLACK)]).any(dim=0)
+        rows, columns = (shown.any(side).nonzero().flatten() for side in (1, 0))
+        found = [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
+        assert np.abs(np.clip([x0, y0, x1, y1], 0, 64) - found).max() <= 1.5
 
 
 def test_any_of_several_boxes_is_drawn(insertset: InsertSet) -> None:

@@ -1,4 +1,4 @@
-"""What a base is shown of an object: squashed crops, or cut-outs without their ground."""
+"""What a base is shown of an object: its pictures and crops, squashed."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from PIL import Image
 
 from ldm.data.image import to_image
 from ldm.data.insertset import InsertSet, Sample
-from ldm.data.pairs import Pairs
-from ldm.data.shown import few_shot_crops, object_crop, own_reference, paper_crops, reference_image, squash
-from tests.fixtures.painted import BLUE, GREEN, RED, YELLOW, near, painted, painted_set
+from ldm.data.shown import NEAREST, ObjectImages, object_crop, paper_crops, squash
+from tests.fixtures.painted import BLUE, RED, YELLOW, near, painted_set
 
 
 @pytest.fixture
@@ -56,65 +55,24 @@ def test_paper_crops_are_cut_at_whole_pixels_and_not_antialiased(tmp_path: Path)
 
 
 def test_few_shot_crops_are_the_objects_in_order(insertset: InsertSet) -> None:
-    crops = few_shot_crops(insertset, 16)
+    crops = ObjectImages(16).few_shot(insertset)
     assert crops.shape == (3, 3, 16, 16)
     assert all(near(crop, colour).all() for crop, colour in zip(crops, (RED, BLUE, YELLOW), strict=True))
 
 
-def test_pictures_are_shown_without_their_ground_if_asked(insertset: InsertSet, tmp_path: Path) -> None:
-    crops = few_shot_crops(insertset, 32, cut=True)
-    assert crops.shape == (3, 4, 32, 32) and near(crops[0, :3], RED)[3:-3, 3:-3].all(), "fills its square"
-    assert (
-        near(crops[2, :3], YELLOW)[8:24, 2:-2].all() and (crops[2, :, [*range(4), *range(28, 32)]] == 0).all()
-    )
-    painted(tmp_path / "pictures" / "data" / "x.png", (64, 48), (20, 10, 40, 40), RED)
-    shown = reference_image(tmp_path / "pictures" / "data" / "x.png", 30, cut=True)[0]
-    assert near(shown[:3], RED)[2:-2, 7:23].all() and not near(shown[:3], GREEN).any()
-    assert (shown[3, 2:-2, 7:23] == 1).all() and shown[3].mean() == pytest.approx(2 / 3, abs=0.08)
+def test_an_object_is_shown_by_its_reference_and_a_view_by_its_token(insertset: InsertSet) -> None:
+    images = ObjectImages(16)
+    own, crops = images.reference(insertset.reference), images.few_shot(insertset)
+    assert torch.equal(images.own_reference(insertset, crops), own)
+    for view, token in ((0, 0), (2, 2), (NEAREST, 0)):
+        shown, found = images.select(crops, own, view)
+        assert shown is own and found == token
 
 
-def test_an_object_is_shown_by_its_reference_unless_only_other_silhouettes_are_known(
-    insertset: InsertSet, tmp_path: Path
-) -> None:
-    crops = few_shot_crops(insertset, 32, cut=True)
-    own = reference_image(insertset.reference, 32, True)
-    assert torch.equal(own_reference(insertset, 32, True, crops), own)
-    Image.new("L", Image.open(insertset.few_shot[1].image).size, 255).save(tmp_path / "m.png")
-    known = [
-        Sample(x.image, x.boxes, tmp_path / "m.png" if i == 1 else None)
-        for i, x in enumerate(insertset.few_shot)
-    ]
-    masked = InsertSet(insertset.root, tuple(known), (), insertset.reference)
-    assert torch.equal(own_reference(masked, 32, True, crops)[0], crops[1])
-    assert own_reference(masked, 32, False, crops).shape == (1, 3, 32, 32), "not for other bases"
-    size = Image.open(insertset.reference).size
-    Image.new("L", size, 255).save(insertset.reference.with_name(f"{insertset.reference.stem}_mask.png"))
-    found = own_reference(masked, 32, True, crops)
-    assert torch.equal(found, reference_image(insertset.reference, 32, True))
-
-
-def test_a_silhouette_says_what_the_object_is(insertset: InsertSet, tmp_path: Path) -> None:
-    """Whatever the picture shows there."""
-    half = Image.new("L", (90, 64))
-    half.paste(255, (30, 20, 42, 44))
-    half.save(tmp_path / "half.png")
-    first = insertset.few_shot[0]
-    masked = InsertSet(
-        insertset.root, (Sample(first.image, first.boxes, tmp_path / "half.png"),), (), insertset.reference
-    )
-    shown = few_shot_crops(masked, 48, cut=True)[0]
-    assert near(shown[:3, :, 14:34], RED).all() and (shown[3, :, 14:34] == 1).all()
-    assert (shown[:, :, [*range(11), *range(37, 48)]] == 0).all(), "half as wide as high"
-    item = Pairs(masked, 64, 32, cut=True)[0]
-    assert item["place"][2] - item["place"][0] == pytest.approx(
-        float(item["place"][3] - item["place"][1]) / 2, rel=0.1
-    )
-
-
-def test_reference_image_is_the_whole_picture_squashed(tmp_path: Path) -> None:
+def test_a_reference_is_the_whole_picture_squashed(tmp_path: Path) -> None:
     pixels = np.zeros((20, 40, 3), np.uint8)
     pixels[:, 20:] = 255
     Image.fromarray(pixels).save(tmp_path / "test.png")
-    image = reference_image(tmp_path / "test.png", 20)
+    image = ObjectImages(20).reference(tmp_path / "test.png")
     assert image.shape == (1, 3, 20, 20)
     assert (image[..., :9] < -0.99).all() and (image[..., 11:] > 0.99).all()

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ldm.models.attention import cross_attentions
 from ldm.models.base import Base
-from ldm.models.contexts import Contexts, Joined, Regional, join
+from ldm.models.contexts import Context, Contexts, Joined, join
 from ldm.models.folded import Folded, fold
 from ldm.models.sampler import Condition, sample
 from tests.fixtures import tiny
@@ -19,7 +19,7 @@ def noise(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Ten
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def eps(base: Base, context: Tensor | Folded | Joined | Regional) -> Tensor:
+def eps(base: Base, context: Context) -> Tensor:
     b, dtype = len(context), base.unet.dtype
     x = noise(1, 9, 16, 16, seed=1, dtype=dtype).expand(b, -1, -1, -1)
     return base.eps(x[:, :4], torch.tensor(300), x[:, 4:8], x[:, 8:], context)
@@ -77,31 +77,6 @@ def test_repeating_keeps_a_samples_copies_together(base: Base) -> None:
     assert len(repeated.conditional) == len(repeated.unconditional) == 6
     out = eps(base, repeated.conditional)
     assert torch.allclose(out[0], out[2], atol=1e-6) and not torch.allclose(out[2], out[3], atol=1e-4)
-
-
-def test_a_region_holds_its_own_object_only(base: Base) -> None:
-    """At a layer: left half as if object 0 were alone, right half as object 1, between them the rest."""
-    a, b, rest = (folded(base, noise(1, n, 16, seed=n)) for n in (2, 3, 1))
-    masks = torch.zeros(2, 64, 64)
-    masks[0, :, :16], masks[1, :, 48:] = 1, 1
-    regional = Regional(masks, [a, b], rest)
-    name = next(iter(a.layers))
-    x = noise(1, 16 * 16, 32)
-    image = regional.attend(name, x, 2).unflatten(1, (16, 16))
-    for part, one in ((slice(0, 4), a), (slice(4, 12), rest), (slice(12, 16), b)):
-        alone = one.attend(name, x, 2).unflatten(1, (16, 16))
-        assert torch.allclose(image[:, :, part], alone[:, :, part], atol=1e-6)
-
-
-def test_a_region_that_is_everywhere_is_the_object_alone(base: Base) -> None:
-    one, rest = folded(base, noise(1, 3, 16)), folded(base, noise(1, 1, 16, seed=9))
-    assert torch.allclose(eps(base, Regional(torch.ones(1, 32, 32), [one], rest)), eps(base, one), atol=1e-5)
-
-
-def test_overlapping_regions_share(base: Base) -> None:
-    one, rest = folded(base, noise(1, 3, 16)), folded(base, noise(1, 1, 16, seed=9))
-    twice = Regional(torch.ones(2, 32, 32), [one, one], rest)
-    assert torch.allclose(eps(base, twice), eps(base, one), atol=1e-5)
 
 
 def test_constants_outlive_the_weights_they_were_made_of() -> None:

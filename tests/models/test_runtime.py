@@ -7,15 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from ldm.models.packed import Packed
-from ldm.models.reuse import Reusing
-from torch import Tensor, nn
+from torch import Tensor
 
-from ldm.models import runtime
 from ldm.models.attention import cross_attentions
 from ldm.models.base import Base, base_fingerprint
 from ldm.models.runtime import PLAIN, Compiled, Runtime, prepare
 from ldm.models.sampler import Condition, sample
+from ldm.speed.deep_cache import Reusing
 from tests.fixtures import tiny
 from tests.fixtures.small import small_base
 
@@ -35,29 +33,6 @@ def test_plain_changes_nothing_but_rounding() -> None:
     prepare(prepared, PLAIN)
     assert base_fingerprint(prepared) == base_fingerprint(base)
     assert torch.allclose(sampled(prepared), sampled(base), atol=1e-3)
-
-
-def test_on_a_cpu_that_can_weights_are_packed_but_not_those_that_fold(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    packed, plain = small_base(), small_base()
-    monkeypatch.setattr(runtime, "can_pack", lambda dtype: True)
-    prepare(packed, PLAIN)
-    monkeypatch.setattr(runtime, "can_pack", lambda dtype: False)
-    prepare(plain, PLAIN)
-    layers = {n: m for n, m in packed.unet.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
-    left = {name for name, layer in layers.items() if not isinstance(layer.forward, Packed)}
-    assert left == {name for name in layers if name == "conv_in" or "attn2" in name or "time_emb" in name}
-    assert any(isinstance(m.forward, Packed) for m in packed.vae.modules())
-    assert not any(isinstance(m.forward, Packed) for m in plain.modules())
-
-
-def test_a_vae_is_packed_where_the_unet_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
-    base = small_base()
-    monkeypatch.setattr(runtime, "can_pack", lambda dtype: dtype == torch.float32)
-    prepare(base, Runtime("bf16"))
-    assert any(isinstance(m.forward, Packed) for m in base.vae.modules())
-    assert not any(isinstance(m.forward, Packed) for m in base.unet.modules())
 
 
 @pytest.mark.parametrize("precision, near", [("bf16", 0.03), ("fp16", 0.005)])

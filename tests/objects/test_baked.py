@@ -69,7 +69,7 @@ def test_baking_is_exact_in_float64(mode: str) -> None:
     with apply(base, delta):
         context = base.context(REFERENCE.double())
         made = bake(base, delta.about, REFERENCE.double())
-        expected, expected_null, _ = base.contexts(context)
+        expected, expected_null = base.contexts(context)
     if mode == "crossattn":
         ours = baked.contexts(made, base, delta.about.base)
         for mine, theirs in ((ours.conditional, expected), (ours.unconditional, expected_null)):

@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from ldm.objects.applied import apply
-from ldm.objects.effect import constants, effect, reference_of
+from ldm.objects.effect import constants, effect
 from ldm.objects.low_rank import dense
+from ldm.objects.object_context import reference_of
 from tests.fixtures.objects import learnt
 from tests.fixtures.small import small_base, state_of
 

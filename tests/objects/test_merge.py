@@ -12,13 +12,13 @@ from torch import Tensor
 from ldm.models.base import house_state
 from ldm.objects.applied import apply
 from ldm.objects.compress import compress
-from ldm.objects.effect import reference_of
 from ldm.objects.file import About
 from ldm.objects.low_rank import dense
 from ldm.objects.merge import Member, member, merge, right_inverse
+from ldm.objects.object_context import reference_of
 from ldm.objects.second_moment import second_moment
 from tests.fixtures.objects import as_tuned, learnt
-from tests.fixtures.small import small_base
+from tests.fixtures.small import SMALL_IMAGES, small_base
 
 D, OUT = 768, 24  # the width of Paint-by-Example's context, and few outputs: rows of W do not know each other
 BASES = {
@@ -172,7 +172,8 @@ def test_fp16_is_taken_only_where_it_keeps_the_promise() -> None:
 def test_a_member_is_what_its_own_object_makes() -> None:
     base = small_base()
     for delta in (learnt(base, 3), as_tuned(learnt(base, 3), base), compress(learnt(base, 3), energy=0.9)[0]):
-        made, state = member(base, delta, "toy", {"name": "toy", "sha256": "1"}), house_state(base)
+        made = member(base, delta, "toy", SMALL_IMAGES, {"name": "toy", "sha256": "1"})
+        state = house_state(base)
         assert all(torch.equal(state[key], value) for key, value in house_state(small_base()).items())
         with apply(base, delta):
             context = base.context(reference_of(delta))
@@ -191,7 +192,7 @@ def test_a_member_is_what_its_own_object_makes() -> None:
 def test_what_cannot_be_merged_is_refused() -> None:
     base = small_base()
     with pytest.raises(ValueError, match=r"freeze_model 'crossattn'.*to_(q|out).*crossattn-kv") as error:
-        member(base, learnt(base, mode="crossattn"), "toy")
+        member(base, learnt(base, mode="crossattn"), "toy", SMALL_IMAGES)
     assert "\n" not in str(error.value)
     a, b = random_member(0)[0], random_member(1)[0]
     with pytest.raises(ValueError, match="called object 0"):

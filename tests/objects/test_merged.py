@@ -14,11 +14,12 @@ from ldm.models.base import Base
 from ldm.models.checkpoint import read_metadata
 from ldm.objects.applied import apply
 from ldm.objects.delta import Delta
-from ldm.objects.effect import constants, reference_of
+from ldm.objects.effect import constants
 from ldm.objects.merge import member, merge
 from ldm.objects.merged import Merged, apply_merged, load_merged, save_merged
+from ldm.objects.object_context import reference_of
 from tests.fixtures.objects import learnt
-from tests.fixtures.small import SMALL, state_of
+from tests.fixtures.small import SMALL, SMALL_IMAGES, state_of
 
 
 def wide_base() -> Base:
@@ -34,7 +35,10 @@ def made(base: Base) -> tuple[dict[str, Delta], Merged]:
         name: learnt(base, i, tokens=i or None, author=name, size=0.2)
         for i, name in enumerate(["a", "b.1", "c d"])
     }
-    members = [member(base, delta, name, {"name": name, "author": name}) for name, delta in objects.items()]
+    members = [
+        member(base, delta, name, SMALL_IMAGES, {"name": name, "author": name})
+        for name, delta in objects.items()
+    ]
     return objects, merge(members)[0]
 
 

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
-from ldm.models.regions import in_regions, seen_in
 from PIL import Image
 from torch import Tensor
 
 from ldm.config.schema import load_config
-from ldm.data.shown import reference_image
+from ldm.data.shown import ObjectImages
+from ldm.insertion.region_fill import ObjectFill, ReadyObject
+from ldm.models.attention import cross_attentions
 from ldm.models.base import Base, load_base
-from ldm.models.contexts import Contexts, Joined, Regional, join
-from ldm.models.folded import Folded
+from ldm.models.contexts import Context, Contexts, Joined, join
+from ldm.models.folded import Folded, fold
 from ldm.models.sampler import Condition, sample
+from ldm.scenes.regional_context import Regional, in_regions
 from tests.fixtures.small import small_base
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -37,6 +40,11 @@ def objects(base: Base, *counts: int) -> list[Contexts]:
     return [base.contexts(noise(1, n, base.architecture.context_width, seed=n)) for n in counts]
 
 
+def together(contexts: Sequence[Contexts], masks: Tensor) -> Contexts:
+    """Objects in regions of one picture."""
+    return in_regions([ReadyObject(each, ObjectFill()) for each in contexts], masks).contexts
+
+
 def halves(side: int) -> Tensor:
     """Left and right third of a square."""
     masks = torch.zeros(2, side, side)
@@ -46,9 +54,9 @@ def halves(side: int) -> Tensor:
 
 def test_every_position_sees_its_own_object_or_none(base: Base) -> None:
     a, b = objects(base, 2, 4)
-    both = in_regions([a, b], halves(12))
+    both = together([a, b], halves(12))
     x = noise(1, 144, 32)
-    for ours, (left, right) in zip(both[:2], zip(a[:2], b[:2], strict=True), strict=True):
+    for ours, (left, right) in zip(both, zip(a, b, strict=True), strict=True):
         assert isinstance(ours, Regional) and isinstance(left, Folded) and isinstance(right, Folded)
         name = next(iter(left.layers))
         shown = ours.attend(name, x, 2).unflatten(1, (12, 12))
@@ -63,7 +71,7 @@ def test_masks_are_scaled_once_a_resolution_and_give_the_same_bits(
     """Three layers at two resolutions, twice; against masks that are scaled anew for every layer."""
     scaled, scale = [], F.interpolate
     monkeypatch.setattr(F, "interpolate", lambda *a, **k: scaled.append(k["size"]) or scale(*a, **k))
-    kept = in_regions(objects(base, 2, 4), torch.rand(2, 24, 24)).conditional
+    kept = together(objects(base, 2, 4), torch.rand(2, 24, 24)).conditional
     assert isinstance(kept, Regional)
     name, other = list(kept.rest.layers)[:2]
     layers = [(name, noise(1, 144, 32)), (other, noise(1, 144, 32, seed=1)), (name, noise(1, 36, 32))]
@@ -80,29 +88,63 @@ def test_the_rest_does_not_depend_on_the_objects_order(base: Base) -> None:
     b = base.contexts(noise(1, 3, 16, seed=1))
     base.conditioner.learnable_vector -= 1
     masks, x = halves(12), noise(1, 144, 32)
-    one, other = in_regions([a, b], masks), in_regions([b, a], masks.flip(0))
-    for ours, theirs in zip(one[:2], other[:2], strict=True):
+    one, other = together([a, b], masks), together([b, a], masks.flip(0))
+    for ours, theirs in zip(one, other, strict=True):
         name = next(iter(ours.rest.layers))
         assert torch.allclose(ours.attend(name, x, 2), theirs.attend(name, x, 2), atol=1e-6)
 
 
 def test_a_part_of_the_picture_sees_its_own_piece_of_the_regions(base: Base) -> None:
     a, b = objects(base, 2, 4)
-    both = join([a.unconditional, in_regions([a, b], halves(12)).conditional])
-    left = seen_in(both, (0.3, 0, 0.6, 0.3))
+    both = join([a.unconditional, together([a, b], halves(12)).conditional])
+    left = both.within((0.3, 0, 0.6, 0.3))
     assert isinstance(left, Joined)
     x, name = noise(2, 144, 32), next(iter(a.conditional.layers))
     expected = join([a.unconditional, a.conditional]).attend(name, x, 2)
     assert torch.allclose(left.attend(name, x, 2), expected, atol=1e-6)
-    assert seen_in(a.conditional, (0, 0, 0.1, 0.1)) is a.conditional
+    assert a.conditional.within((0, 0, 0.1, 0.1)) is a.conditional
 
 
 def test_a_square_part_stays_square(base: Base) -> None:
     """A layer's grid is told from the masks' shape: one cell more or less on a side would be another grid."""
-    both = in_regions(objects(base, 2, 4), halves(13)).conditional
+    both = together(objects(base, 2, 4), halves(13)).conditional
     for y, x in itertools.product(range(7), repeat=2):
-        part = seen_in(both, (y / 10, x / 10, (y + 3) / 10, (x + 3) / 10))
+        part = both.within((y / 10, x / 10, (y + 3) / 10, (x + 3) / 10))
         assert isinstance(part, Regional) and part.masks.shape == (2, 4, 4)
+
+
+def folded(base: Base, context: Tensor) -> Folded:
+    return fold(dict(cross_attentions(base.unet)), context)
+
+
+def eps(base: Base, context: Context) -> Tensor:
+    x = noise(1, 9, 16, 16, seed=1)
+    return base.eps(x[:, :4], torch.tensor(300), x[:, 4:8], x[:, 8:], context)
+
+
+def test_a_region_holds_its_own_object_only(base: Base) -> None:
+    """At a layer: left half as if object 0 were alone, right half as object 1, between them the rest."""
+    a, b, rest = (folded(base, noise(1, n, 16, seed=n)) for n in (2, 3, 1))
+    masks = torch.zeros(2, 64, 64)
+    masks[0, :, :16], masks[1, :, 48:] = 1, 1
+    regional = Regional(masks, [a, b], rest)
+    name = next(iter(a.layers))
+    x = noise(1, 16 * 16, 32)
+    image = regional.attend(name, x, 2).unflatten(1, (16, 16))
+    for part, one in ((slice(0, 4), a), (slice(4, 12), rest), (slice(12, 16), b)):
+        alone = one.attend(name, x, 2).unflatten(1, (16, 16))
+        assert torch.allclose(image[:, :, part], alone[:, :, part], atol=1e-6)
+
+
+def test_a_region_that_is_everywhere_is_the_object_alone(base: Base) -> None:
+    one, rest = folded(base, noise(1, 3, 16)), folded(base, noise(1, 1, 16, seed=9))
+    assert torch.allclose(eps(base, Regional(torch.ones(1, 32, 32), [one], rest)), eps(base, one), atol=1e-5)
+
+
+def test_overlapping_regions_share(base: Base) -> None:
+    one, rest = folded(base, noise(1, 3, 16)), folded(base, noise(1, 1, 16, seed=9))
+    twice = Regional(torch.ones(2, 32, 32), [one, one], rest)
+    assert torch.allclose(eps(base, twice), eps(base, one), atol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -117,8 +159,8 @@ def test_neither_object_bleeds_into_the_others_region_on_the_mini_base(pictures:
     """After a whole trajectory another neighbour changes an object's region little; another object, a lot."""
     config = load_config(EXAMPLES.parent / "configs" / "mini.yaml").base
     base, a = load_base(EXAMPLES.parent / config.path, config.architecture), config.architecture
-    references, size = (reference_image(file, a.reference_size) for file in pictures), a.latent_size
-    bee, rocks, red = (base.contexts(base.context(reference)) for reference in references)
+    images, size = ObjectImages(a.reference_size), a.latent_size
+    bee, rocks, red = (base.contexts(base.context(images.reference(file))) for file in pictures)
     masks, band = torch.zeros(2, size, size), slice(size // 4, -size // 4)
     masks[0, band, size // 8 : 3 * size // 8], masks[1, band, -3 * size // 8 : -size // 8] = 1, 1
     left, right = masks > 0
@@ -131,7 +173,7 @@ def test_neither_object_bleeds_into_the_others_region_on_the_mini_base(pictures:
     def changed(x: Tensor, where: Tensor) -> float:
         return float((x - both)[..., where].square().mean().sqrt())
 
-    both, neighbour, self = (made(in_regions(two, masks)) for two in ((bee, rocks), (bee, red), (red, rocks)))
+    both, neighbour, self = (made(together(two, masks)) for two in ((bee, rocks), (bee, red), (red, rocks)))
     for own, foreign, where, alone in ((self, neighbour, left, bee), (neighbour, self, right, rocks)):
         assert changed(foreign, where) < 0.25 * changed(own, where)
         assert changed(made(alone), where) < 0.25 * changed(own, where), "as if it were alone"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from ldm.insertion.layer import shadowed, with_own_detail
-from ldm.models.collage import laid_over
 from torch import Tensor
+
+from ldm.compositing.composite import composite
+from ldm.compositing.detail_transfer import transfer_detail, with_contact_shadow
 
 
 def block(size: int = 120) -> Tensor:
@@ -19,27 +20,27 @@ def block(size: int = 120) -> Tensor:
 
 def test_a_shadow_is_dark_soft_and_at_the_foot_only() -> None:
     layer = block()
-    shaded = shadowed(layer, 0.6)
+    shaded = with_contact_shadow(layer, 0.6)
     assert torch.equal(shaded[:, 40:100, 40:80], layer[:, 40:100, 40:80]), "the object hides it"
     around = shaded[3] * (layer[3] == 0)
     assert 0.3 < around.max() <= 0.6 and around[:85].max() == 0 and around[112:].max() < 0.02
     assert around[100:104, 45:75].min() > 0.25 and around[:, :28].max() < 0.02 and around[:, 92:].max() < 0.02
     assert (around[100:110, 60].diff() < 0).all()
     ground = torch.full((1, 3, 120, 120), 0.5)
-    shown = laid_over(shaded[None], ground)[0]
+    shown = composite(shaded[None], ground)[0]
     assert torch.allclose(shown[:, 103, 60], 0.5 - around[103, 60] * 1.5, atol=1e-5), "towards black, -1"
 
 
 def test_without_an_object_or_darkness_there_is_no_shadow() -> None:
-    assert torch.equal(shadowed(block(), 0), block())
-    assert torch.equal(shadowed(torch.zeros(4, 9, 9), 0.5), torch.zeros(4, 9, 9))
+    assert torch.equal(with_contact_shadow(block(), 0), block())
+    assert torch.equal(with_contact_shadow(torch.zeros(4, 9, 9), 0.5), torch.zeros(4, 9, 9))
 
 
 @pytest.mark.parametrize("bottom", [60, 59, 40])
 def test_a_shadow_ends_at_the_regions_border(bottom: int) -> None:
     layer = torch.zeros(4, 60, 60)
     layer[:, 10:bottom, 20:40] = 1
-    shaded = shadowed(layer, 0.5)
+    shaded = with_contact_shadow(layer, 0.5)
     assert shaded.shape == layer.shape and bool(((shaded[3] >= 0) & (shaded[3] <= 1 + 1e-6)).all())
 
 
@@ -51,12 +52,12 @@ def test_a_change_of_light_goes_over_layer_and_scene_and_leaves_their_detail() -
     known, layer = fine(), torch.zeros(4, 128, 128)
     layer[:3, 30:90, 30:90], layer[3, 30:90, 30:90] = fine()[:, :60, :60], 1
     change = torch.full((3, 32, 32), -0.2)
-    begun, alpha = laid_over(layer[None], known[None])[0], layer[3]
-    assert torch.allclose(with_own_detail(begun, alpha, change, 12), begun - 0.2, atol=0.06)
-    assert torch.equal(with_own_detail(begun, alpha, change * 0, 12), begun)
-    assert with_own_detail(begun, alpha, change * 100, 12).min() == -1
+    begun, alpha = composite(layer[None], known[None])[0], layer[3]
+    assert torch.allclose(transfer_detail(begun, alpha, change, 12), begun - 0.2, atol=0.06)
+    assert torch.equal(transfer_detail(begun, alpha, change * 0, 12), begun)
+    assert transfer_detail(begun, alpha, change * 100, 12).min() == -1
     colour = torch.tensor([0.1, 0.2, 0.3])[:, None, None].expand(3, 32, 32)
-    found = with_own_detail(begun, alpha, colour, 12)
+    found = transfer_detail(begun, alpha, colour, 12)
     assert torch.equal(found[:, alpha == 0], begun[:, alpha == 0]), "a scene is darkened at most"
     tinted = (found - begun)[:, 60, 60]
     assert torch.allclose(tinted, colour[:, 0, 0], atol=0.02)
@@ -68,7 +69,7 @@ def test_a_change_of_the_object_is_not_one_of_the_scene_and_their_edge_has_no_sa
     change = torch.full((3, 32, 32), -0.1)
     change[:, 7:25, 7:25] = 0.9  # a model's blurred edge
     change[:, 9:23, 9:23] = 0.3
-    found = with_own_detail(torch.zeros(3, 128, 128), alpha, change, 16)
+    found = transfer_detail(torch.zeros(3, 128, 128), alpha, change, 16)
     assert torch.allclose(found[:, 34:94, 34:94], torch.tensor(0.3), atol=0.02)
     assert torch.allclose(found[:, :30], torch.tensor(-0.1), atol=0.02)
 
@@ -76,9 +77,9 @@ def test_a_change_of_the_object_is_not_one_of_the_scene_and_their_edge_has_no_sa
 def test_an_object_too_small_for_a_core_still_changes() -> None:
     alpha = torch.zeros(128, 128)
     alpha[60:68, 60:68] = 1
-    found = with_own_detail(torch.zeros(3, 128, 128), alpha, torch.full((3, 32, 32), 0.3), 8)
+    found = transfer_detail(torch.zeros(3, 128, 128), alpha, torch.full((3, 32, 32), 0.3), 8)
     assert torch.allclose(found[:, 60:68, 60:68], torch.tensor(0.3), atol=0.03)
-    assert torch.isfinite(with_own_detail(torch.zeros(3, 9, 9), alpha[:9, :9], change_of_none(), 8)).all()
+    assert torch.isfinite(transfer_detail(torch.zeros(3, 9, 9), alpha[:9, :9], change_of_none(), 8)).all()
 
 
 def change_of_none() -> Tensor:
@@ -88,5 +89,5 @@ def change_of_none() -> Tensor:
 def test_what_is_finer_than_the_width_is_no_change() -> None:
     checks = torch.from_numpy(np.indices((64, 64)).sum(0) % 2 * 2.0 - 1).float().expand(3, -1, -1)
     known, alpha = torch.zeros(3, 128, 128), torch.zeros(128, 128)
-    differences = [float(with_own_detail(known, alpha, checks, width).abs().mean()) for width in (1, 8, 32)]
+    differences = [float(transfer_detail(known, alpha, checks, width).abs().mean()) for width in (1, 8, 32)]
     assert differences[0] > 0.2 and differences[1] < 0.1 and differences[2] < 0.02

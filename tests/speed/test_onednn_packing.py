@@ -8,11 +8,16 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from ldm.models.packed import Packed, PackedConv2d, PackedLinear, can_pack, pack
 from torch import Tensor, nn
+
+from ldm.models.runtime import Runtime, prepare
+from ldm.speed import onednn_packing
+from ldm.speed.onednn_packing import Packed, PackedConv2d, PackedLinear, can_pack, pack, pack_weights
+from tests.fixtures.small import small_base
 
 pytestmark = pytest.mark.skipif(not can_pack(torch.float32), reason="PyTorch cannot pack weights here")
 
+PACKED = Runtime(pack=pack_weights)
 LAYERS: dict[str, Callable[[], nn.Module]] = {
     "3 x 3": lambda: nn.Conv2d(24, 32, 3, padding=1),
     "1 x 1": lambda: nn.Conv2d(24, 32, 1),
@@ -144,3 +149,26 @@ def test_what_is_packed_already_is_refused() -> None:
         model(noise(2, 8))
     with pytest.raises(AssertionError, match="load the weights again"):
         pack(model)
+
+
+def test_on_a_cpu_that_can_weights_are_packed_but_not_those_that_fold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    packed, plain = small_base(), small_base()
+    monkeypatch.setattr(onednn_packing, "can_pack", lambda dtype: True)
+    prepare(packed, PACKED)
+    monkeypatch.setattr(onednn_packing, "can_pack", lambda dtype: False)
+    prepare(plain, PACKED)
+    layers = {n: m for n, m in packed.unet.named_modules() if isinstance(m, nn.Linear | nn.Conv2d)}
+    left = {name for name, layer in layers.items() if not isinstance(layer.forward, Packed)}
+    assert left == {name for name in layers if name == "conv_in" or "attn2" in name or "time_emb" in name}
+    assert any(isinstance(m.forward, Packed) for m in packed.vae.modules())
+    assert not any(isinstance(m.forward, Packed) for m in plain.modules())
+
+
+def test_a_vae_is_packed_where_the_unet_cannot_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = small_base()
+    monkeypatch.setattr(onednn_packing, "can_pack", lambda dtype: dtype == torch.float32)
+    prepare(base, Runtime("bf16", pack=pack_weights))
+    assert any(isinstance(m.forward, Packed) for m in base.vae.modules())
+    assert not any(isinstance(m.forward, Packed) for m in base.unet.modules())

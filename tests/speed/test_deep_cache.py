@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from ldm.models.reuse import Reusing, shallow, whole
 from torch import Tensor
 
 from ldm.models.base import Base
 from ldm.models.contexts import Contexts
 from ldm.models.painter import forward
 from ldm.models.sampler import Condition, sample
+from ldm.speed.deep_cache import Reusing, shallow, whole
 from tests.fixtures import tiny
 from tests.fixtures.small import small_base
 

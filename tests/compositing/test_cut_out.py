@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ldm.data.cutout import CutOut, cut_out, cut_out_of, cut_out_picture, solid, tidied
 from PIL import Image
 
-from ldm.data import cutout
+from ldm.compositing import cut_out as module
+from ldm.compositing.cut_out import CutOut, cut_out, cut_out_of, cut_out_picture, solid, tidied
 from ldm.data.insertset import Sample
 
 GROUND, COLOUR = (40, 150, 60), (220, 40, 30)
@@ -35,7 +35,7 @@ def test_a_disc_loses_its_ground_at_any_size(factor: int) -> None:
     cut = cut_out(pixels, (18 * factor, 10 * factor, 62 * factor, 54 * factor))
     x0, y0, x1, y1 = cut.box
     assert np.abs(np.array(cut.box) / factor - (20, 12, 60, 52)).max() <= 1.5
-    assert cut.colours.shape[:2] == cut.alpha.shape and max(cut.alpha.shape) <= cutout.SIDE
+    assert cut.colours.shape[:2] == cut.alpha.shape and max(cut.alpha.shape) <= module.SIDE
     true = np.array(Image.fromarray(inside[y0:y1, x0:x1]).resize(cut.alpha.shape[::-1]))
     assert ((cut.alpha > 0.5) & true).sum() / ((cut.alpha > 0.5) | true).sum() > 0.93
     ground = cut.alpha[~close(cut.colours, COLOUR)].sum()

@@ -1,0 +1,81 @@
+"""A region with an object's cut-out in it: what the UNet is shown, and where several objects stand."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from ldm.compositing.composite import boxes_for, placed
+from ldm.compositing.region_fill import (
+    CompositeObject,
+    CompositeSettings,
+    make_composite_fill,
+    shown_in_training,
+)
+from ldm.insertion.inpaint import shown_in
+from ldm.insertion.region_fill import ObjectFill, ReadyObject, RegionFill
+from ldm.insertion.square import Square, square_of
+from ldm.models.diffusion import masked_image
+from ldm.scenes.regional_context import in_regions
+from tests.fixtures.small import small_base
+
+MASK = np.zeros((32, 32), bool)
+MASK[4:16, 10:30] = True
+HOLE = torch.from_numpy(MASK)[None, None].float()
+
+
+def plain(level: float) -> Tensor:
+    return torch.full((1, 3, 28, 28), level)
+
+
+def opaque(level: float) -> Tensor:
+    return torch.cat([plain(level), torch.ones(1, 1, 28, 28)], dim=1)
+
+
+def region() -> Square:
+    return square_of(torch.zeros(3, 32, 32), MASK, [Generator()])
+
+
+def made(level: float) -> ObjectFill:
+    return make_composite_fill(CompositeSettings())(plain(level))
+
+
+def near(shown: Tensor, level: float) -> bool:
+    return bool(((shown - level).abs() < 1e-5).all())
+
+
+def test_a_batch_shows_a_composite_in_each_hole_that_has_one() -> None:
+    holes = torch.cat([HOLE, HOLE])
+    assert shown_in([RegionFill(region()), RegionFill(region())], holes) is None
+    shown = shown_in([RegionFill(region()), made(0.5)(region())], holes)
+    expected = placed(opaque(0.5), boxes_for(HOLE), HOLE)
+    assert shown is not None and torch.equal(shown, torch.cat([torch.zeros_like(expected), expected]))
+
+
+def test_a_picture_without_alpha_is_opaque_and_without_a_picture_the_hole_is_grey() -> None:
+    make = make_composite_fill(CompositeSettings())
+    for picture in (plain(0.5), opaque(0.5)):
+        fill = make(picture)
+        assert isinstance(fill, CompositeObject) and torch.equal(fill.cut_outs, opaque(0.5))
+    assert make(None)(region()).shown(HOLE) is None
+    base = small_base()
+    assert torch.equal(base.context(opaque(0.5)), base.context(plain(0.5))), "the conditioner sees no alpha"
+
+
+def test_training_shows_the_reference_in_its_place() -> None:
+    image, place = torch.rand(1, 3, 32, 32), torch.tensor([[12.0, 6.0, 20.0, 14.0]])
+    shown = shown_in_training({"reference": opaque(0.5), "place": place, "mask": HOLE})
+    expected = masked_image(image, HOLE) + placed(plain(0.5), place, HOLE)
+    assert torch.allclose(masked_image(image, HOLE, shown), expected, atol=1e-5)
+    assert near(shown[0, :, 6:14, 12:20], 0.5)
+
+
+def test_objects_that_share_a_picture_are_each_shown_in_their_own_region() -> None:
+    base = small_base()
+    objects = [ReadyObject(base.contexts(base.context(plain(x))), made(x)) for x in (0.5, -0.5)]
+    masks = torch.zeros(2, 32, 32)
+    masks[0, :, :20], masks[1, :, 20:] = 1, 1
+    shown = in_regions(objects, masks).fill(region()).shown(HOLE)
+    assert shown is not None
+    assert near(shown[0, :3, 8:14, 12:18], 0.5) and near(shown[0, :3, 8:14, 22:28], -0.5)
