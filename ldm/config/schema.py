@@ -5,6 +5,7 @@ Every setting is documented in its section; `--help` and errors are made from th
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +24,7 @@ from ldm.config.sections import (
 from ldm.config.settings import read_settings
 
 DROPPED = ("train.mask_growth",)  # settings of earlier versions, which kept recipes may still have
+COLLAGE = "collage"  # in an architecture of earlier versions: base.region_fill is composite
 # of the training settings, what another run of the same object may differ in
 INCIDENTAL = (
     "name", "logdir", "resume", "freeze_model", "checkpoint_every", "keep", "preview_every", "judge_every",
@@ -52,15 +54,24 @@ def load_config(
     Raises FileNotFoundError, or ValueError naming the key or value and what was expected.
     """
     if isinstance(source, Mapping):
-        source = {section: _present(section, values) for section, values in source.items()}
+        source = kept_settings(source)
     return read_settings(source, overrides, schema)
 
 
+def kept_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings that came with a run or a result, also from earlier versions, as this one has them."""
+    return {section: _present(section, values) for section, values in settings.items()}
+
+
 def _present(section: str, values: Any) -> Any:
-    """A section of kept settings without those that are no more: old runs and results are still read."""
     if not isinstance(values, Mapping):
         return values
-    return {key: value for key, value in values.items() if f"{section}.{key}" not in DROPPED}
+    values = {key: value for key, value in values.items() if f"{section}.{key}" not in DROPPED}
+    architecture = values.get("architecture")
+    if section == "base" and isinstance(architecture, Mapping) and COLLAGE in architecture:
+        values["architecture"] = {key: value for key, value in architecture.items() if key != COLLAGE}
+        values.setdefault("region_fill", "composite" if architecture[COLLAGE] else "grey")
+    return values
 
 
 def how_to_learn(config: Config) -> dict[str, Any]:
@@ -81,3 +92,9 @@ class Parser(SettingsParser):
         presets: Presets | None = None,
     ) -> None:
         super().__init__(description, flags, config, schema, presets)
+
+    def parse_config(
+        self, argv: Sequence[str] | None = None, saved: Mapping[str, Any] | None = None
+    ) -> tuple[argparse.Namespace, Any]:
+        """As of any settings; `saved` may be from earlier versions."""
+        return super().parse_config(argv, kept_settings(saved) if saved else None)
