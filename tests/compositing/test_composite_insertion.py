@@ -1,4 +1,4 @@
-"""Inserting with a base that is shown the object's cut-out: where it starts, what it keeps, what it pastes."""
+"""Inserting with a base that is shown the object's cut-out: where it starts, what it keeps and pastes."""
 
 from dataclasses import replace
 from typing import Any

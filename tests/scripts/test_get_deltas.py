@@ -9,14 +9,13 @@ import torch
 
 from ldm.config.command_line import run
 from ldm.data.insertset import load_insertset
-from ldm.data.shown import few_shot_crops, reference_image
 from ldm.models.base import save_base
 from ldm.objects.applied import apply
 from ldm.objects.delta import load
 from ldm.objects.exchange import load_ldm_delta
 from ldm.training.checkpoints import find_checkpoint, read_checkpoint
 from scripts import get_deltas, train
-from tests.fixtures.small import SMALL, small_base, written
+from tests.fixtures.small import SMALL_IMAGES, small_base, written
 
 
 def learn(folder: Path, *more: str) -> Path:
@@ -62,7 +61,7 @@ def test_the_object_file_is_what_was_learnt(tmp_path: Path, mode: str, few_shot:
     assert about.few_shot_count == (0 if few_shot == "none" else 3)
     assert (about.author, about.licence) == ("Ada", "CC0") and about.date.startswith("2")
     assert about.preview and about.recipe["train"]["freeze_model"] == mode
-    reference = reference_image(tmp_path / "toy/test.png", SMALL.reference_size)[0]
+    reference = SMALL_IMAGES.reference(tmp_path / "toy/test.png")[0]
     assert delta.reference is not None
     assert torch.equal(delta.reference.float(), (reference * 127.5 + 127.5).round())
 
@@ -72,8 +71,8 @@ def test_both_formats_insert_the_same(tmp_path: Path, few_shot: str) -> None:
     folder = learn(tmp_path, "--few_shot", few_shot, "--few_shot_features", "raw")
     for options in ([], ["--dtype", "fp32", "--out", str(folder / "exact.safetensors")], ["--format", "ldm"]):
         get_deltas.main(["--path", str(folder), *options])
-    base, reference = small_base(), reference_image(tmp_path / "toy/test.png", SMALL.reference_size)
-    crops = few_shot_crops(load_insertset(tmp_path / "toy"), SMALL.reference_size)
+    base, reference = small_base(), SMALL_IMAGES.reference(tmp_path / "toy/test.png")
+    crops = SMALL_IMAGES.few_shot(load_insertset(tmp_path / "toy"))
     objects = [load(folder / "exact.safetensors"), load_ldm_delta(folder / "toy.ckpt", base, crops)]
     contexts = []
     for delta in [*objects, load(folder / "toy.safetensors")]:

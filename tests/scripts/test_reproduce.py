@@ -95,10 +95,10 @@ def test_it_is_stopped_goes_on_and_tells(
     row = json.loads(read_text(folder / "out/results/linear-kv/objects/cup/0001.png")["row"])
     assert row["scores"]["v2/outside"] == 0 and -1 <= row["scores"]["v2/identity_mean"] <= 1
     assert set(row["recipe"]) == {
-        "kind", "metrics", "version", "base", "sampling", "seed", "seam", "context", "object",
+        "kind", "metrics", "version", "base", "seed", "context", "settings", "object",
     }  # fmt: skip
     fast = json.loads(read_text(folder / "out/results/tokens-kv-fast/objects/cup/0001.png")["row"])["recipe"]
-    assert fast["precision"] == "bf16" and fast["sampling"]["reuse"] == 2 and set(fast) > set(row["recipe"])
+    assert fast["settings"]["sample.precision"] == "bf16" and fast["settings"]["sample.reuse"] == 2
     kv, alone = (
         read_rgb(folder / f"out/results/{name}/objects/cup/0001.png") for name in ("none-kv", "linear-kv")
     )
