@@ -11,14 +11,15 @@ import pytest
 LDM = Path(__file__).parents[1] / "ldm"
 FILES = sorted(LDM.rglob("*.py"))
 BENCHMARKS = sorted((LDM.parent / "benchmarks").rglob("*.py"))
-LAYERS = {
-    "data": 0,
-    "models": 1,
-    "objects": 2,
-    "training": 3,
-    "insertion": 3,
-    "evaluation": 4,
-    "config": 5,
+CORE = {"data": 0, "models": 1, "objects": 2, "training": 3, "insertion": 3}
+BESIDE = {"compositing": 4, "scenes": 4, "speed": 4, "tiling": 4, "evaluation": 5}  # the core knows none
+LAYERS = CORE | BESIDE | {"config": 6}
+# imports that point upwards until a file moves to the package that it imports
+TOLERATED = {
+    ("insertion.staging", "scenes"),
+    ("objects.merged", "insertion"),
+    ("training.bank", "compositing"),
+    ("training.base_preview", "compositing"),
 }
 BORROWED = {"diffusers", "transformers"}
 AT_MOST = 9  # files that import them
@@ -55,7 +56,7 @@ def violations(name: str, source: str) -> list[str]:
         for i in imports(ast.parse(source))
         if i == "ldm" or i.startswith("ldm.")
     ]
-    return [i for i in inside if upward(name, i)]
+    return [i for i in inside if upward(name, i) and (name, i.split(".")[0]) not in TOLERATED]
 
 
 def packages(file: Path) -> set[str]:
@@ -78,6 +79,14 @@ def test_there_is_something_to_check() -> None:
 @pytest.mark.parametrize("file", FILES, ids=name_of)
 def test_no_import_points_upwards(file: Path) -> None:
     assert violations(name_of(file), file.read_text()) == []
+
+
+def test_no_more_is_tolerated_than_there_is() -> None:
+    for name, package in TOLERATED:
+        file = LDM / f"{name.replace('.', '/')}.py"
+        assert file.is_file() and any(
+            i.startswith(f"ldm.{package}") for i in imports(ast.parse(file.read_text()))
+        )
 
 
 @pytest.mark.parametrize("file", BENCHMARKS, ids=lambda file: file.stem)
@@ -104,6 +113,12 @@ def test_ldm_knows_nothing_outside_itself() -> None:
         ("insertion.insert", "from ldm.config.schema import Config", True),
         ("insertion.insert", "from ldm import evaluation", True),
         ("insertion.insert", "from ldm.models.base import Base\nfrom ldm.insertion.roi import Roi", False),
+        ("insertion.insert", "from ldm.compositing.composite import composite", True),
+        ("objects.merge", "from ldm.insertion.session import Session", True),
+        ("scenes.regional_context", "from ldm.compositing.composite import composite", True),
+        ("compositing.region_fill", "from ldm.insertion.region_fill import RegionFill", False),
+        ("evaluation.fills", "from ldm.compositing.cut_out import cut_out", False),
+        ("speed.deep_cache", "from ldm.config.schema import Config", True),
         ("evaluation.bench", "from ldm.insertion.roi import Roi\nimport torch", False),
         ("config.sections", "from ldm.models.architecture import Architecture", False),
     ],

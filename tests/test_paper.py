@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from ldm.config.drawing import seam_of
+from ldm.config.learning_request import module_for
 from omegaconf import OmegaConf
 from PIL import Image
 
-from ldm.config.drawing import seam_of
-from ldm.config.learning_request import module_for
 from ldm.config.schema import Config, how_to_learn, load_config
 from ldm.data import pairs
 from ldm.data.augment import drawn_odds

@@ -26,6 +26,7 @@ from ldm.config.settings import read_settings
 from ldm.models.base import EARLIER
 
 DROPPED = ("train.mask_growth",)  # settings of earlier versions, which kept recipes may still have
+COLLAGE = "collage"  # in an architecture of earlier versions: base.region_fill is composite
 # of the training settings, what another run of the same object may differ in
 INCIDENTAL = (
     "name", "logdir", "resume", "freeze_model", "checkpoint_every", "keep", "preview_every", "judge_every",
@@ -69,7 +70,10 @@ def _present(section: str, values: Any) -> Any:
         return values
     kept = {key: value for key, value in values.items() if f"{section}.{key}" not in DROPPED}
     if section == "base" and isinstance(kept.get("architecture"), Mapping):
-        kept["architecture"] = EARLIER | dict(kept["architecture"])
+        architecture = EARLIER | dict(kept["architecture"])
+        if (composite := architecture.pop(COLLAGE, None)) is not None:
+            kept.setdefault("region_fill", "composite" if composite else "grey")
+        kept["architecture"] = architecture
     return kept
 
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
-from ldm.insertion.sampling import Sampling
 
 from benchmarks import plan
 from benchmarks.learning import Lean
@@ -15,11 +15,19 @@ from benchmarks.measure import Row
 from benchmarks.plan import Measured, Subject, measure
 from benchmarks.report import report
 from benchmarks.subjects import Plain, fill, make_base, make_scene
+from ldm.insertion.inpaint import Sampling
+from ldm.insertion.insert import InsertOptions
 from ldm.models.base import save_base
 from ldm.models.runtime import PLAIN, twin
+from ldm.speed.deep_cache import Reusing
 from tests.fixtures.small import SMALL, small_base
 
-PRESETS = {"exact": Sampling("plms", 2), "fast": Sampling("unipc", 2, reuse=2, guidance_interval=(0.1, 1))}
+PRESETS = {
+    "exact": InsertOptions(Sampling("plms", 2)),
+    "fast": InsertOptions(
+        Sampling("unipc", 2, guidance_interval=(0.1, 1)), predictor=partial(Reusing, every=2)
+    ),
+}
 GROUPS = {
     "UNet step", "whole insertion", "VAE", "growth with the batch", "growth with the resolution",
     "growth with objects", "growth with backgrounds", "training step", "training by preset", "load",

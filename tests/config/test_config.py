@@ -295,6 +295,7 @@ def test_the_mini_base_is_small() -> None:
 def test_kept_settings_that_are_no_more_are_passed_over_but_not_in_a_users_file(tmp_path: Path) -> None:
     old = {"train": {"mask_growth": 0.4, "max_steps": 7}}
     assert load_config(old).train.max_steps == 7
+    assert Parser("Test.", FLAGS, "").parse_config([], old)[1] == load_config(old)
     (tmp_path / "old.yaml").write_text("train:\n  mask_growth: 0.4\n")
     with pytest.raises(ValueError, match=r"unknown setting 'train\.mask_growth'"):
         load_config(tmp_path / "old.yaml")
@@ -309,6 +310,16 @@ def test_kept_settings_of_a_base_mean_what_they_meant(tmp_path: Path) -> None:
     assert not load_config(tmp_path / "mine.yaml").base.architecture.mask_antialias
     newer = {"base": {"architecture": {"mask_antialias": False}}}
     assert not load_config(newer).base.architecture.mask_antialias
+
+
+@pytest.mark.parametrize("collage, fill", [(True, "composite"), (False, "grey")])
+def test_kept_settings_of_a_base_of_collages_are_those_of_a_base_of_composites(
+    collage: bool, fill: str
+) -> None:
+    old = {"base": {"path": "x", "architecture": {"name": "mini", "collage": collage}}}
+    for config in (load_config(old), Parser("Test.", FLAGS, "").parse_config([], old)[1]):
+        assert (config.base.path, config.base.architecture.name) == ("x", "mini")
+        assert config.base.region_fill == fill
 
 
 def test_what_only_a_base_of_composites_can_do_is_refused_for_others() -> None:

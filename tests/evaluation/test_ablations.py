@@ -7,12 +7,12 @@ import pytest
 from ldm.evaluation.ablations import ablations
 from ldm.evaluation.variants import Comparison, Variant
 
-PLMS = {"sampler": "plms", "steps": 50}
+PLMS = {"sample.sampler": "plms", "sample.steps": 50}
 PUBLISHED = [
-    Variant("paper-kv", "", learning={"max_steps": 80, "warmup": 200, "lr_final": 1.0}, sampling=PLMS),
-    Variant("paper-crossattn", "", learning={"max_steps": 80, "freeze_model": "crossattn"}, sampling=PLMS),
+    Variant("paper-kv", "", learning={"max_steps": 80, "warmup": 200, "lr_final": 1.0}, insertion=PLMS),
+    Variant("paper-crossattn", "", learning={"max_steps": 80, "freeze_model": "crossattn"}, insertion=PLMS),
 ]
-PRESETS = {"exact": ({"sampler": "plms", "steps": 50}, "fp32"), "fast": ({"reuse": 2}, "bf16")}
+PRESETS = {"exact": {"sampler": "plms", "steps": 50}, "fast": {"reuse": 2, "precision": "bf16"}}
 
 
 def made(**other: object) -> Comparison:
@@ -39,10 +39,9 @@ def test_no_two_variants_do_the_same() -> None:
         (
             v.kind,
             sorted(v.learning.items()),
-            sorted(v.sampling.items()),
+            sorted(v.insertion.items()),
             v.images,
             v.same_category,
-            v.precision,
         )
         for v in full.variants.values()
     ]
@@ -62,7 +61,7 @@ def test_bank_single_views_and_presets_are_compared_where_the_recipe_has_others(
     full = made()
     assert full.variants["tokens-crossattn-no-bank"].learning["bank"] == 0
     fast = full.variants["tokens-crossattn-fast"]
-    assert (fast.sampling, fast.precision) == ({"reuse": 2}, "bf16")
+    assert fast.insertion == {"sample.reuse": 2, "sample.precision": "bf16"}
     assert fast.learning == full.variants[full.recipe].learning
     assert full.variants["tokens-crossattn-all-views"].learning["single_view"] == 0
     plain = made(bank=0, single_view=0.0, presets={})
@@ -74,7 +73,8 @@ def test_bank_single_views_and_presets_are_compared_where_the_recipe_has_others(
 
 
 def test_the_papers_schedule_never_passes_forty_percent_of_its_rate() -> None:
-    learning = made().variants["tokens-crossattn-paper-rate"].learning
+    paper = Variant("paper-kv", "the paper", learning={"max_steps": 4000, "warmup": 10_000, "lr_final": 1.0})
+    learning = made(published=[paper]).variants["tokens-crossattn-paper-rate"].learning
     assert 800 / learning["warmup"] == pytest.approx(0.4) and learning["lr_final"] == 1.0
 
 

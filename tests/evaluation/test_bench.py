@@ -8,24 +8,25 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ldm.insertion.sampling import Sampling
 from PIL import Image
 
 from ldm.data.image import to_bytes
 from ldm.data.picture import read_picture
-from ldm.data.shown import reference_image
 from ldm.evaluation.bench import load_bench, score
 from ldm.evaluation.compare import compare
 from ldm.evaluation.methods import METHODS, Setup, prepared
 from ldm.evaluation.report import write_report
 from ldm.evaluation.results import Results
 from ldm.insertion.blend import BLENDS
+from ldm.insertion.inpaint import Sampling
+from ldm.insertion.insert import InsertOptions
+from ldm.insertion.session import Session
 from ldm.models.base import base_fingerprint, house_state
 from ldm.models.imagenet import ImageNetFeatures
 from ldm.objects.delta import extract, is_trained, load, save, trained_names
 from ldm.objects.file import About
 from ldm.objects.merge import member, merge
-from ldm.objects.merged import load_merged, save_merged
+from ldm.objects.merged import load_merged, open_merged, save_merged
 from tests.fixtures.bench import MASK, OBJECT, write_bench
 from tests.fixtures.objects import learnt
 from tests.fixtures.tiny import loaded_base
@@ -38,8 +39,8 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def setup() -> Setup:
-    base = loaded_base()
-    return Setup(base, base_fingerprint(base), Sampling("ddim", 1, 2.0), BLENDS["paste"])
+    options = InsertOptions(Sampling("ddim", 1, 2.0), BLENDS["paste"])
+    return Setup(Session(loaded_base(), options, openers={"merged": open_merged}))
 
 
 def test_a_bench_is_read(root: Path) -> None:
@@ -124,10 +125,12 @@ def test_the_truth_scores_best_and_the_background_is_not_the_object(root: Path) 
 
 def own_object(setup: Setup, file: Path) -> None:
     """An object that changes the base a lot."""
-    names, state = trained_names(setup.base, "crossattn"), house_state(setup.base)
+    names, state = trained_names(setup.session.base, "crossattn"), house_state(setup.session.base)
     tuned = {name: state[name] + 0.5 for name in names}
     about = About(setup.fingerprint, "tiny", freeze_model="crossattn", few_shot_count=2)
-    tokens = torch.randn(2, setup.base.architecture.clip_width, generator=torch.Generator().manual_seed(0))
+    tokens = torch.randn(
+        2, setup.session.base.architecture.clip_width, generator=torch.Generator().manual_seed(0)
+    )
     file.parent.mkdir(parents=True, exist_ok=True)
     save(extract(state, tuned, names, about, tokens=tokens), file)
 
@@ -136,7 +139,7 @@ def test_every_method_fills_the_mask_and_leaves_base_and_background_alone(
     root: Path, setup: Setup, tmp_path: Path
 ) -> None:
     scene, insertset = load_bench(root).scenes[0], load_bench(root).objects["apple"]
-    views, before = scene.read(), base_fingerprint(setup.base)
+    views, before = scene.read(), base_fingerprint(setup.session.base)
     own_object(setup, tmp_path / "object.safetensors")
     pictures = {}
     delta = load(tmp_path / "object.safetensors")
@@ -144,13 +147,17 @@ def test_every_method_fills_the_mask_and_leaves_base_and_background_alone(
         k: v for k, v in delta.weights.items() if not k.startswith("unet.") or is_trained(k, "crossattn-kv")
     }
     reference = torch.zeros(3, 56, 56, dtype=torch.uint8)
-    alone = member(setup.base, replace(delta, weights=kv, reference=reference), "apple")
+    alone = member(
+        setup.session.base, replace(delta, weights=kv, reference=reference), "apple", setup.session.images
+    )
     save_merged(merge([alone])[0], tmp_path / "merged.safetensors")
     for method in METHODS:
         file = tmp_path / ("merged.safetensors" if method == "merged" else "object.safetensors")
         with prepared(method, setup, insertset, file) as fill:
             pictures[method] = fill(scene, views).pixels
-    assert base_fingerprint(setup.base) == before and setup.base.conditioner.few_shot() is None
+    assert (
+        base_fingerprint(setup.session.base) == before and setup.session.base.conditioner.few_shot() is None
+    )
     for method, pixels in pictures.items():
         assert np.array_equal(pixels[~views.mask], views.background.pixels[~views.mask]), method
         assert (pixels[views.mask] != views.background.pixels[views.mask]).mean() > 0.5, method
@@ -209,9 +216,8 @@ def test_merged_is_each_object_out_of_one_file(root: Path, setup: Setup, tmp_pat
 
     def learn(insertset: Any, mode: str, file: Path) -> None:
         lessons.append((insertset.root.name, mode))
-        a = setup.base.architecture
-        picture = reference_image(insertset.reference, a.reference_size)
-        made = learnt(setup.base, len(lessons), mode, 2)
+        picture = setup.session.images.reference(insertset.reference)
+        made = learnt(setup.session.base, len(lessons), mode, 2)
         save(replace(made, reference=to_bytes(picture)[0]), file)
 
     compare(bench, ["crossattn-kv", "merged"], setup, results, learn)

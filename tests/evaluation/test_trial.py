@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from ldm.insertion.sampling import Sampling
 from PIL import Image
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from ldm.compositing.region_fill import CompositeSettings, make_composite_fill
 from ldm.config.schema import load_config
 from ldm.data.image import read_rgb, to_image
 from ldm.data.insertset import InsertSet, Sample, load_insertset
@@ -123,8 +123,8 @@ def test_what_stood_in_a_place_does_not_show_through(toy: InsertSet) -> None:
         fill, base = filling(toy), small_base()
         place = fill.places[0]
         image = torch.where(torch.from_numpy(place.mask), colour, place.image)
-        fill = Filling([replace(place, image=image)], fill.pose, Sampling(begin=0.3))
-        base.architecture = replace(base.architecture, collage=True)
+        composited = make_composite_fill(CompositeSettings(strength=0.3))
+        fill = Filling([replace(place, image=image)], fill.view, make_fill=composited)
         results.append(fill(base)[0])
     assert torch.equal(*results)
 
@@ -133,7 +133,7 @@ def test_the_held_out_picture_itself_is_the_best_answer(toy: InsertSet, features
     """Identity is of the held-out picture, copying of the learnt ones."""
     learnt, held = hold_out(toy, "0")
     fill = filling(learnt, held)
-    fixed = Fixed(fill.places, fill.pose)
+    fixed = Fixed(fill.places, fill.view)
     judge = Trial(learnt, held, features, fixed)
     held_out, known = (place_of(x, 32, 2.0).image for x in (held[0], learnt.few_shot[0]))
     verdicts = []
@@ -199,7 +199,6 @@ def flops(work: Callable[[], Any]) -> int:
 @pytest.mark.parametrize(("name", "rel"), [("mini", 0.5), ("v", 0.1)])
 def test_what_judging_and_learning_cost_is_counted_in_forwards(name: str, rel: float) -> None:
     a = load_config(CONFIGS / f"{name}.yaml").base.architecture
-    a = replace(a, collage=False)  # to lay one takes numbers, and next to no operations
     with torch.device("meta"):  # nothing is computed, the operations are counted
         base = Base(a)
         x, t = torch.zeros(2, 4, a.latent_size, a.latent_size), torch.full((2,), 500)

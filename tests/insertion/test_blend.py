@@ -16,7 +16,6 @@ from ldm.insertion.blend import (
     composite,
     depth,
     feather,
-    halo,
     membrane,
     paper_blur,
     ring,
@@ -190,26 +189,3 @@ def test_lengths_of_a_treatment_can_be_changed_one_by_one():
     assert treatment("membrane") == own
     assert treatment("membrane", reach=0) == replace(own, reach=0)
     assert treatment("paste", feather=3, reach=math.inf) == Blend(feather=3, reach=math.inf)
-
-
-def test_around_the_object_what_was_drawn_fades_away():
-    shown = np.zeros((60, 80), bool)
-    shown[20:40, 30:70] = True  # 40 px long
-    alpha = halo(shown, 0.25)
-    assert (alpha[shown] == 1).all() and alpha.dtype == np.float32
-    row = alpha[30, 70:82]
-    assert (np.diff(row) < 0).all() and 0 < row[8] < row[0] < 1 and row[9] == 0
-    assert (alpha[:10] == 0).all() and alpha[30, 20:30][::-1] == pytest.approx(row[:10])
-    for unchanged in (halo(shown, 0), halo(np.zeros_like(shown), 0.25)):
-        assert (unchanged == 1).all()
-
-
-def test_a_halo_needs_to_know_the_object():
-    """Without it all of the mask is laid over."""
-    background, mask, shown = torch.zeros(3, 60, 80), np.zeros((60, 80), bool), np.zeros((60, 80), bool)
-    mask[10:50, 10:75], shown[20:40, 30:70] = True, True
-    options = Blend(feather=8, halo=0.25)
-    whole = blend(background, background + 0.5, mask, options)[1]
-    faded = blend(background, background + 0.5, mask, options, shown=shown)[1]
-    assert np.array_equal(whole, blend(background, background, mask, Blend(feather=8))[1])
-    assert np.allclose(faded, whole * halo(shown, 0.25)) and (faded[:, :19] == 0).all()

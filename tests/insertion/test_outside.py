@@ -9,20 +9,22 @@ import numpy as np
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from ldm.insertion.sampling import Sampling
-from ldm.models.collage import Collage
 from torch import Tensor
 
+from ldm.compositing.region_fill import CompositeObject, CompositeSettings
 from ldm.data.picture import Picture, read_picture
 from ldm.data.save import write_picture
 from ldm.insertion import square
 from ldm.insertion.blend import BLENDS, treatment
 from ldm.insertion.cases import Case
-from ldm.insertion.insert import insert
+from ldm.insertion.inpaint import Sampling
+from ldm.insertion.insert import InsertOptions, insert
 from ldm.insertion.item import Item
 from ldm.insertion.marking import Marking
 from ldm.insertion.plan import Context
 from ldm.insertion.proof import difference_outside
+from ldm.insertion.refine import SecondPassOf
+from ldm.insertion.region_fill import ObjectFill, ReadyObject
 from ldm.insertion.subject import Subject
 from ldm.insertion.work import planned
 from ldm.models.contexts import Contexts
@@ -77,7 +79,7 @@ def masks(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     reach=st.sampled_from([-1.0, 5.0, float("inf")]),
     most=st.sampled_from([2048, 24]),
     shown=st.booleans(),
-    own_detail=st.sampled_from([0.0, 16.0]),
+    detail_transfer=st.sampled_from([0.0, 16.0]),
 )
 @settings(max_examples=80, deadline=None)
 def test_pixels_outside_the_mask_are_identical(
@@ -91,7 +93,7 @@ def test_pixels_outside_the_mask_are_identical(
     reach: float,
     most: int,
     shown: bool,
-    own_detail: float,
+    detail_transfer: float,
 ) -> None:
     hole, paste = marked
     top, context = np.iinfo(dtype).max, torch.zeros(1, 1, 4)
@@ -101,12 +103,16 @@ def test_pixels_outside_the_mask_are_identical(
     background, painter = Picture(stored, PROFILE, None, (72.0, 72.0)), Noisy()
     item = Item(Case(Path()), Subject(), (1, 2))
     task = planned(item, Marking(hole, paste), Context(painter.architecture.image_size, factor))
-    sampling = Sampling("ddim", 2, 1.0, refine, begin=0.8, shadow=0.5, own_detail=own_detail * (not refine))
-    seam = treatment(mode, reach=reach, halo=0.1 * shown)
-    collage = Collage(torch.rand(1, 4, 9, 9)) if shown else None
+    options = InsertOptions(
+        Sampling("ddim", 2, 1.0),
+        treatment(mode, reach=reach),
+        second_pass=SecondPassOf(refine) if refine else None,
+    )
+    composited = CompositeSettings(0.8, 0.5, detail_transfer * (not refine), paste_margin=0.1)
+    fill = CompositeObject(torch.rand(1, 4, 9, 9), composited) if shown else ObjectFill()
     with patch.object(square, "MOST", most):  # larger regions are worked on at that size
-        contexts = [Contexts(context, context, collage)]
-        [results] = insert(painter, background, [task], contexts, sampling, seam)  # type: ignore[arg-type]
+        one = ReadyObject(Contexts(context, context), fill)
+        [results] = insert(painter, background, [task], [one], options)  # type: ignore[arg-type]
     with TemporaryDirectory() as folder:
         file = Path(folder) / f"r{suffix}"
         for result in results:

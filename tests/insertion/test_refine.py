@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from ldm.insertion.sampling import Sampling
 from torch import Generator, Tensor
 
 from ldm.data.picture import Picture
 from ldm.insertion.blend import BLENDS
-from ldm.insertion.insert import insert
-from ldm.insertion.refine import Tiled, needs_refining, refine
+from ldm.insertion.inpaint import Sampling
+from ldm.insertion.insert import InsertOptions, insert
+from ldm.insertion.refine import SecondPassOf, Tiled, needs_refining, refine
+from ldm.insertion.region_fill import ObjectFill, ReadyObject
 from ldm.insertion.roi import Roi
 from ldm.insertion.task import Task
 from ldm.insertion.tiles import plan_tiles
@@ -80,9 +81,10 @@ def test_insert_refines_large_regions_only(base: Base, contexts: Contexts) -> No
     mask[30:60, 40:60] = True
 
     def made(roi: Roi, strength: float) -> np.ndarray:
-        sampling = Sampling("ddim", 3, 2.0, strength)
-        task = Task(mask, mask, [roi], [1])
-        [[result]] = insert(base, Picture(pixels), [task], [contexts], sampling, BLENDS["paste"])
+        second_pass = SecondPassOf(strength) if strength else None
+        options = InsertOptions(Sampling("ddim", 3, 2.0), BLENDS["paste"], second_pass=second_pass)
+        one, task = ReadyObject(contexts, ObjectFill()), Task(mask, mask, [roi], [1])
+        [[result]] = insert(base, Picture(pixels), [task], [one], options)
         assert (result.picture.pixels[~mask] == pixels[~mask]).all()
         return result.picture.pixels
 

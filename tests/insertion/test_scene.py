@@ -158,10 +158,10 @@ def test_objects_together_share_a_square_around_them_all(folder: Path) -> None:
     [_, both] = place(scene, read_picture(scene.background), MaskTools(), Context(8))
     [roi], task = both.rois, both.task(SIZE)
     assert roi.x0 <= 4 and roi.x1 >= 20 and roi.y0 <= 5 and roi.y1 >= 30
-    masks = [mask for _, mask in task.parts]
-    assert [subject.strength for subject in task.subjects] == [0.5, 0.9] and not (masks[0] & masks[1]).any()
+    masks = [hole.whole(SIZE) for hole in both.holes]
+    assert not (masks[0] & masks[1]).any()
     assert [mask.sum() for mask in masks] == [56, 200] and ((masks[0] | masks[1]) == task.hole).all()
-    assert not placed(folder, entry())[0].task(SIZE).parts
+    assert not placed(folder, entry())[0].holes
 
 
 def test_objects_together_may_touch_but_not_overlap(folder: Path) -> None:

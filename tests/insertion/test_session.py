@@ -2,35 +2,44 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from ldm.data.light import in_common_light
-from ldm.insertion.sampling import Sampling
-from ldm.objects.pose import NEAREST
 from PIL import Image
 
+from ldm.compositing.cut_out_images import CutOutImages
+from ldm.compositing.region_fill import CompositeObject, CompositeSettings, make_composite_fill
+from ldm.compositing.white_balance import balanced
+from ldm.config.build import open_session
+from ldm.config.schema import Config, load_config
 from ldm.data.image import from_bytes, to_bytes
 from ldm.data.picture import Picture
+from ldm.data.shown import NEAREST, ObjectImages
 from ldm.insertion.blend import BLENDS
+from ldm.insertion.inpaint import Sampling
+from ldm.insertion.insert import InsertOptions
+from ldm.insertion.refine import SecondPassOf
 from ldm.insertion.roi import Roi, plan_rois
-from ldm.insertion.session import Session, open_session
+from ldm.insertion.session import Session
 from ldm.insertion.subject import Subject
 from ldm.insertion.task import Task
-from ldm.models.base import Base, base_fingerprint, house_state, save_base
-from ldm.models.runtime import PLAIN, prepare
+from ldm.models.base import Base, base_fingerprint, house_state
+from ldm.models.runtime import Runtime, prepare
 from ldm.objects.applied import apply
 from ldm.objects.baked import bake, bake_delta
 from ldm.objects.baked import save as save_baked
 from ldm.objects.delta import extract, load, save, trained_names
-from ldm.objects.effect import reference_of
 from ldm.objects.exchange import FewShotLayer, save_ldm_delta
 from ldm.objects.file import About
 from ldm.objects.merge import member, merge
-from ldm.objects.merged import save_merged
+from ldm.objects.merged import open_merged, save_merged
+from ldm.objects.object_context import reference_of
+from ldm.scenes.regional_context import in_regions
+from ldm.speed.onednn_packing import pack_weights
 from tests.fixtures.objects import learnt
-from tests.fixtures.small import SMALL, object_folder, small_base, state_of
+from tests.fixtures.small import SMALL_IMAGES, object_folder, small_base, state_of, written
 
 SIDES = ("object", "base")
 
@@ -48,7 +57,34 @@ def write_object(path: Path, base: Base, seed: int, fingerprint: str = "") -> Pa
 
 @pytest.fixture
 def session() -> Session:
-    return Session(small_base(), Sampling("ddim", 2, 2.0), BLENDS["paste"])
+    return session_of(small_base())
+
+
+def session_of(base: Base, composited: bool = False, **sampling: Any) -> Session:
+    """Two steps, pasted hard; `composited`: the base is shown cut-outs."""
+    fill = {"make_fill": make_composite_fill(CompositeSettings())} if composited else {}
+    images: ObjectImages = CutOutImages(28) if composited else SMALL_IMAGES
+    options = InsertOptions(Sampling("ddim", 2, 2.0, **sampling), BLENDS["paste"])
+    return Session(base, options, images=images, openers={"merged": open_merged}, **fill)
+
+
+def sample_by(session: Session, **sampling: Any) -> None:
+    """From now on; the object is put down."""
+    session.put_down()
+    session.options = replace(session.options, sampling=Sampling("ddim", 2, 2.0, **sampling))
+
+
+def cut_outs(session: Session, subject: Subject) -> torch.Tensor:
+    """What the subject is shown by, as bytes [k,4,P,P]."""
+    fill = session.ready(subject).fill
+    assert isinstance(fill, CompositeObject)
+    return to_bytes(fill.cut_outs)
+
+
+def config_of(folder: Path) -> Config:
+    """Of the small base, written to a file, as `session_of` uses it."""
+    how = ["sample.sampler=ddim", "sample.steps=2", "sample.scale=2.0", "insert.blend=paste"]
+    return load_config(written(folder)[0], how)
 
 
 def inserted(session: Session, subject: Subject) -> np.ndarray:
@@ -77,82 +113,65 @@ def test_one_view_is_drawn_and_one_that_is_not_there_leaves_no_trace(
     before = state_of(session.base)
     delta = replace(learnt(session.base, 1), reference=torch.full((3, 28, 28), 90, dtype=torch.uint8))
     save(delta, tmp_path / "o.safetensors")
-    made = bake_delta(session.base, delta, view=2)
+    made = bake_delta(session.base, delta, session.images, view=2)
     save_baked(made, tmp_path / "baked.safetensors", torch.float32)
     subject, pictures = Subject(tmp_path / "o.safetensors"), []
     for view in (0, 1, 2):
-        session.put_down()
-        session.sampling = Sampling("ddim", 2, 2.0, view=view)
+        sample_by(session, reference_view=view)
         pictures.append(inserted(session, subject).astype(int))
     assert (pictures[0] != pictures[1]).any() and (pictures[1] != pictures[2]).any()
     again = inserted(session, Subject(tmp_path / "baked.safetensors")).astype(int)
     assert np.abs(again - pictures[2]).max() <= 1
-    session.put_down()
-    session.sampling = Sampling("ddim", 2, 2.0, view=7)
+    sample_by(session, reference_view=7)
     with pytest.raises(ValueError, match=r"view 7: this object has \d few-shot tokens; give 1 to \d"):
         session.take_on(subject)
-    with pytest.raises(ValueError, match="baked with view 2, asked for is 7"):
+    with pytest.raises(ValueError, match="baked with reference_view 2, asked for is 7"):
         session.take_on(Subject(tmp_path / "baked.safetensors"))
     after = session.base.state_dict()
     assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
 
 
-def test_a_view_is_also_the_picture_that_a_base_of_collages_is_shown(
-    session: Session, tmp_path: Path
-) -> None:
-    session.base.architecture = replace(session.base.architecture, collage=True)
+def test_a_view_is_also_the_picture_that_a_base_of_composites_is_shown(tmp_path: Path) -> None:
+    session = session_of(small_base(), composited=True)
     views = torch.randint(1, 256, (4, 4, 28, 28)).to(torch.uint8)
     views, own = views[:3], views[3]
     delta = replace(learnt(session.base, 1, tokens=3), views=views, reference=own)
     save(delta, tmp_path / "o.safetensors")
     for view in (0, 1, 3):
-        session.put_down()
-        session.sampling = Sampling("ddim", 2, 2.0, view=view)
-        save_baked(bake_delta(session.base, delta, view=view), tmp_path / "b.safetensors")
+        sample_by(session, reference_view=view)
+        save_baked(bake_delta(session.base, delta, session.images, view=view), tmp_path / "b.safetensors")
+        picture = views[view - 1] if view else own
+        lit = balanced(from_bytes(picture[None]), from_bytes(views))
         for file in ("o", "b"):
-            shown = session.take_on(Subject(tmp_path / f"{file}.safetensors")).contexts.collage
-            assert shown is not None
-            picture = views[view - 1] if view else own
-            lit = in_common_light(from_bytes(picture[None]), from_bytes(views))
-            assert torch.equal(to_bytes(shown.references), to_bytes(lit))
-    session.put_down()
-    session.sampling = Sampling("ddim", 2, 2.0, view=NEAREST)
+            shown = cut_outs(session, Subject(tmp_path / f"{file}.safetensors"))
+            assert torch.equal(shown, to_bytes(lit))
+    sample_by(session, reference_view=NEAREST)
     save(replace(delta, reference=views[1]), tmp_path / "o.safetensors")
+    lit = balanced(from_bytes(views[1:2]), from_bytes(views))
     for _ in range(2):
-        shown = session.take_on(Subject(tmp_path / "o.safetensors")).contexts.collage
-        lit = in_common_light(from_bytes(views[1:2]), from_bytes(views))
-        assert shown is not None and torch.equal(to_bytes(shown.references), to_bytes(lit))
+        assert torch.equal(cut_outs(session, Subject(tmp_path / "o.safetensors")), to_bytes(lit))
     given = tmp_path / "red.png"
     Image.new("RGB", (28, 28), (255, 0, 0)).save(given)
-    shown = session.take_on(Subject(tmp_path / "o.safetensors", given)).contexts.collage
-    assert shown is not None and shown.references[0, 0].max() > 0.99, "a reference that is given wins"
+    shown = cut_outs(session, Subject(tmp_path / "o.safetensors", given))
+    assert from_bytes(shown)[0, 0].max() > 0.99, "a reference that is given wins"
 
 
-@pytest.mark.parametrize("collage", [False, True])
-def test_every_kind_of_object_file_brings_its_collage(
-    session: Session, tmp_path: Path, collage: bool
-) -> None:
-    """For a base of collages only, and it makes a difference to what is drawn."""
-    plain = session.base.architecture
-    session.base.architecture = replace(plain, collage=collage)
-    try:
-        delta, files = learnt(session.base, 1), [tmp_path / f"{i}.safetensors" for i in range(3)]
-        save(delta, files[0])
-        save_baked(bake_delta(session.base, delta), files[1], torch.float32)
-        save_merged(merge([member(session.base, delta, "one")])[0], files[2])
-        assert delta.reference is not None
-        for file in files:
-            shown = session.take_on(Subject(file)).contexts.collage
-            assert (shown is not None) == collage
-            assert shown is None or torch.equal(to_bytes(shown.references[0, :3]), delta.reference)
-        pictures = [inserted(session, Subject(file)).astype(int) for file in files]
-        assert all(np.abs(picture - pictures[0]).max() <= 1 for picture in pictures)
-        session.put_down()
-        session.base.architecture = plain
-        assert (inserted(session, Subject(files[0])) != pictures[0]).any() == collage
-    finally:
-        session.put_down()
-        session.base.architecture = plain
+@pytest.mark.parametrize("composited", [False, True])
+def test_every_kind_of_object_file_brings_its_cut_out(tmp_path: Path, composited: bool) -> None:
+    """For a base of composites only, and it makes a difference to what is drawn."""
+    base = small_base()
+    session, plain = session_of(base, composited), session_of(base)
+    delta, files = learnt(base, 1), [tmp_path / f"{i}.safetensors" for i in range(3)]
+    save(delta, files[0])
+    save_baked(bake_delta(base, delta, session.images), files[1], torch.float32)
+    save_merged(merge([member(base, delta, "one", session.images)])[0], files[2])
+    assert delta.reference is not None
+    for file in files if composited else []:
+        assert torch.equal(cut_outs(session, Subject(file))[0, :3], delta.reference)
+    pictures = [inserted(session, Subject(file)).astype(int) for file in files]
+    assert all(np.abs(picture - pictures[0]).max() <= 1 for picture in pictures)
+    session.put_down()
+    assert (inserted(plain, Subject(files[0])) != pictures[0]).any() == composited
 
 
 def test_the_reference_is_the_one_given_or_the_objects_own(session: Session, tmp_path: Path) -> None:
@@ -175,8 +194,10 @@ def test_objects_together_are_each_in_its_own_mask(session: Session, tmp_path: P
 
     def both(one: Subject, other: Subject) -> np.ndarray:
         hole = left | right
-        task = Task(hole, hole, [Roi(0, 0, 60, 60)], [3], parts=[(one, left), (other, right)])
-        [[result]] = session.insert(background, [task])
+        masks = torch.stack([torch.from_numpy(mask).float() for mask in (left, right)])
+        joint = in_regions([session.ready(one), session.ready(other)], masks)
+        task = Task(hole, hole, [Roi(0, 0, 60, 60)], [3])
+        [[result]] = session.insert(background, [task], [joint])
         pixels = result.picture.pixels
         assert np.array_equal(pixels[~hole], background.pixels[~hole])
         return pixels.astype(float)
@@ -185,7 +206,8 @@ def test_objects_together_are_each_in_its_own_mask(session: Session, tmp_path: P
         return float(np.abs(x - y)[where].mean())
 
     for strength in (0, 0.5):
-        session.sampling = Sampling("ddim", 2, 2.0, refine=strength)
+        second_pass = SecondPassOf(strength) if strength else None
+        session.options = replace(session.options, second_pass=second_pass)
         ab, cb, ac = both(a, b), both(c, b), both(a, c)
         assert apart(ab, cb, right) < 0.5 * apart(ab, cb, left)
         assert apart(ab, ac, left) < 0.5 * apart(ab, ac, right)
@@ -204,13 +226,14 @@ def test_guidance_starts_where_it_is_told(tmp_path: Path) -> None:
     """From the object's own unconditional branch, or from that of the base as it is without any object."""
     base = small_base()
     untouched = base.null().layers
-    own, other = (Session(base, Sampling("ddim", 2, 2.0, guidance_from=x), BLENDS["paste"]) for x in SIDES)
-    save_merged(merge([member(base, learnt(base, 3), "cup")])[0], tmp_path / "cup.safetensors")
+    own, other = (session_of(base, guidance_from=x) for x in SIDES)
+    cup = member(base, learnt(base, 3), "cup", SMALL_IMAGES)
+    save_merged(merge([cup])[0], tmp_path / "cup.safetensors")
     write_object(tmp_path / "o.safetensors", base, 1)
     for subject in (Subject(tmp_path / "o.safetensors"), Subject(tmp_path / "cup.safetensors")):
-        tuned = own.take_on(subject).contexts
+        tuned = own.ready(subject).contexts
         own.put_down()
-        ready = other.take_on(subject)
+        ready = other.ready(subject)
         for name, layer in ready.contexts.unconditional.layers.items():
             assert all(torch.equal(a, b) for a, b in zip(layer, untouched[name], strict=True))
         moved = (tuned.unconditional.layers[name].bias - untouched[name].bias for name in untouched)
@@ -227,18 +250,17 @@ def test_guidance_starts_where_it_is_told(tmp_path: Path) -> None:
 @pytest.mark.parametrize("mode", ["crossattn", "crossattn-kv"])
 def test_a_baked_object_holds_the_branch_that_guidance_starts_from(tmp_path: Path, mode: str) -> None:
     base = small_base()
-    session = Session(base, Sampling("ddim", 2, 2.0, guidance_from="base"), BLENDS["paste"])
+    session = session_of(base, guidance_from="base")
     delta = replace(learnt(base, 1), reference=torch.full((3, 28, 28), 90, dtype=torch.uint8))
     if mode == "crossattn":
         delta = load(write_object(tmp_path / "a.safetensors", base, 1))
     save(delta, tmp_path / "o.safetensors")
-    made = bake_delta(base, delta, guidance_from="base")
+    made = bake_delta(base, delta, SMALL_IMAGES, guidance_from="base")
     save_baked(made, tmp_path / "baked.safetensors", torch.float32)
     expected = inserted(session, Subject(tmp_path / "o.safetensors")).astype(int)
     session.put_down()
     assert np.abs(inserted(session, Subject(tmp_path / "baked.safetensors")) - expected).max() <= 1
-    session.put_down()
-    session.sampling = Sampling("ddim", 2, 2.0)
+    sample_by(session)
     with pytest.raises(ValueError, match="baked with guidance_from base, asked for is object"):
         session.take_on(Subject(tmp_path / "baked.safetensors"))
 
@@ -250,9 +272,8 @@ def test_a_baked_object_needs_no_conditioner_and_inserts_the_same(session: Sessi
         save_baked(bake(session.base, delta.about, reference_of(delta)), tmp_path / "baked.safetensors")
     expected = inserted(session, Subject(file)).astype(int)
     session.put_down()
-    save_base(session.base, tmp_path / "base", torch.float32)
     subject = Subject(tmp_path / "baked.safetensors")
-    opened = open_session(tmp_path / "base", SMALL, [subject], session.sampling, session.seam)
+    opened = open_session(config_of(tmp_path / "small"), [subject], "cpu")
     assert not isinstance(opened.base, Base)
     assert np.abs(inserted(opened, subject) - expected).max() <= 1
     assert np.abs(inserted(session, subject) - expected).max() <= 1, "a whole base takes it too"
@@ -264,16 +285,15 @@ def test_a_baked_object_needs_no_conditioner_and_inserts_the_same(session: Sessi
             opened.take_on(wrong)
 
 
-def test_one_object_that_is_not_baked_needs_the_whole_base(session: Session, tmp_path: Path) -> None:
-    save_base(session.base, tmp_path / "base")
+def test_one_object_that_is_not_baked_needs_the_whole_base(tmp_path: Path) -> None:
     subjects = [Subject(reference=tmp_path / "r.png"), Subject(tmp_path / "gone.safetensors")]
-    opened = open_session(tmp_path / "base", SMALL, subjects, session.sampling, session.seam)
+    opened = open_session(config_of(tmp_path / "small"), subjects, "cpu")
     assert isinstance(opened.base, Base)
 
 
 def test_an_object_of_a_merged_file_is_picked_by_name(session: Session, tmp_path: Path) -> None:
     base = session.base
-    members = [member(base, learnt(base, i), name) for i, name in ((1, "cup"), (2, "bee"))]
+    members = [member(base, learnt(base, i), name, SMALL_IMAGES) for i, name in ((1, "cup"), (2, "bee"))]
     save_merged(merge(members)[0], tmp_path / "both.safetensors")
     save(learnt(base, 1), tmp_path / "cup.safetensors")
     alone = inserted(session, Subject(tmp_path / "cup.safetensors")).astype(int)
@@ -294,8 +314,9 @@ def test_a_prepared_base_takes_on_every_kind_of_object_one_after_the_other(
     files = {name: tmp_path / name for name in ("a.safetensors", "both.safetensors", "baked.safetensors")}
     files |= {name: tmp_path / name for name in ("b.ckpt", "c.ckpt")}
     save(learnt(base, 1), files["a.safetensors"])
-    save_merged(merge([member(base, learnt(base, i), f"{i}") for i in (1, 2)])[0], files["both.safetensors"])
-    save_baked(bake_delta(base, learnt(base, 3)), files["baked.safetensors"])
+    members = [member(base, learnt(base, i), f"{i}", SMALL_IMAGES) for i in (1, 2)]
+    save_merged(merge(members)[0], files["both.safetensors"])
+    save_baked(bake_delta(base, learnt(base, 3), SMALL_IMAGES), files["baked.safetensors"])
     for i, name in ((4, "b.ckpt"), (5, "c.ckpt")):
         about = replace(learnt(base, i).about, few_shot="none", few_shot_count=0)
         save_ldm_delta(files[name], base, replace(learnt(base, i), about=about, tokens=None), FewShotLayer())
@@ -308,8 +329,8 @@ def test_a_prepared_base_takes_on_every_kind_of_object_one_after_the_other(
     ]
     plain = [inserted(session, subject) for subject in subjects]
     session.put_down()
-    prepared = Session(base, session.sampling, session.seam)
-    prepare(base, PLAIN)
+    prepared = session_of(base)
+    prepare(base, Runtime(pack=pack_weights))
     for subject, expected in [*zip(subjects, plain, strict=True)] * 2:
         apart = np.abs(inserted(prepared, subject).astype(int) - expected)
         assert apart.max() <= 1, subject.object

@@ -18,6 +18,7 @@ from ldm.insertion.cases import Case
 from ldm.insertion.item import Item, check_files
 from ldm.insertion.journal import FILE, Journal, recipe_in, rows
 from ldm.insertion.paste import Patch
+from ldm.insertion.region_fill import ReadyObject
 from ldm.insertion.result import Result
 from ldm.insertion.roi import Roi
 from ldm.insertion.tally import Tally
@@ -132,8 +133,10 @@ def test_bad_items_are_reported_skipped_and_counted(tmp_path: Path) -> None:
 
 def test_a_changed_pixel_outside_is_not_let_pass(tmp_path: Path) -> None:
     class Careless(Stub):
-        def insert(self, background: Picture, tasks: Sequence[Task]) -> list[list[Result]]:
-            [[result]] = super().insert(background, tasks)
+        def insert(
+            self, background: Picture, tasks: Sequence[Task], objects: Sequence[ReadyObject] | None = None
+        ) -> list[list[Result]]:
+            [[result]] = super().insert(background, tasks, objects)
             corner = Patch(Roi(0, 0, 1, 1), background.pixels[:1, :1] ^ 1)
             return [[replace(result, patches=(*result.patches, corner))]]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,4 +38,6 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
 
 def test_presets_are_inferences() -> None:
     exact, fast = benchmark.presets()["exact"], benchmark.presets()["fast"]
-    assert (exact.sampler, exact.steps, exact.reuse) == ("plms", 50, 1) and fast.reuse > 1
+    assert (exact.sampling.sampler, exact.sampling.steps) == ("plms", 50)
+    painter: Any = object()
+    assert exact.predictor(painter) is painter and fast.predictor.keywords["every"] > 1  # type: ignore[attr-defined]

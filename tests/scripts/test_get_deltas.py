@@ -11,7 +11,6 @@ import torch
 
 from ldm.config.command_line import run
 from ldm.data.insertset import load_insertset
-from ldm.data.shown import reference_image
 from ldm.models.base import house_state, save_base
 from ldm.models.ldm_keys import house_to_ldm
 from ldm.objects.applied import apply
@@ -19,7 +18,7 @@ from ldm.objects.delta import is_trained, load
 from ldm.objects.exchange import read_with_pictures
 from ldm.training.checkpoints import find_checkpoint, read_checkpoint
 from scripts import get_deltas, objects, train
-from tests.fixtures.small import SMALL, small_base, written
+from tests.fixtures.small import SMALL_IMAGES, small_base, written
 
 LAYER = "cond_stage_model.prior_encoder.prior_block.1."
 
@@ -67,7 +66,7 @@ def test_the_object_file_is_what_was_learnt(tmp_path: Path, mode: str, few_shot:
     assert about.few_shot_count == (0 if few_shot == "none" else 3)
     assert (about.author, about.licence) == ("Ada", "CC0") and about.date.startswith("2")
     assert about.preview and about.recipe["train"]["freeze_model"] == mode
-    reference = reference_image(tmp_path / "toy/test.png", SMALL.reference_size)[0]
+    reference = SMALL_IMAGES.reference(tmp_path / "toy/test.png")[0]
     assert delta.reference is not None
     assert torch.equal(delta.reference.float(), (reference * 127.5 + 127.5).round())
 
@@ -77,9 +76,10 @@ def test_both_formats_insert_the_same(tmp_path: Path, few_shot: str) -> None:
     folder = learn(tmp_path, "--few_shot", few_shot, "--few_shot_features", "raw")
     for options in ([], ["--dtype", "fp32", "--out", str(folder / "exact.safetensors")], ["--format", "ldm"]):
         get_deltas.main(["--path", str(folder), *options])
-    base, reference = small_base(), reference_image(tmp_path / "toy/test.png", SMALL.reference_size)
+    base, reference = small_base(), SMALL_IMAGES.reference(tmp_path / "toy/test.png")
     pictures = load_insertset(tmp_path / "toy")
-    objects = [load(folder / "exact.safetensors"), read_with_pictures(folder / "toy.ckpt", base, pictures)]
+    paper = read_with_pictures(folder / "toy.ckpt", base, pictures, SMALL_IMAGES)
+    objects = [load(folder / "exact.safetensors"), paper]
     contexts = []
     for delta in [*objects, load(folder / "toy.safetensors")]:
         with apply(base, delta), torch.no_grad():

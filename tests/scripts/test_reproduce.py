@@ -11,7 +11,6 @@ from ldm.config.command_line import run
 from ldm.data.image import read_rgb
 from ldm.data.save import read_text
 from ldm.evaluation.cells import Cell
-from ldm.insertion.blend import BLENDS
 from scripts import reproduce
 from tests.evaluation.test_sites import backgrounds
 from tests.fixtures.small import object_folder, written
@@ -107,14 +106,13 @@ def test_it_is_stopped_goes_on_and_tells(
     row = json.loads(read_text(folder / "out/results/linear-kv/objects/cup/0001.png")["row"])
     assert row["scores"]["v2/outside"] == 0 and -1 <= row["scores"]["v2/identity_mean"] <= 1
     assert set(row["recipe"]) == {
-        "kind", "metrics", "version", "base", "sampling", "seed", "seam", "context", "object",
+        "kind", "metrics", "version", "base", "seed", "context", "settings", "object",
     }  # fmt: skip
     fast = json.loads(read_text(folder / "out/results/tokens-kv-fast/objects/cup/0001.png")["row"])["recipe"]
-    assert fast["precision"] == "bf16" and fast["sampling"]["reuse"] == 2 and set(fast) > set(row["recipe"])
-    blur = BLENDS["paper"].paper_blur
+    assert fast["settings"]["sample.precision"] == "bf16" and fast["settings"]["sample.reuse"] == 2
     paper = json.loads(read_text(folder / "out/results/paper-kv/objects/cup/0001.png")["row"])["recipe"]
-    assert (paper["seam"]["paper_blur"], paper["sampling"]["guidance_scale"]) == (blur, 5.0)
-    assert row["recipe"]["seam"]["paper_blur"] == 0 and paper["object"] != row["recipe"]["object"]
+    assert (paper["settings"]["insert.blend"], paper["settings"]["sample.scale"]) == ("paper", 5.0)
+    assert row["recipe"]["settings"]["insert.blend"] != "paper" and paper["object"] != row["recipe"]["object"]
     kv, alone = (
         read_rgb(folder / f"out/results/{name}/objects/cup/0001.png") for name in ("none-kv", "linear-kv")
     )

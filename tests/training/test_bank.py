@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import cast
 
 import pytest
 import torch
-from ldm.models.collage import places_in
 from torch import Tensor, nn
 
+from ldm.compositing.composite import boxes_for, placed
 from ldm.data.compose import Composed
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
 from ldm.models.diffusion import latent_mask, masked_image
 from ldm.training import bank as bank_module
 from ldm.training.bank import Encoded, LatentBank, encode
-from tests.fixtures.small import SMALL, small_base
+from tests.fixtures.small import small_base
 
 BATCH = 4
 
@@ -28,9 +27,6 @@ class Shrinking:
 
     device = torch.device("cpu")
     conditioner = SimpleNamespace(clip=nn.Linear(1, 1))
-
-    def masked(self, image: Tensor, mask: Tensor, references: Tensor, places: Tensor) -> Tensor:
-        return masked_image(image, mask)
 
     def encode(self, image: Tensor) -> Tensor:
         return torch.nn.functional.avg_pool2d(image, 8)[:, [0, 1, 2, 0]]
@@ -46,7 +42,7 @@ def composed(first: int) -> Composed:
     mask = torch.zeros(BATCH, 1, 16, 16)
     mask[..., :8] = 1
     references = (numbers / 127.5 - 1)[:, None].expand(BATCH, 2, 3, 4, 4)
-    return Composed(levels, mask, places_in(mask), references, torch.ones(BATCH).long())
+    return Composed(levels, mask, boxes_for(mask), references, torch.ones(BATCH).long())
 
 
 def bank(batches: int, capacity: int, reuse: int, seed: int = 0) -> LatentBank:
@@ -58,13 +54,14 @@ def numbers(batch: Encoded) -> list[int]:
     return batch.references[:, 0, 0, 0, 0].tolist()
 
 
-def test_encoding_is_the_vaes_of_image_and_masked_image() -> None:
+def test_encoding_is_the_vaes_of_image_and_masked_image(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bank_module, "BARE", 1.0)
     base, g = small_base(), torch.Generator().manual_seed(0)
     image = torch.rand(2, 3, 32, 32, generator=g) * 2 - 1
     mask = torch.zeros(2, 1, 32, 32)
     mask[:, :, 8:20, 4:30] = 1
     references = torch.randint(256, (2, 3, 3, 28, 28), generator=g).to(torch.uint8)
-    composed = Composed(image, mask, places_in(mask), references / 127.5 - 1, torch.ones(2).long())
+    composed = Composed(image, mask, boxes_for(mask), references / 127.5 - 1, torch.ones(2).long())
     batch = encode(base.requires_grad_(True), composed)
     assert torch.allclose(batch.x_0, base.encode(image), atol=0.05), "bf16"
     assert torch.allclose(batch.masked, base.encode(masked_image(image, mask)), atol=0.05), "bf16"
@@ -87,7 +84,8 @@ def test_a_bank_smaller_than_its_reuse_still_reuses(capacity: int) -> None:
     assert len(list(bank(batches=9, capacity=capacity, reuse=6))) == (held - 1) + (10 - held) * 6
 
 
-def test_parts_of_a_sample_stay_together() -> None:
+def test_parts_of_a_sample_stay_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bank_module, "BARE", 1.0)
     for batch in bank(batches=8, capacity=4 * BATCH, reuse=2):
         levels = torch.tensor(numbers(batch)) / 127.5 - 1
         assert batch.x_0.shape == (BATCH, 4, 2, 2) and batch.mask.shape == (BATCH, 1, 2, 2)
@@ -123,8 +121,8 @@ def test_the_seed_decides_what_is_drawn() -> None:
     assert drawn(1) == drawn(1) != drawn(2)
 
 
-def test_a_base_of_collages_is_shown_most_references_in_their_holes(monkeypatch: pytest.MonkeyPatch) -> None:
-    base = Base(replace(SMALL, collage=True)).requires_grad_(False)
+def test_most_references_are_shown_in_their_holes(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = small_base()
     g = torch.Generator().manual_seed(0)
     mask = torch.zeros(BATCH, 1, 32, 32)
     mask[:, :, 8:20, 4:30] = 1
@@ -134,8 +132,9 @@ def test_a_base_of_collages_is_shown_most_references_in_their_holes(monkeypatch:
     )
     places = torch.tensor([[6.0, 10.0, 14.0, 18.0]]).expand(BATCH, 4)  # not what the mask would say
     batch = Composed(image, mask, places, references, torch.ones(BATCH).long())
-    assert not torch.equal(*(base.masked(image, mask, references[:, 0], p) for p in (places, None)))
+    objects, elsewhere = (placed(references[:, 0], p, mask) for p in (places, boxes_for(mask)))
+    assert not torch.equal(objects, elsewhere)
     for share in (0.0, 1.0):
         monkeypatch.setattr(bank_module, "BARE", share)
-        shown = masked_image(image, mask) if share else base.masked(image, mask, references[:, 0], places)
+        shown = masked_image(image, mask, None if share else objects)
         assert torch.allclose(encode(base, batch).masked, base.encode(shown), atol=0.05), "bf16"

@@ -16,7 +16,6 @@ import torch
 from ldm.data.image import read_rgb
 from ldm.data.insertset import load_insertset
 from ldm.data.pairs import Pairs
-from ldm.data.shown import few_shot_crops
 from ldm.objects.few_shot import prepare_few_shot
 from ldm.training.batches import Batches
 from ldm.training.callbacks import Progress, StopOnSignal
@@ -30,7 +29,7 @@ from ldm.training.checkpoints import (
 from ldm.training.finetune import FineTune
 from ldm.training.previews import Previews
 from ldm.training.trainer import build_trainer
-from tests.fixtures.small import SMALL, object_folder, small_base, small_filling
+from tests.fixtures.small import SMALL, SMALL_IMAGES, object_folder, small_base, small_filling
 
 
 class At(pl.Callback):
@@ -50,7 +49,7 @@ def fit(
     """A run of the small base in tmp_path/run, from its last checkpoint if `start`."""
     root = object_folder(tmp_path / "toy")
     insertset, base = load_insertset(root), small_base()
-    prepare_few_shot(base, few_shot_crops(insertset, SMALL.reference_size), "tokens")
+    prepare_few_shot(base, SMALL_IMAGES.few_shot(insertset), "tokens")
     run = tmp_path / "run"
     trainer = build_trainer(
         run, callbacks, max_steps=steps, accumulate=accumulate, accelerator="cpu", devices=1, start=start

@@ -11,7 +11,6 @@ from torch.utils.data import Dataset, default_collate
 
 from ldm.data.insertset import load_insertset
 from ldm.data.pairs import Pairs
-from ldm.data.shown import few_shot_crops
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised, raw_pixels
 from ldm.models.ldm_keys import ldm_key
@@ -24,7 +23,7 @@ from ldm.training.finetune import FineTune
 from ldm.training.samples import Bank, encoded
 from ldm.training.trainer import build_trainer
 from tests.fixtures import tiny
-from tests.fixtures.small import SMALL, object_folder, small_base, state_of
+from tests.fixtures.small import SMALL, SMALL_IMAGES, object_folder, small_base, state_of
 
 RATE = {"lr": 1e-2, "lr_conditioner": 1e-2, "lr_tokens": 1e-2, "warmup": 2}
 
@@ -63,7 +62,7 @@ def data(root: Path, **changes: Any) -> Pairs:
 
 def make(root: Path, few_shot: str = "tokens", mode: str = "crossattn-kv", **changes: Any) -> FineTune:
     base = small_base().requires_grad_(True)
-    crops = few_shot_crops(load_insertset(root), SMALL.reference_size)
+    crops = SMALL_IMAGES.few_shot(load_insertset(root))
     prepare_few_shot(base, crops, few_shot, "clip", torch.Generator().manual_seed(0))
     return FineTune(base, mode, **(RATE | {"drop_context": 0.3, "card": {"about": {}}} | changes))
 

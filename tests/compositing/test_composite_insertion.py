@@ -1,0 +1,203 @@
+"""Inserting with a base that is shown the object's cut-out: where it starts, what it keeps and pastes."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from ldm.compositing.composite import VISIBLE, composite, composite_layers, flattened
+from ldm.compositing.region_fill import (
+    CompositeObject,
+    CompositeSettings,
+    make_composite_fill,
+    paste_margin,
+)
+from ldm.data.image import resize, to_image
+from ldm.data.picture import Picture
+from ldm.insertion.blend import BLENDS, Blend, blend
+from ldm.insertion.inpaint import Sampling
+from ldm.insertion.insert import InsertOptions, blended, insert
+from ldm.insertion.region_fill import ObjectFill, ReadyObject
+from ldm.insertion.result import Result
+from ldm.insertion.roi import Roi
+from ldm.insertion.square import square_of
+from ldm.insertion.task import Task
+from ldm.models.base import Base
+from ldm.models.sampler import sample
+from tests.fixtures.tiny import TINY
+
+FAST = Sampling("ddim", 2, 2.0)
+WHOLE = Roi(0, 0, 128, 128)
+
+
+@pytest.fixture(scope="module")
+def base() -> Base:
+    torch.manual_seed(0)
+    return Base(TINY).eval().requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def cut_outs() -> torch.Tensor:
+    """A bright bar, twice as high as wide, [1,4,56,56]."""
+    bar = torch.zeros(1, 4, 56, 56)
+    bar[:, :3, :, 14:42], bar[:, 3, :, 14:42] = 0.9, 1
+    return bar
+
+
+def even(level: int) -> Picture:
+    return Picture(np.full((128, 128, 3), level, np.uint8))
+
+
+def noisy() -> Picture:
+    return Picture(np.random.default_rng(3).integers(0, 256, (128, 128, 3), dtype=np.uint8))
+
+
+def box(first: int = 20, last: int = 108) -> np.ndarray:
+    mask = np.zeros((128, 128), bool)
+    mask[first:last, first:last] = True
+    return mask
+
+
+def made(
+    base: Base,
+    cut_outs: torch.Tensor,
+    background: Picture,
+    mask: np.ndarray,
+    seam: Blend,
+    fill: ObjectFill,
+    seeds: tuple[int, ...] = (5,),
+) -> list[Result]:
+    """One task whose region is all of the background."""
+    one = ReadyObject(base.contexts(base.context(cut_outs)), fill)
+    [results] = insert(base, background, [Task(mask, mask, [WHOLE], seeds)], [one], InsertOptions(FAST, seam))
+    return results
+
+
+def in_hole(cut_outs: torch.Tensor, mask: np.ndarray) -> torch.Tensor:
+    return flattened(composite_layers(cut_outs, None, torch.from_numpy(mask)[None, None].float()))
+
+
+def test_sampling_starts_from_noise_or_from_the_scene_with_the_cut_out_in_it(
+    base: Base, cut_outs: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun: list[Any] = []
+
+    def spy(*args: Any, begin: Any, **kwargs: Any) -> torch.Tensor:
+        begun.append(begin)
+        return sample(*args, begin=begin, **kwargs)
+
+    monkeypatch.setattr("ldm.insertion.inpaint.sample", spy)
+    mask = box()
+    for strength in (1.0, 0.5):
+        fill = CompositeObject(cut_outs, CompositeSettings(strength=strength))
+        made(base, cut_outs, even(60), mask, Blend(), fill, seeds=(5, 6))
+    ground = torch.full((1, 3, 128, 128), 60 / 127.5 - 1)
+    scene = composite(in_hole(cut_outs, mask), ground)
+    expected = base.encode(resize(scene, base.architecture.image_size))
+    assert begun[0] is None and begun[1][1] == 0.5
+    assert torch.allclose(begun[1][0], expected.expand(2, -1, -1, -1), atol=1e-4)
+
+
+def test_without_a_picture_of_the_object_there_is_nothing_to_start_from(
+    base: Base, cut_outs: torch.Tensor
+) -> None:
+    fill = make_composite_fill(CompositeSettings(strength=0.5, detail_transfer=12.0))(None)
+    [ours], [plain] = (made(base, cut_outs, noisy(), box(), Blend(), x) for x in (fill, ObjectFill()))
+    assert np.array_equal(ours.picture.pixels, plain.picture.pixels)
+
+
+def test_detail_transfer_keeps_the_cut_out_sharp_and_takes_on_the_models_light(
+    base: Base, cut_outs: torch.Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model that only darkens what it started from: scene and object are darker, not blurred."""
+    background, mask = noisy(), box()
+    start = composite(in_hole(cut_outs, mask), to_image(background.pixels)[None])[0]
+    decoded: list[torch.Tensor] = []
+
+    def darker(latents: torch.Tensor) -> torch.Tensor:
+        decoded.append(latents)
+        level = -0.1 if len(decoded) == 1 else 0.0
+        return torch.full((len(latents), 3, *[base.architecture.image_size] * 2), level)
+
+    monkeypatch.setattr(base, "decode", darker)
+    fill = CompositeObject(cut_outs, CompositeSettings(strength=0.5, detail_transfer=12.0))
+    [result] = made(base, cut_outs, background, mask, Blend(), fill)
+    found = to_image(result.picture.pixels)
+    assert torch.allclose(found[:, mask], (start - 0.1).clamp(-1, 1)[:, mask], atol=0.02)
+    assert torch.allclose(
+        decoded[1], base.encode(resize(start[None], base.architecture.image_size)), atol=1e-4
+    )
+
+
+def test_a_shadow_darkens_the_ground_at_the_foot(base: Base, cut_outs: torch.Tensor) -> None:
+    first, second = (
+        made(base, cut_outs, even(200), box(), Blend(), CompositeObject(cut_outs, settings))[0]
+        for settings in (CompositeSettings(0.3, shadow, detail_transfer=12.0) for shadow in (0.0, 0.6))
+    )
+    darker = first.picture.pixels.astype(int) - second.picture.pixels
+    foot, above = darker[103:106, 55:73].mean(), np.abs(darker[30:70]).mean()
+    assert foot > 30 and foot > 4 * above
+
+
+@pytest.mark.parametrize("most", [2048, 40])
+def test_a_paste_margin_leaves_the_scene_around_the_object_as_it_is(
+    base: Base, cut_outs: torch.Tensor, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr("ldm.insertion.square.MOST", most)
+    background, fill = noisy(), CompositeObject(cut_outs, CompositeSettings(paste_margin=0.1))
+    [result] = made(base, cut_outs, background, box(), BLENDS["feather"], fill)
+    changed = (result.picture.pixels != background.pixels).any(2)
+    # 74 px high at the mask's foot, half as wide, and a tenth of its height around it
+    rows, columns = changed.any(1).nonzero()[0], changed.any(0).nonzero()[0]
+    assert abs(rows[0] - (101 - 74 - 7)) <= 5 and abs(columns[0] - (64 - 18 - 7)) <= 5
+    assert abs(rows[-1] - 107) <= 4 and abs(columns[-1] - (64 + 18 + 7)) <= 5
+    assert changed[40:95, 52:76].all()
+
+
+def test_the_seam_is_that_of_what_is_pasted(base: Base, cut_outs: torch.Tensor) -> None:
+    """A paste margin leaves the mask's own edge as it was: it says nothing."""
+    wide, narrow = (
+        made(base, cut_outs, even(60), box(8, 120), Blend(), CompositeObject(cut_outs, settings))[0]
+        for settings in (CompositeSettings(paste_margin=margin) for margin in (0.0, 0.01))
+    )
+    assert wide.record["regions"][0]["seam"] > 1.5
+    assert narrow.record["regions"][0]["seam"] > 1.5
+
+
+def test_objects_that_share_a_region_have_a_shadow_each() -> None:
+    cut_outs, settings = torch.ones(2, 4, 20, 20), CompositeSettings(contact_shadow=0.5)
+    regions = torch.zeros(2, 100, 100)
+    regions[0, 5:45, 5:45], regions[1, 55:95, 55:95] = 1, 1
+    square = square_of(torch.ones(3, 100, 100), regions.any(0).numpy(), [])
+    fill = CompositeObject(cut_outs, settings, regions)(square)
+    dark = fill.shadowed_layer[3] - fill.layer[3]
+    assert dark[42:45, 10:40].max() > 0.2 and dark[92:95, 60:90].max() > 0.2
+    coarse = CompositeObject(cut_outs, replace(settings, contact_shadow=0.0), regions[:, ::10, ::10])(square)
+    assert (coarse.layer[3] > 0).float().mean() > 0.15, "coarse regions are scaled"
+
+
+def test_what_was_generated_around_the_object_fades_away() -> None:
+    shown = np.zeros((60, 80), bool)
+    shown[20:40, 30:70] = True  # 40 px long
+    alpha = paste_margin(shown, 0.25)
+    assert (alpha[shown] == 1).all() and alpha.dtype == np.float32
+    row = alpha[30, 70:82]
+    assert (np.diff(row) < 0).all() and 0 < row[8] < row[0] < 1 and row[9] == 0
+    assert (alpha[:10] == 0).all() and alpha[30, 20:30][::-1] == pytest.approx(row[:10])
+    assert (paste_margin(np.zeros_like(shown), 0.25) == 1).all()
+
+
+def test_a_paste_margin_is_a_factor_of_the_seams_own_alpha(cut_outs: torch.Tensor) -> None:
+    """Without one all of the mask is pasted."""
+    background, mask = torch.zeros(3, 60, 80), np.zeros((60, 80), bool)
+    mask[10:50, 10:75] = True
+    square, seam = square_of(background, mask, []), Blend(feather=8)
+    whole = blend(background, background + 0.5, mask, seam)[1]
+    plain, faded = (CompositeObject(cut_outs, CompositeSettings(paste_margin=x))(square) for x in (0.0, 0.25))
+    assert plain.paste_alpha() is None
+    assert np.array_equal(blended(plain, background + 0.5, seam)[1], whole)
+    alpha, shown = blended(faded, background + 0.5, seam)[1], faded.layer[3].numpy() > VISIBLE
+    assert np.allclose(alpha, whole * paste_margin(shown, 0.25))
+    assert (alpha[:, :19] == 0).all() and (whole[30, 15:19] > 0).all()
