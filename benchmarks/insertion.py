@@ -19,8 +19,8 @@ from benchmarks.subjects import (
 )
 from ldm.insertion.insert import InsertOptions
 from ldm.models.base import Base
-from ldm.models.contexts import Contexts, join
-from ldm.models.painter import Painter
+from ldm.models.context import Contexts, join
+from ldm.models.inpainting_model import Painter
 from ldm.models.runtime import Runtime, twin
 from ldm.models.sampler import guided_eps
 from ldm.speed.deep_cache import Reusing

@@ -24,16 +24,16 @@ from torch.utils.data import default_collate
 
 from ldm.config.build import object_images
 from ldm.config.schema import load_config
-from ldm.data.atomic import atomic_file
+from ldm.data.files import atomic_file
 from ldm.data.insertset import InsertSet, load_insertset
+from ldm.data.object_crops import ObjectImages
 from ldm.data.pairs import Pairs
-from ldm.data.shown import ObjectImages
 from ldm.evaluation.charts import new_figure, save_figure
 from ldm.models.base import Base, load_base
 from ldm.objects.few_shot import prepare_few_shot
-from ldm.training.batches import draw_noise
+from ldm.training.datamodule import draw_noise
+from ldm.training.encoded_samples import encoded
 from ldm.training.finetune import FineTune
-from ldm.training.samples import encoded
 
 FULL_SIZE = 257 * 1024  # inputs of the prior encoder at Paint-by-Example's size
 SAMPLES, MEASURED = 48, 16  # encoded few-shot samples, and how many of them the loss is measured on

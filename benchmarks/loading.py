@@ -12,7 +12,7 @@ from benchmarks.measure import Case
 from ldm.models.architecture import Architecture
 from ldm.models.base import Base, load_base, load_painter, read_base
 from ldm.models.ldm_keys import spell_clip
-from ldm.models.weights import load_strictly
+from ldm.models.state_dict import load_strictly
 
 FIRST_STEP = """
 import os, sys

@@ -14,7 +14,7 @@ from benchmarks import insertion, learning
 from benchmarks.loading import loading, starting
 from benchmarks.measure import Case, Row, compare, matrix_rate
 from benchmarks.subjects import make_base
-from ldm.data.atomic import atomic_file
+from ldm.data.files import atomic_file
 from ldm.insertion.insert import InsertOptions
 from ldm.models.architecture import Architecture
 from ldm.models.base import Base

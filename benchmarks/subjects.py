@@ -11,11 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from ldm.models.architecture import Architecture, build_unet, number_positions
-from ldm.models.attention import cross_attentions
 from ldm.models.base import Base, load_base
-from ldm.models.contexts import Context, Contexts
+from ldm.models.context import Context, Contexts
+from ldm.models.cross_attention import cross_attentions
 from ldm.models.diffusion import eps_of_v, unet_input
-from ldm.models.painter import Painter
+from ldm.models.inpainting_model import Painter
 from ldm.models.runtime import PRECISIONS
 from ldm.models.sampler import Condition, sample
 from ldm.speed.onednn_packing import Packed

@@ -22,10 +22,9 @@ from benchmarks.plan import Measured, Subject, measure
 from benchmarks.report import report
 from ldm import __version__
 from ldm.config.build import insert_options
-from ldm.config.command_line import OneLineParser, run
-from ldm.config.presets import INFERENCE, TRAINING
+from ldm.config.cli import INFERENCE, TRAINING, OneLineParser, run
 from ldm.config.schema import load_config
-from ldm.data.atomic import atomic_file
+from ldm.data.files import atomic_file
 from ldm.insertion.insert import InsertOptions
 
 REPEATS = {"mini": 7, "full": 3}

@@ -12,29 +12,34 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from ldm.config.build import insert_settings, object_images, runtime_of, session_for, shown_in_training
-from ldm.config.command_line import run, warnings_in_a_line
-from ldm.config.judging_request import add_judging, judges_of
-from ldm.config.presets import INFERENCE, RECIPE_FLAGS
+from ldm.config.build import (
+    add_judging,
+    insert_settings,
+    judges_of,
+    object_images,
+    runtime_of,
+    session_for,
+    shown_in_training,
+)
+from ldm.config.cli import INFERENCE, RECIPE_FLAGS, run, warnings_in_a_line
 from ldm.config.schema import Config, Parser, how_to_learn
-from ldm.data.atomic import check_folder
+from ldm.data.files import check_folder
 from ldm.data.insertset import InsertSet
 from ldm.evaluation.bench import load_bench
 from ldm.evaluation.collect import check_pairs, collect, of_bench
 from ldm.evaluation.compare import Learn, compare
+from ldm.evaluation.fid import clip_features, pictures_in, real_pictures, set_scores
 from ldm.evaluation.insertion import Insertion
 from ldm.evaluation.judge import scores_of
 from ldm.evaluation.judges import Judges, Weights, load_judges
-from ldm.evaluation.learn import learn_to_file
 from ldm.evaluation.methods import METHODS, Setup
-from ldm.evaluation.mixture import COMPONENTS, estimator, fit_mixture, save_mixture
 from ldm.evaluation.publish import Run, bench_run, publish, row_of
+from ldm.evaluation.quality import COMPONENTS, estimator, fit_mixture, save_mixture
 from ldm.evaluation.report import write_report
 from ldm.evaluation.results import Results, Row
-from ldm.evaluation.sets import clip_features, pictures_in, real_pictures, set_scores
-from ldm.insertion.machine import device_named
 from ldm.models.base import load_base
-from ldm.models.runtime import prepare
+from ldm.models.runtime import device_named, prepare
+from ldm.training.run import learn_to_file
 
 FLAGS = RECIPE_FLAGS | {
     "guidance_interval": "sample.guidance_interval",

@@ -9,14 +9,14 @@ from pathlib import Path
 import torch
 
 from ldm.config.build import object_images
+from ldm.config.cli import run, say
 from ldm.config.command_forms import PUBLISHED_EXTRACTION
-from ldm.config.command_line import run, say
-from ldm.config.schema import Config, Parser, load_config
-from ldm.config.sections import EXTRACTED_SUFFIX, ExtractSection
+from ldm.config.schema import EXTRACTED_SUFFIX, Config, ExtractSection, Parser, load_config
 from ldm.data.insertset import load_insertset
 from ldm.models.base import load_base
+from ldm.objects.convert import halved
 from ldm.objects.delta import Delta, save
-from ldm.objects.exchange import (
+from ldm.objects.ldm_format import (
     PAPER,
     FewShotLayer,
     is_ldm_training,
@@ -24,9 +24,8 @@ from ldm.objects.exchange import (
     save_ldm_delta,
     trim_training,
 )
-from ldm.objects.formats import halved
 from ldm.training.checkpoints import best_checkpoint, find_checkpoint, read_checkpoint, run_folder
-from ldm.training.result import object_of, prior_encoder_of
+from ldm.training.extract import object_of, prior_encoder_of
 
 DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
 FLAGS = {name: f"extract.{name}" for name in ExtractSection.__dataclass_fields__}

@@ -18,26 +18,23 @@ from typing import TYPE_CHECKING
 import numpy as np
 from tqdm import tqdm
 
-from ldm.config.command_line import run, say, uncollected, warnings_in_a_line
+from ldm.config.cli import run, say, uncollected, warnings_in_a_line
 
 with uncollected():  # torch is among them
-    from ldm.config.insertion_request import items_of, options_of, parse, parse_replay, scene_of, session_of
+    from ldm.batch.best_of import Chooser
+    from ldm.batch.replay import apart, doubts, repeat
+    from ldm.batch.results_log import Journal
+    from ldm.batch.runner import MISTAKES, Options, Outcome, Tally, prepare, view, work
+    from ldm.batch.work_item import Item
+    from ldm.config.inference_cli import items_of, options_of, parse, parse_replay, scene_of, session_of
     from ldm.config.schema import Config
     from ldm.data.picture import Picture, read_picture
-    from ldm.data.save import write_picture
-    from ldm.insertion.best import Chooser
-    from ldm.insertion.delivery import deliver
-    from ldm.insertion.item import Item
-    from ldm.insertion.journal import Journal
-    from ldm.insertion.kept import Kept
-    from ldm.insertion.layout import Placed, groups, joint, place
-    from ldm.insertion.overlay import overlay
-    from ldm.insertion.plan import lines, plan, scaling
-    from ldm.insertion.replay import apart, doubts, repeat
+    from ldm.data.picture_write import write_picture
+    from ldm.insertion.contact_sheet import Gallery, overlay
+    from ldm.insertion.crop_plan import lines, plan, scaling
     from ldm.insertion.roi import Roi
-    from ldm.insertion.sheet import Gallery
-    from ldm.insertion.tally import Tally
-    from ldm.insertion.work import MISTAKES, Options, Outcome, prepare, view, work
+    from ldm.scenes.layout import Placed, groups, joint, place
+    from ldm.scenes.runner import Kept, deliver
 
 if TYPE_CHECKING:  # what loads a model is imported when one is loaded: --plan answers at once
     from ldm.insertion.session import Session
@@ -53,7 +50,7 @@ def open_with_choice(
     if not any(item.best for item in items):
         return session_of(args, config, subjects), options
     from ldm.evaluation.metrics import likeness
-    from ldm.models.imagenet import ImageNetFeatures
+    from ldm.features.imagenet import ImageNetFeatures
 
     like = partial(likeness, ImageNetFeatures())
     session, sheets = session_of(args, config, subjects), Path(config.insert.outdir) / "candidates"

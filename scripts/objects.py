@@ -14,27 +14,41 @@ from functools import partial
 from tqdm import tqdm
 
 from ldm.config.build import object_images
-from ldm.config.command_line import naming, run
-from ldm.config.object_request import config_of, open_base, open_optional_base, parser
+from ldm.config.cli import naming, run
+from ldm.config.objects_cli import (
+    config_of,
+    open_base,
+    open_optional_base,
+    output,
+    outputs,
+    parser,
+    refuse_inputs,
+)
 from ldm.data.insertset import load_insertset
+from ldm.merge.merge import contexts_of, member, merge, second_moment
+from ldm.merge.merged_file import save_merged
 from ldm.models.base import house_state
-from ldm.models.pickles import PICKLES
-from ldm.objects.applied import check_fits
+from ldm.models.pickle_reader import PICKLES
+from ldm.objects.apply import check_fits
 from ldm.objects.baked import bake_delta
 from ldm.objects.baked import save as save_baked
 from ldm.objects.compress import compress
+from ldm.objects.convert import SUFFIX, halved, read_any, write_any
 from ldm.objects.delta import load, save
 from ldm.objects.diffusers_format import beside
 from ldm.objects.effect import effect
-from ldm.objects.exchange import is_ldm_training, trim_training
-from ldm.objects.file import made_from, parent_of
-from ldm.objects.formats import SUFFIX, halved, read_any, write_any
-from ldm.objects.info import facts, readable, verify
-from ldm.objects.merge import member, merge
-from ldm.objects.merged import save_merged
-from ldm.objects.outputs import output, outputs, refuse_inputs
-from ldm.objects.second_moment import contexts_of, second_moment
-from ldm.objects.tables import MEGABYTE, effect_line, losses_table, merge_table, size_line
+from ldm.objects.info import (
+    MEGABYTE,
+    effect_line,
+    facts,
+    losses_table,
+    merge_table,
+    readable,
+    size_line,
+    verify,
+)
+from ldm.objects.ldm_format import is_ldm_training, trim_training
+from ldm.objects.object_file import made_from, parent_of
 
 
 def info_command(args: argparse.Namespace) -> None:

@@ -14,20 +14,17 @@ from safetensors.torch import load_model, save_model
 from torch import Generator
 from torch.utils.data import DataLoader
 
-from ldm.config.command_line import run
+from ldm.config.cli import run
 from ldm.config.schema import load_config
-from ldm.data.compose import Composer, random_crop
-from ldm.data.drawn import Drawn
-from ldm.data.pack import read_pack, write_pack
 from ldm.models.architecture import Architecture, build_clip, build_vae
 from ldm.models.base import Base, load_base, save_base
-from ldm.training.bank import LatentBank
-from ldm.training.base_preview import BasePreview
-from ldm.training.latents import latent_statistics, normalise_latents
-from ldm.training.pretrain_base import BaseTraining
-from ldm.training.pretrain_encoder import EncoderTraining
-from ldm.training.pretrain_vae import VaeTraining
-from ldm.training.stage import fit_stage, steps_done
+from ldm.pretrain.autoencoder import VaeTraining, latent_statistics, normalise_latents
+from ldm.pretrain.base import BasePreview, BaseTraining
+from ldm.pretrain.composer import Composer, Drawn, random_crop
+from ldm.pretrain.encoder import EncoderTraining
+from ldm.pretrain.fit_stage import fit_stage, steps_done
+from ldm.pretrain.latent_bank import LatentBank
+from ldm.pretrain.picture_pack import read_pack, write_pack
 
 HELD_OUT = 64  # photos no stage ever sees
 

@@ -11,39 +11,36 @@ from typing import Any
 import torch
 
 from ldm.config.build import (
+    add_judging,
     insert_settings,
+    judges_of,
     object_images,
     runtime_of,
     session_for,
     shown_in_training,
     with_settings,
 )
-from ldm.config.command_line import run, warnings_in_a_line
-from ldm.config.judging_request import add_judging, judges_of
-from ldm.config.presets import INFERENCE, RECIPE_FLAGS
+from ldm.config.cli import INFERENCE, RECIPE_FLAGS, run, warnings_in_a_line
+from ldm.config.loader import ROOT, place
 from ldm.config.published import published, with_learning
 from ldm.config.schema import Config, Parser, how_to_learn, load_config
-from ldm.config.settings import ROOT, place
-from ldm.data.atomic import check_folder
+from ldm.data.files import check_folder
 from ldm.data.insertset import InsertSet
-from ldm.evaluation.ablations import ablations
-from ldm.evaluation.cells import Cell, cells_of
+from ldm.evaluation.ablations import Comparison, ablations
+from ldm.evaluation.cells import Cell, Study, cells_of
+from ldm.evaluation.fid import real_pictures, set_scores
 from ldm.evaluation.insertion import Insertion
-from ldm.evaluation.learn import learn_to_file
-from ldm.evaluation.measures import MEASURES
+from ldm.evaluation.metrics import MEASURES
 from ldm.evaluation.publish import Run, publish
-from ldm.evaluation.sets import real_pictures, set_scores
 from ldm.evaluation.sites import Ground, load_ground
-from ldm.evaluation.study import Study
 from ldm.evaluation.study_report import Found, write_results
 from ldm.evaluation.summary import Row
-from ldm.evaluation.variants import Comparison
-from ldm.insertion.machine import device_named
-from ldm.insertion.plan import Context
+from ldm.insertion.crop_plan import Context
 from ldm.insertion.session import Session
 from ldm.models.base import base_fingerprint, load_base
-from ldm.models.painter import Painter
-from ldm.models.runtime import twin
+from ldm.models.inpainting_model import Painter
+from ldm.models.runtime import device_named, twin
+from ldm.training.run import learn_to_file
 
 BENCHES = ("../shared/data/insertbench", "../shared/data/photos")
 PAPER = ("configs/paper.yaml", "configs/paper_virtual.yaml")

@@ -20,25 +20,22 @@ from ldm.config.build import (
     object_images,
     shown_in_training,
 )
+from ldm.config.cli import TRAINING, run, say, warnings_in_a_line
 from ldm.config.command_forms import PUBLISHED_TRAINING
-from ldm.config.command_line import run, say, warnings_in_a_line
-from ldm.config.presets import TRAINING
 from ldm.config.schema import Config, Parser
-from ldm.data.atomic import atomic_file, check_folder
+from ldm.data.files import atomic_file, check_folder
 from ldm.data.insertset import load_insertset
 from ldm.data.picture import Picture
-from ldm.data.save import write_picture
+from ldm.data.picture_write import write_picture
 from ldm.evaluation.charts import draw_verdicts
-from ldm.evaluation.judging_plan import NONE
 from ldm.models.base import load_base
-from ldm.training.batches import Batches
-from ldm.training.callbacks import Progress, StopOnSignal
+from ldm.training.callbacks import Previews, Progress, StopOnSignal
 from ldm.training.checkpoints import Checkpoints, checkpoints, find_checkpoint, read_checkpoint, run_folder
-from ldm.training.judging import Judging
-from ldm.training.previews import Previews
-from ldm.training.samples import samples_of
+from ldm.training.datamodule import Batches
+from ldm.training.encoded_samples import samples_of
 from ldm.training.trainer import build_trainer
-from ldm.training.verdicts import best, reason
+from ldm.validation.callback import NONE, Judging
+from ldm.validation.score import best, reason
 
 TRAIN_FLAGS = """name logdir resume max_steps freeze_model few_shot few_shot_features batch_size accumulate lr
 lr_conditioner lr_tokens lr_prior_encoder lr_final warmup drop_context single_view min_snr bank precision

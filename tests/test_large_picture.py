@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from ldm.data.picture import Picture, read_picture
-from ldm.data.save import write_picture
+from ldm.data.picture_write import write_picture
 from tests.fixtures.small import written
 
 SIDE, GIGABYTE = 10_000, 1e9

@@ -23,15 +23,15 @@ from ldm.data import pairs
 from ldm.data.augment import drawn_odds
 from ldm.data.image import read_rgb
 from ldm.data.insertset import InsertSet, load_insertset
-from ldm.data.masks import training_mask
+from ldm.data.object_crops import squash
 from ldm.data.pairs import Pairs
-from ldm.data.shown import squash
+from ldm.data.training_masks import training_mask
 from ldm.insertion.blend import Blend
 from ldm.models.architecture import Architecture
 from ldm.models.base import save_base
-from ldm.models.pickles import read_pickle
+from ldm.models.pickle_reader import read_pickle
+from ldm.training.encoded_samples import posterior_noise
 from ldm.training.finetune import FineTune
-from ldm.training.samples import posterior_noise
 from scripts import get_deltas, inference, train
 from tests.fixtures import tiny
 

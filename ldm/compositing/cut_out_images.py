@@ -14,7 +14,7 @@ from ldm.compositing.white_balance import balanced
 from ldm.data.boxes import Box
 from ldm.data.image import from_bytes, read_rgb, to_bytes
 from ldm.data.insertset import InsertSet, Sample
-from ldm.data.shown import NEAREST, ObjectImages
+from ldm.data.object_crops import NEAREST, ObjectImages
 
 SIZE = 320  # pixels: as much as an object has in a region of 512
 

@@ -18,8 +18,8 @@ from torch import Tensor
 
 from ldm.compositing.composite import VISIBLE, composite, composite_layers, flattened, placed
 from ldm.compositing.detail_transfer import transfer_detail, with_contact_shadow
+from ldm.insertion.region import Square
 from ldm.insertion.region_fill import ObjectFill, RegionFill, Start
-from ldm.insertion.square import Square
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -9,24 +10,26 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ldm.config.schema import Config
+from ldm.evaluation.judges import Judges, Weights, load_judges
+from ldm.evaluation.metrics import METRICS, OFFLINE
 from ldm.insertion.blend import Blend, treatment
 
-if TYPE_CHECKING:  # what loads a model is imported when one is loaded: --plan answers at once
+if TYPE_CHECKING:
     from ldm.data.insertset import InsertSet, Sample
-    from ldm.data.shown import ObjectImages
-    from ldm.evaluation.filling import Filling
-    from ldm.evaluation.judging_plan import JudgingPlan
+    from ldm.data.object_crops import ObjectImages
     from ldm.insertion.inpaint import Sampling
     from ldm.insertion.insert import InsertOptions
+    from ldm.insertion.object_source import Subject
     from ldm.insertion.region_fill import MakeFill
     from ldm.insertion.session import Session
-    from ldm.insertion.subject import Subject
     from ldm.models.base import Base
     from ldm.models.runtime import Runtime
     from ldm.training.checkpoints import Checkpoints
+    from ldm.training.encoded_samples import Shown
     from ldm.training.finetune import FineTune
-    from ldm.training.judging import Judging
-    from ldm.training.samples import Shown
+    from ldm.validation.callback import Judging, JudgingPlan
+    from ldm.validation.regions import Filling
+
 
 COMPOSITE = "composite"  # base.region_fill of a base that is shown a cut-out of the object
 
@@ -95,7 +98,7 @@ def insert_options(config: Config) -> InsertOptions:
 
         options = replace(options, predictor=partial(Reusing, every=s.reuse))
     if s.refine:
-        from ldm.insertion.refine import SecondPassOf
+        from ldm.tiling.second_pass import SecondPassOf
 
         options = replace(options, second_pass=SecondPassOf(s.refine))
     return options
@@ -107,7 +110,7 @@ def object_images(config: Config) -> ObjectImages:
         from ldm.compositing.cut_out_images import CutOutImages
 
         return CutOutImages()
-    from ldm.data.shown import ObjectImages
+    from ldm.data.object_crops import ObjectImages
 
     return ObjectImages(config.base.architecture.reference_size)
 
@@ -142,7 +145,7 @@ def shown_in_training(config: Config) -> Shown:
         from ldm.compositing.region_fill import shown_in_training as composites
 
         return composites
-    from ldm.training.samples import grey
+    from ldm.training.encoded_samples import grey
 
     return grey
 
@@ -158,7 +161,7 @@ def runtime_of(config: Config) -> Runtime:
 def session_for(config: Config, base: Any, fingerprint: str = "", features: str = "raw") -> Session:
     """A session on a loaded base or painter."""
     from ldm.insertion.session import Session
-    from ldm.objects.merged import open_merged
+    from ldm.merge.merged_file import open_merged
 
     return Session(
         base,
@@ -195,7 +198,7 @@ def _is_baked(subject: Subject) -> bool:
 
 def module_for(config: Config, base: Base, insertset: InsertSet) -> FineTune:
     """The base with its few-shot part, ready to be tuned."""
-    from ldm.training.learner import build_learner
+    from ldm.training.build import build_learner
 
     t = config.train
     rates = {
@@ -229,7 +232,7 @@ def module_for(config: Config, base: Base, insertset: InsertSet) -> FineTune:
 
 def judging_of(config: Config, insertset: InsertSet) -> tuple[Config, JudgingPlan]:
     """How the run judges itself, and the settings that a resumed run has to have so that it does the same."""
-    from ldm.evaluation.judging_plan import plan_judging
+    from ldm.validation.callback import plan_judging
 
     t = config.train
     plan = plan_judging(
@@ -242,8 +245,8 @@ def judging_of(config: Config, insertset: InsertSet) -> tuple[Config, JudgingPla
 def filling_of(config: Config, base: Base, card: Mapping[str, Any], pictures: Sequence[Sample]) -> Filling:
     """What draws the object into these pictures; `base` is untouched, `card` tells of the object."""
     from ldm.data.image import from_bytes
-    from ldm.evaluation.filling import Filling, place_of
     from ldm.objects.object_context import ObjectView, null_context
+    from ldm.validation.regions import Filling, place_of
 
     a, sampling, images = config.base.architecture, sampling_of(config), object_images(config)
     reference, crops = from_bytes(card["reference"][None]), from_bytes(card["crops"])
@@ -262,11 +265,30 @@ def judge_for(
     config: Config, base: Base, card: Mapping[str, Any], plan: JudgingPlan, folder: Path, saving: Checkpoints
 ) -> Judging | None:
     """The callback that asks the judge, if there is one."""
-    from ldm.evaluation.trial import Trial, regions_of
-    from ldm.training.judging import Judging
+    from ldm.validation.callback import Judging
+    from ldm.validation.validator import Trial, regions_of
 
     if plan.features is None:
         return None
     fill = filling_of(config, base, card, regions_of(plan.learnt, plan.held))
     trial = Trial(plan.learnt, plan.held, plan.features, fill)
     return Judging(trial, folder, plan.every, saving, config.train.patience)
+
+
+def add_judging(p: argparse.ArgumentParser) -> None:
+    """The flags; weights are looked for in their library's cache if no path is given."""
+    p.add_argument("--metrics", nargs="+", choices=METRICS, default=list(OFFLINE), metavar="NAME",
+                   help=f"of {', '.join(METRICS)} [{' '.join(OFFLINE)}]")  # fmt: skip
+    p.add_argument("--clip", type=Path, metavar="FOLDER", help="CLIP ViT-B/32, transformers' layout")
+    p.add_argument("--dino", type=Path, metavar="FOLDER", help="DINOv2 ViT-g/14, transformers' layout")
+    p.add_argument("--inception", type=Path, metavar="FILE", help="torch-fidelity's Inception weights")
+    p.add_argument("--alexnet", type=Path, metavar="FILE", help="torchvision's AlexNet weights, for LPIPS")
+    p.add_argument("--quality_model", "--quality-model", type=Path, metavar="FILE",
+                   help="mixture of the quality score, of evaluate.py --fit_quality")  # fmt: skip
+    p.add_argument("--device", help="cpu, cuda [auto]")
+
+
+def judges_of(args: argparse.Namespace) -> Judges:
+    """Load what the metrics need; FileNotFoundError names model, file and flag of what is missing."""
+    weights = Weights(args.clip, args.dino, args.inception, args.alexnet, args.quality_model)
+    return load_judges(args.metrics, weights, args.device)

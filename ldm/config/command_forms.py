@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from ldm.config.settings import ROOT, place
+from ldm.config.loader import ROOT, place
 
 DEFAULT = "--default-"
 

@@ -8,10 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ldm.config.build import insert_settings
-from ldm.config.schema import Config, how_to_learn, load_config
-from ldm.config.sections import TrainSection
-from ldm.evaluation.ablations import PAPER, SHORT
-from ldm.evaluation.variants import Variant
+from ldm.config.schema import Config, TrainSection, how_to_learn, load_config
+from ldm.evaluation.ablations import PAPER, SHORT, Variant
 
 MACHINE = ("workers", "devices", "accelerator", "checkpointing", "seed")  # of the study, not of a recipe
 

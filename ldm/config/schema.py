@@ -1,7 +1,4 @@
-"""All settings of learning, extracting and inserting: dataclasses <= YAML <= flags and `section.key=value`.
-
-Every setting is documented in its section; `--help` and errors are made from that.
-"""
+"""All settings, as frozen dataclasses with defaults and help texts: dataclass = YAML = command line."""
 
 from __future__ import annotations
 
@@ -11,19 +8,299 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ldm.config.cli import Presets, SettingsParser
 from ldm.config.command_forms import Published
-from ldm.config.command_line import Presets, SettingsParser
-from ldm.config.sections import (
-    BaseSection,
-    DataSection,
-    ExtractSection,
-    InsertSection,
-    MaskSection,
-    SampleSection,
-    TrainSection,
-)
-from ldm.config.settings import read_settings
+from ldm.config.loader import read_settings, setting
+from ldm.models.architecture import Architecture
 from ldm.models.base import EARLIER
+
+EXTRACTED_SUFFIX = {"safetensors": ".safetensors", "ldm": ".ckpt"}  # by extract.format
+
+
+@dataclass(frozen=True)
+class BaseSection:
+    """The base model."""
+
+    path: str = setting(
+        "checkpoints/mini", "base checkpoint: a model.ckpt or a folder of safetensors", path=True
+    )
+    architecture: Architecture = field(default_factory=Architecture)
+    region_fill: str = setting(
+        "grey",
+        "what the UNet is shown in the region to fill: mid-grey, as Paint-by-Example; or a composite of the "
+        "scene and the object's cut-out, for a base that was trained so",
+        ["grey", "composite"],
+    )
+
+
+@dataclass(frozen=True)
+class DataSection:
+    """The object's pictures."""
+
+    root: str = setting(
+        "examples/objects/rocket_bee",
+        "InsertSet folder: data/ bbox/ test.jpg [reg_data/ reg_bbox/]",
+        path=True,
+    )
+    augment: bool = setting(True, "augment references by flip, rotation, blur and bending")
+    augment_odds: str = setting(
+        "fixed",
+        "odds of these: fixed (flip 0.5, blur and bending 0.3), or drawn for each sample as in the paper "
+        "(flip 0.7 r, blur and bending 0.4 r, r uniform in [0,1])",
+        ["fixed", "drawn"],
+    )
+    crop_squares: bool = setting(
+        True, "crop square pictures, too; false: they are shown whole, as in the paper"
+    )
+    mask_resize: str = setting(
+        "cover",
+        "training masks at the model's size: cover fills each pixel that the region touches; bilinear gives "
+        "soft edges, as in the paper",
+        ["cover", "bilinear"],
+    )
+    workers: int = setting(
+        0, "processes that prepare samples; 0 prepares them in the training process", least=0
+    )
+
+
+@dataclass(frozen=True)
+class TrainSection:
+    """Learning one object."""
+
+    name: str = setting("", "name of the run; default: the object folder's name")
+    logdir: str = setting("logs", "runs are written to <logdir>/<name>", path=True)
+    resume: str = setting("", "run folder or checkpoint file to continue, with its own settings", path=True)
+    freeze_model: str = setting(
+        "crossattn-kv",
+        "what trains: K/V (real objects) or all cross-attention (virtual)",
+        ["crossattn-kv", "crossattn"],
+    )
+    few_shot: str = setting("tokens", "few-shot part of the context", ["none", "linear", "tokens"])
+    few_shot_features: str = setting(
+        "clip", "pixels CLIP sees for `linear`; raw: as in the paper's code", ["clip", "raw"]
+    )
+    max_steps: int = setting(4000, "optimizer steps", least=1)
+    batch_size: int = setting(1, "samples a step", least=1)
+    accumulate: int = setting(1, "batches a step: gradients are accumulated over them", least=1)
+    lr: float = setting(1e-5, "AdamW learning rate of the cross-attention", least=0)
+    lr_conditioner: float = setting(
+        1e-5, "the same of mapper, final_ln, proj_out, few-shot part and learnable vector", least=0
+    )
+    lr_tokens: float = setting(1e-5, "the same of the few-shot tokens", least=0)
+    lr_prior_encoder: float = setting(
+        -1, "the same of the prior encoder (few_shot=linear); -1: lr_conditioner", least=-1
+    )
+    weight_decay: float = setting(0.01, "AdamW's weight decay", least=0)
+    decayed: str = setting(
+        "matrices",
+        "weights that decay: matrices, but for few-shot tokens; or all, as in the paper",
+        ["matrices", "all"],
+    )
+    warmup: int = setting(100, "steps of linear warm-up", least=0)
+    lr_final: float = setting(
+        1.0, "share of the rates left at the last step, along a cosine; 1: constant", least=0, most=1
+    )
+    drop_context: float = setting(
+        0.15, "share of samples trained on the unconditional context", least=0, most=1
+    )
+    single_view: float = setting(
+        0.0,
+        "share of few-shot samples that see their own picture alone, as reference and token, so that the "
+        "reference and `view` can pick a pose",
+        least=0,
+        most=1,
+    )
+    bank: int = setting(
+        0,
+        "augmented samples that are encoded once, before the first step, and reused; 0: all are new",
+        least=0,
+    )
+    posterior: str = setting(
+        "mean",
+        "latents of a picture: the mean of the VAE's posterior, or a sample, as in the paper",
+        ["mean", "sample"],
+    )
+    min_snr: float = setting(
+        0.0, "gamma of the noise levels' min-SNR weights, as errors of v; 0: plain eps MSE", least=0
+    )
+    precision: str = setting(
+        "32-true", "32-true, bf16-mixed or 16-mixed", ["32-true", "bf16-mixed", "16-mixed"]
+    )
+    checkpointing: bool = setting(
+        False, "compute the UNet's activations twice instead of keeping them: less memory, more time"
+    )
+    devices: str = setting("auto", "Lightning's devices: auto, a number, or a list like 0,1")
+    accelerator: str = setting("auto", "cpu, gpu or auto", ["auto", "cpu", "gpu", "mps"])
+    seed: int = setting(23, "seed of samples, noise and initial weights")
+    checkpoint_every: int = setting(500, "steps between checkpoints", least=1)
+    keep: int = setting(2, "checkpoints to keep, the newest ones", least=1)
+    preview_every: int = setting(500, "steps between preview pictures; 0: none", least=0)
+    judge_every: int = setting(
+        -1,
+        "steps between judgements of the run by itself; 0: none; -1: as often as 10 % of its time allows",
+        least=-1,
+    )
+    hold_out: str = setting(
+        "auto", "few-shot picture that is judged by, not learnt from: its name; auto: one of 4 or more; none"
+    )
+    patience: int = setting(
+        0, "judgements without a new highest score after which the run stops; 0: it does not", least=0
+    )
+
+
+@dataclass(frozen=True)
+class SampleSection:
+    """Sampling."""
+
+    sampler: str = setting("plms", "solver", ["plms", "ddim", "dpm++", "unipc"])
+    steps: int = setting(50, "UNet evaluations from noise alone, see begin", least=1)
+    scale: float = setting(5.0, "guidance scale; 1: no guidance", least=0)
+    n_samples: int = setting(1, "results a background, made in one batch", least=1)
+    best_of: int = setting(1, "samples of which only the best, by identity and seam, is kept", least=1)
+    seed: int = setting(321, "seed of the noise; sample i of a background uses seed + i")
+    strength: float = setting(1.0, "how much of the object's learnt change is applied")
+    noise: float = setting(
+        1.0,
+        "standard deviation of the start noise; less is nearer to the mean of all results, smoother",
+        least=0,
+    )
+    begin: float = setting(
+        1.0,
+        "noise level, 0 to 1, to begin at; less than 1: from the scene with the reference laid in, which its "
+        "layout and colours are kept from, in the same share of the steps (a base of collages; 1: from noise "
+        "alone)",
+        least=0,
+        most=1,
+    )
+    shadow: float = setting(
+        0.0,
+        "how dark the contact shadow is that the reference is laid in with (a base of collages); 0: none",
+        least=0,
+        most=1,
+    )
+    own_detail: float = setting(
+        0.0,
+        "scale below which detail is the reference's and the scene's own, pixels of a 512-px region: the "
+        "model then changes light and colour of what is coarser (a base of collages); 0: all is the model's",
+        least=0,
+    )
+    guidance_from: str = setting(
+        "object",
+        "whose unconditional branch is guided away from: the object's, as in the paper, or the base's",
+        ["object", "base"],
+    )
+    view: int = setting(
+        0,
+        "which few-shot picture shows the pose, counted from 1; 0: all have a say; -1: the one most like "
+        "the reference, if the object's file holds them, else 0",
+        least=-1,
+    )
+    guidance_interval: tuple[float, ...] = setting(
+        (0.0, 1.0),
+        "LOW,HIGH: noise levels, 0 to 1, that are guided; elsewhere the scale is 1, at half the cost",
+        least=0,
+        most=1,
+    )
+    reuse: int = setting(
+        1, "steps that share the UNet's deep features: every so many run all of it; 1: all do", least=1
+    )
+    precision: str = setting(
+        "fp32", "of the UNet; solver, guidance, VAE and CLIP stay in fp32", ["fp32", "bf16", "fp16"]
+    )
+    compile: bool = setting(False, "torch.compile, with CUDA graphs on a GPU: pays for many pictures")
+    refine: float = setting(
+        0.0, "strength, 0 to 1, of a second pass over regions larger than the model; 0: none", least=0, most=1
+    )
+
+
+@dataclass(frozen=True)
+class InsertSection:
+    """Placing."""
+
+    roi_factor: float = setting(
+        2.0, "side of the region that is inpainted, as a multiple of the mask's longer side"
+    )
+    context_px: int = setting(
+        -1, "pixels around the mask in that region, instead of roi_factor; -1: off", least=-1
+    )
+    zoom: float = setting(
+        1.0, "times a small region is enlarged for the model at most; 1: regions of its size at least"
+    )
+    blend: str = setting("membrane", "seam treatment", ["paste", "membrane", "paper"])
+    feather: float = setting(
+        -1.0,
+        "width of the transition inside the mask, in pixels of a 512-px region; -1: as in `blend`",
+        least=-1,
+    )
+    reach: float = setting(
+        -1.0,
+        "how deep the edge's colour offset is carried inside, the same; 1000: all through; -1: as in `blend`",
+        least=-1,
+    )
+    halo: float = setting(
+        0.0,
+        "how far from the object what was drawn around it is laid over the background, fading, in shares of "
+        "the object's longer side (a base of collages); 0: in all of the mask",
+        least=0,
+    )
+    max_seam: float = setting(
+        0.0, "seam ratio above which a result fails the run (it is kept); 0: any", least=0
+    )
+    outdir: str = setting("outputs", "folder of the results", path=True)
+    grid: bool = setting(True, "write a contact sheet of the first results")
+    at_once: int = setting(8, "results of a scene's placements that are made in one batch at most", least=1)
+    keep_mb: int = setting(
+        1024,
+        "MB of <outdir>/placements, by which a scene is not made twice; the longest unused go first",
+        least=0,
+    )
+
+
+@dataclass(frozen=True)
+class MaskSection:
+    """Reading and mending masks, in this order."""
+
+    channel: str = setting(
+        "auto",
+        "what of a mask picture counts; background: no mask, the background's own transparent part",
+        ["auto", "luma", "alpha", "background"],
+    )
+    threshold: float = setting(
+        0.5, "share of white (or of opaque) above which a pixel is masked", least=0, most=1
+    )
+    invert: bool = setting(False, "the mask is white where the background stays")
+    fill_holes: bool = setting(False, "mask what the mask encloses")
+    grow: float = setting(0.0, "pixels by which the mask grows; negative shrinks it")
+
+
+@dataclass(frozen=True)
+class ExtractSection:
+    """What get_deltas takes from a run, and what it writes."""
+
+    path: str = setting("", "run folder, or a checkpoint file", path=True)
+    which: str = setting(
+        "best", "of a run folder: the best checkpoint, the last one if the run was not judged; or the last",
+        ["best", "last"],
+    )  # fmt: skip
+    out: str = setting("", "file to write; default: <run>/<name of the run>.safetensors or .ckpt", path=True)
+    format: str = setting(
+        "safetensors", "our object file, or ldm: the .ckpt of the paper's code", list(EXTRACTED_SUFFIX)
+    )
+    dtype: str = setting(
+        "fp16", "fp16: differences; fp32: the tuned values, exact, twice the size", ["fp16", "fp32"]
+    )
+    author: str = setting("", "who made the object; kept in the file")
+    licence: str = setting("", "what others may do with it; kept in the file")
+    base: str = setting("", "base checkpoint, if it is no longer where the run has it from", path=True)
+    base_config: str = setting(
+        "configs/v.yaml",
+        "settings file of the base that the paper's code trained, for its own checkpoint",
+        path=True,
+    )
+    dataset_dir: str = setting(
+        "", "the object's folder: a checkpoint of the paper's code has no pictures", path=True
+    )
+
 
 DROPPED = ("train.mask_growth",)  # settings of earlier versions, which kept recipes may still have
 COLLAGE = "collage"  # in an architecture of earlier versions: base.region_fill is composite

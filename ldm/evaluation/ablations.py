@@ -1,13 +1,129 @@
-"""What the reproduction compares: a recipe with one thing after the other changed, and methods beside it."""
+"""What the reproduction is to tell of its variants, one against another."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from ldm.evaluation.claims import PAPER, claims_of
-from ldm.evaluation.variants import Comparison, Series, Variant
+from ldm.evaluation.metrics import MEASURES
+from ldm.evaluation.summary import Interval
+
+PAPER = "paper"  # first in the names of variants that are the paper's recipe
+PSNR, PERCEPTUAL = "v2/psnr_object", "v2/perceptual_object"
+FEWEST = 5  # objects: of fewer, which are alike by chance one time in eight, an interval tells too much
+
+
+@dataclass(frozen=True)
+class Claim:
+    """`better` beats `worse`, or is `equal` to it, in identity and in a measure against the truth."""
+
+    text: str
+    better: str
+    worse: str
+    equal: bool = False
+
+    @property
+    def against_truth(self) -> str:
+        """What beating, and what being equal, shows in, beside identity."""
+        return PSNR if self.equal else PERCEPTUAL
+
+    def verdict(self, apart: Interval, measure: str) -> str:
+        """What an interval over objects of "better minus worse" says of it; equality is never proven."""
+        if apart.count < FEWEST:
+            return "too few objects"
+        if apart.low <= 0 <= apart.high:
+            return "not told apart" if self.equal else "undecided"
+        return "holds" if apart.mean * MEASURES[measure].better > 0 and not self.equal else "does not hold"
+
+
+def claims_of(recipe: str) -> list[Claim]:
+    """What the paper says, of its own recipe, and what we do otherwise, around the variant `recipe`."""
+    paper = f"{PAPER}-{recipe.partition('-')[2]}"
+    fast, exact = f"{recipe}-fast", f"{recipe}-exact"
+    alike = [
+        ("ours: `--preset fast` costs nothing against `exact`", fast, exact),
+        ("ours: `--preset fast` costs the recipe nothing", fast, recipe),
+        ("ours: the recipe's sampling is as good as `--preset exact`", recipe, exact),
+        ("ours: the latent bank costs nothing", recipe, f"{recipe}-no-bank"),
+    ]
+    return [
+        Claim("the paper: learning the object beats one reference alone", "paper-kv", "paper-zero-shot"),
+        Claim("the paper: few-shot tokens beat K/V tuning without them", "paper-kv", "paper-none-kv"),
+        Claim("the paper: same-category pictures help", "paper-kv", "paper-kv-alone"),
+        Claim("the paper: tuning all of the cross-attention beats K and V", "paper-crossattn", "paper-kv"),
+        Claim("ours: the recipe beats the paper's", recipe, paper),
+        Claim("ours, `linear`: learning the object beats one reference alone", "linear-kv", "zero-shot"),
+        Claim("ours, `linear`: few-shot tokens beat K/V tuning without them", "linear-kv", "none-kv"),
+        Claim("ours, `linear`: same-category pictures help", "linear-kv", "linear-kv-alone"),
+        Claim("more few-shot pictures help (5 against 1)", f"{recipe}-5-images", f"{recipe}-1-images"),
+        Claim("more few-shot pictures help (5 against 3)", f"{recipe}-5-images", f"{recipe}-3-images"),
+        Claim(
+            "ours, `linear`: tuning all of the cross-attention beats K and V", "linear-crossattn", "linear-kv"
+        ),
+        Claim("ours: `tokens` beat `linear`, crossattn-kv", "tokens-kv", "linear-kv"),
+        Claim("ours: `tokens` beat `linear`, crossattn", "tokens-crossattn", "linear-crossattn"),
+        Claim("ours: our learning-rate schedule beats the paper's", recipe, f"{recipe}-paper-rate"),
+        Claim("ours: same-category pictures help the recipe", recipe, f"{recipe}-alone"),
+        *(Claim(text, one, other, equal=True) for text, one, other in alike),
+    ]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One way to insert. `kind`: flat, poisson, zero-shot or learnt.
+
+    `learning` and `insertion` are settings that differ from the recipe's, the latter dotted; it learns from
+    `images` few-shot pictures, 0: all.
+    """
+
+    name: str
+    title: str
+    kind: str = "learnt"
+    learning: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    insertion: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    images: int = 0
+    same_category: bool = True
+
+
+@dataclass(frozen=True)
+class Series:
+    """Variants side by side: line's name => points (x, variant's name); without `axis` it is no chart."""
+
+    title: str
+    lines: Mapping[str, Sequence[tuple[float, str]]]
+    axis: str = ""
+    log: bool = False
+
+    @property
+    def names(self) -> list[str]:
+        """All its variants, each once."""
+        return list(dict.fromkeys(name for points in self.lines.values() for _, name in points))
+
+    def of(self, names: Collection[str]) -> Series:
+        """What these variants leave of it."""
+        lines = {line: [p for p in points if p[1] in names] for line, points in self.lines.items()}
+        return replace(self, lines={line: points for line, points in lines.items() if points})
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that one reproduction runs and tells; `recipe` names the variant that the others differ from."""
+
+    variants: Mapping[str, Variant]
+    series: Sequence[Series]
+    claims: Sequence[Claim]
+    recipe: str
+
+    def of(self, names: Collection[str]) -> Comparison:
+        """With these variants only, and what they leave of series and claims; ValueError for unknown ones."""
+        if unknown := [name for name in names if name not in self.variants]:
+            raise ValueError(f"no variant {', '.join(unknown)}; there are {', '.join(self.variants)}")
+        chosen = {name: variant for name, variant in self.variants.items() if name in names}
+        series = [kept for one in self.series if len((kept := one.of(names)).names) > 1]
+        claims = [claim for claim in self.claims if {claim.better, claim.worse} <= chosen.keys()]
+        return Comparison(chosen, series, claims, self.recipe)
+
 
 KV, ALL = "crossattn-kv", "crossattn"
 SHORT = {KV: "kv", ALL: "crossattn"}

@@ -18,12 +18,11 @@ from ldm.data.insertset import InsertSet, load_insertset, natural_key
 from ldm.data.picture import Picture, read_picture
 from ldm.evaluation.insertion import read_like
 from ldm.evaluation.metrics import box_of, identity, psnr, ssim
+from ldm.features.imagenet import ImageNetFeatures
+from ldm.insertion.mask_shapes import read_mask, read_roi_file
 from ldm.insertion.paste import region
-from ldm.insertion.proof import difference_outside
-from ldm.insertion.region_mask import read_mask, read_roi_file
+from ldm.insertion.result_checks import difference_outside, seam_ratio
 from ldm.insertion.roi import Roi, crop
-from ldm.insertion.seam import seam_ratio
-from ldm.models.imagenet import ImageNetFeatures
 
 T = TypeVar("T")
 PROTOCOL = "v2"  # of EVALUATION.md: numbers compare only inside one protocol

@@ -1,14 +1,10 @@
-"""The reproduction's units of work: one variant on one object. What is there is not made again.
-
-A cell learns its object (unless another cell has, by the same settings from the same pictures) and fills
-its sites. Every picture carries its own row (recipe, scores): a run that was stopped goes on with the next.
-"""
+"""What all cells of a reproduction share."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,25 +13,52 @@ from typing import Any
 import numpy as np
 
 from ldm import __version__
-from ldm.data.digest import file_digest, text_digest
+from ldm.data.files import file_digest, text_digest
 from ldm.data.insertset import InsertSet
 from ldm.data.picture import Picture
-from ldm.data.save import read_text, write_picture
+from ldm.data.picture_write import read_text, write_picture
+from ldm.evaluation.ablations import Variant
 from ldm.evaluation.compare import learnt
-from ldm.evaluation.fills import PASTES
 from ldm.evaluation.insertion import Insertion, References
 from ldm.evaluation.judge import scores_of
-from ldm.evaluation.methods import subject_of
+from ldm.evaluation.judges import Judges
+from ldm.evaluation.methods import PASTES, subject_of
 from ldm.evaluation.publish import row_of
 from ldm.evaluation.sites import Ground, Site
-from ldm.evaluation.study import Study
 from ldm.evaluation.summary import Row
-from ldm.evaluation.variants import Variant
+from ldm.insertion.crop_plan import Context, regions_of
 from ldm.insertion.insert import insert
-from ldm.insertion.plan import regions_of
+from ldm.insertion.region import Task
 from ldm.insertion.region_fill import ReadyObject
 from ldm.insertion.roi import Roi
-from ldm.insertion.task import Task
+from ldm.insertion.session import Session
+from ldm.models.base import Base
+from ldm.models.inpainting_model import Painter
+
+Learn = Callable[[InsertSet, Mapping[str, Any], Path], None]  # object, settings that differ, its file
+Changes = Mapping[str, Any]  # dotted settings that differ, as {"sample.steps": 12}
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """What all cells share: base, regions; who judges; how to learn, with which settings.
+
+    `insert_settings`: changes => all plain values that say how to insert; `open_session`: changes => a session
+    on the base, and the model to sample with, in its precision.
+    """
+
+    folder: Path
+    base: Base
+    fingerprint: str
+    context: Context
+    judges: Judges
+    metrics: Collection[str]
+    learn: Learn
+    settings: Mapping[str, Any]
+    insert_settings: Callable[[Changes], Mapping[str, Any]]
+    open_session: Callable[[Changes], tuple[Session, Painter]]
+    seed: int = 321
+
 
 Fill = Callable[[Picture, np.ndarray, Sequence[Roi]], Picture]
 KEY = "row"  # of the text that a picture carries

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ldm.data.atomic import atomic_file
-from ldm.training.verdicts import Verdict
+from ldm.data.files import atomic_file
+from ldm.validation.score import Verdict
 
 SIZE, DPI = (6.4, 3.6), 150  # inches
 

@@ -11,15 +11,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ldm.batch.manifest import parse_box, read_lines
+from ldm.batch.results_log import recipe_in, rows
+from ldm.batch.work_item import Case, read_roi
 from ldm.evaluation.insertion import Insertion, References, references_in
 from ldm.evaluation.results import FILE, Results
-from ldm.insertion.cases import Case, read_roi
-from ldm.insertion.journal import recipe_in, rows
-from ldm.insertion.manifest import parse_box, read_lines
-from ldm.insertion.marking import MaskTools
+from ldm.insertion.mask_input import MaskTools
 from ldm.insertion.roi import Roi
-from ldm.models.pickles import PICKLES
-from ldm.objects.file import read_about
+from ldm.models.pickle_reader import PICKLES
+from ldm.objects.object_file import read_about
 
 COLUMNS = (
     "result", "background", "mask", "box", "references",

@@ -10,16 +10,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ldm.data.atomic import atomic_file
+from ldm.data.files import atomic_file
 from ldm.data.insertset import InsertSet
 from ldm.evaluation.bench import PROTOCOL, Bench, Scene, score
 from ldm.evaluation.methods import LEARNT, MODELLED, PASTED, Fill, Setup, prepared
 from ldm.evaluation.results import Results, Row
-from ldm.models.imagenet import ImageNetFeatures
+from ldm.features.imagenet import ImageNetFeatures
+from ldm.merge.merge import member, merge
+from ldm.merge.merged_file import load_merged, save_merged
 from ldm.objects.delta import load
-from ldm.objects.file import parent_of
-from ldm.objects.merge import member, merge
-from ldm.objects.merged import load_merged, save_merged
+from ldm.objects.object_file import parent_of
 
 Learn = Callable[[InsertSet, str, Path], None]  # object, freeze mode, where the object file goes
 Report = Callable[[Row], None]  # told of every new row

@@ -17,10 +17,10 @@ from torch import Tensor
 
 from ldm.data.image import resize, to_image
 from ldm.data.picture import Picture
+from ldm.features.encoders import SIZE, Encoder
 from ldm.insertion.paste import region
 from ldm.insertion.roi import Roi, box_of, crop
 from ldm.models.conditioner import clip_normalised
-from ldm.models.encoders import SIZE, Encoder
 
 CANNY = (128, 256)  # thresholds of the paper's code
 

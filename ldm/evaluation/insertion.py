@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from ldm.batch.work_item import TOOLS, Case
 from ldm.data.image import from_bytes, read_rgb, to_image
 from ldm.data.insertset import Sample, load_insertset
+from ldm.data.object_crops import object_crop
 from ldm.data.picture import Picture, read_picture
-from ldm.data.shown import object_crop
-from ldm.insertion.cases import TOOLS, Case
-from ldm.insertion.marking import MaskTools
-from ldm.insertion.region_mask import read_mask
+from ldm.insertion.contact_sheet import rgb8
+from ldm.insertion.mask_input import MaskTools
+from ldm.insertion.mask_shapes import read_mask
 from ldm.insertion.roi import Roi, plan_rois
-from ldm.insertion.sheet import rgb8
 from ldm.models.checkpoint import read_state
-from ldm.objects.cut_outs import REFERENCE, unpacked
+from ldm.objects.object_file import REFERENCE, unpacked
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,11 @@ from ldm.evaluation.crops import centre, object_region, paper_region, pbe_region
 from ldm.evaluation.insertion import Insertion, Seen
 from ldm.evaluation.judges import Judges
 from ldm.evaluation.metrics import detail, lpips, perceptual, psnr, ssim
-from ldm.evaluation.mixture import quality
+from ldm.evaluation.quality import quality
+from ldm.insertion.contact_sheet import rgb8
 from ldm.insertion.paste import region
-from ldm.insertion.proof import difference_outside, mean_difference_outside
+from ldm.insertion.result_checks import difference_outside, mean_difference_outside, seam_ratio
 from ldm.insertion.roi import Roi, box_of, covered, crop
-from ldm.insertion.seam import seam_ratio
-from ldm.insertion.sheet import rgb8
 
 MARGIN = 64  # pixels; LPIPS needs that many a side
 

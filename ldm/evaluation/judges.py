@@ -13,12 +13,11 @@ from torch import Tensor, nn
 from ldm.evaluation.crops import object_view, whole
 from ldm.evaluation.insertion import References
 from ldm.evaluation.metrics import identity_crop
-from ldm.evaluation.mixture import Mixture, load_mixture
+from ldm.evaluation.quality import Mixture, load_mixture
+from ldm.features.encoders import Encoder, load_clip, load_dino, load_inception
+from ldm.features.imagenet import ImageNetFeatures
+from ldm.features.lpips import Lpips, load_lpips
 from ldm.insertion.roi import Roi
-from ldm.models.encoders import Encoder, load_clip, load_dino
-from ldm.models.imagenet import ImageNetFeatures
-from ldm.models.inception import load_inception
-from ldm.models.lpips import Lpips, load_lpips
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ldm.data.atomic import atomic_file
+from ldm.data.files import atomic_file
+from ldm.evaluation.html_page import page
 from ldm.evaluation.insertion import Insertion
-from ldm.evaluation.measures import DIGITS, MEASURES, heading
-from ldm.evaluation.page import page
+from ldm.evaluation.metrics import DIGITS, MEASURES, heading
 from ldm.evaluation.results import Results
 from ldm.evaluation.summary import Row, difference_table, markdown, table
 

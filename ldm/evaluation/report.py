@@ -9,14 +9,14 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ldm.data.atomic import atomic_file
+from ldm.data.files import atomic_file
 from ldm.data.picture import Picture, read_picture
-from ldm.data.save import write_picture
+from ldm.data.picture_write import write_picture
 from ldm.evaluation.bench import PROTOCOL, Bench, Scene
 from ldm.evaluation.methods import METHODS
 from ldm.evaluation.metrics import bootstrap
 from ldm.evaluation.results import Results, Row
-from ldm.insertion.sheet import close_up, contact_sheet
+from ldm.insertion.contact_sheet import close_up, contact_sheet
 
 COLUMNS = {  # score => heading, decimals
     "identity": ("identity", 3),

@@ -10,9 +10,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ldm.data.atomic import atomic_file
+from ldm.data.files import atomic_file
 from ldm.data.picture import Picture
-from ldm.data.save import write_picture
+from ldm.data.picture_write import write_picture
 
 Row = Mapping[str, Any]
 FILE = "results.jsonl"

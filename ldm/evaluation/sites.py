@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ldm.batch.manifest import bench_cases
+from ldm.batch.work_item import Case
 from ldm.data.insertset import InsertSet, load_insertset, natural_key
 from ldm.evaluation.bench import load_bench
-from ldm.insertion.cases import Case
-from ldm.insertion.manifest import bench_cases
 from ldm.insertion.roi import Roi
 
 CASES = "insertions/cases.json"

@@ -7,12 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ldm.data.atomic import atomic_file
+from ldm.data.files import atomic_file
+from ldm.evaluation.ablations import FEWEST, Comparison, Series
 from ldm.evaluation.charts import draw_lines
-from ldm.evaluation.claims import FEWEST
-from ldm.evaluation.measures import MEASURES, heading
+from ldm.evaluation.metrics import MEASURES, heading
 from ldm.evaluation.summary import Interval, Row, interval, markdown, measured, pairs
-from ldm.evaluation.variants import Comparison, Series
 
 SHOWN = (
     "v2/identity", "v2/identity_mean", "paper/clip", "paper/dino", "v2/clip_mean", "v2/dino_mean",

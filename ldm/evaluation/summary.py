@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from ldm.evaluation.measures import MEASURES, heading, in_order
-from ldm.evaluation.metrics import bootstrap
+from ldm.evaluation.metrics import MEASURES, bootstrap, heading, in_order
 
 Row = Mapping[str, Any]
 ALL = "all"

@@ -16,7 +16,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ldm.insertion.harmonic import shrink, spread
+from ldm.insertion.membrane import shrink, spread
 
 UNIT = 512  # lengths in `Blend` are pixels of a region of this side, and grow with larger regions
 LOW_PASS = 4  # what of the offset along the edge counts as colour, not as texture

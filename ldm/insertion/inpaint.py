@@ -12,11 +12,11 @@ from torch import Tensor
 
 from ldm.data.image import resize
 from ldm.insertion.paste import to_model_mask
+from ldm.insertion.region import Square
 from ldm.insertion.region_fill import RegionFill
-from ldm.insertion.square import Square
-from ldm.models.contexts import Contexts, join
+from ldm.models.context import Contexts, join
 from ldm.models.diffusion import masked_image
-from ldm.models.painter import Painter
+from ldm.models.inpainting_model import Painter
 from ldm.models.sampler import EVERYWHERE, Condition, Predictor, sample
 
 

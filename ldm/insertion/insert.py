@@ -14,12 +14,10 @@ from ldm.data.picture import Picture
 from ldm.insertion.blend import BLENDS, Blend, blend, composite, feather, pixel_unit
 from ldm.insertion.inpaint import Sampling, inpaint
 from ldm.insertion.paste import paste_region
+from ldm.insertion.region import Result, Square, Task, square_in
 from ldm.insertion.region_fill import ReadyObject, RegionFill
-from ldm.insertion.result import Result
-from ldm.insertion.seam import ring_offset, seam_ratio
-from ldm.insertion.square import Square, square_in
-from ldm.insertion.task import Task
-from ldm.models.painter import Painter
+from ldm.insertion.result_checks import ring_offset, seam_ratio
+from ldm.models.inpainting_model import Painter
 from ldm.models.sampler import Predictor
 
 # model, object, region, its fill, first results [3,h,w], sampling => results [3,h,w]

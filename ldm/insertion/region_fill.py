@@ -13,8 +13,8 @@ import numpy as np
 from torch import Tensor
 
 from ldm.data.image import resize
-from ldm.insertion.square import Square
-from ldm.models.contexts import Contexts
+from ldm.insertion.region import Square
+from ldm.models.context import Contexts
 
 
 class Start(NamedTuple):

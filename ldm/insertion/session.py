@@ -10,19 +10,18 @@ from torch import Tensor
 
 from ldm.data.image import from_bytes, to_bytes
 from ldm.data.insertset import load_insertset
+from ldm.data.object_crops import ObjectImages
 from ldm.data.picture import Picture
-from ldm.data.shown import ObjectImages
 from ldm.insertion.insert import InsertOptions, insert
+from ldm.insertion.object_source import Subject
+from ldm.insertion.region import Result, Task
 from ldm.insertion.region_fill import MakeFill, ReadyObject, grey_fill
-from ldm.insertion.result import Result
-from ldm.insertion.subject import Subject
-from ldm.insertion.task import Task
 from ldm.models.base import Base, base_fingerprint
-from ldm.models.painter import Painter
+from ldm.models.inpainting_model import Painter
 from ldm.objects import baked
-from ldm.objects.applied import Applied, apply
+from ldm.objects.apply import Applied, apply
 from ldm.objects.delta import Delta, load
-from ldm.objects.exchange import read_with_pictures
+from ldm.objects.ldm_format import read_with_pictures
 from ldm.objects.object_context import null_context, object_contexts, view_of
 
 

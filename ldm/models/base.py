@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from ldm.models.architecture import Architecture, number_positions
-from ldm.models.attention import cross_attentions
 from ldm.models.checkpoint import read_metadata, read_state, write_folder
 from ldm.models.conditioner import Conditioner
-from ldm.models.contexts import Context, Contexts
+from ldm.models.context import Context, Contexts
+from ldm.models.cross_attention import cross_attentions
+from ldm.models.inpainting_model import Painter
 from ldm.models.ldm_keys import is_ldm, ldm_to_house, spell_clip
-from ldm.models.painter import Painter
-from ldm.models.weights import fingerprint, load_strictly
+from ldm.models.state_dict import fingerprint, load_strictly
 
 PRIOR_ENCODER = "conditioner.prior_encoder."  # the paper's own; belongs to an object, not to a base
 # settings that bases had before these were settings, whatever the defaults are now

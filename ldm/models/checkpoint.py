@@ -12,9 +12,9 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ldm.data.atomic import atomic_file
-from ldm.models.pickles import PICKLES, read_pickle, refusing_damage
-from ldm.models.weights import some
+from ldm.data.files import atomic_file
+from ldm.models.pickle_reader import PICKLES, read_pickle, refusing_damage
+from ldm.models.state_dict import some
 
 READABLE = f"a {', '.join(PICKLES)} or .safetensors file, or a folder of .safetensors files"
 SHARDS = "model-*-of-*.safetensors"

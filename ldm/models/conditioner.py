@@ -17,6 +17,7 @@ from ldm.models.architecture import Architecture, build_clip
 if TYPE_CHECKING:
     from transformers import CLIPVisionModel
 
+
 FewShot = Literal["none", "linear", "tokens"]
 FEW_SHOT = get_args(FewShot)
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)

@@ -14,8 +14,8 @@ from functools import lru_cache
 
 from torch import Tensor
 
-from ldm.models.ldm_layout import SD1, Layout, house_layout, ldm_layout, unet_pairs, vae_pairs
-from ldm.models.weights import some
+from ldm.models.ldm_blocks import SD1, Layout, house_layout, ldm_layout, unet_pairs, vae_pairs
+from ldm.models.state_dict import some
 
 CONDITIONER = {
     "cond_stage_model.transformer.vision_model": "conditioner.clip",

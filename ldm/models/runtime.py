@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,9 +11,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from ldm.models.attention import cross_attentions
 from ldm.models.base import Base
-from ldm.models.painter import Painter, call
+from ldm.models.cross_attention import cross_attentions
+from ldm.models.inpainting_model import Painter, call
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -116,3 +117,24 @@ def _cast(module: nn.Module, dtype: torch.dtype, but: set[nn.Module]) -> None:
     for name, buffer in module.named_buffers(recurse=False):
         if buffer.is_floating_point():
             setattr(module, name, buffer.to(dtype))
+
+
+def device_named(name: str | None) -> str:
+    """The device that is asked for; if none is, a GPU where there is one. ValueError if it is not there."""
+    best = "cuda" if torch.cuda.is_available() else "cpu"
+    device = name or best
+    if device != "cpu" and device.partition(":")[0] != best:
+        raise ValueError(f"--device {name}: this machine has {'cpu and cuda' if best == 'cuda' else 'cpu'}")
+    return device
+
+
+def machine(device: str) -> dict[str, str | int]:
+    """Device, processor, number of threads and torch version, as plain values."""
+    cuda = device.startswith("cuda")
+    processor = torch.cuda.get_device_name(device) if cuda else platform.processor() or platform.machine()
+    return {
+        "device": device,
+        "processor": processor,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }

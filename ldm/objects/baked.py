@@ -16,18 +16,16 @@ import torch
 from torch import Tensor
 
 from ldm.data.image import from_bytes, to_bytes
-from ldm.data.shown import ObjectImages
-from ldm.models.attention import Attention, cross_attentions
+from ldm.data.object_crops import ObjectImages
 from ldm.models.base import Base
-from ldm.models.contexts import Contexts
-from ldm.models.folded import Folded, Layer, fold_layer
-from ldm.models.painter import Painter
-from ldm.models.weights import some
-from ldm.objects.applied import apply
-from ldm.objects.cut_outs import REFERENCE
+from ldm.models.context import Contexts, Folded, Layer, fold_layer
+from ldm.models.cross_attention import Attention, cross_attentions
+from ldm.models.inpainting_model import Painter
+from ldm.models.state_dict import some
+from ldm.objects.apply import apply
 from ldm.objects.delta import Delta
-from ldm.objects.file import About, check_base, read_object, write_object
 from ldm.objects.object_context import view_of
+from ldm.objects.object_file import REFERENCE, About, check_base, read_object, write_object
 
 FIELDS = {"crossattn-kv": ("k", "v", "null"), "crossattn": ("scores", "values", "bias", "null")}
 GUIDANCE = "guidance_from"  # in the recipe of a baked file: whose unconditional branch it holds

@@ -16,10 +16,9 @@ import torch
 from torch import Tensor
 
 from ldm.models.base import Base
-from ldm.models.weights import fingerprint, some
-from ldm.objects.cut_outs import REFERENCE, VIEWS
-from ldm.objects.file import About, read_object, write_object
+from ldm.models.state_dict import fingerprint, some
 from ldm.objects.low_rank import DOWN, UP, LowRank, Weight, dense, pack, unpack
+from ldm.objects.object_file import REFERENCE, VIEWS, About, read_object, write_object
 
 FreezeModel = Literal["crossattn-kv", "crossattn"]
 FREEZE_MODELS = get_args(FreezeModel)

@@ -16,11 +16,11 @@ from torch import Tensor
 
 from ldm.models.base import Base, base_fingerprint, house_state
 from ldm.models.checkpoint import read_metadata, read_state, write_safetensors
-from ldm.models.weights import fingerprint, some
-from ldm.objects.applied import check_fits
+from ldm.models.state_dict import fingerprint, some
+from ldm.objects.apply import check_fits
 from ldm.objects.delta import Delta, is_trained, load, save
-from ldm.objects.file import About
 from ldm.objects.low_rank import dense
+from ldm.objects.object_file import About
 
 UNET = "unet."
 KIND = "implicit-insertion UNet"

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ldm.models.attention import cross_attentions
 from ldm.models.base import Base
-from ldm.objects.applied import apply
+from ldm.models.cross_attention import cross_attentions
+from ldm.objects.apply import apply
 from ldm.objects.delta import Delta
 from ldm.objects.object_context import reference_of
 

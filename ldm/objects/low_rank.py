@@ -10,7 +10,7 @@ from typing import TypeAlias
 import torch
 from torch import Tensor
 
-from ldm.models.weights import some
+from ldm.models.state_dict import some
 
 UP, DOWN = "up.", "down."  # prefixes of the file's tensors
 

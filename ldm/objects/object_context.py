@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ldm.data.image import from_bytes
-from ldm.data.shown import ObjectImages
+from ldm.data.object_crops import ObjectImages
 from ldm.models.base import Base
-from ldm.models.contexts import Context, Contexts
+from ldm.models.context import Context, Contexts
 from ldm.objects.delta import Delta
 
 

@@ -13,8 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ldm.insertion.region_fill import ReadyObject
-from ldm.models.contexts import Constants, Context, Contexts
-from ldm.models.folded import Folded, Layer, Share
+from ldm.models.context import Constants, Context, Contexts, Folded, Layer, Share
 
 
 def in_regions(objects: Sequence[ReadyObject], masks: Tensor) -> ReadyObject:

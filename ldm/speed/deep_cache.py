@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ldm.models.contexts import Context
+from ldm.models.context import Context
 from ldm.models.diffusion import unet_input
-from ldm.models.painter import Painter
+from ldm.models.inpainting_model import Painter
 
 FRESH = 2  # layers at either end that every step runs: conv_in and one, and the last two
 

@@ -14,8 +14,8 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from ldm.models.attention import cross_attentions
-from ldm.models.painter import Painter
+from ldm.models.cross_attention import cross_attentions
+from ldm.models.inpainting_model import Painter
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 ALONE: tuple[str, list[float], str] = ("none", [], "")  # no activation behind the layer

@@ -15,7 +15,7 @@ import torch
 from lightning_fabric.plugins.io import CheckpointIO
 
 from ldm.models.checkpoint import write_ckpt
-from ldm.models.pickles import refusing_damage
+from ldm.models.pickle_reader import refusing_damage
 
 FOLDER = "checkpoints"
 BEST, REASON = "best.ckpt", "best.txt"

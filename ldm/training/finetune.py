@@ -1,6 +1,6 @@
 """Learning one object: a LightningModule that trains exactly the weights of the object and nothing else.
 
-In: batches of ldm.training.batches. Out: checkpoints that hold what trains and what get_deltas needs to know.
+In: batches of ldm.training.datamodule. Out: checkpoints that hold what trains and what get_deltas needs to know.
 """
 
 from __future__ import annotations
@@ -15,12 +15,11 @@ from torch.optim import AdamW
 
 from ldm.models.base import Base
 from ldm.models.diffusion import add_noise, eps_loss, level_weight
-from ldm.models.weights import some
+from ldm.models.state_dict import some
 from ldm.objects.delta import trained_names
-from ldm.training.batches import draw_noise
-from ldm.training.frozen import narrow_frozen
-from ldm.training.samples import Shown, encoded, grey
-from ldm.training.schedule import warm_cosine
+from ldm.training.datamodule import draw_noise
+from ldm.training.encoded_samples import Shown, encoded, grey, narrow_frozen
+from ldm.training.trainer import warm_cosine
 
 SAME = ("base", "freeze_model", "few_shot", "few_shot_count")  # what a resumed run may not change
 FEATURES = "few_shot_features"

@@ -1,17 +1,24 @@
-"""The trainer of a run: Lightning's, quiet, with our logs and checkpoints in one run folder."""
+"""The trainer of a run: Lightning's, quiet, with our logs, schedules and checkpoints in one run folder."""
 
 from __future__ import annotations
 
+import csv
 import logging
+import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from io import StringIO
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
-from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger
+from pytorch_lightning.utilities import rank_zero_only
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LambdaLR
 
+from ldm.data.files import atomic_file
 from ldm.training.checkpoints import AtomicCheckpointIO
-from ldm.training.logs import CsvLog
 
 LOG_EVERY = 10  # steps
 
@@ -43,7 +50,7 @@ def build_trainer(
         callbacks=list(callbacks),
         plugins=[AtomicCheckpointIO()],
         log_every_n_steps=min(LOG_EVERY, max_steps),
-        use_distributed_sampler=False,  # ldm.training.batches deals the samples out
+        use_distributed_sampler=False,  # ldm.training.datamodule deals the samples out
         enable_checkpointing=False,  # ours: ldm.training.checkpoints
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -58,3 +65,64 @@ def quieten() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric)(\..*)?")
     warnings.filterwarnings("ignore", message=".*LeafSpec.*")
+
+
+COLUMNS = ("step", "loss", "lr", "samples_per_s")
+
+
+class CsvLog(Logger):
+    """metrics.csv: a row per logged step. Lightning's own logger deletes the file when a run is resumed."""
+
+    def __init__(self, path: Path, start: int = 0) -> None:
+        """`start`: the step that the run resumes at; rows behind it, of a run that crashed, are dropped."""
+        super().__init__()
+        self.path, self.start = path, start
+        self.begun = False
+
+    @property
+    def name(self) -> str:
+        return ""
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def log_hyperparams(self, params: Any, *args: Any, **kwargs: Any) -> None:
+        """The settings are in config.yaml."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Append the known ones of `metrics`; steps are counted from 1, as optimizer steps done."""
+        if not self.begun:
+            self._begin()
+        if step is not None and "loss" in metrics:
+            row = {key: metrics[key] for key in COLUMNS[1:] if key in metrics} | {"step": step + 1}
+            with self.path.open("a", newline="") as file:
+                csv.DictWriter(file, COLUMNS).writerow(row)
+
+    def _begin(self) -> None:
+        """Start the file with what an earlier part of the run logged up to `start`."""
+        rows = []
+        if self.path.is_file() and self.start:
+            with self.path.open(newline="") as old:
+                rows = [row for row in csv.DictReader(old) if int(row["step"]) <= self.start]
+        text = StringIO(newline="")
+        writer = csv.DictWriter(text, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_file(self.path) as file:
+            file.write(text.getvalue().encode())
+        self.begun = True
+
+
+def warm_cosine(optimizer: Optimizer, steps: int, warmup: int = 100, final: float = 0.02) -> dict:
+    """Linear warm-up times a cosine down to `final` of the rate at `steps` (1: constant), for Lightning."""
+
+    def factor(step: int) -> float:
+        progress = min(1.0, step / max(1, steps))
+        return min(1.0, (step + 1) / max(1, warmup)) * (
+            final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
+        )
+
+    return {"scheduler": LambdaLR(optimizer, factor), "interval": "step"}

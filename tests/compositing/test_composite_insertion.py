@@ -19,11 +19,9 @@ from ldm.data.picture import Picture
 from ldm.insertion.blend import BLENDS, Blend, blend
 from ldm.insertion.inpaint import Sampling
 from ldm.insertion.insert import InsertOptions, blended, insert
+from ldm.insertion.region import Result, Task, square_of
 from ldm.insertion.region_fill import ObjectFill, ReadyObject
-from ldm.insertion.result import Result
 from ldm.insertion.roi import Roi
-from ldm.insertion.square import square_of
-from ldm.insertion.task import Task
 from ldm.models.base import Base
 from ldm.models.sampler import sample
 from tests.fixtures.tiny import TINY
@@ -145,7 +143,7 @@ def test_a_shadow_darkens_the_ground_at_the_foot(base: Base, cut_outs: torch.Ten
 def test_a_paste_margin_leaves_the_scene_around_the_object_as_it_is(
     base: Base, cut_outs: torch.Tensor, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
-    monkeypatch.setattr("ldm.insertion.square.MOST", most)
+    monkeypatch.setattr("ldm.insertion.region.MOST", most)
     background, fill = noisy(), CompositeObject(cut_outs, CompositeSettings(paste_margin=0.1))
     [result] = made(base, cut_outs, background, box(), BLENDS["feather"], fill)
     changed = (result.picture.pixels != background.pixels).any(2)

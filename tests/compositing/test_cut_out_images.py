@@ -14,8 +14,8 @@ from PIL import Image
 from ldm.compositing.cut_out_images import CutOutImages
 from ldm.data.image import from_bytes, to_bytes
 from ldm.data.insertset import InsertSet, Sample
+from ldm.data.object_crops import NEAREST, ObjectImages
 from ldm.data.pairs import Pairs
-from ldm.data.shown import NEAREST, ObjectImages
 from ldm.models.base import Base
 from ldm.objects.object_context import reference_of, view_of
 from tests.fixtures.objects import learnt

@@ -14,8 +14,8 @@ from ldm.compositing.region_fill import (
     shown_in_training,
 )
 from ldm.insertion.inpaint import shown_in
+from ldm.insertion.region import Square, square_of
 from ldm.insertion.region_fill import ObjectFill, ReadyObject, RegionFill
-from ldm.insertion.square import Square, square_of
 from ldm.models.diffusion import masked_image
 from ldm.scenes.regional_context import in_regions
 from tests.fixtures.small import small_base

@@ -12,8 +12,8 @@ from ldm.config.command_forms import (
     translated,
     with_defaults,
 )
-from ldm.config.insertion_request import GIVES_WAY, parser
-from ldm.config.settings import ROOT
+from ldm.config.inference_cli import GIVES_WAY, parser
+from ldm.config.loader import ROOT
 
 SCRIPTS = (PUBLISHED_INFERENCE, PUBLISHED_TRAINING, PUBLISHED_EXTRACTION)
 

@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 import pytest
 
 from ldm.config.build import insert_options, make_fill
-from ldm.config.command_line import run
+from ldm.config.cli import run
 from ldm.config.schema import Config, Parser, load_config
 from ldm.models.architecture import Architecture
 

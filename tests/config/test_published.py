@@ -9,8 +9,7 @@ import pytest
 
 from ldm.config.published import published, samples, scaled, with_learning
 from ldm.config.schema import Config, how_to_learn, load_config
-from ldm.evaluation.ablations import ablations
-from ldm.evaluation.variants import Comparison
+from ldm.evaluation.ablations import Comparison, ablations
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RECIPES = {"paper-kv": CONFIGS / "paper.yaml", "paper-crossattn": CONFIGS / "paper_virtual.yaml"}

@@ -8,7 +8,7 @@ from PIL import Image
 from ldm.data.exif import upright
 from ldm.data.image import GREY, from_bytes, read_rgb, resize, to_bytes, to_image, to_pixels
 from ldm.data.picture import Picture
-from ldm.data.save import write_picture
+from ldm.data.picture_write import write_picture
 
 
 def test_round_trip_changes_no_value():

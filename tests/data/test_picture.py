@@ -10,7 +10,7 @@ from PIL import Image, ImageOps
 
 from ldm.data.exif import upright
 from ldm.data.picture import Picture, colour_levels, colours, read_picture
-from ldm.data.save import read_text, write_picture
+from ldm.data.picture_write import read_text, write_picture
 
 PROFILE = b"a colour profile, opaque to us" * 5
 TEXT = {"recipe": '{"seed": 321}', "title": "grün und 赤"}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from ldm.data import layers
+from ldm.pretrain import image_ops as layers
 
 SIZE = 40
 

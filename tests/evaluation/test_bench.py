@@ -17,16 +17,16 @@ from ldm.evaluation.compare import compare
 from ldm.evaluation.methods import METHODS, Setup, prepared
 from ldm.evaluation.report import write_report
 from ldm.evaluation.results import Results
+from ldm.features.imagenet import ImageNetFeatures
 from ldm.insertion.blend import BLENDS
 from ldm.insertion.inpaint import Sampling
 from ldm.insertion.insert import InsertOptions
 from ldm.insertion.session import Session
+from ldm.merge.merge import member, merge
+from ldm.merge.merged_file import load_merged, open_merged, save_merged
 from ldm.models.base import base_fingerprint, house_state
-from ldm.models.imagenet import ImageNetFeatures
 from ldm.objects.delta import extract, is_trained, load, save, trained_names
-from ldm.objects.file import About
-from ldm.objects.merge import member, merge
-from ldm.objects.merged import load_merged, open_merged, save_merged
+from ldm.objects.object_file import About
 from tests.fixtures.bench import MASK, OBJECT, write_bench
 from tests.fixtures.objects import learnt
 from tests.fixtures.tiny import loaded_base

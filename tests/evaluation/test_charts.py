@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from ldm.evaluation.charts import draw_lines, draw_verdicts
-from ldm.training.verdicts import Verdict
+from ldm.validation.score import Verdict
 
 
 def pixels(path: Path) -> np.ndarray:

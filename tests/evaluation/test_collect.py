@@ -8,16 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
+from ldm.batch.work_item import Case
 from ldm.data.picture import Picture
-from ldm.data.save import write_picture
+from ldm.data.picture_write import write_picture
 from ldm.evaluation.collect import check_pairs, collect, of_bench
 from ldm.evaluation.insertion import References
 from ldm.evaluation.results import Results
-from ldm.insertion.cases import Case
-from ldm.insertion.marking import MaskTools
+from ldm.insertion.mask_input import MaskTools
 from ldm.insertion.roi import Roi
 from ldm.models.checkpoint import write_safetensors
-from ldm.objects.file import About, write_object
+from ldm.objects.object_file import About, write_object
 from tests.fixtures.bench import write_bench
 
 WHOLE = {"result": "r.png", "background": "b.png", "box": "1 2 3 4", "references": "o.png"}

@@ -8,20 +8,19 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
+from tests.evaluation.test_frechet import formula
 
+from ldm.batch.work_item import Case
 from ldm.data.picture import read_picture
 from ldm.evaluation.bench import load_bench, score
 from ldm.evaluation.collect import references_in
 from ldm.evaluation.crops import object_region, object_view, paper_region, pbe_region, whole
+from ldm.evaluation.fid import real_pictures, set_scores
 from ldm.evaluation.insertion import Insertion
 from ldm.evaluation.judge import scores_of
 from ldm.evaluation.judges import Judges, Weights, load_judges
-from ldm.evaluation.measures import METRICS, OFFLINE
-from ldm.evaluation.metrics import perceptual
-from ldm.evaluation.sets import real_pictures, set_scores
-from ldm.insertion.cases import Case
-from ldm.models.imagenet import ImageNetFeatures
-from tests.evaluation.test_frechet import formula
+from ldm.evaluation.metrics import METRICS, OFFLINE, perceptual
+from ldm.features.imagenet import ImageNetFeatures
 from tests.fixtures.bench import MASK, drawn, write_bench
 from tests.fixtures.judges import write_alexnet, write_clip, write_dino
 

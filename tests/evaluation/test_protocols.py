@@ -13,12 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
+from ldm.batch.work_item import Case
 from ldm.data.picture import Picture
 from ldm.evaluation.crops import paper_box, paper_region, pbe_box, pbe_region, whole
 from ldm.evaluation.insertion import Insertion, References
 from ldm.evaluation.judge import scores_of
 from ldm.evaluation.judges import Weights, load_judges
-from ldm.insertion.cases import Case
 from tests.fixtures.judges import write_clip, write_dino
 
 SIZE = (90, 120)  # height, width of the picture

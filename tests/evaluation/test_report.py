@@ -11,7 +11,7 @@ from ldm.evaluation.bench import load_bench
 from ldm.evaluation.metrics import bootstrap
 from ldm.evaluation.report import COLUMNS, TILE, cell, paired, table, write_report
 from ldm.evaluation.results import Results
-from ldm.insertion.sheet import CAPTION, MARGIN
+from ldm.insertion.contact_sheet import CAPTION, MARGIN
 from tests.fixtures.bench import write_bench
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from ldm.evaluation.ablations import ablations
+from ldm.evaluation.ablations import Comparison, ablations
 from ldm.evaluation.study_report import Found, write_results
-from ldm.evaluation.variants import Comparison
 
 FULL = ablations(freeze_model="crossattn", max_steps=800, sampler="dpm++", steps=16, scale=5.0)
 

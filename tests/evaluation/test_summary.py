@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from ldm.evaluation.measures import MEASURES
-from ldm.evaluation.metrics import bootstrap
+from ldm.evaluation.metrics import MEASURES, bootstrap
 from ldm.evaluation.summary import Interval, better, difference_table, interval, lines, markdown, pairs, table
 
 

@@ -21,8 +21,8 @@ from ldm.insertion.blend import (
     ring,
     treatment,
 )
-from ldm.insertion.harmonic import _solve, spread
-from ldm.insertion.seam import ring_offset, seam_ratio
+from ldm.insertion.membrane import _solve, spread
+from ldm.insertion.result_checks import ring_offset, seam_ratio
 
 
 def scene(side: int = 128, seed: int = 0) -> tuple[torch.Tensor, np.ndarray]:

@@ -12,12 +12,11 @@ from ldm.insertion.blend import BLENDS, Blend
 from ldm.insertion.inpaint import Sampling
 from ldm.insertion.insert import InsertOptions, insert
 from ldm.insertion.paste import to_model_mask
-from ldm.insertion.refine import SecondPassOf
+from ldm.insertion.region import Result, Task
 from ldm.insertion.region_fill import ObjectFill, ReadyObject
-from ldm.insertion.result import Result
 from ldm.insertion.roi import Roi, plan_rois
-from ldm.insertion.task import Task
 from ldm.models.base import Base
+from ldm.tiling.second_pass import SecondPassOf
 from tests.fixtures.tiny import TINY
 
 FAST = Sampling("ddim", 2, 2.0)
@@ -157,7 +156,7 @@ def test_a_large_region_is_worked_on_smaller_and_pasted_at_its_own_size(
     background, mask = Picture(smooth), box((300, 400), 60, 40, 301, 253)
     arguments = base, one, background, mask, plan_rois(mask), [5], FAST, BLENDS["paste"]
     [full] = made(*arguments)
-    monkeypatch.setattr("ldm.insertion.square.MOST", 100)
+    monkeypatch.setattr("ldm.insertion.region.MOST", 100)
     [small] = made(*arguments)
     changed = (small.picture.pixels != smooth).any(axis=2)
     assert not changed[~mask].any() and changed[mask].mean() > 0.9

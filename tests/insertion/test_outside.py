@@ -11,24 +11,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from ldm.batch.runner import planned
+from ldm.batch.work_item import Case, Item
 from ldm.compositing.region_fill import CompositeObject, CompositeSettings
 from ldm.data.picture import Picture, read_picture
-from ldm.data.save import write_picture
-from ldm.insertion import square
+from ldm.data.picture_write import write_picture
+from ldm.insertion import region as square
 from ldm.insertion.blend import BLENDS, treatment
-from ldm.insertion.cases import Case
+from ldm.insertion.crop_plan import Context
 from ldm.insertion.inpaint import Sampling
 from ldm.insertion.insert import InsertOptions, insert
-from ldm.insertion.item import Item
-from ldm.insertion.marking import Marking
-from ldm.insertion.plan import Context
-from ldm.insertion.proof import difference_outside
-from ldm.insertion.refine import SecondPassOf
+from ldm.insertion.mask_input import Marking
+from ldm.insertion.object_source import Subject
 from ldm.insertion.region_fill import ObjectFill, ReadyObject
-from ldm.insertion.subject import Subject
-from ldm.insertion.work import planned
-from ldm.models.contexts import Contexts
-from ldm.models.painter import Painter
+from ldm.insertion.result_checks import difference_outside
+from ldm.models.context import Contexts
+from ldm.models.inpainting_model import Painter
+from ldm.tiling.second_pass import SecondPassOf
 from tests.fixtures.small import SMALL
 
 PROFILE = b"a colour profile, opaque to us" * 5

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ldm.data.picture import Picture
-from ldm.insertion.overlay import overlay
+from ldm.insertion.contact_sheet import overlay
 from ldm.insertion.roi import Roi, crop, plan_roi, plan_rois, squared, visible
 
 

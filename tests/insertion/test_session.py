@@ -15,29 +15,29 @@ from ldm.compositing.white_balance import balanced
 from ldm.config.build import open_session
 from ldm.config.schema import Config, load_config
 from ldm.data.image import from_bytes, to_bytes
+from ldm.data.object_crops import NEAREST, ObjectImages
 from ldm.data.picture import Picture
-from ldm.data.shown import NEAREST, ObjectImages
 from ldm.insertion.blend import BLENDS
 from ldm.insertion.inpaint import Sampling
 from ldm.insertion.insert import InsertOptions
-from ldm.insertion.refine import SecondPassOf
+from ldm.insertion.object_source import Subject
+from ldm.insertion.region import Task
 from ldm.insertion.roi import Roi, plan_rois
 from ldm.insertion.session import Session
-from ldm.insertion.subject import Subject
-from ldm.insertion.task import Task
+from ldm.merge.merge import member, merge
+from ldm.merge.merged_file import open_merged, save_merged
 from ldm.models.base import Base, base_fingerprint, house_state
 from ldm.models.runtime import Runtime, prepare
-from ldm.objects.applied import apply
+from ldm.objects.apply import apply
 from ldm.objects.baked import bake, bake_delta
 from ldm.objects.baked import save as save_baked
 from ldm.objects.delta import extract, load, save, trained_names
-from ldm.objects.exchange import FewShotLayer, save_ldm_delta
-from ldm.objects.file import About
-from ldm.objects.merge import member, merge
-from ldm.objects.merged import open_merged, save_merged
+from ldm.objects.ldm_format import FewShotLayer, save_ldm_delta
 from ldm.objects.object_context import reference_of
+from ldm.objects.object_file import About
 from ldm.scenes.regional_context import in_regions
 from ldm.speed.onednn_packing import pack_weights
+from ldm.tiling.second_pass import SecondPassOf
 from tests.fixtures.objects import learnt
 from tests.fixtures.small import SMALL_IMAGES, object_folder, small_base, state_of, written
 

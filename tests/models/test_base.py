@@ -15,7 +15,7 @@ from ldm.models.base import Base, base_fingerprint, house_state, load_base, load
 from ldm.models.checkpoint import read_metadata, read_state, write_ckpt, write_safetensors
 from ldm.models.conditioner import clip_normalised
 from ldm.models.diffusion import eps_of_v
-from ldm.models.painter import Painter
+from ldm.models.inpainting_model import Painter
 from tests.fixtures import tiny
 from tests.fixtures.small import SMALL
 

@@ -8,6 +8,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
+from ldm.models.ldm_blocks import SD1, Layout, house_layout, ldm_layout
 from ldm.models.ldm_keys import (
     CONDITIONER,
     house_key,
@@ -18,7 +19,6 @@ from ldm.models.ldm_keys import (
     part,
     spell_clip,
 )
-from ldm.models.ldm_layout import SD1, Layout, house_layout, ldm_layout
 from tests.fixtures import tiny
 
 FULL_UNET = {

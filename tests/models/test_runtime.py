@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from ldm.models.attention import cross_attentions
 from ldm.models.base import Base, base_fingerprint
+from ldm.models.cross_attention import cross_attentions
 from ldm.models.runtime import PLAIN, Compiled, Runtime, prepare
 from ldm.models.sampler import Condition, sample
 from ldm.speed.deep_cache import Reusing

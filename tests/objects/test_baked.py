@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from ldm.models.base import Base, base_fingerprint, load_painter, save_base
-from ldm.models.contexts import Contexts
+from ldm.models.context import Contexts
 from ldm.models.sampler import Condition, sample
 from ldm.objects import baked
-from ldm.objects.applied import apply
+from ldm.objects.apply import apply
 from ldm.objects.baked import bake
 from ldm.objects.delta import Delta, is_trained
-from ldm.objects.file import About
+from ldm.objects.object_file import About
 from tests.fixtures.small import SMALL, small_base
 
 REFERENCE = torch.rand(1, 3, 28, 28, generator=torch.Generator().manual_seed(5)) * 2 - 1

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ldm.models.base import house_state
-from ldm.objects.applied import apply
+from ldm.objects.apply import apply
 from ldm.objects.compress import Spectrum, compress, rank_for, ranks_for, spectrum
 from ldm.objects.delta import load, save
 from ldm.objects.low_rank import LowRank, dense

@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ldm.models.architecture import build_unet
-from ldm.objects.applied import apply
+from ldm.objects.apply import apply
 from ldm.objects.delta import load, save
 from ldm.objects.diffusers_format import beside, load_diffusers, save_diffusers
 from tests.fixtures.objects import as_tuned, learnt

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from ldm.objects.applied import apply
+from ldm.objects.apply import apply
 from ldm.objects.effect import constants, effect
 from ldm.objects.low_rank import dense
 from ldm.objects.object_context import reference_of

@@ -14,12 +14,11 @@ from PIL import Image
 from torch import Tensor
 
 from ldm.config.schema import load_config
-from ldm.data.shown import ObjectImages
+from ldm.data.object_crops import ObjectImages
 from ldm.insertion.region_fill import ObjectFill, ReadyObject
-from ldm.models.attention import cross_attentions
 from ldm.models.base import Base, load_base
-from ldm.models.contexts import Context, Contexts, Joined, join
-from ldm.models.folded import Folded, fold
+from ldm.models.context import Context, Contexts, Folded, Joined, fold, join
+from ldm.models.cross_attention import cross_attentions
 from ldm.models.sampler import Condition, sample
 from ldm.scenes.regional_context import Regional, in_regions
 from tests.fixtures.small import small_base

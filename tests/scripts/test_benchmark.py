@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ldm.config.command_line import run
+from ldm.config.cli import run
 from scripts import benchmark
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from ldm.config.command_line import run
-from ldm.evaluation.measures import OFFLINE
+from ldm.config.cli import run
 from ldm.evaluation.methods import METHODS
+from ldm.evaluation.metrics import OFFLINE
 from ldm.evaluation.results import Results
 from ldm.models.base import save_base
 from ldm.objects.delta import load

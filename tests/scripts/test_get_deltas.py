@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import torch
 
-from ldm.config.command_line import run
+from ldm.config.cli import run
 from ldm.data.insertset import load_insertset
 from ldm.models.base import house_state, save_base
 from ldm.models.ldm_keys import house_to_ldm
-from ldm.objects.applied import apply
+from ldm.objects.apply import apply
 from ldm.objects.delta import is_trained, load
-from ldm.objects.exchange import read_with_pictures
+from ldm.objects.ldm_format import read_with_pictures
 from ldm.training.checkpoints import find_checkpoint, read_checkpoint
 from scripts import get_deltas, objects, train
 from tests.fixtures.small import SMALL_IMAGES, small_base, written

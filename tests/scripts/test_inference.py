@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm.config.command_line import run
-from ldm.data.save import read_text
+from ldm.config.cli import run
+from ldm.data.picture_write import read_text
 from ldm.models.base import Base, save_base
 from scripts import inference
 from tests.fixtures.tiny import TINY, config_file

@@ -12,15 +12,15 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from ldm.config.command_line import run
+from ldm.config.cli import run
+from ldm.merge.merged_file import apply_merged, load_merged
 from ldm.models.base import base_fingerprint, load_painter
 from ldm.models.checkpoint import read_metadata
-from ldm.models.folded import Folded
+from ldm.models.context import Folded
 from ldm.objects import baked
-from ldm.objects.applied import apply
+from ldm.objects.apply import apply
 from ldm.objects.delta import load, save
 from ldm.objects.effect import effect, reference_of
-from ldm.objects.merged import apply_merged, load_merged
 from scripts import objects
 from tests.fixtures.objects import as_tuned, learnt
 from tests.fixtures.small import SMALL, small_base, state_of, written

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from ldm.config.command_line import run
+from ldm.config.cli import run
 from ldm.data.image import read_rgb
-from ldm.data.save import read_text
+from ldm.data.picture_write import read_text
 from ldm.evaluation.cells import Cell
 from scripts import reproduce
 from tests.evaluation.test_sites import backgrounds

@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm.config.command_line import uncollected
+from ldm.config.cli import uncollected
 from ldm.models.base import base_fingerprint, save_base
 from ldm.objects import baked
-from ldm.objects.file import About
+from ldm.objects.object_file import About
 from tests.fixtures.tiny import config_file, loaded_base
 
 ROOT = Path(__file__).parents[2]

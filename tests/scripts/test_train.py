@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ldm.config.command_line import run
+from ldm.config.cli import run
 from ldm.training.checkpoints import find_checkpoint, read_checkpoint
 from scripts import train
 from tests.fixtures.small import object_folder, written

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from ldm.models.base import Base
-from ldm.models.contexts import Contexts
-from ldm.models.painter import forward
+from ldm.models.context import Contexts
+from ldm.models.inpainting_model import forward
 from ldm.models.sampler import Condition, sample
 from ldm.speed.deep_cache import Reusing, shallow, whole
 from tests.fixtures import tiny

@@ -17,8 +17,7 @@ from ldm.data.image import read_rgb
 from ldm.data.insertset import load_insertset
 from ldm.data.pairs import Pairs
 from ldm.objects.few_shot import prepare_few_shot
-from ldm.training.batches import Batches
-from ldm.training.callbacks import Progress, StopOnSignal
+from ldm.training.callbacks import Previews, Progress, StopOnSignal
 from ldm.training.checkpoints import (
     AtomicCheckpointIO,
     Checkpoints,
@@ -26,8 +25,8 @@ from ldm.training.checkpoints import (
     find_checkpoint,
     read_checkpoint,
 )
+from ldm.training.datamodule import Batches
 from ldm.training.finetune import FineTune
-from ldm.training.previews import Previews
 from ldm.training.trainer import build_trainer
 from tests.fixtures.small import SMALL, SMALL_IMAGES, object_folder, small_base, small_filling
 

@@ -13,14 +13,14 @@ from ldm.data.insertset import load_insertset
 from ldm.data.pairs import Pairs
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised, raw_pixels
+from ldm.models.ldm_blocks import house_layout
 from ldm.models.ldm_keys import ldm_key
-from ldm.models.ldm_layout import house_layout
 from ldm.objects.delta import FREEZE_MODELS
 from ldm.objects.few_shot import prepare_few_shot
-from ldm.training.batches import Batches, Order, draw_noise
 from ldm.training.checkpoints import Checkpoints, find_checkpoint
+from ldm.training.datamodule import Batches, Order, draw_noise
+from ldm.training.encoded_samples import Bank, encoded
 from ldm.training.finetune import FineTune
-from ldm.training.samples import Bank, encoded
 from ldm.training.trainer import build_trainer
 from tests.fixtures import tiny
 from tests.fixtures.small import SMALL, SMALL_IMAGES, object_folder, small_base, state_of

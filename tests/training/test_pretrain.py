@@ -10,16 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldm.data.compose import Composed, Composer
-from ldm.data.drawn import Drawn
 from ldm.models.architecture import build_clip, build_vae
 from ldm.models.base import Base
 from ldm.models.diffusion import alpha_bar
-from ldm.training import pretrain_base
-from ldm.training.bank import Encoded
-from ldm.training.pretrain_base import KEPT, MIN_SNR, BaseTraining, draw_levels, weighted_loss
-from ldm.training.pretrain_encoder import EncoderTraining, view_agreement
-from ldm.training.pretrain_vae import (
+from ldm.pretrain import base as pretrain_base
+from ldm.pretrain.autoencoder import (
     SPREAD,
     VaeTraining,
     anchor_error,
@@ -27,6 +22,10 @@ from ldm.training.pretrain_vae import (
     colour_error,
     psnr,
 )
+from ldm.pretrain.base import KEPT, MIN_SNR, BaseTraining, draw_levels, weighted_loss
+from ldm.pretrain.composer import Composed, Composer, Drawn
+from ldm.pretrain.encoder import EncoderTraining, view_agreement
+from ldm.pretrain.latent_bank import Encoded
 from tests.fixtures.pictures import small_pack
 from tests.fixtures.small import SMALL
 

@@ -1,0 +1,1 @@
+"""Many insertions in one run: work items, manifests, results, replay."""

@@ -1,0 +1,77 @@
+"""The best of several seeds: how much it looks like its reference, and how little of a seam it shows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from torch import Tensor
+
+from ldm.batch.work_item import Item
+from ldm.data.picture import Picture
+from ldm.data.picture_write import write_picture
+from ldm.insertion.contact_sheet import SHARP, close_up, contact_sheet, thumbnail
+from ldm.insertion.object_source import Subject
+from ldm.insertion.paste import region
+from ldm.insertion.region import Task
+from ldm.insertion.roi import Roi, box_of, visible
+
+if TYPE_CHECKING:
+    from ldm.insertion.region import Result
+
+
+SEAM_WEIGHT = 0.1  # of identity, for a seam ratio of 2: seeds of one object differ by about as much
+SHOWN = 16  # candidates on a contact sheet
+
+Likeness = Callable[[Tensor, Tensor], float]  # image, reference, both [3,h,w] in [-1,1]: 1 is the same object
+
+
+class Chooser:
+    """Ranks results of one item and draws them all, best first, as `<sheets>/<name>.png`.
+
+    `reference` gives a subject's picture, [1,3,R,R] in [-1,1], or its cut-out [1,4,P,P].
+    """
+
+    def __init__(self, likeness: Likeness, reference: Callable[[Subject], Tensor], sheets: Path) -> None:
+        self.likeness, self.reference, self.sheets = likeness, reference, sheets
+
+    def __call__(self, item: Item, task: Task, results: list[Result]) -> list[Result]:
+        """The results, best first; each record gets its `scores`, the first one those of all `candidates`."""
+        reference = self.reference(item.subject)[0, :3]  # over mid-grey
+        for result in results:
+            identity = self._identity(result.picture, task, reference)
+            result.record["scores"] = scores(identity, max(r["seam"] for r in result.record["regions"]))
+        ranked = sorted(results, key=lambda result: -result.record["scores"]["score"])
+        ranked[0].record["candidates"] = [{"seed": r.record["seed"], **r.record["scores"]} for r in ranked]
+        self._draw(item, task.rois[0], ranked)
+        return ranked
+
+    def _identity(self, picture: Picture, task: Task, reference: Tensor) -> float:
+        """Mean over the regions: an object goes into each."""
+        boxes = [_object_box(task.mask, roi) for roi in task.rois]
+        return float(np.mean([self.likeness(region(picture, box, SHARP), reference) for box in boxes]))
+
+    def _draw(self, item: Item, roi: Roi, ranked: Sequence[Result]) -> None:
+        captions = [_caption(result) for result in ranked[:SHOWN]]
+        row = [thumbnail(close_up(result.picture, roi)) for result in ranked[:SHOWN]]
+        self.sheets.mkdir(parents=True, exist_ok=True)
+        write_picture(self.sheets / f"{item.stem}.png", Picture(contact_sheet([row], captions)))
+
+
+def scores(identity: float, seam: float) -> dict[str, float]:
+    """Identity is what is asked for; a seam above 1, the background's own roughness, takes from it."""
+    score = identity - SEAM_WEIGHT * max(seam - 1, 0)
+    return {"identity": round(identity, 4), "seam": seam, "score": round(score, 4)}
+
+
+def _object_box(mask: np.ndarray, roi: Roi) -> Roi:
+    seen = visible(roi, (mask.shape[0], mask.shape[1]))
+    box = box_of(mask[seen.slices])
+    return Roi(box.x0 + seen.x0, box.y0 + seen.y0, box.x1 + seen.x0, box.y1 + seen.y0)
+
+
+def _caption(result: Result) -> str:
+    score = result.record["scores"]
+    return f"seed {result.record['seed']}: {score['identity']:.3f}, seam {score['seam']:.2f}"

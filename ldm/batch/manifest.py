@@ -1,0 +1,167 @@
+"""Long lists of work: a manifest (CSV or JSONL) or a test bench of the paper's => items, checked as a list.
+
+Pictures are not opened here: one that is broken costs its own result, not a thousand others.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ldm.batch.work_item import ROLE, Case, Item, pair
+from ldm.data.image import SUFFIXES
+from ldm.data.text import check_names
+from ldm.insertion.object_source import Subject
+
+COLUMNS = ("background", "mask", "box", "paste_mask", "object", "reference", "pick", "seed", "name")
+FILES = ("background", "mask", "paste_mask", "object", "reference")
+
+
+def read_manifest(path: Path, like: Item, transparent: bool = False) -> list[Item]:
+    """One item a line: background, mask or box, and, if given, paste mask, object, reference, seed, name.
+
+    Paths are relative to the manifest. What a line does not say is as in `like`; an object in a line brings
+    its own reference. Raises one-line errors that name the line.
+    """
+    lines = read_lines(path, COLUMNS)
+    return [_item(values, where, path.parent, like, transparent) for where, values in lines]
+
+
+def read_lines(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
+    """Of each line of a manifest where it is, and what it says under these columns; empty values left out."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such manifest; expected a .csv or .jsonl file")
+    readers = {".csv": _csv_lines, ".jsonl": _json_lines}
+    if path.suffix.lower() not in readers:
+        raise ValueError(f"{path}: expected a manifest of kind .csv or .jsonl")
+    lines = list(readers[path.suffix.lower()](path, columns))
+    if not lines:
+        expected = f"one {columns[0]} a line, columns {', '.join(columns)}"
+        raise ValueError(f"{path}: lists nothing; write {expected}")
+    return lines
+
+
+def bench_cases(folder: Path, ids: Path | None = None) -> list[Case]:
+    """`image/NNNN_img.png` with `mask/NNNN_mask.png`; those of a list file, in its order.
+
+    Each of its lines begins with an id, 1 or 0001 for the pictures 0001; what follows does not count. The
+    list is the folder's one .txt file if none is given; without any, all pictures count.
+    """
+    for needed in (folder / "image", folder / "mask"):
+        if not needed.is_dir():
+            raise FileNotFoundError(f"{needed}: no such folder; expected a test bench with image/ and mask/")
+    lists = [ids] if ids else sorted(folder.glob("*.txt"))
+    if not lists:
+        return pair([folder / "image"], [folder / "mask"])
+    if len(lists) > 1:
+        there = ", ".join(file.name for file in lists)
+        raise ValueError(
+            f"{folder}: {len(lists)} list files, {there}; choose one, like --list {lists[0]}, "
+            "or leave only one there"
+        )
+    [file] = lists
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such list; expected a file with one id a line")
+    images, masks = _by_id(folder / "image"), _by_id(folder / "mask")
+    wanted = _ids(file, images)
+    for files, kind in ((images, "image"), (masks, "mask")):
+        if missing := [name for name in wanted if _among(files, name) is None]:
+            raise ValueError(
+                f"{file}: no {kind} for {', '.join(missing[:3])} ({len(missing)} of {len(wanted)} ids); "
+                f"add {kind}/{missing[0]}_{'img' if kind == 'image' else 'mask'}.png or take the line out"
+            )
+    if not wanted:
+        raise ValueError(f"{file}: lists nothing; write one id a line, like 0001")
+    return [Case(found, _among(masks, name)) for name in wanted if (found := _among(images, name))]
+
+
+def _ids(file: Path, pictures: Collection[str]) -> list[str]:
+    """The first word of each line; ValueError if more words are names of pictures: one id a line is read."""
+    ids = []
+    for number, line in enumerate(file.read_text("utf-8-sig").splitlines(), start=1):
+        first, *more = line.replace(",", " ").replace(";", " ").split() or [""]
+        if several := [word for word in more if word in pictures]:
+            raise ValueError(
+                f"{file}: line {number} has the ids {first} and {several[0]}; write one id a line"
+            )
+        ids += [first] if first else []
+    return ids
+
+
+def _among(files: Mapping[str, Path], name: str) -> Path | None:
+    """The file of an id: the one of this name, else the one file whose name is the same number."""
+    if name in files or not name.isdecimal():
+        return files.get(name)
+    same = [file for known, file in files.items() if known.isdecimal() and int(known) == int(name)]
+    return same[0] if len(same) == 1 else None
+
+
+def _by_id(folder: Path) -> dict[str, Path]:
+    files = [file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES]
+    return {ROLE.sub("", file.stem): file for file in files}
+
+
+def _csv_lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.DictReader(file)
+        check_names(dict.fromkeys(reader.fieldnames or ()), columns, f"{path}: line 1")
+        for values in reader:
+            where = f"{path}: line {reader.line_num}"
+            if None in values:
+                raise ValueError(f"{where}: more values than columns; put quotes around what holds a comma")
+            yield where, {key: value.strip() for key, value in values.items() if value and value.strip()}
+
+
+def _json_lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    for number, line in enumerate(path.read_text("utf-8-sig").splitlines(), start=1):
+        where = f"{path}: line {number}"
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line)
+        except ValueError as error:
+            raise ValueError(f"{where}: not readable as JSON ({error})") from error
+        if not isinstance(values, dict):
+            raise ValueError(f'{where}: expected {{"{columns[0]}": ..., ...}}')
+        check_names(values, columns, where)
+        yield where, {key: value for key, value in values.items() if value not in (None, "", [])}
+
+
+def _item(values: Mapping[str, Any], where: str, root: Path, like: Item, transparent: bool) -> Item:
+    if "background" not in values:
+        raise ValueError(f"{where}: no background")
+    if ("mask" in values) + ("box" in values) + transparent != 1:
+        raise ValueError(f"{where}: expected one of mask and box" + (", or neither" if transparent else ""))
+    paths = {key: root / str(values[key]) for key in FILES if key in values}
+    box = parse_box(values["box"], where) if "box" in values else ()
+    first, name = _seed(values.get("seed", like.seeds[0]), where), str(values.get("name", ""))
+    if name != Path(name).name:
+        raise ValueError(f"{where}: name {name!r}; expected a name without folders")
+    subject = replace(like.subject, reference=paths.get("reference", like.subject.reference))
+    if "object" in values:
+        subject = Subject(paths["object"], paths.get("reference"), like.subject.strength)
+    subject = replace(subject, pick=str(values.get("pick", subject.pick)))
+    seeds = tuple(first + i for i in range(len(like.seeds)))
+    case = Case(paths["background"], paths.get("mask"), box, paths.get("paste_mask"))
+    return replace(like, case=case, subject=subject, seeds=seeds, name=name)
+
+
+def parse_box(value: Any, where: str) -> tuple[float, ...]:
+    """ "x0 y0 x1 y1", with blanks or commas, or a list of four numbers."""
+    words = value if isinstance(value, list) else str(value).replace(",", " ").replace(";", " ").split()
+    try:
+        x0, y0, x1, y1 = (float(word) for word in words)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{where}: box {value!r}; expected four numbers x0 y0 x1 y1 in pixels") from error
+    return x0, y0, x1, y1
+
+
+def _seed(value: Any, where: str) -> int:
+    try:
+        return int(str(value))
+    except ValueError as error:
+        raise ValueError(f"{where}: seed {value!r}; expected a whole number") from error

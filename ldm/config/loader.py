@@ -1,0 +1,163 @@
+"""Settings: a YAML file and `section.key=value` => a frozen dataclass, every key and value checked."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import field, fields, is_dataclass
+from math import inf
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from ldm.data.text import suggestion
+
+ROOT = Path(__file__).resolve().parents[2]  # of the project
+EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
+
+
+def place(text: str, folder: Path) -> str:
+    """A path that is relative to `folder`, made absolute; "" stays.
+
+    In the project's own folder paths stay as they were written: what a run records moves with the project.
+    """
+    return text if not text or Path.cwd() == folder == ROOT else str(folder / text)
+
+
+def setting(
+    default: Any,
+    help: str,
+    choices: Sequence[str] = (),
+    *,
+    least: float = -inf,
+    most: float = inf,
+    path: bool = False,
+) -> Any:
+    """A dataclass field with its help and the values it may take: one of several, or from least to most.
+
+    `path`: on the command line it is relative to the user's folder, in the project's files to the project.
+    """
+    allowed = {"choices": tuple(choices), "least": least, "most": most, "path": path}
+    return field(default=default, metadata={"help": help} | allowed)
+
+
+def read_settings(source: Path | Mapping[str, Any] | None, overrides: Sequence[str], schema: type) -> Any:
+    """A YAML file (None: defaults) and overrides, later ones winning => the schema, a frozen dataclass.
+
+    `source` may also be the settings themselves, nested, as a run keeps them.
+    Raises FileNotFoundError, or ValueError naming the key or value and what was expected.
+    """
+    values = _read_yaml(source) if isinstance(source, Path) else _plain(source or {})
+    foreign = isinstance(source, Path) and ROOT not in source.resolve().parents
+    _place_paths(values, schema, Path.cwd() if foreign else ROOT)
+    for override in overrides:
+        if not isinstance(values, dict):
+            break  # refused below
+        _assign(values, override, schema)
+    return _build(schema, values, "")
+
+
+def _plain(values: Mapping[str, Any]) -> Any:
+    """A copy with lists for tuples, like a YAML file's."""
+    return json.loads(json.dumps(values))
+
+
+def _place_paths(values: Any, schema: type, folder: Path) -> None:
+    """Paths of a file are meant from `folder`, defaults from the project; what is no path stays."""
+    if not isinstance(values, dict):
+        return
+    kinds = get_type_hints(schema)
+    for section in fields(schema):
+        if not is_dataclass(kinds[section.name]):
+            continue
+        for f in (f for f in fields(kinds[section.name]) if f.metadata.get("path")):
+            given = values.get(section.name)
+            if isinstance(given, dict) and isinstance(given.get(f.name), str):
+                given[f.name] = place(given[f.name], folder)
+            elif given is None or isinstance(given, dict):
+                values[section.name] = {f.name: place(str(f.default), ROOT), **(given or {})}
+
+
+def _read_yaml(path: Path) -> Any:
+    if not path.is_file():
+        there = ", ".join(str(file) for file in sorted(Path(place("configs", ROOT)).glob("*.yaml")))
+        raise FileNotFoundError(f"{path}: no such config; there are {there or 'none in configs/'}")
+    try:
+        return OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, OSError) as error:
+        raise ValueError(f"{path}: not readable: {' '.join(str(error).split())}") from error
+
+
+def _assign(values: dict, override: str, schema: type) -> None:
+    """Put `section.key=value` into nested values."""
+    dotted, equals, text = override.partition("=")
+    if not equals:
+        raise ValueError(f"{override!r} is no setting; write section.key=value, like train.max_steps=400")
+    *sections, key = dotted.split(".")
+    kind: Any = schema
+    is_path = False
+    for name in [*sections, key]:
+        known = {f.name: f for f in fields(kind)} if is_dataclass(kind) else {}
+        is_path = name in known and bool(known[name].metadata.get("path"))
+        kind = get_type_hints(kind)[name] if name in known else None
+    text = place(text, Path.cwd()) if is_path else text
+    for section in sections:
+        if not isinstance(values.get(section), dict):
+            values[section] = {}
+        values = values[section]
+    # text stays as it was typed: YAML would make 8 of a run's name 010
+    several = get_origin(kind) is tuple and "," in text and not text.startswith("[")
+    values[key] = text if kind is str or not text else _parsed(f"[{text}]" if several else text, dotted)
+
+
+def _parsed(text: str, name: str) -> Any:
+    try:
+        return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # type: ignore[index, call-overload]
+    except (OmegaConfBaseException, YAMLError) as error:
+        raise ValueError(f"{name}={text}: not readable: {' '.join(str(error).split())}") from error
+
+
+def _build(schema: type, values: Any, where: str) -> Any:
+    """Nested plain values => dataclass, every key and value checked."""
+    known = {f.name: f for f in fields(schema)}
+    values = {} if values is None else values  # `section:` with nothing below it
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{where or 'the config'} is {values!r}; expected settings: {', '.join(known)}")
+    types = get_type_hints(schema)
+    made = {}
+    for key, value in values.items():
+        name = f"{where}.{key}" if where else str(key)
+        if key not in known:
+            raise ValueError(f"unknown setting {name!r}; {suggestion(str(key), known, where)}")
+        if is_dataclass(types[key]):
+            made[key] = _build(types[key], value, name)
+        else:
+            made[key] = _typed(types[key], value, name, known[key].metadata)
+    return schema(**made)
+
+
+def _typed(kind: Any, value: Any, name: str, allowed: Mapping[str, Any]) -> Any:
+    """One value as `kind` (bool, int, float, str or a tuple of them), if it is `allowed`, or ValueError."""
+    if get_origin(kind) is tuple:
+        items = value if isinstance(value, list) else [value]
+        return tuple(_typed(get_args(kind)[0], item, name, allowed) for item in items)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if kind is str and not isinstance(value, bool | list | dict | None):
+        value = str(value)
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+        raise ValueError(f"{name}={value!r}: expected {EXPECTED[kind]}")
+    choices = allowed.get("choices", ())
+    if choices and value not in choices:
+        near = difflib.get_close_matches(value, choices, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"{name}={value!r}: expected one of {', '.join(choices)}{hint}")
+    least, most = allowed.get("least", -inf), allowed.get("most", inf)
+    if isinstance(value, int | float) and not least <= value <= most:  # nor may it be nan
+        span = f"{least:g} to {most:g}" if most < inf else f"{least:g} or more"
+        raise ValueError(f"{name}={value:g}: expected {span}")
+    return value

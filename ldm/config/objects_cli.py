@@ -1,0 +1,157 @@
+"""What the command line of object files asks for: its commands and their flags, and the base they name."""
+
+from __future__ import annotations
+
+import argparse
+from argparse import ArgumentParser
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from ldm.config.cli import OneLineParser
+from ldm.config.loader import ROOT, place
+from ldm.config.schema import Config, load_config
+from ldm.data.files import check_folder
+from ldm.models.base import Base, base_fingerprint, load_base
+from ldm.objects.convert import SUFFIX
+
+FILE, FOLDER = "file", "file; with several objects, a folder"  # what --out names
+
+
+def parser(description: str) -> OneLineParser:
+    """All commands; the one that is given stands in `args.command`."""
+    p = OneLineParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (text, add_flags) in COMMANDS.items():
+        add_flags(commands.add_parser(name, help=text, description=text, allow_abbrev=False))
+    return p
+
+
+def config_of(args: argparse.Namespace) -> Config:
+    """The settings file that names the base, and --base, which wins over it."""
+    return load_config(args.config, [f"base.path={args.base}"] if args.base else [])
+
+
+def open_base(args: argparse.Namespace) -> tuple[Base, str]:
+    """The base of the config, and its fingerprint."""
+    base = config_of(args).base
+    loaded = load_base(Path(base.path), base.architecture, f"the base of {args.config}")
+    return loaded, base_fingerprint(loaded)
+
+
+def open_optional_base(args: argparse.Namespace) -> tuple[Base | None, str]:
+    """The same, or none if the command line says so."""
+    return (None, "") if args.no_base else open_base(args)
+
+
+def _info(c: ArgumentParser) -> None:
+    _add_files(c)
+    c.add_argument("--json", action="store_true", help="a JSON list, one entry a file")
+
+
+def _verify(c: ArgumentParser) -> None:
+    _add_files(c)
+    _add_base(c, optional=True)
+
+
+def _bake(c: ArgumentParser) -> None:
+    _add_files(c)
+    c.add_argument("--reference", type=Path, metavar="PICTURE", help="in place of the object's own")
+    c.add_argument("--strength", type=float, default=1.0, help="of the object's learnt change [1]")
+    c.add_argument("--guidance_from", "--guidance-from", choices=["object", "base"],
+                   help="whose unconditional branch is baked [the config's]")  # fmt: skip
+    c.add_argument("--view", type=int, metavar="N",
+                   help="few-shot picture to bake; 0: all, -1: nearest [the config's]")  # fmt: skip
+    _add_out(c, FOLDER)
+    _add_base(c)
+
+
+def _compress(c: ArgumentParser) -> None:
+    _add_files(c)
+    goal = c.add_mutually_exclusive_group(required=True)
+    goal.add_argument("--energy", type=float, help="share of its energy that every matrix keeps, like 0.99")
+    goal.add_argument("--size", type=float, metavar="MB", help="size of the file at most")
+    _add_out(c, FOLDER)
+    _add_base(c, optional=True)
+
+
+def _merge(c: ArgumentParser) -> None:
+    _add_files(c)
+    c.add_argument("--weighted", nargs="+", type=Path, default=[], metavar="PICTURES",
+                   help="pictures or folders: change least what the base does with their like")  # fmt: skip
+    _add_out(c, FILE)
+    _add_base(c)
+
+
+def _convert(c: ArgumentParser) -> None:
+    _add_files(c)
+    c.add_argument("--to", required=True, choices=list(SUFFIX), help="format to write; from: any of these")
+    c.add_argument("--dtype", choices=["fp16", "fp32"], default="fp32",
+                   help="of --to object; fp16: differences, fp32: as read [fp32]")  # fmt: skip
+    c.add_argument("--dataset-dir", "--dataset_dir", type=Path, metavar="FOLDER",
+                   help="the object's InsertSet folder: few-shot tokens of a .ckpt need it")  # fmt: skip
+    c.add_argument("--few_shot_features", "--few-shot-features", default="raw", choices=["raw", "clip"],
+                   help="what CLIP sees for that .ckpt [raw, as in the paper's code]")  # fmt: skip
+    _add_out(c, FOLDER)
+    _add_base(c)
+
+
+def _add_files(c: ArgumentParser) -> None:
+    c.add_argument("files", nargs="+", type=Path)
+
+
+def _add_out(c: ArgumentParser, what: str) -> None:
+    c.add_argument("--out", type=Path, required=True, help=f"{what} to write; never one of those read")
+
+
+def _add_base(c: ArgumentParser, *, optional: bool = False) -> None:
+    c.add_argument("--config", type=Path, default=Path(place("configs/mini.yaml", ROOT)), metavar="YAML",
+                   help="settings file of the base [configs/mini.yaml]")  # fmt: skip
+    c.add_argument("--base", metavar="PATH", help="base checkpoint, in place of the config's")
+    if optional:
+        c.add_argument("--no-base", action="store_true", help="look at the file alone, without any base")
+
+
+COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None]]] = {  # name => what it does, its flags
+    "info": ("what files say about themselves", _info),
+    "verify": ("check whole files, and that they fit the base", _verify),
+    "bake": ("an object and its reference as constants: small, needs no CLIP", _bake),
+    "compress": ("smaller files, by truncated SVD; tells what it loses", _compress),
+    "merge": ("several crossattn-kv objects in one set of K/V weights", _merge),
+    "convert": ("to and from the paper's .ckpt and diffusers' state dicts", _convert),
+}
+
+
+OBJECT_SUFFIX = ".safetensors"
+
+
+def outputs(files: Sequence[Path], out: Path, suffix: str = OBJECT_SUFFIX) -> list[Path]:
+    """A file to write for each one that is read: `out` itself, or by its name in the folder `out`.
+
+    Raises ValueError if one would overwrite what is read, or two would have one name.
+    """
+    if len(files) == 1 and out.suffix and not out.is_dir():
+        return [output(out, files, suffix)]
+    targets = [out / (file.stem + suffix) for file in files]
+    if len(set(targets)) < len(targets):
+        raise ValueError(
+            f"two of the files have one name, both would become a file in {out}; convert them apart"
+        )
+    refuse_inputs(targets, files)
+    return targets
+
+
+def output(out: Path, files: Sequence[Path], suffix: str = OBJECT_SUFFIX) -> Path:
+    """The one file to write for all that are read."""
+    if out.suffix != suffix or out.is_dir():
+        raise ValueError(f"--out {out}: expected the name of a {suffix} file")
+    refuse_inputs([out], files)
+    return out
+
+
+def refuse_inputs(targets: Sequence[Path], files: Sequence[Path]) -> None:
+    """ValueError if a file that is read would be overwritten, or a file stands where a folder must be."""
+    inputs = {file.resolve() for file in files}
+    if clash := [target for target in targets if target.resolve() in inputs]:
+        raise ValueError(f"--out would overwrite {clash[0]}, which is read; give another name")
+    for target in targets:
+        check_folder(target.parent, f"--out {target}")

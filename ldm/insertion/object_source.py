@@ -1,0 +1,55 @@
+"""What is inserted: an object file, a reference picture, or both; checked without loading a model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ldm.data.insertset import silhouette_beside
+from ldm.models.pickle_reader import PICKLES
+from ldm.objects.object_file import read_about
+
+
+@dataclass(frozen=True)
+class Subject:
+    """An object file (none: zero-shot), its reference (none: the object's own) and how much of it is applied.
+
+    `pictures` is the object's InsertSet folder, which a .ckpt of the paper's code needs; `pick` names one of
+    a merged file's objects.
+    """
+
+    object: Path | None = None
+    reference: Path | None = None
+    strength: float = 1.0
+    pictures: Path | None = None
+    pick: str = ""
+
+    @property
+    def reference_mask(self) -> Path | None:
+        """The silhouette beside the reference, if there is one."""
+        beside = None if self.reference is None else silhouette_beside(self.reference)
+        return beside if beside is not None and beside.is_file() else None
+
+    def kind(self) -> str:
+        """Of the object file: delta, baked, merged; `pickle` of the paper's code, "" if there is none."""
+        if self.object is None:
+            return ""
+        return "pickle" if self.object.suffix in PICKLES else read_about(self.object).kind
+
+    def check(self) -> None:
+        """ValueError or FileNotFoundError in one line if files are missing or say something else."""
+        if self.object is None and self.reference is None and self.pictures is None:
+            raise ValueError("no reference picture; give --object FILE or --reference PICTURE")
+        pickled = self.object is not None and self.object.suffix in PICKLES
+        if self.object is not None and not pickled:
+            read_about(self.object)
+        if self.pick and self.kind() != "merged":
+            given = self.object or "what is given"
+            raise ValueError(f"--pick {self.pick}: {given} is no merged file; leave it out")
+        for file in (self.reference, self.pictures, self.object):
+            if file is not None and not file.exists():
+                raise FileNotFoundError(f"{file}: no such file")
+        if pickled and self.pictures is None:
+            raise ValueError(
+                f"{self.object} is the paper's format; give its pictures too: --dataset-dir FOLDER"
+            )

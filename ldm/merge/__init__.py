@@ -1,0 +1,1 @@
+"""Several objects in one file."""

@@ -1,0 +1,144 @@
+"""A file of several objects that share one set of K/V weights: `merge` makes it, a base carries all of them.
+
+It holds the weights' differences to the base once, and each object's context [1+N,d] and unconditional vector
+[d]: finished tokens, so that the conditioner's weights are not needed, and no other reference can be taken;
+where the base needs them, also the pictures that they are shown by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ldm.data.image import from_bytes
+from ldm.insertion.object_source import Subject
+from ldm.insertion.region_fill import ReadyObject
+from ldm.insertion.session import Ready, Session
+from ldm.models.base import Base
+from ldm.models.context import Context, Contexts
+from ldm.models.state_dict import some
+from ldm.objects.apply import Applied, apply
+from ldm.objects.delta import DIFFERENCE, Delta
+from ldm.objects.object_context import null_context
+from ldm.objects.object_file import About, read_object, write_object
+
+CONTEXT, UNCONDITIONAL, SHOWN = "context.", "unconditional.", "reference."  # prefixes of the file's tensors
+
+
+@dataclass(frozen=True, eq=False)
+class Merged:
+    """`weights`: K/V weight => difference to the base; by object: `context` [1+N,d], `unconditional` [d].
+
+    `references`: likewise the picture uint8 [c,P,P] that the object is shown by, where it is needed.
+    """
+
+    about: About
+    weights: Mapping[str, Tensor]
+    context: Mapping[str, Tensor]
+    unconditional: Mapping[str, Tensor]
+    references: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @property
+    def names(self) -> list[str]:
+        """The objects' names, sorted."""
+        return sorted(self.context)
+
+    def contexts(self, name: str) -> tuple[Tensor, Tensor]:
+        """An object's context and unconditional context, both [1,1+N,d]; ValueError if there is none."""
+        self._require([name])
+        context = self.context[name][None]
+        return context, self.unconditional[name].expand_as(context)
+
+    def pick(self, *names: str) -> Merged:
+        """These objects alone, with the weights that all share; ValueError if there is none of a name."""
+        self._require(names)
+        about = replace(self.about, parents=[p for p in self.about.parents if p.get("name") in names])
+        held = (self.context, self.unconditional, self.references)
+        kept = ({name: part[name] for name in names if name in part} for part in held)
+        return Merged(about, self.weights, *kept)
+
+    def _require(self, names: Iterable[str]) -> None:
+        if missing := [name for name in names if name not in self.context]:
+            raise ValueError(f"no object {some(missing)} in this file; there are {some(self.names, 10)}")
+
+
+def save_merged(merged: Merged, path: Path) -> None:
+    """Write the object file, whole or not at all."""
+    parts = {DIFFERENCE: merged.weights, CONTEXT: merged.context, UNCONDITIONAL: merged.unconditional}
+    parts[SHOWN] = merged.references
+    tensors = {prefix + key: value for prefix, part in parts.items() for key, value in part.items()}
+    write_object(path, tensors, merged.about)
+
+
+def load_merged(path: Path) -> Merged:
+    """Read a file of several objects; ValueError in one line if it is damaged, too new or of another kind."""
+    tensors, about = read_object(Path(path), "merged")
+    weights, context, unconditional, references = (
+        {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
+        for prefix in (DIFFERENCE, CONTEXT, UNCONDITIONAL, SHOWN)
+    )
+    whole = sum(map(len, (weights, context, unconditional, references))) == len(tensors)
+    if not whole or not context or not _matching(context, unconditional):
+        raise ValueError(
+            f"{path}: its objects' tokens are not complete, or other tensors are there; merge again"
+        )
+    return Merged(about, weights, context, unconditional, references)
+
+
+def apply_merged(base: Base, merged: Merged, strength: float = 1.0, fingerprint: str = "") -> Applied:
+    """Put the shared K/V weights into the base; the objects' contexts are `merged.contexts(name)`.
+
+    `strength` scales the weights' differences, not the tokens. Raises ValueError, and changes nothing, if
+    they are for another base, do not fit it, or another object is still applied.
+    """
+    width = base.architecture.context_width
+    if wrong := [name for name, value in merged.context.items() if value.shape[1] != width]:
+        raise ValueError(
+            f"the tokens of {some(wrong)} do not have this base's width {width}; merge on this base"
+        )
+    return apply(base, Delta(merged.about, merged.weights), strength, fingerprint)
+
+
+@torch.no_grad()
+def merged_contexts(base: Base, merged: Merged, name: str, null: Context | None = None) -> Contexts:
+    """One of the objects as constants, for a base that carries their shared weights; ValueError as above.
+
+    `null`: another unconditional context than the object's own.
+    """
+    conditional, unconditional = merged.contexts(name)
+    like = base.conditioner.learnable_vector
+    return base.folded(conditional.to(like), unconditional.to(like) if null is None else null)
+
+
+def merged_picture(merged: Merged, name: str) -> Tensor | None:
+    """The picture [1,c,P,P] that an object is shown by, if the file holds it."""
+    return from_bytes(merged.references[name][None]) if name in merged.references else None
+
+
+def _matching(context: Mapping[str, Tensor], unconditional: Mapping[str, Tensor]) -> bool:
+    return context.keys() == unconditional.keys() and all(
+        value.ndim == 2 and unconditional[name].shape == value.shape[1:] for name, value in context.items()
+    )
+
+
+def open_merged(session: Session, subject: Subject) -> Ready:
+    """One of a merged file's objects, for a session: see `ldm.insertion.session.Opener`."""
+    base, sampling = session.base, session.options.sampling
+    assert subject.object is not None and isinstance(base, Base)
+    merged = load_merged(subject.object)
+    if sampling.reference_view > 0:
+        raise ValueError(
+            f"{subject.object} is a merged file, whose tokens all speak; leave --reference_view out"
+        )
+    name = subject.pick or (merged.names[0] if len(merged.names) == 1 else "")
+    if not name:
+        raise ValueError(f"{subject.object} holds {', '.join(merged.names)}; say which one: --pick NAME")
+    merged = merged.pick(name)
+    null = null_context(base, sampling.guidance_from)
+    applied = apply_merged(base, merged, subject.strength, session.fingerprint)
+    fill = session.make_fill(merged_picture(merged, name))
+    return Ready(subject, ReadyObject(merged_contexts(base, merged, name, null), fill), applied)

@@ -1,0 +1,301 @@
+"""Objects in the format of the paper's code, both ways: {"state_dict": 146 tuned fp32 tensors in LDM names}.
+
+That file has no few-shot tokens but the layer that makes them from CLIP's features of the few-shot pictures,
+so that reading or writing one takes these. A few plain keys stand beside "state_dict", where the paper's code
+does not look: what it has no name for. A training checkpoint of that code holds the same tensors among those
+of the whole model, and is read as well.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ldm.data.image import to_bytes
+from ldm.data.insertset import InsertSet
+from ldm.data.object_crops import ObjectImages, paper_crops
+from ldm.models.base import Base, base_fingerprint, house_state
+from ldm.models.checkpoint import write_ckpt
+from ldm.models.conditioner import PriorEncoder
+from ldm.models.ldm_blocks import house_layout
+from ldm.models.ldm_keys import is_extra, ldm_key, ldm_to_house
+from ldm.models.pickle_reader import load_pickle, tensors_of
+from ldm.models.state_dict import fingerprint as fingerprint_of
+from ldm.models.state_dict import some
+from ldm.objects.delta import Delta, is_trained
+from ldm.objects.few_shot import few_shot_features
+from ldm.objects.object_file import About
+
+LINEAR = "conditioner.prior_encoder.prior_block.1."
+VECTOR, LDM_VECTOR = "conditioner.learnable_vector", "learnable_vector"
+EXACT = 1e-3  # relative error of the tokens, beyond which a layer does not stand for them
+PAPER, OWN = (
+    "paper",
+    "own",
+)  # how few-shot crops are cut: `paper_crops`, or `ObjectImages.few_shot` in earlier versions
+UNET = "model.diffusion_model."
+TUNED = re.compile(  # LDM names of the 146 tensors
+    r"model\.diffusion_model\..+\.attn2\..+|cond_stage_model\.(mapper|final_ln|prior_encoder)\..+|proj_out\..+"
+)
+PICTURES = "give the object's pictures too: --dataset-dir FOLDER"
+
+
+@dataclass(frozen=True, eq=False)
+class FewShotLayer:
+    """The paper's few-shot layer and what it reads; `weights` under house names, {} if there are no tokens.
+
+    `features`: CLIP's view, raw or clip; `crops`: how they are cut; `pictures`: the names of those learnt
+    from, in the tokens' order, () if that is not known; `held_out`: the one that was not learnt from, if any.
+    """
+
+    weights: Mapping[str, Tensor] = field(default_factory=dict)
+    features: str = "raw"
+    crops: str = PAPER
+    pictures: tuple[str, ...] = ()
+    held_out: str = ""
+
+
+@dataclass(frozen=True, eq=False)
+class LdmFile:
+    """A .ckpt of the paper's code: 146 tensors, the rest of its weights, in LDM names; what is beside.
+
+    `whole`: it is a training checkpoint, whose `rest` is the whole model.
+    """
+
+    path: Path
+    tuned: Mapping[str, Tensor]
+    rest: Mapping[str, Tensor]
+    beside: Mapping[str, Any]
+
+    @property
+    def whole(self) -> bool:
+        return any(key.startswith(UNET) for key in self.rest)
+
+    @property
+    def layer(self) -> FewShotLayer:
+        """Without its weights: what the file says about its few-shot part."""
+        said = self.beside
+        ours = "few_shot_features" in said  # the paper's own files say nothing
+        return FewShotLayer(
+            features=str(said.get("few_shot_features", "")),
+            crops=str(said.get("few_shot_crops", OWN if ours else PAPER)),
+            pictures=tuple(map(str, said.get("few_shot_pictures", ()))),
+            held_out=str(said.get("held_out", "")),
+        )
+
+
+def read_ldm_file(path: Path) -> LdmFile:
+    """Read a .ckpt of 146 tensors or a training checkpoint of the paper's code, mapped where possible."""
+    return _sorted(load_pickle(path), path)
+
+
+def _sorted(checkpoint: Any, path: Path) -> LdmFile:
+    """What a pickle holds, by kinds."""
+    state = tensors_of(checkpoint, path)
+    wrapped = isinstance(checkpoint, Mapping) and "state_dict" in checkpoint
+    beside = {key: value for key, value in checkpoint.items() if key != "state_dict"} if wrapped else {}
+    if LDM_VECTOR in state:
+        beside[LDM_VECTOR] = state.pop(LDM_VECTOR)
+    tuned = {key: value for key, value in state.items() if TUNED.fullmatch(key)}
+    rest = {key: value for key, value in state.items() if key not in tuned and not is_extra(key)}
+    return LdmFile(path, tuned, rest, beside)
+
+
+def is_ldm_training(path: Path) -> bool:
+    """Whether a file is a training checkpoint of the paper's code, rather than one of ours."""
+    checkpoint = load_pickle(path)
+    return isinstance(checkpoint, Mapping) and "object" not in checkpoint and _sorted(checkpoint, path).whole
+
+
+def held_out_in(recipe: Mapping[str, Any]) -> str:
+    """The name of the few-shot picture that a run with these settings did not learn from, "" if none."""
+    name = str(recipe.get("train", {}).get("hold_out", ""))
+    return "" if name in ("auto", "none") else name
+
+
+def learnt_from(insertset: InsertSet, layer: FewShotLayer) -> InsertSet:
+    """The set with the pictures that a file's tokens were learnt from; ValueError if one is missing."""
+    known = {sample.image.stem: sample for sample in insertset.few_shot}
+    names = layer.pictures or tuple(name for name in known if name != layer.held_out)
+    if missing := [name for name in names if name not in known]:
+        raise ValueError(
+            f"{insertset.root}: no few-shot picture {some(missing)}, which this object was learnt from; "
+            "give the folder that it was learnt from"
+        )
+    return replace(insertset, few_shot=tuple(known[name] for name in names))
+
+
+def linear_for(tokens: Tensor, features: Tensor) -> dict[str, Tensor]:
+    """Tokens t [N,c], features f [N,tokens,c] => the smallest weight W [c,tokens*c] with W f_i = t_i, bias 0.
+
+    Raises ValueError if there is none: two equal pictures with different tokens, or another number of them.
+    """
+    if len(features) != len(tokens):
+        raise ValueError(
+            f"this object has {len(tokens)} few-shot tokens, the folder {len(features)} pictures; give the "
+            "folder with the pictures that it was learnt from, and no others"
+        )
+    f, t = features.flatten(1).double(), tokens.double()
+    weight = (torch.linalg.pinv(f @ f.T, hermitian=True) @ t).T @ f  # normal equations: N x N, N is small
+    if float((f @ weight.T - t).norm()) > EXACT * float(t.norm()):
+        raise ValueError(
+            "no prior encoder makes these few-shot tokens from these pictures: some of them are the same; "
+            "give the pictures that the object was learnt from, or write --format safetensors"
+        )
+    return {LINEAR + "weight": weight.float(), LINEAR + "bias": torch.zeros(len(weight))}
+
+
+def layer_for(delta: Delta, base: Base, insertset: InsertSet | None, features: str) -> FewShotLayer:
+    """The smallest layer that makes the object's tokens from its pictures, as the paper's code cuts them."""
+    if delta.tokens is None:
+        return FewShotLayer(features=features)
+    if insertset is None:
+        raise ValueError(f"a .ckpt makes few-shot tokens from pictures; {PICTURES}")
+    layer = FewShotLayer({}, features, held_out=held_out_in(delta.about.recipe))
+    learnt = learnt_from(insertset, layer)
+    crops = paper_crops(learnt, base.architecture.reference_size)
+    weights = linear_for(delta.tokens, few_shot_features(base, crops, features))
+    return replace(layer, weights=weights, pictures=tuple(x.image.stem for x in learnt.few_shot))
+
+
+def save_ldm_delta(path: Path, base: Base, delta: Delta, layer: FewShotLayer) -> None:
+    """Write the paper's .ckpt: all cross-attention, mapper, final_ln, proj_out, and the prior encoder."""
+    own = house_state(base)
+    names = [name for name in own if is_trained(name, "crossattn")]
+    tuned = {n: delta.tuned(n, own[n]) if n in delta.weights else own[n].float() for n in names}
+    vector = tuned.pop(VECTOR)
+    layout = house_layout(own)
+    state = {ldm_key(name, layout): value.cpu() for name, value in (tuned | dict(layer.weights)).items()}
+    beside = {
+        LDM_VECTOR: vector.cpu(),
+        "base": delta.about.base,
+        "few_shot_features": layer.features,
+        "few_shot_crops": layer.crops,
+        "few_shot_pictures": list(layer.pictures),
+        "held_out": layer.held_out,
+    }
+    write_ckpt(path, {"state_dict": {k: v.contiguous() for k, v in state.items()}} | beside)
+
+
+def trim_training(path: Path, target: Path) -> None:
+    """A training checkpoint of the paper's code => the .ckpt of 146 tensors that its own extraction writes.
+
+    The learnable vector, which that extraction loses, stands beside them. ValueError if `path` is none.
+    """
+    file = read_ldm_file(path)
+    if not file.whole or not file.tuned:
+        raise ValueError(
+            f"{path} is no training checkpoint of the paper's code; give one with the whole model"
+        )
+    kept = {key: file.beside[key] for key in (LDM_VECTOR, "global_step") if key in file.beside}
+    state = {key: value.float().clone() for key, value in file.tuned.items()}
+    write_ckpt(target, {"state_dict": state} | kept)
+
+
+def read_with_pictures(
+    path: Path,
+    base: Base,
+    insertset: InsertSet | None,
+    images: ObjectImages,
+    features: str = "raw",
+    fingerprint: str = "",
+) -> Delta:
+    """The paper's .ckpt and its object's folder => the object, from the pictures that the file names.
+
+    It names them if it is ours; else they are all of the folder. `images`: how the base is shown the object. Raises as `load_ldm_delta`.
+    """
+    file, size = read_ldm_file(path), base.architecture.reference_size
+    if insertset is None:
+        raise ValueError(f"{path} is the paper's format; {PICTURES}")
+    learnt = learnt_from(insertset, file.layer)
+    shown = images.few_shot(learnt) if images.stored or file.layer.crops == OWN else None
+    crops = shown if shown is not None and file.layer.crops == OWN else paper_crops(learnt, size)
+    return load_ldm_delta(file, base, crops, features, fingerprint, shown if images.stored else None)
+
+
+def load_ldm_delta(
+    file: Path | LdmFile,
+    base: Base,
+    crops: Tensor,
+    features: str = "raw",
+    fingerprint: str = "",
+    shown: Tensor | None = None,
+) -> Delta:
+    """The paper's .ckpt and the object's few-shot crops [N,c,P,P] in [-1,1] => the object, exact.
+
+    `features` is how the prior encoder's features were made: `raw` by the paper's own code. The file does not
+    name its base; ours do, in which case `apply` compares it. `fingerprint`: the base's, if it is known, and
+    then its weights may be packed. `shown`: the few-shot pictures that the object keeps, if the base needs
+    them. Raises ValueError if the file does not fit `base`, or is a training checkpoint of another base.
+    """
+    file = file if isinstance(file, LdmFile) else read_ldm_file(file)
+    own, layout = house_state(base), house_layout(house_state(base))
+    if file.whole:
+        if fingerprint:
+            raise ValueError(
+                f"{file.path} is a training checkpoint; extract it: get_deltas.sh --path {file.path}"
+            )
+        _check_frozen(file, own, base.architecture.name)
+    elif file.rest:
+        raise ValueError(
+            f"{file.path} does not fit the {base.architecture.name} base: {some(list(file.rest))}"
+        )
+    weights = ldm_to_house(file.tuned, layout)
+    linear = {key: weights.pop(key) for key in list(weights) if key.startswith(LINEAR)}
+    if isinstance(file.beside.get(LDM_VECTOR), Tensor):
+        weights[VECTOR] = file.beside[LDM_VECTOR]
+    if wrong := [k for k, v in weights.items() if not is_trained(k, "crossattn") or own[k].shape != v.shape]:
+        raise ValueError(f"{file.path} does not fit the {base.architecture.name} base: {some(wrong)}")
+    tokens = _tokens(base, linear, crops, file.layer.features or features) if linear else None
+    step, held_out = file.beside.get("global_step", 0), file.layer.held_out
+    held = {"train": {"hold_out": held_out}} if held_out else {}
+    about = About(
+        base=str(file.beside.get("base") or fingerprint or base_fingerprint(base)),
+        architecture=base.architecture.name,
+        freeze_model="crossattn",
+        few_shot="linear" if linear else "none",
+        few_shot_count=len(tokens) if tokens is not None else 0,
+        step=step if isinstance(step, int) else 0,
+        recipe={"imported": file.path.name} | held,
+    )
+    views = None if shown is None else to_bytes(shown)
+    return Delta(about, {name: value.float() for name, value in weights.items()}, True, tokens, views=views)
+
+
+def _check_frozen(file: LdmFile, own: Mapping[str, Tensor], name: str) -> None:
+    """ValueError unless the UNet's frozen weights are the base's, and something was learnt."""
+    layout = house_layout(own)
+    frozen = ldm_to_house({k: v for k, v in file.rest.items() if k.startswith(UNET)}, layout)
+    strange = [key for key in frozen if key not in own]
+    other = strange or [k for k, v in frozen.items() if fingerprint_of({k: v}) != fingerprint_of({k: own[k]})]
+    if other:
+        raise ValueError(
+            f"{file.path} does not fit the {name} base: {some(other)} are others there; give the base "
+            "that it was trained from: --base"
+        )
+    tuned = {k: v for k, v in ldm_to_house(file.tuned, layout).items() if not k.startswith(LINEAR)}
+    if not any(key not in own or not torch.equal(v.float(), own[key].float()) for key, v in tuned.items()):
+        raise ValueError(
+            f"{file.path} holds nothing learnt: its weights are the base's; give a training checkpoint"
+        )
+
+
+@torch.no_grad()
+def _tokens(base: Base, linear: Mapping[str, Tensor], crops: Tensor, features: str) -> Tensor:
+    """What the prior encoder makes of the crops: [N,c]."""
+    hidden = few_shot_features(base, crops, features).cpu()
+    encoder = PriorEncoder(*hidden.shape[1:])
+    weight = encoder.prior_block[1].weight
+    if linear[LINEAR + "weight"].shape != weight.shape:
+        shapes = list(linear[LINEAR + "weight"].shape), list(weight.shape)
+        raise ValueError(
+            f"the prior encoder's weight is {shapes[0]}, this base needs {shapes[1]}; take its own base"
+        )
+    encoder.load_state_dict({key.removeprefix("conditioner.prior_encoder."): v for key, v in linear.items()})
+    return encoder(hidden)

@@ -1,0 +1,1 @@
+"""Training a base from pictures."""

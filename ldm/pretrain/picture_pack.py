@@ -1,0 +1,132 @@
+"""One file with all pictures that a base is pre-trained from: folders => zip => uint8 tensors in memory.
+
+The pack is a plain zip of WebP files in four folders, so any image viewer can look inside:
+`photos/<id>`, `cutouts/<id>` (with alpha), `multiview/<object>/<view>` (with alpha) and
+`pairs/<id>/{background,truth,mask}`. `index.json` holds what a name cannot: the object of each pair.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from einops import rearrange
+from PIL import Image
+from torch import Tensor
+from tqdm import tqdm
+
+from ldm.data.files import atomic_file
+
+LAYERS = ("cutouts/", "multiview/")  # folders of pictures with alpha
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A rendered scene without and with an object, uint8 [3,H,W]; mask [1,H,W] (255 = object)."""
+
+    background: Tensor
+    truth: Tensor
+    mask: Tensor
+    object_id: str
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Decoded pictures, uint8: photos [3,H,W], cut-outs [4,h,w], the views of every object, scene pairs."""
+
+    photos: list[Tensor]
+    cutouts: list[Tensor]
+    multiview: dict[str, list[Tensor]]
+    pairs: list[Pair]
+
+    def split_photos(self, held_out: int) -> tuple[Pack, list[Tensor]]:
+        """=> the pack without every k-th photo, and those photos (for measuring on unseen ones)."""
+        step = max(2, len(self.photos) // held_out)
+        kept = [photo for i, photo in enumerate(self.photos) if i % step]
+        return Pack(kept, self.cutouts, self.multiview, self.pairs), self.photos[::step]
+
+
+def sources(root: Path) -> Iterator[tuple[str, Path]]:
+    """(name in the pack, file) of every picture below a folder laid out as `photos/` + `insertbench/`."""
+    for file in sorted((root / "photos/backgrounds").glob("*.jpg")):
+        yield f"photos/{file.stem}", file
+    for file in sorted((root / "photos/cutouts").glob("*.webp")):
+        yield f"cutouts/{file.stem}", file
+    for file in sorted((root / "insertbench/multiview").glob("*/*.webp")):
+        yield f"multiview/{file.parent.name}/{file.stem}", file
+    for folder in sorted(p for p in (root / "insertbench/pairs").glob("*") if p.is_dir()):
+        for name in ("background.webp", "truth.webp", "mask.png"):
+            yield f"pairs/{folder.name}/{Path(name).stem}", folder / name
+
+
+def _webp(file: Path, short_side: int, quality: int) -> bytes:
+    with Image.open(file) as opened:
+        if opened.format == "WEBP" and min(opened.size) <= short_side:
+            return file.read_bytes()  # already what the pack holds
+        mode = "RGBA" if opened.has_transparency_data else "RGB"
+        picture = opened if opened.mode == "L" else opened.convert(mode)
+        scale = min(1.0, short_side / min(picture.size))
+        width, height = (round(side * scale) for side in picture.size)
+        out = io.BytesIO()
+        resized = picture.resize((width, height), Image.Resampling.LANCZOS)
+        resized.save(out, "WEBP", quality=quality, method=2)
+    return out.getvalue()
+
+
+def write_pack(root: Path, target: Path, short_side: int = 256, quality: int = 82) -> None:
+    """Shrink and re-encode every picture below `root` into the zip `target`, written whole or not at all."""
+    files = list(sources(root))
+    if not files:
+        raise FileNotFoundError(f"{root}: no training pictures; expected photos/ and insertbench/ inside")
+    objects = {
+        pair["id"]: pair["object"] for pair in json.loads((root / "insertbench/pairs/index.json").read_text())
+    }
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(target) as out, zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
+        archive.writestr("index.json", json.dumps({"pair_objects": objects}))
+        for name, file in tqdm(files, desc="packing", unit="file"):
+            archive.writestr(f"{name}.webp", _webp(file, short_side, quality))
+
+
+def _decode(name: str, data: bytes) -> Tensor:
+    mode = "RGBA" if name.startswith(LAYERS) else "RGB"  # WebP drops an alpha that is 255 everywhere
+    pixels = np.array(Image.open(io.BytesIO(data)).convert(mode))
+    return rearrange(torch.from_numpy(pixels), "H W c -> c H W")
+
+
+def read_pack(file: Path) -> Pack:
+    """A pack file => every picture decoded in memory (about 0.4 GB for 1000 photos of short side 256)."""
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no pack here; write one with `python scripts/pretrain.py pack`")
+    with zipfile.ZipFile(file) as archive:
+        objects = json.loads(archive.read("index.json"))["pair_objects"]
+        images = {
+            name[: -len(".webp")]: _decode(name, archive.read(name))
+            for name in archive.namelist()
+            if name.endswith(".webp")
+        }
+    multiview: dict[str, list[Tensor]] = {}
+    for name, image in images.items():
+        if name.startswith("multiview/"):
+            multiview.setdefault(name.split("/")[1], []).append(image)
+    pairs = [
+        Pair(
+            images[f"pairs/{i}/background"],
+            images[f"pairs/{i}/truth"],
+            images[f"pairs/{i}/mask"][:1],
+            objects[i],
+        )
+        for i in sorted(objects)
+    ]
+    return Pack(
+        photos=[image for name, image in images.items() if name.startswith("photos/")],
+        cutouts=[image for name, image in images.items() if name.startswith("cutouts/")],
+        multiview=multiview,
+        pairs=pairs,
+    )

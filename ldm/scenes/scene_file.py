@@ -1,0 +1,178 @@
+"""A scene file: one background and several placements => what goes where, in which order, checked as a whole.
+
+    background: street.jpg
+    placements:
+      - {object: bee.safetensors, mask: left.png, seed: 3}
+      - {object: cup.safetensors, box: [690, 745, 1010, 1130], strength: 0.8, order: 1}
+      - {object: cup.safetensors, polygon: [[10, 20], [90, 20], [50, 80]], order: 2}
+      - together: [{object: bee.safetensors, mask: a.png}, {object: cup.safetensors, mask: b.png}]
+        seed: 4
+
+A placement has `mask`, `box`, `polygon` (one, or a list of them) or `mask_channel: background` (its
+transparent part), and `object` or `reference` or both. It may have `seed`, `strength`, `order` (higher goes
+on top, 0 by default), `n` (so many seeds are tried, the best is kept), `paste_mask` (only there is pasted
+what is generated in the mask) and the `mask_channel` of its mask. Objects placed `together` share one
+region and one pass, each in its own mask; `seed` and `order` are said for all of them. Paths are relative
+to the file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ldm.batch.manifest import parse_box
+from ldm.batch.work_item import Case, Item
+from ldm.data.text import check_names
+from ldm.insertion.mask_input import CHANNELS, parse_polygons
+from ldm.insertion.object_source import Subject
+
+KEYS = ("background", "placements")
+REGIONS = ("mask", "box", "polygon")
+PLACEMENT = (
+    *("object", "pick", "reference", *REGIONS, "mask_channel", "paste_mask"),
+    *("seed", "strength", "order", "n"),
+)
+MEMBER = tuple(key for key in PLACEMENT if key not in ("seed", "order", "n"))
+TOGETHER = ("together", "seed", "order")
+FILES = ("object", "reference", "mask", "paste_mask")
+NUMBERS: dict[str, type] = {"seed": int, "strength": float, "order": int, "n": int}
+
+
+@dataclass(frozen=True)
+class Placement:
+    """One object in a scene, as an item of its own; `order`: higher goes on top.
+
+    Or several `members` that share one region and one pass: `item` is then their name and seed.
+    """
+
+    item: Item
+    order: int = 0
+    members: tuple[Item, ...] = ()
+
+    @property
+    def items(self) -> tuple[Item, ...]:
+        """One for each object."""
+        return self.members or (self.item,)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A scene file, its background and its placements in the order of the file; `values` are what it says."""
+
+    file: Path
+    background: Path
+    placements: tuple[Placement, ...]
+    values: Mapping[str, Any]
+
+
+def read_scene(file: Path, seed: int = 321, strength: float = 1.0) -> Scene:
+    """Read a scene file; `seed` and `strength` are those of placements that say none.
+
+    Raises FileNotFoundError or ValueError in one line that names the placement.
+    """
+    return scene_of(_read_yaml(file), file, seed, strength)
+
+
+def scene_of(values: Mapping[str, Any], file: Path, seed: int = 321, strength: float = 1.0) -> Scene:
+    """The scene that `values` say, as if they stood in `file`."""
+    check_names(values, KEYS, str(file))
+    if not isinstance(values.get("background"), str):
+        raise ValueError(f"{file}: no background; write `background: picture.jpg`")
+    entries = values.get("placements")
+    if not isinstance(entries, list) or not entries:
+        raise ValueError(f"{file}: no placements; write a list of {{{', '.join(PLACEMENT)}}}")
+    background = file.parent / values["background"]
+    if not background.is_file():
+        raise FileNotFoundError(f"{file}: background {background}: no such file")
+    placements = []
+    for number, entry in enumerate(entries, start=1):
+        where = f"{file}: placement {number}"
+        if not isinstance(entry, Mapping):
+            raise ValueError(f"{where}: {entry!r}; expected {{{', '.join(PLACEMENT)}}}")
+        defaults = {"seed": seed, "strength": strength, "order": 0, "n": 1}
+        like = Item(Case(background), Subject(), (seed,), name=f"{file.stem}_{number}")
+        read = _together if "together" in entry else _placement
+        placements.append(read(entry, defaults, like, file.parent, where))
+    return Scene(file, background, tuple(placements), values)
+
+
+def _read_yaml(file: Path) -> Mapping[str, Any]:
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no such scene file")
+    try:
+        values = yaml.safe_load(file.read_text("utf-8-sig"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{file}: not readable as YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, Mapping):
+        raise ValueError(f"{file}: expected `background:` and `placements:`")
+    return json.loads(json.dumps(values, default=str))  # as a recipe carries them
+
+
+def _together(
+    entry: Mapping[str, Any], defaults: Mapping[str, Any], like: Item, root: Path, where: str
+) -> Placement:
+    check_names(entry, TOGETHER, where)
+    entries = entry["together"]
+    if not isinstance(entries, list) or len(entries) < 2 or not all(isinstance(e, Mapping) for e in entries):
+        raise ValueError(f"{where}: together: expected a list of two or more {{{', '.join(MEMBER)}}}")
+    shared = {**defaults, **{key: value for key, value in entry.items() if key != "together"}}
+    members = []
+    for number, one in enumerate(entries, start=1):
+        here = f"{where}, object {number}"
+        check_names(one, MEMBER, here)
+        members.append(_placement(one, shared, replace(like, name=f"{like.name}_{number}"), root, here))
+    first = members[0]
+    return Placement(replace(like, seeds=first.item.seeds), first.order, tuple(m.item for m in members))
+
+
+def _placement(
+    entry: Mapping[str, Any], defaults: Mapping[str, Any], like: Item, root: Path, where: str
+) -> Placement:
+    check_names(entry, (*PLACEMENT, "together"), where)
+    values = {**defaults, **entry}
+    numbers = {key: _number(values[key], kind, f"{where}: {key}") for key, kind in NUMBERS.items()}
+    paths = {key: root / str(values[key]) for key in FILES if values.get(key)}
+    if not paths.keys() & {"object", "reference"}:
+        raise ValueError(f"{where}: expected an object, a reference or both")
+    if numbers["n"] < 1:
+        raise ValueError(f"{where}: n={numbers['n']}; expected at least 1")
+    for key in FILES[2:]:
+        if key in paths and not paths[key].is_file():
+            raise FileNotFoundError(f"{where}: {key} {paths[key]}: no such file")
+    object_, reference, pick = paths.get("object"), paths.get("reference"), str(values.get("pick") or "")
+    subject = Subject(object_, reference, numbers["strength"], pick=pick)
+    try:
+        subject.check()
+    except (ValueError, FileNotFoundError) as error:
+        raise type(error)(f"{where}: {error}") from error
+    seeds = tuple(numbers["seed"] + i for i in range(numbers["n"]))
+    case = replace(like.case, mask=paths.get("mask"), paste_mask=paths.get("paste_mask"))
+    item = replace(like, case=_marked(case, values, where), subject=subject, seeds=seeds, best=len(seeds) > 1)
+    return Placement(item, numbers["order"])
+
+
+def _marked(case: Case, values: Mapping[str, Any], where: str) -> Case:
+    """The case with its region as the values say it; ValueError unless they say it once."""
+    channel = str(values.get("mask_channel") or "")
+    regions = [key for key in REGIONS if values.get(key) not in (None, "")]
+    if channel and channel not in CHANNELS:
+        raise ValueError(f"{where}: mask_channel={channel!r}; expected one of {', '.join(CHANNELS)}")
+    if len(regions) + (channel == "background") != 1:
+        raise ValueError(f"{where}: expected one of {', '.join(REGIONS)} and mask_channel: background")
+    if channel and regions in (["box"], ["polygon"]):
+        raise ValueError(f"{where}: mask_channel={channel!r} does not go with {regions[0]}; leave it out")
+    box = parse_box(values["box"], where) if "box" in regions else ()
+    polygons = parse_polygons(values["polygon"], f"{where}: polygon") if "polygon" in regions else ()
+    return replace(case, box=box, polygons=tuple(polygons), channel=channel)
+
+
+def _number(value: Any, kind: type, where: str) -> Any:
+    if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else int):
+        raise ValueError(f"{where}={value!r}; expected a {'number' if kind is float else 'whole number'}")
+    return kind(value)

@@ -1,0 +1,222 @@
+"""A function of small squares over a larger picture: overlapping tiles, joined by smooth weights.
+
+Joining the predicted noise of every step this way is MultiDiffusion (Bar-Tal et al. 2023).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+from ldm.data.image import resize
+from ldm.insertion.inpaint import Sampling
+from ldm.insertion.paste import to_model_mask
+from ldm.insertion.region import Square
+from ldm.insertion.region_fill import ReadyObject, RegionFill
+from ldm.insertion.roi import box_of
+from ldm.models.context import Context, Contexts
+from ldm.models.diffusion import masked_image
+from ldm.models.inpainting_model import Painter
+from ldm.models.sampler import EVERYWHERE, Condition, Interval, sample
+
+Corner = tuple[int, int]  # (y, x)
+LEAST = 1e-3  # weight of a tile's border: nobody else may be there
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Squares of `side` at `corners` (y, x), in cells of a grid of `size` (h, w) that they fit into."""
+
+    size: tuple[int, int]
+    side: int
+    corners: tuple[Corner, ...]
+
+    def scaled(self, factor: int) -> Tiles:
+        """The same tiles on a grid that is `factor` times finer."""
+        corners = tuple((y * factor, x * factor) for y, x in self.corners)
+        return Tiles((self.size[0] * factor, self.size[1] * factor), self.side * factor, corners)
+
+    def cut(self, x: Tensor, corner: Corner) -> Tensor:
+        """One tile of [...,h,w], a view."""
+        y, left = corner
+        return x[..., y : y + self.side, left : left + self.side]
+
+    def share(self, corner: Corner) -> tuple[float, float, float, float]:
+        """Where a tile lies: y0, x0, y1, x1 in sides of the grid."""
+        (y, x), (h, w) = corner, self.size
+        return y / h, x / w, (y + self.side) / h, (x + self.side) / w
+
+    def over(self, function: Callable[[Corner], Tensor], finer: int = 1) -> Tensor:
+        """`function` of every corner => tiles [b,c,s,s], joined to [b,c,h,w]; 0 where there is no tile.
+
+        Its tiles may be `finer` times as fine as the grid.
+        """
+        grid = self.scaled(finer)
+        weight = window(grid.side)
+        total, weights = torch.zeros(()), torch.zeros(1, 1, *grid.size)
+        for corner, place in zip(self.corners, grid.corners, strict=True):
+            tile = function(corner)
+            if total.ndim == 0:
+                total = tile.new_zeros(*tile.shape[:2], *grid.size)
+                weight, weights = weight.to(tile), weights.to(tile)
+            grid.cut(total, place).add_(tile * weight)
+            grid.cut(weights, place).add_(weight)
+        return total / weights.clamp(min=LEAST**2)
+
+
+def plan_tiles(needed: np.ndarray, side: int, overlap: float = 0.5) -> Tiles:
+    """Tiles that cover what is `needed`, bool [h,w], neighbours sharing `overlap` of a side or more.
+
+    They are spread evenly over its box, shifted to stay inside; tiles with nothing needed are left out.
+    """
+    height, width = needed.shape
+    assert side <= min(height, width), f"tiles of {side} on a grid of {width} x {height}"
+    if not needed.any():
+        return Tiles((height, width), side, ())
+    box = box_of(needed)
+    ys = _starts(box.y0, box.y1, height, side, overlap)
+    xs = _starts(box.x0, box.x1, width, side, overlap)
+    corners = [(y, x) for y, x in product(ys, xs) if needed[y : y + side, x : x + side].any()]
+    return Tiles((height, width), side, tuple(corners))
+
+
+def window(side: int) -> Tensor:
+    """Weights [side,side] in (0,1]: a raised cosine, highest in the middle."""
+    row = torch.sin(torch.pi * (torch.arange(side) + 0.5) / side) ** 2
+    return torch.outer(row, row).clamp(min=LEAST)
+
+
+def _starts(low: int, high: int, length: int, side: int, overlap: float) -> list[int]:
+    """Where tiles begin that together cover low..high and stay inside 0..length."""
+    if high - low <= side:
+        return [min(max((low + high - side) // 2, 0), length - side)]
+    count = int(np.ceil((high - low - side) / (side * (1 - overlap)))) + 1
+    return [round(low + i * (high - side - low) / (count - 1)) for i in range(count)]
+
+
+ABOVE = 1.5  # times the model's resolution: smaller squares are not refined
+AT_MOST = 4  # times the model's resolution: larger squares are refined at this size
+SAMPLER = "dpm++"  # begins anywhere in the schedule and needs few steps
+
+
+@dataclass(frozen=True, eq=False)
+class Tiled:
+    """A painter that works in tiles of its own resolution, of a picture that may be larger.
+
+    Where there is no tile, what it makes is 0.
+    """
+
+    painter: Painter
+    tiles: Tiles  # of the latents' grid
+
+    @property
+    def f(self) -> int:
+        return self.painter.architecture.vae_factor
+
+    def encode(self, image: Tensor) -> Tensor:
+        """Image [b,3,H,W] => latents [b,4,H/f,W/f]."""
+        pixels = self.tiles.scaled(self.f)
+        return self.tiles.over(
+            lambda at: self.painter.encode(pixels.cut(image, (at[0] * self.f, at[1] * self.f)))
+        )
+
+    def eps(self, x_t: Tensor, t: Tensor, masked: Tensor, mask: Tensor, context: Context) -> Tensor:
+        """The predicted noise [b,4,h,w]; arguments as `Painter.eps` takes them."""
+        cut = self.tiles.cut
+
+        def tile(at: Corner) -> Tensor:
+            seen = context if isinstance(context, Tensor) else context.within(self.tiles.share(at))
+            return self.painter.eps(cut(x_t, at), t, cut(masked, at), cut(mask, at), seen)
+
+        return self.tiles.over(tile)
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Latents [b,4,h,w] => image [b,3,f*h,f*w] in [-1,1]."""
+        return self.tiles.over(lambda at: self.painter.decode(self.tiles.cut(latents, at)), finer=self.f)
+
+    def covered(self) -> Tensor:
+        """Where tiles are, bool [1,1,f*h,f*w]."""
+        side = self.tiles.side * self.f
+        return self.tiles.over(lambda at: torch.ones(1, 1, side, side), finer=self.f) > 0
+
+
+def needs_refining(side: int, model_side: int) -> bool:
+    """Whether a square of `side` px loses detail at the model's resolution."""
+    return side > ABOVE * model_side
+
+
+@dataclass(frozen=True)
+class SecondPassOf:
+    """`refine` of this strength for regions that need it, as `InsertOptions.second_pass`."""
+
+    strength: float
+
+    def __call__(
+        self,
+        model: Painter,
+        one: ReadyObject,
+        region: Square,
+        fill: RegionFill,
+        images: Sequence[Tensor],
+        sampling: Sampling,
+    ) -> Sequence[Tensor]:
+        if not needs_refining(max(region.roi.size), model.architecture.image_size):
+            return images
+        return refine(
+            model, one.contexts, region.known, region.hole, images, region.noise,
+            fill=fill, strength=self.strength, **sampling.schedule(),
+        )  # fmt: skip
+
+
+@torch.no_grad()
+def refine(
+    painter: Painter,
+    contexts: Contexts,
+    known: Tensor,
+    mask: np.ndarray,
+    generated: Sequence[Tensor],
+    noise: Sequence[Generator],
+    *,
+    fill: RegionFill | None = None,
+    strength: float = 0.4,
+    steps: int = 20,
+    guidance_scale: float = 5.0,
+    guidance_interval: Interval = EVERYWHERE,
+) -> list[Tensor]:
+    """The square `known` [3,h,w] in [-1,1], its mask bool [h,w] and first results [3,h,w] => sharper ones.
+
+    `strength` in (0,1] is the share of the noise schedule, and of `steps`, that is gone through again.
+    Outside the tiles, which cover the mask, the first result stays.
+    """
+    a, n = painter.architecture, len(generated)
+    side = min(max(mask.shape), AT_MOST * a.image_size)
+    hole = _padded(to_model_mask(mask, side), a.vae_factor)
+    image, first = (
+        _padded(resize(x, side), a.vae_factor) for x in (known[None], torch.stack(list(generated)))
+    )
+    image, first, hole = (x.to(painter.device) for x in (image, first, hole))
+    small = painter.latent_mask(hole)
+    touched = F.max_pool2d(hole, a.vae_factor)[0, 0] > 0  # also by a line that `small` may step over
+    tiled = Tiled(painter, plan_tiles(touched.cpu().numpy(), a.latent_size))
+    x_0 = tiled.encode(torch.where(hole > 0, first, image))
+    x_T = torch.stack([torch.randn(x_0.shape[1:], generator=g) for g in noise]).to(x_0)
+    shown = None if fill is None else fill.shown(hole)
+    masked = tiled.encode(masked_image(image, hole, shown)).expand(n, -1, -1, -1)
+    condition = Condition(masked, small.to(masked).expand(n, -1, -1, -1), contexts.repeat(n))
+    x_0 = sample(
+        tiled, condition, x_T, sampler=SAMPLER, steps=steps, guidance_scale=guidance_scale,
+        guidance_interval=guidance_interval, begin=(x_0, strength),
+    )  # fmt: skip
+    sharp = torch.where(tiled.covered().to(first.device), tiled.decode(x_0), first)
+    return list(resize(sharp[..., :side, :side].cpu(), mask.shape))
+
+
+def _padded(x: Tensor, f: int) -> Tensor:
+    """[b,c,h,w] reflected at its right and bottom until the VAE's factor divides it."""
+    return F.pad(x, (0, -x.shape[-1] % f, 0, -x.shape[-2] % f), mode="reflect")

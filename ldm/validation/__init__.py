@@ -1,0 +1,1 @@
+"""A training run scores itself on held-out regions."""

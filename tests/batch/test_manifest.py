@@ -1,0 +1,140 @@
+"""Lists of work are checked as lists; pictures are not opened for it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from ldm.batch.manifest import bench_cases, read_manifest
+from ldm.batch.work_item import Case, Item
+from ldm.insertion.object_source import Subject
+
+LIKE = Item(Case(Path()), Subject(Path("own.safetensors"), Path("own.png"), 0.7), (5, 6))
+
+
+def write(path: Path, text: str) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_csv_and_jsonl_say_the_same(tmp_path: Path) -> None:
+    head = "name,background,mask,box,seed,object,reference\n"
+    table = head + ",a.png,m.png,,,,\nb,b.png,,1 2 3 4.5,9,o.safetensors,\n"
+    rows = [
+        {"background": "a.png", "mask": "m.png"},
+        {"name": "b", "background": "b.png", "box": [1, 2, 3, 4.5], "seed": 9, "object": "o.safetensors"},
+    ]
+    first = read_manifest(write(tmp_path / "w.csv", table), LIKE)
+    second = read_manifest(write(tmp_path / "w.jsonl", "\n\n".join(map(json.dumps, rows))), LIKE)
+    assert first == second
+    assert first[0] == Item(Case(tmp_path / "a.png", tmp_path / "m.png"), LIKE.subject, (5, 6))
+    assert first[1].case == Case(tmp_path / "b.png", box=(1, 2, 3, 4.5))
+    assert first[1].seeds == (9, 10) and first[1].stem == "b"
+    assert first[1].subject == Subject(tmp_path / "o.safetensors", None, 0.7), (
+        "an object has its own reference"
+    )
+
+
+def test_a_reference_alone_replaces_only_the_reference(tmp_path: Path) -> None:
+    file = write(tmp_path / "w.csv", "background,box,reference\na.png,1 1 2 2,r.png\n")
+    [item] = read_manifest(file, LIKE)
+    assert item.subject == Subject(LIKE.subject.object, tmp_path / "r.png", 0.7)
+
+
+def test_a_line_may_say_where_to_paste(tmp_path: Path) -> None:
+    file = write(tmp_path / "w.csv", "background,box,paste_mask\na.png,1 1 9 9,p.png\nb.png,1 1 9 9,\n")
+    assert [i.case.paste_mask for i in read_manifest(file, LIKE)] == [tmp_path / "p.png", None]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("background,maks\na,b\n", "line 1: unknown 'maks'; did you mean mask"),
+        ("background,mask,box\na,b,1 2 3 4\n", "line 2: expected one of mask and box"),
+        ("background,mask\na,b\nc,\n", "line 3: expected one of mask and box"),
+        ("background,mask\n,b\n", "line 2: no background"),
+        ("background,box\na,1 2 3\n", "line 2: box '1 2 3'; expected four numbers"),
+        ("background,box\na,1,2,3,4\n", "line 2: more values than columns"),
+        ("background,mask,seed\na,b,x\n", "line 2: seed 'x'; expected a whole number"),
+        ("background,mask,name\na,b,../c\n", "line 2: name '../c'; expected a name without folders"),
+        ("background,mask\n", "lists nothing"),
+    ],
+)
+def test_a_wrong_line_is_named(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ValueError) as error:
+        read_manifest(write(tmp_path / "w.csv", text), LIKE)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["[1]", "{", '{"background": "a", "box": [1, 2, 3, "x"]}'])
+def test_a_wrong_json_line_is_named(tmp_path: Path, text: str) -> None:
+    good = '{"background": "a", "box": [1, 2, 3, 4]}\n'
+    with pytest.raises(ValueError, match=r"w\.jsonl: line 2"):
+        read_manifest(write(tmp_path / "w.jsonl", good + text), LIKE)
+
+
+def test_other_files_are_refused_and_transparent_backgrounds_need_no_mask(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no such manifest"):
+        read_manifest(tmp_path / "w.csv", LIKE)
+    with pytest.raises(ValueError, match=r"\.csv or \.jsonl"):
+        read_manifest(write(tmp_path / "w.txt", "a"), LIKE)
+    file = write(tmp_path / "w.csv", "background\na.png\n")
+    assert read_manifest(file, LIKE, transparent=True)[0].case == Case(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="mask and box"):
+        read_manifest(file, LIKE)
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Path:
+    for name in ("0001", "0002", "0010"):
+        write(tmp_path / "image" / f"{name}_img.png", "")
+        write(tmp_path / "mask" / f"{name}_mask.png", "")
+    return tmp_path
+
+
+def names(cases: list[Case]) -> list[tuple[str, str]]:
+    return [(case.background.name, case.mask.name) for case in cases if case.mask]
+
+
+def test_a_test_bench_with_and_without_a_list(bench: Path) -> None:
+    assert [case.name for case in bench_cases(bench)] == ["0001", "0002", "0010"]
+    write(bench / "id_list.txt", "0010\n0001\n")
+    expected = [("0010_img.png", "0010_mask.png"), ("0001_img.png", "0001_mask.png")]
+    assert names(bench_cases(bench)) == expected
+    assert names(bench_cases(bench, write(bench / "other.txt", "0002\n"))) == [
+        ("0002_img.png", "0002_mask.png")
+    ]
+
+
+def test_a_line_begins_with_an_id_whose_zeros_may_be_left_out(bench: Path) -> None:
+    expected = [("0001_img.png", "0001_mask.png"), ("0010_img.png", "0010_mask.png")]
+    for lines in ("1\n10\n", "0001 cat\n\n0010\tdog 2\n", "\ufeff1, cat\r\n010;dog\r\n"):
+        assert names(bench_cases(bench, write(bench / "id_list.txt", lines))) == expected
+    write(bench / "image" / "1_img.png", "")
+    with pytest.raises(ValueError, match="no image for 01 "):  # 1 or 0001
+        bench_cases(bench, write(bench / "id_list.txt", "01\n"))
+    with pytest.raises(ValueError, match="line 2 has the ids 0002 and 0010; write one id a line"):
+        bench_cases(bench, write(bench / "id_list.txt", "0001\n0002 0010\n"))
+
+
+def test_several_list_files_ask_which(bench: Path) -> None:
+    chosen = write(bench / "test.txt", "0002\n")
+    write(bench / "all.txt", "0001\n0002\n")
+    with pytest.raises(ValueError, match=r"2 list files, all\.txt, test\.txt; choose one, like --list "):
+        bench_cases(bench)
+    assert [case.name for case in bench_cases(bench, chosen)] == ["0002"]
+
+
+def test_ids_without_pictures_and_missing_folders_are_named(bench: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no image for 0003, 0004, 0005 \\(4 of 5 ids\\)"):
+        bench_cases(bench, write(bench / "a.txt", "0001\n0003\n0004\n0005\n0006\n"))
+    (bench / "mask" / "0002_mask.png").unlink()
+    with pytest.raises(ValueError, match=r"no mask for 0002 .*add mask/0002_mask\.png"):
+        bench_cases(bench, write(bench / "b.txt", "0002\n"))
+    with pytest.raises(ValueError, match="lists nothing"):
+        bench_cases(bench, write(bench / "c.txt", "\n"))
+    with pytest.raises(FileNotFoundError, match=r"none\.txt"):
+        bench_cases(bench, bench / "none.txt")
+    with pytest.raises(FileNotFoundError, match="expected a test bench"):
+        bench_cases(tmp_path / "image")

@@ -1,0 +1,84 @@
+"""A recipe says all that is needed to make a result again, and what must not have changed."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ldm import __version__
+from ldm.batch.replay import apart, doubts, read_replay, repeat
+from ldm.batch.results_log import Journal
+from ldm.batch.runner import Options, work
+from ldm.batch.work_item import Item
+from ldm.data.picture import Picture, read_picture
+from ldm.insertion.roi import Roi
+from tests.fixtures.stub import Stub, items, options
+
+FACTS = {"settings": {}, "machine": {}, "few_shot_features": "raw"}
+
+
+def made(item: Item, folder: Path, how: Options | None = None) -> list[Path]:
+    [outcome] = work([item], Stub(), how or replace(options(), facts=FACTS), Journal(folder))
+    return [folder / name for name in outcome.files.values()]
+
+
+def test_the_item_comes_back_with_its_whole_batch(tmp_path: Path) -> None:
+    [item] = items(tmp_path, 1, seeds=(5, 6))
+    item = replace(item, name="x", subject=replace(item.subject, strength=0.5), roi=Roi(4, 4, 24, 24))
+    file = made(item, tmp_path / "out")[1]
+    again = read_replay(file)
+    assert again.work == item and again.recipe["seed"] == 6
+    stub = Stub()
+    assert apart(repeat(again, stub, options()), read_picture(file)) == ""
+    assert stub.made == [(5, 6)], "alone, sums of floats may round otherwise"
+
+
+def test_the_best_of_several_is_found_again(tmp_path: Path) -> None:
+    [item] = items(tmp_path, 1, seeds=(5, 6, 7))
+    how = replace(options(), facts=FACTS, choose=lambda item, task, results: results[::-1])
+    [file] = made(replace(item, best=True), tmp_path / "out", how)
+    again = read_replay(file)
+    assert again.recipe["seed"] == 7
+    assert apart(repeat(again, Stub(), options()), read_picture(file)) == ""
+
+
+@pytest.mark.parametrize("role", ["background", "mask", "reference"])
+def test_changed_and_missing_files_are_named(tmp_path: Path, role: str) -> None:
+    [item] = items(tmp_path, 1)
+    [file] = made(item, tmp_path / "out")
+    source = item.sources()[role]
+    source.write_bytes(source.read_bytes() + b"x")
+    with pytest.raises(ValueError, match=f"{source.name}: this {role} has changed since"):
+        read_replay(file)
+    source.unlink()
+    with pytest.raises(FileNotFoundError, match=f"{source.name}: no such {role}"):
+        read_replay(file)
+
+
+def test_another_base_and_files_without_a_recipe_are_refused(tmp_path: Path) -> None:
+    [item] = items(tmp_path, 1)
+    stub = Stub()
+    stub.fingerprint = "f" * 16
+    with pytest.raises(ValueError, match=f"the base {Stub.fingerprint}, this one is {stub.fingerprint}"):
+        repeat(read_replay(made(item, tmp_path / "out")[0]), stub, options())
+    with pytest.raises(ValueError, match="carries no recipe"):
+        read_replay(item.case.background)
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        read_replay(tmp_path / "gone.png")
+
+
+def test_differences_are_counted() -> None:
+    one = Picture(np.zeros((4, 5, 3), np.uint8))
+    pixels = one.pixels.copy()
+    pixels[1, 2], pixels[0, 0, 1] = 9, 200
+    assert apart(one, Picture(pixels)) == "2 pixels differ, by at most 200 levels"
+    assert apart(one, one) == "" and "instead of" in apart(one, Picture(pixels.astype(np.uint16)))
+
+
+def test_another_version_and_another_machine_are_named() -> None:
+    here = {"device": "cpu", "threads": 2}
+    assert not list(doubts({"version": __version__, "machine": here}, here))
+    version, machine = doubts({"version": "0.0.1", "machine": here | {"threads": 8}}, here)
+    assert "0.0.1" in version and __version__ in version
+    assert "'threads': 8" in machine

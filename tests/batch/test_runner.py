@@ -1,0 +1,213 @@
+"""Work is finished once, whatever interrupts it, and one bad item costs only itself."""
+
+import gc
+import multiprocessing
+import random
+import time
+import weakref
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ldm.batch.results_log import FILE, Journal, recipe_in, rows
+from ldm.batch.runner import Outcome, Tally, prepare, view, work
+from ldm.batch.work_item import Case, Item, check_files
+from ldm.data.picture import Picture, read_picture
+from ldm.insertion.paste import Patch
+from ldm.insertion.region import Result, Task
+from ldm.insertion.region_fill import ReadyObject
+from ldm.insertion.roi import Roi
+from tests.fixtures.stub import Stub, items, options
+
+
+def finish(todo: list[Item], folder: Path, stub: Stub | None = None, **settings: object) -> list[Outcome]:
+    return list(work(todo, stub or Stub(), options(**settings), Journal(folder)))
+
+
+def lines(folder: Path) -> list[dict]:
+    return list(rows(folder / FILE))
+
+
+def test_results_are_named_proven_and_listed(tmp_path: Path) -> None:
+    todo = items(tmp_path, 2, seeds=(5, 6))
+    outcomes = finish(todo, tmp_path / "out")
+    assert [list(o.files.values()) for o in outcomes] == [
+        ["0_5.png", "0_6.png"],
+        ["1_5.png", "1_6.png"],
+    ]
+    for row in lines(tmp_path / "out"):
+        assert row["outside"] == 0 and row["seam"] == 1 + row["seed"] / 1000 and row["seam_before"] == 2
+        assert row["ring_offset_before"] == 3 and row["batch"] == [5, 6] and "settings" not in row
+        recipe = recipe_in(tmp_path / "out" / row["file"])
+        assert recipe["key"] == row["key"] and recipe["base_fingerprint"] == Stub.fingerprint
+        assert set(recipe["sha256"]) == {"background", "mask", "reference"}
+    assert len({row["key"] for row in lines(tmp_path / "out")}) == 4
+
+
+def test_nothing_is_repeated_and_only_what_is_missing_is_made(tmp_path: Path) -> None:
+    todo, out = items(tmp_path, 3, seeds=(5, 6)), tmp_path / "out"
+    finish(todo[:2], out)
+    (out / "1_6.png").unlink()
+    stub = Stub()
+    outcomes = finish(todo, out, stub)
+    assert stub.made == [(6,), (5, 6)] and [len(o.made) for o in outcomes] == [0, 1, 2]
+    assert len(list(view(outcomes[1], options(), out).results)) == 2 and outcomes[1].view is None
+
+
+@pytest.mark.parametrize(
+    "what", ["mask", "background", "reference", "settings", "strength", "base", "roi", "paste"]
+)
+def test_what_determines_a_result_makes_it_new(tmp_path: Path, what: str) -> None:
+    [item], out, stub = items(tmp_path, 1), tmp_path / "out", Stub()
+    finish([item], out)
+    (tmp_path / "copy.png").write_bytes((tmp_path / "0.png").read_bytes())
+    renamed = replace(item, case=replace(item.case, background=tmp_path / "copy.png"), name="0")
+    finish([renamed], out, stub)
+    assert stub.made == [], "a name does not determine anything"
+    if what in ("mask", "background", "reference"):
+        file = item.sources()[what]
+        pixels = np.array(Image.open(file))
+        pixels[7, 7] = 255 if what == "mask" else 3
+        Image.fromarray(pixels).save(file)
+    if what == "base":
+        stub.fingerprint = "f" * 16
+    if what == "strength":
+        item = replace(item, subject=replace(item.subject, strength=0.5))
+    if what == "roi":
+        item = replace(item, roi=view(finish([item], out)[0], options(), out).task.rois[0])
+    if what == "paste":
+        item = replace(item, case=replace(item.case, paste_mask=item.case.mask))
+    finish([item], out, stub, **({"steps": 9} if what == "settings" else {}))
+    assert stub.made == [(7,)]
+
+
+def test_an_older_line_does_not_vouch_for_a_newer_picture(tmp_path: Path) -> None:
+    """a.png by settings A, then by B, then asked for by A again: the file shows B."""
+    todo, out = items(tmp_path, 1), tmp_path / "out"
+    for steps in (1, 2, 1):
+        stub = Stub()
+        finish(todo, out, stub, steps=steps)
+        assert stub.made == [(7,)]
+    assert len(lines(out)) == 3
+
+
+def test_a_line_lost_between_picture_and_journal_is_written_again(tmp_path: Path) -> None:
+    todo, out, stub = items(tmp_path, 2), tmp_path / "out", Stub()
+    finish(todo, out)
+    before = lines(out)
+    text = (out / FILE).read_text()
+    (out / FILE).write_text(text[: text.rindex('"key"')])  # torn in the middle of the last line
+    finish(todo, out, stub)
+    assert stub.made == [] and lines(out) == before
+
+
+def test_a_broken_line_in_the_middle_is_no_torn_one(tmp_path: Path) -> None:
+    finish(items(tmp_path, 1), tmp_path / "out")
+    file = tmp_path / "out" / FILE
+    file.write_text("{}\n" + file.read_text())
+    with pytest.raises(ValueError, match="line 1 is no result"):
+        Journal(tmp_path / "out")
+
+
+def test_bad_items_are_reported_skipped_and_counted(tmp_path: Path) -> None:
+    todo, out = items(tmp_path, 5), tmp_path / "out"
+    (tmp_path / "1.png").unlink()
+    (tmp_path / "2.png").write_bytes(b"no picture")
+    todo[3] = replace(todo[3], case=Case(tmp_path / "3.png", box=(0, 0, 99, 99)))
+    tally, journal = Tally(), Journal(out)
+    outcomes = list(work(todo, Stub(), options(), journal))
+    for outcome in outcomes:
+        tally.add(outcome, journal)
+    assert [bool(o.error) for o in outcomes] == [False, True, True, True, False]
+    assert all("\n" not in o.error for o in outcomes) and "1.png" in outcomes[1].error
+    assert tally.exit_code == 13 and tally.complaints() == ["error: 3 skipped, 2 done"]
+    assert sorted(f.name for f in out.iterdir()) == ["0.png", "4.png", FILE]
+
+
+def test_a_changed_pixel_outside_is_not_let_pass(tmp_path: Path) -> None:
+    class Careless(Stub):
+        def insert(
+            self, background: Picture, tasks: Sequence[Task], objects: Sequence[ReadyObject] | None = None
+        ) -> list[list[Result]]:
+            [[result]] = super().insert(background, tasks, objects)
+            corner = Patch(Roi(0, 0, 1, 1), background.pixels[:1, :1] ^ 1)
+            return [[replace(result, patches=(*result.patches, corner))]]
+
+    with pytest.raises(AssertionError, match="outside the mask changed by 1"):
+        finish(items(tmp_path, 1), tmp_path / "out", Careless())
+    assert not (tmp_path / "out" / FILE).exists()
+
+
+def test_seams_above_the_limit_fail_a_run_new_or_kept(tmp_path: Path) -> None:
+    todo, out = items(tmp_path, 1, seeds=(5, 600)), tmp_path / "out"
+    for _ in range(2):
+        journal, tally = Journal(out), Tally(1.5)
+        for outcome in work(todo, Stub(), options(), journal):
+            tally.add(outcome, journal)
+        assert tally.exit_code == 1 and (out / "0_600.png").exists()
+        assert tally.complaints() == ["error: the seam of 0_600.png (1.60) is above 1.5"]
+
+
+def test_two_results_of_one_name_are_refused(tmp_path: Path) -> None:
+    [item] = items(tmp_path, 1)
+    other = replace(item, case=replace(item.case, background=tmp_path / "sub" / "0.jpg"))
+    with pytest.raises(ValueError, match=r"two results would be called 0\.png"):
+        check_files([item, other])
+    check_files([item, replace(other, name="1")])
+
+
+def work_on(todo: list[Item], out: Path, log: Path) -> None:
+    for _ in work(todo, Stub(log), options(), Journal(out)):
+        pass
+
+
+def test_killed_at_any_moment_it_finishes_what_is_missing_and_repeats_nothing(tmp_path: Path) -> None:
+    """SIGKILL at random points, then a last run: the same pictures, and one line for each, as undisturbed."""
+    todo, out, log = items(tmp_path, 60), tmp_path / "out", tmp_path / "made.log"
+    fork, chance, kills, done = multiprocessing.get_context("fork"), random.Random(0), 0, False
+    finish(todo, tmp_path / "undisturbed")
+    log.touch()
+    while not done:
+        child = fork.Process(target=work_on, args=(todo, out, log))
+        child.start()
+        enough = len(log.read_text().splitlines()) + chance.randint(1, 9)
+        while child.is_alive() and len(log.read_text().splitlines()) < enough:
+            time.sleep(0.001)
+        child.join(chance.uniform(0, 0.02))
+        child.kill()
+        child.join()
+        done = child.exitcode == 0
+        kills += not done
+    made = len(log.read_text().splitlines())
+    assert kills >= 2 and 60 <= made <= 60 + kills, "at most the picture that a kill hit is made again"
+    assert sorted(row["file"] for row in lines(out)) == sorted(f"{i}.png" for i in range(60))
+    assert not list(out.glob(".*")), "no half-written picture stays"
+    for i in range(60):
+        alone, resumed = (read_picture(f / f"{i}.png").pixels for f in (tmp_path / "undisturbed", out))
+        assert np.array_equal(alone, resumed)
+
+
+def test_a_thousand_items_do_not_fill_the_memory(tmp_path: Path) -> None:
+    """No outcome that was looked at keeps its pictures alive."""
+    todo, alive = items(tmp_path, 3), []
+    for outcome in work(iter(todo), Stub(), options(), Journal(tmp_path / "out")):
+        assert outcome.view is not None
+        alive.append(weakref.ref(outcome.view))
+        del outcome
+    gc.collect()
+    assert len(alive) == 3 and not any(ref() for ref in alive)
+
+
+def test_a_given_roi_that_is_no_square_is_squared_and_said(tmp_path: Path) -> None:
+    [item] = items(tmp_path, 1)
+    with pytest.warns(UserWarning, match="ROI is 16 x 12 px; used is the square around it, 8 2 24 18"):
+        _, task = prepare(replace(item, roi=Roi(8, 4, 24, 16)), options())
+    assert task.rois == [Roi(8, 2, 24, 18)]
+    with pytest.raises(ValueError, match="the given ROI cuts off a part of the mask"):
+        prepare(replace(item, roi=Roi(8, 4, 18, 16)), options())
+    with pytest.raises(ValueError, match=r"ROI is 500 x 12 px, .* give a square, \d+ px at most"):
+        prepare(replace(item, roi=Roi(0, 4, 500, 16)), options())

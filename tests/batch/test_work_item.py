@@ -1,0 +1,107 @@
+"""Backgrounds find their masks; what does not fit is said before a model is loaded."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ldm.batch.work_item import Case, pair, read_roi
+from ldm.insertion.mask_input import MaskTools
+from ldm.insertion.roi import Roi
+
+
+def save(path: Path, size: tuple[int, int] = (20, 10), value: int = 100) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("L", size, value).save(path)
+    return path
+
+
+def save_mask(path: Path, size: tuple[int, int] = (20, 10)) -> Path:
+    save(path, size, 0)
+    pixels = np.zeros(size[::-1], np.uint8)
+    pixels[2:5, 3:7] = 255
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_one_mask_serves_all_backgrounds(tmp_path: Path) -> None:
+    images = [save(tmp_path / f"{i}.png") for i in (1, 2)]
+    mask = save_mask(tmp_path / "m.png")
+    assert pair(images, [mask]) == [Case(image, mask) for image in images]
+
+
+def test_a_test_bench_pairs_by_number_in_natural_order(tmp_path: Path) -> None:
+    for i in (10, 2):
+        save(tmp_path / f"image/{i}_img.png")
+        save_mask(tmp_path / f"mask/{i}_mask.png")
+    cases = pair([tmp_path / "image"], [tmp_path / "mask"])
+    assert [(c.name, c.mask.name) for c in cases if c.mask] == [("2", "2_mask.png"), ("10", "10_mask.png")]
+
+
+def test_lists_of_equal_length_pair_in_order_when_names_do_not_match(tmp_path: Path) -> None:
+    a, b = save(tmp_path / "a.png"), save(tmp_path / "b.png")
+    m, n = save_mask(tmp_path / "m.png"), save_mask(tmp_path / "n.png")
+    assert pair([a, b], [m, n]) == [Case(a, m), Case(b, n)]
+
+
+def test_masks_given_in_another_order_still_go_by_name(tmp_path: Path) -> None:
+    a, b = save(tmp_path / "a.png"), save(tmp_path / "b.png")
+    m, n = save_mask(tmp_path / "a_mask.png"), save_mask(tmp_path / "b_mask.png")
+    assert pair([a, b], [n, m]) == [Case(a, m), Case(b, n)]
+
+
+def test_a_background_without_a_mask_is_named(tmp_path: Path) -> None:
+    save(tmp_path / "image/1.png")
+    save(tmp_path / "image/2.png")
+    save_mask(tmp_path / "mask/1.png")
+    save_mask(tmp_path / "mask/3.png")
+    with pytest.raises(ValueError, match=r"no mask for 2\.png"):
+        pair([tmp_path / "image"], [tmp_path / "mask"])
+
+
+def test_nothing_marked_missing_files_and_empty_folders_are_said(tmp_path: Path) -> None:
+    image = save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="--mask"):
+        pair([image], [])
+    with pytest.raises(FileNotFoundError, match=r"gone\.png"):
+        pair([tmp_path / "gone.png"], [image])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no picture"):
+        pair([tmp_path / "empty"], [image])
+
+
+def test_a_box_a_box_file_and_a_picture_mark_the_same(tmp_path: Path) -> None:
+    image, mask = save(tmp_path / "a.png"), save_mask(tmp_path / "m.png")
+    file = tmp_path / "box.txt"
+    file.write_text("3\n2\n7\n5\n")
+    masks = [
+        Case(image, mask).read()[1].mask,
+        Case(image, file).read()[1].mask,
+        Case(image, box=(3, 2, 7, 5)).read()[1].mask,
+    ]
+    assert masks[0].sum() == 12
+    assert (masks[0] == masks[1]).all() and (masks[0] == masks[2]).all()
+    assert read_roi(file) == Roi(3, 2, 7, 5)
+
+
+def test_names_of_results_drop_the_role() -> None:
+    assert Case(Path("x/0001_img.png")).name == "0001"
+    assert Case(Path("s01/background.png")).name == "s01"
+    assert Case(Path("beach.jpg")).name == "beach"
+
+
+def test_paste_masks_pair_like_masks_and_lie_inside_them(tmp_path: Path) -> None:
+    images = [save(tmp_path / "image" / f"{i}_img.png") for i in (1, 2)]
+    holes = [save_mask(tmp_path / "mask" / f"{i}_mask.png") for i in (1, 2)]
+    inner = [save_mask(tmp_path / "paste" / f"{i}_mask.png") for i in (2, 1)]
+    cases = pair([tmp_path / "image"], [tmp_path / "mask"], paste_masks=inner)
+    assert [case.paste_mask for case in cases] == inner[::-1] and [case.mask for case in cases] == holes
+    _, marking = pair(images[:1], [], [0, 0, 9, 8], paste_masks=inner[:1])[0].read(MaskTools(grow=1))
+    assert marking.hole.sum() > 9 * 8 and marking.mask.sum() == 3 * 4, "the one is grown, the other not"
+    (tmp_path / "box.txt").write_text("4 3 9 9")
+    outside = Case(images[0], box=(0, 0, 6, 9), paste_mask=tmp_path / "box.txt")
+    with pytest.raises(ValueError, match=r"box\.txt: 18 of its pixels lie outside the mask, .*--grow"):
+        outside.read()
+    with pytest.raises(ValueError, match=r"no paste mask for 2_img\.png"):
+        pair([tmp_path / "image"], holes, paste_masks=[inner[1], tmp_path / "box.txt"])

@@ -1,0 +1,91 @@
+"""The comparison is complete, says nothing twice, and shrinks to what is chosen."""
+
+from __future__ import annotations
+
+import pytest
+
+from ldm.evaluation.ablations import Comparison, Variant, ablations
+
+PLMS = {"sample.sampler": "plms", "sample.steps": 50}
+PUBLISHED = [
+    Variant("paper-kv", "", learning={"max_steps": 80, "warmup": 200, "lr_final": 1.0}, insertion=PLMS),
+    Variant("paper-crossattn", "", learning={"max_steps": 80, "freeze_model": "crossattn"}, insertion=PLMS),
+]
+PRESETS = {"exact": {"sampler": "plms", "steps": 50}, "fast": {"reuse": 2, "precision": "bf16"}}
+
+
+def made(**other: object) -> Comparison:
+    settings = {"freeze_model": "crossattn", "max_steps": 800, "sampler": "dpm++", "steps": 16, "scale": 5.0}
+    settings |= {"bank": 384, "single_view": 0.5, "presets": PRESETS, "published": PUBLISHED}
+    return ablations(**settings | other)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"freeze_model": "crossattn-kv", "max_steps": 4000, "sampler": "plms", "steps": 50}, {"scale": 3.0}],
+)
+def test_series_and_claims_are_of_variants_that_are_made(settings: dict) -> None:
+    full = made(**settings)
+    told = {name for series in full.series for name in series.names}
+    assert told == set(full.variants) and full.recipe in told
+    assert {x for claim in full.claims for x in (claim.better, claim.worse)} <= told
+    assert all(name == variant.name for name, variant in full.variants.items())
+
+
+def test_no_two_variants_do_the_same() -> None:
+    full = made()
+    done = [
+        (
+            v.kind,
+            sorted(v.learning.items()),
+            sorted(v.insertion.items()),
+            v.images,
+            v.same_category,
+        )
+        for v in full.variants.values()
+    ]
+    assert len({str(x) for x in done}) == len(done)
+
+
+def test_the_recipe_stands_in_every_series_of_its_own() -> None:
+    full = made()
+    charts = {series.title: series for series in full.series if series.axis}
+    assert (800, full.recipe) in charts["Training steps"].lines["recipe"]
+    assert (16, full.recipe) in charts["Samplers"].lines["dpm++"]
+    assert (5.0, full.recipe) in charts["Guidance"].lines["recipe"]
+    assert [x for x, _ in charts["Training steps"].lines["recipe"]] == [100, 200, 400, 800]
+
+
+def test_bank_single_views_and_presets_are_compared_where_the_recipe_has_others() -> None:
+    full = made()
+    assert full.variants["tokens-crossattn-no-bank"].learning["bank"] == 0
+    fast = full.variants["tokens-crossattn-fast"]
+    assert fast.insertion == {"sample.reuse": 2, "sample.precision": "bf16"}
+    assert fast.learning == full.variants[full.recipe].learning
+    assert full.variants["tokens-crossattn-all-views"].learning["single_view"] == 0
+    plain = made(bank=0, single_view=0.0, presets={})
+    assert set(full.variants) - set(plain.variants) == {
+        f"tokens-crossattn-{name}" for name in ("no-bank", "all-views", "exact", "fast")
+    }
+    assert not any(claim.equal for claim in plain.claims)
+    assert all(full.variants[name] == variant for name, variant in plain.variants.items())
+
+
+def test_the_papers_schedule_never_passes_forty_percent_of_its_rate() -> None:
+    paper = Variant("paper-kv", "the paper", learning={"max_steps": 4000, "warmup": 10_000, "lr_final": 1.0})
+    learning = made(published=[paper]).variants["tokens-crossattn-paper-rate"].learning
+    assert 800 / learning["warmup"] == pytest.approx(0.4) and learning["lr_final"] == 1.0
+
+
+def test_without_a_published_recipe_nothing_is_said_of_the_paper() -> None:
+    plain = made(published=[])
+    assert not any("paper" in name for name in plain.variants)
+    assert not any("the paper" in claim.text for claim in plain.claims)
+
+
+def test_a_choice_keeps_what_it_can_tell() -> None:
+    few = made().of(["paper-zero-shot", "paper-kv", "paper-none-kv"])
+    assert [series.title for series in few.series] == ["The paper's recipe"]
+    assert [claim.worse for claim in few.claims] == ["paper-zero-shot", "paper-none-kv"]
+    with pytest.raises(ValueError, match="no variant linear-kw; there are flat, poisson"):
+        made().of(["linear-kw"])

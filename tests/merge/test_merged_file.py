@@ -1,0 +1,139 @@
+"""A file of several objects: each of them makes the same of its tokens as its own file did."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from ldm.merge.merge import member, merge
+from ldm.merge.merged_file import Merged, apply_merged, load_merged, save_merged
+from ldm.models.base import Base
+from ldm.models.checkpoint import read_metadata
+from ldm.models.cross_attention import cross_attentions
+from ldm.objects.apply import apply
+from ldm.objects.delta import Delta
+from ldm.objects.effect import constants
+from ldm.objects.object_context import reference_of
+from tests.fixtures.objects import learnt
+from tests.fixtures.small import SMALL, SMALL_IMAGES, state_of
+
+
+def wide_base() -> Base:
+    """The small base with a context as wide as Paint-by-Example's."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Base(replace(SMALL, name="wide", context_width=768)).eval().requires_grad_(False)
+
+
+def made(base: Base) -> tuple[dict[str, Delta], Merged]:
+    """Three objects with other numbers of tokens, alone and merged."""
+    objects = {
+        name: learnt(base, i, tokens=i or None, author=name, size=0.2)
+        for i, name in enumerate(["a", "b.1", "c d"])
+    }
+    members = [
+        member(base, delta, name, SMALL_IMAGES, {"name": name, "author": name})
+        for name, delta in objects.items()
+    ]
+    return objects, merge(members)[0]
+
+
+def test_every_object_inserts_what_it_did_alone(tmp_path: Path) -> None:
+    base = wide_base()
+    before = state_of(base)
+    objects, merged = made(base)
+    save_merged(merged, tmp_path / "all.safetensors")
+    merged = load_merged(tmp_path / "all.safetensors")
+    for name, delta in objects.items():
+        context, layers, _ = constants(base, delta, reference_of(delta))
+        with apply(base, delta):
+            null = base.conditioner.learnable_vector[0, 0].clone()
+            own = {key: layer.to_v(null) for key, layer in cross_attentions(base.unet)}
+        with apply_merged(base, merged):
+            mine, unconditional = merged.contexts(name)
+            assert torch.equal(mine[0], context) and unconditional.shape == mine.shape
+            assert torch.equal(unconditional[0, -1], null)
+            for key, layer in cross_attentions(base.unet):
+                for kept, now in (
+                    (layers[f"{key}.to_k"], layer.to_k(mine[0])),
+                    (layers[f"{key}.to_v"], layer.to_v(mine[0])),
+                    (own[key], layer.to_v(unconditional[0, 0])),
+                ):
+                    assert float((now - kept).norm() / kept.norm()) < 1e-3
+    assert all(torch.equal(value, before[key]) for key, value in base.state_dict().items())
+
+
+def test_the_file_says_what_it_holds(tmp_path: Path) -> None:
+    _, merged = made(wide_base())
+    save_merged(merged, tmp_path / "all.safetensors")
+    again = load_merged(tmp_path / "all.safetensors")
+    assert again.about == merged.about and again.about.kind == "merged" and again.names == ["a", "b.1", "c d"]
+    assert again.about.author == "a; b.1; c d"
+    assert [parent["name"] for parent in again.about.parents] == again.names
+    assert set(again.about.recipe["merged"]["residual"]) == set(again.names)
+    for part in ("weights", "context", "unconditional"):
+        assert all(torch.equal(getattr(again, part)[k], v) for k, v in getattr(merged, part).items())
+
+
+def test_picking_leaves_the_others_out(tmp_path: Path) -> None:
+    base = wide_base()
+    _, merged = made(base)
+    one = merged.pick("c d")
+    assert one.names == ["c d"] and [p["name"] for p in one.about.parents] == ["c d"]
+    assert torch.equal(one.contexts("c d")[0], merged.contexts("c d")[0])
+    save_merged(one, tmp_path / "one.safetensors")
+    apply_merged(base, load_merged(tmp_path / "one.safetensors")).remove()
+    for ask in (one.contexts, one.pick):
+        with pytest.raises(ValueError, match="no object a in this file; there are c d"):
+            ask("a")
+
+
+def test_strength_scales_the_change_of_the_weights() -> None:
+    base = wide_base()
+    before = state_of(base)
+    _, merged = made(base)
+    with apply_merged(base, merged, strength=0.5):
+        for name, change in merged.weights.items():
+            assert torch.allclose(base.state_dict()[name], before[name] + 0.5 * change.float())
+
+
+def test_a_wrong_base_is_refused_and_left_alone() -> None:
+    base = wide_base()
+    _, merged = made(base)
+    before = state_of(base)
+    for wrong, hint in (
+        (replace(merged, about=replace(merged.about, base="0" * 16)), "0000000000000000"),
+        (replace(merged, context={"a": torch.zeros(2, 5)}), "width 768"),
+        (replace(merged, weights={"unet.conv_in.bias": torch.zeros(32)}), r"conv_in\.bias"),
+    ):
+        with pytest.raises(ValueError, match=hint):
+            apply_merged(base, wrong)
+    assert all(torch.equal(value, before[key]) for key, value in base.state_dict().items())
+
+
+@pytest.mark.parametrize("damage", ["missing", "surprise", "shape", "none", "version", "truncated", "nan"])
+def test_damaged_files_are_one_line(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "all.safetensors"
+    save_merged(made(wide_base())[1], path)
+    tensors, metadata = load_file(path), read_metadata(path)
+    if damage == "missing":
+        del tensors["unconditional.a"]
+    elif damage == "surprise":
+        tensors["surprise"] = torch.zeros(1)
+    elif damage == "shape":
+        tensors["context.a"] = torch.zeros(3)
+    elif damage == "none":
+        tensors = {key: value for key, value in tensors.items() if key.startswith("delta.")}
+    elif damage == "nan":
+        tensors["context.a"][0, 0] = torch.nan
+    metadata |= {"version": "5"} if damage == "version" else {}
+    save_file(tensors, path, metadata)
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(ValueError, match=r"all\.safetensors") as error:
+        load_merged(path)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,212 @@
+"""A scene is its placements, one over the other; only what changed, and what sees it, is made again."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from ldm.batch.replay import apart, read_replay, repeat
+from ldm.batch.results_log import FILE, Journal, rows
+from ldm.batch.runner import Outcome
+from ldm.data.picture import Picture, read_picture
+from ldm.scenes.layout import Placed, groups, place
+from ldm.scenes.runner import Kept, carry_out, deliver
+from ldm.scenes.scene_file import read_scene
+from tests.fixtures.stub import Stub, options
+
+SIZE = (60, 90)
+FACTS = {
+    "settings": {"sample": {"seed": 321, "strength": 1.0}},
+    "machine": {},
+    "few_shot_features": "raw",
+}
+# 1 and 2 lie side by side, 3 over 1, 4 far away but later: it sees none of them
+BOXES = {1: [10, 10, 30, 30], 2: [34, 10, 44, 30], 3: [20, 20, 40, 40], 4: [70, 40, 80, 50]}
+ORDERS = {1: 0, 2: 0, 3: 1, 4: 1}
+
+
+def write(folder: Path, channels: int = 3, dtype: type = np.uint8, **changed: dict[str, Any]) -> Path:
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 256, (*SIZE, 3), dtype=np.uint8)).save(folder / "b.png")
+    Image.new("RGB", (8, 8)).save(folder / "r.png")
+    entries = [
+        {"reference": "r.png", "box": BOXES[i], "order": ORDERS[i], "seed": i} | changed.get(f"p{i}", {})
+        for i in BOXES
+    ]
+    file = folder / "scene.yaml"
+    file.write_text(yaml.safe_dump({"background": "b.png", "placements": entries}))
+    return file
+
+
+def stage(file: Path, out: Path, stub: Stub | None = None) -> tuple[Picture, Outcome, list[str]]:
+    """The finished picture, what became of it, and the names of the placements that were made."""
+    scene, made, stub, how = read_scene(file), [], stub or Stub(), replace(options(), facts=FACTS)
+    before = read_picture(scene.background)
+    placed = place(scene, before, how.tools, how.context)
+
+    def told(one: Placed, new: bool) -> None:
+        made.extend([one.placement.item.name.removeprefix("scene_")] * new)
+
+    journal, kept = Journal(out), Kept(out / "placements")
+    outcome = deliver(scene, before, groups(placed), stub, how, journal, kept, told)
+    return read_picture(out / "scene.png"), outcome, made
+
+
+def test_every_pixel_is_that_of_the_topmost_placement(tmp_path: Path) -> None:
+    after, outcome, made = stage(write(tmp_path), tmp_path / "out")
+    assert made == ["1", "2", "3", "4"] and outcome.made == (0,)
+    expected, owner = read_picture(tmp_path / "b.png").pixels.copy(), np.zeros(SIZE, int)
+    for i, (x0, y0, x1, y1) in BOXES.items():
+        noise = np.random.default_rng(i).integers(0, 256, ((x1 - x0) * (y1 - y0), 3))
+        expected[y0:y1, x0:x1] = noise.reshape(y1 - y0, x1 - x0, 3)
+        owner[y0:y1, x0:x1] = i
+    assert np.array_equal(after.pixels, expected) and (owner == 0).any()
+    assert np.array_equal(read_picture(tmp_path / "out" / "scene.png").pixels, expected)
+    [row] = rows(tmp_path / "out" / FILE)
+    assert row["outside"] == 0 and len(row["placements"]) == 4 and len(row["regions"]) == 4
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        ({}, []),
+        ({"p1": {"seed": 9}}, ["1", "3"]),  # 3 lies on it; 2 is made beside it, from the untouched background
+        ({"p2": {"seed": 9}}, ["2", "3"]),
+        ({"p2": {"strength": 0.5}}, ["2"]),  # of the stub it changes no pixel: those who see it stay
+        ({"p3": {"seed": 9}}, ["3"]),
+        ({"p4": {"box": [71, 40, 80, 50]}}, ["4"]),
+        ({"p2": {"order": 2}}, ["3", "2"]),  # on top now: seen no more, and sees
+        ({"p4": {"order": 7}}, []),  # the order alone changes no pixel that it sees
+    ],
+)
+def test_only_what_changed_and_what_sees_it_is_made_again(
+    tmp_path: Path, changed: dict[str, Any], expected: list[str]
+) -> None:
+    out = tmp_path / "out"
+    stage(write(tmp_path), out)
+    after, outcome, made = stage(write(tmp_path, **changed), out)
+    assert made == expected
+    fresh, _, _ = stage(write(tmp_path, **changed), tmp_path / "fresh")
+    assert np.array_equal(after.pixels, fresh.pixels), "the cache changes no pixel"
+    assert bool(outcome.made) == bool(expected)
+
+
+def test_objects_together_are_one_placement(tmp_path: Path) -> None:
+    """Made in one task, kept as one, made again if any of them changes; replayed with all of them."""
+    pair = [{"reference": "r.png", "box": BOXES[1]}, {"reference": "r.png", "box": BOXES[2], "strength": 0.5}]
+    file, stub = write(tmp_path), Stub()
+
+    def with_pair(pair: list[dict[str, Any]]) -> Path:
+        entries = [{"together": pair, "seed": 7}, {"reference": "r.png", "box": BOXES[4]}]
+        file.write_text(yaml.safe_dump({"background": "b.png", "placements": entries}))
+        return file
+
+    after, _, made = stage(with_pair(pair), tmp_path / "out", stub)
+    assert made == ["1", "2"] and stub.made == [(7,), (321,)]
+    assert stage(with_pair(pair), tmp_path / "out")[2] == []
+    for changed in ({"strength": 0.4}, {"box": [34, 10, 44, 31]}):
+        assert stage(with_pair([pair[0], pair[1] | changed]), tmp_path / "out")[2] == ["1"]
+    assert stage(with_pair(pair), tmp_path / "out")[2] == []
+    found = read_replay(tmp_path / "out" / "scene.png")
+    assert [subject.strength for subject in found.subjects] == [1, 0.5, 1]
+    assert np.array_equal(repeat(found, stub, options()).pixels, after.pixels)
+    Image.new("RGB", (8, 8), (9, 9, 9)).save(tmp_path / "r.png")
+    with pytest.raises(ValueError, match="this reference_1 has changed"):
+        read_replay(tmp_path / "out" / "scene.png")
+
+
+class Seeing(Stub):
+    """Fills a mask with the mean of what it sees."""
+
+    def filling(self, background: Picture, mask: np.ndarray, rois: Any, seed: int) -> Any:
+        return background.pixels[rois[0].slices].mean()
+
+
+def test_a_group_does_not_see_itself(tmp_path: Path) -> None:
+    """2 next to 1, first or last in the file: the same picture."""
+    one, _, _ = stage(write(tmp_path), tmp_path / "one", Seeing())
+    values = yaml.safe_load((tmp_path / "scene.yaml").read_text())
+    values["placements"].reverse()
+    (tmp_path / "scene.yaml").write_text(yaml.safe_dump(values))
+    other, _, _ = stage(tmp_path / "scene.yaml", tmp_path / "other", Seeing())
+    assert np.array_equal(one.pixels, other.pixels)
+
+
+def test_another_base_or_a_torn_file_is_made_anew(tmp_path: Path) -> None:
+    file, out = write(tmp_path), tmp_path / "out"
+    stage(file, out)
+    stub = Stub()
+    stub.fingerprint = "f" * 16
+    assert stage(file, out, stub)[2] == ["1", "2", "3", "4"]
+    next(iter((out / "placements").glob("*.png"))).unlink()
+    assert len(stage(file, out)[2]) + len(stage(file, out, stub)[2]) == 1
+
+
+def test_a_group_is_one_batch_of_what_is_missing(tmp_path: Path) -> None:
+    """Whatever the objects; and never more at once than there is room for."""
+    file, out, stub = write(tmp_path), tmp_path / "out", Stub()
+    Image.new("RGB", (9, 9)).save(tmp_path / "other.png")
+    write(tmp_path, p2={"reference": "other.png"})
+    stage(file, out, stub)
+    names = [[subject.reference.name for subject in batch if subject.reference] for batch in stub.batches]
+    assert names == [["r.png", "other.png"], ["r.png", "r.png"]]
+    write(tmp_path, p1={"seed": 9}, p2={"reference": "other.png"})
+    stage(file, out, again := Stub())
+    assert again.made == [(9,), (3,)] and len(again.batches) == 2
+    write(tmp_path, p1={"seed": 9}, p2={"reference": "other.png"}, p4={"order": 0})
+    scene, how = read_scene(file), replace(options(), at_once=2)
+    before = read_picture(scene.background)
+    placed = place(scene, before, how.tools, how.context)
+    carry_out(before, groups(placed), few := Stub(), how, Kept(tmp_path / "fresh"))
+    assert [len(batch) for batch in few.batches] == [2, 1, 1]
+
+
+def test_a_paste_mask_bounds_what_a_placement_changes(tmp_path: Path) -> None:
+    inside = np.zeros(SIZE, np.uint8)
+    inside[12:20, 12:18] = 255
+    Image.fromarray(inside).save(tmp_path / "paste.png")
+    file = write(tmp_path, p1={"paste_mask": "paste.png"})
+    before, (after, _, _) = read_picture(tmp_path / "b.png").pixels, stage(file, tmp_path / "out")
+    changed = (after.pixels != before).any(axis=2)[10:30, 10:20]  # placement 3 begins to the right of it
+    assert changed.any() and not changed[inside[10:30, 10:20] == 0].any()
+    Image.fromarray(np.roll(inside, -1, 0)).save(tmp_path / "paste.png")
+    assert stage(file, tmp_path / "out")[2] == ["1", "3"], "its pixels count"
+    Image.fromarray(np.roll(inside, -10, 0)).save(tmp_path / "paste.png")
+    with pytest.raises(ValueError, match=r"paste\.png: 48 of its pixels lie outside the mask"):
+        stage(file, tmp_path / "out")
+
+
+def test_a_scene_is_made_again_as_it_was(tmp_path: Path) -> None:
+    """In the batches of then, without the scene file and without what an earlier run kept."""
+    file, out = write(tmp_path, p2={"n": 3}), tmp_path / "out"
+    chosen = replace(options(), facts=FACTS, choose=lambda item, task, results: results[::-1])
+    scene = read_scene(file)
+    before = read_picture(scene.background)
+    placed = place(scene, before, chosen.tools, chosen.context)
+    deliver(scene, before, groups(placed), Stub(), chosen, Journal(out), Kept(out / "placements"))
+    after = read_picture(out / "scene.png")
+    file.unlink()
+    again = read_replay(out / "scene.png")
+    assert len(again.subjects) == 4
+    repeated = repeat(again, stub := Stub(), options())
+    assert apart(repeated, after) == ""
+    assert stub.made == [(1,), (2, 3, 4), (3,), (4,)] and len(stub.batches) == 2
+    Image.new("RGB", (9, 9)).save(tmp_path / "r.png")
+    with pytest.raises(ValueError, match=r"r\.png: this reference has changed since"):
+        read_replay(out / "scene.png")
+
+
+def test_batches_of_several_runs_are_repeated_and_lost_mates_told(tmp_path: Path) -> None:
+    file, out = write(tmp_path), tmp_path / "out"
+    stage(file, out)
+    write(tmp_path, p2={"seed": 9, "order": 0})
+    after, _, made = stage(file, out)
+    assert made == ["2", "3"]
+    with pytest.warns(UserWarning, match="made in one batch with what is no longer in it"):
+        repeated = repeat(read_replay(out / "scene.png"), stub := Stub(), options())
+    assert apart(repeated, after) == "" and sorted(stub.made) == [(1,), (3,), (4,), (9,)]
+    assert len(stub.batches) == 4

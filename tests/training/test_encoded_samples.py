@@ -1,0 +1,34 @@
+"""What learning an object feeds the UNet: latents of pictures as the base is shown them."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from ldm.compositing.composite import boxes_for
+from ldm.compositing.region_fill import shown_in_training
+from ldm.models.conditioner import clip_normalised
+from ldm.models.diffusion import latent_mask, masked_image
+from ldm.training.encoded_samples import encoded, grey
+from tests.fixtures.small import small_base
+
+
+@pytest.mark.parametrize("composited", [False, True])
+def test_pairs_become_latents_with_the_reference_in_the_objects_place(composited: bool) -> None:
+    torch.manual_seed(0)
+    base, what = small_base(), shown_in_training if composited else grey
+    mask = torch.zeros(2, 1, 32, 32)
+    mask[:, :, 4:28, 4:28] = 1
+    batch = {"image": torch.rand(2, 3, 32, 32), "mask": mask, "reference": torch.rand(2, 3, 28, 28)}
+    batch["place"] = torch.tensor([[6.0, 8.0, 16.0, 18.0], [10.0, 10.0, 26.0, 26.0]])
+    made = encoded(base, batch, what)
+    shown, elsewhere = (
+        masked_image(batch["image"], mask, what(batch | {"place": place}))
+        for place in (batch["place"], boxes_for(mask))
+    )
+    assert torch.allclose(made["x_0"], base.encode(batch["image"]), atol=1e-5)
+    assert torch.allclose(made["masked"], base.encode(shown), atol=1e-5)
+    assert torch.equal(shown, elsewhere) != composited, "the place tells only a composite something"
+    assert torch.equal(made["latent_mask"], latent_mask(mask, made["x_0"].shape[2:]))
+    pooled = base.conditioner.pooled(clip_normalised(batch["reference"]))
+    assert torch.allclose(made["pooled"], pooled, atol=1e-5)

@@ -1,0 +1,214 @@
+"""An object on trial: fixed regions, what its scores mean, and that learning does not notice."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from ldm.compositing.region_fill import CompositeSettings, make_composite_fill
+from ldm.config.schema import load_config
+from ldm.data.image import read_rgb, to_image
+from ldm.data.insertset import InsertSet, Sample, load_insertset
+from ldm.features.imagenet import ImageNetFeatures
+from ldm.models.base import Base
+from ldm.models.sampler import sample
+from ldm.objects.delta import trained_names
+from ldm.training.checkpoints import Checkpoints, find_checkpoint, read_checkpoint
+from ldm.validation.callback import SAMPLE, Judging
+from ldm.validation.regions import Filling, place_of
+from ldm.validation.validator import CODING, REGIONS, Trial, hold_out, nearest_other, regions_of, score
+from tests.fixtures.small import object_folder, small_base, small_filling, state_of
+from tests.training.test_callbacks import fit
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+
+
+@pytest.fixture(scope="module")
+def features() -> ImageNetFeatures:
+    pytest.importorskip("efficientnet_lite_pytorch")
+    return ImageNetFeatures()
+
+
+@pytest.fixture()
+def toy(tmp_path: Path) -> InsertSet:
+    return load_insertset(object_folder(tmp_path / "toy"))
+
+
+def filling(learnt: InsertSet, held: tuple[Sample, ...] = ()) -> Filling:
+    return small_filling(learnt, regions_of(learnt, held))
+
+
+def trial(insertset: InsertSet, features: ImageNetFeatures, held: str = "0") -> Trial:
+    learnt, kept = hold_out(insertset, held)
+    return Trial(learnt, kept, features, filling(learnt, kept))
+
+
+class Fixed(Filling):
+    """Its regions are filled with given pictures."""
+
+    filled: Tensor
+
+    def __call__(self, base: Base) -> tuple[Tensor, list[np.ndarray]]:
+        return self.filled, [place.mask for place in self.places]
+
+
+def test_a_place_has_the_box_in_its_middle_and_the_picture_around_it(toy: InsertSet) -> None:
+    place = place_of(toy.few_shot[0], 32, factor=1.5)
+    rows, columns = np.flatnonzero(place.mask.any(1)), np.flatnonzero(place.mask.any(0))
+    assert place.image.shape == (3, 32, 32) and place.mask.shape == (32, 32)
+    # the box 8 10 30 36 and a tenth of it to each side, in a square of 1.5 x 32 px, cut to 40
+    assert np.allclose([rows[0], rows[-1] + 1], [(7 - 3) * 32 / 40, (39 - 3) * 32 / 40], atol=1)
+    assert np.allclose([columns[0], columns[-1] + 1], [5 * 32 / 40, 33 * 32 / 40], atol=1)
+
+
+def test_the_same_base_gets_the_same_verdict_and_keeps_its_weights(
+    toy: InsertSet, features: ImageNetFeatures
+) -> None:
+    judge, base = trial(toy, features), small_base()
+    before, noise = state_of(base), torch.random.get_rng_state()
+    one, two = judge(base, 3), judge(base, 3)
+    assert one.verdict == two.verdict and np.array_equal(one.picture, two.picture)
+    assert len(one.verdict.scores) == REGIONS and one.verdict.step == 3
+    assert all(torch.equal(value, before[key]) for key, value in base.state_dict().items())
+    assert torch.equal(torch.random.get_rng_state(), noise)
+    other = judge(small_base(seed=1), 3)
+    assert other.verdict != one.verdict
+
+
+def test_a_run_in_bf16_is_judged_nearly_the_same(toy: InsertSet, features: ImageNetFeatures) -> None:
+    judge, base = trial(toy, features), small_base()
+    with torch.autocast("cpu", torch.bfloat16):
+        half = judge(base, 3).verdict
+    assert half.identity == pytest.approx(judge(base, 3).verdict.identity, abs=0.05)
+
+
+def test_solvers_run_in_fp32_whatever_learning_runs_in(
+    toy: InsertSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.dtype] = []
+
+    def spy(base: Base, condition: Any, x_T: Tensor, **rest: Any) -> Tensor:
+        seen.extend([x_T.dtype, condition.masked.dtype])
+        return sample(base, condition, x_T, **rest)
+
+    monkeypatch.setattr("ldm.insertion.inpaint.sample", spy)
+    with torch.autocast("cpu", torch.bfloat16):
+        filling(toy)(small_base())
+    assert set(seen) == {torch.float32}
+
+
+def test_outside_the_masks_regions_stay_as_they_are(toy: InsertSet) -> None:
+    fill = filling(toy)
+    for place, filled in zip(fill.places, fill(small_base())[0], strict=True):
+        inside = torch.from_numpy(place.mask)
+        assert torch.equal(filled[:, ~inside], place.image[:, ~inside])
+        assert not torch.equal(filled[:, inside], place.image[:, inside])
+
+
+def test_what_stood_in_a_place_does_not_show_through(toy: InsertSet) -> None:
+    """Whatever it was: a judge would take it for what was learnt."""
+    results = []
+    for colour in (-1.0, 1.0):
+        fill, base = filling(toy), small_base()
+        place = fill.places[0]
+        image = torch.where(torch.from_numpy(place.mask), colour, place.image)
+        composited = make_composite_fill(CompositeSettings(strength=0.3))
+        fill = Filling([replace(place, image=image)], fill.view, make_fill=composited)
+        results.append(fill(base)[0])
+    assert torch.equal(*results)
+
+
+def test_the_held_out_picture_itself_is_the_best_answer(toy: InsertSet, features: ImageNetFeatures) -> None:
+    """Identity is of the held-out picture, copying of the learnt ones."""
+    learnt, held = hold_out(toy, "0")
+    fill = filling(learnt, held)
+    fixed = Fixed(fill.places, fill.view)
+    judge = Trial(learnt, held, features, fixed)
+    held_out, known = (place_of(x, 32, 2.0).image for x in (held[0], learnt.few_shot[0]))
+    verdicts = []
+    for image in (held_out, known):
+        fixed.filled = image.expand(len(fill.places), -1, -1, -1)
+        verdicts.append(judge(small_base(), 1).verdict)
+    assert verdicts[0].identity > verdicts[1].identity
+    assert verdicts[0].copying < verdicts[1].copying
+
+
+def test_copying_is_measured_against_what_the_photos_share() -> None:
+    views = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]), dim=1)
+    assert nearest_other(views) == pytest.approx(math.sqrt(0.5))
+    assert math.isnan(nearest_other(views[:1]))
+
+
+def test_a_score_loses_by_seam_and_copying_only_above_their_marks() -> None:
+    assert score(0.5, 0.8, -0.3) == 0.5 == score(0.5, 1.0, math.nan)
+    assert score(0.5, 2.0, 0.2) == pytest.approx(0.5 - 0.1 - 0.2)
+
+
+def test_one_picture_is_enough(toy: InsertSet, features: ImageNetFeatures) -> None:
+    alone = replace(toy, few_shot=toy.few_shot[:1], same_category=())
+    shown = Trial(alone, (), features, filling(alone))(small_base(), 0)
+    assert math.isnan(shown.verdict.copying) and len(shown.verdict.scores) == 1
+
+
+def test_judging_leaves_learning_as_it_is(tmp_path: Path, features: ImageNetFeatures) -> None:
+    states = []
+    for judged in (False, True):
+        folder = tmp_path / str(judged)
+        saving = Checkpoints(folder / "run", every=100)
+        callbacks = [saving]
+        if judged:
+            insertset = load_insertset(object_folder(tmp_path / "toy"))
+            callbacks.append(Judging(trial(insertset, features, ""), folder / "run", 1, saving))
+        fit(folder, callbacks, 2)
+        states.append(read_checkpoint(find_checkpoint(folder / "run"))["state_dict"])
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_the_sheet_shows_what_was_wanted_and_every_region(
+    toy: InsertSet, features: ImageNetFeatures, tmp_path: Path
+) -> None:
+    pixels = np.zeros((48, 40, 3), np.uint8)
+    pixels[..., 1] = 200
+    Image.fromarray(pixels).save(toy.few_shot[0].image)
+    judge = trial(load_insertset(toy.root), features)
+    picture = judge(small_base(), 1).picture
+    assert picture.shape[1] >= (1 + REGIONS) * 32
+    assert (picture == (0, 200, 0)).all(-1).any()  # the held-out picture is of that colour
+    assert torch.equal(
+        judge.fill.places[0].image[:, 0, 0], to_image(read_rgb(toy.few_shot[0].image))[:, 0, 0]
+    )
+
+
+def flops(work: Callable[[], Any]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize(("name", "rel"), [("mini", 0.5), ("v", 0.1)])
+def test_what_judging_and_learning_cost_is_counted_in_forwards(name: str, rel: float) -> None:
+    a = load_config(CONFIGS / f"{name}.yaml").base.architecture
+    with torch.device("meta"):  # nothing is computed, the operations are counted
+        base = Base(a)
+        x, t = torch.zeros(2, 4, a.latent_size, a.latent_size), torch.full((2,), 500)
+        context, image = torch.zeros(2, 6, a.context_width), torch.zeros(2, 3, a.image_size, a.image_size)
+    base.requires_grad_(False)
+    forward = flops(lambda: base.eps(x, t, x, x[:, :1], context))
+    coding = flops(lambda: (base.encode(image), base.decode(x)))
+    assert coding / forward == pytest.approx(CODING, rel=rel)
+    weights = dict(base.named_parameters())
+    for weight in trained_names(base, "crossattn"):
+        weights[weight].requires_grad_(True)
+    context.requires_grad_(True)
+    learning = flops(lambda: base.eps(x, t, x, x[:, :1], context).sum().backward())
+    assert learning / forward == pytest.approx(SAMPLE, rel=0.1)
