@@ -20,10 +20,10 @@ from benchmarks.subjects import (
 from ldm.insertion.insert import InsertOptions
 from ldm.models.base import Base
 from ldm.models.context import Contexts, join
-from ldm.models.inpainting_model import Painter
+from ldm.models.inpainting_model import InpaintingModel
 from ldm.models.runtime import Runtime, twin
 from ldm.models.sampler import guided_eps
-from ldm.speed.deep_cache import Reusing
+from ldm.speed.deep_cache import DeepCache
 from ldm.speed.onednn_packing import pack_weights
 
 PLMS = {"sampler": "plms", "steps": 50, "guidance_scale": 5.0}
@@ -40,7 +40,7 @@ def unet_step(base: Base, half: str, side: int, compiled: bool) -> list[Case]:
     cases = []
     for precision in ("fp32", half):
         folded = twin(base, Runtime(precision, pack=pack_weights))
-        models: dict[str, Plain | Painter] = {
+        models: dict[str, Plain | InpaintingModel] = {
             "plain": Plain(base, precision),
             "folded": folded,
             "without cross-attention": without_cross_attention(Plain(base, precision)),
@@ -124,7 +124,7 @@ def _tokens(base: Base, seed: int) -> Contexts:
 def _step(model: Any, base: Base, side: int, n: int = 1) -> Callable[[], Any]:
     """A guided step of n samples; a painter gets its contexts folded."""
     scene = make_scene(base, side, n)
-    contexts = model.folded(*scene.contexts) if isinstance(model, Painter) else scene.contexts
+    contexts = model.folded(*scene.contexts) if isinstance(model, InpaintingModel) else scene.contexts
     eps = guided_eps(model, condition(scene, contexts), SCALE)
     return torch.no_grad()(partial(eps, scene.x_T, torch.tensor(500, device=base.device)))
 
@@ -135,23 +135,23 @@ def _first(base: Base, side: int, runtime: Runtime) -> None:
 
 
 @torch.no_grad()
-def _reused(painter: Painter, base: Base, side: int) -> Callable[[], Any]:
+def _reused(painter: InpaintingModel, base: Base, side: int) -> Callable[[], Any]:
     """A guided step with deep features of the one before."""
     scene, t = make_scene(base, side), torch.tensor(500, device=base.device)
-    eps = guided_eps(Reusing(painter, 10**9), condition(scene, painter.folded(*scene.contexts)), SCALE)
+    eps = guided_eps(DeepCache(painter, 10**9), condition(scene, painter.folded(*scene.contexts)), SCALE)
     eps(scene.x_T, t)
     return torch.no_grad()(partial(eps, scene.x_T, t))
 
 
 @torch.no_grad()
-def _of(painter: Painter, base: Base, side: int, objects: Any) -> Callable[[], Any]:
+def _of(painter: InpaintingModel, base: Base, side: int, objects: Any) -> Callable[[], Any]:
     """An unguided step of as many samples as there are contexts."""
     x_T, t = make_scene(base, side, len(objects)).x_T, torch.tensor(500, device=base.device)
     return torch.no_grad()(partial(painter.eps, x_T, t, x_T, torch.ones_like(x_T[:, :1]), objects))
 
 
 @torch.no_grad()
-def _filled(painter: Painter, base: Base, side: int, inserting: InsertOptions) -> Callable[[], Any]:
+def _filled(painter: InpaintingModel, base: Base, side: int, inserting: InsertOptions) -> Callable[[], Any]:
     scene = make_scene(base, side)
     contexts, sampling = painter.folded(*scene.contexts), inserting.sampling
     options = {"sampler": sampling.sampler} | sampling.schedule()

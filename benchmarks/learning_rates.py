@@ -27,7 +27,7 @@ from ldm.config.schema import load_config
 from ldm.data.files import atomic_file
 from ldm.data.insertset import InsertSet, load_insertset
 from ldm.data.object_crops import ObjectImages
-from ldm.data.pairs import Pairs
+from ldm.data.pairs import TrainingPairs
 from ldm.evaluation.charts import new_figure, save_figure
 from ldm.models.base import Base, load_base
 from ldm.objects.few_shot import prepare_few_shot
@@ -66,7 +66,7 @@ def latents(base: Base, insertset: InsertSet, images: ObjectImages) -> dict[str,
     """Encoded few-shot samples: x_0, masked, latent_mask, pooled."""
     a = base.architecture
     only = replace(insertset, same_category=())
-    pairs = Pairs(only, a.image_size, a.reference_size, SEED, SAMPLES, images=images)
+    pairs = TrainingPairs(only, a.image_size, a.reference_size, SEED, SAMPLES, images=images)
     parts = [encoded(base, default_collate([pairs[i]])) for i in range(SAMPLES)]
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
@@ -110,8 +110,8 @@ def tokens_of(base: Base) -> Tensor:
 
 def movement(few_shot: str, now: Tensor, start: Tensor) -> float:
     """How far tokens [N,c] have moved: rms, in standard deviations; of `linear`, in norms of the start."""
-    scale = start.std() if few_shot == "tokens" else start.square().mean().sqrt()
-    return float((now - start).square().mean().sqrt() / scale)
+    scale = start.std() if few_shot == "tokens" else start.region().mean().sqrt()
+    return float((now - start).region().mean().sqrt() / scale)
 
 
 def loss_of(module: FineTune, samples: dict[str, Tensor], which: Tensor, index: Tensor) -> Tensor:

@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 
 from benchmarks.measure import Case
 from ldm.models.architecture import Architecture
-from ldm.models.base import Base, load_base, load_painter, read_base
-from ldm.models.ldm_keys import spell_clip
+from ldm.models.base import Base, load_base, load_inpainting_model, read_base
+from ldm.models.ldm_keys import spell_clip_keys
 from ldm.models.state_dict import load_strictly
 
 FIRST_STEP = """
@@ -35,13 +35,13 @@ def loading(path: Path, architecture: Architecture, device: str) -> list[Case]:
 
     def plain() -> None:
         base = Base(architecture)
-        load_strictly(base, spell_clip(read_base(path), base.state_dict()), "the base")
+        load_strictly(base, spell_clip_keys(read_base(path), base.state_dict()), "the base")
         base.to(device)
 
     return [
         Case("plain", plain),
         Case("whole base", partial(load_base, path, architecture, device=device)),
-        Case("for a baked object", partial(load_painter, path, architecture, device=device)),
+        Case("for a baked object", partial(load_inpainting_model, path, architecture, device=device)),
     ]
 
 

@@ -40,7 +40,7 @@ class Subject:
     lean: Mapping[str, learning.Lean] = field(default_factory=dict)
 
 
-Told = Callable[[str], None]
+OnPlacement = Callable[[str], None]
 
 
 class Measured:
@@ -75,7 +75,7 @@ class Measured:
 
 
 def measure(
-    subject: Subject, device: str, presets: Mapping[str, InsertOptions], measured: Measured, told: Told
+    subject: Subject, device: str, presets: Mapping[str, InsertOptions], measured: Measured, told: OnPlacement
 ) -> None:
     """All groups of one base on one device that are not measured yet."""
     if device not in measured.rates:

@@ -15,7 +15,7 @@ from ldm.models.base import Base, load_base
 from ldm.models.context import Context, Contexts
 from ldm.models.cross_attention import cross_attentions
 from ldm.models.diffusion import eps_of_v, unet_input
-from ldm.models.inpainting_model import Painter
+from ldm.models.inpainting_model import InpaintingModel
 from ldm.models.runtime import PRECISIONS
 from ldm.models.sampler import Condition, sample
 from ldm.speed.onednn_packing import Packed
@@ -90,7 +90,7 @@ class Plain:
         self.unet.eval().requires_grad_(False)
 
     def eps(self, x_t: Tensor, t: Tensor, masked: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """As `Painter.eps`; context [b,n,d]."""
+        """As `InpaintingModel.eps`; context [b,n,d]."""
         assert isinstance(context, Tensor)
         x = unet_input(x_t, masked, mask).to(self.dtype)
         out = self.unet(x, t, encoder_hidden_states=context.to(self.dtype)).sample.float()
@@ -112,7 +112,7 @@ def without_cross_attention(plain: Plain) -> Plain:
     return plain
 
 
-def fill(model: Any, base: Painter, scene: Scene, contexts: Contexts, **options: Any) -> Tensor:
+def fill(model: Any, base: InpaintingModel, scene: Scene, contexts: Contexts, **options: Any) -> Tensor:
     """A whole insertion but for files: encode, sample, decode => [n,3,S,S]."""
     masked = base.encode(scene.image * (1 - scene.mask)).expand(len(scene.x_T), -1, -1, -1)
     mask = base.latent_mask(scene.mask).expand(len(scene.x_T), -1, -1, -1)

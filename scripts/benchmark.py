@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from benchmarks.learning import Lean
-from benchmarks.plan import Measured, Subject, measure
+from benchmarks.plan import Measured, ObjectSource, measure
 from benchmarks.report import report
 from ldm import __version__
 from ldm.config.build import insert_options
@@ -72,7 +72,7 @@ def lean() -> dict[str, Lean]:
     return {name: Lean(t.batch_size, t.checkpointing) for name, t in settings.items()}
 
 
-def subject(size: str, device: str, args: argparse.Namespace) -> Subject:
+def source(size: str, device: str, args: argparse.Namespace) -> ObjectSource:
     """The base of this size; at full size its weights are synthetic."""
     config = load_config(CONFIGS[size])
     a, weights = config.base.architecture, Path(config.base.path) if size == "mini" else None
@@ -81,7 +81,7 @@ def subject(size: str, device: str, args: argparse.Namespace) -> Subject:
         raise ValueError(f"--side {side}: expected a multiple of {8 * a.vae_factor}")
     batches = (1, 8) if size == "mini" or device == "cuda" else (1, 2)
     repeats, presets = args.repeats or REPEATS[size], lean() if size == "full" else {}
-    return Subject(size, CONFIGS[size], a, weights, side, repeats, batches, presets)
+    return ObjectSource(size, CONFIGS[size], a, weights, side, repeats, batches, presets)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -90,9 +90,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ValueError("--devices cuda: there is no GPU that torch can use here; leave it out")
     if args.out.suffix != ".md" or args.repeats < 0:
         raise ValueError(f"--out {args.out}, --repeats {args.repeats}: expected a .md file and 1 or more")
-    subjects = [(subject(size, device, args), device) for size in args.sizes for device in args.devices]
+    sources = [(source(size, device, args), device) for size in args.sizes for device in args.devices]
     measured = Measured(args.out.with_suffix(".json"), machine())
-    for one, device in subjects:
+    for one, device in sources:
         measure(one, device, presets(), measured, partial(print, flush=True))
     command = shlex.join(["python", "scripts/benchmark.py", *(sys.argv[1:] if argv is None else argv)])
     with atomic_file(args.out) as file:

@@ -21,20 +21,20 @@ from tqdm import tqdm
 from ldm.config.cli import run, say, uncollected, warnings_in_a_line
 
 with uncollected():  # torch is among them
-    from ldm.batch.best_of import Chooser
-    from ldm.batch.replay import apart, doubts, repeat
-    from ldm.batch.results_log import Journal
-    from ldm.batch.runner import MISTAKES, Options, Outcome, Tally, prepare, view, work
-    from ldm.batch.work_item import Item
+    from ldm.batch.best_of import BestOfSeeds
+    from ldm.batch.replay import apart, repeat, replay_warnings
+    from ldm.batch.results_log import ResultsLog
+    from ldm.batch.runner import MISTAKES, Options, Outcome, RunSummary, prepare, view, work
+    from ldm.batch.work_item import WorkItem
     from ldm.config.inference_cli import items_of, options_of, parse, parse_replay, scene_of, session_of
     from ldm.config.schema import Config
     from ldm.data.picture import Picture, read_picture
     from ldm.data.picture_write import write_picture
-    from ldm.insertion.contact_sheet import Gallery, overlay
+    from ldm.insertion.contact_sheet import Gallery, draw_plan
     from ldm.insertion.crop_plan import lines, plan, scaling
     from ldm.insertion.roi import Roi
     from ldm.scenes.layout import Placed, groups, joint, place
-    from ldm.scenes.runner import Kept, deliver
+    from ldm.scenes.runner import PlacementCache, run_scene
 
 if TYPE_CHECKING:  # what loads a model is imported when one is loaded: --plan answers at once
     from ldm.insertion.session import Session
@@ -43,83 +43,87 @@ HELP = __doc__ or ""
 
 
 def open_with_choice(
-    args: argparse.Namespace, config: Config, options: Options, items: Sequence[Item]
+    args: argparse.Namespace, config: Config, options: Options, items: Sequence[WorkItem]
 ) -> tuple[Session, Options]:
     """Load the base and, to choose the best of several seeds, the network that tells likeness."""
-    subjects = [item.subject for item in items]
+    sources = [item.source for item in items]
     if not any(item.best for item in items):
-        return session_of(args, config, subjects), options
+        return session_of(args, config, sources), options
     from ldm.evaluation.metrics import likeness
     from ldm.features.imagenet import ImageNetFeatures
 
     like = partial(likeness, ImageNetFeatures())
-    session, sheets = session_of(args, config, subjects), Path(config.insert.outdir) / "candidates"
-    return session, replace(options, choose=Chooser(like, session.reference, sheets))
+    session, sheets = session_of(args, config, sources), Path(config.insert.outdir) / "candidates"
+    return session, replace(options, choose=BestOfSeeds(like, session.reference, sheets))
 
 
-def insert_items(args: argparse.Namespace, config: Config) -> Tally:
+def insert_items(args: argparse.Namespace, config: Config) -> RunSummary:
     """Make what is missing in the folder of results, or only show the plan."""
     items, options = items_of(args, config), options_of(args, config)
     few = args.example_img is not None and not any(path.is_dir() for path in args.example_img)
     if args.plan:
         return show_plans(items, options, config, strict=few)
     if args.manifest is None:
-        items[0].subject.check()
+        items[0].source.check()
     for item in items if few else ():  # every mistake shows before a model is loaded
         prepare(item, options)
     session, options = open_with_choice(args, config, options, items)
     if args.manifest is None:
-        session.take_on(items[0].subject)
+        session.take_on(items[0].source)
     return work_through(items, session, options, config)
 
 
-def work_through(items: Sequence[Item], session: Session, options: Options, config: Config) -> Tally:
+def work_through(items: Sequence[WorkItem], session: Session, options: Options, config: Config) -> RunSummary:
     """Results one by one, told as they come, and a contact sheet of the first ones."""
-    journal, tally, gallery = Journal(Path(config.insert.outdir)), Tally(config.insert.max_seam), Gallery()
-    for outcome in work(tqdm(items, unit="picture", disable=len(items) < 4), session, options, journal):
-        tell(outcome, journal)
-        tally.add(outcome, journal)
+    log, summary, gallery = (
+        ResultsLog(Path(config.insert.outdir)),
+        RunSummary(config.insert.max_seam),
+        Gallery(),
+    )
+    for outcome in work(tqdm(items, unit="picture", disable=len(items) < 4), session, options, log):
+        tell(outcome, log)
+        summary.add(outcome, log)
         if config.insert.grid and not gallery.full and not outcome.error:
-            seen = view(outcome, options, journal.folder)
-            gallery.add(seen.background, seen.task.hole, seen.task.rois[0], seen.results)
+            seen = view(outcome, options, log.folder)
+            gallery.add(seen.background, seen.request.hole, seen.request.rois[0], seen.results)
     if gallery.rows:
-        sheet = journal.folder / "sheet.png"
+        sheet = log.folder / "sheet.png"
         write_picture(sheet, gallery.picture(captions(items)))
         print(f"{sheet}: contact sheet")
-    return tally
+    return summary
 
 
-def tell(outcome: Outcome, journal: Journal) -> None:
+def tell(outcome: Outcome, log: ResultsLog) -> None:
     """A line for each result, or for why there is none."""
     if outcome.error:
         tqdm.write(f"skipped {outcome.item.stem}: {outcome.error}", file=sys.stderr)
         return
     for seed, file in outcome.files.items():
         done = f"{outcome.seconds / len(outcome.made):.1f} s" if seed in outcome.made else "is there already"
-        tqdm.write(f"{journal.folder / file}: {done}, seam {journal.seam(file):.2f}")
+        tqdm.write(f"{log.folder / file}: {done}, seam {log.seam(file):.2f}")
 
 
-def captions(items: Sequence[Item]) -> list[str]:
+def captions(items: Sequence[WorkItem]) -> list[str]:
     """Of results on a contact sheet: their seeds where all items have the same."""
     first = items[0]
     alike = not first.best and all(item.seeds == first.seeds for item in items)
     return [f"seed {seed}" if alike else "result" for seed in first.files()]
 
 
-def show_plans(items: Sequence[Item], options: Options, config: Config, strict: bool) -> Tally:
+def show_plans(items: Sequence[WorkItem], options: Options, config: Config, strict: bool) -> RunSummary:
     """The plan of every item; what cannot be read is skipped unless the few files were named."""
-    tally = Tally()
+    summary = RunSummary()
     for item in items:
         try:
-            background, task = prepare(item, options)
+            background, request = prepare(item, options)
         except MISTAKES as error:
             if strict:
                 raise
-            tally.skipped += 1
+            summary.skipped += 1
             say(f"skipped {item.stem}: {error}")
             continue
-        show_plan(item.stem, background, task.hole, task.rois, config)
-    return tally
+        show_plan(item.stem, background, request.hole, request.rois, config)
+    return summary
 
 
 def show_plan(name: str, background: Picture, mask: np.ndarray, rois: Sequence[Roi], config: Config) -> None:
@@ -128,11 +132,11 @@ def show_plan(name: str, background: Picture, mask: np.ndarray, rois: Sequence[R
     print(f"{name}:", *lines(planned), sep="\n")
     file = Path(config.insert.outdir) / f"{name}_plan.png"
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_picture(file, overlay(background, mask, rois, [scaling(region) for region in planned.regions]))
+    write_picture(file, draw_plan(background, mask, rois, [scaling(region) for region in planned.regions]))
     print(file)
 
 
-def insert_scene(args: argparse.Namespace, config: Config) -> Tally:
+def insert_scene(args: argparse.Namespace, config: Config) -> RunSummary:
     """Make one picture of several placements, or only show the plan."""
     scene, options = scene_of(args, config), options_of(args, config)
     background = read_picture(scene.background)
@@ -141,16 +145,16 @@ def insert_scene(args: argparse.Namespace, config: Config) -> Tally:
     if args.plan:
         mask, rois = joint(placed, background.size), [roi for p in placed for roi in p.rois]
         show_plan(scene.file.stem, background, mask, rois, config)
-        return Tally()
+        return RunSummary()
     items = [item for p in placed for item in p.placement.items]
     session, options = open_with_choice(args, config, options, items)
-    journal, tally = Journal(Path(config.insert.outdir)), Tally(config.insert.max_seam)
-    kept = Kept(journal.folder / "placements")
-    outcome = deliver(scene, background, ordered, session, options, journal, kept, tell_placement)
+    log, summary = ResultsLog(Path(config.insert.outdir)), RunSummary(config.insert.max_seam)
+    kept = PlacementCache(log.folder / "placements")
+    outcome = run_scene(scene, background, ordered, session, options, log, kept, tell_placement)
     kept.prune(config.insert.keep_mb * 1e6)
-    tell(outcome, journal)
-    tally.add(outcome, journal)
-    return tally
+    tell(outcome, log)
+    summary.add(outcome, log)
+    return summary
 
 
 def tell_placement(placed: Placed, made: bool) -> None:
@@ -161,9 +165,9 @@ def replay(argv: Sequence[str] | None, args: argparse.Namespace) -> int:
     """Make a result again and compare; the exit code is 1 if a pixel differs."""
     found, config = parse_replay(argv, args, HELP)
     options = options_of(args, config)
-    for doubt in doubts(found.recipe, options.facts["machine"]):
+    for doubt in replay_warnings(found.recipe, options.facts["machine"]):
         say(f"warning: {doubt}")
-    picture = repeat(found, session_of(args, config, found.subjects), options)
+    picture = repeat(found, session_of(args, config, found.sources), options)
     file = Path(config.insert.outdir) / f"{found.file.stem}_replay.png"
     file.parent.mkdir(parents=True, exist_ok=True)
     write_picture(file, picture, {"recipe": json.dumps(found.recipe)})
@@ -177,11 +181,11 @@ def main(argv: list[str] | None = None) -> None:
         args, config = parse(argv, HELP)
         if args.replay is not None:
             raise SystemExit(replay(argv, args))
-        tally = insert_scene(args, config) if args.scene is not None else insert_items(args, config)
-    for line in tally.complaints():
+        summary = insert_scene(args, config) if args.scene is not None else insert_items(args, config)
+    for line in summary.complaints():
         say(line)
-    if tally.exit_code:
-        raise SystemExit(tally.exit_code)
+    if summary.exit_code:
+        raise SystemExit(summary.exit_code)
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ from ldm.config.objects_cli import (
 from ldm.data.insertset import load_insertset
 from ldm.merge.merge import contexts_of, member, merge, second_moment
 from ldm.merge.merged_file import save_merged
-from ldm.models.base import house_state
+from ldm.models.base import base_state
 from ldm.models.pickle_reader import PICKLES
 from ldm.objects.apply import check_fits
 from ldm.objects.baked import bake_delta
@@ -93,7 +93,7 @@ def compress_command(args: argparse.Namespace) -> None:
     targets = outputs(args.files, args.out)
     base, fingerprint = open_optional_base(args)
     size = None if args.size is None else int(args.size * MEGABYTE)
-    state = None if base is None else house_state(base)
+    state = None if base is None else base_state(base)
     bar = partial(tqdm, unit="matrix", leave=False, disable=None)
     for file, target in zip(args.files, targets, strict=True):
         with naming(file):

@@ -38,7 +38,7 @@ from ldm.evaluation.summary import Row
 from ldm.insertion.crop_plan import Context
 from ldm.insertion.session import Session
 from ldm.models.base import base_fingerprint, load_base
-from ldm.models.inpainting_model import Painter
+from ldm.models.inpainting_model import InpaintingModel
 from ldm.models.runtime import device_named, twin
 from ldm.training.run import learn_to_file
 
@@ -126,7 +126,7 @@ def study_of(args: argparse.Namespace, config: Config) -> Study:
 
     fingerprint = base_fingerprint(base)
 
-    def open_session(changes: Mapping[str, Any]) -> tuple[Session, Painter]:
+    def open_session(changes: Mapping[str, Any]) -> tuple[Session, InpaintingModel]:
         """The base makes contexts in fp32, a twin of the precision asked for samples."""
         own = with_settings(config, changes)
         return session_for(own, base, fingerprint), twin(base, runtime_of(own))

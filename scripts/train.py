@@ -13,12 +13,12 @@ from omegaconf import OmegaConf
 from tqdm import tqdm
 
 from ldm.config.build import (
-    filling_of,
-    judge_for,
-    judging_of,
-    module_for,
+    finetune_of,
     object_images,
+    region_filler_of,
     shown_in_training,
+    validation_for,
+    validation_plan_of,
 )
 from ldm.config.cli import TRAINING, run, say, warnings_in_a_line
 from ldm.config.command_forms import PUBLISHED_TRAINING
@@ -27,14 +27,14 @@ from ldm.data.files import atomic_file, check_folder
 from ldm.data.insertset import load_insertset
 from ldm.data.picture import Picture
 from ldm.data.picture_write import write_picture
-from ldm.evaluation.charts import draw_verdicts
+from ldm.evaluation.charts import draw_scores
 from ldm.models.base import load_base
 from ldm.training.callbacks import Previews, Progress, StopOnSignal
 from ldm.training.checkpoints import Checkpoints, checkpoints, find_checkpoint, read_checkpoint, run_folder
-from ldm.training.datamodule import Batches
+from ldm.training.datamodule import SampleModule
 from ldm.training.encoded_samples import samples_of
 from ldm.training.trainer import build_trainer
-from ldm.validation.callback import NONE, Judging
+from ldm.validation.callback import NONE, Validation
 from ldm.validation.score import best, reason
 
 TRAIN_FLAGS = """name logdir resume max_steps freeze_model few_shot few_shot_features batch_size accumulate lr
@@ -87,7 +87,7 @@ def announce_stop() -> None:
     print("\nstopping after this step; once more to stop at once", flush=True)
 
 
-def report(folder: Path, step: int, stop: StopOnSignal, judging: Judging | None) -> None:
+def report(folder: Path, step: int, stop: StopOnSignal, judging: Validation | None) -> None:
     """Say where the result is and what to do next; exit code 130 after an interruption."""
     if stop.stopped:
         print(f"stopped and saved at step {step}; go on with: bash train.sh --resume {folder}")
@@ -96,7 +96,7 @@ def report(folder: Path, step: int, stop: StopOnSignal, judging: Judging | None)
         early = f"stopped at step {step}, nothing has improved; " if judging.stopped else ""
         print(f"{early}best: {reason(judging.verdicts)}")
         try:
-            draw_verdicts(folder / "judged.png", judging.verdicts, best(judging.verdicts).step)
+            draw_scores(folder / "judged.png", judging.verdicts, best(judging.verdicts).step)
         except ModuleNotFoundError as error:
             say(f"no judged.png: {error}")
     print(f"{find_checkpoint(folder)}: done; next: bash get_deltas.sh --path {folder}")
@@ -108,18 +108,18 @@ def main(argv: Sequence[str] | None = None) -> None:
     with warnings_in_a_line():
         insertset = load_insertset(Path(d.root))
     folder = run_folder(resumed) if resumed else new_run(config)
-    config, plan = judging_of(config, insertset)
+    config, plan = validation_plan_of(config, insertset)
     base = load_base(Path(config.base.path), a)
     insertset = plan.learnt
-    module = module_for(config, base, insertset)
+    module = finetune_of(config, base, insertset)
     start = read_checkpoint(resumed)["global_step"] if resumed else 0
 
     stop = StopOnSignal(Checkpoints(folder, t.checkpoint_every, t.keep), announce_stop)
     callbacks = [Progress(t.batch_size), stop.checkpoints, stop]
     if t.preview_every:
-        fill = filling_of(config, base, module.card, insertset.few_shot[:1])
+        fill = region_filler_of(config, base, module.card, insertset.few_shot[:1])
         callbacks.append(Previews(fill.preview, folder, t.preview_every))
-    if judging := judge_for(config, base, module.card, plan, folder, stop.checkpoints):
+    if judging := validation_for(config, base, module.card, plan, folder, stop.checkpoints):
         callbacks.append(judging)
     trainer = build_trainer(
         folder, callbacks, max_steps=t.max_steps, accumulate=t.accumulate, precision=t.precision,
@@ -142,7 +142,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         crop_squares=d.crop_squares, mask_resize=d.mask_resize, images=object_images(config),
         shown=shown_in_training(config), progress=bar,
     )  # fmt: skip
-    trainer.fit(module, datamodule=Batches(samples, t.batch_size, d.workers), ckpt_path=resumed)
+    trainer.fit(module, datamodule=SampleModule(samples, t.batch_size, d.workers), ckpt_path=resumed)
     if trainer.is_global_zero:
         report(folder, trainer.global_step, stop, judging)
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from ldm.config.drawing import seam_of
-from ldm.config.learning_request import module_for
+from ldm.config.drawing import blend_of
+from ldm.config.learning_request import finetune_of
 from omegaconf import OmegaConf
 from PIL import Image
 
@@ -24,7 +24,7 @@ from ldm.data.augment import drawn_odds
 from ldm.data.image import read_rgb
 from ldm.data.insertset import InsertSet, load_insertset
 from ldm.data.object_crops import squash
-from ldm.data.pairs import Pairs
+from ldm.data.pairs import TrainingPairs
 from ldm.data.training_masks import training_mask
 from ldm.insertion.blend import Blend
 from ldm.models.architecture import Architecture
@@ -74,7 +74,7 @@ PUBLISHED: dict[str, Any] = {
     "sample.begin": 1.0,
     "sample.view": 0,
     "sample.reuse": 1,
-    "sample.refine": 0.0,
+    "sample.second_pass": 0.0,
     "sample.precision": "fp32",
     "insert.blend": "paper",
     "insert.halo": 0.0,
@@ -97,7 +97,7 @@ def test_every_value_is_the_published_one(kind: str) -> None:
     assert {name: value(config, name) for name in PUBLISHED} == PUBLISHED
     assert (config.train.freeze_model, config.train.max_steps) == MODES[kind]
     assert config.base.architecture == Architecture(), "the defaults are Paint-by-Example's sizes"
-    assert seam_of(config) == Blend(paper_blur=7)
+    assert blend_of(config) == Blend(paper_blur=7)
 
 
 @pytest.mark.parametrize("kind", MODES)
@@ -130,10 +130,10 @@ def square_set(tmp_path_factory: pytest.TempPathFactory) -> InsertSet:
     return load_insertset(root)
 
 
-def published_pairs(insertset: InsertSet) -> Pairs:
+def published_pairs(insertset: InsertSet) -> TrainingPairs:
     how = how_to_learn(load_config(CONFIGS / "paper.yaml"))
     named = ("augment", "augment_odds", "crop_squares", "mask_resize", "single_view")
-    return Pairs(insertset, 128, 56, 23, 60, **{name: how[name] for name in named})
+    return TrainingPairs(insertset, 128, 56, 23, 60, **{name: how[name] for name in named})
 
 
 def test_square_pictures_are_shown_whole_and_others_cropped(square_set: InsertSet) -> None:
@@ -188,19 +188,19 @@ def test_latents_are_samples_of_the_posterior() -> None:
 def test_a_step_has_the_published_gradients_decay_and_rate(square_set: InsertSet, kind: str) -> None:
     """Golden gradient norms, with the module that configs/paper.yaml makes."""
     config, base, golden = load_config(CONFIGS / f"paper{kind}.yaml"), tiny.loaded_base(), tiny.golden()
-    module: FineTune = module_for(config, base, square_set)
+    module: FineTune = finetune_of(config, base, square_set)
     tiny.use_prior_encoder(base, golden["cond.few_shot_features"])
     g = {key.removeprefix("train."): v for key, v in golden.items() if key.startswith("train.")}
     pooled, dropped = base.conditioner.pooled(g["reference"]), torch.zeros(2, dtype=torch.bool)
     module.loss(g["z"], g["masked_latents"], 1 - g["mask"], pooled, g["t"], g["noise"], dropped).backward()
     weights, start = module.trained_weights(), f"{config.train.freeze_model}.grad_norm."
-    total = torch.stack([v for key, v in g.items() if key.startswith(start)]).float().square().sum().sqrt()
+    total = torch.stack([v for key, v in g.items() if key.startswith(start)]).float().region().sum().sqrt()
     named = [
         w for name, w in weights.items() if name.startswith("unet.") or name == "conditioner.proj_out.weight"
     ]
     mine = torch.stack([w.grad.norm() for w in named if w.grad is not None])
     assert len(mine) == sum(key.startswith(start) for key in g)
-    assert float(mine.square().sum().sqrt()) == pytest.approx(float(total), rel=1e-3)
+    assert float(mine.region().sum().sqrt()) == pytest.approx(float(total), rel=1e-3)
     assert weights["conditioner.learnable_vector"].grad is None, "nothing is dropped"
 
     made = module.configure_optimizers()
@@ -215,7 +215,7 @@ def test_a_step_has_the_published_gradients_decay_and_rate(square_set: InsertSet
 def test_no_context_is_dropped_and_the_unconditional_vector_stays(square_set: InsertSet) -> None:
     """AdamW would let a weight without gradient decay if it had one of 0."""
     base = tiny.loaded_base()
-    module = module_for(load_config(CONFIGS / "paper.yaml"), base, square_set)
+    module = finetune_of(load_config(CONFIGS / "paper.yaml"), base, square_set)
     frozen = {name for name, weight in module.trained_weights().items() if not weight.requires_grad}
     assert frozen == {"conditioner.learnable_vector"}
 

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
-from ldm.batch.work_item import Item
+from ldm.batch.work_item import WorkItem
 from ldm.data.picture import Picture
 from ldm.data.picture_write import write_picture
 from ldm.insertion.contact_sheet import SHARP, close_up, contact_sheet, thumbnail
-from ldm.insertion.object_source import Subject
-from ldm.insertion.paste import region
-from ldm.insertion.region import Task
+from ldm.insertion.object_source import ObjectSource
+from ldm.insertion.paste import cut_region
+from ldm.insertion.region import InsertRequest
 from ldm.insertion.roi import Roi, box_of, visible
 
 if TYPE_CHECKING:
@@ -28,32 +28,32 @@ SHOWN = 16  # candidates on a contact sheet
 Likeness = Callable[[Tensor, Tensor], float]  # image, reference, both [3,h,w] in [-1,1]: 1 is the same object
 
 
-class Chooser:
+class BestOfSeeds:
     """Ranks results of one item and draws them all, best first, as `<sheets>/<name>.png`.
 
     `reference` gives a subject's picture, [1,3,R,R] in [-1,1], or its cut-out [1,4,P,P].
     """
 
-    def __init__(self, likeness: Likeness, reference: Callable[[Subject], Tensor], sheets: Path) -> None:
+    def __init__(self, likeness: Likeness, reference: Callable[[ObjectSource], Tensor], sheets: Path) -> None:
         self.likeness, self.reference, self.sheets = likeness, reference, sheets
 
-    def __call__(self, item: Item, task: Task, results: list[Result]) -> list[Result]:
+    def __call__(self, item: WorkItem, request: InsertRequest, results: list[Result]) -> list[Result]:
         """The results, best first; each record gets its `scores`, the first one those of all `candidates`."""
-        reference = self.reference(item.subject)[0, :3]  # over mid-grey
+        reference = self.reference(item.source)[0, :3]  # over mid-grey
         for result in results:
-            identity = self._identity(result.picture, task, reference)
+            identity = self._identity(result.picture, request, reference)
             result.record["scores"] = scores(identity, max(r["seam"] for r in result.record["regions"]))
         ranked = sorted(results, key=lambda result: -result.record["scores"]["score"])
         ranked[0].record["candidates"] = [{"seed": r.record["seed"], **r.record["scores"]} for r in ranked]
-        self._draw(item, task.rois[0], ranked)
+        self._draw(item, request.rois[0], ranked)
         return ranked
 
-    def _identity(self, picture: Picture, task: Task, reference: Tensor) -> float:
+    def _identity(self, picture: Picture, request: InsertRequest, reference: Tensor) -> float:
         """Mean over the regions: an object goes into each."""
-        boxes = [_object_box(task.mask, roi) for roi in task.rois]
-        return float(np.mean([self.likeness(region(picture, box, SHARP), reference) for box in boxes]))
+        boxes = [_object_box(request.mask, roi) for roi in request.rois]
+        return float(np.mean([self.likeness(cut_region(picture, box, SHARP), reference) for box in boxes]))
 
-    def _draw(self, item: Item, roi: Roi, ranked: Sequence[Result]) -> None:
+    def _draw(self, item: WorkItem, roi: Roi, ranked: Sequence[Result]) -> None:
         captions = [_caption(result) for result in ranked[:SHOWN]]
         row = [thumbnail(close_up(result.picture, roi)) for result in ranked[:SHOWN]]
         self.sheets.mkdir(parents=True, exist_ok=True)

@@ -12,16 +12,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from ldm.batch.work_item import ROLE, Case, Item, pair
+from ldm.batch.work_item import ROLE, Case, WorkItem, pair
 from ldm.data.image import SUFFIXES
 from ldm.data.text import check_names
-from ldm.insertion.object_source import Subject
+from ldm.insertion.object_source import ObjectSource
 
 COLUMNS = ("background", "mask", "box", "paste_mask", "object", "reference", "pick", "seed", "name")
 FILES = ("background", "mask", "paste_mask", "object", "reference")
 
 
-def read_manifest(path: Path, like: Item, transparent: bool = False) -> list[Item]:
+def read_manifest(path: Path, like: WorkItem, transparent: bool = False) -> list[WorkItem]:
     """One item a line: background, mask or box, and, if given, paste mask, object, reference, seed, name.
 
     Paths are relative to the manifest. What a line does not say is as in `like`; an object in a line brings
@@ -131,7 +131,7 @@ def _json_lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[
         yield where, {key: value for key, value in values.items() if value not in (None, "", [])}
 
 
-def _item(values: Mapping[str, Any], where: str, root: Path, like: Item, transparent: bool) -> Item:
+def _item(values: Mapping[str, Any], where: str, root: Path, like: WorkItem, transparent: bool) -> WorkItem:
     if "background" not in values:
         raise ValueError(f"{where}: no background")
     if ("mask" in values) + ("box" in values) + transparent != 1:
@@ -141,13 +141,13 @@ def _item(values: Mapping[str, Any], where: str, root: Path, like: Item, transpa
     first, name = _seed(values.get("seed", like.seeds[0]), where), str(values.get("name", ""))
     if name != Path(name).name:
         raise ValueError(f"{where}: name {name!r}; expected a name without folders")
-    subject = replace(like.subject, reference=paths.get("reference", like.subject.reference))
+    source = replace(like.source, reference=paths.get("reference", like.source.reference))
     if "object" in values:
-        subject = Subject(paths["object"], paths.get("reference"), like.subject.strength)
-    subject = replace(subject, pick=str(values.get("pick", subject.pick)))
+        source = ObjectSource(paths["object"], paths.get("reference"), like.source.strength)
+    source = replace(source, pick=str(values.get("pick", source.pick)))
     seeds = tuple(first + i for i in range(len(like.seeds)))
     case = Case(paths["background"], paths.get("mask"), box, paths.get("paste_mask"))
-    return replace(like, case=case, subject=subject, seeds=seeds, name=name)
+    return replace(like, case=case, source=source, seeds=seeds, name=name)
 
 
 def parse_box(value: Any, where: str) -> tuple[float, ...]:

@@ -14,17 +14,17 @@ import numpy as np
 from ldm import __version__
 from ldm.batch.results_log import recipe_in
 from ldm.batch.runner import Inserter, Options, prepare
-from ldm.batch.work_item import Case, Item
+from ldm.batch.work_item import Case, WorkItem
 from ldm.data.files import file_digest
 from ldm.data.picture import Picture, read_picture
-from ldm.insertion.object_source import Subject
+from ldm.insertion.object_source import ObjectSource
 from ldm.insertion.roi import Roi
 from ldm.scenes.layout import groups, place
-from ldm.scenes.runner import Kept, carry_out
+from ldm.scenes.runner import PlacementCache, run_placements
 from ldm.scenes.scene_file import Scene, scene_of
 
 if TYPE_CHECKING:
-    from ldm.insertion.region import Result, Task
+    from ldm.insertion.region import InsertRequest, Result
 
 
 NEEDED = ("key", "settings", "sha256", "base_fingerprint", "machine", "few_shot_features")
@@ -37,14 +37,14 @@ class Replay:
 
     file: Path
     recipe: Mapping[str, Any]
-    work: Item | Scene
+    work: WorkItem | Scene
 
     @property
-    def subjects(self) -> list[Subject]:
+    def sources(self) -> list[ObjectSource]:
         """What a base has to carry for it."""
-        if isinstance(self.work, Item):
-            return [self.work.subject]
-        return [item.subject for placement in self.work.placements for item in placement.items]
+        if isinstance(self.work, WorkItem):
+            return [self.work.source]
+        return [item.source for placement in self.work.placements for item in placement.items]
 
 
 def read_replay(file: Path) -> Replay:
@@ -70,12 +70,12 @@ def repeat(replay: Replay, inserter: Inserter, options: Options) -> Picture:
         )
     if isinstance(work, Scene):
         return _repeat_scene(work, recipe["placements"], inserter, options)
-    background, task = prepare(work, options)
-    [results] = inserter.insert(background, [task])
+    background, request = prepare(work, options)
+    [results] = inserter.insert(background, [request])
     return next(result for result in results if result.record["seed"] == recipe["seed"]).picture
 
 
-def doubts(recipe: Mapping[str, Any], machine: Mapping[str, Any]) -> Iterator[str]:
+def replay_warnings(recipe: Mapping[str, Any], machine: Mapping[str, Any]) -> Iterator[str]:
     """Why pixels may differ although nothing that the recipe names has changed."""
     if (version := recipe.get("version", "unknown")) != __version__:
         yield f"made by version {version}, this is {__version__}, which may draw otherwise"
@@ -109,14 +109,14 @@ def _repeat_scene(
         )
     seeds = {record["placement"]: record["seed"] for record in records}
 
-    def as_then(item: Item, task: Task, results: list[Result]) -> list[Result]:
+    def as_then(item: WorkItem, request: InsertRequest, results: list[Result]) -> list[Result]:
         return [result for result in results if result.record["seed"] == seeds[item.name]]
 
     before = read_picture(scene.background)
     ordered = groups(place(scene, before, options.tools, options.context))
     with TemporaryDirectory() as folder:
-        kept, how = Kept(Path(folder)), replace(options, choose=as_then)
-        return carry_out(before, ordered, inserter, how, kept, together=together)[0]
+        kept, how = PlacementCache(Path(folder)), replace(options, choose=as_then)
+        return run_placements(before, ordered, inserter, how, kept, together=together)[0]
 
 
 def _check_sources(file: Path, record: Mapping[str, Any]) -> None:
@@ -133,10 +133,10 @@ def _scene(recipe: Mapping[str, Any]) -> Scene:
     return scene_of(recipe["content"], Path(recipe["scene"]), sampling["seed"], sampling["strength"])
 
 
-def _item(recipe: Mapping[str, Any]) -> Item:
+def _item(recipe: Mapping[str, Any]) -> WorkItem:
     paths = {role: Path(recipe[role]) for role in recipe["sha256"]}
     case = Case(paths["background"], paths.get("mask"), tuple(recipe["box"]), paths.get("paste_mask"))
     object_, reference, pictures = (paths.get(role) for role in ("object", "reference", "pictures"))
-    subject = Subject(object_, reference, recipe["strength"], pictures, recipe["pick"])
+    source = ObjectSource(object_, reference, recipe["strength"], pictures, recipe["pick"])
     roi = None if recipe["roi"] is None else Roi(*recipe["roi"])
-    return Item(case, subject, tuple(recipe["batch"]), roi, recipe["name"], recipe["best_of"] > 1)
+    return WorkItem(case, source, tuple(recipe["batch"]), roi, recipe["name"], recipe["best_of"] > 1)

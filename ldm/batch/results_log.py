@@ -20,7 +20,7 @@ from ldm.data.picture_write import read_text
 FILE = "results.jsonl"
 
 
-class Journal:
+class ResultsLog:
     """The results of a folder. Of each only what is asked for stays in memory: thousands do no harm."""
 
     def __init__(self, folder: Path) -> None:

@@ -16,15 +16,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ldm import __version__
-from ldm.batch.results_log import Journal, recipe_in
-from ldm.batch.work_item import Item, key_of
+from ldm.batch.results_log import ResultsLog, recipe_in
+from ldm.batch.work_item import WorkItem, key_of
 from ldm.data.picture import Picture, read_picture
 from ldm.data.picture_write import write_picture
 from ldm.insertion.crop_plan import Context, regions_of
-from ldm.insertion.mask_input import Marking, MaskTools
-from ldm.insertion.object_source import Subject
-from ldm.insertion.region import Task
-from ldm.insertion.result_checks import prove
+from ldm.insertion.mask_input import InsertMasks, MaskOptions
+from ldm.insertion.object_source import ObjectSource
+from ldm.insertion.region import InsertRequest
+from ldm.insertion.result_checks import check_result
 from ldm.insertion.roi import covered, squared, visible
 
 if TYPE_CHECKING:
@@ -40,16 +40,19 @@ class Inserter(Protocol):
 
     fingerprint: str
 
-    def take_on(self, subject: Subject) -> Any: ...
+    def take_on(self, source: ObjectSource) -> Any: ...
 
-    def ready(self, subject: Subject) -> ReadyObject: ...
+    def ready(self, source: ObjectSource) -> ReadyObject: ...
 
     def insert(
-        self, background: Picture, tasks: Sequence[Task], objects: Sequence[ReadyObject] | None = None
+        self,
+        background: Picture,
+        requests: Sequence[InsertRequest],
+        objects: Sequence[ReadyObject] | None = None,
     ) -> list[list[Result]]: ...
 
 
-Choose = Callable[[Item, Task, "list[Result]"], "list[Result]"]
+Choose = Callable[[WorkItem, InsertRequest, "list[Result]"], "list[Result]"]
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Options:
     """
 
     context: Context
-    tools: MaskTools
+    tools: MaskOptions
     settings: Mapping[str, Any]
     facts: Mapping[str, Any] = field(default_factory=dict)
     choose: Choose | None = None
@@ -75,7 +78,7 @@ class Outcome:
     `view` is there if all are new: to be looked at, not to be kept.
     """
 
-    item: Item
+    item: WorkItem
     files: Mapping[int, str]
     made: Sequence[int] = ()
     error: str = ""
@@ -88,14 +91,16 @@ class View:
     """What an item's results were made from, and how they look, one at a time: memory holds few of them."""
 
     background: Picture
-    task: Task
+    request: InsertRequest
     results: Iterable[Picture]
 
 
-def work(items: Iterable[Item], inserter: Inserter, options: Options, journal: Journal) -> Iterator[Outcome]:
+def work(
+    items: Iterable[WorkItem], inserter: Inserter, options: Options, log: ResultsLog
+) -> Iterator[Outcome]:
     """Finish every item; one that cannot be read is reported in its outcome and passed over."""
     for item in items:
-        yield _finish(item, inserter, options, journal)
+        yield _finish(item, inserter, options, log)
 
 
 def view(outcome: Outcome, options: Options, folder: Path) -> View:
@@ -106,7 +111,7 @@ def view(outcome: Outcome, options: Options, folder: Path) -> View:
     return View(*prepare(outcome.item, options), pictures)
 
 
-def prepare(item: Item, options: Options) -> tuple[Picture, Task]:
+def prepare(item: WorkItem, options: Options) -> tuple[Picture, InsertRequest]:
     """The background and what is to be made of it; one-line errors for whatever does not fit."""
     background, marking = item.case.read(options.tools)
     if item.roi is None:
@@ -121,69 +126,69 @@ def prepare(item: Item, options: Options) -> tuple[Picture, Task]:
             f"{roi.x0} {roi.y0} {roi.x1} {roi.y1}",
             stacklevel=2,
         )
-    return background, Task(marking.mask, marking.hole, [roi], item.seeds, item.subject)
+    return background, InsertRequest(marking.mask, marking.hole, [roi], item.seeds, item.source)
 
 
-def planned(item: Item, marking: Marking, context: Context) -> Task:
+def planned(item: WorkItem, marking: InsertMasks, context: Context) -> InsertRequest:
     """What is to be made for an item: squares planned from its mask, but for those with nothing to paste."""
     rois = regions_of(marking.hole, context)
     if marking.mask is not marking.hole:
         size = marking.mask.shape[0], marking.mask.shape[1]
         rois = [roi for roi in rois if marking.mask[visible(roi, size).slices].any()]
-    return Task(marking.mask, marking.hole, rois, item.seeds, item.subject)
+    return InsertRequest(marking.mask, marking.hole, rois, item.seeds, item.source)
 
 
-def _finish(item: Item, inserter: Inserter, options: Options, journal: Journal) -> Outcome:
+def _finish(item: WorkItem, inserter: Inserter, options: Options, log: ResultsLog) -> Outcome:
     start, files = time.perf_counter(), item.files()
     try:
         digests = item.digests()
         keys = {seed: key_of(item, seed, digests, inserter.fingerprint, options.settings) for seed in files}
-        missing = [seed for seed in files if not _is_there(files[seed], keys[seed], item, options, journal)]
+        missing = [seed for seed in files if not _is_there(files[seed], keys[seed], item, options, log)]
         if not missing:
             return Outcome(item, files)
-        background, task = prepare(item, options)
-        item.subject.check()
-        inserter.take_on(item.subject)
+        background, request = prepare(item, options)
+        item.source.check()
+        inserter.take_on(item.source)
     except MISTAKES as error:
         return Outcome(item, files, error=str(error))
     seeds = list(item.seeds) if item.best else missing
-    [results] = inserter.insert(background, [replace(task, seeds=seeds)])
+    [results] = inserter.insert(background, [replace(request, seeds=seeds)])
     if item.best:
         assert options.choose is not None, "the best of several is chosen by someone"
-        results = options.choose(item, task, results)[:1]
+        results = options.choose(item, request, results)[:1]
     facts = _facts(item, digests, seeds, inserter.fingerprint, options)
     for seed, result in zip(missing, results, strict=True):
         record = {"key": keys[seed], **facts, **result.record}
-        write_picture(journal.folder / files[seed], result.picture, {"recipe": json.dumps(record)})
-        enter(journal.folder / files[seed], record, background, task.mask, journal)
-    seen = View(background, task, (result.picture for result in results))
+        write_picture(log.folder / files[seed], result.picture, {"recipe": json.dumps(record)})
+        enter(log.folder / files[seed], record, background, request.mask, log)
+    seen = View(background, request, (result.picture for result in results))
     whole = len(missing) == len(files)
     return Outcome(item, files, missing, "", time.perf_counter() - start, seen if whole else None)
 
 
-def _is_there(name: str, key: str, item: Item, options: Options, journal: Journal) -> bool:
+def _is_there(name: str, key: str, item: WorkItem, options: Options, log: ResultsLog) -> bool:
     """Whether this very result lies in the folder; a line that was lost by a kill is written again."""
-    file = journal.folder / name
+    file = log.folder / name
     record = recipe_in(file)
     if record.get("key") != key:
         return False
-    if not journal.has(name, key):
-        background, task = prepare(item, options)
-        enter(file, record, background, task.mask, journal)
+    if not log.has(name, key):
+        background, request = prepare(item, options)
+        enter(file, record, background, request.mask, log)
     return True
 
 
 def enter(
-    file: Path, record: Mapping[str, Any], background: Picture, mask: np.ndarray, journal: Journal
+    file: Path, record: Mapping[str, Any], background: Picture, mask: np.ndarray, log: ResultsLog
 ) -> None:
     """Prove a written result and enter it."""
-    proof = prove(file, background, mask, record["regions"])
+    proof = check_result(file, background, mask, record["regions"])
     assert proof["outside"] == 0, f"{file}: pixels outside the mask changed by {proof['outside']}"
-    journal.add({"file": file.name} | {k: v for k, v in record.items() if k != "settings"} | proof)
+    log.add({"file": file.name} | {k: v for k, v in record.items() if k != "settings"} | proof)
 
 
 def _facts(
-    item: Item, digests: Mapping[str, str], seeds: Sequence[int], base: str, options: Options
+    item: WorkItem, digests: Mapping[str, str], seeds: Sequence[int], base: str, options: Options
 ) -> dict[str, Any]:
     """What a recipe says but for the result's own record."""
     roi = item.roi
@@ -194,8 +199,8 @@ def _facts(
         "box": list(item.case.box),
         "roi": None if roi is None else [roi.x0, roi.y0, roi.x1, roi.y1],
         "name": item.stem,
-        "strength": item.subject.strength,
-        "pick": item.subject.pick,
+        "strength": item.source.strength,
+        "pick": item.source.pick,
         "batch": list(seeds),
         "best_of": len(item.seeds) if item.best else 0,
         "sha256": dict(digests),
@@ -210,7 +215,7 @@ NAMED = 5  # files that a line names
 
 
 @dataclass
-class Tally:
+class RunSummary:
     """Counts outcomes. `max_seam`: the largest seam ratio that is fine; 0: any."""
 
     max_seam: float = 0
@@ -219,7 +224,7 @@ class Tally:
     skipped: int = 0
     seams: dict[str, float] = field(default_factory=dict)
 
-    def add(self, outcome: Outcome, journal: Journal) -> None:
+    def add(self, outcome: Outcome, log: ResultsLog) -> None:
         """Count one item; results that were there already have a seam too."""
         self.made += len(outcome.made)
         if outcome.error:
@@ -227,8 +232,8 @@ class Tally:
             return
         self.kept += len(outcome.files) - len(outcome.made)
         for file in outcome.files.values():
-            if 0 < self.max_seam < journal.seam(file):
-                self.seams[file] = journal.seam(file)
+            if 0 < self.max_seam < log.seam(file):
+                self.seams[file] = log.seam(file)
 
     @property
     def exit_code(self) -> int:

@@ -17,22 +17,22 @@ from ldm.data.picture import Picture, read_picture
 from ldm.insertion.mask_input import (
     BOX_FILE,
     POLYGON_FILE,
-    Marking,
-    MaskTools,
+    InsertMasks,
+    MaskOptions,
     Polygon,
-    read_marking,
+    read_insert_mask,
     read_paste_mask,
     warn_of_unseen,
 )
 from ldm.insertion.mask_shapes import read_roi_file
-from ldm.insertion.object_source import Subject
+from ldm.insertion.object_source import ObjectSource
 from ldm.insertion.roi import Roi
 
 ROLE = re.compile(
     r"[_-]?(img|image|mask|background|bg)$", re.IGNORECASE
 )  # 0001_img.png goes with 0001_mask.png
 
-TOOLS = MaskTools()
+TOOLS = MaskOptions()
 
 
 @dataclass(frozen=True)
@@ -55,19 +55,19 @@ class Case:
         """What its results are called; `background.png` goes by its folder."""
         return ROLE.sub("", self.background.stem) or self.background.parent.name
 
-    def read(self, tools: MaskTools = TOOLS) -> tuple[Picture, Marking]:
+    def read(self, tools: MaskOptions = TOOLS) -> tuple[Picture, InsertMasks]:
         """The background and what is marked on it; raises one-line errors for whatever does not fit."""
         picture = read_picture(self.background)
         return picture, self.mark(picture, tools)
 
-    def mark(self, picture: Picture, tools: MaskTools = TOOLS) -> Marking:
+    def mark(self, picture: Picture, tools: MaskOptions = TOOLS) -> InsertMasks:
         """What is marked on a background that was read as `picture`."""
         tools = replace(tools, channel=self.channel or tools.channel)
-        hole = read_marking(self.background, picture, self.mask, self.box, tools, self.polygons)
+        hole = read_insert_mask(self.background, picture, self.mask, self.box, tools, self.polygons)
         paste = self.paste_mask
         mask = hole if paste is None else read_paste_mask(paste, self.background, picture, hole, tools)
         warn_of_unseen(self.background, picture, mask)
-        return Marking(hole, mask)
+        return InsertMasks(hole, mask)
 
 
 def pair(
@@ -143,14 +143,14 @@ def roi_of(numbers: Sequence[float], where: str) -> Roi:
 
 
 @dataclass(frozen=True)
-class Item:
+class WorkItem:
     """A case, what goes into it, and a seed for each result; `best`: only the best of the seeds is kept.
 
     `roi` is the square to inpaint if it is not planned, `name` what results are called if not by background.
     """
 
     case: Case
-    subject: Subject
+    source: ObjectSource
     seeds: tuple[int, ...]
     roi: Roi | None = None
     name: str = ""
@@ -176,10 +176,10 @@ class Item:
             "background": self.case.background,
             "mask": self.case.mask,
             "paste_mask": self.case.paste_mask,
-            "object": self.subject.object,
-            "reference": self.subject.reference,
-            "reference_mask": self.subject.reference_mask,
-            "pictures": self.subject.pictures,
+            "object": self.source.object,
+            "reference": self.source.reference,
+            "reference_mask": self.source.reference_mask,
+            "pictures": self.source.pictures,
         }
         return {role: path for role, path in found.items() if path is not None}
 
@@ -188,7 +188,9 @@ class Item:
         return {role: file_digest(path) for role, path in self.sources().items()}
 
 
-def key_of(item: Item, seed: int, digests: Mapping[str, str], base: str, settings: Mapping[str, Any]) -> str:
+def key_of(
+    item: WorkItem, seed: int, digests: Mapping[str, str], base: str, settings: Mapping[str, Any]
+) -> str:
     """32 hex digits of all that determines a result: contents, not names."""
     roi = None if item.roi is None else (item.roi.x0, item.roi.y0, item.roi.x1, item.roi.y1)
     facts = {
@@ -198,15 +200,15 @@ def key_of(item: Item, seed: int, digests: Mapping[str, str], base: str, setting
         "digests": digests,
         "box": item.case.box,
         "roi": roi,
-        "strength": item.subject.strength,
-        "pick": item.subject.pick,
+        "strength": item.source.strength,
+        "pick": item.source.pick,
         "seed": seed,
         "best_of": len(item.seeds) if item.best else 0,
     }
     return text_digest(facts)[:32]
 
 
-def check_files(items: Sequence[Item]) -> None:
+def check_files(items: Sequence[WorkItem]) -> None:
     """ValueError if two results would have one name."""
     seen: dict[str, Path] = {}
     for item in items:

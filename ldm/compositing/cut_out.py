@@ -77,7 +77,7 @@ def cut_out(
     a, b, c, d = (round(v * factor) for v in (x0 - left, y0 - top, x1 - left, y1 - top))
     within = slice(b, max(d, b + 1)), slice(a, max(c, a + 1))
     if silhouette is None:
-        alpha = matte(seen, told_apart(seen, (a, b, c, d)))[within]
+        alpha = matte(seen, segment(seen, (a, b, c, d)))[within]
         if (alpha > 0.5).mean() < least:
             return CutOut(seen[within].copy(), np.ones_like(alpha), (x0, y0, x1, y1))
     else:
@@ -130,7 +130,7 @@ def shrunk(pixels: np.ndarray, factor: float) -> np.ndarray:
     )
 
 
-def told_apart(seen: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
+def segment(seen: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
     """Pixels, and the box in them that holds an object => where it is, float [h,w] in [0,1]."""
     factor = min(1.0, COARSE / max(seen.shape[:2]))
     small = shrunk(seen, factor)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ldm.compositing.composite import VISIBLE, composite, composite_layers, flattened, placed
 from ldm.compositing.detail_transfer import transfer_detail, with_contact_shadow
-from ldm.insertion.region import Square
+from ldm.insertion.region import Region
 from ldm.insertion.region_fill import ObjectFill, RegionFill, Start
 
 
@@ -45,7 +45,7 @@ class CompositeObject(ObjectFill):
     settings: CompositeSettings = field(default_factory=CompositeSettings)
     regions: Tensor | None = None
 
-    def __call__(self, region: Square) -> CompositeFill:
+    def __call__(self, region: Region) -> CompositeFill:
         return CompositeFill(region, self)
 
     def joined(self, others: Sequence[ObjectFill], masks: Tensor) -> CompositeObject:
@@ -68,7 +68,7 @@ def make_composite_fill(settings: CompositeSettings) -> Callable[[Tensor | None]
 class CompositeFill(RegionFill):
     """One region with the object's cut-out composited into its hole."""
 
-    def __init__(self, region: Square, of: CompositeObject) -> None:
+    def __init__(self, region: Region, of: CompositeObject) -> None:
         super().__init__(region)
         self.of, self.settings = of, of.settings
 
@@ -134,5 +134,5 @@ def paste_margin(shown: np.ndarray, width: float) -> np.ndarray:
 
 
 def shown_in_training(batch: Mapping[str, Tensor]) -> Tensor:
-    """Pairs with `reference` [b,3,R,R], `place` [b,4] and `mask` [b,1,S,S] => what their holes show [b,3,S,S]."""
+    """TrainingPairs with `reference` [b,3,R,R], `place` [b,4] and `mask` [b,1,S,S] => what their holes show [b,3,S,S]."""
     return placed(batch["reference"][:, :3], batch["place"], batch["mask"])

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 from ldm.config.schema import Config
 from ldm.evaluation.judges import Judges, Weights, load_judges
 from ldm.evaluation.metrics import METRICS, OFFLINE
-from ldm.insertion.blend import Blend, treatment
+from ldm.insertion.blend import Blend, blend_named
 
 if TYPE_CHECKING:
     from ldm.data.insertset import InsertSet, Sample
     from ldm.data.object_crops import ObjectImages
     from ldm.insertion.inpaint import Sampling
     from ldm.insertion.insert import InsertOptions
-    from ldm.insertion.object_source import Subject
+    from ldm.insertion.object_source import ObjectSource
     from ldm.insertion.region_fill import MakeFill
     from ldm.insertion.session import Session
     from ldm.models.base import Base
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from ldm.training.checkpoints import Checkpoints
     from ldm.training.encoded_samples import Shown
     from ldm.training.finetune import FineTune
-    from ldm.validation.callback import Judging, JudgingPlan
-    from ldm.validation.regions import Filling
+    from ldm.validation.callback import Validation, ValidationPlan
+    from ldm.validation.regions import RegionFiller
 
 
 COMPOSITE = "composite"  # base.region_fill of a base that is shown a cut-out of the object
@@ -81,7 +81,7 @@ def sampling_of(config: Config) -> Sampling:
 def blend_of(config: Config) -> Blend:
     """How the settings say that a region is laid over its background."""
     i = config.insert
-    return treatment(i.blend, i.feather, i.reach)
+    return blend_named(i.blend, i.feather, i.reach)
 
 
 def insert_options(config: Config) -> InsertOptions:
@@ -89,18 +89,18 @@ def insert_options(config: Config) -> InsertOptions:
     from ldm.insertion.insert import InsertOptions
 
     s, options = config.sample, InsertOptions(sampling_of(config), blend_of(config))
-    if s.refine and s.own_detail:
+    if s.second_pass and s.own_detail:
         raise ValueError(
-            f"refine={s.refine:g} draws anew what own_detail={s.own_detail:g} keeps; set one to 0"
+            f"second_pass={s.second_pass:g} draws anew what own_detail={s.own_detail:g} keeps; set one to 0"
         )
     if s.reuse > 1:
-        from ldm.speed.deep_cache import Reusing
+        from ldm.speed.deep_cache import DeepCache
 
-        options = replace(options, predictor=partial(Reusing, every=s.reuse))
-    if s.refine:
-        from ldm.tiling.second_pass import SecondPassOf
+        options = replace(options, predictor=partial(DeepCache, every=s.reuse))
+    if s.second_pass:
+        from ldm.tiling.second_pass import TiledSecondPass
 
-        options = replace(options, second_pass=SecondPassOf(s.refine))
+        options = replace(options, second_pass=TiledSecondPass(s.second_pass))
     return options
 
 
@@ -174,29 +174,31 @@ def session_for(config: Config, base: Any, fingerprint: str = "", features: str 
     )
 
 
-def open_session(config: Config, subjects: Iterable[Subject], device: str, features: str = "raw") -> Session:
+def open_session(
+    config: Config, sources: Iterable[ObjectSource], device: str, features: str = "raw"
+) -> Session:
     """Load what these subjects need of the base: if all are baked, neither CLIP nor K and V."""
-    from ldm.models.base import load_base, load_painter
+    from ldm.models.base import load_base, load_inpainting_model
     from ldm.models.runtime import prepare
 
     path, architecture = Path(config.base.path), config.base.architecture
-    if all(_is_baked(subject) for subject in subjects):
-        painter, fingerprint = load_painter(path, architecture, device=device)
-        session = session_for(config, painter, fingerprint, features)
+    if all(_is_baked(source) for source in sources):
+        model, fingerprint = load_inpainting_model(path, architecture, device=device)
+        session = session_for(config, model, fingerprint, features)
     else:
         session = session_for(config, load_base(path, architecture, device=device), features=features)
     prepare(session.base, runtime_of(config))  # behind the fingerprint, which is that of the file's weights
     return session
 
 
-def _is_baked(subject: Subject) -> bool:
+def _is_baked(source: ObjectSource) -> bool:
     try:
-        return subject.kind() == "baked"
+        return source.kind() == "baked"
     except (ValueError, FileNotFoundError):
         return True  # it will be skipped or refused, and needs no model
 
 
-def module_for(config: Config, base: Base, insertset: InsertSet) -> FineTune:
+def finetune_of(config: Config, base: Base, insertset: InsertSet) -> FineTune:
     """The base with its few-shot part, ready to be tuned."""
     from ldm.training.build import build_learner
 
@@ -230,30 +232,32 @@ def module_for(config: Config, base: Base, insertset: InsertSet) -> FineTune:
     )
 
 
-def judging_of(config: Config, insertset: InsertSet) -> tuple[Config, JudgingPlan]:
+def validation_plan_of(config: Config, insertset: InsertSet) -> tuple[Config, ValidationPlan]:
     """How the run judges itself, and the settings that a resumed run has to have so that it does the same."""
-    from ldm.validation.callback import plan_judging
+    from ldm.validation.callback import plan_validation
 
     t = config.train
-    plan = plan_judging(
+    plan = plan_validation(
         insertset, held_out=t.hold_out, every=t.judge_every, max_steps=t.max_steps,
         samples=t.batch_size * t.accumulate, guidance_scale=config.sample.scale,
     )  # fmt: skip
     return replace(config, train=replace(t, hold_out=plan.held_out, judge_every=plan.every)), plan
 
 
-def filling_of(config: Config, base: Base, card: Mapping[str, Any], pictures: Sequence[Sample]) -> Filling:
+def region_filler_of(
+    config: Config, base: Base, card: Mapping[str, Any], pictures: Sequence[Sample]
+) -> RegionFiller:
     """What draws the object into these pictures; `base` is untouched, `card` tells of the object."""
     from ldm.data.image import from_bytes
     from ldm.objects.object_context import ObjectView, null_context
-    from ldm.validation.regions import Filling, place_of
+    from ldm.validation.regions import RegionFiller, place_of
 
     a, sampling, images = config.base.architecture, sampling_of(config), object_images(config)
     reference, crops = from_bytes(card["reference"][None]), from_bytes(card["crops"])
     tokens = 0 if config.train.few_shot == "none" else len(crops)
     view = sampling.reference_view if sampling.reference_view <= tokens else 0  # learning goes on without it
     known = crops if images.stored and tokens else None
-    return Filling(
+    return RegionFiller(
         [place_of(picture, a.image_size, config.insert.roi_factor) for picture in pictures],
         ObjectView(*images.select(known, reference, view)),
         sampling, blend_of(config), config.sample.seed, null_context(base, sampling.guidance_from),
@@ -261,18 +265,23 @@ def filling_of(config: Config, base: Base, card: Mapping[str, Any], pictures: Se
     )  # fmt: skip
 
 
-def judge_for(
-    config: Config, base: Base, card: Mapping[str, Any], plan: JudgingPlan, folder: Path, saving: Checkpoints
-) -> Judging | None:
+def validation_for(
+    config: Config,
+    base: Base,
+    card: Mapping[str, Any],
+    plan: ValidationPlan,
+    folder: Path,
+    saving: Checkpoints,
+) -> Validation | None:
     """The callback that asks the judge, if there is one."""
-    from ldm.validation.callback import Judging
-    from ldm.validation.validator import Trial, regions_of
+    from ldm.validation.callback import Validation
+    from ldm.validation.validator import Validator, regions_of
 
     if plan.features is None:
         return None
-    fill = filling_of(config, base, card, regions_of(plan.learnt, plan.held))
-    trial = Trial(plan.learnt, plan.held, plan.features, fill)
-    return Judging(trial, folder, plan.every, saving, config.train.patience)
+    fill = region_filler_of(config, base, card, regions_of(plan.learnt, plan.held))
+    trial = Validator(plan.learnt, plan.held, plan.features, fill)
+    return Validation(trial, folder, plan.every, saving, config.train.patience)
 
 
 def add_judging(p: argparse.ArgumentParser) -> None:

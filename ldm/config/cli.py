@@ -248,7 +248,7 @@ INSERTION_FLAGS = {
     "reuse": "sample.reuse",
     "precision": "sample.precision",
     "compile": "sample.compile",
-    "refine": "sample.refine",
+    "second_pass": "sample.second_pass",
     "roi_factor": "insert.roi_factor",
     "context_px": "insert.context_px",
     "zoom": "insert.zoom",

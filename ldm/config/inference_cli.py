@@ -13,15 +13,15 @@ import torch
 from ldm.batch.manifest import COLUMNS, bench_cases, parse_box, read_manifest
 from ldm.batch.replay import Replay, read_replay
 from ldm.batch.runner import Options
-from ldm.batch.work_item import Case, Item, check_files, pair, read_roi, roi_of
+from ldm.batch.work_item import Case, WorkItem, check_files, pair, read_roi, roi_of
 from ldm.config.cli import INFERENCE, INSERTION_FLAGS, uncollected
 from ldm.config.command_forms import PUBLISHED_INFERENCE
 from ldm.config.loader import place
 from ldm.config.schema import EXTRACTED_SUFFIX, Config, Parser, load_config
 from ldm.data.files import check_folder
 from ldm.insertion.crop_plan import Context
-from ldm.insertion.mask_input import MaskTools
-from ldm.insertion.object_source import Subject
+from ldm.insertion.mask_input import MaskOptions
+from ldm.insertion.object_source import ObjectSource
 from ldm.insertion.roi import Roi
 from ldm.models.runtime import device_named, machine
 from ldm.scenes.scene_file import Scene, read_scene
@@ -171,12 +171,12 @@ def parse_replay(
     return found, config
 
 
-def items_of(args: argparse.Namespace, config: Config) -> list[Item]:
+def items_of(args: argparse.Namespace, config: Config) -> list[WorkItem]:
     """The work that the command line asks for, checked as a list."""
     s, transparent = config.sample, config.mask.channel == "background"
-    subject = Subject(args.object, args.reference, s.strength, args.dataset_dir, args.pick)
+    source = ObjectSource(args.object, args.reference, s.strength, args.dataset_dir, args.pick)
     seeds = tuple(s.seed + i for i in range(max(s.n_samples, s.best_of)))
-    like = Item(Case(Path()), subject, seeds, roi_given(args.roi), best=s.best_of > 1)
+    like = WorkItem(Case(Path()), source, seeds, roi_given(args.roi), best=s.best_of > 1)
     if args.manifest is not None:
         items = read_manifest(args.manifest, like, transparent)
     else:
@@ -201,7 +201,7 @@ def options_of(args: argparse.Namespace, config: Config) -> Options:
     i, features = config.insert, {"few_shot_features": args.few_shot_features}
     context = Context(config.base.architecture.image_size, i.roi_factor, i.context_px, i.zoom)
     facts = {"machine": machine(args.device), "settings": asdict(config), **features}
-    tools, settings = MaskTools(**asdict(config.mask)), determining(config) | features
+    tools, settings = MaskOptions(**asdict(config.mask)), determining(config) | features
     return Options(context, tools, settings, facts, at_once=i.at_once)
 
 
@@ -219,9 +219,9 @@ def scene_of(args: argparse.Namespace, config: Config) -> Scene:
     return read_scene(args.scene, config.sample.seed, config.sample.strength)
 
 
-def session_of(args: argparse.Namespace, config: Config, subjects: Iterable[Subject]) -> Session:
+def session_of(args: argparse.Namespace, config: Config, sources: Iterable[ObjectSource]) -> Session:
     """Load of the base what the subjects need."""
     with uncollected():
         from ldm.config.build import open_session
 
-        return open_session(config, subjects, args.device, args.few_shot_features)
+        return open_session(config, sources, args.device, args.few_shot_features)

@@ -208,7 +208,7 @@ class SampleSection:
         "fp32", "of the UNet; solver, guidance, VAE and CLIP stay in fp32", ["fp32", "bf16", "fp16"]
     )
     compile: bool = setting(False, "torch.compile, with CUDA graphs on a GPU: pays for many pictures")
-    refine: float = setting(
+    second_pass: float = setting(
         0.0, "strength, 0 to 1, of a second pass over regions larger than the model; 0: none", least=0, most=1
     )
 
@@ -226,7 +226,7 @@ class InsertSection:
     zoom: float = setting(
         1.0, "times a small region is enlarged for the model at most; 1: regions of its size at least"
     )
-    blend: str = setting("membrane", "seam treatment", ["paste", "membrane", "paper"])
+    blend: str = setting("membrane", "seam blend_named", ["paste", "membrane", "paper"])
     feather: float = setting(
         -1.0,
         "width of the transition inside the mask, in pixels of a 512-px region; -1: as in `blend`",

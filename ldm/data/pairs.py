@@ -45,11 +45,11 @@ class Target(NamedTuple):
         return (torch.tensor(box) - torch.tensor([left, top, left, top])) * (self.image.shape[-1] / side)
 
 
-class Pairs(Dataset):
+class TrainingPairs(Dataset):
     """Random training samples; item i depends on (seed, i) alone, so any order, worker or resumed run agrees.
 
     Even items come from the few-shot pictures, odd ones from the same-category pictures (if there are any).
-    Item: image [3,size,size], mask [1,size,size], place [4]: the object's box in the image, x0 y0 x1 y1 in
+    WorkItem: image [3,size,size], mask [1,size,size], place [4]: the object's box in the image, x0 y0 x1 y1 in
     pixels, reference [3,R,R] (R = reference_size), view int []: the few-shot picture whose token alone the
     sample is to see, or ALL_VIEWS.
     `single_view`: share of the few-shot samples that see their own picture alone, as reference and as token.

@@ -20,7 +20,7 @@ from ldm.evaluation.insertion import read_like
 from ldm.evaluation.metrics import box_of, identity, psnr, ssim
 from ldm.features.imagenet import ImageNetFeatures
 from ldm.insertion.mask_shapes import read_mask, read_roi_file
-from ldm.insertion.paste import region
+from ldm.insertion.paste import cut_region
 from ldm.insertion.result_checks import difference_outside, seam_ratio
 from ldm.insertion.roi import Roi, crop
 
@@ -102,7 +102,7 @@ def score(features: ImageNetFeatures, picture: Picture, scene: Scene, views: Vie
     `_object` is inside the object's true silhouette, `_region` inside the whole inpainted mask.
     """
     roi, inside, silhouette = scene.roi, crop(views.mask, scene.roi), crop(views.object_mask, scene.roi)
-    image, truth = region(picture, roi), region(views.truth, roi)
+    image, truth = cut_region(picture, roi), cut_region(views.truth, roi)
     scores = {"identity": identity(features, image, truth, box_of(silhouette))}
     for name, where in (("object", silhouette), ("region", inside)):
         scores[f"psnr_{name}"] = psnr(image, truth, where)

@@ -28,12 +28,12 @@ from ldm.evaluation.sites import Ground, Site
 from ldm.evaluation.summary import Row
 from ldm.insertion.crop_plan import Context, regions_of
 from ldm.insertion.insert import insert
-from ldm.insertion.region import Task
+from ldm.insertion.region import InsertRequest
 from ldm.insertion.region_fill import ReadyObject
 from ldm.insertion.roi import Roi
 from ldm.insertion.session import Session
 from ldm.models.base import Base
-from ldm.models.inpainting_model import Painter
+from ldm.models.inpainting_model import InpaintingModel
 
 Learn = Callable[[InsertSet, Mapping[str, Any], Path], None]  # object, settings that differ, its file
 Changes = Mapping[str, Any]  # dotted settings that differ, as {"sample.steps": 12}
@@ -56,7 +56,7 @@ class Study:
     learn: Learn
     settings: Mapping[str, Any]
     insert_settings: Callable[[Changes], Mapping[str, Any]]
-    open_session: Callable[[Changes], tuple[Session, Painter]]
+    open_session: Callable[[Changes], tuple[Session, InpaintingModel]]
     seed: int = 321
 
 
@@ -196,8 +196,8 @@ class Cell:
         ready = ReadyObject(contexts.to(model.unet.conv_in.weight), fill)
 
         def sampled(background: Picture, mask: np.ndarray, rois: Sequence[Roi]) -> Picture:
-            task = Task(mask, mask, rois, [self.study.seed])
-            [[result]] = insert(model, background, [task], [ready], session.options)
+            request = InsertRequest(mask, mask, rois, [self.study.seed])
+            [[result]] = insert(model, background, [request], [ready], session.options)
             return result.picture
 
         yield sampled

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ldm.data.files import atomic_file
-from ldm.validation.score import Verdict
+from ldm.validation.score import ValidationScore
 
 SIZE, DPI = (6.4, 3.6), 150  # inches
 
@@ -31,7 +31,7 @@ def save_figure(figure: Any, path: Path) -> None:
         figure.savefig(file, format="png")
 
 
-def draw_verdicts(path: Path, verdicts: Sequence[Verdict], best_step: int) -> None:
+def draw_scores(path: Path, verdicts: Sequence[ValidationScore], best_step: int) -> None:
     """Score and identity of a run over its steps, each region's score as a dot, the best step marked."""
     figure = new_figure()
     axes = figure.subplots()

@@ -16,7 +16,7 @@ from ldm.batch.results_log import recipe_in, rows
 from ldm.batch.work_item import Case, read_roi
 from ldm.evaluation.insertion import Insertion, References, references_in
 from ldm.evaluation.results import FILE, Results
-from ldm.insertion.mask_input import MaskTools
+from ldm.insertion.mask_input import MaskOptions
 from ldm.insertion.roi import Roi
 from ldm.models.pickle_reader import PICKLES
 from ldm.objects.object_file import read_about
@@ -91,7 +91,7 @@ def _of_journal(folder: Path, references: Path | None) -> list[Insertion]:
 def _made(file: Path, row: Mapping[str, Any], references: Path | None) -> Insertion:
     if "scene" in row:
         raise ValueError(f"{file}: is a scene of several objects; list its parts in a manifest")
-    tools = MaskTools(**recipe_in(file).get("settings", {}).get("mask", {}))
+    tools = MaskOptions(**recipe_in(file).get("settings", {}).get("mask", {}))
     case = Case(Path(row["background"]), _path(row, "mask"), tuple(row["box"]))
     known = references_in(references) if references else _references(file, row)
     return Insertion(

@@ -18,7 +18,7 @@ from torch import Tensor
 from ldm.data.image import resize, to_image
 from ldm.data.picture import Picture
 from ldm.features.encoders import SIZE, Encoder
-from ldm.insertion.paste import region
+from ldm.insertion.paste import cut_region
 from ldm.insertion.roi import Roi, box_of, crop
 from ldm.models.conditioner import clip_normalised
 
@@ -33,7 +33,7 @@ def paper_region(picture: Picture, mask: np.ndarray) -> Tensor | None:
     box = paper_box(mask)
     if box is None:
         return None
-    seen = clip_normalised(region(picture, box)[None]) * torch.from_numpy(crop(mask, box)).float()
+    seen = clip_normalised(cut_region(picture, box)[None]) * torch.from_numpy(crop(mask, box)).float()
     return _squashed(centred(seen[0], torch.zeros(3))[None])
 
 
@@ -54,7 +54,7 @@ def paper_box(mask: np.ndarray) -> Roi | None:
 def pbe_region(picture: Picture, mask: np.ndarray) -> Tensor | None:
     """CLIP-normalised, `pbe_box`, squashed, bilinear without antialiasing; None if the box is empty."""
     box = pbe_box(mask)
-    return None if box is None else _squashed(clip_normalised(region(picture, box)[None]))
+    return None if box is None else _squashed(clip_normalised(cut_region(picture, box)[None]))
 
 
 def pbe_box(mask: np.ndarray) -> Roi | None:
@@ -87,7 +87,7 @@ def centre(pixels: np.ndarray) -> Tensor:
 
 def object_region(encoder: Encoder, picture: Picture, mask: np.ndarray) -> Tensor:
     """Protocol v2: the mask's box of a result, as `object_view` shows a reference."""
-    return object_view(encoder, region(picture, box_of(mask)))
+    return object_view(encoder, cut_region(picture, box_of(mask)))
 
 
 def object_view(encoder: Encoder, image: Tensor) -> Tensor:
@@ -104,10 +104,10 @@ def centred(image: Tensor, colour: Tensor) -> Tensor:
     """Image [3,h,w] in the middle of a square of a colour [3] => [3,s,s], s its longer side."""
     height, width = image.shape[1:]
     side = max(height, width)
-    square = colour.to(image)[:, None, None].repeat(1, side, side)
+    region = colour.to(image)[:, None, None].repeat(1, side, side)
     top, left = (side - height) // 2, (side - width) // 2
-    square[:, top : top + height, left : left + width] = image
-    return square
+    region[:, top : top + height, left : left + width] = image
+    return region
 
 
 def _squashed(image: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from ldm.data.insertset import Sample, load_insertset
 from ldm.data.object_crops import object_crop
 from ldm.data.picture import Picture, read_picture
 from ldm.insertion.contact_sheet import rgb8
-from ldm.insertion.mask_input import MaskTools
+from ldm.insertion.mask_input import MaskOptions
 from ldm.insertion.mask_shapes import read_mask
 from ldm.insertion.roi import Roi, plan_rois
 from ldm.models.checkpoint import read_state
@@ -72,7 +72,7 @@ class Insertion:
     references: References
     method: str = ""
     model: str = "unknown"
-    tools: MaskTools = TOOLS
+    tools: MaskOptions = TOOLS
     rois: tuple[Roi, ...] = ()
     truth: Path | None = None
     object_mask: Path | None = None

@@ -14,7 +14,7 @@ from ldm.evaluation.judges import Judges
 from ldm.evaluation.metrics import detail, lpips, perceptual, psnr, ssim
 from ldm.evaluation.quality import quality
 from ldm.insertion.contact_sheet import rgb8
-from ldm.insertion.paste import region
+from ldm.insertion.paste import cut_region
 from ldm.insertion.result_checks import difference_outside, mean_difference_outside, seam_ratio
 from ldm.insertion.roi import Roi, box_of, covered, crop
 
@@ -42,12 +42,12 @@ def scores_of(insertion: Insertion, seen: Seen, metrics: Collection[str], judges
 def _identity(insertion: Insertion, seen: Seen, judges: Judges) -> dict[str, float]:
     """By ImageNet features: the mask's box against every view; the true silhouette's against the truth."""
     found = judges.likeness(
-        "imagenet", insertion.references, judges.pooled(region(seen.result, box_of(seen.mask)))
+        "imagenet", insertion.references, judges.pooled(cut_region(seen.result, box_of(seen.mask)))
     )
     scores = {"v2/identity_mean": float(found.mean()), "v2/identity_max": float(found.max())}
     if seen.truth is not None:
         box = box_of(seen.mask if seen.object_mask is None else seen.object_mask)
-        a, b = (judges.pooled(region(picture, box)) for picture in (seen.result, seen.truth))
+        a, b = (judges.pooled(cut_region(picture, box)) for picture in (seen.result, seen.truth))
         scores["v2/identity"] = float(torch.cosine_similarity(a, b))
     return scores
 
@@ -73,7 +73,7 @@ def _likeness(name: str, insertion: Insertion, seen: Seen, judges: Judges) -> di
 def _fidelity(seen: Seen, truth: Picture, metrics: Collection[str], judges: Judges) -> dict[str, float]:
     """Against the truth, inside the object's silhouette and inside the mask."""
     roi = _around(seen)
-    image, true = region(seen.result, roi), region(truth, roi)
+    image, true = cut_region(seen.result, roi), cut_region(truth, roi)
     scores = {}
     for name, mask in (("object", seen.object_mask), ("region", seen.mask)):
         if mask is None:
@@ -103,7 +103,7 @@ def _around(seen: Seen) -> Roi:
 def _background(seen: Seen) -> dict[str, float]:
     """What a result must not show: changes outside the mask, and a seam (the worst of its regions)."""
     result, ground, mask = seen.result.pixels, seen.background.pixels, seen.mask
-    seams = [seam_ratio(region(seen.result, roi), crop(mask, roi)) for roi in seen.rois]
+    seams = [seam_ratio(cut_region(seen.result, roi), crop(mask, roi)) for roi in seen.rois]
     return {
         "v2/seam": max(seams),
         "v2/outside": float(difference_outside(result, ground, mask)),

@@ -22,14 +22,14 @@ from ldm.data.insertset import InsertSet
 from ldm.data.picture import Picture
 from ldm.evaluation.bench import Scene, Views
 from ldm.insertion.contact_sheet import rgb8
-from ldm.insertion.object_source import Subject
-from ldm.insertion.paste import paste_region, patched, region
-from ldm.insertion.region import Task
+from ldm.insertion.object_source import ObjectSource
+from ldm.insertion.paste import cut_region, paste_region, patched
+from ldm.insertion.region import InsertRequest
 from ldm.insertion.region_fill import ReadyObject
 from ldm.insertion.roi import Roi, box_of, crop
 from ldm.insertion.session import Session
 from ldm.models.base import Base
-from ldm.models.inpainting_model import Painter
+from ldm.models.inpainting_model import InpaintingModel
 
 RIM = 2  # pixels around the mask that Poisson's equation takes its boundary from
 
@@ -48,7 +48,7 @@ def paste_poisson(reference: Path, background: Picture, mask: np.ndarray) -> Pic
     hole = np.pad(crop(mask, box), RIM)
     image = resize(to_image(read_rgb(reference))[None], box.size)[0]
     source = np.pad(rgb8(image), ((RIM, RIM), (RIM, RIM), (0, 0)), mode="edge")
-    below = np.ascontiguousarray(rgb8(region(background, roi)))
+    below = np.ascontiguousarray(rgb8(cut_region(background, roi)))
     inside = hole.astype(np.uint8) * 255
     x, y, width, height = cv2.boundingRect(inside)
     centre = (x + width // 2, y + height // 2)
@@ -61,7 +61,7 @@ def paste_cut_out(reference: Path, background: Picture, mask: np.ndarray) -> Pic
     box = box_of(mask)
     hole = torch.from_numpy(crop(mask, box))[None, None].float()
     layer = composite_layers(cut_out_picture(reference).picture(SIZE)[None], None, hole)
-    image = composite(layer, region(background, box)[None])[0]
+    image = composite(layer, cut_region(background, box)[None])[0]
     return patched(background, [paste_region(background, box, image, hole[0, 0].numpy())])
 
 
@@ -125,14 +125,14 @@ def prepared(method: str, setup: Setup, insertset: InsertSet, learnt: Path | Non
     session.put_down()
 
 
-def subject_of(method: str, insertset: InsertSet, learnt: Path | None, strength: float = 1.0) -> Subject:
+def subject_of(method: str, insertset: InsertSet, learnt: Path | None, strength: float = 1.0) -> ObjectSource:
     """What a method inserts: an object file with its own reference, one of a merged file, or the reference."""
     if method == "zero-shot":
-        return Subject(reference=insertset.reference)
+        return ObjectSource(reference=insertset.reference)
     assert learnt is not None, f"{method} needs an object file"
     if method == "merged":
-        return Subject(learnt, strength=strength, pick=insertset.root.name)
-    return Subject(learnt, strength=strength, pictures=insertset.root)
+        return ObjectSource(learnt, strength=strength, pick=insertset.root.name)
+    return ObjectSource(learnt, strength=strength, pictures=insertset.root)
 
 
 @torch.no_grad()
@@ -152,17 +152,17 @@ def fill_pasted(method: str, insertset: InsertSet, scene: Scene, views: Views) -
 
 
 @torch.no_grad()
-def fill_ceiling(base: Painter, scene: Scene, views: Views) -> Picture:
+def fill_ceiling(base: InpaintingModel, scene: Scene, views: Views) -> Picture:
     """The truth as the VAE shows it at the base's resolution: no method on this base can do better."""
-    known = region(views.truth, scene.roi)[None].to(base.device)
+    known = cut_region(views.truth, scene.roi)[None].to(base.device)
     shown = base.decode(base.encode(resize(known, base.architecture.image_size)))
     return _pasted(views, scene.roi, resize(shown.cpu(), scene.roi.size)[0])
 
 
 def fill_sampled(setup: Setup, ready: ReadyObject, scene: Scene, views: Views) -> Picture:
     """Inpaint the scene's region with the object."""
-    task = Task(views.mask, views.mask, [scene.roi], [setup.seed])
-    [[result]] = setup.session.insert(views.background, [task], [ready])
+    request = InsertRequest(views.mask, views.mask, [scene.roi], [setup.seed])
+    [[result]] = setup.session.insert(views.background, [request], [ready])
     return result.picture
 
 

@@ -44,7 +44,7 @@ BLENDS = {
 }
 
 
-def treatment(name: str, feather: float = -1, reach: float = -1) -> Blend:
+def blend_named(name: str, feather: float = -1, reach: float = -1) -> Blend:
     """One of BLENDS; other lengths of 0 or more replace its own."""
     own = BLENDS[name]
     feather = feather if feather >= 0 else own.feather

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ldm.data.picture import Picture, colour_levels, colours
-from ldm.insertion.paste import region, shrunk, shrunk_mask
+from ldm.insertion.paste import cut_region, shrunk, shrunk_mask
 from ldm.insertion.roi import Roi, crop, visible
 
 MARGIN, CAPTION, TILE = 6, 22, 256  # pixels
@@ -51,7 +51,7 @@ def rgb8(picture: Picture | Tensor) -> np.ndarray:
 
 def close_up(picture: Picture, roi: Roi) -> np.ndarray:
     """What a region of the picture looks like, uint8 [h,w,3]; large ones are shrunk."""
-    return rgb8(region(picture, roi, SHARP))
+    return rgb8(cut_region(picture, roi, SHARP))
 
 
 def overview(picture: Picture, side: int = TILE) -> np.ndarray:
@@ -100,7 +100,7 @@ ROWS = 256  # tinted at once
 LINES = 400  # a line is 1/400 of the picture's longer side thick
 
 
-def overlay(picture: Picture, mask: np.ndarray, rois: Sequence[Roi], texts: Sequence[str] = ()) -> Picture:
+def draw_plan(picture: Picture, mask: np.ndarray, rois: Sequence[Roi], texts: Sequence[str] = ()) -> Picture:
     """The picture as 8-bit RGB, the mask [H,W] tinted and outlined in red, each region framed in yellow.
 
     `texts` are written, with the region's number, into the top left corner of each, as far as they fit.

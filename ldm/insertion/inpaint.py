@@ -12,11 +12,11 @@ from torch import Tensor
 
 from ldm.data.image import resize
 from ldm.insertion.paste import to_model_mask
-from ldm.insertion.region import Square
+from ldm.insertion.region import Region
 from ldm.insertion.region_fill import RegionFill
 from ldm.models.context import Contexts, join
 from ldm.models.diffusion import masked_image
-from ldm.models.inpainting_model import Painter
+from ldm.models.inpainting_model import InpaintingModel
 from ldm.models.sampler import EVERYWHERE, Condition, Predictor, sample
 
 
@@ -51,12 +51,12 @@ class Sampling:
 
 
 def inpaint(
-    model: Painter,
-    regions: Sequence[Square],
+    model: InpaintingModel,
+    regions: Sequence[Region],
     contexts: Sequence[Contexts],
     fills: Sequence[RegionFill],
     sampling: Sampling,
-    predictor: Callable[[Painter], Predictor] = lambda model: model,
+    predictor: Callable[[InpaintingModel], Predictor] = lambda model: model,
     on_step: Callable[[int, Tensor], None] | None = None,
 ) -> list[list[Tensor]]:
     """For each region, with its own object's contexts, an image [3,h,w] in [-1,1] per noise generator.
@@ -95,7 +95,10 @@ def inpaint(
 
 
 def _condition(
-    model: Painter, regions: Sequence[Square], contexts: Sequence[Contexts], fills: Sequence[RegionFill]
+    model: InpaintingModel,
+    regions: Sequence[Region],
+    contexts: Sequence[Contexts],
+    fills: Sequence[RegionFill],
 ) -> Condition:
     """What the UNet sees besides x_t, for every sample of every region."""
     size, counts = model.architecture.image_size, [len(region.noise) for region in regions]
@@ -120,7 +123,7 @@ def shown_in(fills: Sequence[RegionFill], holes: Tensor) -> Tensor | None:
 
 
 def _start(
-    model: Painter, regions: Sequence[Square], fills: Sequence[RegionFill]
+    model: InpaintingModel, regions: Sequence[Region], fills: Sequence[RegionFill]
 ) -> tuple[Tensor | None, float]:
     """Latents [b,4,h,w] of what the regions start from, and the noise level; None: none has a start."""
     starts = [fill.start() for fill in fills]
@@ -134,6 +137,6 @@ def _start(
     return latents, found[0].strength
 
 
-def _encoded(model: Painter, images: Tensor) -> Tensor:
+def _encoded(model: InpaintingModel, images: Tensor) -> Tensor:
     """Latents in fp32, also under autocast: solvers add up small steps."""
     return model.encode(images.to(model.device)).float()

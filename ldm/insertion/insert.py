@@ -14,15 +14,15 @@ from ldm.data.picture import Picture
 from ldm.insertion.blend import BLENDS, Blend, blend, composite, feather, pixel_unit
 from ldm.insertion.inpaint import Sampling, inpaint
 from ldm.insertion.paste import paste_region
-from ldm.insertion.region import Result, Square, Task, square_in
+from ldm.insertion.region import InsertRequest, Region, Result, region_in
 from ldm.insertion.region_fill import ReadyObject, RegionFill
 from ldm.insertion.result_checks import ring_offset, seam_ratio
-from ldm.models.inpainting_model import Painter
+from ldm.models.inpainting_model import InpaintingModel
 from ldm.models.sampler import Predictor
 
 # model, object, region, its fill, first results [3,h,w], sampling => results [3,h,w]
 SecondPass = Callable[
-    [Painter, ReadyObject, Square, RegionFill, Sequence[Tensor], Sampling], Sequence[Tensor]
+    [InpaintingModel, ReadyObject, Region, RegionFill, Sequence[Tensor], Sampling], Sequence[Tensor]
 ]
 
 
@@ -36,14 +36,14 @@ class InsertOptions:
 
     sampling: Sampling = field(default_factory=Sampling)
     blend: Blend = BLENDS["membrane"]
-    predictor: Callable[[Painter], Predictor] = lambda model: model
+    predictor: Callable[[InpaintingModel], Predictor] = lambda model: model
     second_pass: SecondPass | None = None
 
 
 def insert(
-    model: Painter,
+    model: InpaintingModel,
     background: Picture,
-    tasks: Sequence[Task],
+    requests: Sequence[InsertRequest],
     objects: Sequence[ReadyObject],
     options: InsertOptions,
     on_step: Callable[[int, Tensor], None] | None = None,
@@ -55,20 +55,23 @@ def insert(
     for bit.
     """
     results = [
-        [Result(background, (), {"seed": seed, "regions": [], "seconds": 0.0}) for seed in task.seeds]
-        for task in tasks
+        [Result(background, (), {"seed": seed, "regions": [], "seconds": 0.0}) for seed in request.seeds]
+        for request in requests
     ]
-    noise = [[Generator().manual_seed(seed) for seed in task.seeds] for task in tasks]
-    for turn in range(max(len(task.rois) for task in tasks)):
-        start, now = time.perf_counter(), [i for i, task in enumerate(tasks) if turn < len(task.rois)]
-        regions = [square_in(background, tasks[i], turn, noise[i]) for i in now]
+    noise = [[Generator().manual_seed(seed) for seed in request.seeds] for request in requests]
+    for turn in range(max(len(request.rois) for request in requests)):
+        start, now = (
+            time.perf_counter(),
+            [i for i, request in enumerate(requests) if turn < len(request.rois)],
+        )
+        regions = [region_in(background, requests[i], turn, noise[i]) for i in now]
         fills = [objects[i].fill(region) for i, region in zip(now, regions, strict=True)]
         contexts = [objects[i].contexts for i in now]
         made = inpaint(model, regions, contexts, fills, options.sampling, options.predictor, on_step)
         for i, region, fill, images in zip(now, regions, fills, made, strict=True):
             final = _second_pass(model, objects[i], region, fill, images, options)
             results[i] = [_pasted(r, fill, x, options.blend) for r, x in zip(results[i], final, strict=True)]
-        seconds = (time.perf_counter() - start) / sum(len(tasks[i].seeds) for i in now)
+        seconds = (time.perf_counter() - start) / sum(len(requests[i].seeds) for i in now)
         for result in (result for i in now for result in results[i]):
             result.record["seconds"] = round(result.record["seconds"] + seconds, 3)
     return results
@@ -85,9 +88,9 @@ def blended(fill: RegionFill, generated: Tensor, options: Blend) -> tuple[Tensor
 
 
 def _second_pass(
-    model: Painter,
+    model: InpaintingModel,
     one: ReadyObject,
-    region: Square,
+    region: Region,
     fill: RegionFill,
     images: Sequence[Tensor],
     options: InsertOptions,

@@ -23,7 +23,7 @@ CHANNELS = ("auto", "luma", "alpha", "background")  # background: its own transp
 
 
 @dataclass(frozen=True)
-class MaskTools:
+class MaskOptions:
     """How a mask is read and mended, in this order; `grow` in pixels, negative shrinks."""
 
     channel: str = "auto"
@@ -33,19 +33,19 @@ class MaskTools:
     grow: float = 0
 
 
-class Marking(NamedTuple):
+class InsertMasks(NamedTuple):
     """Where the model generates and where of that is pasted, both bool [H,W]; mostly one and the same."""
 
     hole: np.ndarray
     mask: np.ndarray
 
 
-def read_marking(
+def read_insert_mask(
     background: Path,
     picture: Picture,
     mask: Path | None,
     box: Sequence[float],
-    tools: MaskTools,
+    tools: MaskOptions,
     polygons: Sequence[Polygon] = (),
 ) -> np.ndarray:
     """The mask of a background that was read as `picture`; one-line errors for whatever does not fit it."""
@@ -68,12 +68,12 @@ def read_marking(
 
 
 def read_paste_mask(
-    file: Path, background: Path, picture: Picture, hole: np.ndarray, tools: MaskTools
+    file: Path, background: Path, picture: Picture, hole: np.ndarray, tools: MaskOptions
 ) -> np.ndarray:
     """Where to paste of what is generated in `hole`; read as masks are, but neither filled nor grown."""
     channel = "auto" if tools.channel == "background" else tools.channel
     plain = replace(tools, channel=channel, fill_holes=False, grow=0)
-    mask = read_marking(background, picture, file, (), plain)
+    mask = read_insert_mask(background, picture, file, (), plain)
     if beyond := int((mask & ~hole).sum()):
         raise ValueError(
             f"{file}: {beyond} of its pixels lie outside the mask, where nothing is generated; "

@@ -11,7 +11,7 @@ from ldm.objects.object_file import read_about
 
 
 @dataclass(frozen=True)
-class Subject:
+class ObjectSource:
     """An object file (none: zero-shot), its reference (none: the object's own) and how much of it is applied.
 
     `pictures` is the object's InsertSet folder, which a .ckpt of the paper's code needs; `pick` names one of

@@ -29,7 +29,7 @@ class Patch(NamedTuple):
     pixels: np.ndarray
 
 
-def region(picture: Picture, roi: Roi, most: int | None = None) -> Tensor:
+def cut_region(picture: Picture, roi: Roi, most: int | None = None) -> Tensor:
     """Cut out an image [3,h,w] in [-1,1], reflected beyond the picture's borders; alpha is left out.
 
     What is longer than `most` px is shrunk to that.

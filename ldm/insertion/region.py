@@ -10,13 +10,13 @@ import numpy as np
 from torch import Generator, Tensor
 
 from ldm.data.picture import Picture
-from ldm.insertion.object_source import Subject
-from ldm.insertion.paste import Patch, patched, region, shrunk_mask
+from ldm.insertion.object_source import ObjectSource
+from ldm.insertion.paste import Patch, cut_region, patched, shrunk_mask
 from ldm.insertion.roi import Roi, crop
 
 
 @dataclass(frozen=True, eq=False)
-class Task:
+class InsertRequest:
     """`subject` into the background, once for each of `seeds`.
 
     The model generates in `hole`, and what it makes is pasted in `mask`, both bool [H,W]; mostly one array.
@@ -27,7 +27,7 @@ class Task:
     hole: np.ndarray
     rois: Sequence[Roi]
     seeds: Sequence[int]
-    subject: Subject = field(default_factory=Subject)
+    source: ObjectSource = field(default_factory=ObjectSource)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +53,7 @@ class Result:
 MOST = 2048  # px: no model makes more detail, and 100 megapixels in floats would be 1.2 GB a copy
 
 
-class Square(NamedTuple):
+class Region(NamedTuple):
     """One region of a task: image [3,h,w] in [-1,1], hole and mask bool [h,w], noise for each sample.
 
     A region of more than `MOST` px is worked on at that size; `paste` is its mask at the background's own.
@@ -67,16 +67,16 @@ class Square(NamedTuple):
     noise: Sequence[Generator]
 
 
-def square_in(background: Picture, task: Task, turn: int, noise: Sequence[Generator]) -> Square:
+def region_in(background: Picture, request: InsertRequest, turn: int, noise: Sequence[Generator]) -> Region:
     """The region of a task whose number is `turn`."""
-    roi = task.rois[turn]
-    paste = crop(task.mask, roi)
+    roi = request.rois[turn]
+    paste = crop(request.mask, roi)
     mask = shrunk_mask(paste, MOST)
-    hole = mask if task.mask is task.hole else shrunk_mask(crop(task.hole, roi), MOST)
-    return Square(roi, region(background, roi, MOST), hole, mask, paste, noise)
+    hole = mask if request.mask is request.hole else shrunk_mask(crop(request.hole, roi), MOST)
+    return Region(roi, cut_region(background, roi, MOST), hole, mask, paste, noise)
 
 
-def square_of(known: Tensor, mask: np.ndarray, noise: Sequence[Generator]) -> Square:
+def region_of(known: Tensor, mask: np.ndarray, noise: Sequence[Generator]) -> Region:
     """A picture [3,h,w] in [-1,1] that is a region of its own; mask bool [h,w]."""
     whole = Roi(0, 0, known.shape[2], known.shape[1])
-    return Square(whole, known, mask, mask, mask, noise)
+    return Region(whole, known, mask, mask, mask, noise)

@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from ldm.data.image import resize
-from ldm.insertion.region import Square
+from ldm.insertion.region import Region
 from ldm.models.context import Contexts
 
 
@@ -27,7 +27,7 @@ class Start(NamedTuple):
 class RegionFill:
     """One region of one background, as the method fills it. A subclass shows or keeps more."""
 
-    def __init__(self, region: Square) -> None:
+    def __init__(self, region: Region) -> None:
         self.region = region
 
     def shown(self, hole: Tensor) -> Tensor | None:
@@ -53,7 +53,7 @@ class RegionFill:
 class ObjectFill:
     """How an object fills regions; a subclass knows what the object looks like."""
 
-    def __call__(self, region: Square) -> RegionFill:
+    def __call__(self, region: Region) -> RegionFill:
         """The fill of one region."""
         return RegionFill(region)
 

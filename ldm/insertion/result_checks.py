@@ -64,7 +64,9 @@ def mean_difference_outside(pixels: np.ndarray, background: np.ndarray, mask: np
     return sum(total for total, _ in parts) / max(sum(count for _, count in parts), 1)
 
 
-def prove(file: Path, background: Picture, mask: np.ndarray, regions: Sequence[Mapping[str, Any]]) -> dict:
+def check_result(
+    file: Path, background: Picture, mask: np.ndarray, regions: Sequence[Mapping[str, Any]]
+) -> dict:
     """What a record says of a written result: `outside`, and the worst seam numbers of its regions."""
     outside = difference_outside(read_picture(file).pixels, background.pixels, mask)
     return {"outside": outside} | {name: max(region[name] for region in regions) for name in SEAM}

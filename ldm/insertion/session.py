@@ -13,25 +13,25 @@ from ldm.data.insertset import load_insertset
 from ldm.data.object_crops import ObjectImages
 from ldm.data.picture import Picture
 from ldm.insertion.insert import InsertOptions, insert
-from ldm.insertion.object_source import Subject
-from ldm.insertion.region import Result, Task
+from ldm.insertion.object_source import ObjectSource
+from ldm.insertion.region import InsertRequest, Result
 from ldm.insertion.region_fill import MakeFill, ReadyObject, grey_fill
 from ldm.models.base import Base, base_fingerprint
-from ldm.models.inpainting_model import Painter
+from ldm.models.inpainting_model import InpaintingModel
 from ldm.objects import baked
-from ldm.objects.apply import Applied, apply
+from ldm.objects.apply import AppliedObject, apply
 from ldm.objects.delta import Delta, load
 from ldm.objects.ldm_format import read_with_pictures
 from ldm.objects.object_context import null_context, object_contexts, view_of
 
 
 @dataclass(frozen=True)
-class Ready:
+class CarriedObject:
     """The subject that the base carries now; `own` uint8 [c,P,P] is the picture that came with the object."""
 
-    subject: Subject
+    source: ObjectSource
     object: ReadyObject
-    applied: Applied | None = None
+    applied: AppliedObject | None = None
     own: Tensor | None = None
 
 
@@ -44,7 +44,7 @@ class Session:
 
     def __init__(
         self,
-        base: Painter,
+        base: InpaintingModel,
         options: InsertOptions,
         *,
         images: ObjectImages | None = None,
@@ -59,33 +59,36 @@ class Session:
         self.images = images or ObjectImages(base.architecture.reference_size)
         self.make_fill = make_fill
         self.openers = {"baked": open_baked, **(openers or {})}
-        self._ready: Ready | None = None
+        self._ready: CarriedObject | None = None
 
     def insert(
-        self, background: Picture, tasks: Sequence[Task], objects: Sequence[ReadyObject] | None = None
+        self,
+        background: Picture,
+        requests: Sequence[InsertRequest],
+        objects: Sequence[ReadyObject] | None = None,
     ) -> list[list[Result]]:
         """For each task a composite a seed, all in one batch; see `ldm.insertion.insert.insert`.
 
         `objects`: those of the tasks, if they are not the tasks' subjects.
         """
         if objects is None:  # these are constants: they outlive the objects' weights
-            made = {subject: self.ready(subject) for subject in dict.fromkeys(t.subject for t in tasks)}
-            objects = [made[task.subject] for task in tasks]
-        return insert(self.base, background, tasks, objects, self.options)
+            made = {source: self.ready(source) for source in dict.fromkeys(t.source for t in requests)}
+            objects = [made[request.source] for request in requests]
+        return insert(self.base, background, requests, objects, self.options)
 
-    def reference(self, subject: Subject) -> Tensor:
+    def reference(self, source: ObjectSource) -> Tensor:
         """The picture that the subject is to look like, [1,c,P,P]; ValueError if there is none."""
-        return self._reference(subject, self.take_on(subject).own)
+        return self._reference(source, self.take_on(source).own)
 
-    def ready(self, subject: Subject) -> ReadyObject:
+    def ready(self, source: ObjectSource) -> ReadyObject:
         """The subject, ready to be inserted."""
-        return self.take_on(subject).object
+        return self.take_on(source).object
 
-    def take_on(self, subject: Subject) -> Ready:
+    def take_on(self, source: ObjectSource) -> CarriedObject:
         """Make the base carry this subject; the one before is taken off, exactly."""
-        if self._ready is None or self._ready.subject != subject:
+        if self._ready is None or self._ready.source != source:
             self.put_down()
-            self._ready = self.openers.get(subject.kind(), open_learnt)(self, subject)
+            self._ready = self.openers.get(source.kind(), open_learnt)(self, source)
         return self._ready
 
     def put_down(self) -> None:
@@ -94,64 +97,64 @@ class Session:
             self._ready.applied.remove()
         self._ready = None
 
-    def _reference(self, subject: Subject, own: Tensor | None) -> Tensor:
-        if subject.reference is not None:
-            return self.images.reference(subject.reference)
+    def _reference(self, source: ObjectSource, own: Tensor | None) -> Tensor:
+        if source.reference is not None:
+            return self.images.reference(source.reference)
         if own is not None:
             return from_bytes(own[None])
-        if subject.pictures is not None:
-            return self.images.reference(load_insertset(subject.pictures).reference)
+        if source.pictures is not None:
+            return self.images.reference(load_insertset(source.pictures).reference)
         raise ValueError(
-            f"{subject.object}: has no reference picture of its own; give one: --reference PICTURE"
+            f"{source.object}: has no reference picture of its own; give one: --reference PICTURE"
         )
 
-    def _read(self, subject: Subject) -> Delta | None:
+    def _read(self, source: ObjectSource) -> Delta | None:
         """The object file, or a .ckpt of the paper's code together with the object's pictures."""
-        if subject.object is None:
+        if source.object is None:
             return None
-        if subject.kind() != "pickle":
-            return load(subject.object)
-        assert subject.pictures is not None, "a subject is checked before it is used"
+        if source.kind() != "pickle":
+            return load(source.object)
+        assert source.pictures is not None, "a subject is checked before it is used"
         assert isinstance(self.base, Base)
-        pictures = load_insertset(subject.pictures)
+        pictures = load_insertset(source.pictures)
         return read_with_pictures(
-            subject.object, self.base, pictures, self.images, self.features, self.fingerprint
+            source.object, self.base, pictures, self.images, self.features, self.fingerprint
         )
 
 
-Opener: TypeAlias = Callable[[Session, Subject], Ready]
+Opener: TypeAlias = Callable[[Session, ObjectSource], CarriedObject]
 
 
-def open_learnt(session: Session, subject: Subject) -> Ready:
+def open_learnt(session: Session, source: ObjectSource) -> CarriedObject:
     """An object with its weights, or a reference alone."""
     base, sampling = session.base, session.options.sampling
     assert isinstance(base, Base), "an object that is not baked needs the whole base"
-    delta = session._read(subject)
+    delta = session._read(source)
     own = None if delta is None else delta.reference
-    given = None if subject.reference is None and own is not None else session._reference(subject, own)
+    given = None if source.reference is None and own is not None else session._reference(source, own)
     null = null_context(base, sampling.guidance_from)
-    view = view_of(session.images, delta, given, sampling.reference_view, keep=subject.reference is not None)
-    if delta is not None and subject.reference is None:
+    view = view_of(session.images, delta, given, sampling.reference_view, keep=source.reference is not None)
+    if delta is not None and source.reference is None:
         own = to_bytes(view.picture[0])
-    applied = None if delta is None else apply(base, delta, subject.strength, session.fingerprint)
+    applied = None if delta is None else apply(base, delta, source.strength, session.fingerprint)
     try:
         contexts = object_contexts(base, view, null)
     except ValueError:
         if applied is not None:
             applied.remove()
         raise
-    return Ready(subject, ReadyObject(contexts, session.make_fill(view.picture)), applied, own)
+    return CarriedObject(source, ReadyObject(contexts, session.make_fill(view.picture)), applied, own)
 
 
-def open_baked(session: Session, subject: Subject) -> Ready:
+def open_baked(session: Session, source: ObjectSource) -> CarriedObject:
     """An object's constants, which must be what the session's settings ask for."""
-    assert subject.object is not None
-    if subject.reference is not None:
+    assert source.object is not None
+    if source.reference is not None:
         raise ValueError(
-            f"{subject.object} is baked with its own reference and takes no other; "
-            f"leave {subject.reference} out, or give the object file it was baked from"
+            f"{source.object} is baked with its own reference and takes no other; "
+            f"leave {source.reference} out, or give the object file it was baked from"
         )
-    made, s = baked.load(subject.object), session.options.sampling
+    made, s = baked.load(source.object), session.options.sampling
     settled = (
         ("reference_view", baked.view(made), s.reference_view),
         ("guidance_from", baked.guidance_from(made), s.guidance_from),
@@ -159,8 +162,8 @@ def open_baked(session: Session, subject: Subject) -> Ready:
     for flag, own, asked in settled:
         if own != asked:
             raise ValueError(
-                f"{subject.object} is baked with {flag} {own}, asked for is {asked}; "
+                f"{source.object} is baked with {flag} {own}, asked for is {asked}; "
                 f"give --{flag} {own}, or bake it again with --{flag} {asked}"
             )
-    contexts = baked.contexts(made, session.base, session.fingerprint, subject.strength)
-    return Ready(subject, ReadyObject(contexts, session.make_fill(baked.picture(made))))
+    contexts = baked.contexts(made, session.base, session.fingerprint, source.strength)
+    return CarriedObject(source, ReadyObject(contexts, session.make_fill(baked.picture(made))))

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 
 from ldm.data.image import from_bytes
-from ldm.insertion.object_source import Subject
+from ldm.insertion.object_source import ObjectSource
 from ldm.insertion.region_fill import ReadyObject
-from ldm.insertion.session import Ready, Session
+from ldm.insertion.session import CarriedObject, Session
 from ldm.models.base import Base
 from ldm.models.context import Context, Contexts
 from ldm.models.state_dict import some
-from ldm.objects.apply import Applied, apply
+from ldm.objects.apply import AppliedObject, apply
 from ldm.objects.delta import DIFFERENCE, Delta
 from ldm.objects.object_context import null_context
 from ldm.objects.object_file import About, read_object, write_object
@@ -89,7 +89,7 @@ def load_merged(path: Path) -> Merged:
     return Merged(about, weights, context, unconditional, references)
 
 
-def apply_merged(base: Base, merged: Merged, strength: float = 1.0, fingerprint: str = "") -> Applied:
+def apply_merged(base: Base, merged: Merged, strength: float = 1.0, fingerprint: str = "") -> AppliedObject:
     """Put the shared K/V weights into the base; the objects' contexts are `merged.contexts(name)`.
 
     `strength` scales the weights' differences, not the tokens. Raises ValueError, and changes nothing, if
@@ -125,20 +125,20 @@ def _matching(context: Mapping[str, Tensor], unconditional: Mapping[str, Tensor]
     )
 
 
-def open_merged(session: Session, subject: Subject) -> Ready:
+def open_merged(session: Session, source: ObjectSource) -> CarriedObject:
     """One of a merged file's objects, for a session: see `ldm.insertion.session.Opener`."""
     base, sampling = session.base, session.options.sampling
-    assert subject.object is not None and isinstance(base, Base)
-    merged = load_merged(subject.object)
+    assert source.object is not None and isinstance(base, Base)
+    merged = load_merged(source.object)
     if sampling.reference_view > 0:
         raise ValueError(
-            f"{subject.object} is a merged file, whose tokens all speak; leave --reference_view out"
+            f"{source.object} is a merged file, whose tokens all speak; leave --reference_view out"
         )
-    name = subject.pick or (merged.names[0] if len(merged.names) == 1 else "")
+    name = source.pick or (merged.names[0] if len(merged.names) == 1 else "")
     if not name:
-        raise ValueError(f"{subject.object} holds {', '.join(merged.names)}; say which one: --pick NAME")
+        raise ValueError(f"{source.object} holds {', '.join(merged.names)}; say which one: --pick NAME")
     merged = merged.pick(name)
     null = null_context(base, sampling.guidance_from)
-    applied = apply_merged(base, merged, subject.strength, session.fingerprint)
+    applied = apply_merged(base, merged, source.strength, session.fingerprint)
     fill = session.make_fill(merged_picture(merged, name))
-    return Ready(subject, ReadyObject(merged_contexts(base, merged, name, null), fill), applied)
+    return CarriedObject(source, ReadyObject(merged_contexts(base, merged, name, null), fill), applied)

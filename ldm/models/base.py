@@ -15,8 +15,8 @@ from ldm.models.checkpoint import read_metadata, read_state, write_folder
 from ldm.models.conditioner import Conditioner
 from ldm.models.context import Context, Contexts
 from ldm.models.cross_attention import cross_attentions
-from ldm.models.inpainting_model import Painter
-from ldm.models.ldm_keys import is_ldm, ldm_to_house, spell_clip
+from ldm.models.inpainting_model import InpaintingModel
+from ldm.models.ldm_keys import is_ldm, ldm_to_diffusers, spell_clip_keys
 from ldm.models.state_dict import fingerprint, load_strictly
 
 PRIOR_ENCODER = "conditioner.prior_encoder."  # the paper's own; belongs to an object, not to a base
@@ -25,7 +25,7 @@ EARLIER = {"mask_antialias": True}
 PASSED_OVER = re.compile(r"conditioner\.|.*\.attn2\.to_[kv]\.")  # what a painter has no use for
 
 
-class Base(Painter):
+class Base(InpaintingModel):
     """Everything that inserting and learning need: it also makes contexts from pictures."""
 
     def __init__(self, architecture: Architecture) -> None:
@@ -52,9 +52,9 @@ class Base(Painter):
         return self.fold(self.conditioner.learnable_vector)
 
 
-def house_state(base: Base) -> dict[str, Tensor]:
+def base_state(base: Base) -> dict[str, Tensor]:
     """The base's weights under house names, without anything that belongs to an object."""
-    own = spell_clip(base.state_dict())
+    own = spell_clip_keys(base.state_dict())
     return {
         k: v for k, v in own.items() if not k.startswith(PRIOR_ENCODER) and not k.endswith(".few_shot_tokens")
     }
@@ -62,13 +62,13 @@ def house_state(base: Base) -> dict[str, Tensor]:
 
 def base_fingerprint(base: Base) -> str:
     """16 hex digits of the weights that an object file builds on."""
-    return fingerprint(house_state(base))
+    return fingerprint(base_state(base))
 
 
 def read_base(path: Path) -> dict[str, Tensor]:
     """The weights in house names of Paint-by-Example's `model.ckpt`, LDM safetensors or our own folder."""
     state = read_state(path)
-    state = ldm_to_house(state) if is_ldm(state) else state
+    state = ldm_to_diffusers(state) if is_ldm(state) else state
     return {key: value for key, value in state.items() if not key.startswith(PRIOR_ENCODER)}
 
 
@@ -105,14 +105,14 @@ def load_base(
     with torch.device("meta"):  # no memory for random weights, and no time
         base = Base(architecture)
     what = what or f"the {architecture.name} base"
-    load_strictly(base, spell_clip(state, base.state_dict()), what, device)
+    load_strictly(base, spell_clip_keys(state, base.state_dict()), what, device)
     number_positions(base, device)
     return base.eval().requires_grad_(False)
 
 
-def load_painter(
+def load_inpainting_model(
     path: Path, architecture: Architecture, what: str = "", device: torch.device | str = "cpu"
-) -> tuple[Painter, str]:
+) -> tuple[InpaintingModel, str]:
     """The base's UNet and VAE without K and V projections, for folded contexts; and the base's fingerprint.
 
     Raises as `load_base` does.
@@ -120,16 +120,16 @@ def load_painter(
     check_architecture(path, architecture)
     state = read_base(path)
     with torch.device("meta"):
-        painter = Painter(architecture)
-    for _, layer in cross_attentions(painter.unet):
+        model = InpaintingModel(architecture)
+    for _, layer in cross_attentions(model.unet):
         layer.to_k = layer.to_v = None
-    own = painter.state_dict().keys()
+    own = model.state_dict().keys()
     needed = {key: value for key, value in state.items() if key in own or not PASSED_OVER.match(key)}
-    load_strictly(painter, needed, what or f"the {architecture.name} base", device)
-    return painter.eval().requires_grad_(False), fingerprint(spell_clip(state))
+    load_strictly(model, needed, what or f"the {architecture.name} base", device)
+    return model.eval().requires_grad_(False), fingerprint(spell_clip_keys(state))
 
 
 def save_base(base: Base, folder: Path, dtype: torch.dtype = torch.float16) -> list[Path]:
     """Write the weights as safetensors shards of at most 16 MB, sizes in their metadata; returns them."""
     metadata = {"architecture": json.dumps(asdict(base.architecture)), "fingerprint": base_fingerprint(base)}
-    return write_folder(folder, house_state(base), dtype=dtype, metadata=metadata)
+    return write_folder(folder, base_state(base), dtype=dtype, metadata=metadata)

@@ -14,7 +14,7 @@ from ldm.models.cross_attention import cross_attentions, use_few_token_attention
 from ldm.models.diffusion import eps_of_v, latent_mask, unet_input
 
 
-class Painter(nn.Module):
+class InpaintingModel(nn.Module):
     """What paints, once the contexts are known. Images are [b,3,H,W] in [-1,1], masks [b,1,H,W], 1 = fill."""
 
     def __init__(self, architecture: Architecture) -> None:

@@ -1,6 +1,6 @@
 """How LDM and diffusers number and name the same blocks of a UNet and a VAE.
 
-In go the keys of a base, in either spelling; out come its `Layout` and, for a layout, pairs of module names.
+In go the keys of a base, in either spelling; out come its `Blocks` and, for a layout, pairs of module names.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-Pairs = Iterator[tuple[str, str]]  # (LDM name, house name) of a module or a parameter
+TrainingPairs = Iterator[tuple[str, str]]  # (LDM name, house name) of a module or a parameter
 
 UNET = {
     "time_embed.0": "time_embedding.linear_1",
@@ -33,7 +33,7 @@ VAE_ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "p
 
 
 @dataclass(frozen=True)
-class Layout:
+class Blocks:
     """What block indices depend on; the defaults are Stable Diffusion 1's."""
 
     levels: int = 4  # resolutions of the UNet
@@ -43,10 +43,10 @@ class Layout:
     vae_layers: int = 2
 
 
-SD1 = Layout()
+SD1 = Blocks()
 
 
-def ldm_layout(keys: Collection[str]) -> Layout:
+def ldm_blocks(keys: Collection[str]) -> Blocks:
     """Read the layout off LDM names; a UNet or VAE that is not whole counts as Stable Diffusion 1's."""
     layout = SD1
     inputs = _numbers(r"model\.diffusion_model\.input_blocks\.(\d+)\.", keys)
@@ -64,7 +64,7 @@ def ldm_layout(keys: Collection[str]) -> Layout:
     return layout
 
 
-def house_layout(keys: Collection[str]) -> Layout:
+def diffusers_blocks(keys: Collection[str]) -> Blocks:
     """Read the layout off house names; a UNet or VAE that is not whole counts as Stable Diffusion 1's."""
     layout = SD1
     if "unet.conv_in.weight" in keys:  # the UNet is whole
@@ -86,7 +86,7 @@ def _numbers(pattern: str, keys: Collection[str]) -> set[int]:
     return {int(match[1]) for key in keys if (match := re.match(pattern, key))}
 
 
-def unet_pairs(layout: Layout) -> Pairs:
+def unet_pairs(layout: Blocks) -> TrainingPairs:
     """Modules of `model.diffusion_model` and of UNet2DConditionModel."""
     yield from UNET.items()
     for index in range(2):
@@ -95,7 +95,7 @@ def unet_pairs(layout: Layout) -> Pairs:
         yield from _unet_level(level, layout)
 
 
-def _unet_level(level: int, layout: Layout) -> Pairs:
+def _unet_level(level: int, layout: Blocks) -> TrainingPairs:
     """LDM counts blocks through all levels, `layers` + 1 each; its input block 0 is the first convolution."""
     start = level * (layout.layers + 1)
     down, up = f"down_blocks.{level}", f"up_blocks.{level}"
@@ -108,12 +108,12 @@ def _unet_level(level: int, layout: Layout) -> Pairs:
     yield f"output_blocks.{start + layout.layers}.{place}.conv", f"{up}.upsamplers.0.conv"
 
 
-def _unet_block(ldm: str, house: str, index: int) -> Pairs:
+def _unet_block(ldm: str, house: str, index: int) -> TrainingPairs:
     yield from _inside(f"{ldm}.0", f"{house}.resnets.{index}", UNET_RESNET)
     yield f"{ldm}.1", f"{house}.attentions.{index}"
 
 
-def vae_pairs(layout: Layout) -> Pairs:
+def vae_pairs(layout: Blocks) -> TrainingPairs:
     """Modules of `first_stage_model` and of AutoencoderKL; LDM numbers the decoder's levels backwards."""
     yield from {"quant_conv": "quant_conv", "post_quant_conv": "post_quant_conv"}.items()
     for half in ("encoder", "decoder"):
@@ -130,11 +130,11 @@ def vae_pairs(layout: Layout) -> Pairs:
         yield f"decoder.up.{level}.upsample.conv", f"{up}.upsamplers.0.conv"
 
 
-def _vae_level(ldm: str, house: str, layers: int) -> Pairs:
+def _vae_level(ldm: str, house: str, layers: int) -> TrainingPairs:
     for index in range(layers):
         yield from _inside(f"{ldm}.block.{index}", f"{house}.resnets.{index}", VAE_RESNET)
         yield from _inside(f"{ldm}.attn.{index}", f"{house}.attentions.{index}", VAE_ATTENTION)
 
 
-def _inside(ldm: str, house: str, modules: Mapping[str, str]) -> Pairs:
+def _inside(ldm: str, house: str, modules: Mapping[str, str]) -> TrainingPairs:
     return ((f"{ldm}.{inner}", f"{house}.{ours}") for inner, ours in modules.items())

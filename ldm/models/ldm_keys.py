@@ -14,7 +14,7 @@ from functools import lru_cache
 
 from torch import Tensor
 
-from ldm.models.ldm_blocks import SD1, Layout, house_layout, ldm_layout, unet_pairs, vae_pairs
+from ldm.models.ldm_blocks import SD1, Blocks, diffusers_blocks, ldm_blocks, unet_pairs, vae_pairs
 from ldm.models.state_dict import some
 
 CONDITIONER = {
@@ -35,30 +35,30 @@ CLIP_PREFIX = "vision_model."
 CONVOLVED = re.compile(r"vae\..+\.attentions\.\d+\.to_(q|k|v|out\.0)\.weight")  # 1x1 convolutions in LDM
 
 
-def ldm_to_house(state: Mapping[str, Tensor], layout: Layout | None = None) -> dict[str, Tensor]:
+def ldm_to_diffusers(state: Mapping[str, Tensor], layout: Blocks | None = None) -> dict[str, Tensor]:
     """LDM names and shapes => house ones; extras are dropped, `layout` comes from the keys of a whole state.
 
     Raises ValueError for keys that belong to no base, and for two spellings of one weight.
     """
     kept = {key: value for key, value in state.items() if not is_extra(key)}
-    names = _rename(kept, _maps(layout or ldm_layout(kept))[0], "LDM")
+    names = _rename(kept, _maps(layout or ldm_blocks(kept))[0], "LDM")
     return {name: _as_linear(name, kept[key]) for key, name in names.items()}
 
 
-def house_to_ldm(state: Mapping[str, Tensor], layout: Layout | None = None) -> dict[str, Tensor]:
+def diffusers_to_ldm(state: Mapping[str, Tensor], layout: Blocks | None = None) -> dict[str, Tensor]:
     """House names and shapes => those of Paint-by-Example's model.ckpt (CLIP with `vision_model.`)."""
-    names = _rename(state, _maps(layout or house_layout(state))[1], "house")
+    names = _rename(state, _maps(layout or diffusers_blocks(state))[1], "house")
     return {name: _as_convolution(key, state[key]) for key, name in names.items()}
 
 
-def house_key(ldm_key: str, layout: Layout = SD1) -> str:
+def diffusers_key(ldm_key: str, layout: Blocks = SD1) -> str:
     """`model.diffusion_model.input_blocks.1.1.norm.bias` => `unet.down_blocks.0.attentions.0.norm.bias`."""
     return _rename([ldm_key], _maps(layout)[0], "LDM")[ldm_key]
 
 
-def ldm_key(house_key: str, layout: Layout = SD1) -> str:
+def ldm_key(diffusers_key: str, layout: Blocks = SD1) -> str:
     """`unet.down_blocks.0.attentions.0.norm.bias` => `model.diffusion_model.input_blocks.1.1.norm.bias`."""
-    return _rename([house_key], _maps(layout)[1], "house")[house_key]
+    return _rename([diffusers_key], _maps(layout)[1], "house")[diffusers_key]
 
 
 def is_ldm(keys: Iterable[str]) -> bool:
@@ -77,7 +77,7 @@ def part(state: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     return {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}
 
 
-def spell_clip(state: Mapping[str, Tensor], expected: Iterable[str] = ()) -> dict[str, Tensor]:
+def spell_clip_keys(state: Mapping[str, Tensor], expected: Iterable[str] = ()) -> dict[str, Tensor]:
     """Insert or drop CLIP's `vision_model.` as the `expected` keys have it; none expected => house spelling.
 
     transformers 5 names CLIPVisionModel's weights without it, earlier ones and LDM checkpoints with it.
@@ -88,7 +88,7 @@ def spell_clip(state: Mapping[str, Tensor], expected: Iterable[str] = ()) -> dic
 
 
 @lru_cache
-def _maps(layout: Layout) -> tuple[dict[str, str], dict[str, str]]:
+def _maps(layout: Blocks) -> tuple[dict[str, str], dict[str, str]]:
     """Module names LDM => house and house => LDM."""
     pairs = [(f"model.diffusion_model.{ldm}", f"unet.{house}") for ldm, house in unet_pairs(layout)]
     pairs += [(f"first_stage_model.{ldm}", f"vae.{house}") for ldm, house in vae_pairs(layout)]
@@ -103,7 +103,7 @@ def _rename(keys: Iterable[str], modules: Mapping[str, str], spelling: str) -> d
     if unknown := [key for key, name in names.items() if not name]:
         raise ValueError(
             f"{some(unknown)}: not {spelling} names of a base's weights; give a checkpoint like "
-            "Paint-by-Example's model.ckpt, or the Layout by which its blocks are numbered"
+            "Paint-by-Example's model.ckpt, or the Blocks by which its blocks are numbered"
         )
     if len(set(names.values())) < len(names):
         counts = Counter(names.values())
@@ -121,13 +121,13 @@ def _renamed(key: str, modules: Mapping[str, str]) -> str:
     return ""
 
 
-def _as_linear(house_key: str, weight: Tensor) -> Tensor:
+def _as_linear(diffusers_key: str, weight: Tensor) -> Tensor:
     """The VAE's attention is 1x1 convolutions [c,c,1,1] in LDM, linear layers [c,c] in diffusers."""
-    return weight.squeeze((2, 3)) if CONVOLVED.fullmatch(house_key) and weight.ndim == 4 else weight
+    return weight.squeeze((2, 3)) if CONVOLVED.fullmatch(diffusers_key) and weight.ndim == 4 else weight
 
 
-def _as_convolution(house_key: str, weight: Tensor) -> Tensor:
-    return weight[:, :, None, None] if CONVOLVED.fullmatch(house_key) and weight.ndim == 2 else weight
+def _as_convolution(diffusers_key: str, weight: Tensor) -> Tensor:
+    return weight[:, :, None, None] if CONVOLVED.fullmatch(diffusers_key) and weight.ndim == 2 else weight
 
 
 def _without_prefix(key: str) -> str:

@@ -13,7 +13,7 @@ from torch import nn
 
 from ldm.models.base import Base
 from ldm.models.cross_attention import cross_attentions
-from ldm.models.inpainting_model import Painter, call
+from ldm.models.inpainting_model import InpaintingModel, call
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -27,7 +27,7 @@ class Runtime:
 
     precision: str = "fp32"
     compile: bool = False
-    pack: Callable[[Painter, torch.dtype, bool], None] | None = None
+    pack: Callable[[InpaintingModel, torch.dtype, bool], None] | None = None
 
     def __post_init__(self) -> None:
         if self.precision not in PRECISIONS:
@@ -39,7 +39,7 @@ class Runtime:
 PLAIN = Runtime()
 
 
-def prepare(painter: Painter, runtime: Runtime) -> None:
+def prepare(model: InpaintingModel, runtime: Runtime) -> None:
     """Make the painter, on its device already, run like this; contexts must be folded if it is not fp32.
 
     Then only the conditioner, the cross-attentions and the UNet's first layer may be read: other weights are
@@ -48,29 +48,29 @@ def prepare(painter: Painter, runtime: Runtime) -> None:
     Half precision is the UNet's alone, and not its cross-attentions', which are folded in fp32: latents,
     solver and guidance stay in fp32, and so does the VAE, which works twice a picture and would show bands.
     """
-    unet, dtype = painter.unet, PRECISIONS[runtime.precision]
+    unet, dtype = model.unet, PRECISIONS[runtime.precision]
     folded = {layer for _, layer in cross_attentions(unet)}
     if dtype != torch.float32:
         _cast(unet, dtype, folded)
-    if painter.device.type == "cuda" and dtype != torch.float32:
+    if model.device.type == "cuda" and dtype != torch.float32:
         unet.to(memory_format=torch.channels_last)  # tensor cores want it
-    painter.run = Compiled(painter.device.type == "cuda") if runtime.compile else call
+    model.run = Compiled(model.device.type == "cuda") if runtime.compile else call
     if runtime.pack is not None:
-        runtime.pack(painter, dtype, runtime.compile)
+        runtime.pack(model, dtype, runtime.compile)
 
 
-def twin(base: Base, runtime: Runtime) -> Painter:
+def twin(base: Base, runtime: Runtime) -> InpaintingModel:
     """Another painter of the same weights, which runs as `runtime` says.
 
     What stays in fp32 is shared, on a CPU until the twin has run and packed its own.
     """
     with torch.device("meta"):
-        painter = Painter(base.architecture)
-    weights, own = base.state_dict(), painter.state_dict()
-    painter.load_state_dict({key: weights[key] for key in own}, assign=True)
-    painter.eval().requires_grad_(False)
-    prepare(painter, runtime)
-    return painter
+        model = InpaintingModel(base.architecture)
+    weights, own = base.state_dict(), model.state_dict()
+    model.load_state_dict({key: weights[key] for key in own}, assign=True)
+    model.eval().requires_grad_(False)
+    prepare(model, runtime)
+    return model
 
 
 class Compiled:

@@ -36,7 +36,7 @@ class Predictor(Protocol):
     """What a sampler asks of a base."""
 
     def eps(self, x_t: Tensor, t: Tensor, masked: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """The predicted noise [b,4,h,w], see `Painter.eps`."""
+        """The predicted noise [b,4,h,w], see `InpaintingModel.eps`."""
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from ldm.objects.delta import TOKENS, Delta, is_trained
 from ldm.objects.object_file import check_base
 
 
-class Applied:
+class AppliedObject:
     """A base that carries an object. `remove` gives it its own bits back, as does the end of a `with`."""
 
     def __init__(self, base: Base, originals: Mapping[str, Tensor]) -> None:
@@ -27,7 +27,7 @@ class Applied:
             self.base.conditioner.drop_few_shot()
         self.active = False
 
-    def __enter__(self) -> Applied:
+    def __enter__(self) -> AppliedObject:
         return self
 
     def __exit__(
@@ -36,7 +36,7 @@ class Applied:
         self.remove()
 
 
-def apply(base: Base, delta: Delta, strength: float = 1.0, fingerprint: str = "") -> Applied:
+def apply(base: Base, delta: Delta, strength: float = 1.0, fingerprint: str = "") -> AppliedObject:
     """Change the base in place; `strength` scales the weights' differences, not the tokens.
 
     `fingerprint` is the base's own, if its weights were cast since it was loaded. Raises ValueError, and
@@ -49,7 +49,7 @@ def apply(base: Base, delta: Delta, strength: float = 1.0, fingerprint: str = ""
     if delta.tokens is not None:
         base.conditioner.use_tokens(delta.tokens.to(weights["conditioner.proj_out.weight"]))
         base.conditioner.few_shot_tokens.requires_grad_(False)  # type: ignore[union-attr]
-    return Applied(base, originals)
+    return AppliedObject(base, originals)
 
 
 def check_fits(base: Base, delta: Delta, fingerprint: str) -> None:

@@ -20,7 +20,7 @@ from ldm.data.object_crops import ObjectImages
 from ldm.models.base import Base
 from ldm.models.context import Contexts, Folded, Layer, fold_layer
 from ldm.models.cross_attention import Attention, cross_attentions
-from ldm.models.inpainting_model import Painter
+from ldm.models.inpainting_model import InpaintingModel
 from ldm.models.state_dict import some
 from ldm.objects.apply import apply
 from ldm.objects.delta import Delta
@@ -113,16 +113,16 @@ def bake_delta(
 
 
 @torch.no_grad()
-def contexts(baked: Baked, painter: Painter, fingerprint: str, strength: float = 1.0) -> Contexts:
+def contexts(baked: Baked, model: InpaintingModel, fingerprint: str, strength: float = 1.0) -> Contexts:
     """The object as folded contexts of one sample, for a base of this fingerprint.
 
     Raises ValueError if it was made for another base, does not fit it, or `strength` is not 1.
     """
-    check_fits(baked, painter, fingerprint)
+    check_fits(baked, model, fingerprint)
     if strength != 1:
         raise ValueError(f"strength {strength:g} needs the object's weights; a baked object has 1 only")
     conditional, unconditional = {}, {}
-    for name, attn in cross_attentions(painter.unet):
+    for name, attn in cross_attentions(model.unet):
         kept = {key: value.to(attn.to_q.weight) for key, value in baked.layers[name].items()}
         if baked.about.freeze_model == "crossattn-kv":
             conditional[name] = fold_layer(attn, kept["k"][None], kept["v"][None])
@@ -131,7 +131,7 @@ def contexts(baked: Baked, painter: Painter, fingerprint: str, strength: float =
             conditional[name] = Layer(*(kept[key][None] for key in ("scores", "values", "bias")))
             empty = [kept[key][None, ..., :0] for key in ("scores", "bias")]
             unconditional[name] = Layer(empty[0], empty[0].mT, kept["null"][None])
-    like = painter.unet.conv_in.weight
+    like = model.unet.conv_in.weight
     return Contexts(Folded(conditional).to(like), Folded(unconditional).to(like))
 
 
@@ -165,10 +165,10 @@ def load(path: Path) -> Baked:
     return Baked(about, layers, reference)
 
 
-def check_fits(baked: Baked, painter: Painter, fingerprint: str) -> None:
+def check_fits(baked: Baked, model: InpaintingModel, fingerprint: str) -> None:
     """ValueError unless the object was baked for a base of this fingerprint and fits into it."""
-    check_base(baked.about, fingerprint, painter.architecture.name)
-    own = dict(cross_attentions(painter.unet))
+    check_base(baked.about, fingerprint, model.architecture.name)
+    own = dict(cross_attentions(model.unet))
     wrong = sorted(own.keys() ^ baked.layers.keys())
     wrong += [name for name in own.keys() & baked.layers.keys() if not _fits(own[name], baked.layers[name])]
     if wrong:

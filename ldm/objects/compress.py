@@ -79,7 +79,7 @@ def compress(
 
     `energy` in (0,1] is the share of its squared Frobenius norm that every matrix keeps at least. `size` is
     the file's in bytes at most: over all matrices, the singular values with the most energy per byte are
-    kept. An object of tuned values (fp32) needs the base's `house_state`. `progress` wraps the names of the
+    kept. An object of tuned values (fp32) needs the base's `base_state`. `progress` wraps the names of the
     matrices. Raises ValueError if a goal cannot be met.
     """
     _check(energy, size)

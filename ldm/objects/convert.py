@@ -9,7 +9,7 @@ import torch
 
 from ldm.data.insertset import InsertSet
 from ldm.data.object_crops import ObjectImages
-from ldm.models.base import Base, base_fingerprint, house_state
+from ldm.models.base import Base, base_fingerprint, base_state
 from ldm.models.checkpoint import read_metadata
 from ldm.models.pickle_reader import PICKLES
 from ldm.objects.apply import check_fits
@@ -63,5 +63,5 @@ def halved(delta: Delta, base: Base) -> Delta:
     """An object of tuned values (fp32) as fp16 differences, half the size; others are as they are."""
     if not delta.absolute:
         return delta
-    changes = differences(delta, house_state(base))
+    changes = differences(delta, base_state(base))
     return replace(delta, weights={k: v.to(torch.float16) for k, v in changes.items()}, absolute=False)

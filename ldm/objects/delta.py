@@ -102,7 +102,7 @@ def extract(
 
 
 def differences(delta: Delta, base_state: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
-    """Tuned minus base of every weight, fp32. An object of tuned values needs the base's `house_state`."""
+    """Tuned minus base of every weight, fp32. An object of tuned values needs the base's `base_state`."""
     if not delta.absolute:
         return {name: dense(weight) for name, weight in delta.weights.items()}
     if base_state is None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ldm.models.base import Base, base_fingerprint, house_state
+from ldm.models.base import Base, base_fingerprint, base_state
 from ldm.models.checkpoint import read_metadata, read_state, write_safetensors
 from ldm.models.state_dict import fingerprint, some
 from ldm.objects.apply import check_fits
@@ -27,7 +27,7 @@ KIND = "implicit-insertion UNet"
 
 
 def unet_state(delta: Delta, base_state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The object's tuned UNet weights, fp32, under diffusers' keys; `base_state`: its `house_state`."""
+    """The object's tuned UNet weights, fp32, under diffusers' keys; `base_state`: its `base_state`."""
     names = [name for name in delta.weights if name.startswith(UNET)]
     return {name.removeprefix(UNET): delta.tuned(name, base_state[name]) for name in names}
 
@@ -40,7 +40,7 @@ def beside(path: Path) -> Path:
 def save_diffusers(path: Path, base: Base, delta: Delta) -> None:
     """Write both files, each whole or not at all; neither, but a ValueError, if the object does not fit."""
     check_fits(base, delta, base_fingerprint(base))
-    state = house_state(base)
+    state = base_state(base)
     rest = [name for name in delta.weights if not name.startswith(UNET)]
     tuned = {name: delta.tuned(name, state[name]) for name in rest}
     save(replace(delta, weights=tuned, absolute=True), beside(path))
@@ -55,7 +55,7 @@ def load_diffusers(path: Path, base: Base) -> Delta:
     one beside it; any other one becomes an object without few-shot tokens. Raises ValueError if it does not
     fit.
     """
-    state, own = read_state(path), house_state(base)
+    state, own = read_state(path), base_state(base)
     weights = {UNET + key: value.float() for key, value in state.items()}
     if unknown := [name for name in weights if name not in own or own[name].shape != weights[name].shape]:
         raise ValueError(f"{path} does not fit the {base.architecture.name} base: {some(unknown)}")

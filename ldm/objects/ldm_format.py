@@ -20,11 +20,11 @@ from torch import Tensor
 from ldm.data.image import to_bytes
 from ldm.data.insertset import InsertSet
 from ldm.data.object_crops import ObjectImages, paper_crops
-from ldm.models.base import Base, base_fingerprint, house_state
+from ldm.models.base import Base, base_fingerprint, base_state
 from ldm.models.checkpoint import write_ckpt
 from ldm.models.conditioner import PriorEncoder
-from ldm.models.ldm_blocks import house_layout
-from ldm.models.ldm_keys import is_extra, ldm_key, ldm_to_house
+from ldm.models.ldm_blocks import diffusers_blocks
+from ldm.models.ldm_keys import is_extra, ldm_key, ldm_to_diffusers
 from ldm.models.pickle_reader import load_pickle, tensors_of
 from ldm.models.state_dict import fingerprint as fingerprint_of
 from ldm.models.state_dict import some
@@ -166,11 +166,11 @@ def layer_for(delta: Delta, base: Base, insertset: InsertSet | None, features: s
 
 def save_ldm_delta(path: Path, base: Base, delta: Delta, layer: FewShotLayer) -> None:
     """Write the paper's .ckpt: all cross-attention, mapper, final_ln, proj_out, and the prior encoder."""
-    own = house_state(base)
+    own = base_state(base)
     names = [name for name in own if is_trained(name, "crossattn")]
     tuned = {n: delta.tuned(n, own[n]) if n in delta.weights else own[n].float() for n in names}
     vector = tuned.pop(VECTOR)
-    layout = house_layout(own)
+    layout = diffusers_blocks(own)
     state = {ldm_key(name, layout): value.cpu() for name, value in (tuned | dict(layer.weights)).items()}
     beside = {
         LDM_VECTOR: vector.cpu(),
@@ -235,7 +235,7 @@ def load_ldm_delta(
     them. Raises ValueError if the file does not fit `base`, or is a training checkpoint of another base.
     """
     file = file if isinstance(file, LdmFile) else read_ldm_file(file)
-    own, layout = house_state(base), house_layout(house_state(base))
+    own, layout = base_state(base), diffusers_blocks(base_state(base))
     if file.whole:
         if fingerprint:
             raise ValueError(
@@ -246,7 +246,7 @@ def load_ldm_delta(
         raise ValueError(
             f"{file.path} does not fit the {base.architecture.name} base: {some(list(file.rest))}"
         )
-    weights = ldm_to_house(file.tuned, layout)
+    weights = ldm_to_diffusers(file.tuned, layout)
     linear = {key: weights.pop(key) for key in list(weights) if key.startswith(LINEAR)}
     if isinstance(file.beside.get(LDM_VECTOR), Tensor):
         weights[VECTOR] = file.beside[LDM_VECTOR]
@@ -270,8 +270,8 @@ def load_ldm_delta(
 
 def _check_frozen(file: LdmFile, own: Mapping[str, Tensor], name: str) -> None:
     """ValueError unless the UNet's frozen weights are the base's, and something was learnt."""
-    layout = house_layout(own)
-    frozen = ldm_to_house({k: v for k, v in file.rest.items() if k.startswith(UNET)}, layout)
+    layout = diffusers_blocks(own)
+    frozen = ldm_to_diffusers({k: v for k, v in file.rest.items() if k.startswith(UNET)}, layout)
     strange = [key for key in frozen if key not in own]
     other = strange or [k for k, v in frozen.items() if fingerprint_of({k: v}) != fingerprint_of({k: own[k]})]
     if other:
@@ -279,7 +279,7 @@ def _check_frozen(file: LdmFile, own: Mapping[str, Tensor], name: str) -> None:
             f"{file.path} does not fit the {name} base: {some(other)} are others there; give the base "
             "that it was trained from: --base"
         )
-    tuned = {k: v for k, v in ldm_to_house(file.tuned, layout).items() if not k.startswith(LINEAR)}
+    tuned = {k: v for k, v in ldm_to_diffusers(file.tuned, layout).items() if not k.startswith(LINEAR)}
     if not any(key not in own or not torch.equal(v.float(), own[key].float()) for key, v in tuned.items()):
         raise ValueError(
             f"{file.path} holds nothing learnt: its weights are the base's; give a training checkpoint"

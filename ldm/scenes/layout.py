@@ -11,8 +11,8 @@ import numpy as np
 from ldm.batch.runner import planned
 from ldm.data.picture import Picture
 from ldm.insertion.crop_plan import Context, region_of
-from ldm.insertion.mask_input import Marking, MaskTools
-from ldm.insertion.region import Task
+from ldm.insertion.mask_input import InsertMasks, MaskOptions
+from ldm.insertion.region import InsertRequest
 from ldm.insertion.roi import Roi, box_of
 from ldm.scenes.scene_file import Placement, Scene
 
@@ -50,14 +50,14 @@ class Placed:
     rois: tuple[Roi, ...]
     holes: tuple[Part, ...] = ()
 
-    def task(self, size: tuple[int, int]) -> Task:
+    def request(self, size: tuple[int, int]) -> InsertRequest:
         """What is to be made on a background of size (H, W)."""
         item, mask = self.placement.item, self.mask.whole(size)
         hole = mask if self.hole is self.mask else self.hole.whole(size)
-        return Task(mask, hole, self.rois, item.seeds, item.subject)
+        return InsertRequest(mask, hole, self.rois, item.seeds, item.source)
 
 
-def place(scene: Scene, background: Picture, tools: MaskTools, context: Context) -> list[Placed]:
+def place(scene: Scene, background: Picture, tools: MaskOptions, context: Context) -> list[Placed]:
     """Put every mask on the background; one-line errors for whatever does not fit it."""
     out = []
     for placement in scene.placements:
@@ -69,14 +69,14 @@ def place(scene: Scene, background: Picture, tools: MaskTools, context: Context)
     return out
 
 
-def _alone(placement: Placement, markings: Sequence[Marking], context: Context) -> Placed:
-    task = planned(placement.item, markings[0], context)
-    mask = Part.of(task.mask)
-    hole = mask if task.hole is task.mask else Part.of(task.hole)
-    return Placed(placement, mask, hole, tuple(task.rois))
+def _alone(placement: Placement, markings: Sequence[InsertMasks], context: Context) -> Placed:
+    request = planned(placement.item, markings[0], context)
+    mask = Part.of(request.mask)
+    hole = mask if request.hole is request.mask else Part.of(request.hole)
+    return Placed(placement, mask, hole, tuple(request.rois))
 
 
-def _together(placement: Placement, markings: Sequence[Marking], context: Context) -> Placed:
+def _together(placement: Placement, markings: Sequence[InsertMasks], context: Context) -> Placed:
     """Objects in one square around them all; ValueError if two claim the same pixels."""
     holes = [Part.of(marking.hole) for marking in markings]
     for (i, a), (j, b) in combinations(enumerate(holes, start=1), 2):

@@ -16,13 +16,13 @@ import torch
 import torch.nn.functional as F
 
 from ldm import __version__
-from ldm.batch.results_log import Journal, recipe_in
+from ldm.batch.results_log import ResultsLog, recipe_in
 from ldm.batch.runner import Inserter, Options, Outcome, enter
-from ldm.batch.work_item import Case, Item
+from ldm.batch.work_item import Case, WorkItem
 from ldm.data.files import file_digest, sweep, text_digest
 from ldm.data.picture import Picture, read_picture
 from ldm.data.picture_write import write_picture
-from ldm.insertion.object_source import Subject
+from ldm.insertion.object_source import ObjectSource
 from ldm.insertion.region_fill import ReadyObject
 from ldm.insertion.roi import crop, visible
 from ldm.scenes.layout import Part, Placed, joint
@@ -30,7 +30,7 @@ from ldm.scenes.regional_context import in_regions
 from ldm.scenes.scene_file import Scene
 
 
-class Kept:
+class PlacementCache:
     """The placements of a folder; the ones that this run used are never removed by it."""
 
     def __init__(self, folder: Path) -> None:
@@ -78,16 +78,16 @@ SUBJECT = (
     "reference_mask",
     "pictures",
 )  # whose files' contents count; of masks, the pixels do
-Told = Callable[[Placed, bool], None]  # a placement, and whether it was made now
+OnPlacement = Callable[[Placed, bool], None]  # a placement, and whether it was made now
 
 
-def carry_out(
+def run_placements(
     background: Picture,
     groups: Sequence[Sequence[Placed]],
     inserter: Inserter,
     options: Options,
-    kept: Kept,
-    told: Told = lambda placed, made: None,
+    kept: PlacementCache,
+    told: OnPlacement = lambda placed, made: None,
     together: Mapping[str, Sequence[str]] = MappingProxyType({}),
 ) -> tuple[Picture, list[dict[str, Any]]]:
     """The finished scene, and a record for each placement in the order in which they were made.
@@ -126,19 +126,19 @@ def _batches(
 
 
 def _make(
-    batch: Mapping[str, Placed], canvas: Picture, inserter: Inserter, options: Options, kept: Kept
+    batch: Mapping[str, Placed], canvas: Picture, inserter: Inserter, options: Options, kept: PlacementCache
 ) -> None:
     """Fill masks side by side, and keep what is in the box of each together with its record."""
-    tasks = [placed.task(canvas.size) for placed in batch.values()]
+    requests = [placed.request(canvas.size) for placed in batch.values()]
     objects = [
         _object(placed, canvas.size, inserter, options.context.model_side) for placed in batch.values()
     ]
-    made = inserter.insert(canvas, tasks, objects)
-    for (key, placed), task, results in zip(batch.items(), tasks, made, strict=True):
+    made = inserter.insert(canvas, requests, objects)
+    for (key, placed), request, results in zip(batch.items(), requests, made, strict=True):
         item = placed.placement.item
         if item.best:
             assert options.choose is not None, "the best of several is chosen by someone"
-            results = options.choose(item, task, results)
+            results = options.choose(item, request, results)
         facts = {
             "key": key,
             "batch": list(batch),
@@ -152,12 +152,12 @@ def _object(placed: Placed, size: tuple[int, int], inserter: Inserter, side: int
     """What is inserted; objects that share a region of the model's `side` px as one, each in its own mask."""
     members = placed.placement.members
     if not members:
-        return inserter.ready(placed.placement.item.subject)
+        return inserter.ready(placed.placement.item.source)
     [roi] = placed.rois
     regions = torch.stack([torch.from_numpy(crop(part.whole(size), roi)).float() for part in placed.holes])
     if max(roi.size) > side:  # no layer looks at it any finer
         regions = F.interpolate(regions[None], size=(side, side), mode="area")[0]
-    return in_regions([inserter.ready(member.subject) for member in members], regions)
+    return in_regions([inserter.ready(member.source) for member in members], regions)
 
 
 def _whereabouts(placed: Placed) -> dict[str, Any]:
@@ -175,12 +175,12 @@ def _whereabouts(placed: Placed) -> dict[str, Any]:
     return {"placement": item.name, "order": placed.placement.order, **sources, "sha256": digests}
 
 
-def _told_of(item: Item) -> dict[str, Any]:
+def _told_of(item: WorkItem) -> dict[str, Any]:
     """Of an object that is placed, what its files do not say."""
-    return {"box": list(item.case.box), "strength": item.subject.strength, "pick": item.subject.pick}
+    return {"box": list(item.case.box), "strength": item.source.strength, "pick": item.source.pick}
 
 
-def _lay(canvas: Picture, keyed: Mapping[str, Placed], kept: Kept) -> None:
+def _lay(canvas: Picture, keyed: Mapping[str, Placed], kept: PlacementCache) -> None:
     """In place: a large picture does not fit into memory often."""
     for key, placed in keyed.items():
         mask = placed.mask
@@ -210,10 +210,10 @@ def _key(placed: Placed, canvas: Picture, inserter: Inserter, options: Options) 
     return text_digest(facts)[:32]
 
 
-def _subject(item: Item) -> tuple[Any, ...]:
+def _subject(item: WorkItem) -> tuple[Any, ...]:
     """What goes in, by content."""
     digests = {role: text for role, text in item.digests().items() if role in SUBJECT}
-    return digests, item.subject.strength, item.subject.pick
+    return digests, item.source.strength, item.source.pick
 
 
 def _digest(part: Part) -> str:
@@ -222,22 +222,22 @@ def _digest(part: Part) -> str:
     return hashlib.sha256(text).hexdigest()
 
 
-def deliver(
+def run_scene(
     scene: Scene,
     background: Picture,
     groups: Sequence[Sequence[Placed]],
     inserter: Inserter,
     options: Options,
-    journal: Journal,
-    kept: Kept,
-    told: Told = lambda placed, made: None,
+    log: ResultsLog,
+    kept: PlacementCache,
+    told: OnPlacement = lambda placed, made: None,
 ) -> Outcome:
     """Carry out a scene and write it, unless that very picture is there already."""
-    after, records = carry_out(background, groups, inserter, options, kept, told)
+    after, records = run_placements(background, groups, inserter, options, kept, told)
     facts = {"background": file_digest(scene.background), "parts": [record["key"] for record in records]}
     name, key = f"{scene.file.stem}.png", text_digest(facts)[:32]
-    item = Item(Case(scene.background), Subject(), (0,), name=scene.file.stem)
-    if recipe_in(journal.folder / name).get("key") == key and journal.has(name, key):
+    item = WorkItem(Case(scene.background), ObjectSource(), (0,), name=scene.file.stem)
+    if recipe_in(log.folder / name).get("key") == key and log.has(name, key):
         return Outcome(item, {0: name})
     seconds = round(sum(record["seconds"] for record in records), 3)
     record = {
@@ -253,8 +253,8 @@ def deliver(
         "seconds": seconds,
         **options.facts,
     }
-    write_picture(journal.folder / name, after, {"recipe": json.dumps(record)})
+    write_picture(log.folder / name, after, {"recipe": json.dumps(record)})
     del after  # the proof reads it from the file: two large pictures fit into memory, three do not
     mask = joint([placed for group in groups for placed in group], background.size)
-    enter(journal.folder / name, record, background, mask, journal)
+    enter(log.folder / name, record, background, mask, log)
     return Outcome(item, {0: name}, (0,), seconds=seconds)

@@ -27,10 +27,10 @@ from typing import Any
 import yaml
 
 from ldm.batch.manifest import parse_box
-from ldm.batch.work_item import Case, Item
+from ldm.batch.work_item import Case, WorkItem
 from ldm.data.text import check_names
 from ldm.insertion.mask_input import CHANNELS, parse_polygons
-from ldm.insertion.object_source import Subject
+from ldm.insertion.object_source import ObjectSource
 
 KEYS = ("background", "placements")
 REGIONS = ("mask", "box", "polygon")
@@ -51,12 +51,12 @@ class Placement:
     Or several `members` that share one region and one pass: `item` is then their name and seed.
     """
 
-    item: Item
+    item: WorkItem
     order: int = 0
-    members: tuple[Item, ...] = ()
+    members: tuple[WorkItem, ...] = ()
 
     @property
-    def items(self) -> tuple[Item, ...]:
+    def items(self) -> tuple[WorkItem, ...]:
         """One for each object."""
         return self.members or (self.item,)
 
@@ -96,7 +96,7 @@ def scene_of(values: Mapping[str, Any], file: Path, seed: int = 321, strength: f
         if not isinstance(entry, Mapping):
             raise ValueError(f"{where}: {entry!r}; expected {{{', '.join(PLACEMENT)}}}")
         defaults = {"seed": seed, "strength": strength, "order": 0, "n": 1}
-        like = Item(Case(background), Subject(), (seed,), name=f"{file.stem}_{number}")
+        like = WorkItem(Case(background), ObjectSource(), (seed,), name=f"{file.stem}_{number}")
         read = _together if "together" in entry else _placement
         placements.append(read(entry, defaults, like, file.parent, where))
     return Scene(file, background, tuple(placements), values)
@@ -115,7 +115,7 @@ def _read_yaml(file: Path) -> Mapping[str, Any]:
 
 
 def _together(
-    entry: Mapping[str, Any], defaults: Mapping[str, Any], like: Item, root: Path, where: str
+    entry: Mapping[str, Any], defaults: Mapping[str, Any], like: WorkItem, root: Path, where: str
 ) -> Placement:
     check_names(entry, TOGETHER, where)
     entries = entry["together"]
@@ -132,7 +132,7 @@ def _together(
 
 
 def _placement(
-    entry: Mapping[str, Any], defaults: Mapping[str, Any], like: Item, root: Path, where: str
+    entry: Mapping[str, Any], defaults: Mapping[str, Any], like: WorkItem, root: Path, where: str
 ) -> Placement:
     check_names(entry, (*PLACEMENT, "together"), where)
     values = {**defaults, **entry}
@@ -146,14 +146,14 @@ def _placement(
         if key in paths and not paths[key].is_file():
             raise FileNotFoundError(f"{where}: {key} {paths[key]}: no such file")
     object_, reference, pick = paths.get("object"), paths.get("reference"), str(values.get("pick") or "")
-    subject = Subject(object_, reference, numbers["strength"], pick=pick)
+    source = ObjectSource(object_, reference, numbers["strength"], pick=pick)
     try:
-        subject.check()
+        source.check()
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(f"{where}: {error}") from error
     seeds = tuple(numbers["seed"] + i for i in range(numbers["n"]))
     case = replace(like.case, mask=paths.get("mask"), paste_mask=paths.get("paste_mask"))
-    item = replace(like, case=_marked(case, values, where), subject=subject, seeds=seeds, best=len(seeds) > 1)
+    item = replace(like, case=_marked(case, values, where), source=source, seeds=seeds, best=len(seeds) > 1)
     return Placement(item, numbers["order"])
 
 

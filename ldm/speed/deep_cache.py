@@ -15,30 +15,30 @@ from torch import Tensor, nn
 
 from ldm.models.context import Context
 from ldm.models.diffusion import unet_input
-from ldm.models.inpainting_model import Painter
+from ldm.models.inpainting_model import InpaintingModel
 
 FRESH = 2  # layers at either end that every step runs: conv_in and one, and the last two
 
 
-class Reusing:
+class DeepCache:
     """A painter that runs its whole UNet at every `every`-th call of one sampling; new for each sampling."""
 
-    def __init__(self, painter: Painter, every: int) -> None:
-        self.painter, self.every = painter, every
+    def __init__(self, model: InpaintingModel, every: int) -> None:
+        self.model, self.every = model, every
         self.deep: Tensor | None = None
         self.age = 0
 
     def eps(self, x_t: Tensor, t: Tensor, masked: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """As `Painter.eps`; a batch may be the last part of the one before, as where guidance ends."""
-        painter, unet = self.painter, self.painter.unet
-        x = painter.narrow(unet_input(x_t, masked, mask))
+        """As `InpaintingModel.eps`; a batch may be the last part of the one before, as where guidance ends."""
+        model, unet = self.model, self.model.unet
+        x = model.narrow(unet_input(x_t, masked, mask))
         self.age += 1
         if self.deep is None or self.age >= self.every or len(self.deep) < len(x):
-            out, self.deep = painter.run(whole, unet, x, t, context)
+            out, self.deep = model.run(whole, unet, x, t, context)
             self.age = 0
         else:
-            out = painter.run(shallow, unet, x, t, context, self.deep[-len(x) :])
-        return painter.as_eps(out, x_t, t)
+            out = model.run(shallow, unet, x, t, context, self.deep[-len(x) :])
+        return model.as_eps(out, x_t, t)
 
 
 def whole(unet: nn.Module, x: Tensor, t: Tensor, context: Context) -> tuple[Tensor, Tensor]:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ldm.models.cross_attention import cross_attentions
-from ldm.models.inpainting_model import Painter
+from ldm.models.inpainting_model import InpaintingModel
 
 Layer = TypeVar("Layer", nn.Linear, nn.Conv2d)
 ALONE: tuple[str, list[float], str] = ("none", [], "")  # no activation behind the layer
@@ -38,18 +38,18 @@ def pack(module: nn.Module, but: Set[nn.Module] = frozenset()) -> None:
             pack(child, but)
 
 
-def pack_weights(painter: Painter, dtype: torch.dtype, compiled: bool = False) -> None:
+def pack_weights(model: InpaintingModel, dtype: torch.dtype, compiled: bool = False) -> None:
     """Pack a painter on the CPU whose UNet is in `dtype`, where this PyTorch and processor can; else nothing.
 
     Cross-attentions are left as they are, for contexts are folded with their weights, and so is what has few
     rows. A compiled UNet is the compiler's affair.
     """
-    if painter.device.type != "cpu":
+    if model.device.type != "cpu":
         return
     if can_pack(torch.float32):
-        pack(painter.vae)
+        pack(model.vae)
     if can_pack(dtype) and not compiled:
-        unet = painter.unet
+        unet = model.unet
         folded = {layer for _, layer in cross_attentions(unet)}
         row_a_sample = {layer for name, layer in unet.named_modules() if "time_emb" in name}
         pack(unet, folded | row_a_sample | {unet.conv_in})  # whose weight tells device and dtype

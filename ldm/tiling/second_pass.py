@@ -17,12 +17,12 @@ from torch import Generator, Tensor
 from ldm.data.image import resize
 from ldm.insertion.inpaint import Sampling
 from ldm.insertion.paste import to_model_mask
-from ldm.insertion.region import Square
+from ldm.insertion.region import Region
 from ldm.insertion.region_fill import ReadyObject, RegionFill
 from ldm.insertion.roi import box_of
 from ldm.models.context import Context, Contexts
 from ldm.models.diffusion import masked_image
-from ldm.models.inpainting_model import Painter
+from ldm.models.inpainting_model import InpaintingModel
 from ldm.models.sampler import EVERYWHERE, Condition, Interval, sample
 
 Corner = tuple[int, int]  # (y, x)
@@ -112,7 +112,7 @@ class Tiled:
     Where there is no tile, what it makes is 0.
     """
 
-    painter: Painter
+    painter: InpaintingModel
     tiles: Tiles  # of the latents' grid
 
     @property
@@ -127,7 +127,7 @@ class Tiled:
         )
 
     def eps(self, x_t: Tensor, t: Tensor, masked: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """The predicted noise [b,4,h,w]; arguments as `Painter.eps` takes them."""
+        """The predicted noise [b,4,h,w]; arguments as `InpaintingModel.eps` takes them."""
         cut = self.tiles.cut
 
         def tile(at: Corner) -> Tensor:
@@ -146,37 +146,37 @@ class Tiled:
         return self.tiles.over(lambda at: torch.ones(1, 1, side, side), finer=self.f) > 0
 
 
-def needs_refining(side: int, model_side: int) -> bool:
+def needs_second_pass(side: int, model_side: int) -> bool:
     """Whether a square of `side` px loses detail at the model's resolution."""
     return side > ABOVE * model_side
 
 
 @dataclass(frozen=True)
-class SecondPassOf:
-    """`refine` of this strength for regions that need it, as `InsertOptions.second_pass`."""
+class TiledSecondPass:
+    """`second_pass` of this strength for regions that need it, as `InsertOptions.second_pass`."""
 
     strength: float
 
     def __call__(
         self,
-        model: Painter,
+        model: InpaintingModel,
         one: ReadyObject,
-        region: Square,
+        region: Region,
         fill: RegionFill,
         images: Sequence[Tensor],
         sampling: Sampling,
     ) -> Sequence[Tensor]:
-        if not needs_refining(max(region.roi.size), model.architecture.image_size):
+        if not needs_second_pass(max(region.roi.size), model.architecture.image_size):
             return images
-        return refine(
+        return second_pass(
             model, one.contexts, region.known, region.hole, images, region.noise,
             fill=fill, strength=self.strength, **sampling.schedule(),
         )  # fmt: skip
 
 
 @torch.no_grad()
-def refine(
-    painter: Painter,
+def second_pass(
+    painter: InpaintingModel,
     contexts: Contexts,
     known: Tensor,
     mask: np.ndarray,

@@ -31,7 +31,7 @@ class Numbered(Dataset):
 
 
 class Order(Sampler):
-    """Batches `first` .. `last` - 1 of sample numbers; every device takes its own part of a batch."""
+    """SampleModule `first` .. `last` - 1 of sample numbers; every device takes its own part of a batch."""
 
     def __init__(self, batch_size: int, first: int, last: int, rank: int = 0, world: int = 1) -> None:
         self.batch_size, self.first, self.last, self.rank, self.world = batch_size, first, last, rank, world
@@ -45,7 +45,7 @@ class Order(Sampler):
             yield list(range(start, start + self.batch_size))
 
 
-class Batches(pl.LightningDataModule):
+class SampleModule(pl.LightningDataModule):
     """Gives the trainer what it still has to see; where the run stands, the trainer knows."""
 
     def __init__(self, samples: Dataset, batch_size: int, workers: int = 0) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
 from ldm.data.insertset import InsertSet
-from ldm.data.pairs import Pairs, sample_generator
+from ldm.data.pairs import TrainingPairs, sample_generator
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
 from ldm.models.diffusion import masked_image
@@ -38,7 +38,7 @@ def grey(batch: Mapping[str, Tensor]) -> None:
 def encoded(
     base: Base, batch: Mapping[str, Tensor], shown: Shown = grey, posterior: str = "mean", seed: int = 0
 ) -> dict[str, Tensor]:
-    """Pairs: image [b,3,S,S], mask [b,1,S,S] (1 = fill), reference [b,3,R,R] => latents.
+    """TrainingPairs: image [b,3,S,S], mask [b,1,S,S] (1 = fill), reference [b,3,R,R] => latents.
 
     x_0, masked [b,4,h,w], latent_mask [b,1,h,w], and CLIP's view of the reference, pooled [b,c].
     `posterior`: latents are the mean of the VAE's posterior or, with `sample`, drawn from it by the seed and
@@ -61,7 +61,7 @@ def posterior_noise(index: Tensor, seed: int, size: int) -> Tensor:
     return rearrange(noise, "b two c h w -> (two b) c h w")
 
 
-class Bank(Dataset):
+class EncodedSamples(Dataset):
     """`size` samples, encoded once; item i is one of them by (seed, i) alone, so a run can go on anywhere.
 
     `posterior`: see `encoded`; a sample's latents are drawn once.
@@ -112,13 +112,13 @@ def samples_of(
 ) -> Dataset:
     """A run's samples without end: all of them new, or from a bank of so many, encoded now on `device`.
 
-    `drawing`: what `Pairs` has besides, augment, single_view and the like.
+    `drawing`: what `TrainingPairs` has besides, augment, single_view and the like.
     """
     a = base.architecture
-    pairs = Pairs(insertset, a.image_size, a.reference_size, seed, maxsize, **drawing)
+    pairs = TrainingPairs(insertset, a.image_size, a.reference_size, seed, maxsize, **drawing)
     if not bank:
         return pairs
-    return Bank(
+    return EncodedSamples(
         base.to(device), pairs, bank, seed, precision, shown=shown, progress=progress, posterior=posterior
     )
 

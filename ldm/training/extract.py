@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ldm.data.image import from_bytes
-from ldm.models.base import Base, base_fingerprint, house_state
+from ldm.models.base import Base, base_fingerprint, base_state
 from ldm.models.conditioner import PriorEncoder
 from ldm.objects.delta import Delta, extract, is_trained
 from ldm.objects.few_shot import few_shot_features
@@ -35,7 +35,7 @@ def object_of(checkpoint: Mapping[str, Any], base: Base, dtype: torch.dtype = to
     tuned = tuned_state(checkpoint)
     names = [name for name in tuned if is_trained(name, about.freeze_model)]
     tokens = few_shot_tokens(tuned, card[FEATURES])
-    own_state = house_state(base)
+    own_state = base_state(base)
     pictures = {"reference": card["reference"], "views": card["crops"] if card.get("stored") else None}
     return extract(own_state, tuned, names, about, tokens=tokens, dtype=dtype, **pictures)
 

@@ -93,7 +93,7 @@ class FineTune(pl.LightningModule):
         return {name: weights[name] for name in self.trained}
 
     def training_step(self, batch: dict[str, Tensor], i: int) -> Tensor:
-        """A batch of pairs, or of what a `Bank` made of them => the loss."""
+        """A batch of pairs, or of what a `EncodedSamples` made of them => the loss."""
         if "image" in batch:
             batch = batch | encoded(self.base, batch, self.shown, self.posterior, self.seed)
         x_0, masked, mask = batch["x_0"], batch["masked"], batch["latent_mask"]

@@ -13,7 +13,7 @@ from ldm.models.base import Base, load_base
 from ldm.objects.delta import save
 from ldm.training.build import build_learner
 from ldm.training.callbacks import Progress
-from ldm.training.datamodule import Batches
+from ldm.training.datamodule import SampleModule
 from ldm.training.encoded_samples import Shown, grey, samples_of
 from ldm.training.extract import object_of
 from ldm.training.trainer import build_trainer
@@ -73,7 +73,7 @@ def learn_object(
         posterior=posterior, single_view=single_view, augment=augment, augment_odds=augment_odds,
         crop_squares=crop_squares, mask_resize=mask_resize, images=images, shown=shown,
     )  # fmt: skip
-    trainer.fit(module, datamodule=Batches(samples, batch_size, workers))
+    trainer.fit(module, datamodule=SampleModule(samples, batch_size, workers))
     checkpoint: dict[str, Any] = {"global_step": trainer.global_step}
     module.on_save_checkpoint(checkpoint)
     return checkpoint

@@ -22,7 +22,7 @@ from ldm.features.imagenet import ImageNetFeatures
 from ldm.models.base import Base
 from ldm.models.checkpoint import write_ckpt
 from ldm.training.checkpoints import BEST, REASON, Checkpoints, best_checkpoint
-from ldm.validation.score import Shown, Verdict, best, idle, read_verdicts, reason, write_verdicts
+from ldm.validation.score import Shown, ValidationScore, best, idle, read_scores, reason, write_scores
 from ldm.validation.validator import REGIONS, hold_out, spare_picture, trial_cost
 
 SHARE = 0.1  # of the training's UNet forwards that judging may cost
@@ -32,7 +32,7 @@ MOST = 11  # judgements of a run: before the first step and at every tenth of th
 Judge = Callable[[Base, int], Shown]  # the base as it is now, and the step
 
 
-def judging_interval(max_steps: int, samples: int, cost: int) -> int:
+def validation_interval(max_steps: int, samples: int, cost: int) -> int:
     """Steps between judgements of `cost` UNet forwards in a run of `samples` a step; 0: none is affordable.
 
     One judgement comes before the first step, which is why a run needs room for two.
@@ -41,7 +41,7 @@ def judging_interval(max_steps: int, samples: int, cost: int) -> int:
     return -(-max_steps // (affordable - 1)) if affordable > 1 else 0
 
 
-class Judging(pl.Callback):
+class Validation(pl.Callback):
     """Judges before the first step, every so many steps and at the end; keeps the best as `<run>/best.ckpt`.
 
     `patience`: judgements without a new record after which the run stops; 0: it never does. `stopped` tells
@@ -55,12 +55,12 @@ class Judging(pl.Callback):
         self.judge, self.run, self.every, self.patience = judge, run, every, patience
         self.checkpoints = checkpoints
         self.step, self.stopped = 0, False
-        self.verdicts: list[Verdict] = []
+        self.verdicts: list[ValidationScore] = []
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         """Go on with what was said before; what a crashed run said behind its checkpoint is said anew."""
         self.step = trainer.global_step
-        self.verdicts = read_verdicts(self.run, self.step) if self.step else []
+        self.verdicts = read_scores(self.run, self.step) if self.step else []
         if trainer.is_global_zero:
             self._forget_the_future()
         if not self.step:
@@ -88,7 +88,7 @@ class Judging(pl.Callback):
         with trainer.precision_plugin.forward_context():
             shown = self.judge(module.base, self.step)
         self.verdicts.append(shown.verdict)
-        write_verdicts(self.run, self.verdicts)
+        write_scores(self.run, self.verdicts)
         self._show(trainer, shown)
         if self.step:
             self._keep_best(module)
@@ -128,7 +128,7 @@ AUTO, NONE = "auto", "none"
 
 
 @dataclass(frozen=True, eq=False)
-class JudgingPlan:
+class ValidationPlan:
     """The pictures to learn from and those `held` out; `every` so many steps a verdict, 0: never.
 
     `held_out` is the held picture's name or "none", as a resumed run is to have it. `remark` says why a run
@@ -150,9 +150,9 @@ class JudgingPlan:
         return f"judged every {self.every} steps by {by}"
 
 
-def plan_judging(
+def plan_validation(
     insertset: InsertSet, *, held_out: str, every: int, max_steps: int, samples: int, guidance_scale: float
-) -> JudgingPlan:
+) -> ValidationPlan:
     """What a run's settings mean for these pictures; `samples` a step, `every` < 0: as often as is cheap.
 
     No picture is held out unasked if the run is not judged. ValueError if the one that is named cannot be.
@@ -160,7 +160,7 @@ def plan_judging(
     features, remark = None, ""
     regions = min(REGIONS, len(insertset.few_shot) + len(insertset.same_category))
     if every < 0:
-        every = judging_interval(max_steps, samples, trial_cost(regions, guidance_scale))
+        every = validation_interval(max_steps, samples, trial_cost(regions, guidance_scale))
         if not every:
             remark = f"not judged: {max_steps} steps are too few to spend 10 % on it (see --judge_every)"
     if every:
@@ -172,4 +172,4 @@ def plan_judging(
     if held_out == AUTO:
         stem = (spare_picture(features, insertset) if features else "") or NONE
     learnt, held = hold_out(insertset, "" if stem == NONE else stem)
-    return JudgingPlan(learnt, held, stem, every, features, remark)
+    return ValidationPlan(learnt, held, stem, every, features, remark)

@@ -24,7 +24,7 @@ from ldm.insertion.contact_sheet import hatched, rgb8
 from ldm.insertion.inpaint import Sampling, inpaint
 from ldm.insertion.insert import blended
 from ldm.insertion.paste import to_model_mask
-from ldm.insertion.region import square_of
+from ldm.insertion.region import region_of
 from ldm.insertion.region_fill import MakeFill, grey_fill
 from ldm.insertion.roi import crop, plan_roi
 from ldm.models.base import Base
@@ -65,7 +65,7 @@ def place_of(sample: Sample, size: int, factor: float) -> Place:
     return Place(squash(crop(pixels, roi), size), hole)
 
 
-class Filling:
+class RegionFiller:
     """Draws an object, as `view` shows it, into `places`; `null`: see `null_context`."""
 
     def __init__(
@@ -92,7 +92,7 @@ class Filling:
         null = None if self.null is None else self.null.to(base.unet.conv_in.weight)
         contexts = object_contexts(base, self.view, null)
         regions = [
-            square_of(ground, place.mask, [Generator().manual_seed(self.seed + i)])
+            region_of(ground, place.mask, [Generator().manual_seed(self.seed + i)])
             for i, (place, ground) in enumerate(zip(self.places, self.grounds, strict=True))
         ]
         fills = [self.fill(region) for region in regions]

@@ -24,7 +24,7 @@ DIGITS = 5  # as the file keeps them, so that a resumed run decides as one that 
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ValidationScore:
     """Means over regions at one step, and the `scores` that are compared, one a region.
 
     `identity`: likeness to pictures of the object. `seam`: 1 is none. `copying`: how much nearer a result is
@@ -51,34 +51,34 @@ class Verdict:
 class Shown:
     """A verdict, and the picture of what was judged, uint8 [H,W,3]."""
 
-    verdict: Verdict
+    verdict: ValidationScore
     picture: np.ndarray
 
 
-def record(verdicts: Sequence[Verdict]) -> Verdict:
+def record(verdicts: Sequence[ValidationScore]) -> ValidationScore:
     """The highest score of what was learnt; step 0, before learning, counts only if there is nothing else."""
     return max([v for v in verdicts if v.step] or verdicts, key=lambda verdict: verdict.score)
 
 
-def best(verdicts: Sequence[Verdict]) -> Verdict:
+def best(verdicts: Sequence[ValidationScore]) -> ValidationScore:
     """The latest that is not clearly worse than the record: in doubt, the one that has learnt longer."""
     highest = record(verdicts)
     return next(v for v in reversed(verdicts) if not clearly_worse(v, highest))
 
 
-def clearly_worse(one: Verdict, other: Verdict) -> bool:
+def clearly_worse(one: ValidationScore, other: ValidationScore) -> bool:
     """By more than the standard error of the mean difference of the regions' scores."""
     differences = [b - a for a, b in zip(one.scores, other.scores, strict=True)]
     error = stdev(differences) / len(differences) ** 0.5 if len(differences) > 1 else 0.0
     return fmean(differences) > error
 
 
-def idle(verdicts: Sequence[Verdict]) -> int:
+def idle(verdicts: Sequence[ValidationScore]) -> int:
     """How many verdicts ago the record was made."""
     return sum(v.step > record(verdicts).step for v in verdicts)
 
 
-def reason(verdicts: Sequence[Verdict]) -> str:
+def reason(verdicts: Sequence[ValidationScore]) -> str:
     """Why the best is the best, in a sentence."""
     chosen, highest = best(verdicts), record(verdicts)
     why = "the highest score"
@@ -88,7 +88,7 @@ def reason(verdicts: Sequence[Verdict]) -> str:
     return f"step {chosen.step}: {chosen.text()}, {why} of {len(verdicts)} judgements{before}"
 
 
-def read_verdicts(run: Path, until: int) -> list[Verdict]:
+def read_scores(run: Path, until: int) -> list[ValidationScore]:
     """The verdicts of a run up to a step; [] if it was not judged."""
     if not (run / FILE).is_file():
         return []
@@ -97,7 +97,7 @@ def read_verdicts(run: Path, until: int) -> list[Verdict]:
     return [_verdict(row) for row in rows]
 
 
-def write_verdicts(run: Path, verdicts: Sequence[Verdict]) -> None:
+def write_scores(run: Path, verdicts: Sequence[ValidationScore]) -> None:
     """Write judged.csv anew, whole or not at all."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
@@ -110,7 +110,7 @@ def write_verdicts(run: Path, verdicts: Sequence[Verdict]) -> None:
         file.write(text.getvalue().encode())
 
 
-def _verdict(row: dict[str, str]) -> Verdict:
+def _verdict(row: dict[str, str]) -> ValidationScore:
     identity, seam, copying = (float(row[name]) for name in ("identity", "seam", "copying"))
     scores = tuple(float(score) for score in row["scores"].split())
-    return Verdict(int(row["step"]), identity, seam, copying, scores)
+    return ValidationScore(int(row["step"]), identity, seam, copying, scores)

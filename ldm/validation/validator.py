@@ -20,8 +20,8 @@ from ldm.insertion.contact_sheet import contact_sheet, hatched, rgb8
 from ldm.insertion.result_checks import seam_ratio
 from ldm.insertion.roi import Roi, box_of
 from ldm.models.base import Base
-from ldm.validation.regions import STEPS, Filling
-from ldm.validation.score import DIGITS, Shown, Verdict
+from ldm.validation.regions import STEPS, RegionFiller
+from ldm.validation.score import DIGITS, Shown, ValidationScore
 
 FEWEST = 4  # pictures of which one can be spared
 TWIN = 0.95  # likeness above which two pictures are one; frames of one burst have 0.96
@@ -86,15 +86,15 @@ def regions_of(learnt: InsertSet, held: Sequence[Sample]) -> list[Sample]:
     return [*held, *learnt.same_category, *learnt.few_shot][:REGIONS]
 
 
-class Trial:
-    """A judge, `Trial(base, step)`, of what is learnt from `learnt`; `held` are the pictures held out of it.
+class Validator:
+    """A judge, `Validator(base, step)`, of what is learnt from `learnt`; `held` are the pictures held out of it.
 
     Identity is the likeness to the held-out pictures, or to all learnt ones if there are none. `fill` draws
     what is judged, see `regions_of`.
     """
 
     def __init__(
-        self, learnt: InsertSet, held: Sequence[Sample], features: ImageNetFeatures, fill: Filling
+        self, learnt: InsertSet, held: Sequence[Sample], features: ImageNetFeatures, fill: RegionFiller
     ) -> None:
         self.fill = fill
         self.features = features
@@ -116,7 +116,7 @@ class Trial:
         seams = [seam_ratio(*each) for each in zip(filled, edges, strict=True)]
         scores = [score(*x) for x in zip(identity.tolist(), seams, copying.tolist(), strict=True)]
         means = [round(float(np.mean(x)), DIGITS) for x in (identity.numpy(), seams, copying.numpy())]
-        verdict = Verdict(step, means[0], means[1], means[2], tuple(round(x, DIGITS) for x in scores))
+        verdict = ValidationScore(step, means[0], means[1], means[2], tuple(round(x, DIGITS) for x in scores))
         return Shown(verdict, self._sheet(filled, scores))
 
     def _sheet(self, filled: Tensor, scores: Sequence[float]) -> np.ndarray:

@@ -9,11 +9,11 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ldm.batch.best_of import Chooser, scores
-from ldm.batch.results_log import FILE, Journal, rows
+from ldm.batch.best_of import BestOfSeeds, scores
+from ldm.batch.results_log import FILE, ResultsLog, rows
 from ldm.batch.runner import work
 from ldm.data.picture import Picture
-from ldm.insertion.region import Task
+from ldm.insertion.region import InsertRequest
 from ldm.insertion.roi import Roi
 from tests.fixtures.stub import Stub, items, options
 
@@ -36,8 +36,10 @@ def ranked(folder: Path, results: list[Any], reference: torch.Tensor = WHITE) ->
     [item] = items(folder / "files", 1)
     mask = np.zeros((20, 40), bool)
     mask[2:6, 4:8] = True
-    choose = Chooser(closeness, lambda subject: reference[None], folder / "sheets")
-    return [r.record["seed"] for r in choose(item, Task(mask, mask, [Roi(0, 0, 12, 12)], ()), results)]
+    choose = BestOfSeeds(closeness, lambda source: reference[None], folder / "sheets")
+    return [
+        r.record["seed"] for r in choose(item, InsertRequest(mask, mask, [Roi(0, 0, 12, 12)], ()), results)
+    ]
 
 
 def test_only_what_lies_in_the_mask_is_compared(tmp_path: Path) -> None:
@@ -60,9 +62,9 @@ def test_the_best_is_written_once_and_counts_as_the_result_of_its_item(tmp_path:
     todo, out, stub = [], tmp_path / "out", Stub()
     for item in items(tmp_path, 2, seeds=(5, 6, 7)):
         todo.append(replace(item, best=True))
-    how = replace(options(), choose=Chooser(closeness, lambda subject: WHITE[None], out / "candidates"))
+    how = replace(options(), choose=BestOfSeeds(closeness, lambda source: WHITE[None], out / "candidates"))
     for _ in range(2):
-        outcomes = list(work(todo, stub, how, Journal(out)))
+        outcomes = list(work(todo, stub, how, ResultsLog(out)))
     assert stub.made == [(5, 6, 7)] * 2 and all(not outcome.made for outcome in outcomes)
     assert sorted(file.name for file in out.glob("*.png")) == ["0.png", "1.png"]
     for row in rows(out / FILE):

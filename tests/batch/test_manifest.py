@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from ldm.batch.manifest import bench_cases, read_manifest
-from ldm.batch.work_item import Case, Item
-from ldm.insertion.object_source import Subject
+from ldm.batch.work_item import Case, WorkItem
+from ldm.insertion.object_source import ObjectSource
 
-LIKE = Item(Case(Path()), Subject(Path("own.safetensors"), Path("own.png"), 0.7), (5, 6))
+LIKE = WorkItem(Case(Path()), ObjectSource(Path("own.safetensors"), Path("own.png"), 0.7), (5, 6))
 
 
 def write(path: Path, text: str) -> Path:
@@ -28,10 +28,10 @@ def test_csv_and_jsonl_say_the_same(tmp_path: Path) -> None:
     first = read_manifest(write(tmp_path / "w.csv", table), LIKE)
     second = read_manifest(write(tmp_path / "w.jsonl", "\n\n".join(map(json.dumps, rows))), LIKE)
     assert first == second
-    assert first[0] == Item(Case(tmp_path / "a.png", tmp_path / "m.png"), LIKE.subject, (5, 6))
+    assert first[0] == WorkItem(Case(tmp_path / "a.png", tmp_path / "m.png"), LIKE.source, (5, 6))
     assert first[1].case == Case(tmp_path / "b.png", box=(1, 2, 3, 4.5))
     assert first[1].seeds == (9, 10) and first[1].stem == "b"
-    assert first[1].subject == Subject(tmp_path / "o.safetensors", None, 0.7), (
+    assert first[1].source == ObjectSource(tmp_path / "o.safetensors", None, 0.7), (
         "an object has its own reference"
     )
 
@@ -39,7 +39,7 @@ def test_csv_and_jsonl_say_the_same(tmp_path: Path) -> None:
 def test_a_reference_alone_replaces_only_the_reference(tmp_path: Path) -> None:
     file = write(tmp_path / "w.csv", "background,box,reference\na.png,1 1 2 2,r.png\n")
     [item] = read_manifest(file, LIKE)
-    assert item.subject == Subject(LIKE.subject.object, tmp_path / "r.png", 0.7)
+    assert item.source == ObjectSource(LIKE.source.object, tmp_path / "r.png", 0.7)
 
 
 def test_a_line_may_say_where_to_paste(tmp_path: Path) -> None:

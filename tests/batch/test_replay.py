@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 from ldm import __version__
-from ldm.batch.replay import apart, doubts, read_replay, repeat
-from ldm.batch.results_log import Journal
+from ldm.batch.replay import apart, read_replay, repeat, replay_warnings
+from ldm.batch.results_log import ResultsLog
 from ldm.batch.runner import Options, work
-from ldm.batch.work_item import Item
+from ldm.batch.work_item import WorkItem
 from ldm.data.picture import Picture, read_picture
 from ldm.insertion.roi import Roi
 from tests.fixtures.stub import Stub, items, options
@@ -18,14 +18,14 @@ from tests.fixtures.stub import Stub, items, options
 FACTS = {"settings": {}, "machine": {}, "few_shot_features": "raw"}
 
 
-def made(item: Item, folder: Path, how: Options | None = None) -> list[Path]:
-    [outcome] = work([item], Stub(), how or replace(options(), facts=FACTS), Journal(folder))
+def made(item: WorkItem, folder: Path, how: Options | None = None) -> list[Path]:
+    [outcome] = work([item], Stub(), how or replace(options(), facts=FACTS), ResultsLog(folder))
     return [folder / name for name in outcome.files.values()]
 
 
 def test_the_item_comes_back_with_its_whole_batch(tmp_path: Path) -> None:
     [item] = items(tmp_path, 1, seeds=(5, 6))
-    item = replace(item, name="x", subject=replace(item.subject, strength=0.5), roi=Roi(4, 4, 24, 24))
+    item = replace(item, name="x", source=replace(item.source, strength=0.5), roi=Roi(4, 4, 24, 24))
     file = made(item, tmp_path / "out")[1]
     again = read_replay(file)
     assert again.work == item and again.recipe["seed"] == 6
@@ -36,7 +36,7 @@ def test_the_item_comes_back_with_its_whole_batch(tmp_path: Path) -> None:
 
 def test_the_best_of_several_is_found_again(tmp_path: Path) -> None:
     [item] = items(tmp_path, 1, seeds=(5, 6, 7))
-    how = replace(options(), facts=FACTS, choose=lambda item, task, results: results[::-1])
+    how = replace(options(), facts=FACTS, choose=lambda item, request, results: results[::-1])
     [file] = made(replace(item, best=True), tmp_path / "out", how)
     again = read_replay(file)
     assert again.recipe["seed"] == 7
@@ -78,7 +78,7 @@ def test_differences_are_counted() -> None:
 
 def test_another_version_and_another_machine_are_named() -> None:
     here = {"device": "cpu", "threads": 2}
-    assert not list(doubts({"version": __version__, "machine": here}, here))
-    version, machine = doubts({"version": "0.0.1", "machine": here | {"threads": 8}}, here)
+    assert not list(replay_warnings({"version": __version__, "machine": here}, here))
+    version, machine = replay_warnings({"version": "0.0.1", "machine": here | {"threads": 8}}, here)
     assert "0.0.1" in version and __version__ in version
     assert "'threads': 8" in machine

@@ -13,19 +13,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm.batch.results_log import FILE, Journal, recipe_in, rows
-from ldm.batch.runner import Outcome, Tally, prepare, view, work
-from ldm.batch.work_item import Case, Item, check_files
+from ldm.batch.results_log import FILE, ResultsLog, recipe_in, rows
+from ldm.batch.runner import Outcome, RunSummary, prepare, view, work
+from ldm.batch.work_item import Case, WorkItem, check_files
 from ldm.data.picture import Picture, read_picture
 from ldm.insertion.paste import Patch
-from ldm.insertion.region import Result, Task
+from ldm.insertion.region import InsertRequest, Result
 from ldm.insertion.region_fill import ReadyObject
 from ldm.insertion.roi import Roi
 from tests.fixtures.stub import Stub, items, options
 
 
-def finish(todo: list[Item], folder: Path, stub: Stub | None = None, **settings: object) -> list[Outcome]:
-    return list(work(todo, stub or Stub(), options(**settings), Journal(folder)))
+def finish(todo: list[WorkItem], folder: Path, stub: Stub | None = None, **settings: object) -> list[Outcome]:
+    return list(work(todo, stub or Stub(), options(**settings), ResultsLog(folder)))
 
 
 def lines(folder: Path) -> list[dict]:
@@ -76,9 +76,9 @@ def test_what_determines_a_result_makes_it_new(tmp_path: Path, what: str) -> Non
     if what == "base":
         stub.fingerprint = "f" * 16
     if what == "strength":
-        item = replace(item, subject=replace(item.subject, strength=0.5))
+        item = replace(item, source=replace(item.source, strength=0.5))
     if what == "roi":
-        item = replace(item, roi=view(finish([item], out)[0], options(), out).task.rois[0])
+        item = replace(item, roi=view(finish([item], out)[0], options(), out).request.rois[0])
     if what == "paste":
         item = replace(item, case=replace(item.case, paste_mask=item.case.mask))
     finish([item], out, stub, **({"steps": 9} if what == "settings" else {}))
@@ -110,7 +110,7 @@ def test_a_broken_line_in_the_middle_is_no_torn_one(tmp_path: Path) -> None:
     file = tmp_path / "out" / FILE
     file.write_text("{}\n" + file.read_text())
     with pytest.raises(ValueError, match="line 1 is no result"):
-        Journal(tmp_path / "out")
+        ResultsLog(tmp_path / "out")
 
 
 def test_bad_items_are_reported_skipped_and_counted(tmp_path: Path) -> None:
@@ -118,22 +118,25 @@ def test_bad_items_are_reported_skipped_and_counted(tmp_path: Path) -> None:
     (tmp_path / "1.png").unlink()
     (tmp_path / "2.png").write_bytes(b"no picture")
     todo[3] = replace(todo[3], case=Case(tmp_path / "3.png", box=(0, 0, 99, 99)))
-    tally, journal = Tally(), Journal(out)
-    outcomes = list(work(todo, Stub(), options(), journal))
+    summary, log = RunSummary(), ResultsLog(out)
+    outcomes = list(work(todo, Stub(), options(), log))
     for outcome in outcomes:
-        tally.add(outcome, journal)
+        summary.add(outcome, log)
     assert [bool(o.error) for o in outcomes] == [False, True, True, True, False]
     assert all("\n" not in o.error for o in outcomes) and "1.png" in outcomes[1].error
-    assert tally.exit_code == 13 and tally.complaints() == ["error: 3 skipped, 2 done"]
+    assert summary.exit_code == 13 and summary.complaints() == ["error: 3 skipped, 2 done"]
     assert sorted(f.name for f in out.iterdir()) == ["0.png", "4.png", FILE]
 
 
 def test_a_changed_pixel_outside_is_not_let_pass(tmp_path: Path) -> None:
     class Careless(Stub):
         def insert(
-            self, background: Picture, tasks: Sequence[Task], objects: Sequence[ReadyObject] | None = None
+            self,
+            background: Picture,
+            requests: Sequence[InsertRequest],
+            objects: Sequence[ReadyObject] | None = None,
         ) -> list[list[Result]]:
-            [[result]] = super().insert(background, tasks, objects)
+            [[result]] = super().insert(background, requests, objects)
             corner = Patch(Roi(0, 0, 1, 1), background.pixels[:1, :1] ^ 1)
             return [[replace(result, patches=(*result.patches, corner))]]
 
@@ -145,11 +148,11 @@ def test_a_changed_pixel_outside_is_not_let_pass(tmp_path: Path) -> None:
 def test_seams_above_the_limit_fail_a_run_new_or_kept(tmp_path: Path) -> None:
     todo, out = items(tmp_path, 1, seeds=(5, 600)), tmp_path / "out"
     for _ in range(2):
-        journal, tally = Journal(out), Tally(1.5)
-        for outcome in work(todo, Stub(), options(), journal):
-            tally.add(outcome, journal)
-        assert tally.exit_code == 1 and (out / "0_600.png").exists()
-        assert tally.complaints() == ["error: the seam of 0_600.png (1.60) is above 1.5"]
+        log, summary = ResultsLog(out), RunSummary(1.5)
+        for outcome in work(todo, Stub(), options(), log):
+            summary.add(outcome, log)
+        assert summary.exit_code == 1 and (out / "0_600.png").exists()
+        assert summary.complaints() == ["error: the seam of 0_600.png (1.60) is above 1.5"]
 
 
 def test_two_results_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -160,8 +163,8 @@ def test_two_results_of_one_name_are_refused(tmp_path: Path) -> None:
     check_files([item, replace(other, name="1")])
 
 
-def work_on(todo: list[Item], out: Path, log: Path) -> None:
-    for _ in work(todo, Stub(log), options(), Journal(out)):
+def work_on(todo: list[WorkItem], out: Path, log: Path) -> None:
+    for _ in work(todo, Stub(log), options(), ResultsLog(out)):
         pass
 
 
@@ -194,7 +197,7 @@ def test_killed_at_any_moment_it_finishes_what_is_missing_and_repeats_nothing(tm
 def test_a_thousand_items_do_not_fill_the_memory(tmp_path: Path) -> None:
     """No outcome that was looked at keeps its pictures alive."""
     todo, alive = items(tmp_path, 3), []
-    for outcome in work(iter(todo), Stub(), options(), Journal(tmp_path / "out")):
+    for outcome in work(iter(todo), Stub(), options(), ResultsLog(tmp_path / "out")):
         assert outcome.view is not None
         alive.append(weakref.ref(outcome.view))
         del outcome
@@ -205,8 +208,8 @@ def test_a_thousand_items_do_not_fill_the_memory(tmp_path: Path) -> None:
 def test_a_given_roi_that_is_no_square_is_squared_and_said(tmp_path: Path) -> None:
     [item] = items(tmp_path, 1)
     with pytest.warns(UserWarning, match="ROI is 16 x 12 px; used is the square around it, 8 2 24 18"):
-        _, task = prepare(replace(item, roi=Roi(8, 4, 24, 16)), options())
-    assert task.rois == [Roi(8, 2, 24, 18)]
+        _, request = prepare(replace(item, roi=Roi(8, 4, 24, 16)), options())
+    assert request.rois == [Roi(8, 2, 24, 18)]
     with pytest.raises(ValueError, match="the given ROI cuts off a part of the mask"):
         prepare(replace(item, roi=Roi(8, 4, 18, 16)), options())
     with pytest.raises(ValueError, match=r"ROI is 500 x 12 px, .* give a square, \d+ px at most"):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from ldm.batch.work_item import Case, pair, read_roi
-from ldm.insertion.mask_input import MaskTools
+from ldm.insertion.mask_input import MaskOptions
 from ldm.insertion.roi import Roi
 
 
@@ -97,7 +97,7 @@ def test_paste_masks_pair_like_masks_and_lie_inside_them(tmp_path: Path) -> None
     inner = [save_mask(tmp_path / "paste" / f"{i}_mask.png") for i in (2, 1)]
     cases = pair([tmp_path / "image"], [tmp_path / "mask"], paste_masks=inner)
     assert [case.paste_mask for case in cases] == inner[::-1] and [case.mask for case in cases] == holes
-    _, marking = pair(images[:1], [], [0, 0, 9, 8], paste_masks=inner[:1])[0].read(MaskTools(grow=1))
+    _, marking = pair(images[:1], [], [0, 0, 9, 8], paste_masks=inner[:1])[0].read(MaskOptions(grow=1))
     assert marking.hole.sum() > 9 * 8 and marking.mask.sum() == 3 * 4, "the one is grown, the other not"
     (tmp_path / "box.txt").write_text("4 3 9 9")
     outside = Case(images[0], box=(0, 0, 6, 9), paste_mask=tmp_path / "box.txt")

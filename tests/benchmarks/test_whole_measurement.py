@@ -19,13 +19,13 @@ from ldm.insertion.inpaint import Sampling
 from ldm.insertion.insert import InsertOptions
 from ldm.models.base import save_base
 from ldm.models.runtime import PLAIN, twin
-from ldm.speed.deep_cache import Reusing
+from ldm.speed.deep_cache import DeepCache
 from tests.fixtures.small import SMALL, small_base
 
 PRESETS = {
     "exact": InsertOptions(Sampling("plms", 2)),
     "fast": InsertOptions(
-        Sampling("unipc", 2, guidance_interval=(0.1, 1)), predictor=partial(Reusing, every=2)
+        Sampling("unipc", 2, guidance_interval=(0.1, 1)), predictor=partial(DeepCache, every=2)
     ),
 }
 GROUPS = {

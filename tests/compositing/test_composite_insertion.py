@@ -19,7 +19,7 @@ from ldm.data.picture import Picture
 from ldm.insertion.blend import BLENDS, Blend, blend
 from ldm.insertion.inpaint import Sampling
 from ldm.insertion.insert import InsertOptions, blended, insert
-from ldm.insertion.region import Result, Task, square_of
+from ldm.insertion.region import InsertRequest, Result, region_of
 from ldm.insertion.region_fill import ObjectFill, ReadyObject
 from ldm.insertion.roi import Roi
 from ldm.models.base import Base
@@ -69,7 +69,9 @@ def made(
 ) -> list[Result]:
     """One task whose region is all of the background."""
     one = ReadyObject(base.contexts(base.context(cut_outs)), fill)
-    [results] = insert(base, background, [Task(mask, mask, [WHOLE], seeds)], [one], InsertOptions(FAST, seam))
+    [results] = insert(
+        base, background, [InsertRequest(mask, mask, [WHOLE], seeds)], [one], InsertOptions(FAST, seam)
+    )
     return results
 
 
@@ -168,11 +170,11 @@ def test_objects_that_share_a_region_have_a_shadow_each() -> None:
     cut_outs, settings = torch.ones(2, 4, 20, 20), CompositeSettings(contact_shadow=0.5)
     regions = torch.zeros(2, 100, 100)
     regions[0, 5:45, 5:45], regions[1, 55:95, 55:95] = 1, 1
-    square = square_of(torch.ones(3, 100, 100), regions.any(0).numpy(), [])
-    fill = CompositeObject(cut_outs, settings, regions)(square)
+    region = region_of(torch.ones(3, 100, 100), regions.any(0).numpy(), [])
+    fill = CompositeObject(cut_outs, settings, regions)(region)
     dark = fill.shadowed_layer[3] - fill.layer[3]
     assert dark[42:45, 10:40].max() > 0.2 and dark[92:95, 60:90].max() > 0.2
-    coarse = CompositeObject(cut_outs, replace(settings, contact_shadow=0.0), regions[:, ::10, ::10])(square)
+    coarse = CompositeObject(cut_outs, replace(settings, contact_shadow=0.0), regions[:, ::10, ::10])(region)
     assert (coarse.layer[3] > 0).float().mean() > 0.15, "coarse regions are scaled"
 
 
@@ -191,9 +193,9 @@ def test_a_paste_margin_is_a_factor_of_the_seams_own_alpha(cut_outs: torch.Tenso
     """Without one all of the mask is pasted."""
     background, mask = torch.zeros(3, 60, 80), np.zeros((60, 80), bool)
     mask[10:50, 10:75] = True
-    square, seam = square_of(background, mask, []), Blend(feather=8)
+    region, seam = region_of(background, mask, []), Blend(feather=8)
     whole = blend(background, background + 0.5, mask, seam)[1]
-    plain, faded = (CompositeObject(cut_outs, CompositeSettings(paste_margin=x))(square) for x in (0.0, 0.25))
+    plain, faded = (CompositeObject(cut_outs, CompositeSettings(paste_margin=x))(region) for x in (0.0, 0.25))
     assert plain.paste_alpha() is None
     assert np.array_equal(blended(plain, background + 0.5, seam)[1], whole)
     alpha, shown = blended(faded, background + 0.5, seam)[1], faded.layer[3].numpy() > VISIBLE

@@ -15,7 +15,7 @@ from ldm.compositing.cut_out_images import CutOutImages
 from ldm.data.image import from_bytes, to_bytes
 from ldm.data.insertset import InsertSet, Sample
 from ldm.data.object_crops import NEAREST, ObjectImages
-from ldm.data.pairs import Pairs
+from ldm.data.pairs import TrainingPairs
 from ldm.models.base import Base
 from ldm.objects.object_context import reference_of, view_of
 from tests.fixtures.objects import learnt
@@ -28,8 +28,8 @@ def insertset(tmp_path: Path) -> InsertSet:
     return painted_set(tmp_path)
 
 
-def pairs_of(insertset: InsertSet, size: int, **changes: Any) -> Pairs:
-    return Pairs(insertset, size, 32, length=60, images=CutOutImages(), **changes)
+def pairs_of(insertset: InsertSet, size: int, **changes: Any) -> TrainingPairs:
+    return TrainingPairs(insertset, size, 32, length=60, images=CutOutImages(), **changes)
 
 
 def test_pictures_are_shown_without_their_ground(insertset: InsertSet, tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_a_silhouette_says_what_the_object_is(insertset: InsertSet, tmp_path: Pa
     shown = CutOutImages(48).few_shot(masked)[0]
     assert near(shown[:3, :, 14:34], RED).all() and (shown[3, :, 14:34] == 1).all()
     assert (shown[:, :, [*range(11), *range(37, 48)]] == 0).all(), "half as wide as high"
-    item = Pairs(masked, 64, 32, images=CutOutImages())[0]
+    item = TrainingPairs(masked, 64, 32, images=CutOutImages())[0]
     assert item["place"][2] - item["place"][0] == pytest.approx(
         float(item["place"][3] - item["place"][1]) / 2, rel=0.1
     )
@@ -93,7 +93,7 @@ def test_a_place_is_where_the_cut_out_object_is_in_the_crop(insertset: InsertSet
 
 def test_a_cut_out_reference_shows_no_ground_and_is_not_turned(insertset: InsertSet) -> None:
     """Its aspect is kept, mid-grey beside it; single views and same-category samples are of their picture."""
-    plain = Pairs(insertset, 32, 24, length=60)
+    plain = TrainingPairs(insertset, 32, 24, length=60)
     assert any(near(item["reference"], GREEN).any() for item in plain), "the padding, at least"
     for i, item in enumerate(pairs_of(insertset, 32, single_view=1.0)):
         shown = (item["reference"].abs() > 0.1).any(dim=0)

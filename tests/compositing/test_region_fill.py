@@ -14,7 +14,7 @@ from ldm.compositing.region_fill import (
     shown_in_training,
 )
 from ldm.insertion.inpaint import shown_in
-from ldm.insertion.region import Square, square_of
+from ldm.insertion.region import Region, region_of
 from ldm.insertion.region_fill import ObjectFill, ReadyObject, RegionFill
 from ldm.models.diffusion import masked_image
 from ldm.scenes.regional_context import in_regions
@@ -33,8 +33,8 @@ def opaque(level: float) -> Tensor:
     return torch.cat([plain(level), torch.ones(1, 1, 28, 28)], dim=1)
 
 
-def region() -> Square:
-    return square_of(torch.zeros(3, 32, 32), MASK, [Generator()])
+def region() -> Region:
+    return region_of(torch.zeros(3, 32, 32), MASK, [Generator()])
 
 
 def made(level: float) -> ObjectFill:

@@ -328,8 +328,10 @@ def test_what_only_a_base_of_composites_can_do_is_refused_for_others() -> None:
         with pytest.raises(ValueError, match=f"{flag}: only a base that is shown a cut-out of the object"):
             make_fill(load_config(None, [key]))
         assert make_fill(load_config(None, [key, "base.region_fill=composite"]))
-    with pytest.raises(ValueError, match=r"refine=0\.4 draws anew what own_detail=16 keeps; set one to 0"):
-        insert_options(load_config(ROOT / "configs" / "mini.yaml", ["sample.refine=0.4"]))
+    with pytest.raises(
+        ValueError, match=r"second_pass=0\.4 draws anew what own_detail=16 keeps; set one to 0"
+    ):
+        insert_options(load_config(ROOT / "configs" / "mini.yaml", ["sample.second_pass=0.4"]))
 
 
 def test_outside_the_project_given_paths_are_the_users_and_defaults_the_projects(

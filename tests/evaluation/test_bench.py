@@ -24,7 +24,7 @@ from ldm.insertion.insert import InsertOptions
 from ldm.insertion.session import Session
 from ldm.merge.merge import member, merge
 from ldm.merge.merged_file import load_merged, open_merged, save_merged
-from ldm.models.base import base_fingerprint, house_state
+from ldm.models.base import base_fingerprint, base_state
 from ldm.objects.delta import extract, is_trained, load, save, trained_names
 from ldm.objects.object_file import About
 from tests.fixtures.bench import MASK, OBJECT, write_bench
@@ -125,7 +125,7 @@ def test_the_truth_scores_best_and_the_background_is_not_the_object(root: Path) 
 
 def own_object(setup: Setup, file: Path) -> None:
     """An object that changes the base a lot."""
-    names, state = trained_names(setup.session.base, "crossattn"), house_state(setup.session.base)
+    names, state = trained_names(setup.session.base, "crossattn"), base_state(setup.session.base)
     tuned = {name: state[name] + 0.5 for name in names}
     about = About(setup.fingerprint, "tiny", freeze_model="crossattn", few_shot_count=2)
     tokens = torch.randn(

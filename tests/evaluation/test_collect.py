@@ -14,7 +14,7 @@ from ldm.data.picture_write import write_picture
 from ldm.evaluation.collect import check_pairs, collect, of_bench
 from ldm.evaluation.insertion import References
 from ldm.evaluation.results import Results
-from ldm.insertion.mask_input import MaskTools
+from ldm.insertion.mask_input import MaskOptions
 from ldm.insertion.roi import Roi
 from ldm.models.checkpoint import write_safetensors
 from ldm.objects.object_file import About, write_object
@@ -29,7 +29,7 @@ def bench(tmp_path: Path) -> Path:
     return write_bench(tmp_path / "bench")
 
 
-def journal(folder: Path, bench: Path, **changes: object) -> dict:
+def log(folder: Path, bench: Path, **changes: object) -> dict:
     """One line and its picture, as inference writes them."""
     scene = bench / "scenes" / "s1"
     row = {
@@ -47,13 +47,13 @@ def journal(folder: Path, bench: Path, **changes: object) -> dict:
 
 def test_inferences_folder_tells_all(tmp_path: Path, bench: Path) -> None:
     out = tmp_path / "out"
-    journal(out, bench, seconds=9.0)
-    row = journal(out, bench)  # made anew: the last line counts
+    log(out, bench, seconds=9.0)
+    row = log(out, bench)  # made anew: the last line counts
     (found,) = collect(out)
     assert (found.name, found.object, found.model, found.result) == ("a", "test", "base1", out / "a.png")
     assert found.case == Case(Path(row["background"]), Path(row["mask"]))
     assert found.references == References(Path(row["reference"]))
-    assert found.rois == (Roi(16, 8, 80, 72),) and found.tools == MaskTools(invert=True)
+    assert found.rois == (Roi(16, 8, 80, 72),) and found.tools == MaskOptions(invert=True)
     assert found.facts == {"seconds": 0.5, "ring_offset": 2.0}
     seen = found.read()
     assert not seen.mask[30, 40] and seen.mask[0, 0]  # read as it was then, inverted
@@ -65,7 +65,7 @@ def test_an_object_file_is_its_own_reference(tmp_path: Path, bench: Path) -> Non
     own = torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8)
     pictured = tmp_path / "thing.safetensors"
     write_object(pictured, {"reference": own}, About("base1", "tiny"))
-    journal(tmp_path / "out", bench, reference=None, object=str(pictured))
+    log(tmp_path / "out", bench, reference=None, object=str(pictured))
     (found,) = collect(tmp_path / "out")
     assert found.object == "thing"
     assert np.array_equal(found.references.picture(), own.permute(1, 2, 0).numpy())
@@ -81,7 +81,7 @@ def test_the_pictures_it_was_learnt_from_are_its_views_if_they_are_there(tmp_pat
         own = torch.zeros(3, 8, 8, dtype=torch.uint8)
         write_object(tmp_path / f"{name}.safetensors", {"reference": own}, about)
         file = str(tmp_path / f"{name}.safetensors")
-        journal(tmp_path / "out", bench, file=f"{name}.png", reference=None, object=file)
+        log(tmp_path / "out", bench, file=f"{name}.png", reference=None, object=file)
     apple, gone = collect(tmp_path / "out")
     assert len(apple.references.views) == 2 and apple.references.whole.name == "test.jpg"
     assert gone.references == References(tmp_path / "gone.safetensors")
@@ -152,10 +152,10 @@ def test_other_mistakes_are_named(tmp_path: Path, bench: Path) -> None:
         collect(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match=r"no results\.jsonl"):
         collect(bench)
-    journal(tmp_path / "scenes", bench, scene="x.yaml")
+    log(tmp_path / "scenes", bench, scene="x.yaml")
     with pytest.raises(ValueError, match="several objects"):
         collect(tmp_path / "scenes")
-    journal(tmp_path / "gone", bench)
+    log(tmp_path / "gone", bench)
     (tmp_path / "gone" / "a.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"a\.png is gone; put it back"):
         collect(tmp_path / "gone")
@@ -167,6 +167,6 @@ def test_runs_that_cannot_be_paired_are_refused(tmp_path: Path, bench: Path) -> 
     check_pairs(("both", two), ("flat", one))
     with pytest.raises(ValueError, match=r"2 methods \(flat, ceiling\).*--against both/flat"):
         check_pairs(("flat", one), ("both", two))
-    journal(tmp_path / "out", bench)
+    log(tmp_path / "out", bench)
     with pytest.raises(ValueError, match=r"share no image \(a \.\.\. and s1 \.\.\.\)"):
         check_pairs(("out", collect(tmp_path / "out")), ("flat", one))

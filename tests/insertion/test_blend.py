@@ -13,13 +13,13 @@ from ldm.insertion.blend import (
     BLENDS,
     Blend,
     blend,
+    blend_named,
     composite,
     depth,
     feather,
     membrane,
     paper_blur,
     ring,
-    treatment,
 )
 from ldm.insertion.membrane import _solve, spread
 from ldm.insertion.result_checks import ring_offset, seam_ratio
@@ -186,6 +186,6 @@ def test_seam_is_smaller_after_blending():
 
 def test_lengths_of_a_treatment_can_be_changed_one_by_one():
     own = BLENDS["membrane"]
-    assert treatment("membrane") == own
-    assert treatment("membrane", reach=0) == replace(own, reach=0)
-    assert treatment("paste", feather=3, reach=math.inf) == Blend(feather=3, reach=math.inf)
+    assert blend_named("membrane") == own
+    assert blend_named("membrane", reach=0) == replace(own, reach=0)
+    assert blend_named("paste", feather=3, reach=math.inf) == Blend(feather=3, reach=math.inf)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ldm.data.picture import Picture
-from ldm.insertion.contact_sheet import OVERLAY_INK, overlay
+from ldm.insertion.contact_sheet import OVERLAY_INK, draw_plan
 from ldm.insertion.crop_plan import Context, Plan, lines, plan, regions_of, scaling
 from ldm.insertion.roi import Roi
 
@@ -81,7 +81,7 @@ def test_no_zoom_at_all_is_refused() -> None:
 def test_labels_stay_in_their_corner() -> None:
     picture, mask = Picture(np.full((100, 200, 3), 90, np.uint8)), np.zeros((100, 200), bool)
     rois = [Roi(20, 30, 120, 130), Roi(190, -10, 290, 90)]
-    plain, labelled = overlay(picture, mask, rois).pixels, overlay(picture, mask, rois, ["x", "y"]).pixels
+    plain, labelled = draw_plan(picture, mask, rois).pixels, draw_plan(picture, mask, rois, ["x", "y"]).pixels
     changed = (plain != labelled).any(axis=2)
     assert changed[30:47, 20:60].any() and labelled[30:47, 20:60].min() < np.mean(OVERLAY_INK) + 60, "letters"
     changed[30:47, 20:60] = changed[:17, 190:] = False
@@ -90,7 +90,7 @@ def test_labels_stay_in_their_corner() -> None:
 
 def test_labels_grow_with_the_picture() -> None:
     picture, mask = Picture(np.zeros((10, 2400, 3), np.uint8)), np.zeros((10, 2400), bool)
-    drawing = overlay(picture, mask, [Roi(0, 0, 2400, 10)], ["wide"]).pixels
+    drawing = draw_plan(picture, mask, [Roi(0, 0, 2400, 10)], ["wide"]).pixels
     assert (drawing[5] != 0).any(axis=1).sum() > 120
 
 

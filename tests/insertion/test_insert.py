@@ -12,11 +12,11 @@ from ldm.insertion.blend import BLENDS, Blend
 from ldm.insertion.inpaint import Sampling
 from ldm.insertion.insert import InsertOptions, insert
 from ldm.insertion.paste import to_model_mask
-from ldm.insertion.region import Result, Task
+from ldm.insertion.region import InsertRequest, Result
 from ldm.insertion.region_fill import ObjectFill, ReadyObject
 from ldm.insertion.roi import Roi, plan_rois
 from ldm.models.base import Base
-from ldm.tiling.second_pass import SecondPassOf
+from ldm.tiling.second_pass import TiledSecondPass
 from tests.fixtures.tiny import TINY
 
 FAST = Sampling("ddim", 2, 2.0)
@@ -57,8 +57,8 @@ def made(
     seam: Blend,
 ) -> list[Result]:
     """One task alone."""
-    task, options = Task(mask, mask, rois, seeds), InsertOptions(sampling, seam)
-    [results] = insert(base, background, [task], [one], options)
+    request, options = InsertRequest(mask, mask, rois, seeds), InsertOptions(sampling, seam)
+    [results] = insert(base, background, [request], [one], options)
     return results
 
 
@@ -139,8 +139,8 @@ def test_a_mask_covers_every_model_pixel_it_touches() -> None:
 def test_what_is_generated_is_pasted_in_its_own_mask_only(base: Base, one: ReadyObject, name: str) -> None:
     background = picture()
     hole, mask = box(background.size), box(background.size, 50, 40, 70, 80)
-    task = Task(mask, hole, plan_rois(hole), [5])
-    [[part]] = insert(base, background, [task], [one], InsertOptions(FAST, BLENDS[name]))
+    request = InsertRequest(mask, hole, plan_rois(hole), [5])
+    [[part]] = insert(base, background, [request], [one], InsertOptions(FAST, BLENDS[name]))
     after, before = part.picture.pixels, background.pixels
     assert (after[~mask] == before[~mask]).all() and (after[mask] != before[mask]).mean() > 0.2
     if name == "paste":
@@ -174,9 +174,11 @@ def test_the_unet_sees_the_mask_as_its_architecture_says(
     mask[64:160, 80:176] = True
     seen: list[torch.Tensor] = []
     hook = base.unet.register_forward_pre_hook(lambda unet, inputs: seen.append(inputs[0][:, 8]))
-    second = SecondPassOf(strength) if strength else None
-    task = Task(mask, mask, [Roi(0, 0, 256, 256)], [1])
-    insert(base, picture(256, 256), [task], [one], InsertOptions(FAST, BLENDS["paste"], second_pass=second))
+    second = TiledSecondPass(strength) if strength else None
+    request = InsertRequest(mask, mask, [Roi(0, 0, 256, 256)], [1])
+    insert(
+        base, picture(256, 256), [request], [one], InsertOptions(FAST, BLENDS["paste"], second_pass=second)
+    )
     hook.remove()
     assert len(seen) > (2 if strength else 1)
     assert all((((x > 0) & (x < 1)).any()) == antialias for x in seen)

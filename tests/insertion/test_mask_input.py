@@ -12,7 +12,7 @@ from PIL import Image
 from ldm.batch.work_item import Case, pair
 from ldm.data.picture import Picture
 from ldm.data.picture_write import write_picture
-from ldm.insertion.mask_input import MaskTools, read_marking, read_polygons
+from ldm.insertion.mask_input import MaskOptions, read_insert_mask, read_polygons
 
 SIZE = (20, 30)
 BOX = (8, 5, 16, 12)
@@ -20,7 +20,7 @@ BACKGROUND = Path("background.png")
 
 
 @pytest.fixture
-def square() -> np.ndarray:
+def region() -> np.ndarray:
     mask = np.zeros(SIZE, bool)
     mask[5:12, 8:16] = True
     return mask
@@ -38,7 +38,7 @@ def marked(
     of: Picture | None = None,
     **tools: bool | float | str,
 ) -> np.ndarray:
-    return read_marking(BACKGROUND, of or picture(), mask, box, MaskTools(**tools))  # type: ignore[arg-type]
+    return read_insert_mask(BACKGROUND, of or picture(), mask, box, MaskOptions(**tools))  # type: ignore[arg-type]
 
 
 def write(path: Path, text: str) -> Path:
@@ -46,10 +46,10 @@ def write(path: Path, text: str) -> Path:
     return path
 
 
-def test_box_files_polygons_pictures_and_transparency_agree(tmp_path: Path, square: np.ndarray) -> None:
+def test_box_files_polygons_pictures_and_transparency_agree(tmp_path: Path, region: np.ndarray) -> None:
     corners = [[8, 5], [15, 5], [15, 11], [8, 11]]
-    Image.fromarray(square).save(tmp_path / "m.png")
-    Image.fromarray((np.dstack([~square] * 3 + [square]) * 255).astype(np.uint8)).save(tmp_path / "a.png")
+    Image.fromarray(region).save(tmp_path / "m.png")
+    Image.fromarray((np.dstack([~region] * 3 + [region]) * 255).astype(np.uint8)).save(tmp_path / "a.png")
     found = [
         marked(box=BOX),
         marked(write(tmp_path / "b.txt", "8 5 16 12")),
@@ -57,19 +57,19 @@ def test_box_files_polygons_pictures_and_transparency_agree(tmp_path: Path, squa
         marked(write(tmp_path / "list.json", json.dumps([corners]))),
         marked(tmp_path / "m.png"),
         marked(tmp_path / "a.png", channel="alpha"),
-        marked(of=picture(~square), channel="background"),
-        marked(of=picture(~square, np.uint16), channel="background"),
+        marked(of=picture(~region), channel="background"),
+        marked(of=picture(~region, np.uint16), channel="background"),
     ]
-    assert all(np.array_equal(mask, square) for mask in found)
+    assert all(np.array_equal(mask, region) for mask in found)
 
 
 @pytest.mark.parametrize("grow", [-2, 3])
-def test_the_tools_work_on_every_kind(tmp_path: Path, square: np.ndarray, grow: float) -> None:
-    Image.fromarray(square).save(tmp_path / "m.png")
+def test_the_tools_work_on_every_kind(tmp_path: Path, region: np.ndarray, grow: float) -> None:
+    Image.fromarray(region).save(tmp_path / "m.png")
     kinds = [marked(box=BOX, grow=grow), marked(tmp_path / "m.png", grow=grow),
-             marked(of=picture(~square), channel="background", grow=grow)]  # fmt: skip
+             marked(of=picture(~region), channel="background", grow=grow)]  # fmt: skip
     assert all(np.array_equal(mask, kinds[0]) for mask in kinds)
-    assert (kinds[0].sum() > square.sum()) == (grow > 0) and kinds[0].any()
+    assert (kinds[0].sum() > region.sum()) == (grow > 0) and kinds[0].any()
 
 
 def test_half_transparency_counts_by_the_threshold() -> None:
@@ -79,9 +79,9 @@ def test_half_transparency_counts_by_the_threshold() -> None:
     assert marked(of=picture(alpha), channel="background", threshold=0.8).sum() == 4
 
 
-def test_inverting_a_box_marks_the_rest_and_warns(square: np.ndarray) -> None:
+def test_inverting_a_box_marks_the_rest_and_warns(region: np.ndarray) -> None:
     with pytest.warns(UserWarning, match="the box: 91% of the picture is marked"):
-        assert np.array_equal(marked(box=BOX, invert=True), ~square)
+        assert np.array_equal(marked(box=BOX, invert=True), ~region)
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[]", "[[1, 2], 3]", '[[["a", 1]]]', "[[[1, 2, 3]]]"])
@@ -106,13 +106,13 @@ def test_what_cannot_be_is_said(tmp_path: Path) -> None:
     assert pair([image], [], transparent=True) == [Case(image)]
 
 
-def test_what_nobody_would_see_is_said(tmp_path: Path, square: np.ndarray) -> None:
+def test_what_nobody_would_see_is_said(tmp_path: Path, region: np.ndarray) -> None:
     """Alpha is kept, so an object in the transparent part stays invisible; half transparent is fine."""
-    pixels = picture(~square).pixels
+    pixels = picture(~region).pixels
     Image.fromarray(pixels).save(tmp_path / "b.png")
     case = Case(tmp_path / "b.png", channel="background")
     with pytest.warns(UserWarning, match=r"b\.png: fully transparent where the object goes"):
-        assert np.array_equal(case.read()[1].mask, square)
+        assert np.array_equal(case.read()[1].mask, region)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         replace(case, channel="", box=(7, 5, 16, 12)).read()

@@ -14,7 +14,7 @@ SIZE = (20, 30)
 
 
 @pytest.fixture
-def square() -> np.ndarray:
+def region() -> np.ndarray:
     mask = np.zeros(SIZE, bool)
     mask[5:12, 8:16] = True
     return mask
@@ -22,39 +22,39 @@ def square() -> np.ndarray:
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_luma(tmp_path, square, channels, dtype):
+def test_luma(tmp_path, region, channels, dtype):
     top = np.iinfo(dtype).max
-    pixels = (square * top).astype(dtype)[..., None].repeat(channels, 2)
+    pixels = (region * top).astype(dtype)[..., None].repeat(channels, 2)
     if channels in (2, 4):
         pixels[..., -1] = top
     write_picture(tmp_path / "m.png", Picture(pixels))
-    assert np.array_equal(read_mask(tmp_path / "m.png", SIZE), square)
+    assert np.array_equal(read_mask(tmp_path / "m.png", SIZE), region)
 
 
-def test_threshold(tmp_path, square):
-    write_picture(tmp_path / "m.png", Picture(np.where(square, 100, 10).astype(np.uint8)[..., None]))
-    assert np.array_equal(read_mask(tmp_path / "m.png", SIZE, 0.2), square)
+def test_threshold(tmp_path, region):
+    write_picture(tmp_path / "m.png", Picture(np.where(region, 100, 10).astype(np.uint8)[..., None]))
+    assert np.array_equal(read_mask(tmp_path / "m.png", SIZE, 0.2), region)
     with pytest.raises(ValueError, match=r"m\.png: empty, .* of 30 x 20 px; lower the threshold"):
         read_mask(tmp_path / "m.png", SIZE)
 
 
-def test_alpha_is_taken_if_only_it_varies(tmp_path, square):
+def test_alpha_is_taken_if_only_it_varies(tmp_path, region):
     pixels = np.full((*SIZE, 4), 255, np.uint8)
-    pixels[..., 3] = square * 255
+    pixels[..., 3] = region * 255
     write_picture(tmp_path / "m.png", Picture(pixels))
-    assert np.array_equal(read_mask(tmp_path / "m.png", SIZE), square)
+    assert np.array_equal(read_mask(tmp_path / "m.png", SIZE), region)
     pixels[0, :9, :3] = 0  # now the colours vary, and nearly all of them are white
     write_picture(tmp_path / "m.png", Picture(pixels))
     with pytest.warns(UserWarning, match="invert the mask"):
-        assert read_mask(tmp_path / "m.png", SIZE).sum() > square.sum()
-    assert np.array_equal(read_mask(tmp_path / "m.png", SIZE, channel="alpha"), square)
+        assert read_mask(tmp_path / "m.png", SIZE).sum() > region.sum()
+    assert np.array_equal(read_mask(tmp_path / "m.png", SIZE, channel="alpha"), region)
 
 
-def test_transparent_part_of_a_background(tmp_path, square):
+def test_transparent_part_of_a_background(tmp_path, region):
     pixels = np.random.default_rng(0).integers(0, 256, (*SIZE, 4), dtype=np.uint8)
-    pixels[..., 3] = ~square * 255
+    pixels[..., 3] = ~region * 255
     write_picture(tmp_path / "b.png", Picture(pixels))
-    assert np.array_equal(read_mask(tmp_path / "b.png", SIZE, channel="alpha", invert=True), square)
+    assert np.array_equal(read_mask(tmp_path / "b.png", SIZE, channel="alpha", invert=True), region)
 
 
 def test_no_alpha_is_named(tmp_path):
@@ -63,8 +63,8 @@ def test_no_alpha_is_named(tmp_path):
         read_mask(tmp_path / "m.png", SIZE, channel="alpha")
 
 
-def test_sizes_are_named(tmp_path, square):
-    write_picture(tmp_path / "m.png", Picture(square.astype(np.uint8)[..., None]))
+def test_sizes_are_named(tmp_path, region):
+    write_picture(tmp_path / "m.png", Picture(region.astype(np.uint8)[..., None]))
     with pytest.raises(ValueError, match="mask of 30 x 20 px, background of 40 x 50 px"):
         read_mask(tmp_path / "m.png", (50, 40))
 
@@ -79,32 +79,32 @@ def test_empty_and_full_are_refused():
         refine_mask(np.eye(9) > 0, grow=20)
 
 
-def test_polarity_warning(square):
+def test_polarity_warning(region):
     with pytest.warns(UserWarning, match="91% of the picture is marked"):
-        refine_mask(square, invert=True)
+        refine_mask(region, invert=True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert np.array_equal(refine_mask(~square, invert=True), square)
+        assert np.array_equal(refine_mask(~region, invert=True), region)
 
 
-def test_grow_is_a_disc(square):
+def test_grow_is_a_disc(region):
     dot = np.zeros((21, 21), bool)
     dot[10, 10] = True
     y, x = np.mgrid[-10:11, -10:11]
     assert np.array_equal(refine_mask(dot, grow=4), x * x + y * y <= 16)
-    assert refine_mask(square, grow=-2).sum() == 3 * 4
+    assert refine_mask(region, grow=-2).sum() == 3 * 4
 
 
-def test_holes_are_filled(square):
-    holed = square.copy()
+def test_holes_are_filled(region):
+    holed = region.copy()
     holed[7:9, 10:12] = False
-    assert np.array_equal(refine_mask(holed, fill_holes=True), square)
+    assert np.array_equal(refine_mask(holed, fill_holes=True), region)
     assert np.array_equal(refine_mask(holed), holed)
 
 
-def test_box(square):
-    assert np.array_equal(box_mask((8, 5, 16, 12), SIZE), square)
-    assert np.array_equal(box_mask((7.6, 5.2, 16.4, 11.8), SIZE), square)
+def test_box(region):
+    assert np.array_equal(box_mask((8, 5, 16, 12), SIZE), region)
+    assert np.array_equal(box_mask((7.6, 5.2, 16.4, 11.8), SIZE), region)
     with pytest.raises(ValueError, match="reaches outside the background of 30 x 20 px"):
         box_mask((0, 0, 31, 20), SIZE)
     with pytest.raises(ValueError, match="box 5 5 5 9 is empty"):
@@ -113,11 +113,11 @@ def test_box(square):
         box_mask((0, 0, 30, 20), SIZE)
 
 
-def test_polygons(square):
+def test_polygons(region):
     corners = [(8.0, 5.0), (15.0, 5.0), (15.0, 11.0), (8.0, 11.0)]  # Pillow draws the outline too
-    assert np.array_equal(polygon_mask([corners], SIZE), square)
+    assert np.array_equal(polygon_mask([corners], SIZE), region)
     two = polygon_mask([corners, [(0, 0), (3, 0), (0, 3)]], SIZE)
-    assert two[0, 0] and two.sum() > square.sum()
+    assert two[0, 0] and two.sum() > region.sum()
     with pytest.raises(ValueError, match="at least 3 points"):
         polygon_mask([[(0, 0), (1, 1)]], SIZE)
     with pytest.raises(ValueError, match="empty"):

@@ -12,22 +12,22 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ldm.batch.runner import planned
-from ldm.batch.work_item import Case, Item
+from ldm.batch.work_item import Case, WorkItem
 from ldm.compositing.region_fill import CompositeObject, CompositeSettings
 from ldm.data.picture import Picture, read_picture
 from ldm.data.picture_write import write_picture
-from ldm.insertion import region as square
-from ldm.insertion.blend import BLENDS, treatment
+from ldm.insertion import region as region
+from ldm.insertion.blend import BLENDS, blend_named
 from ldm.insertion.crop_plan import Context
 from ldm.insertion.inpaint import Sampling
 from ldm.insertion.insert import InsertOptions, insert
-from ldm.insertion.mask_input import Marking
-from ldm.insertion.object_source import Subject
+from ldm.insertion.mask_input import InsertMasks
+from ldm.insertion.object_source import ObjectSource
 from ldm.insertion.region_fill import ObjectFill, ReadyObject
 from ldm.insertion.result_checks import difference_outside
 from ldm.models.context import Contexts
-from ldm.models.inpainting_model import Painter
-from ldm.tiling.second_pass import SecondPassOf
+from ldm.models.inpainting_model import InpaintingModel
+from ldm.tiling.second_pass import TiledSecondPass
 from tests.fixtures.small import SMALL
 
 PROFILE = b"a colour profile, opaque to us" * 5
@@ -38,7 +38,7 @@ class Noisy:
 
     architecture = replace(SMALL, image_size=16)
     device = torch.device("cpu")
-    latent_mask = Painter.latent_mask
+    latent_mask = InpaintingModel.latent_mask
 
     def encode(self, image: Tensor) -> Tensor:
         small = torch.nn.functional.avg_pool2d(image, self.architecture.vae_factor)
@@ -73,7 +73,7 @@ def masks(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     channels=st.sampled_from([1, 2, 3, 4]),
     dtype=st.sampled_from([np.uint8, np.uint16]),
     suffix=st.sampled_from([".png", ".tif"]),
-    refine=st.sampled_from([0.0, 0.5]),
+    second_pass=st.sampled_from([0.0, 0.5]),
     factor=st.sampled_from([1.0, 2.0, 3.5]),
     reach=st.sampled_from([-1.0, 5.0, float("inf")]),
     most=st.sampled_from([2048, 24]),
@@ -87,7 +87,7 @@ def test_pixels_outside_the_mask_are_identical(
     channels: int,
     dtype: type,
     suffix: str,
-    refine: float,
+    second_pass: float,
     factor: float,
     reach: float,
     most: int,
@@ -99,19 +99,19 @@ def test_pixels_outside_the_mask_are_identical(
     stored = np.random.default_rng(1).integers(0, top + 1, (*hole.shape, channels), dtype=dtype)
     if (channels, dtype) == (2, np.uint16):
         stored = stored[..., [0, 0, 0, 1]]  # no reader gives 16-bit grey with alpha
-    background, painter = Picture(stored, PROFILE, None, (72.0, 72.0)), Noisy()
-    item = Item(Case(Path()), Subject(), (1, 2))
-    task = planned(item, Marking(hole, paste), Context(painter.architecture.image_size, factor))
+    background, model = Picture(stored, PROFILE, None, (72.0, 72.0)), Noisy()
+    item = WorkItem(Case(Path()), ObjectSource(), (1, 2))
+    request = planned(item, InsertMasks(hole, paste), Context(model.architecture.image_size, factor))
     options = InsertOptions(
         Sampling("ddim", 2, 1.0),
-        treatment(mode, reach=reach),
-        second_pass=SecondPassOf(refine) if refine else None,
+        blend_named(mode, reach=reach),
+        second_pass=TiledSecondPass(second_pass) if second_pass else None,
     )
-    composited = CompositeSettings(0.8, 0.5, detail_transfer * (not refine), paste_margin=0.1)
+    composited = CompositeSettings(0.8, 0.5, detail_transfer * (not second_pass), paste_margin=0.1)
     fill = CompositeObject(torch.rand(1, 4, 9, 9), composited) if shown else ObjectFill()
-    with patch.object(square, "MOST", most):  # larger regions are worked on at that size
+    with patch.object(region, "MOST", most):  # larger regions are worked on at that size
         one = ReadyObject(Contexts(context, context), fill)
-        [results] = insert(painter, background, [task], [one], options)  # type: ignore[arg-type]
+        [results] = insert(model, background, [request], [one], options)  # type: ignore[arg-type]
     with TemporaryDirectory() as folder:
         file = Path(folder) / f"r{suffix}"
         for result in results:

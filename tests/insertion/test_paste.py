@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ldm.data.picture import Picture, colours
 from ldm.insertion.blend import BLENDS, blend
-from ldm.insertion.paste import enlarged, paste_region, patched, region, shrunk, shrunk_mask
+from ldm.insertion.paste import cut_region, enlarged, paste_region, patched, shrunk, shrunk_mask
 from ldm.insertion.roi import Roi, crop, plan_roi
 
 
@@ -37,7 +37,7 @@ def test_pixels_outside_the_mask_are_identical(seed, mode, channels, dtype, size
     mask[y, x] = True
     roi = plan_roi(mask, min_side=24)
     image = torch.from_numpy(rng.uniform(-1.2, 1.2, (3, *roi.size)).astype(np.float32))
-    image, alpha = blend(region(picture, roi), image, crop(mask, roi), BLENDS[mode])
+    image, alpha = blend(cut_region(picture, roi), image, crop(mask, roi), BLENDS[mode])
     after = patched(picture, [paste_region(picture, roi, image, alpha)])
     assert after.pixels.dtype == dtype and after.pixels is not picture.pixels
     assert np.array_equal(after.pixels[~mask], picture.pixels[~mask])
@@ -54,7 +54,7 @@ def test_pasting_replaces_exactly(channels, dtype):
     mask = np.zeros((40, 30), bool)
     mask[0:9, 20:30] = True
     roi = plan_roi(mask)
-    after = patched(old, [paste_region(old, roi, region(new, roi), crop(mask, roi).astype(np.float32))])
+    after = patched(old, [paste_region(old, roi, cut_region(new, roi), crop(mask, roi).astype(np.float32))])
     n = old.n_colours
     assert np.array_equal(after.pixels[mask][..., :n], new.pixels[mask][..., :n])
     assert np.array_equal(after.pixels[~mask], old.pixels[~mask])

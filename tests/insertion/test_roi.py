@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ldm.data.picture import Picture
-from ldm.insertion.contact_sheet import overlay
+from ldm.insertion.contact_sheet import draw_plan
 from ldm.insertion.roi import Roi, crop, plan_roi, plan_rois, squared, visible
 
 
@@ -107,7 +107,7 @@ def test_overlay_shows_mask_and_frame(channels, dtype):
     grey = np.iinfo(dtype).max // 2
     picture, mask = Picture(np.full((60, 80, channels), grey, dtype)), np.zeros((60, 80), bool)
     mask[20:40, 30:50] = True
-    drawing = overlay(picture, mask, [Roi(20, 10, 60, 50), Roi(-5, -5, 10, 10)]).pixels
+    drawing = draw_plan(picture, mask, [Roi(20, 10, 60, 50), Roi(-5, -5, 10, 10)]).pixels
     assert drawing.shape == (60, 80, 3) and drawing.dtype == np.uint8
     assert drawing[0, 79].tolist() == [127] * 3 and drawing[10, 30].tolist() == [255, 210, 0]
     assert drawing[20, 40].tolist() == [255, 40, 40]

@@ -20,13 +20,13 @@ from ldm.data.picture import Picture
 from ldm.insertion.blend import BLENDS
 from ldm.insertion.inpaint import Sampling
 from ldm.insertion.insert import InsertOptions
-from ldm.insertion.object_source import Subject
-from ldm.insertion.region import Task
+from ldm.insertion.object_source import ObjectSource
+from ldm.insertion.region import InsertRequest
 from ldm.insertion.roi import Roi, plan_rois
 from ldm.insertion.session import Session
 from ldm.merge.merge import member, merge
 from ldm.merge.merged_file import open_merged, save_merged
-from ldm.models.base import Base, base_fingerprint, house_state
+from ldm.models.base import Base, base_fingerprint, base_state
 from ldm.models.runtime import Runtime, prepare
 from ldm.objects.apply import apply
 from ldm.objects.baked import bake, bake_delta
@@ -37,7 +37,7 @@ from ldm.objects.object_context import reference_of
 from ldm.objects.object_file import About
 from ldm.scenes.regional_context import in_regions
 from ldm.speed.onednn_packing import pack_weights
-from ldm.tiling.second_pass import SecondPassOf
+from ldm.tiling.second_pass import TiledSecondPass
 from tests.fixtures.objects import learnt
 from tests.fixtures.small import SMALL_IMAGES, object_folder, small_base, state_of, written
 
@@ -47,7 +47,7 @@ SIDES = ("object", "base")
 def write_object(path: Path, base: Base, seed: int, fingerprint: str = "") -> Path:
     """An object that moves every trained weight by noise, with a reference of its own."""
     generator = torch.Generator().manual_seed(seed)
-    state = house_state(base)
+    state = base_state(base)
     tuned = {key: value + 0.1 * torch.randn(value.shape, generator=generator) for key, value in state.items()}
     about = About(fingerprint or base_fingerprint(base), "small", freeze_model="crossattn")
     reference = torch.randint(0, 256, (3, 28, 28), generator=generator).to(torch.uint8)
@@ -74,9 +74,9 @@ def sample_by(session: Session, **sampling: Any) -> None:
     session.options = replace(session.options, sampling=Sampling("ddim", 2, 2.0, **sampling))
 
 
-def cut_outs(session: Session, subject: Subject) -> torch.Tensor:
+def cut_outs(session: Session, source: ObjectSource) -> torch.Tensor:
     """What the subject is shown by, as bytes [k,4,P,P]."""
-    fill = session.ready(subject).fill
+    fill = session.ready(source).fill
     assert isinstance(fill, CompositeObject)
     return to_bytes(fill.cut_outs)
 
@@ -87,20 +87,20 @@ def config_of(folder: Path) -> Config:
     return load_config(written(folder)[0], how)
 
 
-def inserted(session: Session, subject: Subject) -> np.ndarray:
+def inserted(session: Session, source: ObjectSource) -> np.ndarray:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     mask = np.zeros((40, 40), bool)
     mask[10:30, 10:30] = True
-    [[result]] = session.insert(Picture(pixels), [Task(mask, mask, plan_rois(mask), [3], subject)])
+    [[result]] = session.insert(Picture(pixels), [InsertRequest(mask, mask, plan_rois(mask), [3], source)])
     return result.picture.pixels
 
 
 def test_objects_do_not_leave_traces(session: Session, tmp_path: Path) -> None:
     before = state_of(session.base)
-    a, b = (Subject(write_object(tmp_path / f"{i}.safetensors", session.base, i)) for i in (1, 2))
+    a, b = (ObjectSource(write_object(tmp_path / f"{i}.safetensors", session.base, i)) for i in (1, 2))
     alone = inserted(session, a)
     assert (inserted(session, b) != alone).any()
-    assert (inserted(session, Subject(a.object, strength=0.3)) != alone).any()
+    assert (inserted(session, ObjectSource(a.object, strength=0.3)) != alone).any()
     assert np.array_equal(inserted(session, a), alone)
     session.put_down()
     after = session.base.state_dict()
@@ -115,18 +115,18 @@ def test_one_view_is_drawn_and_one_that_is_not_there_leaves_no_trace(
     save(delta, tmp_path / "o.safetensors")
     made = bake_delta(session.base, delta, session.images, view=2)
     save_baked(made, tmp_path / "baked.safetensors", torch.float32)
-    subject, pictures = Subject(tmp_path / "o.safetensors"), []
+    source, pictures = ObjectSource(tmp_path / "o.safetensors"), []
     for view in (0, 1, 2):
         sample_by(session, reference_view=view)
-        pictures.append(inserted(session, subject).astype(int))
+        pictures.append(inserted(session, source).astype(int))
     assert (pictures[0] != pictures[1]).any() and (pictures[1] != pictures[2]).any()
-    again = inserted(session, Subject(tmp_path / "baked.safetensors")).astype(int)
+    again = inserted(session, ObjectSource(tmp_path / "baked.safetensors")).astype(int)
     assert np.abs(again - pictures[2]).max() <= 1
     sample_by(session, reference_view=7)
     with pytest.raises(ValueError, match=r"view 7: this object has \d few-shot tokens; give 1 to \d"):
-        session.take_on(subject)
+        session.take_on(source)
     with pytest.raises(ValueError, match="baked with reference_view 2, asked for is 7"):
-        session.take_on(Subject(tmp_path / "baked.safetensors"))
+        session.take_on(ObjectSource(tmp_path / "baked.safetensors"))
     after = session.base.state_dict()
     assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
 
@@ -143,16 +143,16 @@ def test_a_view_is_also_the_picture_that_a_base_of_composites_is_shown(tmp_path:
         picture = views[view - 1] if view else own
         lit = balanced(from_bytes(picture[None]), from_bytes(views))
         for file in ("o", "b"):
-            shown = cut_outs(session, Subject(tmp_path / f"{file}.safetensors"))
+            shown = cut_outs(session, ObjectSource(tmp_path / f"{file}.safetensors"))
             assert torch.equal(shown, to_bytes(lit))
     sample_by(session, reference_view=NEAREST)
     save(replace(delta, reference=views[1]), tmp_path / "o.safetensors")
     lit = balanced(from_bytes(views[1:2]), from_bytes(views))
     for _ in range(2):
-        assert torch.equal(cut_outs(session, Subject(tmp_path / "o.safetensors")), to_bytes(lit))
+        assert torch.equal(cut_outs(session, ObjectSource(tmp_path / "o.safetensors")), to_bytes(lit))
     given = tmp_path / "red.png"
     Image.new("RGB", (28, 28), (255, 0, 0)).save(given)
-    shown = cut_outs(session, Subject(tmp_path / "o.safetensors", given))
+    shown = cut_outs(session, ObjectSource(tmp_path / "o.safetensors", given))
     assert from_bytes(shown)[0, 0].max() > 0.99, "a reference that is given wins"
 
 
@@ -167,37 +167,37 @@ def test_every_kind_of_object_file_brings_its_cut_out(tmp_path: Path, composited
     save_merged(merge([member(base, delta, "one", session.images)])[0], files[2])
     assert delta.reference is not None
     for file in files if composited else []:
-        assert torch.equal(cut_outs(session, Subject(file))[0, :3], delta.reference)
-    pictures = [inserted(session, Subject(file)).astype(int) for file in files]
+        assert torch.equal(cut_outs(session, ObjectSource(file))[0, :3], delta.reference)
+    pictures = [inserted(session, ObjectSource(file)).astype(int) for file in files]
     assert all(np.abs(picture - pictures[0]).max() <= 1 for picture in pictures)
     session.put_down()
-    assert (inserted(plain, Subject(files[0])) != pictures[0]).any() == composited
+    assert (inserted(plain, ObjectSource(files[0])) != pictures[0]).any() == composited
 
 
 def test_the_reference_is_the_one_given_or_the_objects_own(session: Session, tmp_path: Path) -> None:
     file = write_object(tmp_path / "o.safetensors", session.base, 1)
     Image.new("RGB", (28, 28), (255, 0, 0)).save(tmp_path / "red.png")
     red = torch.tensor([1.0, -1.0, -1.0])
-    for subject in (Subject(file, tmp_path / "red.png"), Subject(reference=tmp_path / "red.png")):
-        assert torch.allclose(session.reference(subject)[0, :, 14, 14], red)
-    own = session.reference(Subject(file))
+    for source in (ObjectSource(file, tmp_path / "red.png"), ObjectSource(reference=tmp_path / "red.png")):
+        assert torch.allclose(session.reference(source)[0, :, 14, 14], red)
+    own = session.reference(ObjectSource(file))
     assert own.shape == (1, 3, 28, 28) and not torch.allclose(own[0, :, 14, 14], red)
 
 
 def test_objects_together_are_each_in_its_own_mask(session: Session, tmp_path: Path) -> None:
     """In one pass, also refined in tiles; whoever is exchanged changes the picture where it is."""
     files = [write_object(tmp_path / f"{i}.safetensors", session.base, i) for i in (1, 2, 3)]
-    a, b, c = (Subject(file) for file in files)
+    a, b, c = (ObjectSource(file) for file in files)
     left, right = (np.zeros((60, 60), bool) for _ in range(2))
     left[10:50, 8:26], right[10:50, 34:52] = True, True
     background = Picture(np.random.default_rng(0).integers(0, 256, (60, 60, 3), dtype=np.uint8))
 
-    def both(one: Subject, other: Subject) -> np.ndarray:
+    def both(one: ObjectSource, other: ObjectSource) -> np.ndarray:
         hole = left | right
         masks = torch.stack([torch.from_numpy(mask).float() for mask in (left, right)])
         joint = in_regions([session.ready(one), session.ready(other)], masks)
-        task = Task(hole, hole, [Roi(0, 0, 60, 60)], [3])
-        [[result]] = session.insert(background, [task], [joint])
+        request = InsertRequest(hole, hole, [Roi(0, 0, 60, 60)], [3])
+        [[result]] = session.insert(background, [request], [joint])
         pixels = result.picture.pixels
         assert np.array_equal(pixels[~hole], background.pixels[~hole])
         return pixels.astype(float)
@@ -206,7 +206,7 @@ def test_objects_together_are_each_in_its_own_mask(session: Session, tmp_path: P
         return float(np.abs(x - y)[where].mean())
 
     for strength in (0, 0.5):
-        second_pass = SecondPassOf(strength) if strength else None
+        second_pass = TiledSecondPass(strength) if strength else None
         session.options = replace(session.options, second_pass=second_pass)
         ab, cb, ac = both(a, b), both(c, b), both(a, c)
         assert apart(ab, cb, right) < 0.5 * apart(ab, cb, left)
@@ -214,8 +214,8 @@ def test_objects_together_are_each_in_its_own_mask(session: Session, tmp_path: P
 
 
 def test_after_an_object_that_does_not_fit_the_next_one_does(session: Session, tmp_path: Path) -> None:
-    good = Subject(write_object(tmp_path / "good.safetensors", session.base, 1))
-    bad = Subject(write_object(tmp_path / "bad.safetensors", session.base, 1, fingerprint="f" * 16))
+    good = ObjectSource(write_object(tmp_path / "good.safetensors", session.base, 1))
+    bad = ObjectSource(write_object(tmp_path / "bad.safetensors", session.base, 1, fingerprint="f" * 16))
     alone = inserted(session, good)
     with pytest.raises(ValueError, match="is for the base ffff"):
         session.take_on(bad)
@@ -230,10 +230,10 @@ def test_guidance_starts_where_it_is_told(tmp_path: Path) -> None:
     cup = member(base, learnt(base, 3), "cup", SMALL_IMAGES)
     save_merged(merge([cup])[0], tmp_path / "cup.safetensors")
     write_object(tmp_path / "o.safetensors", base, 1)
-    for subject in (Subject(tmp_path / "o.safetensors"), Subject(tmp_path / "cup.safetensors")):
-        tuned = own.ready(subject).contexts
+    for source in (ObjectSource(tmp_path / "o.safetensors"), ObjectSource(tmp_path / "cup.safetensors")):
+        tuned = own.ready(source).contexts
         own.put_down()
-        ready = other.ready(subject)
+        ready = other.ready(source)
         for name, layer in ready.contexts.unconditional.layers.items():
             assert all(torch.equal(a, b) for a, b in zip(layer, untouched[name], strict=True))
         moved = (tuned.unconditional.layers[name].bias - untouched[name].bias for name in untouched)
@@ -241,9 +241,9 @@ def test_guidance_starts_where_it_is_told(tmp_path: Path) -> None:
         for name, layer in tuned.conditional.layers.items():
             assert torch.equal(layer.bias, ready.contexts.conditional.layers[name].bias)
         other.put_down()
-        different = inserted(own, subject)
+        different = inserted(own, source)
         own.put_down()
-        assert (inserted(other, subject) != different).any()
+        assert (inserted(other, source) != different).any()
         other.put_down()
 
 
@@ -257,12 +257,12 @@ def test_a_baked_object_holds_the_branch_that_guidance_starts_from(tmp_path: Pat
     save(delta, tmp_path / "o.safetensors")
     made = bake_delta(base, delta, SMALL_IMAGES, guidance_from="base")
     save_baked(made, tmp_path / "baked.safetensors", torch.float32)
-    expected = inserted(session, Subject(tmp_path / "o.safetensors")).astype(int)
+    expected = inserted(session, ObjectSource(tmp_path / "o.safetensors")).astype(int)
     session.put_down()
-    assert np.abs(inserted(session, Subject(tmp_path / "baked.safetensors")) - expected).max() <= 1
+    assert np.abs(inserted(session, ObjectSource(tmp_path / "baked.safetensors")) - expected).max() <= 1
     sample_by(session)
     with pytest.raises(ValueError, match="baked with guidance_from base, asked for is object"):
-        session.take_on(Subject(tmp_path / "baked.safetensors"))
+        session.take_on(ObjectSource(tmp_path / "baked.safetensors"))
 
 
 def test_a_baked_object_needs_no_conditioner_and_inserts_the_same(session: Session, tmp_path: Path) -> None:
@@ -270,24 +270,24 @@ def test_a_baked_object_needs_no_conditioner_and_inserts_the_same(session: Sessi
     delta = load(file)
     with apply(session.base, delta):
         save_baked(bake(session.base, delta.about, reference_of(delta)), tmp_path / "baked.safetensors")
-    expected = inserted(session, Subject(file)).astype(int)
+    expected = inserted(session, ObjectSource(file)).astype(int)
     session.put_down()
-    subject = Subject(tmp_path / "baked.safetensors")
-    opened = open_session(config_of(tmp_path / "small"), [subject], "cpu")
+    source = ObjectSource(tmp_path / "baked.safetensors")
+    opened = open_session(config_of(tmp_path / "small"), [source], "cpu")
     assert not isinstance(opened.base, Base)
-    assert np.abs(inserted(opened, subject) - expected).max() <= 1
-    assert np.abs(inserted(session, subject) - expected).max() <= 1, "a whole base takes it too"
+    assert np.abs(inserted(opened, source) - expected).max() <= 1
+    assert np.abs(inserted(session, source) - expected).max() <= 1, "a whole base takes it too"
     for wrong, said in (
-        (replace(subject, strength=0.5), "strength 0.5"),
-        (replace(subject, reference=file), "takes no other"),
+        (replace(source, strength=0.5), "strength 0.5"),
+        (replace(source, reference=file), "takes no other"),
     ):
         with pytest.raises(ValueError, match=said):
             opened.take_on(wrong)
 
 
 def test_one_object_that_is_not_baked_needs_the_whole_base(tmp_path: Path) -> None:
-    subjects = [Subject(reference=tmp_path / "r.png"), Subject(tmp_path / "gone.safetensors")]
-    opened = open_session(config_of(tmp_path / "small"), subjects, "cpu")
+    sources = [ObjectSource(reference=tmp_path / "r.png"), ObjectSource(tmp_path / "gone.safetensors")]
+    opened = open_session(config_of(tmp_path / "small"), sources, "cpu")
     assert isinstance(opened.base, Base)
 
 
@@ -296,13 +296,15 @@ def test_an_object_of_a_merged_file_is_picked_by_name(session: Session, tmp_path
     members = [member(base, learnt(base, i), name, SMALL_IMAGES) for i, name in ((1, "cup"), (2, "bee"))]
     save_merged(merge(members)[0], tmp_path / "both.safetensors")
     save(learnt(base, 1), tmp_path / "cup.safetensors")
-    alone = inserted(session, Subject(tmp_path / "cup.safetensors")).astype(int)
-    cup, bee = (inserted(session, Subject(tmp_path / "both.safetensors", pick=p)) for p in ("cup", "bee"))
+    alone = inserted(session, ObjectSource(tmp_path / "cup.safetensors")).astype(int)
+    cup, bee = (
+        inserted(session, ObjectSource(tmp_path / "both.safetensors", pick=p)) for p in ("cup", "bee")
+    )
     assert np.abs(cup - alone).max() <= 1 and np.abs(bee.astype(int) - cup).max() > 1
     with pytest.raises(ValueError, match=r"holds bee, cup; say which one: --pick NAME"):
-        session.take_on(Subject(tmp_path / "both.safetensors"))
+        session.take_on(ObjectSource(tmp_path / "both.safetensors"))
     with pytest.raises(ValueError, match="no object hat"):
-        session.take_on(Subject(tmp_path / "both.safetensors", pick="hat"))
+        session.take_on(ObjectSource(tmp_path / "both.safetensors", pick="hat"))
 
 
 def test_a_prepared_base_takes_on_every_kind_of_object_one_after_the_other(
@@ -323,17 +325,17 @@ def test_a_prepared_base_takes_on_every_kind_of_object_one_after_the_other(
     paper = torch.load(files["c.ckpt"], weights_only=True)
     del paper["base"]  # the paper's own files name none
     torch.save(paper, files["c.ckpt"])
-    subjects = [
-        Subject(file, pick="1" if name == "both.safetensors" else None, pictures=folder)
+    sources = [
+        ObjectSource(file, pick="1" if name == "both.safetensors" else None, pictures=folder)
         for name, file in files.items()
     ]
-    plain = [inserted(session, subject) for subject in subjects]
+    plain = [inserted(session, source) for source in sources]
     session.put_down()
     prepared = session_of(base)
     prepare(base, Runtime(pack=pack_weights))
-    for subject, expected in [*zip(subjects, plain, strict=True)] * 2:
-        apart = np.abs(inserted(prepared, subject).astype(int) - expected)
-        assert apart.max() <= 1, subject.object
+    for source, expected in [*zip(sources, plain, strict=True)] * 2:
+        apart = np.abs(inserted(prepared, source).astype(int) - expected)
+        assert apart.max() <= 1, source.object
 
 
 def test_different_objects_in_one_batch_are_what_each_is_alone(session: Session, tmp_path: Path) -> None:
@@ -342,26 +344,31 @@ def test_different_objects_in_one_batch_are_what_each_is_alone(session: Session,
     first, second = (write_object(tmp_path / f"{i}.safetensors", session.base, i) for i in (1, 2))
     few = tmp_path / "few.safetensors"
     save(learnt(session.base, 3), few)
-    subjects = [Subject(first), Subject(few), Subject(reference=tmp_path / "red.png"), Subject(second)]
+    sources = [
+        ObjectSource(first),
+        ObjectSource(few),
+        ObjectSource(reference=tmp_path / "red.png"),
+        ObjectSource(second),
+    ]
     boxes = [[(4, 4, 24, 20)], [(40, 6, 70, 30), (150, 60, 170, 90)], [(4, 50, 16, 90)], [(90, 10, 110, 40)]]
     background = Picture(np.random.default_rng(0).integers(0, 256, (100, 180, 3), dtype=np.uint8))
-    tasks = []
-    for i, subject in enumerate(subjects):
+    requests = []
+    for i, source in enumerate(sources):
         mask = np.zeros(background.size, bool)
         for x0, y0, x1, y1 in boxes[i]:
             mask[y0:y1, x0:x1] = True
         seeds = [5, 6] if i == 1 else [5]
-        tasks.append(Task(mask, mask, plan_rois(mask), seeds, subject))
-    assert [len(task.rois) for task in tasks] == [1, 2, 1, 1]
+        requests.append(InsertRequest(mask, mask, plan_rois(mask), seeds, source))
+    assert [len(request.rois) for request in requests] == [1, 2, 1, 1]
     seen: list[int] = []
     session.base.unet.register_forward_pre_hook(lambda unet, inputs: seen.append(len(inputs[0])))
-    together = session.insert(background, tasks)
+    together = session.insert(background, requests)
     assert seen == [2 * 5] * 2 + [2 * 2] * 2, "all first regions at once, then the second one's; two steps"
-    for task, results in zip(tasks, together, strict=True):
-        [alone] = session.insert(background, [task])
+    for request, results in zip(requests, together, strict=True):
+        [alone] = session.insert(background, [request])
         for one, other in zip(results, alone, strict=True):
             assert one.record["seed"] == other.record["seed"]
             apart = np.abs(one.picture.pixels.astype(int) - other.picture.pixels)
             assert apart.max() <= 1, "batches round otherwise"
-            assert (one.picture.pixels != background.pixels).any(axis=2)[task.mask].mean() > 0.5
+            assert (one.picture.pixels != background.pixels).any(axis=2)[request.mask].mean() > 0.5
     assert not np.array_equal(together[1][0].picture.pixels, together[1][1].picture.pixels)

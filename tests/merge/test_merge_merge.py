@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ldm.merge.merge import Member, member, merge, right_inverse, second_moment
-from ldm.models.base import house_state
+from ldm.models.base import base_state
 from ldm.objects.apply import apply
 from ldm.objects.compress import compress
 from ldm.objects.low_rank import dense
@@ -172,13 +172,13 @@ def test_a_member_is_what_its_own_object_makes() -> None:
     base = small_base()
     for delta in (learnt(base, 3), as_tuned(learnt(base, 3), base), compress(learnt(base, 3), energy=0.9)[0]):
         made = member(base, delta, "toy", SMALL_IMAGES, {"name": "toy", "sha256": "1"})
-        state = house_state(base)
-        assert all(torch.equal(state[key], value) for key, value in house_state(small_base()).items())
+        state = base_state(base)
+        assert all(torch.equal(state[key], value) for key, value in base_state(small_base()).items())
         with apply(base, delta):
             context = base.context(reference_of(delta))
             assert torch.equal(made.context, context[0]) and len(made.context) == 4
             assert torch.equal(made.unconditional, base.conditioner.learnable_vector[0, 0])
-            now = {key: value.double() for key, value in house_state(base).items()}
+            now = {key: value.double() for key, value in base_state(base).items()}
         total = 0.0
         assert len(made.change) == 2 * 7
         for name in made.change:

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from ldm.config.schema import load_config
-from ldm.models.base import Base, base_fingerprint, house_state, load_base, load_painter, save_base
+from ldm.models.base import Base, base_fingerprint, base_state, load_base, load_inpainting_model, save_base
 from ldm.models.checkpoint import read_metadata, read_state, write_ckpt, write_safetensors
 from ldm.models.conditioner import clip_normalised
 from ldm.models.diffusion import eps_of_v
-from ldm.models.inpainting_model import Painter
+from ldm.models.inpainting_model import InpaintingModel
 from tests.fixtures import tiny
 from tests.fixtures.small import SMALL
 
@@ -54,7 +54,7 @@ def test_a_folder_made_with_other_settings_is_refused(base: Base, tmp_path: Path
     save_base(base, tmp_path / "base")
     for key, value in (("prediction", "v"), ("unet_heads", 2), ("vae_scale", 1.0)):
         config = replace(tiny.TINY, **{key: value})
-        for load in (load_base, load_painter):
+        for load in (load_base, load_inpainting_model):
             with pytest.raises(ValueError, match=f"made with {key} .*config says {key} {value}; use"):
                 load(tmp_path / "base", config)
     assert load_base(tmp_path / "base", replace(tiny.TINY, name="other", image_size=64))
@@ -89,10 +89,10 @@ def test_the_embedded_base_is_what_it_was() -> None:
 
 @pytest.mark.parametrize("antialias", [False, True])
 def test_masks_come_to_latent_size_as_the_architecture_says(antialias: bool) -> None:
-    painter = Painter(replace(SMALL, mask_antialias=antialias))
+    model = InpaintingModel(replace(SMALL, mask_antialias=antialias))
     mask = torch.zeros(2, 1, 32, 48)
     mask[..., 6:20, 6:] = 1  # no cell of 2 x 2 pixels is cut
-    small = painter.latent_mask(mask)
+    small = model.latent_mask(mask)
     assert small.shape == (2, 1, 16, 24)
     assert bool(((small > 0) & (small < 1)).any()) == antialias
 
@@ -152,9 +152,9 @@ def test_the_fingerprint_is_the_bases_alone(base: Base) -> None:
 def test_save_and_load_in_half_precision(base: Base, tmp_path: Path) -> None:
     shards = save_base(base, tmp_path)
     loaded = load_base(tmp_path, tiny.TINY)
-    halves = {key: value.half().float() for key, value in house_state(base).items()}
+    halves = {key: value.half().float() for key, value in base_state(base).items()}
     assert same(
-        {k: v for k, v in house_state(loaded).items() if v.is_floating_point()},
+        {k: v for k, v in base_state(loaded).items() if v.is_floating_point()},
         {k: v for k, v in halves.items() if v.is_floating_point()},
     )
     assert base_fingerprint(loaded) == base_fingerprint(base)
@@ -183,7 +183,10 @@ def test_a_loaded_base_is_frozen_and_in_float32(base: Base, tmp_path: Path) -> N
 def test_what_is_loaded_may_be_changed_and_the_file_is_not(base: Base, tmp_path: Path) -> None:
     """Weights that the file holds in fp32 may still be parts of the mapped file."""
     save_base(base, tmp_path, torch.float32)
-    for load in (lambda: load_base(tmp_path, tiny.TINY), lambda: load_painter(tmp_path, tiny.TINY)[0]):
+    for load in (
+        lambda: load_base(tmp_path, tiny.TINY),
+        lambda: load_inpainting_model(tmp_path, tiny.TINY)[0],
+    ):
         loaded = load()
         assert torch.equal(loaded.unet.conv_in.weight, base.unet.conv_in.weight)
         loaded.unet.conv_in.weight.fill_(7)
@@ -211,12 +214,12 @@ def test_a_checkpoint_of_the_paper_is_loaded(
     else:
         write_safetensors(path, state)
     loaded = load_base(path, tiny.TINY)
-    assert same(house_state(loaded), house_state(base))
+    assert same(base_state(loaded), base_state(base))
     assert loaded.conditioner.few_shot() is None, "the prior encoder is the object's, not the base's"
 
 
 def test_a_misfit_names_the_config(base: Base, tmp_path: Path) -> None:
-    write_safetensors(tmp_path / "base.safetensors", house_state(base))
+    write_safetensors(tmp_path / "base.safetensors", base_state(base))
     narrow = replace(tiny.TINY, context_width=40)
     with pytest.raises(
         ValueError, match=r"do not fit the base of configs/v\.yaml \(.* of another shape"

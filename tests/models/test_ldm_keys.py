@@ -8,16 +8,16 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from ldm.models.ldm_blocks import SD1, Layout, house_layout, ldm_layout
+from ldm.models.ldm_blocks import SD1, Blocks, diffusers_blocks, ldm_blocks
 from ldm.models.ldm_keys import (
     CONDITIONER,
-    house_key,
-    house_to_ldm,
+    diffusers_key,
+    diffusers_to_ldm,
     is_ldm,
     ldm_key,
-    ldm_to_house,
+    ldm_to_diffusers,
     part,
-    spell_clip,
+    spell_clip_keys,
 )
 from tests.fixtures import tiny
 
@@ -67,7 +67,7 @@ def shapes_of(state: dict[str, Tensor]) -> dict[str, list[int]]:
     return {key: list(value.shape) for key, value in state.items()}
 
 
-def house_state(unet: nn.Module, vae: nn.Module) -> dict[str, Tensor]:
+def base_state(unet: nn.Module, vae: nn.Module) -> dict[str, Tensor]:
     return {
         f"{name}.{key}": value
         for name, module in (("unet", unet), ("vae", vae))
@@ -105,21 +105,21 @@ def test_converted_clip_meets_reference(golden: dict[str, Tensor]) -> None:
 
 @pytest.mark.parametrize("name", ["unet", "vae", "conditioner.clip"])
 def test_full_size_names_and_shapes_are_those_of_the_modules(name: str) -> None:
-    house = ldm_to_house(meta_state(tiny.shapes("full")))
+    house = ldm_to_diffusers(meta_state(tiny.shapes("full")))
     with torch.device("meta"):
         module = {
             "unet": lambda: UNet2DConditionModel(**FULL_UNET),
             "vae": lambda: AutoencoderKL(**FULL_VAE),
             "conditioner.clip": lambda: CLIPVisionModel(CLIPVisionConfig(**FULL_CLIP)),
         }[name]()
-    assert shapes_of(part(house, name)) == shapes_of(spell_clip(module.state_dict()))
+    assert shapes_of(part(house, name)) == shapes_of(spell_clip_keys(module.state_dict()))
 
 
 def test_full_size_map_is_one_to_one() -> None:
     shapes = tiny.shapes("full")
-    house = ldm_to_house(meta_state(shapes))
+    house = ldm_to_diffusers(meta_state(shapes))
     assert len(house) == len(shapes)
-    assert shapes_of(house_to_ldm(house)) == shapes
+    assert shapes_of(diffusers_to_ldm(house)) == shapes
 
 
 @pytest.mark.parametrize("prior_encoder", [True, False])
@@ -127,10 +127,10 @@ def test_full_size_map_is_one_to_one() -> None:
 def test_round_trip_keeps_every_weight(prior_encoder: bool, clip_prefix: str) -> None:
     state = tiny.ldm_state(prior_encoder=prior_encoder)
     given = {key.replace("vision_model.", clip_prefix): value for key, value in state.items()}
-    house = ldm_to_house(given)
+    house = ldm_to_diffusers(given)
     assert ("conditioner.prior_encoder.prior_block.1.weight" in house) == prior_encoder
     assert "conditioner.clip.embeddings.class_embedding" in house
-    back = house_to_ldm(house)
+    back = diffusers_to_ldm(house)
     assert shapes_of(back) == shapes_of(state)
     assert all(back[key].data_ptr() == value.data_ptr() for key, value in state.items()), "copied or mixed up"
 
@@ -148,32 +148,32 @@ def test_extras_are_ignored() -> None:
     extras = {
         key: torch.zeros(3) for key in [*names, "model_ema.decay", "model_ema.diffusion_modelout2bias", clip]
     }
-    assert ldm_to_house(state | extras).keys() == ldm_to_house(state).keys()
+    assert ldm_to_diffusers(state | extras).keys() == ldm_to_diffusers(state).keys()
 
 
 @pytest.mark.parametrize("vae_config", [PLAIN_VAE, tiny.VAE])
 @pytest.mark.parametrize("unet_config", [MIXED_UNET, ONE_LEVEL_UNET, tiny.UNET | {"layers_per_block": 3}])
 def test_other_layouts_round_trip(unet_config: dict, vae_config: dict) -> None:
     with torch.device("meta"):
-        house = house_state(UNet2DConditionModel(**unet_config), AutoencoderKL(**vae_config))
-    ldm = house_to_ldm(house)
-    assert ldm_layout(ldm) == house_layout(house)
-    assert shapes_of(ldm_to_house(ldm)) == shapes_of(house)
+        house = base_state(UNet2DConditionModel(**unet_config), AutoencoderKL(**vae_config))
+    ldm = diffusers_to_ldm(house)
+    assert ldm_blocks(ldm) == diffusers_blocks(house)
+    assert shapes_of(ldm_to_diffusers(ldm)) == shapes_of(house)
 
 
 def test_layouts_are_read_off_the_keys() -> None:
     full = tiny.shapes("full")
-    assert ldm_layout(full) == SD1
+    assert ldm_blocks(full) == SD1
     with torch.device("meta"):
-        house = house_state(UNet2DConditionModel(**MIXED_UNET), AutoencoderKL(**PLAIN_VAE))
-    expected = Layout(levels=3, layers=1, plain_up_levels=frozenset(), vae_levels=3, vae_layers=1)
-    assert house_layout(house) == expected
+        house = base_state(UNet2DConditionModel(**MIXED_UNET), AutoencoderKL(**PLAIN_VAE))
+    expected = Blocks(levels=3, layers=1, plain_up_levels=frozenset(), vae_levels=3, vae_layers=1)
+    assert diffusers_blocks(house) == expected
 
 
 def test_ldm_blocks_of_a_mixed_unet_are_numbered_as_ldm_does() -> None:
     with torch.device("meta"):
-        keys = house_to_ldm(
-            house_state(UNet2DConditionModel(**MIXED_UNET), AutoencoderKL(**PLAIN_VAE))
+        keys = diffusers_to_ldm(
+            base_state(UNet2DConditionModel(**MIXED_UNET), AutoencoderKL(**PLAIN_VAE))
         ).keys()
     unet = "model.diffusion_model."
     assert f"{unet}input_blocks.1.1.norm.weight" not in keys, "the top level has no attention"
@@ -206,13 +206,13 @@ def test_ldm_blocks_of_a_mixed_unet_are_numbered_as_ldm_does() -> None:
     ],
 )
 def test_single_keys(ldm: str, house: str) -> None:
-    assert house_key(ldm) == house
+    assert diffusers_key(ldm) == house
     assert ldm_key(house) == ldm
 
 
 def test_single_keys_follow_the_layout() -> None:
-    layout = Layout(levels=3, layers=1, plain_up_levels=frozenset())
-    assert house_key("model.diffusion_model.input_blocks.3.1.norm.bias", layout) == (
+    layout = Blocks(levels=3, layers=1, plain_up_levels=frozenset())
+    assert diffusers_key("model.diffusion_model.input_blocks.3.1.norm.bias", layout) == (
         "unet.down_blocks.1.attentions.0.norm.bias"
     )
 
@@ -220,40 +220,40 @@ def test_single_keys_follow_the_layout() -> None:
 def test_a_part_of_a_base_counts_as_stable_diffusion() -> None:
     """Delta files hold a few tensors only: indices cannot be read off them."""
     delta = {key: value for key, value in tiny.ldm_state().items() if ".attn2." in key}
-    house = ldm_to_house(delta)
-    assert house.keys() == {key for key in ldm_to_house(tiny.ldm_state()) if ".attn2." in key}
-    assert shapes_of(house_to_ldm(house)) == shapes_of(delta)
+    house = ldm_to_diffusers(delta)
+    assert house.keys() == {key for key in ldm_to_diffusers(tiny.ldm_state()) if ".attn2." in key}
+    assert shapes_of(diffusers_to_ldm(house)) == shapes_of(delta)
 
 
 @pytest.mark.parametrize("key", ["foo.bar", "model.diffusion_model.input_blocks.40.1.norm.bias"])
 def test_unknown_ldm_key_is_an_error(key: str) -> None:
     with pytest.raises(ValueError, match=r"foo\.bar|blocks\.40.*: not LDM names of a base's weights; give"):
-        ldm_to_house({key: torch.zeros(1)})
+        ldm_to_diffusers({key: torch.zeros(1)})
 
 
 def test_house_names_without_an_ldm_name_are_an_error() -> None:
     state = {f"conditioner.few_shot.{i}": torch.zeros(1) for i in range(5)}
     with pytest.raises(ValueError, match=r"few_shot\.2 and 2 more: not house names") as caught:
-        house_to_ldm(state)
+        diffusers_to_ldm(state)
     assert "\n" not in str(caught.value)
 
 
 def test_two_spellings_of_one_weight_are_an_error() -> None:
     start, end = "cond_stage_model.transformer.", "post_layernorm.bias"
     with pytest.raises(ValueError, match=r"vision_model\.post_layernorm\.bias: two spellings of one weight"):
-        ldm_to_house({f"{start}{end}": torch.zeros(1), f"{start}vision_model.{end}": torch.zeros(1)})
+        ldm_to_diffusers({f"{start}{end}": torch.zeros(1), f"{start}vision_model.{end}": torch.zeros(1)})
 
 
 def test_clip_is_spelled_as_the_module_expects() -> None:
     bare, prefixed = {"clip.a.b": torch.zeros(1)}, {"clip.vision_model.a.b": torch.zeros(1)}
-    assert spell_clip(bare, prefixed) == prefixed
-    assert spell_clip(prefixed, bare) == bare
-    assert spell_clip(prefixed) == bare
-    assert spell_clip(bare, ["other"]) == bare
+    assert spell_clip_keys(bare, prefixed) == prefixed
+    assert spell_clip_keys(prefixed, bare) == bare
+    assert spell_clip_keys(prefixed) == bare
+    assert spell_clip_keys(bare, ["other"]) == bare
 
 
 def test_is_ldm_tells_the_spellings_apart() -> None:
     shapes = tiny.shapes()
     assert is_ldm(shapes)
-    assert not is_ldm(ldm_to_house(meta_state(shapes)))
+    assert not is_ldm(ldm_to_diffusers(meta_state(shapes)))
     assert all(is_ldm([f"{name}.x"]) for name in CONDITIONER)

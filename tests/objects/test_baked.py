@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ldm.models.base import Base, base_fingerprint, load_painter, save_base
+from ldm.models.base import Base, base_fingerprint, load_inpainting_model, save_base
 from ldm.models.context import Contexts
 from ldm.models.sampler import Condition, sample
 from ldm.objects import baked
@@ -56,10 +56,10 @@ def test_a_baked_file_gives_the_deltas_latents(tmp_path: Path, mode: str, tokens
         expected = latents(base, Contexts(context, null))
         baked.save(bake(base, delta.about, REFERENCE), tmp_path / "object.safetensors")
     assert (expected - latents(base, base.contexts(base.context(REFERENCE)))).norm() > 0.05 * expected.norm()
-    painter, fingerprint = load_painter(tmp_path / "base", SMALL)
-    assert not hasattr(painter, "conditioner") and not any("attn2.to_k" in k for k in painter.state_dict())
-    ours = baked.contexts(baked.load(tmp_path / "object.safetensors"), painter, fingerprint)
-    assert (latents(painter, ours) - expected).norm() < 1e-3 * expected.norm()
+    model, fingerprint = load_inpainting_model(tmp_path / "base", SMALL)
+    assert not hasattr(model, "conditioner") and not any("attn2.to_k" in k for k in model.state_dict())
+    ours = baked.contexts(baked.load(tmp_path / "object.safetensors"), model, fingerprint)
+    assert (latents(model, ours) - expected).norm() < 1e-3 * expected.norm()
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ldm.models.base import house_state
+from ldm.models.base import base_state
 from ldm.objects.apply import apply
 from ldm.objects.compress import Spectrum, compress, rank_for, ranks_for, spectrum
 from ldm.objects.delta import load, save
@@ -156,8 +156,8 @@ def test_tuned_values_are_compressed_as_differences() -> None:
     with pytest.raises(ValueError, match="give the base it was made on"):
         compress(tuned, energy=0.9)
     with pytest.raises(ValueError, match="own base"):
-        compress(tuned, energy=0.9, base_state=house_state(small_base(seed=1)))
-    small, losses = compress(tuned, energy=0.9, base_state=house_state(base))
+        compress(tuned, energy=0.9, base_state=base_state(small_base(seed=1)))
+    small, losses = compress(tuned, energy=0.9, base_state=base_state(base))
     assert not small.absolute
     expected, same = compress(delta, energy=0.9)
     assert [x.rank for x in losses.layers] == [x.rank for x in same.layers]
@@ -170,8 +170,8 @@ def test_rounding_to_fp16_is_told_of_too() -> None:
     tuned, bias = as_tuned(learnt(base), base), "conditioner.proj_out.bias"
     moved = dense(tuned.weights[bias]) + torch.linspace(0.01, 0.02, 16)
     tuned = replace(tuned, weights=dict(tuned.weights) | {bias: moved})
-    small, losses = compress(tuned, energy=0.9, base_state=house_state(base))
-    change = moved - house_state(base)[bias]
+    small, losses = compress(tuned, energy=0.9, base_state=base_state(base))
+    change = moved - base_state(base)[bias]
     error = float((dense(small.weights[bias]) - change).norm() / change.norm())
     assert 0 < error < 1e-3
     assert {x.name: x.error for x in losses.layers}[bias] == pytest.approx(error, abs=1e-6)

@@ -16,7 +16,7 @@ from safetensors.torch import load as load_bytes
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ldm.models.base import Base, base_fingerprint, house_state
+from ldm.models.base import Base, base_fingerprint, base_state
 from ldm.models.checkpoint import read_metadata
 from ldm.objects.apply import apply
 from ldm.objects.delta import FREEZE_MODELS, Delta, extract, load, save, trained_names
@@ -37,11 +37,11 @@ def tuned_state(base: Base) -> dict[str, Tensor]:
         noise, choice = (torch.randn(x.shape, generator=generator) for _ in range(2))
         return torch.where(choice > 1, 1e-3 * noise, x + noise * 10 ** (choice - 2))
 
-    return {key: moved(x) if x.is_floating_point() else x for key, x in house_state(base).items()}
+    return {key: moved(x) if x.is_floating_point() else x for key, x in base_state(base).items()}
 
 
 def make(base: Base, dtype: torch.dtype = torch.float16, mode: str = "crossattn", **changes: Any) -> Delta:
-    state, tuned = house_state(base), tuned_state(base)
+    state, tuned = base_state(base), tuned_state(base)
     tokens = torch.randn(3, 16, generator=torch.Generator().manual_seed(2))
     reference = torch.arange(3 * 28 * 28).reshape(3, 28, 28).to(torch.uint8)
     facts = about(base, freeze_model=mode, **changes)
@@ -96,7 +96,7 @@ def test_apply_after_extract_is_tuned(tmp_path: Path, dtype: torch.dtype, mode: 
 
 
 def test_differences_alone_would_not_be_exact() -> None:
-    base, tuned = house_state(small_base()), tuned_state(small_base())
+    base, tuned = base_state(small_base()), tuned_state(small_base())
     names = trained_names(small_base(), "crossattn")
     assert not all(torch.equal(base[name] + (tuned[name] - base[name]), tuned[name]) for name in names)
 
@@ -257,7 +257,7 @@ def test_an_object_without_few_shot_tokens(tmp_path: Path) -> None:
 def test_a_state_of_another_base_is_no_source() -> None:
     base = small_base()
     with pytest.raises(ValueError, match="not in both"):
-        extract(house_state(base), {}, trained_names(base, "crossattn"), about(base))
+        extract(base_state(base), {}, trained_names(base, "crossattn"), about(base))
 
 
 def test_previews_are_small_pictures(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ldm.data.insertset import load_insertset
 from ldm.data.object_crops import few_shot_crops, paper_crops
-from ldm.models.base import Base, base_fingerprint, house_state
-from ldm.models.ldm_keys import house_to_ldm
+from ldm.models.base import Base, base_fingerprint, base_state
+from ldm.models.ldm_keys import diffusers_to_ldm
 from ldm.objects.apply import apply
 from ldm.objects.delta import Delta, extract, trained_names
 from ldm.objects.few_shot import few_shot_features
@@ -44,7 +44,7 @@ CROPS = torch.rand(4, 3, 56, 56, generator=torch.Generator().manual_seed(0)) * 2
 def tuned(base: Base, mode: str, features: str = "raw") -> tuple[Delta, FewShotLayer]:
     """An object with tokens, and the paper's layer that makes them."""
     generator = torch.Generator().manual_seed(1)
-    own = house_state(base)
+    own = base_state(base)
     moved = {k: v + 0.1 * torch.randn(v.shape, generator=generator) for k, v in own.items()}
     tokens = torch.randn(4, 64, generator=generator)
     about = About(base_fingerprint(base), "tiny", freeze_model=mode, few_shot="tokens", few_shot_count=4)
@@ -192,7 +192,7 @@ def test_a_training_checkpoint_of_the_papers_code_is_the_object_in_it(tmp_path: 
     for read in (delta, again):
         assert read.about.step == 40 and read.about.few_shot == "linear" and read.tokens is not None
         with apply(base, read):
-            now = house_to_ldm(house_state(base))
+            now = diffusers_to_ldm(base_state(base))
             assert all(torch.equal(now[key], state[key]) for key in now)
     assert torch.equal(delta.tokens, again.tokens)  # type: ignore[arg-type]
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ldm.scenes.runner import Kept
+from ldm.scenes.runner import PlacementCache
 
 RECORD = {"key": "k", "seed": 3}
 
 
-def filled(folder: Path, names: str) -> Kept:
-    kept = Kept(folder)
+def filled(folder: Path, names: str) -> PlacementCache:
+    kept = PlacementCache(folder)
     for age, name in enumerate(names):
         kept.add(name, np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8), RECORD)
         os.utime(folder / f"{name}.png", (1000 + age, 1000 + age))
@@ -30,23 +30,23 @@ def test_what_was_added_comes_back(tmp_path: Path) -> None:
 
 def test_the_longest_unused_goes_first_and_what_this_run_used_stays(tmp_path: Path) -> None:
     filled(tmp_path, "abcd")
-    size, kept = (tmp_path / "a.png").stat().st_size, Kept(tmp_path)
+    size, kept = (tmp_path / "a.png").stat().st_size, PlacementCache(tmp_path)
     kept.pixels("a")
     assert kept.prune(3 * size) == [tmp_path / "b.png"] and left(tmp_path) == "acd"
     kept.prune(0)
     assert left(tmp_path) == "a"
-    assert Kept(tmp_path).prune(size) == [] and len(Kept(tmp_path).prune(0)) == 1
-    assert Kept(tmp_path / "none").prune(0) == []
+    assert PlacementCache(tmp_path).prune(size) == [] and len(PlacementCache(tmp_path).prune(0)) == 1
+    assert PlacementCache(tmp_path / "none").prune(0) == []
 
 
 def test_using_makes_young_again(tmp_path: Path) -> None:
     filled(tmp_path, "ab").pixels("a")
     size = (tmp_path / "a.png").stat().st_size
-    Kept(tmp_path).prune(size)
+    PlacementCache(tmp_path).prune(size)
     assert left(tmp_path) == "a"
 
 
 def test_half_written_files_of_the_dead_are_swept(tmp_path: Path) -> None:
     (tmp_path / ".x.png.999999999.part").write_bytes(b"")
-    Kept(tmp_path)
+    PlacementCache(tmp_path)
     assert not list(tmp_path.iterdir())

@@ -10,11 +10,11 @@ import yaml
 from PIL import Image
 
 from ldm.batch.replay import apart, read_replay, repeat
-from ldm.batch.results_log import FILE, Journal, rows
+from ldm.batch.results_log import FILE, ResultsLog, rows
 from ldm.batch.runner import Outcome
 from ldm.data.picture import Picture, read_picture
 from ldm.scenes.layout import Placed, groups, place
-from ldm.scenes.runner import Kept, carry_out, deliver
+from ldm.scenes.runner import PlacementCache, run_placements, run_scene
 from ldm.scenes.scene_file import read_scene
 from tests.fixtures.stub import Stub, options
 
@@ -51,8 +51,8 @@ def stage(file: Path, out: Path, stub: Stub | None = None) -> tuple[Picture, Out
     def told(one: Placed, new: bool) -> None:
         made.extend([one.placement.item.name.removeprefix("scene_")] * new)
 
-    journal, kept = Journal(out), Kept(out / "placements")
-    outcome = deliver(scene, before, groups(placed), stub, how, journal, kept, told)
+    log, kept = ResultsLog(out), PlacementCache(out / "placements")
+    outcome = run_scene(scene, before, groups(placed), stub, how, log, kept, told)
     return read_picture(out / "scene.png"), outcome, made
 
 
@@ -112,7 +112,7 @@ def test_objects_together_are_one_placement(tmp_path: Path) -> None:
         assert stage(with_pair([pair[0], pair[1] | changed]), tmp_path / "out")[2] == ["1"]
     assert stage(with_pair(pair), tmp_path / "out")[2] == []
     found = read_replay(tmp_path / "out" / "scene.png")
-    assert [subject.strength for subject in found.subjects] == [1, 0.5, 1]
+    assert [source.strength for source in found.sources] == [1, 0.5, 1]
     assert np.array_equal(repeat(found, stub, options()).pixels, after.pixels)
     Image.new("RGB", (8, 8), (9, 9, 9)).save(tmp_path / "r.png")
     with pytest.raises(ValueError, match="this reference_1 has changed"):
@@ -152,7 +152,7 @@ def test_a_group_is_one_batch_of_what_is_missing(tmp_path: Path) -> None:
     Image.new("RGB", (9, 9)).save(tmp_path / "other.png")
     write(tmp_path, p2={"reference": "other.png"})
     stage(file, out, stub)
-    names = [[subject.reference.name for subject in batch if subject.reference] for batch in stub.batches]
+    names = [[source.reference.name for source in batch if source.reference] for batch in stub.batches]
     assert names == [["r.png", "other.png"], ["r.png", "r.png"]]
     write(tmp_path, p1={"seed": 9}, p2={"reference": "other.png"})
     stage(file, out, again := Stub())
@@ -161,7 +161,7 @@ def test_a_group_is_one_batch_of_what_is_missing(tmp_path: Path) -> None:
     scene, how = read_scene(file), replace(options(), at_once=2)
     before = read_picture(scene.background)
     placed = place(scene, before, how.tools, how.context)
-    carry_out(before, groups(placed), few := Stub(), how, Kept(tmp_path / "fresh"))
+    run_placements(before, groups(placed), few := Stub(), how, PlacementCache(tmp_path / "fresh"))
     assert [len(batch) for batch in few.batches] == [2, 1, 1]
 
 
@@ -183,15 +183,17 @@ def test_a_paste_mask_bounds_what_a_placement_changes(tmp_path: Path) -> None:
 def test_a_scene_is_made_again_as_it_was(tmp_path: Path) -> None:
     """In the batches of then, without the scene file and without what an earlier run kept."""
     file, out = write(tmp_path, p2={"n": 3}), tmp_path / "out"
-    chosen = replace(options(), facts=FACTS, choose=lambda item, task, results: results[::-1])
+    chosen = replace(options(), facts=FACTS, choose=lambda item, request, results: results[::-1])
     scene = read_scene(file)
     before = read_picture(scene.background)
     placed = place(scene, before, chosen.tools, chosen.context)
-    deliver(scene, before, groups(placed), Stub(), chosen, Journal(out), Kept(out / "placements"))
+    run_scene(
+        scene, before, groups(placed), Stub(), chosen, ResultsLog(out), PlacementCache(out / "placements")
+    )
     after = read_picture(out / "scene.png")
     file.unlink()
     again = read_replay(out / "scene.png")
-    assert len(again.subjects) == 4
+    assert len(again.sources) == 4
     repeated = repeat(again, stub := Stub(), options())
     assert apart(repeated, after) == ""
     assert stub.made == [(1,), (2, 3, 4), (3,), (4,)] and len(stub.batches) == 2

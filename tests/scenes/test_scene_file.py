@@ -10,8 +10,8 @@ from PIL import Image
 
 from ldm.data.picture import read_picture
 from ldm.insertion.crop_plan import Context
-from ldm.insertion.mask_input import MaskTools
-from ldm.insertion.object_source import Subject
+from ldm.insertion.mask_input import MaskOptions
+from ldm.insertion.object_source import ObjectSource
 from ldm.scenes.layout import Placed, groups, place, shared_pixels
 from ldm.scenes.scene_file import Scene, read_scene
 
@@ -43,7 +43,7 @@ def read(folder: Path, *entries: Any, **values: Any) -> Scene:
 
 def placed(folder: Path, *entries: Any) -> list[Placed]:
     scene = read(folder, *entries)
-    return place(scene, read_picture(scene.background), MaskTools(), Context(8))
+    return place(scene, read_picture(scene.background), MaskOptions(), Context(8))
 
 
 def test_what_a_placement_says_and_does_not_say(folder: Path) -> None:
@@ -54,10 +54,10 @@ def test_what_a_placement_says_and_does_not_say(folder: Path) -> None:
     )
     first, second = scene.placements
     assert scene.background == folder / "b.png" and first.item.case.mask == folder / "m.png"
-    assert first.item.subject == Subject(None, folder / "r.png", 0.9)
+    assert first.item.source == ObjectSource(None, folder / "r.png", 0.9)
     assert (first.item.seeds, first.item.best, first.order) == ((321,), False, 0)
     assert (second.item.seeds, second.item.best, second.order) == ((5, 6, 7), True, 2)
-    assert second.item.subject.strength == 1 and [p.item.stem for p in scene.placements] == [
+    assert second.item.source.strength == 1 and [p.item.stem for p in scene.placements] == [
         "scene_1",
         "scene_2",
     ]
@@ -154,13 +154,13 @@ def test_objects_together_share_a_square_around_them_all(folder: Path) -> None:
     scene = read(folder, entry(box=[30, 0, 40, 9]), {"together": pair, "seed": 9, "order": 2})
     placement = scene.placements[1]
     assert (placement.item.name, placement.item.seeds, placement.order) == ("scene_2", (9,), 2)
-    assert [item.subject.strength for item in placement.items] == [0.5, 0.9]
-    [_, both] = place(scene, read_picture(scene.background), MaskTools(), Context(8))
-    [roi], task = both.rois, both.task(SIZE)
+    assert [item.source.strength for item in placement.items] == [0.5, 0.9]
+    [_, both] = place(scene, read_picture(scene.background), MaskOptions(), Context(8))
+    [roi], request = both.rois, both.request(SIZE)
     assert roi.x0 <= 4 and roi.x1 >= 20 and roi.y0 <= 5 and roi.y1 >= 30
     masks = [hole.whole(SIZE) for hole in both.holes]
     assert not (masks[0] & masks[1]).any()
-    assert [mask.sum() for mask in masks] == [56, 200] and ((masks[0] | masks[1]) == task.hole).all()
+    assert [mask.sum() for mask in masks] == [56, 200] and ((masks[0] | masks[1]) == request.hole).all()
     assert not placed(folder, entry())[0].holes
 
 
@@ -180,19 +180,19 @@ def test_shared_pixels_are_those_of_the_whole_masks(folder: Path) -> None:
 
 @pytest.mark.filterwarnings("ignore:.*fully transparent")
 def test_every_way_to_mark_a_region_means_the_same(folder: Path) -> None:
-    square = np.array(Image.open(folder / "m.png"))
+    region = np.array(Image.open(folder / "m.png"))
     noise = np.array(Image.open(folder / "b.png"))
-    Image.fromarray(np.dstack([noise, ~square])).save(folder / "b.png")
-    Image.fromarray(np.dstack([np.rot90(square, 2), square])).save(folder / "two.png")
+    Image.fromarray(np.dstack([noise, ~region])).save(folder / "b.png")
+    Image.fromarray(np.dstack([np.rot90(region, 2), region])).save(folder / "two.png")
     apart = [[0, 20], [5, 20], [0, 25]]
     ways: list[dict[str, Any]] = [
         *({"box": [8, 5, 16, 12]}, {"mask": "m.png"}, {"mask_channel": "background"}),
         *({"polygon": CORNERS}, {"polygon": [CORNERS]}, {"mask": "two.png", "mask_channel": "alpha"}),
     ]
     for one in placed(folder, *({"reference": "r.png", **way} for way in ways)):
-        assert np.array_equal(one.mask.whole(SIZE), square > 0)
+        assert np.array_equal(one.mask.whole(SIZE), region > 0)
     [two] = placed(folder, {"reference": "r.png", "polygon": [CORNERS, apart]})
-    assert two.mask.whole(SIZE)[21, 1] and (two.mask.whole(SIZE) >= (square > 0)).all()
+    assert two.mask.whole(SIZE)[21, 1] and (two.mask.whole(SIZE) >= (region > 0)).all()
 
 
 @pytest.mark.parametrize(
@@ -216,5 +216,5 @@ def test_a_region_that_does_not_fit_is_named(folder: Path, where: dict[str, Any]
 def test_the_examples_are_scenes(name: str, sizes: list[int]) -> None:
     scene = read_scene(ROOT / "examples" / f"{name}.yaml")
     background = read_picture(scene.background)
-    ordered = groups(place(scene, background, MaskTools(), Context(128)))
+    ordered = groups(place(scene, background, MaskOptions(), Context(128)))
     assert [len(group) for group in ordered] == sizes

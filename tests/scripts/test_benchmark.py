@@ -39,5 +39,5 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
 def test_presets_are_inferences() -> None:
     exact, fast = benchmark.presets()["exact"], benchmark.presets()["fast"]
     assert (exact.sampling.sampler, exact.sampling.steps) == ("plms", 50)
-    painter: Any = object()
-    assert exact.predictor(painter) is painter and fast.predictor.keywords["every"] > 1  # type: ignore[attr-defined]
+    model: Any = object()
+    assert exact.predictor(model) is model and fast.predictor.keywords["every"] > 1  # type: ignore[attr-defined]

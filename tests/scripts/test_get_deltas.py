@@ -11,8 +11,8 @@ import torch
 
 from ldm.config.cli import run
 from ldm.data.insertset import load_insertset
-from ldm.models.base import house_state, save_base
-from ldm.models.ldm_keys import house_to_ldm
+from ldm.models.base import base_state, save_base
+from ldm.models.ldm_keys import diffusers_to_ldm
 from ldm.objects.apply import apply
 from ldm.objects.delta import is_trained, load
 from ldm.objects.ldm_format import read_with_pictures
@@ -123,14 +123,16 @@ def test_the_papers_code_makes_the_learnt_tokens_from_the_folder(
 def paper_checkpoint(path: Path) -> dict[str, torch.Tensor]:
     """A training checkpoint of the paper's code on the small base: all weights, the tuned ones moved."""
     g = torch.Generator().manual_seed(2)
-    own = house_state(small_base())
+    own = base_state(small_base())
     tuned = {
         k: v + 0.1 * torch.randn(v.shape, generator=g) if is_trained(k, "crossattn") else v
         for k, v in own.items()
     }
     weight = torch.randn(16, 5 * 16, generator=g)
     linear = {LAYER + "weight": weight, LAYER + "bias": weight[:, 0].clone()}
-    torch.save({"state_dict": house_to_ldm(tuned) | linear, "global_step": 9, "optimizer_states": []}, path)
+    torch.save(
+        {"state_dict": diffusers_to_ldm(tuned) | linear, "global_step": 9, "optimizer_states": []}, path
+    )
     return tuned
 
 
@@ -150,7 +152,7 @@ def test_a_training_checkpoint_of_the_papers_code_is_extracted(
     assert "step 9 of crossattn on small" in said and "3 few-shot tokens (linear)" in said
     base = small_base()
     apply(base, load(tmp_path / "last_object.safetensors"))
-    now = house_state(base)
+    now = base_state(base)
     assert all(torch.equal(now[key], value) for key, value in tuned.items())
     for name, target in (("last.ckpt", "a.ckpt"), ("last_object.ckpt", "b.safetensors")):
         to = "ldm" if target.endswith("ckpt") else "object"

@@ -78,7 +78,7 @@ def test_composites_recipe_and_sheet(folder: Path, tmp_path: Path) -> None:
         ([*BOXED, "--roi", "outside.txt"], "cuts off a part of the mask"),
         ([*BOXED, "--roi", "empty.txt"], "an empty region"),
         ([*BOXED, "--roi_factor", "0.5"], "context of factor 0.5 cuts the mask; give 1 or more"),
-        ([*BOXED, "--refine", "2"], "sample.refine=2: expected 0 to 1"),
+        ([*BOXED, "--second_pass", "2"], "sample.second_pass=2: expected 0 to 1"),
         ([*BOXED, "--noise", "-1"], "noise=-1: expected 0 or more"),
         ([*BOXED, "--seed", str(2**70)], "expected a whole number of 64 bits"),
         ([*BOXED, "--pick", "x"], "what is given is no merged file"),

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 
 from ldm.config.cli import run
 from ldm.merge.merged_file import apply_merged, load_merged
-from ldm.models.base import base_fingerprint, load_painter
+from ldm.models.base import base_fingerprint, load_inpainting_model
 from ldm.models.checkpoint import read_metadata
 from ldm.models.context import Folded
 from ldm.objects import baked
@@ -179,8 +179,8 @@ def test_bake_keeps_what_the_object_does(folder: Path, name: str) -> None:
     base, delta = small_base(), load(folder / f"{name}.safetensors")
     with apply(base, delta, 0.7):
         expected = base.contexts(base.context(reference_of(delta)))
-    painter, fingerprint = load_painter(folder / "base", SMALL)
-    for ours, theirs in zip(baked.contexts(made, painter, fingerprint)[:2], expected[:2], strict=True):
+    model, fingerprint = load_inpainting_model(folder / "base", SMALL)
+    for ours, theirs in zip(baked.contexts(made, model, fingerprint)[:2], expected[:2], strict=True):
         assert isinstance(ours, Folded) and isinstance(theirs, Folded)
         for layer, constants in theirs.layers.items():
             for a, b in zip(ours.layers[layer], constants, strict=True):

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ldm.models.base import house_state, load_base
+from ldm.models.base import base_state, load_base
 from scripts import pretrain
 from tests.fixtures.pictures import write_sources
 from tests.fixtures.small import SMALL, YAML
@@ -50,13 +50,13 @@ def test_from_pictures_to_a_base_that_loads_and_goes_on(
 
     pretrain.main(["unet", *given, f"init={tmp_path}/base", f"logdir={tmp_path}/more"])
     pretrain.main(["export", *given, f"logdir={tmp_path}/more", f"export={tmp_path}/better"])
-    second = house_state(load_base(tmp_path / "better", SMALL))
-    changed = {k for k, v in house_state(first).items() if not torch.equal(v, second[k])}
+    second = base_state(load_base(tmp_path / "better", SMALL))
+    changed = {k for k, v in base_state(first).items() if not torch.equal(v, second[k])}
     assert changed and not any(name.startswith("vae.") for name in changed)
     assert any(name.startswith("unet.") for name in changed)
 
     pretrain.main(["vae", *given, f"init={tmp_path}/base", f"logdir={tmp_path}/vae", "vae.anchored=0"])
     vae = load_file(tmp_path / "vae/vae.safetensors")
-    own = {k.removeprefix("vae."): v for k, v in house_state(first).items() if k.startswith("vae.")}
+    own = {k.removeprefix("vae."): v for k, v in base_state(first).items() if k.startswith("vae.")}
     far = [(vae[k] - own[k]).norm() / (own[k].norm() + 1e-3) for k in vae if k.startswith("decoder.")]
     assert 0 < max(far) < 0.5, "it goes on from the base's VAE, it does not start anew"

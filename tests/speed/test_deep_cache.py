@@ -13,7 +13,7 @@ from ldm.models.base import Base
 from ldm.models.context import Contexts
 from ldm.models.inpainting_model import forward
 from ldm.models.sampler import Condition, sample
-from ldm.speed.deep_cache import Reusing, shallow, whole
+from ldm.speed.deep_cache import DeepCache, shallow, whole
 from tests.fixtures import tiny
 from tests.fixtures.small import small_base
 
@@ -66,7 +66,7 @@ def test_what_is_not_reused_is_of_this_step() -> None:
 def test_every_so_many_steps_run_it_all(every: int, parts: str) -> None:
     base = small_base()
     base.run = counted = Counted()
-    sample(Reusing(base, every), condition(base), noise(1, 4, 16, 16), sampler="ddim", steps=5)
+    sample(DeepCache(base, every), condition(base), noise(1, 4, 16, 16), sampler="ddim", steps=5)
     assert "".join(name[0] for name in counted.names) == parts
 
 
@@ -74,8 +74,8 @@ def test_without_reuse_it_is_the_painter() -> None:
     base = small_base()
     x_T, options = noise(2, 4, 16, 16), {"sampler": "dpm++", "steps": 4}
     plain = sample(base, condition(base, 2), x_T, **options)
-    assert torch.equal(sample(Reusing(base, 1), condition(base, 2), x_T, **options), plain)
-    near = sample(Reusing(base, 2), condition(base, 2), x_T, **options)
+    assert torch.equal(sample(DeepCache(base, 1), condition(base, 2), x_T, **options), plain)
+    near = sample(DeepCache(base, 2), condition(base, 2), x_T, **options)
     assert 0 < (near - plain).norm() < 0.5 * plain.norm()
 
 
@@ -83,8 +83,8 @@ def test_where_guidance_ends_the_objects_half_goes_on_and_where_it_begins_all_is
     base = small_base()
     base.run = counted = Counted()
     c, options = condition(base, 2), {"sampler": "ddim", "steps": 4}  # levels 0.751, 0.501, 0.251, 0.001
-    sample(Reusing(base, 4), c, noise(2, 4, 16, 16), guidance_interval=(0.4, 1), **options)
+    sample(DeepCache(base, 4), c, noise(2, 4, 16, 16), guidance_interval=(0.4, 1), **options)
     assert "".join(name[0] for name in counted.names) == "wsss"
     counted.names.clear()
-    sample(Reusing(base, 4), c, noise(2, 4, 16, 16), guidance_interval=(0, 0.6), **options)
+    sample(DeepCache(base, 4), c, noise(2, 4, 16, 16), guidance_interval=(0, 0.6), **options)
     assert "".join(name[0] for name in counted.names) == "wwss"

@@ -11,12 +11,12 @@ from ldm.data.picture import Picture
 from ldm.insertion.blend import BLENDS
 from ldm.insertion.inpaint import Sampling
 from ldm.insertion.insert import InsertOptions, insert
-from ldm.insertion.region import Task
+from ldm.insertion.region import InsertRequest
 from ldm.insertion.region_fill import ObjectFill, ReadyObject
 from ldm.insertion.roi import Roi
 from ldm.models.base import Base
 from ldm.models.context import Contexts
-from ldm.tiling.second_pass import SecondPassOf, Tiled, needs_refining, plan_tiles, refine
+from ldm.tiling.second_pass import Tiled, TiledSecondPass, needs_second_pass, plan_tiles, second_pass
 from tests.fixtures.small import small_base
 
 
@@ -45,7 +45,9 @@ def refined(base: Base, contexts: Contexts, side: int, seeds: list[int]) -> list
     first = images(side, 2)[1]
     noise = [Generator().manual_seed(seed) for seed in seeds]
     known = images(side)[0]
-    return refine(base, contexts, known, hole(side), [first] * len(seeds), noise, steps=4, guidance_scale=2)
+    return second_pass(
+        base, contexts, known, hole(side), [first] * len(seeds), noise, steps=4, guidance_scale=2
+    )
 
 
 @pytest.mark.parametrize("side", [64, 75, 160])
@@ -80,14 +82,14 @@ def test_insert_refines_large_regions_only(base: Base, contexts: Contexts) -> No
     mask[30:60, 40:60] = True
 
     def made(roi: Roi, strength: float) -> np.ndarray:
-        second_pass = SecondPassOf(strength) if strength else None
+        second_pass = TiledSecondPass(strength) if strength else None
         options = InsertOptions(Sampling("ddim", 3, 2.0), BLENDS["paste"], second_pass=second_pass)
-        one, task = ReadyObject(contexts, ObjectFill()), Task(mask, mask, [roi], [1])
-        [[result]] = insert(base, Picture(pixels), [task], [one], options)
+        one, request = ReadyObject(contexts, ObjectFill()), InsertRequest(mask, mask, [roi], [1])
+        [[result]] = insert(base, Picture(pixels), [request], [one], options)
         assert (result.picture.pixels[~mask] == pixels[~mask]).all()
         return result.picture.pixels
 
-    assert needs_refining(64, 32) and not needs_refining(48, 32)
+    assert needs_second_pass(64, 32) and not needs_second_pass(48, 32)
     large, small = Roi(20, 20, 84, 84), Roi(26, 22, 70, 66)
     assert (made(large, 0.5) != made(large, 0)).any()
     assert (made(small, 0.5) == made(small, 0)).all()

@@ -15,7 +15,7 @@ import torch
 
 from ldm.data.image import read_rgb
 from ldm.data.insertset import load_insertset
-from ldm.data.pairs import Pairs
+from ldm.data.pairs import TrainingPairs
 from ldm.objects.few_shot import prepare_few_shot
 from ldm.training.callbacks import Previews, Progress, StopOnSignal
 from ldm.training.checkpoints import (
@@ -25,7 +25,7 @@ from ldm.training.checkpoints import (
     find_checkpoint,
     read_checkpoint,
 )
-from ldm.training.datamodule import Batches
+from ldm.training.datamodule import SampleModule
 from ldm.training.finetune import FineTune
 from ldm.training.trainer import build_trainer
 from tests.fixtures.small import SMALL, SMALL_IMAGES, object_folder, small_base, small_filling
@@ -53,9 +53,9 @@ def fit(
     trainer = build_trainer(
         run, callbacks, max_steps=steps, accumulate=accumulate, accelerator="cpu", devices=1, start=start
     )
-    pairs = Pairs(insertset, SMALL.image_size, SMALL.reference_size, length=10**6)
+    pairs = TrainingPairs(insertset, SMALL.image_size, SMALL.reference_size, length=10**6)
     module = FineTune(base, lr=1e-2, card={"about": {}})
-    trainer.fit(module, datamodule=Batches(pairs, 1), ckpt_path=find_checkpoint(run) if start else None)
+    trainer.fit(module, datamodule=SampleModule(pairs, 1), ckpt_path=find_checkpoint(run) if start else None)
     return trainer
 
 

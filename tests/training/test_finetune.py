@@ -10,16 +10,16 @@ import torch
 from torch.utils.data import Dataset, default_collate
 
 from ldm.data.insertset import load_insertset
-from ldm.data.pairs import Pairs
+from ldm.data.pairs import TrainingPairs
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised, raw_pixels
-from ldm.models.ldm_blocks import house_layout
+from ldm.models.ldm_blocks import diffusers_blocks
 from ldm.models.ldm_keys import ldm_key
 from ldm.objects.delta import FREEZE_MODELS
 from ldm.objects.few_shot import prepare_few_shot
 from ldm.training.checkpoints import Checkpoints, find_checkpoint
-from ldm.training.datamodule import Batches, Order, draw_noise
-from ldm.training.encoded_samples import Bank, encoded
+from ldm.training.datamodule import Order, SampleModule, draw_noise
+from ldm.training.encoded_samples import EncodedSamples, encoded
 from ldm.training.finetune import FineTune
 from ldm.training.trainer import build_trainer
 from tests.fixtures import tiny
@@ -41,7 +41,7 @@ def test_loss_and_gradients_are_those_of_the_papers_code(mode: str) -> None:
     loss.backward()
 
     assert float(loss.detach()) == pytest.approx(float(g[f"{mode}.loss"]), rel=1e-3)
-    layout, start = house_layout(base.state_dict()), f"{mode}.grad_norm."
+    layout, start = diffusers_blocks(base.state_dict()), f"{mode}.grad_norm."
     norms = {key.removeprefix(start): float(value) for key, value in g.items() if key.startswith(start)}
     for name, weight in module.trained_weights().items():
         if name.startswith("unet.") or name == "conditioner.proj_out.weight":
@@ -51,8 +51,8 @@ def test_loss_and_gradients_are_those_of_the_papers_code(mode: str) -> None:
     assert not norms
 
 
-def data(root: Path, **changes: Any) -> Pairs:
-    return Pairs(
+def data(root: Path, **changes: Any) -> TrainingPairs:
+    return TrainingPairs(
         load_insertset(root),
         SMALL.image_size,
         SMALL.reference_size,
@@ -84,7 +84,7 @@ def fit(
         run, [Checkpoints(run, every, keep=9)], max_steps=steps, accumulate=accumulate, accelerator="cpu",
         devices=1, precision=precision,
     )  # fmt: skip
-    trainer.fit(module, datamodule=Batches(samples, batch_size, workers), ckpt_path=resume)
+    trainer.fit(module, datamodule=SampleModule(samples, batch_size, workers), ckpt_path=resume)
     assert trainer.global_step == steps
     return module
 
@@ -128,10 +128,10 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
 def test_a_bank_holds_what_the_pairs_would_have_been(tmp_path: Path) -> None:
     root = object_folder(tmp_path / "toy")
     base, pairs = small_base(), data(root)
-    bank = Bank(base, pairs, size=11, seed=3)
+    bank = EncodedSamples(base, pairs, size=11, seed=3)
     assert all(len(value) == 11 for value in bank.samples.values())
     drawn = [bank[i] for i in range(200)]
-    again = Bank(base, pairs, size=11, seed=3)
+    again = EncodedSamples(base, pairs, size=11, seed=3)
     for i, sample in enumerate(drawn):
         assert all(torch.equal(again[i][key], value) for key, value in sample.items())
     kept = {tuple(sample["pooled"].flatten().tolist()) for sample in drawn}
@@ -149,7 +149,7 @@ def test_a_run_with_a_bank_resumes_as_if_it_had_not_stopped(tmp_path: Path) -> N
 
     def run(name: str, steps: int, resume: Path | None = None) -> FineTune:
         module = make(root)
-        bank = Bank(module.base, data(root), 5, 1)
+        bank = EncodedSamples(module.base, data(root), 5, 1)
         return fit(module, bank, tmp_path / name, steps, every=2, resume=resume)
 
     whole = run("whole", 4)
@@ -234,7 +234,7 @@ def test_a_single_view_trains_its_own_token_alone(tmp_path: Path) -> None:
     root = object_folder(tmp_path / "toy")
     module = make(root, drop_context=0.0)
     tokens = module.base.conditioner.few_shot_tokens
-    item = Pairs(load_insertset(root), 64, 28, single_view=1.0)[0]
+    item = TrainingPairs(load_insertset(root), 64, 28, single_view=1.0)[0]
     batch = {key: value[None] for key, value in item.items()} | {"index": torch.tensor([0])}
     module.log = lambda *_, **__: None  # type: ignore[method-assign]
     module.training_step(batch, 0).backward()

@@ -12,8 +12,8 @@ import torch
 
 from ldm.models.base import Base
 from ldm.training.checkpoints import Checkpoints, best_checkpoint, find_checkpoint, read_checkpoint
-from ldm.validation.callback import MOST, SAMPLE, SHARE, Judging, judging_interval
-from ldm.validation.score import Shown, Verdict, read_verdicts
+from ldm.validation.callback import MOST, SAMPLE, SHARE, Validation, validation_interval
+from ldm.validation.score import Shown, ValidationScore, read_scores
 from tests.training.test_callbacks import fit
 
 PICTURE = np.zeros((4, 6, 3), np.uint8)
@@ -28,19 +28,19 @@ class Scripted:
     def __call__(self, base: Base, step: int) -> Shown:
         self.asked.append(step)
         score = self.scores.get(step, 0.0)
-        return Shown(Verdict(step, score, 1.0, float("nan"), (score, score)), PICTURE)
+        return Shown(ValidationScore(step, score, 1.0, float("nan"), (score, score)), PICTURE)
 
 
 def judging(folder: Path, scores: Mapping[int, float], every: int, patience: int = 0) -> list[pl.Callback]:
     saving = Checkpoints(folder / "run", every=100)
-    return [saving, Judging(Scripted(scores), folder / "run", every, saving, patience)]
+    return [saving, Validation(Scripted(scores), folder / "run", every, saving, patience)]
 
 
 def test_it_is_asked_before_regularly_and_at_the_end(tmp_path: Path) -> None:
     callbacks = judging(tmp_path, {2: 0.5, 4: 0.1, 5: 0.2}, every=2)
     fit(tmp_path, callbacks, 5, accumulate=2)
     run = tmp_path / "run"
-    assert [v.step for v in read_verdicts(run, 9)] == [0, 2, 4, 5]
+    assert [v.step for v in read_scores(run, 9)] == [0, 2, 4, 5]
     assert [path.name for path in sorted((run / "judged").iterdir())] == [
         f"step-{step:06}.png" for step in (0, 2, 4, 5)
     ]
@@ -101,11 +101,11 @@ def test_a_best_of_later_steps_does_not_outlive_a_crash(tmp_path: Path) -> None:
 @pytest.mark.parametrize("cost", [20, 84, 400])
 @pytest.mark.parametrize(("steps", "samples"), [(800, 8), (4000, 1), (2000, 1), (100, 1), (12, 64)])
 def test_judging_costs_a_tenth_at_most(cost: int, steps: int, samples: int) -> None:
-    every = judging_interval(steps, samples, cost)
+    every = validation_interval(steps, samples, cost)
     asked = len({0, *range(every, steps + 1, every), steps}) if every else 0
     assert asked * cost <= SHARE * steps * samples * SAMPLE and asked <= MOST
     assert every or 2 * cost > SHARE * steps * samples * SAMPLE  # given up only where two are too many
 
 
 def test_the_default_runs_are_judged() -> None:
-    assert judging_interval(800, 8, 84) == 80 and judging_interval(4000, 1, 84) == 500
+    assert validation_interval(800, 8, 84) == 80 and validation_interval(4000, 1, 84) == 500

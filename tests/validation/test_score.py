@@ -8,19 +8,19 @@ from pathlib import Path
 import pytest
 
 from ldm.validation.score import (
-    Verdict,
+    ValidationScore,
     best,
     clearly_worse,
     idle,
-    read_verdicts,
+    read_scores,
     reason,
     record,
-    write_verdicts,
+    write_scores,
 )
 
 
-def verdict(step: int, *scores: float, copying: float = 0.0) -> Verdict:
-    return Verdict(step, sum(scores) / len(scores), 1.0, copying, scores)
+def verdict(step: int, *scores: float, copying: float = 0.0) -> ValidationScore:
+    return ValidationScore(step, sum(scores) / len(scores), 1.0, copying, scores)
 
 
 def test_in_doubt_the_longer_learnt_is_best() -> None:
@@ -60,14 +60,14 @@ def test_the_reason_names_the_record_where_it_is_another() -> None:
 
 def test_verdicts_come_back_from_the_file_up_to_a_step(tmp_path: Path) -> None:
     run = [verdict(step, 0.1 * step, 0.25, copying=-0.125) for step in (0, 5, 10)]
-    write_verdicts(tmp_path, run)
-    assert read_verdicts(tmp_path, 10) == run and read_verdicts(tmp_path, 9) == run[:2]
-    assert read_verdicts(tmp_path / "none", 9) == []
+    write_scores(tmp_path, run)
+    assert read_scores(tmp_path, 10) == run and read_scores(tmp_path, 9) == run[:2]
+    assert read_scores(tmp_path / "none", 9) == []
     assert (tmp_path / "judged.csv").read_text().splitlines()[1] == "0,0.125,0.125,1.0,-0.125,0.0 0.25"
 
 
 @pytest.mark.parametrize("copying", [math.nan, 0.5])
 def test_unknown_numbers_survive_the_file(tmp_path: Path, copying: float) -> None:
-    write_verdicts(tmp_path, [verdict(1, 0.5, copying=copying)])
-    found = read_verdicts(tmp_path, 1)[0].copying
+    write_scores(tmp_path, [verdict(1, 0.5, copying=copying)])
+    found = read_scores(tmp_path, 1)[0].copying
     assert found == copying or (math.isnan(found) and math.isnan(copying))

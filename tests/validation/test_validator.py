@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ldm.data.insertset import InsertSet, load_insertset
-from ldm.validation.callback import plan_judging
+from ldm.validation.callback import plan_validation
 from ldm.validation.validator import hold_out, spare_picture
 from tests.fixtures.small import object_folder
 
@@ -68,7 +68,7 @@ def test_what_cannot_be_held_out_is_refused(tmp_path: Path) -> None:
 
 
 def plan(insertset: InsertSet, held_out: str = "auto", every: int = -1, steps: int = 800) -> tuple:
-    made = plan_judging(
+    made = plan_validation(
         insertset, held_out=held_out, every=every, max_steps=steps, samples=8, guidance_scale=5.0
     )
     return made.held_out, made.every, len(made.learnt.few_shot), made.text()

@@ -24,9 +24,9 @@ from ldm.models.base import Base
 from ldm.models.sampler import sample
 from ldm.objects.delta import trained_names
 from ldm.training.checkpoints import Checkpoints, find_checkpoint, read_checkpoint
-from ldm.validation.callback import SAMPLE, Judging
-from ldm.validation.regions import Filling, place_of
-from ldm.validation.validator import CODING, REGIONS, Trial, hold_out, nearest_other, regions_of, score
+from ldm.validation.callback import SAMPLE, Validation
+from ldm.validation.regions import RegionFiller, place_of
+from ldm.validation.validator import CODING, REGIONS, Validator, hold_out, nearest_other, regions_of, score
 from tests.fixtures.small import object_folder, small_base, small_filling, state_of
 from tests.training.test_callbacks import fit
 
@@ -44,16 +44,16 @@ def toy(tmp_path: Path) -> InsertSet:
     return load_insertset(object_folder(tmp_path / "toy"))
 
 
-def filling(learnt: InsertSet, held: tuple[Sample, ...] = ()) -> Filling:
+def filling(learnt: InsertSet, held: tuple[Sample, ...] = ()) -> RegionFiller:
     return small_filling(learnt, regions_of(learnt, held))
 
 
-def trial(insertset: InsertSet, features: ImageNetFeatures, held: str = "0") -> Trial:
+def trial(insertset: InsertSet, features: ImageNetFeatures, held: str = "0") -> Validator:
     learnt, kept = hold_out(insertset, held)
-    return Trial(learnt, kept, features, filling(learnt, kept))
+    return Validator(learnt, kept, features, filling(learnt, kept))
 
 
-class Fixed(Filling):
+class Fixed(RegionFiller):
     """Its regions are filled with given pictures."""
 
     filled: Tensor
@@ -123,7 +123,7 @@ def test_what_stood_in_a_place_does_not_show_through(toy: InsertSet) -> None:
         place = fill.places[0]
         image = torch.where(torch.from_numpy(place.mask), colour, place.image)
         composited = make_composite_fill(CompositeSettings(strength=0.3))
-        fill = Filling([replace(place, image=image)], fill.view, make_fill=composited)
+        fill = RegionFiller([replace(place, image=image)], fill.view, make_fill=composited)
         results.append(fill(base)[0])
     assert torch.equal(*results)
 
@@ -133,7 +133,7 @@ def test_the_held_out_picture_itself_is_the_best_answer(toy: InsertSet, features
     learnt, held = hold_out(toy, "0")
     fill = filling(learnt, held)
     fixed = Fixed(fill.places, fill.view)
-    judge = Trial(learnt, held, features, fixed)
+    judge = Validator(learnt, held, features, fixed)
     held_out, known = (place_of(x, 32, 2.0).image for x in (held[0], learnt.few_shot[0]))
     verdicts = []
     for image in (held_out, known):
@@ -156,7 +156,7 @@ def test_a_score_loses_by_seam_and_copying_only_above_their_marks() -> None:
 
 def test_one_picture_is_enough(toy: InsertSet, features: ImageNetFeatures) -> None:
     alone = replace(toy, few_shot=toy.few_shot[:1], same_category=())
-    shown = Trial(alone, (), features, filling(alone))(small_base(), 0)
+    shown = Validator(alone, (), features, filling(alone))(small_base(), 0)
     assert math.isnan(shown.verdict.copying) and len(shown.verdict.scores) == 1
 
 
@@ -168,7 +168,7 @@ def test_judging_leaves_learning_as_it_is(tmp_path: Path, features: ImageNetFeat
         callbacks = [saving]
         if judged:
             insertset = load_insertset(object_folder(tmp_path / "toy"))
-            callbacks.append(Judging(trial(insertset, features, ""), folder / "run", 1, saving))
+            callbacks.append(Validation(trial(insertset, features, ""), folder / "run", 1, saving))
         fit(folder, callbacks, 2)
         states.append(read_checkpoint(find_checkpoint(folder / "run"))["state_dict"])
     assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
