@@ -24,14 +24,14 @@ class Lean(NamedTuple):
     """How a preset makes a step fit into a GPU's memory."""
 
     batch: int
-    checkpointing: bool
+    gradient_checkpointing: bool
 
 
 def training(make: MakeBase, side: int, batches: Sequence[int]) -> list[Case]:
     """Steps of the paper's kind, at batch 1, and of ours from a bank in bf16, by batch."""
     ours = _Bank(make(), side)
-    cases = [ours.case(f"bank, tokens, bf16, batch {n}", n) for n in batches]
-    lean = ours.case("bank, tokens, bf16, batch 1, checkpointing", 1, True)
+    cases = [ours.case(f"cached_samples, tokens, bf16, batch {n}", n) for n in batches]
+    lean = ours.case("cached_samples, tokens, bf16, batch 1, checkpointing", 1, True)
     return [_paper(make(), side), *cases, lean]
 
 
@@ -62,7 +62,7 @@ def _paper(base: Base, side: int) -> Case:
 
 
 class _Bank:
-    """Our steps from a bank: the UNet and the conditioner alone, frozen weights in bf16, fused AdamW."""
+    """Our steps from a cached_samples: the UNet and the conditioner alone, frozen weights in bf16, fused AdamW."""
 
     def __init__(self, base: Base, side: int) -> None:
         base.conditioner.use_tokens(torch.randn(FEW_SHOT, base.architecture.clip_width, device=base.device))
@@ -71,16 +71,18 @@ class _Bank:
         self.optimizer = AdamW(self.module.groups(), fused=True)
         self.holds = _holding(base, self.optimizer)
 
-    def case(self, name: str, n: int, checkpointing: bool = False, counted: bool = True) -> Case:
+    def case(self, name: str, n: int, gradient_checkpointing: bool = False, counted: bool = True) -> Case:
         """Steps of `n` samples."""
         a, device = self.base.architecture, self.base.device
         latents = torch.randn(2, n, 4, self.side // a.vae_factor, self.side // a.vae_factor, device=device)
-        step = partial(self._step, latents, torch.randn(n, a.clip_width, device=device), checkpointing)
+        step = partial(
+            self._step, latents, torch.randn(n, a.clip_width, device=device), gradient_checkpointing
+        )
         return Case(name, step, n, "bf16", self.holds, counted)
 
-    def _step(self, latents: Tensor, pooled: Tensor, checkpointing: bool) -> None:
+    def _step(self, latents: Tensor, pooled: Tensor, gradient_checkpointing: bool) -> None:
         unet = self.base.unet
-        unet.enable_gradient_checkpointing() if checkpointing else unet.disable_gradient_checkpointing()
+        unet.enable_gradient_checkpointing() if gradient_checkpointing else unet.disable_gradient_checkpointing()
         with torch.autocast(self.base.device.type, torch.bfloat16):
             loss = _loss(self.module, latents[0], latents[1], pooled)
         _back(loss, self.optimizer)

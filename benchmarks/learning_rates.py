@@ -47,12 +47,12 @@ class Case(NamedTuple):
 
     few_shot: str
     rate: float
-    warmup: int
+    warmup_steps: int
     steps: int
 
     @property
     def name(self) -> str:
-        return f"{self.rate:.0e}".replace("e-0", "e-") + f", warm-up {self.warmup:,}"
+        return f"{self.rate:.0e}".replace("e-0", "e-") + f", warm-up {self.warmup_steps:,}"
 
 
 CASES = [
@@ -80,7 +80,7 @@ def run(
     rate = case.rate if case.few_shot == "tokens" else case.rate * FULL_SIZE / inputs
     module = FineTune(
         base, lr=0, lr_conditioner=0, lr_tokens=rate, lr_prior_encoder=rate, drop_context=0,
-        min_snr=MIN_SNR, warmup=case.warmup, max_steps=case.steps,
+        min_snr_gamma=MIN_SNR, warmup_steps=case.warmup_steps, max_steps=case.steps,
     )  # fmt: skip
     for name, weight in module.trained_weights().items():
         weight.requires_grad_("few_shot" in name or "prior_encoder" in name)

@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from benchmarks.learning import Lean
-from benchmarks.plan import Measured, ObjectSource, measure
+from benchmarks.plan import Measured, Subject, measure
 from benchmarks.report import report
 from ldm import __version__
 from ldm.config.build import insert_options
@@ -69,10 +69,10 @@ def presets() -> dict[str, InsertOptions]:
 def lean() -> dict[str, Lean]:
     """What training's presets change of a step."""
     settings = {name: load_config(CONFIGS["full"], given).train for name, given in TRAINING.items()}
-    return {name: Lean(t.batch_size, t.checkpointing) for name, t in settings.items()}
+    return {name: Lean(t.batch_size, t.gradient_checkpointing) for name, t in settings.items()}
 
 
-def source(size: str, device: str, args: argparse.Namespace) -> ObjectSource:
+def source(size: str, device: str, args: argparse.Namespace) -> Subject:
     """The base of this size; at full size its weights are synthetic."""
     config = load_config(CONFIGS[size])
     a, weights = config.base.architecture, Path(config.base.path) if size == "mini" else None
@@ -81,7 +81,7 @@ def source(size: str, device: str, args: argparse.Namespace) -> ObjectSource:
         raise ValueError(f"--side {side}: expected a multiple of {8 * a.vae_factor}")
     batches = (1, 8) if size == "mini" or device == "cuda" else (1, 2)
     repeats, presets = args.repeats or REPEATS[size], lean() if size == "full" else {}
-    return ObjectSource(size, CONFIGS[size], a, weights, side, repeats, batches, presets)
+    return Subject(size, CONFIGS[size], a, weights, side, repeats, batches, presets)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -43,7 +43,7 @@ from ldm.training.run import learn_to_file
 
 FLAGS = RECIPE_FLAGS | {
     "guidance_interval": "sample.guidance_interval",
-    "reuse": "sample.reuse",
+    "deep_cache_interval": "sample.deep_cache_interval",
     "precision": "sample.precision",
     "compile": "sample.compile",
 }
@@ -90,20 +90,20 @@ def announce(row: Row) -> None:
 def fill_bench(args: argparse.Namespace, config: Config) -> None:
     """Every chosen method on every chosen scene: table, contact sheet, page."""
     methods = args.methods or list(METHODS)
-    if config.sample.view > 0 and "merged" in methods:
+    if config.sample.reference_view > 0 and "merged" in methods:
         others = " ".join(method for method in methods if method != "merged")
         raise ValueError(
-            f"sample.view={config.sample.view}: the tokens of `merged` objects all speak; "
-            f"leave it out (--methods {others}), or sample.view"
+            f"sample.reference_view={config.sample.reference_view}: the tokens of `merged` objects all speak; "
+            f"leave it out (--methods {others}), or sample.reference_view"
         )
     bench, s = load_bench(args.bench, args.objects, args.scenes), config.sample
     base = load_base(Path(config.base.path), config.base.architecture, device=args.device)
-    setup = Setup(session_for(config, base), insert_settings(config), s.seed, s.strength)
+    setup = Setup(session_for(config, base), insert_settings(config), s.seed, s.object_scale)
     prepare(base, runtime_of(config))
     results = Results(args.out)
     compare(bench, methods, setup, results, learner(config), how_to_learn(config), announce)
     machine = f"{args.device}, {torch.get_num_threads()} threads"
-    note = f"Base {setup.fingerprint}; {s.sampler}, {s.steps} steps, scale {s.scale:g}; {machine}."
+    note = f"Base {setup.fingerprint}; {s.sampler}, {s.steps} steps, scale {s.guidance_scale:g}; {machine}."
     files = write_report(results, bench, methods, note)
     scenes = {scene.name for scene in bench.scenes}
     shown = [x for x in of_bench(args.out, bench=args.bench) if x.method in methods and x.name in scenes]

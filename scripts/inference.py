@@ -83,7 +83,7 @@ def work_through(items: Sequence[WorkItem], session: Session, options: Options, 
     for outcome in work(tqdm(items, unit="picture", disable=len(items) < 4), session, options, log):
         tell(outcome, log)
         summary.add(outcome, log)
-        if config.insert.grid and not gallery.full and not outcome.error:
+        if config.insert.contact_sheet and not gallery.full and not outcome.error:
             seen = view(outcome, options, log.folder)
             gallery.add(seen.background, seen.request.hole, seen.request.rois[0], seen.results)
     if gallery.rows:
@@ -151,7 +151,7 @@ def insert_scene(args: argparse.Namespace, config: Config) -> RunSummary:
     log, summary = ResultsLog(Path(config.insert.outdir)), RunSummary(config.insert.max_seam)
     kept = PlacementCache(log.folder / "placements")
     outcome = run_scene(scene, background, ordered, session, options, log, kept, tell_placement)
-    kept.prune(config.insert.keep_mb * 1e6)
+    kept.prune(config.insert.cache_mb * 1e6)
     tell(outcome, log)
     summary.add(outcome, log)
     return summary

@@ -81,7 +81,7 @@ def bake_command(args: argparse.Namespace) -> None:
     images, sampling = object_images(config), config.sample
     reference = None if args.reference is None else images.reference(args.reference)
     null = args.guidance_from or sampling.guidance_from
-    view = sampling.view if args.view is None else args.view
+    view = sampling.reference_view if args.view is None else args.view
     for file, target in zip(tqdm(args.files, unit="object", disable=None), targets, strict=True):
         with naming(file):
             baked = bake_delta(base, load(file), images, reference, args.strength, fingerprint, null, view)

@@ -103,8 +103,8 @@ def what_to_compare(args: argparse.Namespace, config: Config) -> tuple[Config, C
         config = replace(config, train=replace(config.train, max_steps=fewer))
     t, s = config.train, config.sample
     full = ablations(
-        freeze_model=t.freeze_model, max_steps=t.max_steps, sampler=s.sampler, steps=s.steps, scale=s.scale,
-        bank=t.bank, single_view=t.single_view, presets=presets_of(config),
+        freeze_model=t.freeze_model, max_steps=t.max_steps, sampler=s.sampler, steps=s.steps, scale=s.guidance_scale,
+        cached_samples=t.cached_samples, single_view=t.single_view, presets=presets_of(config),
         published=[published(file, config) for file in args.published],
     )  # fmt: skip
     names = args.variants or (QUICK if args.quick else list(full.variants))
@@ -205,8 +205,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     t, s = config.train, config.sample
     note = (
         f"Base {study.fingerprint} ({config.base.architecture.name}); recipe `{compared.recipe}`, "
-        f"{t.max_steps} steps of {t.batch_size * t.accumulate}; {s.sampler}, {s.steps} steps, scale "
-        f"{s.scale:g}, start noise {s.noise:g}; {args.device}, {torch.get_num_threads()} threads."
+        f"{t.max_steps} steps of {t.batch_size * t.accumulate_grad_batches}; {s.sampler}, {s.steps} steps, scale "
+        f"{s.guidance_scale:g}, start noise {s.init_noise_sigma:g}; {args.device}, {torch.get_num_threads()} threads."
     )
     file = write_results(args.out, [one for one, _ in found], compared, [note])
     pages = [publish(args.out / "pages" / seen.source, seen, [note])[-1] for _, seen in found if seen.rows]

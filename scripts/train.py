@@ -37,15 +37,15 @@ from ldm.training.trainer import build_trainer
 from ldm.validation.callback import NONE, Validation
 from ldm.validation.score import best, reason
 
-TRAIN_FLAGS = """name logdir resume max_steps freeze_model few_shot few_shot_features batch_size accumulate lr
-lr_conditioner lr_tokens lr_prior_encoder lr_final warmup drop_context single_view min_snr bank precision
-devices accelerator seed checkpointing checkpoint_every keep preview_every judge_every hold_out
+TRAIN_FLAGS = """name logdir resume max_steps freeze_model few_shot few_shot_features batch_size accumulate_grad_batches lr
+lr_conditioner lr_tokens lr_prior_encoder lr_final warmup_steps drop_context single_view min_snr_gamma cached_samples precision
+devices accelerator seed gradient_checkpointing checkpoint_every keep_checkpoints preview_every validate_every hold_out
 patience"""
 FLAGS = {"dataset-dir": "data.root", "base": "base.path", "workers": "data.workers"} | {
     flag: f"train.{flag}" for flag in TRAIN_FLAGS.split()
 }
 
-LATER = {"judge_every": 0, "hold_out": NONE}  # what a run did before it could judge itself
+LATER = {"validate_every": 0, "hold_out": NONE}  # what a run did before it could judge itself
 
 
 def settings(argv: Sequence[str] | None) -> tuple[Config, Path | None]:
@@ -114,7 +114,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     module = finetune_of(config, base, insertset)
     start = read_checkpoint(resumed)["global_step"] if resumed else 0
 
-    stop = StopOnSignal(Checkpoints(folder, t.checkpoint_every, t.keep), announce_stop)
+    stop = StopOnSignal(Checkpoints(folder, t.checkpoint_every, t.keep_checkpoints), announce_stop)
     callbacks = [Progress(t.batch_size), stop.checkpoints, stop]
     if t.preview_every:
         fill = region_filler_of(config, base, module.card, insertset.few_shot[:1])
@@ -122,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if judging := validation_for(config, base, module.card, plan, folder, stop.checkpoints):
         callbacks.append(judging)
     trainer = build_trainer(
-        folder, callbacks, max_steps=t.max_steps, accumulate=t.accumulate, precision=t.precision,
+        folder, callbacks, max_steps=t.max_steps, accumulate_grad_batches=t.accumulate_grad_batches, precision=t.precision,
         accelerator=t.accelerator, devices=t.devices, start=start,
     )  # fmt: skip
     if trainer.is_global_zero:
@@ -137,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
     bar = partial(tqdm, unit="batch", desc="encoding", disable=not trainer.is_global_zero)
     samples = samples_of(
-        base, insertset, trainer.strategy.root_device, seed=t.seed, bank=t.bank, precision=t.precision,
+        base, insertset, trainer.strategy.root_device, seed=t.seed, bank=t.cached_samples, precision=t.precision,
         posterior=t.posterior, single_view=t.single_view, augment=d.augment, augment_odds=d.augment_odds,
         crop_squares=d.crop_squares, mask_resize=d.mask_resize, images=object_images(config),
         shown=shown_in_training(config), progress=bar,

@@ -50,7 +50,7 @@ def test_full_size_learns_extracts_and_inserts(tmp_path: Path, capsys: pytest.Ca
     seconds["write the checkpoint"], start = time.time() - start, time.time()
     train.main(
         f"--dataset-dir {OBJECT} --logdir {tmp_path} --name rocket --max_steps 2 --accelerator cpu {common} "
-        "train.preview_every=0 train.judge_every=0".split()
+        "train.preview_every=0 train.validate_every=0".split()
     )
     seconds["load, 2 training steps"], start = time.time() - start, time.time()
     get_deltas.main(["--path", str(tmp_path / "rocket")])

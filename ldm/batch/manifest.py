@@ -143,7 +143,7 @@ def _item(values: Mapping[str, Any], where: str, root: Path, like: WorkItem, tra
         raise ValueError(f"{where}: name {name!r}; expected a name without folders")
     source = replace(like.source, reference=paths.get("reference", like.source.reference))
     if "object" in values:
-        source = ObjectSource(paths["object"], paths.get("reference"), like.source.strength)
+        source = ObjectSource(paths["object"], paths.get("reference"), like.source.object_scale)
     source = replace(source, pick=str(values.get("pick", source.pick)))
     seeds = tuple(first + i for i in range(len(like.seeds)))
     case = Case(paths["background"], paths.get("mask"), box, paths.get("paste_mask"))

@@ -130,13 +130,13 @@ def _check_sources(file: Path, record: Mapping[str, Any]) -> None:
 
 def _scene(recipe: Mapping[str, Any]) -> Scene:
     sampling = recipe["settings"]["sample"]
-    return scene_of(recipe["content"], Path(recipe["scene"]), sampling["seed"], sampling["strength"])
+    return scene_of(recipe["content"], Path(recipe["scene"]), sampling["seed"], sampling["object_scale"])
 
 
 def _item(recipe: Mapping[str, Any]) -> WorkItem:
     paths = {role: Path(recipe[role]) for role in recipe["sha256"]}
     case = Case(paths["background"], paths.get("mask"), tuple(recipe["box"]), paths.get("paste_mask"))
     object_, reference, pictures = (paths.get(role) for role in ("object", "reference", "pictures"))
-    source = ObjectSource(object_, reference, recipe["strength"], pictures, recipe["pick"])
+    source = ObjectSource(object_, reference, recipe["object_scale"], pictures, recipe["pick"])
     roi = None if recipe["roi"] is None else Roi(*recipe["roi"])
     return WorkItem(case, source, tuple(recipe["batch"]), roi, recipe["name"], recipe["best_of"] > 1)

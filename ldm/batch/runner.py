@@ -199,7 +199,7 @@ def _facts(
         "box": list(item.case.box),
         "roi": None if roi is None else [roi.x0, roi.y0, roi.x1, roi.y1],
         "name": item.stem,
-        "strength": item.source.strength,
+        "object_scale": item.source.object_scale,
         "pick": item.source.pick,
         "batch": list(seeds),
         "best_of": len(item.seeds) if item.best else 0,

@@ -200,7 +200,7 @@ def key_of(
         "digests": digests,
         "box": item.case.box,
         "roi": roi,
-        "strength": item.source.strength,
+        "object_scale": item.source.object_scale,
         "pick": item.source.pick,
         "seed": seed,
         "best_of": len(item.seeds) if item.best else 0,

@@ -36,10 +36,10 @@ COMPOSITE = "composite"  # base.region_fill of a base that is shown a cut-out of
 
 # settings of these sections that do not say how a region is inpainted and pasted
 ELSEWHERE = {
-    "sample": ("n_samples", "best_of", "seed", "strength", "compile"),
+    "sample": ("n_samples", "best_of", "seed", "object_scale", "compile"),
     "insert": (
         *("roi_factor", "context_px", "zoom"),
-        *("max_seam", "outdir", "grid", "at_once", "keep_mb"),
+        *("max_seam", "outdir", "contact_sheet", "batch_size", "cache_mb"),
     ),
 }
 
@@ -70,11 +70,11 @@ def sampling_of(config: Config) -> Sampling:
     return Sampling(
         sampler=s.sampler,
         steps=s.steps,
-        guidance_scale=s.scale,
-        init_noise_sigma=s.noise,
+        guidance_scale=s.guidance_scale,
+        init_noise_sigma=s.init_noise_sigma,
         guidance_interval=s.guidance_interval,
         guidance_from=s.guidance_from,
-        reference_view=s.view,
+        reference_view=s.reference_view,
     )
 
 
@@ -89,14 +89,14 @@ def insert_options(config: Config) -> InsertOptions:
     from ldm.insertion.insert import InsertOptions
 
     s, options = config.sample, InsertOptions(sampling_of(config), blend_of(config))
-    if s.second_pass and s.own_detail:
+    if s.second_pass and s.detail_transfer:
         raise ValueError(
-            f"second_pass={s.second_pass:g} draws anew what own_detail={s.own_detail:g} keeps; set one to 0"
+            f"second_pass={s.second_pass:g} draws anew what own_detail={s.detail_transfer:g} keeps; set one to 0"
         )
-    if s.reuse > 1:
+    if s.deep_cache_interval > 1:
         from ldm.speed.deep_cache import DeepCache
 
-        options = replace(options, predictor=partial(DeepCache, every=s.reuse))
+        options = replace(options, predictor=partial(DeepCache, every=s.deep_cache_interval))
     if s.second_pass:
         from ldm.tiling.second_pass import TiledSecondPass
 
@@ -119,10 +119,10 @@ def make_fill(config: Config, **other: Any) -> MakeFill:
     """What objects fill regions with; `other` settings of compositing replace the config's."""
     s, i = config.sample, config.insert
     values = {
-        "strength": s.begin,
-        "contact_shadow": s.shadow,
-        "detail_transfer": s.own_detail,
-        "paste_margin": i.halo,
+        "strength": s.strength,
+        "contact_shadow": s.contact_shadow,
+        "detail_transfer": s.detail_transfer,
+        "paste_margin": i.paste_margin,
     }
     if config.base.region_fill == COMPOSITE:
         from ldm.compositing.region_fill import CompositeSettings, make_composite_fill
@@ -130,7 +130,12 @@ def make_fill(config: Config, **other: Any) -> MakeFill:
         return make_composite_fill(CompositeSettings(**values | other))
     from ldm.insertion.region_fill import grey_fill
 
-    flags = {"begin": s.begin < 1, "shadow": s.shadow, "own_detail": s.own_detail, "halo": i.halo}
+    flags = {
+        "begin": s.strength < 1,
+        "shadow": s.contact_shadow,
+        "own_detail": s.detail_transfer,
+        "halo": i.paste_margin,
+    }
     if unknown := [flag for flag, on in flags.items() if on]:
         raise ValueError(
             f"{', '.join(unknown)}: only a base that is shown a cut-out of the object can do this "
@@ -222,12 +227,12 @@ def finetune_of(config: Config, base: Base, insertset: InsertSet) -> FineTune:
         weight_decay=t.weight_decay,
         decayed=t.decayed,
         posterior=t.posterior,
-        warmup=t.warmup,
+        warmup_steps=t.warmup_steps,
         lr_final=t.lr_final,
-        min_snr=t.min_snr,
+        min_snr_gamma=t.min_snr_gamma,
         max_steps=t.max_steps,
         drop_context=t.drop_context,
-        checkpointing=t.checkpointing,
+        gradient_checkpointing=t.gradient_checkpointing,
         **rates,
     )
 
@@ -238,10 +243,10 @@ def validation_plan_of(config: Config, insertset: InsertSet) -> tuple[Config, Va
 
     t = config.train
     plan = plan_validation(
-        insertset, held_out=t.hold_out, every=t.judge_every, max_steps=t.max_steps,
-        samples=t.batch_size * t.accumulate, guidance_scale=config.sample.scale,
+        insertset, held_out=t.hold_out, every=t.validate_every, max_steps=t.max_steps,
+        samples=t.batch_size * t.accumulate_grad_batches, guidance_scale=config.sample.guidance_scale,
     )  # fmt: skip
-    return replace(config, train=replace(t, hold_out=plan.held_out, judge_every=plan.every)), plan
+    return replace(config, train=replace(t, hold_out=plan.held_out, validate_every=plan.every)), plan
 
 
 def region_filler_of(

@@ -186,11 +186,16 @@ def run(main: Callable[[], None]) -> None:
         raise SystemExit(130) from None
 
 
-LEAN = ("train.precision=bf16-mixed", "train.bank=384")
+LEAN = ("train.precision=bf16-mixed", "train.cached_samples=384")
 TRAINING: Presets = {  # steps of the same 8 samples, by the GPU's memory at Paint-by-Example's size
-    "8gb": ("train.batch_size=1", "train.accumulate=8", "train.checkpointing=true", *LEAN),
-    "12gb": ("train.batch_size=2", "train.accumulate=4", *LEAN),
-    "24gb": ("train.batch_size=8", "train.accumulate=1", *LEAN),
+    "8gb": (
+        "train.batch_size=1",
+        "train.accumulate_grad_batches=8",
+        "train.gradient_checkpointing=true",
+        *LEAN,
+    ),
+    "12gb": ("train.batch_size=2", "train.accumulate_grad_batches=4", *LEAN),
+    "24gb": ("train.batch_size=8", "train.accumulate_grad_batches=1", *LEAN),
 }
 INFERENCE: Presets = {
     # no approximation: the paper's solver and steps in fp32
@@ -198,7 +203,7 @@ INFERENCE: Presets = {
         "sample.sampler=plms",
         "sample.steps=50",
         "sample.guidance_interval=0,1",
-        "sample.reuse=1",
+        "sample.deep_cache_interval=1",
         "sample.precision=fp32",
     ),
     # every approximation
@@ -206,7 +211,7 @@ INFERENCE: Presets = {
         "sample.sampler=unipc",
         "sample.steps=12",
         "sample.guidance_interval=0.1,1",
-        "sample.reuse=2",
+        "sample.deep_cache_interval=2",
         "sample.precision=bf16",
     ),
 }
@@ -217,15 +222,15 @@ RECIPE_FLAGS = {
     "max_steps": "train.max_steps",
     "sampler": "sample.sampler",
     "steps": "sample.steps",
-    "scale": "sample.scale",
-    "noise": "sample.noise",
-    "begin": "sample.begin",
-    "shadow": "sample.shadow",
-    "own_detail": "sample.own_detail",
+    "guidance_scale": "sample.guidance_scale",
+    "init_noise_sigma": "sample.init_noise_sigma",
+    "strength": "sample.strength",
+    "contact_shadow": "sample.contact_shadow",
+    "detail_transfer": "sample.detail_transfer",
     "guidance_from": "sample.guidance_from",
     "seed": "sample.seed",
     "blend": "insert.blend",
-    "halo": "insert.halo",
+    "paste_margin": "insert.paste_margin",
 }
 
 # flags of the scripts that insert
@@ -233,19 +238,19 @@ INSERTION_FLAGS = {
     "base": "base.path",
     "sampler": "sample.sampler",
     "steps": "sample.steps",
-    "scale": "sample.scale",
+    "guidance_scale": "sample.guidance_scale",
     "n_samples": "sample.n_samples",
     "best_of": "sample.best_of",
     "seed": "sample.seed",
+    "object_scale": "sample.object_scale",
+    "reference_view": "sample.reference_view",
+    "init_noise_sigma": "sample.init_noise_sigma",
     "strength": "sample.strength",
-    "view": "sample.view",
-    "noise": "sample.noise",
-    "begin": "sample.begin",
-    "shadow": "sample.shadow",
-    "own_detail": "sample.own_detail",
+    "contact_shadow": "sample.contact_shadow",
+    "detail_transfer": "sample.detail_transfer",
     "guidance_from": "sample.guidance_from",
     "guidance_interval": "sample.guidance_interval",
-    "reuse": "sample.reuse",
+    "deep_cache_interval": "sample.deep_cache_interval",
     "precision": "sample.precision",
     "compile": "sample.compile",
     "second_pass": "sample.second_pass",
@@ -255,12 +260,12 @@ INSERTION_FLAGS = {
     "blend": "insert.blend",
     "feather": "insert.feather",
     "reach": "insert.reach",
-    "halo": "insert.halo",
+    "paste_margin": "insert.paste_margin",
     "max_seam": "insert.max_seam",
     "outdir": "insert.outdir",
-    "grid": "insert.grid",
-    "at_once": "insert.at_once",
-    "keep_mb": "insert.keep_mb",
+    "contact_sheet": "insert.contact_sheet",
+    "batch_size": "insert.batch_size",
+    "cache_mb": "insert.cache_mb",
     "mask_channel": "mask.channel",
     "threshold": "mask.threshold",
     "invert": "mask.invert",

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 # settings that do not change a result's pixels, or that its own item says
 INCIDENTAL = {
-    "sample": ("n_samples", "best_of", "seed", "strength"),
-    "insert": ("outdir", "grid", "max_seam", "at_once", "keep_mb"),
+    "sample": ("n_samples", "best_of", "seed", "object_scale"),
+    "insert": ("outdir", "contact_sheet", "max_seam", "batch_size", "cache_mb"),
 }
 WORK = ("example_img", "manifest", "bench", "scene", "replay")
 PARTS = ("mask", "box", "paste_mask", "roi", "object", "pick", "reference", "dataset_dir")
@@ -174,7 +174,7 @@ def parse_replay(
 def items_of(args: argparse.Namespace, config: Config) -> list[WorkItem]:
     """The work that the command line asks for, checked as a list."""
     s, transparent = config.sample, config.mask.channel == "background"
-    source = ObjectSource(args.object, args.reference, s.strength, args.dataset_dir, args.pick)
+    source = ObjectSource(args.object, args.reference, s.object_scale, args.dataset_dir, args.pick)
     seeds = tuple(s.seed + i for i in range(max(s.n_samples, s.best_of)))
     like = WorkItem(Case(Path()), source, seeds, roi_given(args.roi), best=s.best_of > 1)
     if args.manifest is not None:
@@ -202,7 +202,7 @@ def options_of(args: argparse.Namespace, config: Config) -> Options:
     context = Context(config.base.architecture.image_size, i.roi_factor, i.context_px, i.zoom)
     facts = {"machine": machine(args.device), "settings": asdict(config), **features}
     tools, settings = MaskOptions(**asdict(config.mask)), determining(config) | features
-    return Options(context, tools, settings, facts, at_once=i.at_once)
+    return Options(context, tools, settings, facts, at_once=i.batch_size)
 
 
 def determining(config: Config) -> dict[str, Any]:
@@ -216,7 +216,7 @@ def determining(config: Config) -> dict[str, Any]:
 
 def scene_of(args: argparse.Namespace, config: Config) -> Scene:
     """The scene file; what its placements do not say is the settings' seed and strength."""
-    return read_scene(args.scene, config.sample.seed, config.sample.strength)
+    return read_scene(args.scene, config.sample.seed, config.sample.object_scale)
 
 
 def session_of(args: argparse.Namespace, config: Config, sources: Iterable[ObjectSource]) -> Session:

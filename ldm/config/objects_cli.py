@@ -56,10 +56,10 @@ def _verify(c: ArgumentParser) -> None:
 def _bake(c: ArgumentParser) -> None:
     _add_files(c)
     c.add_argument("--reference", type=Path, metavar="PICTURE", help="in place of the object's own")
-    c.add_argument("--strength", type=float, default=1.0, help="of the object's learnt change [1]")
+    c.add_argument("--object_scale", type=float, default=1.0, help="of the object's learnt change [1]")
     c.add_argument("--guidance_from", "--guidance-from", choices=["object", "base"],
                    help="whose unconditional branch is baked [the config's]")  # fmt: skip
-    c.add_argument("--view", type=int, metavar="N",
+    c.add_argument("--reference_view", type=int, metavar="N",
                    help="few-shot picture to bake; 0: all, -1: nearest [the config's]")  # fmt: skip
     _add_out(c, FOLDER)
     _add_base(c)

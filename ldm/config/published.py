@@ -11,7 +11,13 @@ from ldm.config.build import insert_settings
 from ldm.config.schema import Config, TrainSection, how_to_learn, load_config
 from ldm.evaluation.ablations import PAPER, SHORT, Variant
 
-MACHINE = ("workers", "devices", "accelerator", "checkpointing", "seed")  # of the study, not of a recipe
+MACHINE = (
+    "workers",
+    "devices",
+    "accelerator",
+    "gradient_checkpointing",
+    "seed",
+)  # of the study, not of a recipe
 
 
 def published(file: Path, study: Config) -> Variant:
@@ -23,7 +29,8 @@ def published(file: Path, study: Config) -> Variant:
     """
     config = load_config(file)
     t = scaled(
-        config.train, max(1, samples(study.train) // (config.train.batch_size * config.train.accumulate))
+        config.train,
+        max(1, samples(study.train) // (config.train.batch_size * config.train.accumulate_grad_batches)),
     )
     learning = how_to_learn(replace(config, train=t)) | {"freeze_model": t.freeze_model}
     return Variant(
@@ -36,7 +43,7 @@ def published(file: Path, study: Config) -> Variant:
 
 def samples(train: TrainSection) -> int:
     """Samples that a run sees."""
-    return train.max_steps * train.batch_size * train.accumulate
+    return train.max_steps * train.batch_size * train.accumulate_grad_batches
 
 
 def scaled(train: TrainSection, steps: int) -> TrainSection:
@@ -48,7 +55,7 @@ def scaled(train: TrainSection, steps: int) -> TrainSection:
     names = [f.name for f in fields(train) if f.name == "lr" or f.name.startswith("lr_")]
     rates = {name: getattr(train, name) / ratio for name in names if name != "lr_final"}
     rates = {name: rate for name, rate in rates.items() if rate > 0}  # a negative one stands for another
-    return replace(train, max_steps=steps, warmup=round(train.warmup * ratio), **rates)
+    return replace(train, max_steps=steps, warmup_steps=round(train.warmup_steps * ratio), **rates)
 
 
 def with_learning(config: Config, learning: Mapping[str, Any]) -> Config:

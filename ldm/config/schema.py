@@ -81,7 +81,7 @@ class TrainSection:
     )
     max_steps: int = setting(4000, "optimizer steps", least=1)
     batch_size: int = setting(1, "samples a step", least=1)
-    accumulate: int = setting(1, "batches a step: gradients are accumulated over them", least=1)
+    accumulate_grad_batches: int = setting(1, "batches a step: gradients are accumulated over them", least=1)
     lr: float = setting(1e-5, "AdamW learning rate of the cross-attention", least=0)
     lr_conditioner: float = setting(
         1e-5, "the same of mapper, final_ln, proj_out, few-shot part and learnable vector", least=0
@@ -96,7 +96,7 @@ class TrainSection:
         "weights that decay: matrices, but for few-shot tokens; or all, as in the paper",
         ["matrices", "all"],
     )
-    warmup: int = setting(100, "steps of linear warm-up", least=0)
+    warmup_steps: int = setting(100, "steps of linear warm-up", least=0)
     lr_final: float = setting(
         1.0, "share of the rates left at the last step, along a cosine; 1: constant", least=0, most=1
     )
@@ -110,7 +110,7 @@ class TrainSection:
         least=0,
         most=1,
     )
-    bank: int = setting(
+    cached_samples: int = setting(
         0,
         "augmented samples that are encoded once, before the first step, and reused; 0: all are new",
         least=0,
@@ -120,22 +120,22 @@ class TrainSection:
         "latents of a picture: the mean of the VAE's posterior, or a sample, as in the paper",
         ["mean", "sample"],
     )
-    min_snr: float = setting(
+    min_snr_gamma: float = setting(
         0.0, "gamma of the noise levels' min-SNR weights, as errors of v; 0: plain eps MSE", least=0
     )
     precision: str = setting(
         "32-true", "32-true, bf16-mixed or 16-mixed", ["32-true", "bf16-mixed", "16-mixed"]
     )
-    checkpointing: bool = setting(
+    gradient_checkpointing: bool = setting(
         False, "compute the UNet's activations twice instead of keeping them: less memory, more time"
     )
     devices: str = setting("auto", "Lightning's devices: auto, a number, or a list like 0,1")
     accelerator: str = setting("auto", "cpu, gpu or auto", ["auto", "cpu", "gpu", "mps"])
     seed: int = setting(23, "seed of samples, noise and initial weights")
     checkpoint_every: int = setting(500, "steps between checkpoints", least=1)
-    keep: int = setting(2, "checkpoints to keep, the newest ones", least=1)
+    keep_checkpoints: int = setting(2, "checkpoints to keep, the newest ones", least=1)
     preview_every: int = setting(500, "steps between preview pictures; 0: none", least=0)
-    judge_every: int = setting(
+    validate_every: int = setting(
         -1,
         "steps between judgements of the run by itself; 0: none; -1: as often as 10 % of its time allows",
         least=-1,
@@ -154,17 +154,17 @@ class SampleSection:
 
     sampler: str = setting("plms", "solver", ["plms", "ddim", "dpm++", "unipc"])
     steps: int = setting(50, "UNet evaluations from noise alone, see begin", least=1)
-    scale: float = setting(5.0, "guidance scale; 1: no guidance", least=0)
+    guidance_scale: float = setting(5.0, "guidance scale; 1: no guidance", least=0)
     n_samples: int = setting(1, "results a background, made in one batch", least=1)
     best_of: int = setting(1, "samples of which only the best, by identity and seam, is kept", least=1)
     seed: int = setting(321, "seed of the noise; sample i of a background uses seed + i")
-    strength: float = setting(1.0, "how much of the object's learnt change is applied")
-    noise: float = setting(
+    object_scale: float = setting(1.0, "how much of the object's learnt change is applied")
+    init_noise_sigma: float = setting(
         1.0,
         "standard deviation of the start noise; less is nearer to the mean of all results, smoother",
         least=0,
     )
-    begin: float = setting(
+    strength: float = setting(
         1.0,
         "noise level, 0 to 1, to begin at; less than 1: from the scene with the reference laid in, which its "
         "layout and colours are kept from, in the same share of the steps (a base of collages; 1: from noise "
@@ -172,13 +172,13 @@ class SampleSection:
         least=0,
         most=1,
     )
-    shadow: float = setting(
+    contact_shadow: float = setting(
         0.0,
         "how dark the contact shadow is that the reference is laid in with (a base of collages); 0: none",
         least=0,
         most=1,
     )
-    own_detail: float = setting(
+    detail_transfer: float = setting(
         0.0,
         "scale below which detail is the reference's and the scene's own, pixels of a 512-px region: the "
         "model then changes light and colour of what is coarser (a base of collages); 0: all is the model's",
@@ -189,7 +189,7 @@ class SampleSection:
         "whose unconditional branch is guided away from: the object's, as in the paper, or the base's",
         ["object", "base"],
     )
-    view: int = setting(
+    reference_view: int = setting(
         0,
         "which few-shot picture shows the pose, counted from 1; 0: all have a say; -1: the one most like "
         "the reference, if the object's file holds them, else 0",
@@ -201,7 +201,7 @@ class SampleSection:
         least=0,
         most=1,
     )
-    reuse: int = setting(
+    deep_cache_interval: int = setting(
         1, "steps that share the UNet's deep features: every so many run all of it; 1: all do", least=1
     )
     precision: str = setting(
@@ -237,7 +237,7 @@ class InsertSection:
         "how deep the edge's colour offset is carried inside, the same; 1000: all through; -1: as in `blend`",
         least=-1,
     )
-    halo: float = setting(
+    paste_margin: float = setting(
         0.0,
         "how far from the object what was drawn around it is laid over the background, fading, in shares of "
         "the object's longer side (a base of collages); 0: in all of the mask",
@@ -247,9 +247,11 @@ class InsertSection:
         0.0, "seam ratio above which a result fails the run (it is kept); 0: any", least=0
     )
     outdir: str = setting("outputs", "folder of the results", path=True)
-    grid: bool = setting(True, "write a contact sheet of the first results")
-    at_once: int = setting(8, "results of a scene's placements that are made in one batch at most", least=1)
-    keep_mb: int = setting(
+    contact_sheet: bool = setting(True, "write a contact sheet of the first results")
+    batch_size: int = setting(
+        8, "results of a scene's placements that are made in one batch at most", least=1
+    )
+    cache_mb: int = setting(
         1024,
         "MB of <outdir>/placements, by which a scene is not made twice; the longest unused go first",
         least=0,
@@ -306,7 +308,7 @@ DROPPED = ("train.mask_growth",)  # settings of earlier versions, which kept rec
 COLLAGE = "collage"  # in an architecture of earlier versions: base.region_fill is composite
 # of the training settings, what another run of the same object may differ in
 INCIDENTAL = (
-    "name", "logdir", "resume", "freeze_model", "checkpoint_every", "keep", "preview_every", "judge_every",
+    "name", "logdir", "resume", "freeze_model", "checkpoint_every", "keep", "preview_every", "validate_every",
     "hold_out", "patience",
 )  # fmt: skip
 

@@ -148,7 +148,7 @@ def ablations(
     sampler: str,
     steps: int,
     scale: float,
-    bank: int = 0,
+    cached_samples: int = 0,
     single_view: float = 0.0,
     presets: Presets | None = None,
     published: Sequence[Variant] = (),
@@ -162,14 +162,14 @@ def ablations(
     [recipe] = [v for v in methods if v.name == f"tokens-{SHORT[freeze_model]}"]
     fed = [v for v in methods if v.name in ("linear-kv", recipe.name)]
     together = _tuned(recipe, "all-views", "every sample sees all few-shot tokens", single_view=0.0)
-    anew = _tuned(recipe, "no-bank", "every sample encoded anew, no latent bank", bank=0)
+    anew = _tuned(recipe, "no-bank", "every sample encoded anew, no latent bank", cached_samples=0)
     groups = [
         _table("Methods", methods),
         _table("The paper's recipe", _of_the_paper(published)),
         _table("Same-category pictures", [v for own in fed for v in (own, _alone(own))]),
         _table("Learning-rate schedule", [recipe, *_rates(recipe, max_steps, published)]),
         _table("Single views", [recipe, together] if single_view else []),
-        _table("Latent bank", [recipe, anew] if bank else []),
+        _table("Latent bank", [recipe, anew] if cached_samples else []),
         _table("Presets", [recipe, *_presets(recipe, presets or {})]),
         _chart("Few-shot pictures", {"recipe": {n: _fewer(recipe, n) for n in IMAGES}}, "few-shot pictures"),
         _chart("Training steps", {"recipe": _trained(recipe, max_steps)}, "training steps", log=True),
@@ -221,9 +221,9 @@ def _rates(recipe: Variant, max_steps: int, published: Sequence[Variant]) -> lis
     if not published:
         return []
     paper = published[0].learning
-    warmup = round(paper["warmup"] / paper["max_steps"] * max_steps)
+    warmup_steps = round(paper["warmup_steps"] / paper["max_steps"] * max_steps)
     title = "the paper's learning-rate schedule"
-    return [_tuned(recipe, "paper-rate", title, warmup=warmup, lr_final=paper["lr_final"])]
+    return [_tuned(recipe, "paper-rate", title, warmup_steps=warmup_steps, lr_final=paper["lr_final"])]
 
 
 def _alone(variant: Variant) -> Variant:

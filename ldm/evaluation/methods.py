@@ -95,7 +95,7 @@ class Setup:
     session: Session
     settings: Mapping[str, Any] = field(default_factory=dict)
     seed: int = 321
-    strength: float = 1.0
+    object_scale: float = 1.0
 
     @property
     def fingerprint(self) -> str:
@@ -120,19 +120,21 @@ def prepared(method: str, setup: Setup, insertset: InsertSet, learnt: Path | Non
     if method == "zero-shot-tokens":
         ready = with_untuned_tokens(session, insertset)
     else:
-        ready = session.ready(subject_of(method, insertset, learnt, setup.strength))
+        ready = session.ready(subject_of(method, insertset, learnt, setup.object_scale))
     yield partial(fill_sampled, setup, ready)
     session.put_down()
 
 
-def subject_of(method: str, insertset: InsertSet, learnt: Path | None, strength: float = 1.0) -> ObjectSource:
+def subject_of(
+    method: str, insertset: InsertSet, learnt: Path | None, object_scale: float = 1.0
+) -> ObjectSource:
     """What a method inserts: an object file with its own reference, one of a merged file, or the reference."""
     if method == "zero-shot":
         return ObjectSource(reference=insertset.reference)
     assert learnt is not None, f"{method} needs an object file"
     if method == "merged":
-        return ObjectSource(learnt, strength=strength, pick=insertset.root.name)
-    return ObjectSource(learnt, strength=strength, pictures=insertset.root)
+        return ObjectSource(learnt, object_scale=object_scale, pick=insertset.root.name)
+    return ObjectSource(learnt, object_scale=object_scale, pictures=insertset.root)
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ class ObjectSource:
 
     object: Path | None = None
     reference: Path | None = None
-    strength: float = 1.0
+    object_scale: float = 1.0
     pictures: Path | None = None
     pick: str = ""
 

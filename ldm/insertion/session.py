@@ -136,7 +136,7 @@ def open_learnt(session: Session, source: ObjectSource) -> CarriedObject:
     view = view_of(session.images, delta, given, sampling.reference_view, keep=source.reference is not None)
     if delta is not None and source.reference is None:
         own = to_bytes(view.picture[0])
-    applied = None if delta is None else apply(base, delta, source.strength, session.fingerprint)
+    applied = None if delta is None else apply(base, delta, source.object_scale, session.fingerprint)
     try:
         contexts = object_contexts(base, view, null)
     except ValueError:
@@ -165,5 +165,5 @@ def open_baked(session: Session, source: ObjectSource) -> CarriedObject:
                 f"{source.object} is baked with {flag} {own}, asked for is {asked}; "
                 f"give --{flag} {own}, or bake it again with --{flag} {asked}"
             )
-    contexts = baked.contexts(made, session.base, session.fingerprint, source.strength)
+    contexts = baked.contexts(made, session.base, session.fingerprint, source.object_scale)
     return CarriedObject(source, ReadyObject(contexts, session.make_fill(baked.picture(made))))

@@ -139,6 +139,6 @@ def open_merged(session: Session, source: ObjectSource) -> CarriedObject:
         raise ValueError(f"{source.object} holds {', '.join(merged.names)}; say which one: --pick NAME")
     merged = merged.pick(name)
     null = null_context(base, sampling.guidance_from)
-    applied = apply_merged(base, merged, source.strength, session.fingerprint)
+    applied = apply_merged(base, merged, source.object_scale, session.fingerprint)
     fill = session.make_fill(merged_picture(merged, name))
     return CarriedObject(source, ReadyObject(merged_contexts(base, merged, name, null), fill), applied)

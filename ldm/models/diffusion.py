@@ -60,7 +60,7 @@ def guided(eps_null: Tensor, eps_cond: Tensor, guidance_scale: float) -> Tensor:
     return eps_null + guidance_scale * (eps_cond - eps_null)
 
 
-def level_weight(t: Tensor, min_snr: float) -> Tensor:
+def level_weight(t: Tensor, min_snr_gamma: float) -> Tensor:
     """How much an eps error at steps t [b] counts: as an error of v, by min-SNR (Hang et al. 2023).
 
     An eps error counts 1 / sqrt(alpha_bar) times in x_0: with plain weights the noisiest steps, which decide
@@ -68,7 +68,7 @@ def level_weight(t: Tensor, min_snr: float) -> Tensor:
     """
     a = alpha_bar(t.device)[t]
     snr = a / (1 - a)
-    return snr.clamp(max=min_snr) / snr / a
+    return snr.clamp(max=min_snr_gamma) / snr / a
 
 
 def eps_loss(eps: Tensor, predicted: Tensor, weight: Tensor | None = None) -> Tensor:

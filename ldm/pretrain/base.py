@@ -110,7 +110,7 @@ class BaseTraining(pl.LightningModule):
         weights = {"params": [p for p in self.base.parameters() if p.requires_grad], "weight_decay": 0.01}
         own = {"params": [self.own], "lr": self.lr_own, "weight_decay": 0.0}
         optimizer = torch.optim.AdamW([weights, own], lr=self.lr, betas=(0.9, 0.99))
-        return {"optimizer": optimizer, "lr_scheduler": warm_cosine(optimizer, self.steps, warmup=200)}
+        return {"optimizer": optimizer, "lr_scheduler": warm_cosine(optimizer, self.steps, warmup_steps=200)}
 
 
 class BasePreview(pl.Callback):

@@ -60,4 +60,4 @@ class EncoderTraining(pl.LightningModule):
     def configure_optimizers(self) -> dict:
         weights = [p for p in self.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(weights, lr=self.lr, betas=(0.9, 0.98), weight_decay=0.05)
-        return {"optimizer": optimizer, "lr_scheduler": warm_cosine(optimizer, self.steps, warmup=200)}
+        return {"optimizer": optimizer, "lr_scheduler": warm_cosine(optimizer, self.steps, warmup_steps=200)}

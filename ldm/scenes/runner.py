@@ -177,7 +177,7 @@ def _whereabouts(placed: Placed) -> dict[str, Any]:
 
 def _told_of(item: WorkItem) -> dict[str, Any]:
     """Of an object that is placed, what its files do not say."""
-    return {"box": list(item.case.box), "strength": item.source.strength, "pick": item.source.pick}
+    return {"box": list(item.case.box), "object_scale": item.source.object_scale, "pick": item.source.pick}
 
 
 def _lay(canvas: Picture, keyed: Mapping[str, Placed], kept: PlacementCache) -> None:
@@ -213,7 +213,7 @@ def _key(placed: Placed, canvas: Picture, inserter: Inserter, options: Options) 
 def _subject(item: WorkItem) -> tuple[Any, ...]:
     """What goes in, by content."""
     digests = {role: text for role, text in item.digests().items() if role in SUBJECT}
-    return digests, item.source.strength, item.source.pick
+    return digests, item.source.object_scale, item.source.pick
 
 
 def _digest(part: Part) -> str:

@@ -3,13 +3,13 @@
     background: street.jpg
     placements:
       - {object: bee.safetensors, mask: left.png, seed: 3}
-      - {object: cup.safetensors, box: [690, 745, 1010, 1130], strength: 0.8, order: 1}
+      - {object: cup.safetensors, box: [690, 745, 1010, 1130], object_scale: 0.8, order: 1}
       - {object: cup.safetensors, polygon: [[10, 20], [90, 20], [50, 80]], order: 2}
       - together: [{object: bee.safetensors, mask: a.png}, {object: cup.safetensors, mask: b.png}]
         seed: 4
 
 A placement has `mask`, `box`, `polygon` (one, or a list of them) or `mask_channel: background` (its
-transparent part), and `object` or `reference` or both. It may have `seed`, `strength`, `order` (higher goes
+transparent part), and `object` or `reference` or both. It may have `seed`, `object_scale`, `order` (higher goes
 on top, 0 by default), `n` (so many seeds are tried, the best is kept), `paste_mask` (only there is pasted
 what is generated in the mask) and the `mask_channel` of its mask. Objects placed `together` share one
 region and one pass, each in its own mask; `seed` and `order` are said for all of them. Paths are relative
@@ -36,12 +36,12 @@ KEYS = ("background", "placements")
 REGIONS = ("mask", "box", "polygon")
 PLACEMENT = (
     *("object", "pick", "reference", *REGIONS, "mask_channel", "paste_mask"),
-    *("seed", "strength", "order", "n"),
+    *("seed", "object_scale", "order", "n"),
 )
 MEMBER = tuple(key for key in PLACEMENT if key not in ("seed", "order", "n"))
 TOGETHER = ("together", "seed", "order")
 FILES = ("object", "reference", "mask", "paste_mask")
-NUMBERS: dict[str, type] = {"seed": int, "strength": float, "order": int, "n": int}
+NUMBERS: dict[str, type] = {"seed": int, "object_scale": float, "order": int, "n": int}
 
 
 @dataclass(frozen=True)
@@ -71,15 +71,15 @@ class Scene:
     values: Mapping[str, Any]
 
 
-def read_scene(file: Path, seed: int = 321, strength: float = 1.0) -> Scene:
-    """Read a scene file; `seed` and `strength` are those of placements that say none.
+def read_scene(file: Path, seed: int = 321, object_scale: float = 1.0) -> Scene:
+    """Read a scene file; `seed` and `object_scale` are those of placements that say none.
 
     Raises FileNotFoundError or ValueError in one line that names the placement.
     """
-    return scene_of(_read_yaml(file), file, seed, strength)
+    return scene_of(_read_yaml(file), file, seed, object_scale)
 
 
-def scene_of(values: Mapping[str, Any], file: Path, seed: int = 321, strength: float = 1.0) -> Scene:
+def scene_of(values: Mapping[str, Any], file: Path, seed: int = 321, object_scale: float = 1.0) -> Scene:
     """The scene that `values` say, as if they stood in `file`."""
     check_names(values, KEYS, str(file))
     if not isinstance(values.get("background"), str):
@@ -95,7 +95,7 @@ def scene_of(values: Mapping[str, Any], file: Path, seed: int = 321, strength: f
         where = f"{file}: placement {number}"
         if not isinstance(entry, Mapping):
             raise ValueError(f"{where}: {entry!r}; expected {{{', '.join(PLACEMENT)}}}")
-        defaults = {"seed": seed, "strength": strength, "order": 0, "n": 1}
+        defaults = {"seed": seed, "object_scale": object_scale, "order": 0, "n": 1}
         like = WorkItem(Case(background), ObjectSource(), (seed,), name=f"{file.stem}_{number}")
         read = _together if "together" in entry else _placement
         placements.append(read(entry, defaults, like, file.parent, where))
@@ -146,7 +146,7 @@ def _placement(
         if key in paths and not paths[key].is_file():
             raise FileNotFoundError(f"{where}: {key} {paths[key]}: no such file")
     object_, reference, pick = paths.get("object"), paths.get("reference"), str(values.get("pick") or "")
-    source = ObjectSource(object_, reference, numbers["strength"], pick=pick)
+    source = ObjectSource(object_, reference, numbers["object_scale"], pick=pick)
     try:
         source.check()
     except (ValueError, FileNotFoundError) as error:

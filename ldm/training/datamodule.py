@@ -56,8 +56,11 @@ class SampleModule(pl.LightningDataModule):
         """The batches from the trainer's step on; called after a checkpoint was restored."""
         trainer = self.trainer
         assert trainer is not None
-        accumulate = trainer.accumulate_grad_batches
-        first, last = trainer.global_step * accumulate, trainer.max_steps * accumulate
+        accumulate_grad_batches = trainer.accumulate_grad_batches
+        first, last = (
+            trainer.global_step * accumulate_grad_batches,
+            trainer.max_steps * accumulate_grad_batches,
+        )
         order = Order(self.batch_size, first, last, trainer.global_rank, trainer.world_size)
         return DataLoader(
             self.samples,

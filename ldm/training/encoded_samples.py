@@ -103,7 +103,7 @@ def samples_of(
     device: torch.device,
     *,
     seed: int,
-    bank: int = 0,
+    cached_samples: int = 0,
     precision: str = "32-true",
     shown: Shown = grey,
     posterior: str = "mean",
@@ -116,10 +116,17 @@ def samples_of(
     """
     a = base.architecture
     pairs = TrainingPairs(insertset, a.image_size, a.reference_size, seed, maxsize, **drawing)
-    if not bank:
+    if not cached_samples:
         return pairs
     return EncodedSamples(
-        base.to(device), pairs, bank, seed, precision, shown=shown, progress=progress, posterior=posterior
+        base.to(device),
+        pairs,
+        cached_samples,
+        seed,
+        precision,
+        shown=shown,
+        progress=progress,
+        posterior=posterior,
     )
 
 

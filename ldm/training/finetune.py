@@ -53,13 +53,13 @@ class FineTune(pl.LightningModule):
         weight_decay: float = 0.01,
         decayed: str = "matrices",
         posterior: str = "mean",
-        warmup: int = 100,
+        warmup_steps: int = 100,
         lr_final: float = 1.0,
         max_steps: int = 1,
         drop_context: float = 0.15,
-        min_snr: float = 0.0,
+        min_snr_gamma: float = 0.0,
         seed: int = 0,
-        checkpointing: bool = False,
+        gradient_checkpointing: bool = False,
         shown: Shown = grey,
         card: Mapping[str, Any] | None = None,
     ) -> None:
@@ -71,16 +71,16 @@ class FineTune(pl.LightningModule):
             "tokens": lr_tokens,
             "prior_encoder": lr_conditioner if lr_prior_encoder < 0 else lr_prior_encoder,
         }
-        self.weight_decay, self.decayed, self.warmup = weight_decay, decayed, warmup
+        self.weight_decay, self.decayed, self.warmup_steps = weight_decay, decayed, warmup_steps
         self.posterior = posterior
         self.lr_final, self.max_steps = lr_final, max_steps
-        self.drop_context, self.min_snr, self.seed = drop_context, min_snr, seed
+        self.drop_context, self.min_snr_gamma, self.seed = drop_context, min_snr_gamma, seed
         self.trained = trained_names(base, freeze_model)
         base.requires_grad_(False)
         for name, weight in self.trained_weights().items():
             # without dropped contexts its gradient is 0, but AdamW would let it decay
             weight.requires_grad_(drop_context > 0 or name != "conditioner.learnable_vector")
-        if checkpointing:
+        if gradient_checkpointing:
             base.unet.enable_gradient_checkpointing()
 
     def configure_model(self) -> None:
@@ -125,11 +125,11 @@ class FineTune(pl.LightningModule):
         null = conditioner.unconditional(context)
         context = torch.where(dropped[:, None, None], null, context)
         predicted = self.base.eps(add_noise(x_0, eps, t), t, masked, mask, context)
-        return eps_loss(eps, predicted, level_weight(t, self.min_snr) if self.min_snr else None)
+        return eps_loss(eps, predicted, level_weight(t, self.min_snr_gamma) if self.min_snr_gamma else None)
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer = AdamW(self.groups(), fused=True)
-        schedule = warm_cosine(optimizer, self.max_steps, self.warmup, self.lr_final)
+        schedule = warm_cosine(optimizer, self.max_steps, self.warmup_steps, self.lr_final)
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def groups(self) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ def learn_object(
     few_shot_features: str = "clip",
     max_steps: int,
     batch_size: int = 1,
-    accumulate: int = 1,
+    accumulate_grad_batches: int = 1,
     augment: bool = True,
     augment_odds: str = "fixed",
     crop_squares: bool = True,
@@ -37,7 +37,7 @@ def learn_object(
     single_view: float = 0.0,
     posterior: str = "mean",
     workers: int = 0,
-    bank: int = 0,
+    cached_samples: int = 0,
     precision: str = "32-true",
     accelerator: str = "auto",
     devices: str = "auto",
@@ -65,11 +65,11 @@ def learn_object(
         **rates,  # type: ignore[arg-type]
     )
     trainer = build_trainer(
-        folder, [Progress(batch_size)], max_steps=max_steps, accumulate=accumulate, precision=precision,
+        folder, [Progress(batch_size)], max_steps=max_steps, accumulate_grad_batches=accumulate_grad_batches, precision=precision,
         accelerator=accelerator, devices=devices,
     )  # fmt: skip
     samples = samples_of(
-        base, insertset, trainer.strategy.root_device, seed=seed, bank=bank, precision=precision,
+        base, insertset, trainer.strategy.root_device, seed=seed, cached_samples=cached_samples, precision=precision,
         posterior=posterior, single_view=single_view, augment=augment, augment_odds=augment_odds,
         crop_squares=crop_squares, mask_resize=mask_resize, images=images, shown=shown,
     )  # fmt: skip

@@ -28,7 +28,7 @@ def build_trainer(
     callbacks: Sequence[pl.Callback],
     *,
     max_steps: int,
-    accumulate: int = 1,
+    accumulate_grad_batches: int = 1,
     precision: str = "32-true",
     accelerator: str = "auto",
     devices: str | int = "auto",
@@ -42,7 +42,7 @@ def build_trainer(
     return pl.Trainer(
         max_steps=max_steps,
         max_epochs=-1,
-        accumulate_grad_batches=accumulate,
+        accumulate_grad_batches=accumulate_grad_batches,
         precision=precision,  # type: ignore[arg-type]
         accelerator=accelerator,
         devices=devices,
@@ -116,12 +116,12 @@ class CsvLog(Logger):
         self.begun = True
 
 
-def warm_cosine(optimizer: Optimizer, steps: int, warmup: int = 100, final: float = 0.02) -> dict:
+def warm_cosine(optimizer: Optimizer, steps: int, warmup_steps: int = 100, final: float = 0.02) -> dict:
     """Linear warm-up times a cosine down to `final` of the rate at `steps` (1: constant), for Lightning."""
 
     def factor(step: int) -> float:
         progress = min(1.0, step / max(1, steps))
-        return min(1.0, (step + 1) / max(1, warmup)) * (
+        return min(1.0, (step + 1) / max(1, warmup_steps)) * (
             final + (1 - final) * (1 + math.cos(math.pi * progress)) / 2
         )
 

@@ -162,7 +162,7 @@ def plan_validation(
     if every < 0:
         every = validation_interval(max_steps, samples, trial_cost(regions, guidance_scale))
         if not every:
-            remark = f"not judged: {max_steps} steps are too few to spend 10 % on it (see --judge_every)"
+            remark = f"not judged: {max_steps} steps are too few to spend 10 % on it (see --validate_every)"
     if every:
         try:
             features = ImageNetFeatures()

@@ -25,7 +25,7 @@ def made(item: WorkItem, folder: Path, how: Options | None = None) -> list[Path]
 
 def test_the_item_comes_back_with_its_whole_batch(tmp_path: Path) -> None:
     [item] = items(tmp_path, 1, seeds=(5, 6))
-    item = replace(item, name="x", source=replace(item.source, strength=0.5), roi=Roi(4, 4, 24, 24))
+    item = replace(item, name="x", source=replace(item.source, object_scale=0.5), roi=Roi(4, 4, 24, 24))
     file = made(item, tmp_path / "out")[1]
     again = read_replay(file)
     assert again.work == item and again.recipe["seed"] == 6

@@ -59,7 +59,7 @@ def test_nothing_is_repeated_and_only_what_is_missing_is_made(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "what", ["mask", "background", "reference", "settings", "strength", "base", "roi", "paste"]
+    "what", ["mask", "background", "reference", "settings", "object_scale", "base", "roi", "paste"]
 )
 def test_what_determines_a_result_makes_it_new(tmp_path: Path, what: str) -> None:
     [item], out, stub = items(tmp_path, 1), tmp_path / "out", Stub()
@@ -75,8 +75,8 @@ def test_what_determines_a_result_makes_it_new(tmp_path: Path, what: str) -> Non
         Image.fromarray(pixels).save(file)
     if what == "base":
         stub.fingerprint = "f" * 16
-    if what == "strength":
-        item = replace(item, source=replace(item.source, strength=0.5))
+    if what == "object_scale":
+        item = replace(item, source=replace(item.source, object_scale=0.5))
     if what == "roi":
         item = replace(item, roi=view(finish([item], out)[0], options(), out).request.rois[0])
     if what == "paste":

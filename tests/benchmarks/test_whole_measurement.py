@@ -96,7 +96,7 @@ def row(group: str, name: str, seconds: float, samples: int = 1, device: str = "
 def test_a_line_compares_samples_with_the_first_row_and_with_the_matrix_rate() -> None:
     rows = [
         row("training step", "as in the paper: fp32", 2.0),
-        row("training step", "bank, tokens, bf16, batch 8", 1.0, samples=8) | {"tflop": 0.5},
+        row("training step", "cached_samples, tokens, bf16, batch 8", 1.0, samples=8) | {"tflop": 0.5},
     ]
     measured = {"machine": {"GPU": "none"}, "rates": {"cpu": {"fp32": 1e12}}, "rows": rows}
     lines = [line.split("|") for line in report(measured, "x").splitlines() if " x | " in line]

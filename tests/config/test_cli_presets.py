@@ -40,16 +40,22 @@ def test_approximations_are_off_by_default_and_in_exact_and_on_in_fast() -> None
 
 def test_what_is_given_wins_over_the_preset_and_the_preset_over_the_file() -> None:
     s = settings(
-        "--preset", "fast", "--reuse", "3", "sample.precision=fp16", "--guidance_interval", "0.2,0.7"
+        "--preset",
+        "fast",
+        "--deep_cache_interval",
+        "3",
+        "sample.precision=fp16",
+        "--guidance_interval",
+        "0.2,0.7",
     )
-    assert (s.reuse, s.precision, s.guidance_interval) == (3, "fp16", (0.2, 0.7))
+    assert (s.deep_cache_interval, s.precision, s.guidance_interval) == (3, "fp16", (0.2, 0.7))
     assert s.sampler == "unipc" and settings().sampler != "unipc"
 
 
 @torch.no_grad()
 def test_exact_is_the_papers_trajectory_to_rounding() -> None:
     base, golden = tiny.loaded_base(), tiny.golden()
-    context, s = golden["cond.context"], settings("--preset", "exact", "--scale", "5")
+    context, s = golden["cond.context"], settings("--preset", "exact", "--guidance_scale", "5")
     c = Condition(golden["sample.masked_latents"], 1 - golden["sample.mask"], base.contexts(context))
     x_0 = sample(base, c, golden["sample.x_T"], sampler=s.sampler, **sampling(s).schedule())
     expected = golden["sample.plms50"]
@@ -61,7 +67,7 @@ def test_exact_is_the_papers_trajectory_to_rounding() -> None:
     [
         (["--preset", "quick"], "--preset: invalid choice: 'quick'"),
         (["--precision", "half"], "sample.precision='half': expected one of fp32, bf16, fp16"),
-        (["--reuse", "0"], "sample.reuse=0: expected 1 or more"),
+        (["--deep_cache_interval", "0"], "sample.deep_cache_interval=0: expected 1 or more"),
         (["--guidance_interval", "0.7,0.2"], "guidance_interval=[0.7, 0.2]: expected LOW,HIGH"),
         (["--guidance_interval", "0.7"], "guidance_interval=[0.7]: expected LOW,HIGH"),
         (["--guidance_interval", "low,high"], "sample.guidance_interval='low': expected a number"),

@@ -75,7 +75,7 @@ def test_no_flag_of_ours_is_taken_for_one_of_the_published_code_and_help_hides_t
     for name in PUBLISHED_INFERENCE:
         assert f"--{name}" not in ours._option_string_actions and f"--{name} " not in ours.format_help()
     assert "--default-" not in ours.format_help()
-    words = ["--steps", "--list", "a.png", "seed", "sample.scale=2", "-1"]
+    words = ["--steps", "--list", "a.png", "seed", "sample.guidance_scale=2", "-1"]
     for script in SCRIPTS:
         assert translated(words, script) == words
 

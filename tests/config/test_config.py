@@ -19,7 +19,7 @@ CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 FLAGS = {
     "name": "train.name",
     "max-steps": "train.max_steps",
-    "scale": "sample.scale",
+    "guidance_scale": "sample.guidance_scale",
     "sampler": "sample.sampler",
     "dataset-dir": "data.root",
 }
@@ -84,7 +84,7 @@ def test_later_sources_win(tmp_path: Path) -> None:
         ["--max_steps", "9"],
         ["--max-steps=9"],
         ["train.max_steps=9"],
-        ["--scale", "2", "train.max_steps=9"],
+        ["--guidance_scale", "2", "train.max_steps=9"],
     ],
 )
 def test_both_spellings_of_a_flag_and_settings_between_flags(argv: list[str]) -> None:
@@ -112,7 +112,7 @@ def test_text_stays_as_it_was_typed(text: str) -> None:
 @pytest.mark.parametrize(
     "setting, value",
     [
-        ("sample.scale=3", 3.0),
+        ("sample.guidance_scale=3", 3.0),
         ("train.lr=1e-4", 1e-4),
         ("data.augment=false", False),
         ("base.architecture.unet_channels=[8,16]", (8, 16)),
@@ -142,9 +142,9 @@ def test_values_get_their_settings_type(setting: str, value: Any) -> None:
         ("train.max_steps=0", "train.max_steps=0: expected 1 or more\n"),
         ("insert.feather=-5", "insert.feather=-5: expected -1 or more\n"),
         ("mask.threshold=1.5", "mask.threshold=1.5: expected 0 to 1\n"),
-        ("sample.noise=.nan", "sample.noise=nan: expected 0 or more\n"),
+        ("sample.init_noise_sigma=.nan", "sample.init_noise_sigma=nan: expected 0 or more\n"),
         ("sample.guidance_interval=0,2", "sample.guidance_interval=2: expected 0 to 1\n"),
-        ("sample.scale=big", "sample.scale='big': expected a number"),
+        ("sample.guidance_scale=big", "sample.guidance_scale='big': expected a number"),
         ("data.augment=1", "data.augment=1: expected true or false"),
         (
             "base.architecture.unet_channels=[8,x]",
@@ -178,7 +178,7 @@ def test_a_wrong_setting_is_one_line_with_the_remedy(
             ["--sampler", "ddpm"],
             "sample.sampler='ddpm': expected one of plms, ddim, dpm++, unipc; did you mean d",
         ),
-        (["--scale", "x"], "sample.scale='x': expected a number"),
+        (["--guidance_scale", "x"], "sample.guidance_scale='x': expected a number"),
     ],
 )
 def test_a_wrong_flag_is_one_line_with_the_remedy(
@@ -283,7 +283,7 @@ def test_the_papers_settings(name: str, freeze_model: str, steps: int) -> None:
     assert config.base.architecture == Architecture(), "the defaults are Paint-by-Example's sizes"
     assert (config.train.freeze_model, config.train.max_steps) == (freeze_model, steps)
     s = config.sample
-    assert (s.sampler, s.steps, s.scale, s.seed) == ("plms", 50, 5.0, 321)
+    assert (s.sampler, s.steps, s.guidance_scale, s.seed) == ("plms", 50, 5.0, 321)
 
 
 def test_the_mini_base_is_small() -> None:
@@ -323,7 +323,12 @@ def test_kept_settings_of_a_base_of_collages_are_those_of_a_base_of_composites(
 
 
 def test_what_only_a_base_of_composites_can_do_is_refused_for_others() -> None:
-    for key in ("sample.begin=0.5", "sample.shadow=0.5", "sample.own_detail=16", "insert.halo=0.1"):
+    for key in (
+        "sample.strength=0.5",
+        "sample.contact_shadow=0.5",
+        "sample.detail_transfer=16",
+        "insert.paste_margin=0.1",
+    ):
         flag = key.split("=")[0].split(".")[1]
         with pytest.raises(ValueError, match=f"{flag}: only a base that is shown a cut-out of the object"):
             make_fill(load_config(None, [key]))

@@ -14,7 +14,7 @@ from ldm.evaluation.ablations import Comparison, ablations
 CONFIGS = Path(__file__).parents[2] / "configs"
 RECIPES = {"paper-kv": CONFIGS / "paper.yaml", "paper-crossattn": CONFIGS / "paper_virtual.yaml"}
 RATES = ("lr", "lr_conditioner", "lr_tokens", "lr_prior_encoder")
-SCALED = ("max_steps", "warmup", *RATES)
+SCALED = ("max_steps", "warmup_steps", *RATES)
 
 
 def study(config: str = "mini") -> Config:
@@ -25,7 +25,7 @@ def compared(config: str = "mini") -> Comparison:
     own = study(config)
     t, s = own.train, own.sample
     return ablations(
-        freeze_model=t.freeze_model, max_steps=t.max_steps, sampler=s.sampler, steps=s.steps, scale=s.scale,
+        freeze_model=t.freeze_model, max_steps=t.max_steps, sampler=s.sampler, steps=s.steps, scale=s.guidance_scale,
         published=[published(file, own) for file in RECIPES.values()],
     )  # fmt: skip
 
@@ -36,14 +36,14 @@ def test_what_is_not_scaled_is_the_files(name: str) -> None:
     variant = published(RECIPES[name], study())
     assert variant.name == name and variant.learning["freeze_model"] == file.train.freeze_model
     assert {"few_shot": "linear", "few_shot_features": "raw", "batch_size": 1, "drop_context": 0.0,
-            "bank": 0, "precision": "32-true", "posterior": "sample", "decayed": "all",
+            "cached_samples": 0, "precision": "32-true", "posterior": "sample", "decayed": "all",
             "augment_odds": "drawn", "crop_squares": False, "mask_resize": "bilinear"}.items() \
         <= variant.learning.items()  # fmt: skip
     told = how_to_learn(file)
     kept = {key: value for key, value in variant.learning.items() if key not in (*SCALED, "freeze_model")}
     assert kept.items() <= told.items()
     assert set(told) - set(kept) - set(SCALED) == {
-        "workers", "devices", "accelerator", "checkpointing", "seed",
+        "workers", "devices", "accelerator", "gradient_checkpointing", "seed",
     }  # fmt: skip
     s = variant.sampling
     assert (s["sampler"], s["steps"], s["guidance_scale"], s["noise"]) == ("plms", 50, 5.0, 1.0)
@@ -54,7 +54,7 @@ def test_what_is_not_scaled_is_the_files(name: str) -> None:
 def test_at_the_papers_own_size_it_is_the_file_itself() -> None:
     for name, config in (("paper-kv", "v"), ("paper-crossattn", "v_virtual")):
         own = study(config)
-        own = replace(own, train=replace(own.train, batch_size=1, accumulate=1))
+        own = replace(own, train=replace(own.train, batch_size=1, accumulate_grad_batches=1))
         learning = published(RECIPES[name], own).learning
         file = asdict(load_config(RECIPES[name]).train)
         assert {key: learning[key] for key in SCALED} == {key: file[key] for key in SCALED}
@@ -62,8 +62,8 @@ def test_at_the_papers_own_size_it_is_the_file_itself() -> None:
 
 def moved(train: dict) -> dict[str, float]:
     """How far Adam moves weights at most: the sum of the rates over the steps of a linear warm-up."""
-    steps, warmup = train["max_steps"], train["warmup"]
-    share = sum(min(1, (step + 1) / warmup) for step in range(steps))
+    steps, warmup_steps = train["max_steps"], train["warmup_steps"]
+    share = sum(min(1, (step + 1) / warmup_steps) for step in range(steps))
     return {name: train[name] * share for name in RATES}
 
 
@@ -71,7 +71,7 @@ def moved(train: dict) -> dict[str, float]:
 def test_scaled_to_other_steps_weights_move_as_far(steps: int) -> None:
     file = load_config(RECIPES["paper-kv"]).train
     other = scaled(file, steps)
-    assert other.max_steps == steps and other.warmup / steps == pytest.approx(2.5)
+    assert other.max_steps == steps and other.warmup_steps / steps == pytest.approx(2.5)
     assert moved(asdict(other)) == pytest.approx(moved(asdict(file)), rel=0.03)
     assert {k: v for k, v in asdict(other).items() if k not in SCALED}.items() <= asdict(file).items()
 
@@ -80,7 +80,7 @@ def test_it_sees_as_many_samples_as_the_studys_recipe() -> None:
     own = study()
     assert samples(own.train) == 800
     learning = published(RECIPES["paper-kv"], own).learning
-    assert (learning["max_steps"], learning["batch_size"], learning["warmup"]) == (800, 1, 2000)
+    assert (learning["max_steps"], learning["batch_size"], learning["warmup_steps"]) == (800, 1, 2000)
     assert learning["lr"] == pytest.approx(5e-5)  # a fifth of the steps at five times the rate
 
 

@@ -8,7 +8,7 @@ from ldm.evaluation.ablations import Comparison, Variant, ablations
 
 PLMS = {"sample.sampler": "plms", "sample.steps": 50}
 PUBLISHED = [
-    Variant("paper-kv", "", learning={"max_steps": 80, "warmup": 200, "lr_final": 1.0}, insertion=PLMS),
+    Variant("paper-kv", "", learning={"max_steps": 80, "warmup_steps": 200, "lr_final": 1.0}, insertion=PLMS),
     Variant("paper-crossattn", "", learning={"max_steps": 80, "freeze_model": "crossattn"}, insertion=PLMS),
 ]
 PRESETS = {"exact": {"sampler": "plms", "steps": 50}, "fast": {"reuse": 2, "precision": "bf16"}}
@@ -16,7 +16,7 @@ PRESETS = {"exact": {"sampler": "plms", "steps": 50}, "fast": {"reuse": 2, "prec
 
 def made(**other: object) -> Comparison:
     settings = {"freeze_model": "crossattn", "max_steps": 800, "sampler": "dpm++", "steps": 16, "scale": 5.0}
-    settings |= {"bank": 384, "single_view": 0.5, "presets": PRESETS, "published": PUBLISHED}
+    settings |= {"cached_samples": 384, "single_view": 0.5, "presets": PRESETS, "published": PUBLISHED}
     return ablations(**settings | other)  # type: ignore[arg-type]
 
 
@@ -58,12 +58,12 @@ def test_the_recipe_stands_in_every_series_of_its_own() -> None:
 
 def test_bank_single_views_and_presets_are_compared_where_the_recipe_has_others() -> None:
     full = made()
-    assert full.variants["tokens-crossattn-no-bank"].learning["bank"] == 0
+    assert full.variants["tokens-crossattn-no-bank"].learning["cached_samples"] == 0
     fast = full.variants["tokens-crossattn-fast"]
-    assert fast.insertion == {"sample.reuse": 2, "sample.precision": "bf16"}
+    assert fast.insertion == {"sample.deep_cache_interval": 2, "sample.precision": "bf16"}
     assert fast.learning == full.variants[full.recipe].learning
     assert full.variants["tokens-crossattn-all-views"].learning["single_view"] == 0
-    plain = made(bank=0, single_view=0.0, presets={})
+    plain = made(cached_samples=0, single_view=0.0, presets={})
     assert set(full.variants) - set(plain.variants) == {
         f"tokens-crossattn-{name}" for name in ("no-bank", "all-views", "exact", "fast")
     }
@@ -72,9 +72,11 @@ def test_bank_single_views_and_presets_are_compared_where_the_recipe_has_others(
 
 
 def test_the_papers_schedule_never_passes_forty_percent_of_its_rate() -> None:
-    paper = Variant("paper-kv", "the paper", learning={"max_steps": 4000, "warmup": 10_000, "lr_final": 1.0})
+    paper = Variant(
+        "paper-kv", "the paper", learning={"max_steps": 4000, "warmup_steps": 10_000, "lr_final": 1.0}
+    )
     learning = made(published=[paper]).variants["tokens-crossattn-paper-rate"].learning
-    assert 800 / learning["warmup"] == pytest.approx(0.4) and learning["lr_final"] == 1.0
+    assert 800 / learning["warmup_steps"] == pytest.approx(0.4) and learning["lr_final"] == 1.0
 
 
 def test_without_a_published_recipe_nothing_is_said_of_the_paper() -> None:

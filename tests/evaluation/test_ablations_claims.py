@@ -30,7 +30,7 @@ def test_a_verdict_goes_by_the_interval(low: float, high: float, better: str, eq
 
 def test_equality_is_told_in_identity_and_where_there_is_a_truth_in_psnr(tmp_path: Path) -> None:
     chosen = ablations(
-        freeze_model="crossattn", max_steps=800, sampler="dpm++", steps=16, scale=5.0, bank=384
+        freeze_model="crossattn", max_steps=800, sampler="dpm++", steps=16, scale=5.0, cached_samples=384
     ).of(["tokens-crossattn", "tokens-crossattn-no-bank"])
     values = {"tokens-crossattn": (0.1, 3.0), "tokens-crossattn-no-bank": (0.0, 0.5)}
     rows = {

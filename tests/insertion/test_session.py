@@ -83,7 +83,7 @@ def cut_outs(session: Session, source: ObjectSource) -> torch.Tensor:
 
 def config_of(folder: Path) -> Config:
     """Of the small base, written to a file, as `session_of` uses it."""
-    how = ["sample.sampler=ddim", "sample.steps=2", "sample.scale=2.0", "insert.blend=paste"]
+    how = ["sample.sampler=ddim", "sample.steps=2", "sample.guidance_scale=2.0", "insert.blend=paste"]
     return load_config(written(folder)[0], how)
 
 
@@ -100,7 +100,7 @@ def test_objects_do_not_leave_traces(session: Session, tmp_path: Path) -> None:
     a, b = (ObjectSource(write_object(tmp_path / f"{i}.safetensors", session.base, i)) for i in (1, 2))
     alone = inserted(session, a)
     assert (inserted(session, b) != alone).any()
-    assert (inserted(session, ObjectSource(a.object, strength=0.3)) != alone).any()
+    assert (inserted(session, ObjectSource(a.object, object_scale=0.3)) != alone).any()
     assert np.array_equal(inserted(session, a), alone)
     session.put_down()
     after = session.base.state_dict()

@@ -130,7 +130,7 @@ def test_loss_is_the_mean_square_in_float32() -> None:
 
 
 def test_weights_make_the_loss_that_of_v() -> None:
-    """While the signal is weaker than min_snr: the mean square error of v, sample by sample."""
+    """While the signal is weaker than min_snr_gamma: the mean square error of v, sample by sample."""
     g = torch.Generator().manual_seed(0)
     x_0, eps, error = torch.randn(3, 4, 4, 8, 8, generator=g)
     t = torch.tensor([400, 600, 800, 999])

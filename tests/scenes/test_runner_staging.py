@@ -20,7 +20,7 @@ from tests.fixtures.stub import Stub, options
 
 SIZE = (60, 90)
 FACTS = {
-    "settings": {"sample": {"seed": 321, "strength": 1.0}},
+    "settings": {"sample": {"seed": 321, "object_scale": 1.0}},
     "machine": {},
     "few_shot_features": "raw",
 }
@@ -76,7 +76,7 @@ def test_every_pixel_is_that_of_the_topmost_placement(tmp_path: Path) -> None:
         ({}, []),
         ({"p1": {"seed": 9}}, ["1", "3"]),  # 3 lies on it; 2 is made beside it, from the untouched background
         ({"p2": {"seed": 9}}, ["2", "3"]),
-        ({"p2": {"strength": 0.5}}, ["2"]),  # of the stub it changes no pixel: those who see it stay
+        ({"p2": {"object_scale": 0.5}}, ["2"]),  # of the stub it changes no pixel: those who see it stay
         ({"p3": {"seed": 9}}, ["3"]),
         ({"p4": {"box": [71, 40, 80, 50]}}, ["4"]),
         ({"p2": {"order": 2}}, ["3", "2"]),  # on top now: seen no more, and sees
@@ -97,7 +97,10 @@ def test_only_what_changed_and_what_sees_it_is_made_again(
 
 def test_objects_together_are_one_placement(tmp_path: Path) -> None:
     """Made in one task, kept as one, made again if any of them changes; replayed with all of them."""
-    pair = [{"reference": "r.png", "box": BOXES[1]}, {"reference": "r.png", "box": BOXES[2], "strength": 0.5}]
+    pair = [
+        {"reference": "r.png", "box": BOXES[1]},
+        {"reference": "r.png", "box": BOXES[2], "object_scale": 0.5},
+    ]
     file, stub = write(tmp_path), Stub()
 
     def with_pair(pair: list[dict[str, Any]]) -> Path:
@@ -108,11 +111,11 @@ def test_objects_together_are_one_placement(tmp_path: Path) -> None:
     after, _, made = stage(with_pair(pair), tmp_path / "out", stub)
     assert made == ["1", "2"] and stub.made == [(7,), (321,)]
     assert stage(with_pair(pair), tmp_path / "out")[2] == []
-    for changed in ({"strength": 0.4}, {"box": [34, 10, 44, 31]}):
+    for changed in ({"object_scale": 0.4}, {"box": [34, 10, 44, 31]}):
         assert stage(with_pair([pair[0], pair[1] | changed]), tmp_path / "out")[2] == ["1"]
     assert stage(with_pair(pair), tmp_path / "out")[2] == []
     found = read_replay(tmp_path / "out" / "scene.png")
-    assert [source.strength for source in found.sources] == [1, 0.5, 1]
+    assert [source.object_scale for source in found.sources] == [1, 0.5, 1]
     assert np.array_equal(repeat(found, stub, options()).pixels, after.pixels)
     Image.new("RGB", (8, 8), (9, 9, 9)).save(tmp_path / "r.png")
     with pytest.raises(ValueError, match="this reference_1 has changed"):

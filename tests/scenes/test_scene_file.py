@@ -50,14 +50,14 @@ def test_what_a_placement_says_and_does_not_say(folder: Path) -> None:
     scene = read(
         folder,
         {"reference": "r.png", "mask": "m.png"},
-        entry(seed=5, strength=1, order=2, n=3),
+        entry(seed=5, object_scale=1, order=2, n=3),
     )
     first, second = scene.placements
     assert scene.background == folder / "b.png" and first.item.case.mask == folder / "m.png"
     assert first.item.source == ObjectSource(None, folder / "r.png", 0.9)
     assert (first.item.seeds, first.item.best, first.order) == ((321,), False, 0)
     assert (second.item.seeds, second.item.best, second.order) == ((5, 6, 7), True, 2)
-    assert second.item.source.strength == 1 and [p.item.stem for p in scene.placements] == [
+    assert second.item.source.object_scale == 1 and [p.item.stem for p in scene.placements] == [
         "scene_1",
         "scene_2",
     ]
@@ -92,7 +92,7 @@ def test_what_a_placement_says_and_does_not_say(folder: Path) -> None:
         ([entry(mask_channel="alpha")], {}, "placement 1: mask_channel='alpha' does not go with box"),
         ([entry(mask_channel="blue")], {}, "placement 1: mask_channel='blue'; expected one of auto, luma"),
         ([entry(seed=1.5)], {}, "placement 1: seed=1.5; expected a whole number"),
-        ([entry(strength="much")], {}, "placement 1: strength='much'; expected a number"),
+        ([entry(object_scale="much")], {}, "placement 1: object_scale='much'; expected a number"),
         ([entry(order=True)], {}, "placement 1: order=True; expected a whole number"),
         ([entry(n=0)], {}, "placement 1: n=0; expected at least 1"),
         (["r.png"], {}, "placement 1: 'r.png'; expected {object"),
@@ -150,11 +150,11 @@ def test_overlapping_without_order_is_refused(folder: Path) -> None:
 
 
 def test_objects_together_share_a_square_around_them_all(folder: Path) -> None:
-    pair = [entry(box=[4, 5, 12, 12], strength=0.5), {"reference": "r.png", "box": [12, 5, 20, 30]}]
+    pair = [entry(box=[4, 5, 12, 12], object_scale=0.5), {"reference": "r.png", "box": [12, 5, 20, 30]}]
     scene = read(folder, entry(box=[30, 0, 40, 9]), {"together": pair, "seed": 9, "order": 2})
     placement = scene.placements[1]
     assert (placement.item.name, placement.item.seeds, placement.order) == ("scene_2", (9,), 2)
-    assert [item.source.strength for item in placement.items] == [0.5, 0.9]
+    assert [item.source.object_scale for item in placement.items] == [0.5, 0.9]
     [_, both] = place(scene, read_picture(scene.background), MaskOptions(), Context(8))
     [roi], request = both.rois, both.request(SIZE)
     assert roi.x0 <= 4 and roi.x1 >= 20 and roi.y0 <= 5 and roi.y1 >= 30

@@ -39,7 +39,7 @@ def call(folder: Path, *arguments: str) -> None:
         "--device",
         "cpu",
         "train.accelerator=cpu",
-        "train.bank=3",  # more than a step draws
+        "train.cached_samples=3",  # more than a step draws
     ]
     evaluate.main([*paths, *few, *arguments])
 
@@ -160,7 +160,10 @@ def test_a_mistake_in_judging_is_one_line_and_leaves_nothing(
         (["--bench", "nowhere"], "nowhere/scenes: no such folder"),
         (["--base", "nowhere"], "nowhere"),
         (["sample.stepz=3"], "steps"),
-        (["--methods", "flat", "merged", "sample.view=2"], "leave it out (--methods flat), or sample.view"),
+        (
+            ["--methods", "flat", "merged", "sample.reference_view=2"],
+            "leave it out (--methods flat), or sample.reference_view",
+        ),
         (["--out", __file__], "is a file, not a folder"),
     ],
 )

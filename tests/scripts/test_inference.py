@@ -79,7 +79,7 @@ def test_composites_recipe_and_sheet(folder: Path, tmp_path: Path) -> None:
         ([*BOXED, "--roi", "empty.txt"], "an empty region"),
         ([*BOXED, "--roi_factor", "0.5"], "context of factor 0.5 cuts the mask; give 1 or more"),
         ([*BOXED, "--second_pass", "2"], "sample.second_pass=2: expected 0 to 1"),
-        ([*BOXED, "--noise", "-1"], "noise=-1: expected 0 or more"),
+        ([*BOXED, "--init_noise_sigma", "-1"], "noise=-1: expected 0 or more"),
         ([*BOXED, "--seed", str(2**70)], "expected a whole number of 64 bits"),
         ([*BOXED, "--pick", "x"], "what is given is no merged file"),
         (
@@ -182,7 +182,7 @@ def test_replay_makes_the_same_pixels(
     pixels = np.random.default_rng(5).integers(0, 256, (90, 140, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "c.png")
     work = ["--example_img", str(tmp_path / "c.png"), "--box", "50", "30", "90", "60", "--grow", "2"]
-    call(folder, *work, "--n_samples", "2", "--scale", "3", "--outdir", str(tmp_path / "out"))
+    call(folder, *work, "--n_samples", "2", "--guidance_scale", "3", "--outdir", str(tmp_path / "out"))
     file = tmp_path / "out" / "c_322.png"
     assert replay(folder, "--replay", str(file)) == 0
     assert "the same pixels" in capsys.readouterr().out
@@ -192,7 +192,7 @@ def test_replay_makes_the_same_pixels(
 
     assert replay(folder, "--replay", str(folder / "a.png")) == 2
     assert "a.png: carries no recipe" in capsys.readouterr().err
-    assert replay(folder, "--replay", str(file), "--scale", "4") == 2
+    assert replay(folder, "--replay", str(file), "--guidance_scale", "4") == 2
     assert "give only --base" in capsys.readouterr().err
     torch.manual_seed(1)
     save_base(Base(TINY), tmp_path / "other")

@@ -172,7 +172,7 @@ def test_compress_many_files_to_a_size(folder: Path) -> None:
 @pytest.mark.parametrize("name", ["a", "all", "tuned"])
 def test_bake_keeps_what_the_object_does(folder: Path, name: str) -> None:
     """With its own reference, at the strength asked for; a painter without CLIP, K and V makes the same."""
-    call(folder, "bake", f"{name}.safetensors", "--out", "baked.safetensors", "--strength", "0.7")
+    call(folder, "bake", f"{name}.safetensors", "--out", "baked.safetensors", "--object_scale", "0.7")
     assert (folder / "baked.safetensors").stat().st_size < (folder / f"{name}.safetensors").stat().st_size
     made = baked.load(folder / "baked.safetensors")
     assert made.about.kind == "baked" and made.about.parents[0]["name"] == name
@@ -232,8 +232,8 @@ def test_convert_and_back_is_the_same_object(folder: Path, to: str, name: str) -
 
 
 MISTAKES = {
-    "bake a.safetensors --view 9 --out x.safetensors": "view 9: this object has",
-    "bake a.safetensors --view -2 --out x.safetensors": "view -2: this object has",
+    "bake a.safetensors --reference_view 9 --out x.safetensors": "view 9: this object has",
+    "bake a.safetensors --reference_view -2 --out x.safetensors": "view -2: this object has",
     "compress a.safetensors --energy 2 --out x.safetensors": "energy 2: expected a share",
     "compress a.safetensors --energy 0.9 --size 1 --out x.safetensors": "not allowed with",
     "compress a.safetensors --out x.safetensors": "--energy --size is required",

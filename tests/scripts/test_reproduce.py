@@ -64,7 +64,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def call(folder: Path, *more: str) -> None:
     reproduce.main([
-        "train.bank=4", "--config", str(folder / "small.yaml"), "--benches", str(folder / "objects"),
+        "train.cached_samples=4", "--config", str(folder / "small.yaml"), "--benches", str(folder / "objects"),
         "--backgrounds", str(folder / "bench"), "--out", str(folder / "out"), "--variants", *VARIANTS,
         "--max_steps", "2", "--sampler", "ddim", "--steps", "2", "--device", "cpu",
         "--published", str(folder / "paper.yaml"), str(folder / "virtual.yaml"), *more,
@@ -109,9 +109,11 @@ def test_it_is_stopped_goes_on_and_tells(
         "kind", "metrics", "version", "base", "seed", "context", "settings", "object",
     }  # fmt: skip
     fast = json.loads(read_text(folder / "out/results/tokens-kv-fast/objects/cup/0001.png")["row"])["recipe"]
-    assert fast["settings"]["sample.precision"] == "bf16" and fast["settings"]["sample.reuse"] == 2
+    assert (
+        fast["settings"]["sample.precision"] == "bf16" and fast["settings"]["sample.deep_cache_interval"] == 2
+    )
     paper = json.loads(read_text(folder / "out/results/paper-kv/objects/cup/0001.png")["row"])["recipe"]
-    assert (paper["settings"]["insert.blend"], paper["settings"]["sample.scale"]) == ("paper", 5.0)
+    assert (paper["settings"]["insert.blend"], paper["settings"]["sample.guidance_scale"]) == ("paper", 5.0)
     assert row["recipe"]["settings"]["insert.blend"] != "paper" and paper["object"] != row["recipe"]["object"]
     kv, alone = (
         read_rgb(folder / f"out/results/{name}/objects/cup/0001.png") for name in ("none-kv", "linear-kv")

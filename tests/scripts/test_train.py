@@ -21,7 +21,7 @@ from tests.fixtures.small import object_folder, written
 def arguments(folder: Path, *more: str) -> list[str]:
     config, root = written(folder)
     common = ["--config", str(config), "--dataset-dir", str(root), "--logdir", str(folder / "logs")]
-    return [*common, "--preview_every", "0", "--judge_every", "0", *more]
+    return [*common, "--preview_every", "0", "--validate_every", "0", *more]
 
 
 def state(path: Path) -> dict[str, torch.Tensor]:
@@ -59,14 +59,26 @@ def test_a_run_says_what_it_does_and_what_comes_next(
 
 def test_a_view_that_is_not_there_does_not_stop_learning(tmp_path: Path) -> None:
     """Inference will say so; previews show all tokens."""
-    for more in (("--few_shot", "none", "sample.view=2"), ("--few_shot", "tokens", "sample.view=9")):
+    for more in (
+        ("--few_shot", "none", "sample.reference_view=2"),
+        ("--few_shot", "tokens", "sample.reference_view=9"),
+    ):
         name = more[1]
         train.main(arguments(tmp_path, "--max_steps", "1", "--preview_every", "1", "--name", name, *more))
         assert (tmp_path / "logs" / name / "previews/step-000001.png").is_file()
 
 
 def test_a_resumed_run_needs_no_other_flag(tmp_path: Path) -> None:
-    options = ["--freeze_model", "crossattn", "--accumulate", "2", "--lr", "0.01", "--few_shot", "linear"]
+    options = [
+        "--freeze_model",
+        "crossattn",
+        "--accumulate_grad_batches",
+        "2",
+        "--lr",
+        "0.01",
+        "--few_shot",
+        "linear",
+    ]
     train.main(arguments(tmp_path, *options, "--max_steps", "4", "--name", "whole"))
     train.main(arguments(tmp_path, *options, "--max_steps", "2", "--name", "part"))
     train.main(["--resume", str(tmp_path / "logs/part"), "--max_steps", "4"])
@@ -80,7 +92,18 @@ def judged(folder: Path, *more: str) -> list[str]:
     config, root = written(folder)
     object_folder(root, few_shot=4)
     common = ["--config", str(config), "--dataset-dir", str(root), "--logdir", str(folder / "logs")]
-    return [*common, "--preview_every", "0", "--judge_every", "2", "--max_steps", "4", "--lr", "0.01", *more]
+    return [
+        *common,
+        "--preview_every",
+        "0",
+        "--validate_every",
+        "2",
+        "--max_steps",
+        "4",
+        "--lr",
+        "0.01",
+        *more,
+    ]
 
 
 def test_a_run_judges_itself_by_a_picture_that_it_does_not_learn_from(

@@ -43,7 +43,7 @@ class At(pl.Callback):
 
 
 def fit(
-    tmp_path: Path, callbacks: list[pl.Callback], steps: int, accumulate: int = 1, start: int = 0
+    tmp_path: Path, callbacks: list[pl.Callback], steps: int, accumulate_grad_batches: int = 1, start: int = 0
 ) -> pl.Trainer:
     """A run of the small base in tmp_path/run, from its last checkpoint if `start`."""
     root = object_folder(tmp_path / "toy")
@@ -51,7 +51,13 @@ def fit(
     prepare_few_shot(base, SMALL_IMAGES.few_shot(insertset), "tokens")
     run = tmp_path / "run"
     trainer = build_trainer(
-        run, callbacks, max_steps=steps, accumulate=accumulate, accelerator="cpu", devices=1, start=start
+        run,
+        callbacks,
+        max_steps=steps,
+        accumulate_grad_batches=accumulate_grad_batches,
+        accelerator="cpu",
+        devices=1,
+        start=start,
     )
     pairs = TrainingPairs(insertset, SMALL.image_size, SMALL.reference_size, length=10**6)
     module = FineTune(base, lr=1e-2, card={"about": {}})
@@ -60,15 +66,15 @@ def fit(
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-@pytest.mark.parametrize("accumulate", [1, 3])
+@pytest.mark.parametrize("accumulate_grad_batches", [1, 3])
 def test_a_signal_finishes_the_step_saves_and_stops(
-    tmp_path: Path, number: signal.Signals, accumulate: int
+    tmp_path: Path, number: signal.Signals, accumulate_grad_batches: int
 ) -> None:
     heard: list[str] = []
     handlers = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
     saving = Checkpoints(tmp_path / "run", every=100)
     stop = StopOnSignal(saving, lambda: heard.append("stop"))
-    trainer = fit(tmp_path, [At(accumulate, number), saving, stop], 50, accumulate)
+    trainer = fit(tmp_path, [At(accumulate_grad_batches, number), saving, stop], 50, accumulate_grad_batches)
     assert stop.stopped and heard == ["stop"] and trainer.global_step == 2
     assert read_checkpoint(find_checkpoint(tmp_path / "run"))["global_step"] == 2
     assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == handlers
@@ -95,7 +101,7 @@ def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
 
 
 def test_checkpoints_come_regularly_and_the_newest_stay(tmp_path: Path) -> None:
-    fit(tmp_path, [Checkpoints(tmp_path / "run", every=2, keep=2)], 7, accumulate=2)
+    fit(tmp_path, [Checkpoints(tmp_path / "run", every=2, keep=2)], 7, accumulate_grad_batches=2)
     assert [path.name for path in checkpoints(tmp_path / "run")] == ["step-000006.ckpt", "step-000007.ckpt"]
 
 
@@ -141,7 +147,7 @@ def test_the_log_of_a_resumed_run_has_every_step_once(tmp_path: Path) -> None:
 
 
 def test_the_bar_shows_loss_and_speed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    fit(tmp_path, [Progress(1)], 2, accumulate=2)
+    fit(tmp_path, [Progress(1)], 2, accumulate_grad_batches=2)
     shown = capsys.readouterr()
     assert "2/2" in shown.err and "loss" in shown.err and "samples/s" in shown.err
     assert "GPU available" not in shown.err + shown.out and "Tip" not in shown.err + shown.out

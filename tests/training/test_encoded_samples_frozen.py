@@ -65,11 +65,11 @@ def test_what_trains_stays_in_fp32_and_full_precision_changes_nothing() -> None:
 
 
 def test_computing_activations_again_changes_no_gradient() -> None:
-    expected, found = learnt(learner()), learnt(learner(checkpointing=True))
+    expected, found = learnt(learner()), learnt(learner(gradient_checkpointing=True))
     assert all(torch.allclose(found[name], expected[name], atol=1e-6) for name in expected)
 
 
-def needed(b: int, checkpointing: bool) -> int:
+def needed(b: int, gradient_checkpointing: bool) -> int:
     """Bytes of a step at Paint-by-Example's size in bf16: weights, gradients, AdamW's moments, activations.
 
     Counted; nothing is computed. Workspace is not in it, nor what a GPU's autocast keeps in fp32.
@@ -85,7 +85,7 @@ def needed(b: int, checkpointing: bool) -> int:
     with FakeTensorMode():
         base = Base(Architecture())
         base.conditioner.use_tokens(torch.zeros(5, 1024))
-        module = FineTune(base, checkpointing=checkpointing)
+        module = FineTune(base, gradient_checkpointing=gradient_checkpointing)
         narrow_frozen(base, "bf16-mixed")
         weights = {weight.untyped_storage()._cdata for weight in base.parameters()}
         keeping = torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x)
@@ -99,8 +99,8 @@ def needed(b: int, checkpointing: bool) -> int:
 @pytest.mark.parametrize("preset", TRAINING)
 def test_a_preset_leaves_room_on_its_gpu(preset: str) -> None:
     t = load_config(None, TRAINING[preset]).train
-    assert t.batch_size * t.accumulate == 8 and t.precision == "bf16-mixed"
-    assert needed(t.batch_size, t.checkpointing) < 0.6e9 * int(preset.removesuffix("gb"))
+    assert t.batch_size * t.accumulate_grad_batches == 8 and t.precision == "bf16-mixed"
+    assert needed(t.batch_size, t.gradient_checkpointing) < 0.6e9 * int(preset.removesuffix("gb"))
 
 
 def test_checkpointing_needs_less() -> None:

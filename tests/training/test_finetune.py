@@ -25,7 +25,7 @@ from ldm.training.trainer import build_trainer
 from tests.fixtures import tiny
 from tests.fixtures.small import SMALL, SMALL_IMAGES, object_folder, small_base, state_of
 
-RATE = {"lr": 1e-2, "lr_conditioner": 1e-2, "lr_tokens": 1e-2, "warmup": 2}
+RATE = {"lr": 1e-2, "lr_conditioner": 1e-2, "lr_tokens": 1e-2, "warmup_steps": 2}
 
 
 @pytest.mark.parametrize("mode", FREEZE_MODELS)
@@ -74,14 +74,14 @@ def fit(
     steps: int,
     *,
     batch_size: int = 2,
-    accumulate: int = 1,
+    accumulate_grad_batches: int = 1,
     every: int = 10**6,
     resume: Path | None = None,
     precision: str = "32-true",
     workers: int = 0,
 ) -> FineTune:
     trainer = build_trainer(
-        run, [Checkpoints(run, every, keep=9)], max_steps=steps, accumulate=accumulate, accelerator="cpu",
+        run, [Checkpoints(run, every, keep=9)], max_steps=steps, accumulate_grad_batches=accumulate_grad_batches, accelerator="cpu",
         devices=1, precision=precision,
     )  # fmt: skip
     trainer.fit(module, datamodule=SampleModule(samples, batch_size, workers), ckpt_path=resume)
@@ -107,12 +107,18 @@ def test_trains_exactly_the_objects_weights(tmp_path: Path, mode: str, few_shot:
     assert set(module.trained) - idle <= changed <= set(module.trained)
 
 
-@pytest.mark.parametrize(("few_shot", "accumulate"), [("tokens", 1), ("tokens", 2), ("linear", 3)])
+@pytest.mark.parametrize(
+    ("few_shot", "accumulate_grad_batches"), [("tokens", 1), ("tokens", 2), ("linear", 3)]
+)
 def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
-    tmp_path: Path, few_shot: str, accumulate: int
+    tmp_path: Path, few_shot: str, accumulate_grad_batches: int
 ) -> None:
     root = object_folder(tmp_path / "toy")
-    options: dict[str, Any] = {"batch_size": 1, "accumulate": accumulate, "every": 3}
+    options: dict[str, Any] = {
+        "batch_size": 1,
+        "accumulate_grad_batches": accumulate_grad_batches,
+        "every": 3,
+    }
     whole = fit(make(root, few_shot), data(root), tmp_path / "whole", 6, **options)
     fit(make(root, few_shot), data(root), tmp_path / "part", 3, **options)
     resumed = make(root, few_shot)
@@ -128,7 +134,7 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
 def test_a_bank_holds_what_the_pairs_would_have_been(tmp_path: Path) -> None:
     root = object_folder(tmp_path / "toy")
     base, pairs = small_base(), data(root)
-    bank = EncodedSamples(base, pairs, size=11, seed=3)
+    cached_samples = EncodedSamples(base, pairs, size=11, seed=3)
     assert all(len(value) == 11 for value in bank.samples.values())
     drawn = [bank[i] for i in range(200)]
     again = EncodedSamples(base, pairs, size=11, seed=3)
@@ -149,8 +155,8 @@ def test_a_run_with_a_bank_resumes_as_if_it_had_not_stopped(tmp_path: Path) -> N
 
     def run(name: str, steps: int, resume: Path | None = None) -> FineTune:
         module = make(root)
-        bank = EncodedSamples(module.base, data(root), 5, 1)
-        return fit(module, bank, tmp_path / name, steps, every=2, resume=resume)
+        cached_samples = EncodedSamples(module.base, data(root), 5, 1)
+        return fit(module, cached_samples, tmp_path / name, steps, every=2, resume=resume)
 
     whole = run("whole", 4)
     run("part", 2)

@@ -9,9 +9,9 @@ from torch.optim import SGD
 from ldm.training.trainer import warm_cosine
 
 
-def rates(steps: int, warmup: int, until: int) -> list[float]:
+def rates(steps: int, warmup_steps: int, until: int) -> list[float]:
     optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=2.0)
-    schedule = warm_cosine(optimizer, steps, warmup)
+    schedule = warm_cosine(optimizer, steps, warmup_steps)
     assert schedule["interval"] == "step"
     out = []
     for _ in range(until):
@@ -22,7 +22,7 @@ def rates(steps: int, warmup: int, until: int) -> list[float]:
 
 
 def test_it_warms_up_then_falls_to_its_floor_and_stays() -> None:
-    lr = rates(steps=100, warmup=10, until=130)
+    lr = rates(steps=100, warmup_steps=10, until=130)
     assert lr[0] == pytest.approx(0.2, rel=1e-3)
     peak = lr.index(max(lr))
     assert 8 <= peak <= 11 and 1.9 < max(lr) <= 2.0
@@ -33,5 +33,5 @@ def test_it_warms_up_then_falls_to_its_floor_and_stays() -> None:
 
 def test_a_final_share_of_one_is_a_warm_up_and_then_constant() -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
-    factor = warm_cosine(optimizer, steps=10, warmup=4, final=1.0)["scheduler"].lr_lambdas[0]
+    factor = warm_cosine(optimizer, steps=10, warmup_steps=4, final=1.0)["scheduler"].lr_lambdas[0]
     assert [factor(step) for step in range(7)] == [0.25, 0.5, 0.75, 1, 1, 1, 1]

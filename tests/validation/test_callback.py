@@ -38,7 +38,7 @@ def judging(folder: Path, scores: Mapping[int, float], every: int, patience: int
 
 def test_it_is_asked_before_regularly_and_at_the_end(tmp_path: Path) -> None:
     callbacks = judging(tmp_path, {2: 0.5, 4: 0.1, 5: 0.2}, every=2)
-    fit(tmp_path, callbacks, 5, accumulate=2)
+    fit(tmp_path, callbacks, 5, accumulate_grad_batches=2)
     run = tmp_path / "run"
     assert [v.step for v in read_scores(run, 9)] == [0, 2, 4, 5]
     assert [path.name for path in sorted((run / "judged").iterdir())] == [
