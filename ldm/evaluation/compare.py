@@ -121,7 +121,7 @@ def recipe_of(method: str, setup: Setup, file: Path | None) -> dict[str, Any]:
         recipe |= {"settings": dict(setup.settings), "seed": setup.seed}
     if file is not None:
         digest = hashlib.sha256(file.read_bytes()).hexdigest()[:16]
-        recipe |= {"strength": setup.strength, "object": digest}
+        recipe |= {"strength": setup.object_scale, "object": digest}
     return json.loads(json.dumps(recipe))  # as it will be read again: lists for tuples
 
 
