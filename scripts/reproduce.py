@@ -35,7 +35,6 @@ from ldm.evaluation.publish import Run, publish
 from ldm.evaluation.sites import Ground, load_ground
 from ldm.evaluation.study_report import Found, write_results
 from ldm.evaluation.summary import Row
-from ldm.insertion.crop_plan import Context
 from ldm.insertion.session import Session
 from ldm.models.base import base_fingerprint, load_base
 from ldm.models.inpainting_model import InpaintingModel
@@ -135,7 +134,7 @@ def study_of(args: argparse.Namespace, config: Config) -> Study:
         folder=args.out,
         base=base,
         fingerprint=fingerprint,
-        context=Context(config.base.architecture.image_size, i.roi_factor, i.context_px, i.zoom),
+        context=crop_context_of(config),
         judges=judges,
         metrics=args.metrics,
         learn=learn,

@@ -20,7 +20,7 @@ from ldm.config.build import (
     validation_for,
     validation_plan_of,
 )
-from ldm.config.cli import TRAINING, run, say, warnings_in_a_line
+from ldm.config.cli import TRAINING, TRAINING_HELP, run, say, warnings_in_a_line
 from ldm.config.command_forms import PUBLISHED_TRAINING
 from ldm.config.schema import Config, Parser
 from ldm.data.files import atomic_file, check_folder
@@ -50,7 +50,10 @@ LATER = {"validate_every": 0, "hold_out": NONE}  # what a run did before it coul
 
 def settings(argv: Sequence[str] | None) -> tuple[Config, Path | None]:
     """Command line => settings, and the checkpoint to resume; a resumed run keeps the settings it had."""
-    parser = Parser(__doc__ or "", FLAGS, "configs/mini.yaml", presets=TRAINING, published=PUBLISHED_TRAINING)
+    parser = Parser(
+        __doc__ or "", FLAGS, "configs/mini.yaml",
+        presets=TRAINING, published=PUBLISHED_TRAINING, short_help=TRAINING_HELP,
+    )  # fmt: skip
     _, config = parser.parse_config(argv)
     if not config.train.resume:
         return config, None

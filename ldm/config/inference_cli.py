@@ -61,6 +61,18 @@ GIVES_WAY = {
 }
 
 
+SHORT_HELP = {
+    "what to insert": ("object", "reference"),
+    "where": ("example_img", "mask", "box"),
+    "how many results": ("n_samples", "seed", "outdir"),
+    "how it looks": ("guidance_scale", "object_scale", "blend"),
+    "speed": ("preset", "steps"),
+}
+MORE_HELP = """Many images: --manifest FILE or --bench FOLDER; several objects: --scene FILE.
+--plan shows the regions without a model; --replay FILE repeats a result.
+"""
+
+
 def given_path(text: str) -> Path:
     """A path of the command line, relative to the user's folder."""
     return Path(place(text, Path.cwd()))
@@ -69,47 +81,37 @@ def given_path(text: str) -> Path:
 def parser(description: str) -> Parser:
     """All flags of inference."""
     p = Parser(
-        description, INSERTION_FLAGS, "configs/mini.yaml",
-        presets=INFERENCE, published=PUBLISHED_INFERENCE, gives_way=GIVES_WAY,
+        description, INSERTION_FLAGS, "configs/mini.yaml", presets=INFERENCE, published=PUBLISHED_INFERENCE,
+        gives_way=GIVES_WAY, short_help=SHORT_HELP, more_help=MORE_HELP,
     )  # fmt: skip
-    p.add_argument("--example_img", "--example-img", nargs="+", type=given_path, metavar="PATH",
-                   help="backgrounds: pictures or folders")  # fmt: skip
-    p.add_argument("--mask", nargs="+", type=given_path, default=[], metavar="PATH",
-                   help="where: mask pictures (white: here), .txt box, .json polygons, folders")  # fmt: skip
+    for name, kind, help in (
+        ("manifest", "FILE", f".csv or .jsonl file of many insertions, columns {', '.join(COLUMNS)}"),
+        ("bench", "FOLDER", "test bench: image/, mask/ and a list file"),
+        ("list", "FILE", "list file of the test bench: each line begins with an id [its .txt file]"),
+        ("object", "FILE", "object file, or the folder of its training run; none: zero-shot"),
+        ("dataset-dir", "FOLDER", "the object's InsertSet folder, which a .ckpt of the paper's code needs"),
+        ("reference", "IMAGE", "reference image [the object file's own]"),
+        ("scene", "FILE", "scene file: one background, several placements (examples/scene.yaml)"),
+        ("replay", "FILE", "repeat a result by its recipe: <outdir>/<name>_replay.png"),
+    ):
+        p.add_argument(*dict.fromkeys([f"--{name}", f"--{name.replace('-', '_')}"]), type=given_path,
+                       metavar=kind, help=help)  # fmt: skip
+    for name, default, help in (
+        ("example_img", None, "backgrounds: images or folders"),
+        ("mask", [], "where to insert: mask images (white), .txt boxes, .json polygons, folders"),
+        ("paste_mask", [], "the part of the mask that is pasted; files as for --mask [all of it]"),
+    ):
+        p.add_argument(*dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"]), nargs="+",
+                       type=given_path, default=default, metavar="PATH", help=help)  # fmt: skip
     p.add_argument("--box", nargs=4, type=float, default=[], metavar=("X0", "Y0", "X1", "Y1"),
                    help="where to insert, in pixels of the background")  # fmt: skip
-    p.add_argument("--paste_mask", "--paste-mask", nargs="+", type=given_path, default=[], metavar="PATH",
-                   help="where to paste of what is generated in the mask; files as in --mask")  # fmt: skip
-    p.add_argument("--manifest", type=given_path, metavar="FILE",
-                   help=f".csv or .jsonl with the columns {', '.join(COLUMNS)}")  # fmt: skip
-    p.add_argument(
-        "--bench", type=given_path, metavar="FOLDER", help="test bench: image/, mask/ and a list file"
-    )
-    p.add_argument(
-        "--list",
-        type=given_path,
-        metavar="FILE",
-        help="list file of the test bench: each line begins with an id [its .txt]",
-    )
     p.add_argument("--roi", nargs="+", default=[], metavar="FILE",
-                   help="the square to inpaint, a file or four numbers x0 y0 x1 y1 [planned]")  # fmt: skip
-    p.add_argument("--object", type=given_path, metavar="FILE",
-                   help="object file, a .ckpt of the paper's code, or the folder of the run that it was "
-                   "extracted from; none: zero-shot")  # fmt: skip
+                   help="the square region to inpaint: a file, or x0 y0 x1 y1 [planned from the mask]")  # fmt: skip
     p.add_argument("--pick", default="", metavar="NAME", help="which object of a merged file")
-    p.add_argument("--dataset-dir", "--dataset_dir", type=given_path, metavar="FOLDER",
-                   help="the object's InsertSet folder: a .ckpt of the paper's code needs it")  # fmt: skip
     p.add_argument("--few_shot_features", "--few-shot-features", default="raw", choices=["raw", "clip"],
-                   help="what CLIP saw when that .ckpt was made [raw, as in the paper's code]")  # fmt: skip
-    p.add_argument(
-        "--reference", type=given_path, metavar="PICTURE", help="reference; default: the object file's own"
-    )
+                   help="pixels that CLIP saw when a .ckpt of the paper's code was made [raw]")  # fmt: skip
     p.add_argument("--plan", action="store_true",
                    help="only print the regions and draw them: <outdir>/<name>_plan.png")  # fmt: skip
-    p.add_argument("--scene", type=given_path, metavar="FILE",
-                   help="scene file: one background, several placements (examples/scene.yaml)")  # fmt: skip
-    p.add_argument("--replay", type=given_path, metavar="FILE",
-                   help="make a result again by its recipe: <outdir>/<name>_replay.png")  # fmt: skip
     p.add_argument("--device", help="cpu or cuda [cuda if there is one]")
     return p
 

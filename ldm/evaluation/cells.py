@@ -26,7 +26,7 @@ from ldm.evaluation.methods import PASTES, subject_of
 from ldm.evaluation.publish import row_of
 from ldm.evaluation.sites import Ground, Site
 from ldm.evaluation.summary import Row
-from ldm.insertion.crop_plan import Context, regions_of
+from ldm.insertion.crop_plan import CropContext, regions_of
 from ldm.insertion.insert import insert
 from ldm.insertion.region import InsertRequest
 from ldm.insertion.region_fill import ReadyObject
@@ -50,7 +50,7 @@ class Study:
     folder: Path
     base: Base
     fingerprint: str
-    context: Context
+    context: CropContext
     judges: Judges
     metrics: Collection[str]
     learn: Learn

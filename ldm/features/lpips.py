@@ -52,7 +52,7 @@ class Lpips(nn.Module):
         for i, layer in enumerate(self.features):
             x = layer(x)
             if i in AFTER:
-                out.append(x / (x.region().sum(1, keepdim=True) + 1e-8).sqrt())
+                out.append(x / (x.square().sum(1, keepdim=True) + 1e-8).sqrt())
         return out
 
 
