@@ -12,6 +12,7 @@ import torch
 
 from ldm.config.build import (
     add_judging,
+    crop_context_of,
     insert_settings,
     judges_of,
     object_images,

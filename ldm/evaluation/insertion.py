@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from ldm.batch.work_item import TOOLS, Case
+from ldm.batch.work_item import MASK_OPTIONS, Case
 from ldm.data.image import from_bytes, read_rgb, to_image
 from ldm.data.insertset import Sample, load_insertset
 from ldm.data.object_crops import object_crop
@@ -72,7 +72,7 @@ class Insertion:
     references: References
     method: str = ""
     model: str = "unknown"
-    tools: MaskOptions = TOOLS
+    tools: MaskOptions = MASK_OPTIONS
     rois: tuple[Roi, ...] = ()
     truth: Path | None = None
     object_mask: Path | None = None

@@ -278,7 +278,7 @@ def test_a_baked_object_needs_no_conditioner_and_inserts_the_same(session: Sessi
     assert np.abs(inserted(opened, source) - expected).max() <= 1
     assert np.abs(inserted(session, source) - expected).max() <= 1, "a whole base takes it too"
     for wrong, said in (
-        (replace(source, strength=0.5), "strength 0.5"),
+        (replace(source, object_scale=0.5), "0.5"),
         (replace(source, reference=file), "takes no other"),
     ):
         with pytest.raises(ValueError, match=said):
