@@ -11,7 +11,6 @@ from typing import Any
 from ldm.config.cli import SettingsParser
 from ldm.config.loader import read_settings, setting
 from ldm.models.architecture import Architecture
-from ldm.models.base import EARLIER
 
 EXTRACTED_SUFFIX = {"safetensors": ".safetensors", "ldm": ".ckpt"}  # by extract.format
 
@@ -363,6 +362,8 @@ def _present(section: str, values: Any) -> Any:
         return values
     kept = {key: value for key, value in values.items() if f"{section}.{key}" not in DROPPED}
     if section == "base" and isinstance(kept.get("architecture"), Mapping):
+        from ldm.models.base import EARLIER  # a plan needs no model
+
         architecture = EARLIER | dict(kept["architecture"])
         if (composite := architecture.pop(COLLAGE, None)) is not None:
             kept.setdefault("region_fill", "composite" if composite else "grey")

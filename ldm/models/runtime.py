@@ -6,14 +6,14 @@ import platform
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from ldm.models.base import Base
-from ldm.models.cross_attention import cross_attentions
-from ldm.models.inpainting_model import InpaintingModel, call
+if TYPE_CHECKING:  # whoever names a device loads no model
+    from ldm.models.base import Base
+    from ldm.models.inpainting_model import InpaintingModel
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -48,6 +48,9 @@ def prepare(model: InpaintingModel, runtime: Runtime) -> None:
     Half precision is the UNet's alone, and not its cross-attentions', which are folded in fp32: latents,
     solver and guidance stay in fp32, and so does the VAE, which works twice a picture and would show bands.
     """
+    from ldm.models.cross_attention import cross_attentions
+    from ldm.models.inpainting_model import call
+
     unet, dtype = model.unet, PRECISIONS[runtime.precision]
     folded = {layer for _, layer in cross_attentions(unet)}
     if dtype != torch.float32:
@@ -64,6 +67,8 @@ def twin(base: Base, runtime: Runtime) -> InpaintingModel:
 
     What stays in fp32 is shared, on a CPU until the twin has run and packed its own.
     """
+    from ldm.models.inpainting_model import InpaintingModel
+
     with torch.device("meta"):
         model = InpaintingModel(base.architecture)
     weights, own = base.state_dict(), model.state_dict()
