@@ -115,7 +115,6 @@ def study_of(args: argparse.Namespace, config: Config) -> Study:
     """Load judges and base."""
     judges = judges_of(args)
     base, s = load_base(Path(config.base.path), config.base.architecture).to(args.device), config.sample
-    i = config.insert
 
     def learn(insertset: InsertSet, learning: Mapping[str, Any], file: Path) -> None:
         """On a base of its own."""

@@ -1,4 +1,4 @@
-"""Deep features of the UNet, reused between steps: from one step to the next they hardly change.
+"""DeepCache: deep features of the UNet are reused between steps, where they hardly change.
 
 DeepCache (Ma et al. 2023): every k-th step runs the whole UNet and keeps what goes into the last layers of
 its highest resolution; the steps between run only those and the first layers, whose skips they take.
@@ -21,7 +21,7 @@ FRESH = 2  # layers at either end that every step runs: conv_in and one, and the
 
 
 class DeepCache:
-    """A painter that runs its whole UNet at every `every`-th call of one sampling; new for each sampling."""
+    """A model that runs its whole UNet at every `every`-th call of one sampling; new for each sampling."""
 
     def __init__(self, model: InpaintingModel, every: int) -> None:
         self.model, self.every = model, every
@@ -29,7 +29,7 @@ class DeepCache:
         self.age = 0
 
     def eps(self, x_t: Tensor, t: Tensor, masked: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """As `InpaintingModel.eps`; a batch may be the last part of the one before, as where guidance ends."""
+        """As `InpaintingModel.eps`; a batch may be the last part of the one before (guidance has ended)."""
         model, unet = self.model, self.model.unet
         x = model.narrow(unet_input(x_t, masked, mask))
         self.age += 1

@@ -80,7 +80,7 @@ def test_empty_and_full_are_refused():
 
 
 def test_polarity_warning(region):
-    with pytest.warns(UserWarning, match="91% of the picture is marked"):
+    with pytest.warns(UserWarning, match="91% of the picture is masked"):
         refine_mask(region, invert=True)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
