@@ -123,9 +123,9 @@ def loss_of(module: FineTune, samples: dict[str, Tensor], which: Tensor, index: 
 def draw(path: Path, rows: Sequence[Row]) -> None:
     """Two panels a few-shot part: loss and movement over steps."""
     figure = new_figure()
-    figure.set_size_inches(8, 5.6)
+    figure.set_size_inches(7.6, 5.4)
     axes = figure.subplots(2, 2)
-    units = {"tokens": "rms movement, standard deviations", "linear": "rms movement, norms of the tokens"}
+    units = {"tokens": "movement, standard deviations", "linear": "movement, norms of the tokens"}
     for pair, (panel, unit) in zip(axes, units.items(), strict=True):
         mine = [row for row in rows if row[0] == panel]
         for name in dict.fromkeys(row[1] for row in mine):
@@ -136,7 +136,8 @@ def draw(path: Path, rows: Sequence[Row]) -> None:
             pair[1].plot(steps[1:], moved[1:], style[0], label=name, zorder=style[1])
         pair[0].set(title=f"few_shot={panel}", ylabel="loss, of that before learning", xlabel="step")
         pair[1].set(ylabel=unit, xlabel="step", yscale="log")
-        pair[1].legend(title="rate", fontsize="small")
+        pair[1].set_ylim(bottom=min(row[4] for row in mine if row[4]) / 30)  # room for the legend
+        pair[1].legend(title="rate", fontsize="x-small", title_fontsize="small", loc="lower right")
     save_figure(figure, path)
 
 
