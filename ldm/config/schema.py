@@ -23,7 +23,7 @@ from ldm.config.sections import (
     TrainSection,
 )
 from ldm.config.settings import read_settings
-from ldm.models.base import EARLIER
+from ldm.models.architecture import EARLIER
 
 DROPPED = ("train.mask_growth",)  # settings of earlier versions, which kept recipes may still have
 # of the training settings, what another run of the same object may differ in

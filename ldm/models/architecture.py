@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 CUT_OUT_SIZE = 320  # pixels: as much as an object has in a region of 512
 
 
+# settings that bases had before these were settings, whatever the defaults are now
+EARLIER = {"mask_antialias": True}
+
+
 @dataclass(frozen=True)
 class Architecture:
     """Every size of a base, Paint-by-Example's by default; `image_size` and `reference_size` are pixels.

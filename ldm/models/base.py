@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ldm.models.architecture import Architecture, number_positions
+from ldm.models.architecture import EARLIER, Architecture, number_positions
 from ldm.models.attention import cross_attentions
 from ldm.models.checkpoint import read_metadata, read_state, write_folder
 from ldm.models.conditioner import Conditioner
@@ -20,8 +20,6 @@ from ldm.models.painter import Painter
 from ldm.models.weights import fingerprint, load_strictly
 
 PRIOR_ENCODER = "conditioner.prior_encoder."  # the paper's own; belongs to an object, not to a base
-# settings that bases had before these were settings, whatever the defaults are now
-EARLIER = {"mask_antialias": True}
 PASSED_OVER = re.compile(r"conditioner\.|.*\.attn2\.to_[kv]\.")  # what a painter has no use for
 
 
