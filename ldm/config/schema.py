@@ -308,8 +308,8 @@ DROPPED = ("train.mask_growth",)  # settings of earlier versions, which kept rec
 COLLAGE = "collage"  # in an architecture of earlier versions: base.region_fill is composite
 # of the training settings, what another run of the same object may differ in
 INCIDENTAL = (
-    "name", "logdir", "resume", "freeze_model", "checkpoint_every", "keep", "preview_every", "validate_every",
-    "hold_out", "patience",
+    "name", "logdir", "resume", "freeze_model", "checkpoint_every", "keep_checkpoints", "preview_every",
+    "validate_every", "hold_out", "patience",
 )  # fmt: skip
 
 
@@ -357,7 +357,7 @@ def _present(section: str, values: Any) -> Any:
 
 
 def how_to_learn(config: Config) -> dict[str, Any]:
-    """The settings that decide what is learnt, but for the freeze mode, as keywords of `learn_object`."""
+    """The settings that decide what is learnt, but for the freeze mode, by name."""
     training = {key: value for key, value in asdict(config.train).items() if key not in INCIDENTAL}
     return training | {key: value for key, value in asdict(config.data).items() if key != "root"}
 
