@@ -219,7 +219,9 @@ def from_sections(kind: type[T], *sections: Any, **others: Any) -> T:
     """
     for f in fields(kind):  # type: ignore[arg-type]
         if f.name not in others:
-            others[f.name] = getattr(next(s for s in sections if hasattr(s, f.name)), f.name)
+            section = next((s for s in sections if hasattr(s, f.name)), None)
+            assert section is not None, f"no section has {kind.__name__}.{f.name}"
+            others[f.name] = getattr(section, f.name)
     return kind(**others)
 
 

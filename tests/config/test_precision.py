@@ -46,7 +46,7 @@ def test_each_device_is_asked_in_its_own_way(monkeypatch: pytest.MonkeyPatch) ->
         """torch.ops without oneDNN."""
 
     class With:
-        class mkldnn:  # noqa: N801
+        class mkldnn:
             _is_mkldnn_bf16_supported = staticmethod(lambda: True)
 
     monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: False)
@@ -72,5 +72,5 @@ def test_a_dataclass_takes_its_fields_by_name_from_sections() -> None:
     config = load_config(None, ["train.seed=7", "train.lr=0.5", "data.augment=false", "data.workers=3"])
     run = build.training_run_of(config)
     assert (run.samples.seed, run.tuning.lr, run.samples.augment, run.loop.workers) == (7, 0.5, False, 3)
-    with pytest.raises(StopIteration):
+    with pytest.raises(AssertionError, match="no section has LoopOptions.batch_size"):
         build.from_sections(type(run.loop), config.data)

@@ -22,10 +22,9 @@ from ldm.pretrain.autoencoder import (
     colour_error,
     psnr,
 )
-from ldm.pretrain.base import KEPT, MIN_SNR, BaseTraining, draw_levels, weighted_loss
+from ldm.pretrain.base import KEPT, MIN_SNR, BaseTraining, Encoded, draw_levels, weighted_loss
 from ldm.pretrain.composer import Composed, Composer, Drawn
 from ldm.pretrain.encoder import EncoderTraining, view_agreement
-from ldm.pretrain.latent_bank import Encoded
 from tests.fixtures.pictures import small_pack
 from tests.fixtures.small import SMALL
 
