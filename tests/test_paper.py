@@ -5,6 +5,7 @@ docs/paper.md names these tests row by row.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from omegaconf import OmegaConf
 from PIL import Image
+from torch import Tensor
 
 from ldm.config.build import blend_of, training_run_of
 from ldm.config.schema import Config, load_config
@@ -23,7 +25,6 @@ from ldm.data.augment import drawn_odds
 from ldm.data.image import read_rgb
 from ldm.data.insertset import InsertSet, load_insertset
 from ldm.data.object_crops import squash
-from ldm.data.pairs import TrainingPairs
 from ldm.data.training_masks import training_mask
 from ldm.insertion.blend import Blend
 from ldm.models.architecture import Architecture
@@ -129,9 +130,11 @@ def square_set(tmp_path_factory: pytest.TempPathFactory) -> InsertSet:
     return load_insertset(root)
 
 
-def published_pairs(insertset: InsertSet) -> TrainingPairs:
+def published_pairs(insertset: InsertSet) -> Iterator[dict[str, Tensor]]:
+    """60 samples as configs/paper.yaml draws them."""
     samples = training_run_of(load_config(CONFIGS / "paper.yaml")).samples
-    return training_pairs(Architecture(image_size=128, reference_size=56), insertset, samples, None)
+    drawn = training_pairs(Architecture(image_size=128, reference_size=56), insertset, samples, None)
+    return (drawn[i] for i in range(60))
 
 
 def test_square_pictures_are_shown_whole_and_others_cropped(square_set: InsertSet) -> None:
@@ -161,7 +164,7 @@ def test_training_masks_have_soft_edges(square_set: InsertSet, monkeypatch: pyte
 
 
 def test_augmentation_odds_are_drawn() -> None:
-    """Flip 0.7 r, blur and bending 0.4 r with one r in [0,1]; rotation 0.5."""
+    """Flip 0.7 r, blur and deformation 0.4 r with one r in [0,1]; rotation 0.5."""
     odds = torch.stack([drawn_odds(torch.Generator().manual_seed(seed)) for seed in range(3000)])
     assert torch.allclose(odds.mean(0), torch.tensor([0.35, 0.5, 0.2, 0.2]), atol=0.02)
     assert torch.allclose(odds[:, 0] / 0.7, odds[:, 2] / 0.4) and torch.equal(odds[:, 2], odds[:, 3])

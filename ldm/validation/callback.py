@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from ldm.data.image import read_rgb, to_image
 from ldm.data.insertset import InsertSet, Sample
 from ldm.data.picture import Picture
 from ldm.data.picture_write import write_picture
+from ldm.evaluation.charts import draw_scores
 from ldm.features.imagenet import ImageNetFeatures
 from ldm.models.base import Base
 from ldm.models.checkpoint import write_ckpt
@@ -83,6 +85,15 @@ class Validation(pl.Callback):
             self.stopped = trainer.should_stop = True
             if self.checkpoints.saved != step:
                 self.checkpoints.save(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
+        """Draw the scores over the steps as `<run>/validation.png`."""
+        if not (trainer.is_global_zero and self.scores):
+            return
+        try:
+            draw_scores(self.run / "validation.png", self.scores, best(self.scores).step)
+        except ModuleNotFoundError as error:
+            warnings.warn(f"no validation.png: {error}", stacklevel=2)
 
     def _validate(self, trainer: pl.Trainer, module: Any) -> None:
         """Score the base as it is now, and write score, sheet and best checkpoint."""
