@@ -17,12 +17,12 @@ import numpy as np
 from ldm.data.insertset import InsertSet, load_insertset, natural_key
 from ldm.data.picture import Picture, read_picture
 from ldm.evaluation.insertion import read_like
-from ldm.evaluation.metrics import box_of, identity, psnr, ssim
-from ldm.features.imagenet import ImageNetFeatures
+from ldm.evaluation.metrics import psnr, ssim
+from ldm.features.imagenet import ImageNetFeatures, likeness
 from ldm.insertion.mask_shapes import read_mask, read_roi_file
 from ldm.insertion.paste import cut_region
 from ldm.insertion.result_checks import difference_outside, seam_ratio
-from ldm.insertion.roi import Roi, crop
+from ldm.insertion.roi import Roi, box_of, crop
 
 T = TypeVar("T")
 PROTOCOL = "v2"  # of EVALUATION.md: numbers compare only inside one protocol
@@ -103,7 +103,8 @@ def score(features: ImageNetFeatures, picture: Picture, scene: Scene, views: Vie
     """
     roi, inside, silhouette = scene.roi, crop(views.mask, scene.roi), crop(views.object_mask, scene.roi)
     image, truth = cut_region(picture, roi), cut_region(views.truth, roi)
-    scores = {"identity": identity(features, image, truth, box_of(silhouette))}
+    box = (slice(None), *box_of(silhouette).slices)
+    scores = {"identity": likeness(features, image[box], truth[box])}
     for name, where in (("object", silhouette), ("region", inside)):
         scores[f"psnr_{name}"] = psnr(image, truth, where)
         scores[f"ssim_{name}"] = ssim(image, truth, where)

@@ -12,12 +12,10 @@ from torch import Tensor, nn
 
 from ldm.evaluation.crops import object_view, whole
 from ldm.evaluation.insertion import References
-from ldm.evaluation.metrics import identity_crop
 from ldm.evaluation.quality import Mixture, load_mixture
 from ldm.features.encoders import Encoder, load_clip, load_dino, load_inception
-from ldm.features.imagenet import ImageNetFeatures
+from ldm.features.imagenet import ImageNetFeatures, identity_crop
 from ldm.features.lpips import Lpips, load_lpips
-from ldm.insertion.roi import Roi
 
 
 @dataclass(frozen=True)
@@ -67,8 +65,7 @@ class Judges:
     def pooled(self, image: Tensor) -> Tensor:
         """The ImageNet feature [1,d] of an image [3,h,w] in [-1,1], on the CPU."""
         assert self.imagenet is not None, "imagenet is not loaded"
-        crop = identity_crop(image, Roi(0, 0, image.shape[2], image.shape[1]))
-        return self.imagenet.pooled(crop[None].to(self.imagenet.mean.device)).cpu()
+        return self.imagenet.pooled(identity_crop(image)[None].to(self.imagenet.mean.device)).cpu()
 
 
 def load_judges(metrics: Collection[str], weights: Weights, device: str = "cpu") -> Judges:

@@ -11,10 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
-from ldm.evaluation.crops import on_square
-from ldm.features.imagenet import MEAN, ImageNetFeatures
+from ldm.features.imagenet import ImageNetFeatures
 from ldm.features.lpips import Lpips
-from ldm.insertion.roi import Roi, box_of
+from ldm.insertion.roi import box_of
 
 DIGITS = 5  # behind the point, in files
 GMM = "close to, by our own GMM"  # Paint-by-Example's is not public
@@ -85,28 +84,9 @@ def in_order(names: object) -> list[str]:
     return [name for name in MEASURES if name in names]  # type: ignore[operator]
 
 
-IDENTITY_SIZE = 224  # pixels; what the ImageNet network was trained at
 MIN_MSE = 1e-10  # in [0,1]: equal regions have 100 dB, not infinity, so that means stay finite
 SSIM_REACH = 5  # pixels that a window reaches to each side
 RESAMPLES = 10_000
-
-
-def identity(features: ImageNetFeatures, image: Tensor, truth: Tensor, box: Roi) -> float:
-    """Cosine of the pooled ImageNet features of `box` in both images; 1 is the same object, seen the same."""
-    return likeness(features, *(x[(slice(None), *box.slices)] for x in (image, truth)))
-
-
-def likeness(features: ImageNetFeatures, image: Tensor, reference: Tensor) -> float:
-    """The same cosine of two whole images [3,h,w], of any two sizes."""
-    crops = [identity_crop(x, Roi(0, 0, x.shape[2], x.shape[1])) for x in (image, reference)]
-    with torch.no_grad():
-        a, b = features.pooled(torch.stack(crops))
-    return float(F.cosine_similarity(a, b, dim=0))
-
-
-def identity_crop(image: Tensor, box: Roi, size: int = IDENTITY_SIZE) -> Tensor:
-    """What lies in the box, centred on a square of the network's mean colour => [3,size,size] in [-1,1]."""
-    return on_square(image[(slice(None), *box.slices)], MEAN, size)
 
 
 def psnr(image: Tensor, truth: Tensor, region: np.ndarray) -> float:

@@ -42,7 +42,7 @@ class Lpips(nn.Module):
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         maps = []
         for x, y, weight in zip(self._layers(a), self._layers(b), self.lins, strict=True):
-            apart = ((x - y).region() * weight).sum(1, keepdim=True)
+            apart = ((x - y).square() * weight).sum(1, keepdim=True)
             maps.append(F.interpolate(apart, a.shape[2:], mode="bilinear", align_corners=False))
         return torch.stack(maps).sum(0)[0, 0]
 
@@ -52,7 +52,7 @@ class Lpips(nn.Module):
         for i, layer in enumerate(self.features):
             x = layer(x)
             if i in AFTER:
-                out.append(x / (x.region().sum(1, keepdim=True) + 1e-8).sqrt())
+                out.append(x / (x.square().sum(1, keepdim=True) + 1e-8).sqrt())
         return out
 
 

@@ -14,8 +14,7 @@ from ldm.batch.best_of import SEAM_WEIGHT
 from ldm.data.image import read_rgb, to_image
 from ldm.data.insertset import InsertSet, Sample
 from ldm.data.object_crops import object_crop
-from ldm.evaluation.metrics import identity_crop
-from ldm.features.imagenet import ImageNetFeatures
+from ldm.features.imagenet import ImageNetFeatures, identity_crop
 from ldm.insertion.contact_sheet import contact_sheet, hatched, rgb8
 from ldm.insertion.result_checks import seam_ratio
 from ldm.insertion.roi import Roi, box_of
@@ -36,7 +35,7 @@ def view_features(features: ImageNetFeatures, samples: tuple[Sample, ...]) -> Te
 @torch.no_grad()
 def image_features(features: ImageNetFeatures, images: list[Tensor]) -> Tensor:
     """Images [3,h,w] in [-1,1], of any sizes => unit-length ImageNet features [n,1280]."""
-    squares = [identity_crop(image, Roi(0, 0, image.shape[2], image.shape[1])) for image in images]
+    squares = [identity_crop(image) for image in images]
     return F.normalize(features.pooled(torch.stack(squares).to(features.mean.device)), dim=1)
 
 
