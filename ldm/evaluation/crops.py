@@ -1,4 +1,4 @@
-"""What an encoder is shown of a picture, by protocol: `paper`, `pbe` (Paint-by-Example) and `v2` (ours).
+"""The crop of a picture that an encoder sees, by protocol: `paper`, `pbe` (Paint-by-Example), `v2` (ours).
 
 In: pictures and masks bool [H,W]. Out: [1,3,224,224], normalised for the encoder. `paper` and `pbe` repeat
 the published code, faults included: docs/evaluation_protocols.md lists them.

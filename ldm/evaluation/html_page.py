@@ -62,7 +62,7 @@ def page(
     insertions: Sequence[Insertion],
     others: Mapping[str, Insertion],
 ) -> Iterator[str]:
-    """The page, piece by piece: memory holds one image's pictures. `others` are another run's, by name.
+    """The page in pieces, so that memory holds the pictures of one row. `others` are another run's, by name.
 
     `rows` belong to `insertions`, one to one.
     """
@@ -86,7 +86,7 @@ def page(
 
 
 def worst_first(pairs: Sequence[tuple[Row, Insertion]], name: str | None) -> list[tuple[Row, Insertion]]:
-    """By one measure; what does not have it comes last."""
+    """Sorted by one measure; rows without it come last."""
     if name is None:
         return list(pairs)
     way = MEASURES[name].better

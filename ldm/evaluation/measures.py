@@ -17,7 +17,7 @@ NAME = "measures"  # of the files
 PROTOCOLS = (
     "Every number is of the protocol before its colon, and compares only inside it: paper and pbe repeat the "
     "published code of the paper and of Paint-by-Example, v2 is ours. Mean over images [95 % bootstrap "
-    "interval], 'all' over the images of all objects; of what changed outside the mask, the most. Identity, "
+    "interval], 'all' over the images of all objects; of changes outside the mask, the largest. Identity, "
     "CLIP, DINOv2: cosines, 1 for the same. 'model' is the fingerprint of the base that made the result."
 )
 

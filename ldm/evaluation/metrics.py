@@ -1,4 +1,4 @@
-"""Every number of a report: its protocol, its meaning, which way is better, and which metric asks for it."""
+"""Measures: the table of all numbers of a report, and how those of an image or a set are computed."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ MEASURES = {  # <protocol>/<name>, in the order of columns; numbers compare only
     "v2/inception_fid": Measure("inception-fid", "Inception FID", 2, -1, of_set=True),
 }
 METRICS = tuple(dict.fromkeys(measure.metric for measure in MEASURES.values()))
-OFFLINE = ("identity", "fidelity", "background")  # need no weights but those that come with the project
+OFFLINE = ("identity", "fidelity", "background")  # need no weights that are not installed
 
 
 def protocol(name: str) -> str:

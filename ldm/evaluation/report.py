@@ -1,4 +1,4 @@
-"""Results on a benchmark => report.md (a table with 95 % intervals) and sheet.png (all sites, all methods)."""
+"""Results on a benchmark => report.md, a table with 95 % intervals, and sheet.png, a row for each site."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def heading(benchmark: Benchmark, note: str = "") -> str:
     size = f"{len(benchmark.sites)} sites of {len(benchmark.objects)} objects"
     about = (
         f"Protocol `v2` on {benchmark.name}, {size}; mean over sites [95 % bootstrap interval]. Identity is "
-        "the cosine of ImageNet features of the object's box, result against truth; PSNR and SSIM are against "
-        "the truth, inside the object's silhouette and inside the inpainted region."
+        "the cosine of ImageNet features of the object's box, result against truth; PSNR and SSIM are "
+        "against the truth, inside the object's silhouette and inside the inpainted region."
     )
     return f"# Insertion\n\n{about} {note}".rstrip()
 

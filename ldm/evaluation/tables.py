@@ -45,7 +45,7 @@ def values_of(rows: Sequence[Row], name: str) -> list[float]:
 
 
 def cell(rows: Sequence[Row], name: str) -> str:
-    """One measure over rows: mean with its interval, or what counts of this measure; a dash without values."""
+    """One measure over rows: its mean, with an interval if it says what is better; a dash without values."""
     values, measure = values_of(rows, name), MEASURES[name]
     if not values:
         return "–"

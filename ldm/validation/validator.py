@@ -17,7 +17,7 @@ from ldm.data.object_crops import object_crop
 from ldm.features.imagenet import ImageNetFeatures, identity_crop
 from ldm.insertion.contact_sheet import contact_sheet, hatched, rgb8
 from ldm.insertion.result_checks import seam_ratio
-from ldm.insertion.roi import Roi, box_of
+from ldm.insertion.roi import box_of
 from ldm.models.base import Base
 from ldm.validation.regions import STEPS, RegionFiller
 from ldm.validation.score import DIGITS, Shown, ValidationScore

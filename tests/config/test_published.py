@@ -25,7 +25,8 @@ def compared(config: str = "mini") -> Comparison:
     own = study(config)
     t, s = own.train, own.sample
     return ablations(
-        freeze_model=t.freeze_model, max_steps=t.max_steps, sampler=s.sampler, steps=s.steps, guidance_scale=s.guidance_scale,
+        freeze_model=t.freeze_model, max_steps=t.max_steps,
+        sampler=s.sampler, steps=s.steps, guidance_scale=s.guidance_scale,
         published=[published(file, own) for file in RECIPES.values()],
     )  # fmt: skip
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from tests.fixtures.judges import write_dino
+from tests.fixtures.networks import write_dino
 from transformers import CLIPImageProcessorPil
 
 from ldm.data.picture import Picture

@@ -92,7 +92,7 @@ def test_the_truth_scores_best_and_the_background_is_not_the_object(
 def test_identity_is_to_every_view(
     insertion: Insertion, networks: FeatureNetworks, scores: dict[str, float]
 ) -> None:
-    (result, images), network = insertion.read(), ImageNetFeatures()
+    (result, _), network = insertion.read(), ImageNetFeatures()
     x0, y0, x1, y1 = MASK
     views = [np.asarray(Image.open(view.image)) for view in insertion.references.views]
     boxes = [[int(x) for x in view.boxes[0]] for view in insertion.references.views]

@@ -64,8 +64,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def call(folder: Path, *more: str) -> None:
     reproduce.main([
-        "train.cached_samples=4", "--config", str(folder / "small.yaml"), "--benches", str(folder / "objects"),
-        "--backgrounds", str(folder / "bench"), "--out", str(folder / "out"), "--methods", *METHODS,
+        "train.cached_samples=4", "--config", str(folder / "small.yaml"),
+        "--benches", str(folder / "objects"), "--backgrounds", str(folder / "bench"),
+        "--out", str(folder / "out"), "--methods", *METHODS,
         "--max_steps", "2", "--sampler", "ddim", "--steps", "2", "--device", "cpu",
         "--published", str(folder / "paper.yaml"), str(folder / "virtual.yaml"), *more,
     ])  # fmt: skip
@@ -95,6 +96,7 @@ def test_it_is_stopped_goes_on_and_tells(
         call(folder)
     first = {path: path.stat().st_mtime_ns for path in (folder / "out").rglob("*.png")}
     assert len(first) == 13 and not (folder / "out/RESULTS.md").exists()
+    assert len((folder / "out/results.jsonl").read_text().splitlines()) == 13
     monkeypatch.setattr(MethodRun, "_make", make)
     call(folder)
     assert all(path.stat().st_mtime_ns == at for path, at in first.items())  # nothing was made twice
