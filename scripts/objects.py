@@ -25,8 +25,8 @@ from ldm.config.objects_cli import (
     refuse_inputs,
 )
 from ldm.data.insertset import load_insertset
-from ldm.merge.merge import contexts_of, member, merge, second_moment
-from ldm.merge.merged_file import save_merged
+from ldm.merge.merge import contexts_of, member, merge, merge_table, second_moment
+from ldm.merge.merged_file import save_merged, verify_merged
 from ldm.models.base import base_state
 from ldm.models.pickle_reader import PICKLES
 from ldm.objects.apply import check_fits
@@ -42,13 +42,12 @@ from ldm.objects.info import (
     effect_line,
     facts,
     losses_table,
-    merge_table,
     readable,
     size_line,
     verify,
 )
 from ldm.objects.ldm_format import is_ldm_training, trim_training
-from ldm.objects.object_file import made_from, parent_of
+from ldm.objects.object_file import made_from, parent_of, read_about
 
 
 def info_command(args: argparse.Namespace) -> None:
@@ -66,7 +65,10 @@ def verify_command(args: argparse.Namespace) -> None:
     for file in tqdm(args.files, unit="file", disable=None if len(args.files) > 3 else True):
         try:
             with naming(file):
-                tqdm.write(f"ok: {file} ({verify(file, base, fingerprint)})")
+                kind = read_about(file).kind
+                check = verify_merged if kind == "merged" else verify
+                check(file, base, fingerprint)
+                tqdm.write(f"ok: {file} ({kind})")
         except (ValueError, OSError) as error:
             bad += 1
             tqdm.write(f"error: {error}", sys.stderr)
@@ -81,10 +83,10 @@ def bake_command(args: argparse.Namespace) -> None:
     images, sampling = object_images(config), config.sample
     reference = None if args.reference is None else images.reference(args.reference)
     null = args.guidance_from or sampling.guidance_from
-    view = sampling.reference_view if args.view is None else args.view
+    view = sampling.reference_view if args.reference_view is None else args.reference_view
     for file, target in zip(tqdm(args.files, unit="object", disable=None), targets, strict=True):
         with naming(file):
-            baked = bake_delta(base, load(file), images, reference, args.strength, fingerprint, null, view)
+            baked = bake_delta(base, load(file), images, reference, args.object_scale, fingerprint, null, view)
         save_baked(replace(baked, about=made_from(file, baked.about)), target)
         tqdm.write(size_line(target, file))
 

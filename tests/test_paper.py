@@ -21,7 +21,7 @@ from PIL import Image
 from ldm.config.schema import Config, how_to_learn, load_config
 from ldm.data import pairs
 from ldm.data.augment import drawn_odds
-from ldm.data.image import read_rgb
+from ldm.data.picture import read_rgb
 from ldm.data.insertset import InsertSet, load_insertset
 from ldm.data.object_crops import squash
 from ldm.data.pairs import TrainingPairs

@@ -17,8 +17,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ldm.data.boxes import Box
-from ldm.data.image import read_alpha, read_rgb, read_silhouette, to_image
+from ldm.data.image import to_image
 from ldm.data.insertset import Sample, silhouette_beside
+from ldm.data.picture import read_alpha, read_rgb, read_silhouette
 from ldm.data.training_masks import pixel_box
 
 SIDE = 512  # pixels of the longer side at which an object and what is around it are looked at, at most

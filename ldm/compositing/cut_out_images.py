@@ -12,9 +12,10 @@ from ldm.compositing.composite import nearest
 from ldm.compositing.cut_out import cut_out_of, cut_out_picture, silhouette_of
 from ldm.compositing.white_balance import balanced
 from ldm.data.boxes import Box
-from ldm.data.image import from_bytes, read_rgb, to_bytes
+from ldm.data.image import from_bytes, to_bytes
 from ldm.data.insertset import InsertSet, Sample
 from ldm.data.object_crops import NEAREST, ObjectImages
+from ldm.data.picture import read_rgb
 
 SIZE = 320  # pixels: as much as an object has in a region of 512
 

@@ -15,8 +15,9 @@ from einops import rearrange
 from torch import Tensor
 
 from ldm.data.boxes import Box
-from ldm.data.image import read_rgb, to_image
+from ldm.data.image import to_image
 from ldm.data.insertset import InsertSet, Sample
+from ldm.data.picture import read_rgb
 from ldm.data.training_masks import pixel_box
 
 NEAREST = -1  # as a view: the token of the few-shot picture that is most like the reference

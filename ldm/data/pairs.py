@@ -18,9 +18,9 @@ from torch.utils.data import Dataset
 
 from ldm.data.augment import augmented
 from ldm.data.boxes import Box
-from ldm.data.image import read_rgb
 from ldm.data.insertset import InsertSet, Sample
 from ldm.data.object_crops import ObjectImages, squash
+from ldm.data.picture import read_rgb
 from ldm.data.training_masks import pixel_box, training_mask
 
 CROP_MARGIN = 0.6  # of the margin between the image's short side and the enlarged box, cut off at most

@@ -42,7 +42,7 @@ def write_picture(path: Path, picture: Picture, text: Mapping[str, str] | None =
         writer(file, picture, text or {})
 
 
-def read_text(path: Path) -> dict[str, str]:
+def embedded_text(path: Path) -> dict[str, str]:
     """The text that `write_picture` put into a file; {} if there is none."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)

@@ -14,7 +14,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from ldm.data.insertset import InsertSet, load_insertset, natural_key
+from ldm.data.files import natural_key
+from ldm.data.insertset import InsertSet, load_insertset
 from ldm.data.picture import Picture, read_picture
 from ldm.evaluation.insertion import read_like
 from ldm.evaluation.metrics import box_of, identity, psnr, ssim

@@ -16,7 +16,7 @@ from ldm import __version__
 from ldm.data.files import file_digest, text_digest
 from ldm.data.insertset import InsertSet
 from ldm.data.picture import Picture
-from ldm.data.picture_write import read_text, write_picture
+from ldm.data.picture_write import embedded_text, write_picture
 from ldm.evaluation.ablations import Variant
 from ldm.evaluation.compare import learnt
 from ldm.evaluation.insertion import Insertion, References
@@ -162,7 +162,7 @@ class Cell:
 
     def _row(self, site: Site, recipe: Mapping[str, Any]) -> Row | None:
         path = self.picture(site)
-        row = json.loads(read_text(path).get(KEY, "{}")) if path.is_file() else {}
+        row = json.loads(embedded_text(path).get(KEY, "{}")) if path.is_file() else {}
         return row if row.get("recipe") == recipe else None
 
     def _learn(self, insertset: InsertSet, _: str, file: Path) -> None:

@@ -10,8 +10,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from ldm.data.image import SUFFIXES
-from ldm.data.insertset import natural_key
+from ldm.data.files import PICTURE_SUFFIXES, list_files
 from ldm.data.picture import read_picture
 from ldm.evaluation.crops import centre
 from ldm.evaluation.insertion import Insertion
@@ -72,10 +71,10 @@ def pictures_in(folder: Path) -> list[Path]:
     """The pictures of a folder in natural order; one-line errors if there is none."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder of pictures")
-    found = [path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES]
+    found = list_files(folder)
     if not found:
-        raise ValueError(f"{folder}: holds no picture; expected {', '.join(SUFFIXES)}")
-    return sorted(found, key=lambda path: natural_key(path.name))
+        raise ValueError(f"{folder}: holds no picture; expected {', '.join(PICTURE_SUFFIXES)}")
+    return found
 
 
 def clip_features(judges: Judges, paths: Iterable[Path]) -> Tensor:

@@ -11,10 +11,10 @@ import numpy as np
 from torch import Tensor
 
 from ldm.batch.work_item import TOOLS, Case
-from ldm.data.image import from_bytes, read_rgb, to_image
+from ldm.data.image import from_bytes, to_image
 from ldm.data.insertset import Sample, load_insertset
 from ldm.data.object_crops import object_crop
-from ldm.data.picture import Picture, read_picture
+from ldm.data.picture import Picture, read_picture, read_rgb
 from ldm.insertion.contact_sheet import rgb8
 from ldm.insertion.mask_input import MaskOptions
 from ldm.insertion.mask_shapes import read_mask

@@ -17,9 +17,9 @@ from torch import Tensor
 from ldm.compositing.composite import composite, composite_layers
 from ldm.compositing.cut_out import cut_out_picture
 from ldm.compositing.cut_out_images import SIZE
-from ldm.data.image import read_rgb, resize, to_image
+from ldm.data.image import resize, to_image
 from ldm.data.insertset import InsertSet
-from ldm.data.picture import Picture
+from ldm.data.picture import Picture, read_rgb
 from ldm.evaluation.bench import Scene, Views
 from ldm.insertion.contact_sheet import rgb8
 from ldm.insertion.object_source import ObjectSource

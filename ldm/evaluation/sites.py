@@ -14,7 +14,8 @@ from pathlib import Path
 
 from ldm.batch.manifest import bench_cases
 from ldm.batch.work_item import Case
-from ldm.data.insertset import InsertSet, load_insertset, natural_key
+from ldm.data.files import natural_key
+from ldm.data.insertset import InsertSet, load_insertset
 from ldm.evaluation.bench import load_bench
 from ldm.insertion.roi import Roi
 

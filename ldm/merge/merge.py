@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 from torch.linalg import cholesky_ex, solve_triangular
 
-from ldm.data.image import SUFFIXES, to_bytes
+from ldm.data.files import PICTURE_SUFFIXES, list_files
+from ldm.data.image import to_bytes
 from ldm.data.object_crops import NEAREST, ObjectImages
 from ldm.merge.merged_file import Merged
 from ldm.models.base import Base
@@ -49,12 +50,10 @@ def second_moment(contexts: Tensor) -> Tensor:
 def _pictures(paths: Sequence[Path]) -> list[Path]:
     if missing := [path for path in paths if not path.exists()]:
         raise FileNotFoundError(f"{missing[0]}: no such picture or folder")
-    files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
-    pictures = [file for file in files if file in paths or file.suffix.lower() in SUFFIXES]
+    pictures = [file for path in paths for file in (list_files(path) if path.is_dir() else [path])]
     if not pictures:
-        raise ValueError(
-            f"{paths[0]} holds no pictures ({', '.join(SUFFIXES)}); give pictures, or folders of them"
-        )
+        suffixes = ", ".join(PICTURE_SUFFIXES)
+        raise ValueError(f"{paths[0]} holds no pictures ({suffixes}); give pictures, or folders of them")
     return pictures
 
 
@@ -125,7 +124,7 @@ def member(
         for weight, value in kv_weights(base).items():
             difference = value.double() - applied.originals.get(weight, value).double()
             wanted[weight], change[weight] = tokens @ value.double().T, tokens @ difference.T
-            size += float(difference.region().sum())
+            size += float(difference.square().sum())
     shown = to_bytes(view.picture[0]) if images.stored else None
     kept = (context, unconditional, wanted, change, size**0.5, shown)
     return Member(name, delta.about, parent or {"name": name}, *kept)
@@ -191,6 +190,16 @@ def merge(
     return _merged(members, weights, report, weighted=moment is not None), report
 
 
+def merge_table(report: MergeReport) -> list[str]:
+    """A line for every object, and what it took."""
+    lines = [f"{'relative error of':30} {'its K and V':>12} {'its change':>12}"]
+    for name, residual in report.residual.items():
+        lines.append(f"{name:30} {residual:12.2e} {report.lost[name]:12.2e}")
+    lines.append(f"{report.rank} of {report.tokens} tokens are independent")
+    growth = f"{report.growth:.2f} times as much as for the object that changes them most"
+    return [*lines, f"the weights change {growth}"]
+
+
 def _pseudo_inverse(matrix: Tensor, rcond: float) -> tuple[Tensor, int]:
     u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
     rank = int((s > rcond * s[0]).sum())
@@ -226,7 +235,7 @@ def joint_about(
 
 def _norm(tensors: Iterable[Tensor]) -> float:
     """The Frobenius norm of all together."""
-    return sum(float(value.double().region().sum()) for value in tensors) ** 0.5
+    return sum(float(value.double().square().sum()) for value in tensors) ** 0.5
 
 
 def _merged(

@@ -24,9 +24,9 @@ from ldm.models.state_dict import some
 from ldm.objects.apply import AppliedObject, apply
 from ldm.objects.delta import DIFFERENCE, Delta
 from ldm.objects.object_context import null_context
-from ldm.objects.object_file import About, read_object, write_object
+from ldm.objects.object_file import CONTEXT, About, read_object, write_object
 
-CONTEXT, UNCONDITIONAL, SHOWN = "context.", "unconditional.", "reference."  # prefixes of the file's tensors
+UNCONDITIONAL, REFERENCES = "unconditional.", "reference."  # prefixes of the file's tensors, like CONTEXT
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +69,7 @@ class Merged:
 def save_merged(merged: Merged, path: Path) -> None:
     """Write the object file, whole or not at all."""
     parts = {DIFFERENCE: merged.weights, CONTEXT: merged.context, UNCONDITIONAL: merged.unconditional}
-    parts[SHOWN] = merged.references
+    parts[REFERENCES] = merged.references
     tensors = {prefix + key: value for prefix, part in parts.items() for key, value in part.items()}
     write_object(path, tensors, merged.about)
 
@@ -79,7 +79,7 @@ def load_merged(path: Path) -> Merged:
     tensors, about = read_object(Path(path), "merged")
     weights, context, unconditional, references = (
         {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-        for prefix in (DIFFERENCE, CONTEXT, UNCONDITIONAL, SHOWN)
+        for prefix in (DIFFERENCE, CONTEXT, UNCONDITIONAL, REFERENCES)
     )
     whole = sum(map(len, (weights, context, unconditional, references))) == len(tensors)
     if not whole or not context or not _matching(context, unconditional):
@@ -112,6 +112,13 @@ def merged_contexts(base: Base, merged: Merged, name: str, null: Context | None 
     conditional, unconditional = merged.contexts(name)
     like = base.conditioner.learnable_vector
     return base.folded(conditional.to(like), unconditional.to(like) if null is None else null)
+
+
+def verify_merged(path: Path, base: Base | None = None, fingerprint: str = "") -> None:
+    """Read a whole merged file and check it against a base if one is given, as `ldm.objects.info.verify`."""
+    merged = load_merged(path)
+    if base is not None:
+        apply_merged(base, merged, fingerprint=fingerprint).remove()
 
 
 def merged_picture(merged: Merged, name: str) -> Tensor | None:

@@ -8,8 +8,6 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from ldm.merge.merge import MergeReport
-from ldm.merge.merged_file import CONTEXT, apply_merged, load_merged
 from ldm.models.base import Base
 from ldm.models.checkpoint import read_metadata, read_shapes
 from ldm.objects import baked
@@ -18,7 +16,7 @@ from ldm.objects.compress import Losses
 from ldm.objects.delta import load
 from ldm.objects.effect import Effect
 from ldm.objects.low_rank import UP
-from ldm.objects.object_file import read_about
+from ldm.objects.object_file import CONTEXT, read_about
 
 LABELS = {  # of the readable table, in its order
     "kind": "kind",
@@ -78,25 +76,19 @@ def readable(f: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [("file", f["file"])] + [(label, str(texts[key])) for key, label in LABELS.items() if texts[key]]
 
 
-def verify(path: Path, base: Base | None = None, fingerprint: str = "") -> str:
-    """Read a whole object file and, given one, hold it against the base of this fingerprint; its kind.
+def verify(path: Path, base: Base | None = None, fingerprint: str = "") -> None:
+    """Read a whole object file, delta or baked, and check it against a base if one is given.
 
-    Raises FileNotFoundError or ValueError in one line for anything wrong with it.
+    `fingerprint`: the base's. Raises FileNotFoundError or ValueError in one line.
     """
-    kind = read_about(path).kind
-    if kind == "delta":
+    if read_about(path).kind == "delta":
         delta = load(path)
         if base is not None:
             check_fits(base, delta, fingerprint)
-    elif kind == "merged":
-        merged = load_merged(path)
-        if base is not None:
-            apply_merged(base, merged, fingerprint=fingerprint).remove()
     else:
         baked_object = baked.load(path)
         if base is not None:
             baked.check_fits(baked_object, base, fingerprint)
-    return kind
 
 
 def _compression(record: Mapping[str, Any]) -> str:
@@ -128,16 +120,6 @@ def effect_line(effect: Effect) -> str:
     """What the UNet sees of the change, and what it makes of it."""
     errors = f"context {effect.context:.3%}, K, V {effect.mean:.3%}, worst {effect.worst:.3%}"
     return f"effect with its reference: {errors}, predicted noise {effect.output:.3%}"
-
-
-def merge_table(report: MergeReport) -> list[str]:
-    """A line for every object, and what it took."""
-    lines = [f"{'relative error of':30} {'its K and V':>12} {'its change':>12}"]
-    for name, residual in report.residual.items():
-        lines.append(f"{name:30} {residual:12.2e} {report.lost[name]:12.2e}")
-    lines.append(f"{report.rank} of {report.tokens} tokens are independent")
-    growth = f"{report.growth:.2f} times as much as for the object that changes them most"
-    return [*lines, f"the weights change {growth}"]
 
 
 def size_line(target: Path, source: Path | None = None) -> str:

@@ -29,6 +29,7 @@ FORMAT = "implicit-insertion object"
 # Counted up when an older reader would misread
 VERSION, OPAQUE = 4, 3
 KINDS = ("delta", "baked", "merged")
+CONTEXT = "context."  # of a merged file: prefix of its objects' contexts, before their names
 PLAIN = {
     "str": str,
     "int": int,

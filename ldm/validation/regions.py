@@ -15,9 +15,10 @@ import torch
 from torch import Generator, Tensor
 
 from ldm.data.boxes import Box
-from ldm.data.image import read_rgb, to_image
+from ldm.data.image import to_image
 from ldm.data.insertset import Sample
 from ldm.data.object_crops import squash
+from ldm.data.picture import read_rgb
 from ldm.data.training_masks import pixel_box
 from ldm.insertion.blend import BLENDS, Blend, composite
 from ldm.insertion.contact_sheet import hatched, rgb8

@@ -11,9 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ldm.batch.best_of import SEAM_WEIGHT
-from ldm.data.image import read_rgb, to_image
+from ldm.data.image import to_image
 from ldm.data.insertset import InsertSet, Sample
 from ldm.data.object_crops import object_crop
+from ldm.data.picture import read_rgb
 from ldm.evaluation.metrics import identity_crop
 from ldm.features.imagenet import ImageNetFeatures
 from ldm.insertion.contact_sheet import contact_sheet, hatched, rgb8
