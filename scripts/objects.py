@@ -35,7 +35,7 @@ from ldm.objects.baked import save as save_baked
 from ldm.objects.compress import compress
 from ldm.objects.convert import SUFFIX, halved, read_any, write_any
 from ldm.objects.delta import load, save
-from ldm.objects.diffusers_format import beside
+from ldm.objects.diffusers_format import conditioner_file
 from ldm.objects.effect import effect
 from ldm.objects.info import (
     MEGABYTE,
@@ -47,7 +47,7 @@ from ldm.objects.info import (
     verify,
 )
 from ldm.objects.ldm_format import is_ldm_training, trim_training
-from ldm.objects.object_file import made_from, parent_of, read_about
+from ldm.objects.object_file import made_from, parent_of, read_object_metadata
 
 
 def info_command(args: argparse.Namespace) -> None:
@@ -65,7 +65,7 @@ def verify_command(args: argparse.Namespace) -> None:
     for file in tqdm(args.files, unit="file", disable=None if len(args.files) > 3 else True):
         try:
             with naming(file):
-                kind = read_about(file).kind
+                kind = read_object_metadata(file).kind
                 check = verify_merged if kind == "merged" else verify
                 check(file, base, fingerprint)
                 tqdm.write(f"ok: {file} ({kind})")
@@ -86,8 +86,10 @@ def bake_command(args: argparse.Namespace) -> None:
     view = sampling.reference_view if args.reference_view is None else args.reference_view
     for file, target in zip(tqdm(args.files, unit="object", disable=None), targets, strict=True):
         with naming(file):
-            baked = bake_delta(base, load(file), images, reference, args.object_scale, fingerprint, null, view)
-        save_baked(replace(baked, about=made_from(file, baked.about)), target)
+            baked = bake_delta(
+                base, load(file), images, reference, args.object_scale, fingerprint, null, view
+            )
+        save_baked(replace(baked, metadata=made_from(file, baked.metadata)), target)
         tqdm.write(size_line(target, file))
 
 
@@ -102,7 +104,7 @@ def compress_command(args: argparse.Namespace) -> None:
             delta = load(file)
             if base is not None:
                 check_fits(base, delta, fingerprint)
-            delta = replace(delta, about=made_from(file, delta.about))  # its size counts, too
+            delta = replace(delta, metadata=made_from(file, delta.metadata))  # its size counts, too
             small, losses = compress(delta, energy=args.energy, size=size, base_state=state, progress=bar)
         save(small, target)
         print(*losses_table(losses), sep="\n")
@@ -121,7 +123,9 @@ def merge_command(args: argparse.Namespace) -> None:
     for file in tqdm(args.files, unit="object", disable=None):
         with naming(file):
             delta = load(file)
-            members.append(member(base, delta, file.stem, images, parent_of(file, delta.about), fingerprint))
+            members.append(
+                member(base, delta, file.stem, images, parent_of(file, delta.metadata), fingerprint)
+            )
     merged, report = merge(members, moment)
     save_merged(merged, target)
     dtype = str(next(iter(merged.weights.values())).dtype).removeprefix("torch.")
@@ -131,7 +135,7 @@ def merge_command(args: argparse.Namespace) -> None:
 def convert_command(args: argparse.Namespace) -> None:
     targets = outputs(args.files, args.out, SUFFIX[args.to])
     if args.to == "diffusers":
-        refuse_inputs([beside(target) for target in targets], args.files)
+        refuse_inputs([conditioner_file(target) for target in targets], args.files)
     base, _ = open_base(args)
     images = object_images(config_of(args))
     pictures = None if args.dataset_dir is None else load_insertset(args.dataset_dir)

@@ -21,10 +21,10 @@ from PIL import Image
 from ldm.config.schema import Config, how_to_learn, load_config
 from ldm.data import pairs
 from ldm.data.augment import drawn_odds
-from ldm.data.picture import read_rgb
 from ldm.data.insertset import InsertSet, load_insertset
 from ldm.data.object_crops import squash
 from ldm.data.pairs import TrainingPairs
+from ldm.data.picture import read_rgb
 from ldm.data.training_masks import training_mask
 from ldm.insertion.blend import Blend
 from ldm.models.architecture import Architecture

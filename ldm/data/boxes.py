@@ -1,7 +1,8 @@
 """Box files: where the object is in a picture.
 
 Boxes are x0 y0 x1 y1 in pixels, x to the right, y down, (0, 0) the outer corner of the top left pixel. A box
-file gives boxes in the stored picture; the boxes here are those of the upright one (EXIF), as `read_rgb` returns it.
+file gives boxes in the stored picture; the boxes here are those of the upright one (EXIF), as `read_rgb`
+returns it.
 """
 
 from __future__ import annotations
@@ -75,7 +76,7 @@ def upright(box: Box, frame: Frame) -> Box:
 
 
 def _read_box(line: str, frame: Frame | None, slips: Counter[str] | None) -> Box:
-    """'x0 y0 x1 y1' in a stored picture => a box in the upright one; without a frame the numbers as they are."""
+    """'x0 y0 x1 y1' in a stored picture => a box in the upright one; without a frame unchanged."""
     words = line.split()
     if slips is not None and len(words) == 5:
         slips[FIFTH] += 1

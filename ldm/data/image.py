@@ -23,7 +23,7 @@ def to_pixels(image: Tensor) -> np.ndarray:
 
 
 def to_bytes(image: Tensor) -> Tensor:
-    """Image [...,3,R,R] in [-1,1] => uint8, exactly if it came from 8 bits; a fourth channel is alpha in [0,1]."""
+    """Image [...,3,R,R] in [-1,1] => uint8, exactly if it came from 8 bits; a channel 4 is alpha in [0,1]."""
     levels = image * 127.5 + 127.5
     if image.shape[-3] == 4:
         levels[..., 3, :, :] = image[..., 3, :, :] * 255

@@ -71,14 +71,14 @@ def read_picture(path: Path, convert: bool = False) -> Picture:
 
 
 def read_frame(path: Path) -> tuple[int, int, int]:
-    """Decode a picture file to its last byte => stored width and height, EXIF orientation; raises as above."""
+    """Decode a whole picture file => stored width and height, EXIF orientation; raises as `read_picture`."""
     with _one_line_errors(path), path.open("rb") as raw, Image.open(raw, formats=FORMATS) as file:
         file.load()
         return (*file.size, orientation(file))
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """A picture file => uint8 [H,W,3], upright, transparent pixels over mid-grey; raises as `read_picture`."""
+    """A picture file => uint8 [H,W,3], upright, transparency over mid-grey; raises as `read_picture`."""
     return rgb_over_grey(read_picture(path, convert=True))
 
 

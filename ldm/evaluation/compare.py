@@ -104,8 +104,8 @@ def learnt(file: Path, insertset: InsertSet, mode: str, learn: Learn, made_by: R
 def merged_file(file: Path, objects: Mapping[str, Path], setup: Setup) -> Path:
     """Merge object files, by name, into one, unless it is there, made of these very files."""
     deltas = {name: load(path) for name, path in objects.items()}
-    parents = [parent_of(path, deltas[name].about) | {"name": name} for name, path in objects.items()]
-    if not file.is_file() or load_merged(file).about.parents != parents:
+    parents = [parent_of(path, deltas[name].metadata) | {"name": name} for name, path in objects.items()]
+    if not file.is_file() or load_merged(file).metadata.parents != parents:
         members = [
             member(setup.session.base, delta, name, setup.session.images, parent, setup.fingerprint)
             for (name, delta), parent in zip(deltas.items(), parents, strict=True)

@@ -143,8 +143,8 @@ def with_untuned_tokens(session: Session, insertset: InsertSet) -> ReadyObject:
     base, images = session.base, session.images
     assert isinstance(base, Base), "tokens need the whole base"
     reference = images.reference(insertset.reference)
-    tokens = base.conditioner.look(images.few_shot(insertset).to(base.device))
-    context = base.conditioner(base.conditioner.look(reference.to(base.device)), tokens)
+    tokens = base.conditioner.image_features(images.few_shot(insertset).to(base.device))
+    context = base.conditioner(base.conditioner.image_features(reference.to(base.device)), tokens)
     return ReadyObject(base.contexts(context), session.make_fill(reference))
 
 

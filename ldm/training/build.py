@@ -13,7 +13,7 @@ from ldm.data.insertset import InsertSet
 from ldm.data.object_crops import ObjectImages, paper_crops
 from ldm.models.base import Base, base_fingerprint
 from ldm.objects.few_shot import prepare_few_shot
-from ldm.objects.object_file import About, preview_of
+from ldm.objects.object_file import ObjectMetadata, preview_of
 from ldm.training.finetune import FineTune
 
 
@@ -61,13 +61,13 @@ def make_card(
     few_shot: str,
     few_shot_pixels: str,
 ) -> dict[str, Any]:
-    """Plain data and uint8 tensors: "about" (see `About`), the reference [c,P,P], few-shot crops [N,c,P,P].
+    """Plain data and uint8 tensors: "about" (see `ObjectMetadata`), the reference [c,P,P], few-shot crops [N,c,P,P].
 
     `cut` [N,3,R,R] are the crops as the paper's code cuts them, kept for a file that it reads; "stored":
     whether the object's file keeps the crops. `recipe` are the run's settings, `few_shot_pixels` how CLIP
     sees the crops for kind `linear`.
     """
-    about = About(
+    about = ObjectMetadata(
         base=base_fingerprint(base),
         architecture=base.architecture.name,
         freeze_model=freeze_model,

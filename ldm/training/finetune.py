@@ -15,7 +15,7 @@ from torch.optim import AdamW
 
 from ldm.models.base import Base
 from ldm.models.diffusion import add_noise, eps_loss, level_weight
-from ldm.models.state_dict import some
+from ldm.models.state_dict import first_few
 from ldm.objects.delta import trained_names
 from ldm.training.datamodule import draw_noise
 from ldm.training.encoded_samples import Shown, encoded, grey, narrow_frozen
@@ -36,7 +36,7 @@ class FineTune(pl.LightningModule):
     `min_snr` is gamma of `level_weight`; 0: plain eps MSE, as Paint-by-Example and the paper.
     `checkpointing`: the way back computes the UNet's activations again instead of keeping them.
     `shown` says what a batch's holes show, see `encoded`. `card` is plain data and tensors about the object,
-    kept in every checkpoint under "object"; its "about" are the fields of an object file's `About`.
+    kept in every checkpoint under "object"; its "about" are the fields of an object file's `ObjectMetadata`.
     """
 
     strict_loading = False  # checkpoints hold what trains; on_load_checkpoint is strict about that
@@ -120,7 +120,7 @@ class FineTune(pl.LightningModule):
         `view` [b]: the few-shot token that stands in every place; -1 or no view: each in its own.
         """
         conditioner = self.base.conditioner
-        few_shot = conditioner.few_shot() if view is None else conditioner.few_shot_of(view)
+        few_shot = conditioner.few_shot() if view is None else conditioner.few_shot_by_sample(view)
         context = conditioner(pooled, few_shot)
         null = conditioner.unconditional(context)
         context = torch.where(dropped[:, None, None], null, context)
@@ -166,7 +166,7 @@ class FineTune(pl.LightningModule):
         if wrong := [
             k for k in shapes.keys() | state.keys() if k not in state or state[k].shape != shapes.get(k)
         ]:
-            raise ValueError(f"the checkpoint does not fit what this run trains: {some(sorted(wrong))}")
+            raise ValueError(f"the checkpoint does not fit what this run trains: {first_few(sorted(wrong))}")
         if checkpoint["object"].get(FEATURES) is not None:
             self.base.conditioner.few_shot_features = checkpoint["object"][FEATURES].to(self.base.device)
 

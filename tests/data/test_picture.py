@@ -1,4 +1,4 @@
-"""Pictures come back as they were: depth, alpha, profile, EXIF, dpi, text; their RGB is as Pillow makes it."""
+"""Pictures come back as they were: depth, alpha, profile, EXIF, dpi, text; RGB is as by Pillow."""
 
 import re
 from pathlib import Path

@@ -23,7 +23,7 @@ def test_other_encodings_are_one_line(tmp_path: Path, encoding: str) -> None:
 
 
 def test_a_missing_file_is_named_by_its_kind(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="none.txt: no such ROI file"):
+    with pytest.raises(FileNotFoundError, match=r"none\.txt: no such ROI file"):
         read_text(tmp_path / "none.txt", "ROI file")
 
 

@@ -26,7 +26,7 @@ from ldm.merge.merge import member, merge
 from ldm.merge.merged_file import load_merged, open_merged, save_merged
 from ldm.models.base import base_fingerprint, base_state
 from ldm.objects.delta import extract, is_trained, load, save, trained_names
-from ldm.objects.object_file import About
+from ldm.objects.object_file import ObjectMetadata
 from tests.fixtures.bench import MASK, OBJECT, write_bench
 from tests.fixtures.objects import learnt
 from tests.fixtures.tiny import loaded_base
@@ -127,7 +127,7 @@ def own_object(setup: Setup, file: Path) -> None:
     """An object that changes the base a lot."""
     names, state = trained_names(setup.session.base, "crossattn"), base_state(setup.session.base)
     tuned = {name: state[name] + 0.5 for name in names}
-    about = About(setup.fingerprint, "tiny", freeze_model="crossattn", few_shot_count=2)
+    about = ObjectMetadata(setup.fingerprint, "tiny", freeze_model="crossattn", few_shot_count=2)
     tokens = torch.randn(
         2, setup.session.base.architecture.clip_width, generator=torch.Generator().manual_seed(0)
     )
@@ -223,7 +223,7 @@ def test_merged_is_each_object_out_of_one_file(root: Path, setup: Setup, tmp_pat
     compare(bench, ["crossattn-kv", "merged"], setup, results, learn)
     assert lessons == [("apple", "crossattn-kv"), ("brick", "crossattn-kv")]
     merged = load_merged(tmp_path / "objects" / "merged.safetensors")
-    assert merged.names == ["apple", "brick"] and len({p["sha256"] for p in merged.about.parents}) == 2
+    assert merged.names == ["apple", "brick"] and len({p["sha256"] for p in merged.metadata.parents}) == 2
     identity = {(row["method"], row["scene"]): row["identity"] for row in results.rows}
     for scene in ("s1", "s2", "s10"):
         assert identity["merged", scene] == pytest.approx(identity["crossattn-kv", scene], abs=0.02)
