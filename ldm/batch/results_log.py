@@ -15,7 +15,7 @@ from typing import Any
 from PIL import UnidentifiedImageError
 
 from ldm.data.files import sweep
-from ldm.data.picture_write import read_text
+from ldm.data.picture_write import embedded_text
 
 FILE = "results.jsonl"
 
@@ -71,7 +71,7 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
 def recipe_in(file: Path) -> dict[str, Any]:
     """The recipe that a result carries; {} if there is no such file, or none in it."""
     try:
-        return json.loads(read_text(file).get("recipe", "{}"))
+        return json.loads(embedded_text(file).get("recipe", "{}"))
     except (FileNotFoundError, UnidentifiedImageError, json.JSONDecodeError):
         return {}
 

@@ -11,7 +11,7 @@ from typing import Any
 from ldm.config.cli import Presets, SettingsParser
 from ldm.config.command_forms import Published
 from ldm.config.loader import read_settings, setting
-from ldm.models.architecture import EARLIER, Architecture
+from ldm.models.architecture import LEGACY_DEFAULTS, Architecture
 
 EXTRACTED_SUFFIX = {"safetensors": ".safetensors", "ldm": ".ckpt"}  # by extract.format
 
@@ -356,7 +356,7 @@ def _present(section: str, values: Any) -> Any:
         return values
     kept = {key: value for key, value in values.items() if f"{section}.{key}" not in DROPPED}
     if section == "base" and isinstance(kept.get("architecture"), Mapping):
-        architecture = EARLIER | dict(kept["architecture"])
+        architecture = LEGACY_DEFAULTS | dict(kept["architecture"])
         if (composite := architecture.pop(COLLAGE, None)) is not None:
             kept.setdefault("region_fill", "composite" if composite else "grey")
         kept["architecture"] = architecture

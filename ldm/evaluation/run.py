@@ -180,7 +180,7 @@ class MethodRun:
         members = []
         for run in self._members():
             delta = load(run.object_file)
-            parent = parent_of(run.object_file, delta.about) | {"name": run.object}
+            parent = parent_of(run.object_file, delta.metadata) | {"name": run.object}
             fingerprint = self.setup.fingerprint
             members.append(member(self.setup.base, delta, run.object, session.images, parent, fingerprint))
         save_merged(merge(members)[0], self.object_file)

@@ -16,7 +16,7 @@ from ldm.models.conditioner import PriorEncoder
 from ldm.objects.delta import Delta, extract, is_trained
 from ldm.objects.few_shot import few_shot_features
 from ldm.objects.ldm_format import FewShotLayer, held_out_in, linear_for
-from ldm.objects.object_file import About
+from ldm.objects.object_file import ObjectMetadata
 from ldm.training.finetune import FEATURES
 
 LINEAR = "conditioner.prior_encoder."
@@ -25,7 +25,7 @@ TOKENS = "conditioner.few_shot_tokens"
 
 def object_of(checkpoint: Mapping[str, Any], base: Base, dtype: torch.dtype = torch.float16) -> Delta:
     """The object at this checkpoint of a run on `base`; ValueError if the run had another base."""
-    card, about = checkpoint["object"], About(**checkpoint["object"]["about"])
+    card, about = checkpoint["object"], ObjectMetadata(**checkpoint["object"]["about"])
     if about.base != (own := base_fingerprint(base)):
         raise ValueError(
             f"this run was made on the base {about.base}, the one given is {own}; give its own base"
