@@ -24,7 +24,7 @@ from ldm.evaluation.report import write_report
 from ldm.evaluation.results import Results
 from ldm.evaluation.run import Setup, runs_of
 from ldm.insertion.blend import BLENDS
-from ldm.insertion.crop_plan import Context
+from ldm.insertion.crop_plan import CropContext
 from ldm.insertion.inpaint import Sampling
 from ldm.insertion.insert import InsertOptions
 from ldm.insertion.session import Session
@@ -52,7 +52,9 @@ def shared() -> Setup:
     def learn(insertset: Any, learning: Mapping[str, Any], file: Path) -> None:
         names, state = trained_names(base, learning["freeze_model"]), base_state(base)
         tuned = {name: state[name] + 0.5 for name in names}
-        about = ObjectMetadata(session.fingerprint, "tiny", freeze_model=learning["freeze_model"], few_shot_count=2)
+        about = ObjectMetadata(
+            session.fingerprint, "tiny", freeze_model=learning["freeze_model"], few_shot_count=2
+        )
         width, generator = base.architecture.clip_width, torch.Generator().manual_seed(0)
         delta = extract(state, tuned, names, about, tokens=torch.randn(2, width, generator=generator))
         save(replace(delta, reference=to_bytes(session.images.reference(insertset.reference))[0]), file)
@@ -61,7 +63,7 @@ def shared() -> Setup:
         folder=Path("nowhere"),
         base=base,
         fingerprint=session.fingerprint,
-        context=Context(base.architecture.image_size),
+        context=CropContext(model_side=base.architecture.image_size),
         networks=load_networks(OFFLINE, Weights()),
         metrics=OFFLINE,
         learn=learn,
