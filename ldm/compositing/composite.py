@@ -101,7 +101,7 @@ def nearest(picture: Tensor, others: Tensor) -> int:
     """
     channels = min(len(picture), others.shape[1])
     own, theirs = _coarse(picture[:channels]), torch.stack([_coarse(x[:channels]) for x in others])
-    return int((theirs - own).region().mean((1, 2, 3)).argmin())
+    return int((theirs - own).square().mean((1, 2, 3)).argmin())
 
 
 def _coarse(picture: Tensor) -> Tensor:

@@ -308,7 +308,7 @@ DROPPED = ("train.mask_growth",)  # settings of earlier versions, which kept rec
 COLLAGE = "collage"  # in an architecture of earlier versions: base.region_fill is composite
 # of the training settings, what another run of the same object may differ in
 INCIDENTAL = (
-    "name", "logdir", "resume", "freeze_model", "checkpoint_every", "keep", "preview_every", "validate_every",
+    "name", "logdir", "resume", "freeze_model", "checkpoint_every", "keep_checkpoints", "preview_every", "validate_every",
     "hold_out", "patience",
 )  # fmt: skip
 
