@@ -1,4 +1,4 @@
-"""The library: load a base, learn an object, insert it into a background; the same functions as the scripts use.
+"""The library: load a base, learn an object, insert it into a background, by the functions of the scripts.
 
 In: settings files, folders and picture files, as on the command line. Out: object files and composites.
 """
@@ -40,7 +40,7 @@ class Model:
 
 @dataclass(frozen=True, eq=False)
 class LearnedObject:
-    """An object file; one that was just learnt lies in `folder`, which is deleted together with this value."""
+    """An object file; one that was just learnt lies in `folder`, which is deleted with this value."""
 
     file: Path
     folder: TemporaryDirectory[str] | None = None
@@ -86,8 +86,8 @@ def load(config: str | Path = MINI, *settings: str, device: str | None = None) -
 def learn(model: Model, pictures: str | Path, **settings: Any) -> LearnedObject:
     """Learn the object of an InsertSet folder (data/, bbox/, test.jpg) from all of its few-shot pictures.
 
-    `settings` are those of the config's section `train`, like max_steps=200. The object is learnt on a base of
-    its own: `model` stays as it is. scripts/train.py can also resume, hold out a picture and validate.
+    `settings` are those of the config's section `train`, like max_steps=200. The object is learnt on another
+    copy of the base: `model` stays as it is. scripts/train.py can also resume, hold out a picture, validate.
     """
     from ldm.training.run import learn_to_file  # loads Lightning, which insertion does without
 

@@ -45,8 +45,8 @@ def test_a_composite_is_that_of_the_script(model: Model, learned: LearnedObject,
     file = learned.save(tmp_path / "objects" / "bee.safetensors")
     made = ldm.insert(model, file, TABLE, mask=MASK, seed=7)
     inference.main(
-        ["--object", str(file), "--example_img", str(TABLE), "--mask", str(MASK), "--seed", "7", "--steps", "2",
-         "--outdir", str(tmp_path), "--device", "cpu"]
+        ["--object", str(file), "--example_img", str(TABLE), "--mask", str(MASK), "--seed", "7",
+         "--steps", "2", "--outdir", str(tmp_path), "--device", "cpu"]
     )  # fmt: skip
     scripted = read_picture(tmp_path / "table.png").pixels
     assert np.array_equal(made.picture.pixels, scripted)
@@ -62,7 +62,8 @@ def test_pixels_outside_the_mask_stay_and_inside_change(model: Model, learned: L
 
 def test_seeds_tell_results_apart(model: Model, learned: LearnedObject) -> None:
     first, again, other = (
-        ldm.insert(model, learned, TABLE, box=(300, 200, 500, 400), seed=seed).picture.pixels for seed in (1, 1, 2)
+        ldm.insert(model, learned, TABLE, box=(300, 200, 500, 400), seed=seed).picture.pixels
+        for seed in (1, 1, 2)
     )
     assert np.array_equal(first, again) and not np.array_equal(first, other)
 
