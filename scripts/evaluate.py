@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -16,10 +16,10 @@ from ldm.config.build import (
     add_judging,
     insert_settings,
     judges_of,
-    object_images,
     runtime_of,
     session_for,
-    shown_in_training,
+    training_run_of,
+    with_settings,
 )
 from ldm.config.cli import INFERENCE, RECIPE_FLAGS, run, warnings_in_a_line
 from ldm.config.schema import Config, Parser, how_to_learn
@@ -75,9 +75,8 @@ def learner(config: Config) -> Learn:
     """How an object is learnt: on a base of its own, by the settings."""
 
     def learn(insertset: InsertSet, mode: str, file: Path) -> None:
-        kept = {"freeze_model": mode, "recipe": asdict(config)} | how_to_learn(config)
-        kept |= {"images": object_images(config), "shown": shown_in_training(config)}
-        learn_to_file(Path(config.base.path), config.base.architecture, insertset, file, **kept)
+        run = training_run_of(with_settings(config, {"train.freeze_model": mode}))
+        learn_to_file(Path(config.base.path), config.base.architecture, insertset, run, file)
 
     return learn
 
@@ -99,7 +98,7 @@ def fill_bench(args: argparse.Namespace, config: Config) -> None:
     bench, s = load_bench(args.bench, args.objects, args.scenes), config.sample
     base = load_base(Path(config.base.path), config.base.architecture, device=args.device)
     setup = Setup(session_for(config, base), insert_settings(config), s.seed, s.object_scale)
-    prepare(base, runtime_of(config))
+    prepare(base, runtime_of(config, args.device))
     results = Results(args.out)
     compare(bench, methods, setup, results, learner(config), how_to_learn(config), announce)
     machine = f"{args.device}, {torch.get_num_threads()} threads"

@@ -14,10 +14,9 @@ from ldm.config.build import (
     add_judging,
     insert_settings,
     judges_of,
-    object_images,
     runtime_of,
     session_for,
-    shown_in_training,
+    training_run_of,
     with_settings,
 )
 from ldm.config.cli import INFERENCE, RECIPE_FLAGS, run, warnings_in_a_line
@@ -119,17 +118,15 @@ def study_of(args: argparse.Namespace, config: Config) -> Study:
 
     def learn(insertset: InsertSet, learning: Mapping[str, Any], file: Path) -> None:
         """On a base of its own."""
-        own = with_learning(config, learning)
-        kept = {"freeze_model": own.train.freeze_model, "recipe": asdict(own)} | how_to_learn(own)
-        kept |= {"images": object_images(own), "shown": shown_in_training(own)}
-        learn_to_file(Path(config.base.path), config.base.architecture, insertset, file, **kept)
+        run = training_run_of(with_learning(config, learning))
+        learn_to_file(Path(config.base.path), config.base.architecture, insertset, run, file)
 
     fingerprint = base_fingerprint(base)
 
     def open_session(changes: Mapping[str, Any]) -> tuple[Session, InpaintingModel]:
         """The base makes contexts in fp32, a twin of the precision asked for samples."""
         own = with_settings(config, changes)
-        return session_for(own, base, fingerprint), twin(base, runtime_of(own))
+        return session_for(own, base, fingerprint), twin(base, runtime_of(own, args.device))
 
     return Study(
         folder=args.out,

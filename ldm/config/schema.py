@@ -11,7 +11,8 @@ from typing import Any
 from ldm.config.cli import Presets, SettingsParser
 from ldm.config.command_forms import Published
 from ldm.config.loader import read_settings, setting
-from ldm.models.architecture import EARLIER, Architecture
+from ldm.models.architecture import Architecture
+from ldm.models.base import EARLIER
 
 EXTRACTED_SUFFIX = {"safetensors": ".safetensors", "ldm": ".ckpt"}  # by extract.format
 
@@ -307,8 +308,8 @@ DROPPED = ("train.mask_growth",)  # settings of earlier versions, which kept rec
 COLLAGE = "collage"  # in an architecture of earlier versions: base.region_fill is composite
 # of the training settings, what another run of the same object may differ in
 INCIDENTAL = (
-    "name", "logdir", "resume", "freeze_model", "checkpoint_every", "keep_checkpoints", "preview_every", "validate_every",
-    "hold_out", "patience",
+    "name", "logdir", "resume", "freeze_model", "checkpoint_every", "keep_checkpoints", "preview_every",
+    "validate_every", "hold_out", "patience",
 )  # fmt: skip
 
 
@@ -356,7 +357,7 @@ def _present(section: str, values: Any) -> Any:
 
 
 def how_to_learn(config: Config) -> dict[str, Any]:
-    """The settings that decide what is learnt, but for the freeze mode, as keywords of `learn_object`."""
+    """The settings that decide what is learnt, but for the freeze mode, by name."""
     training = {key: value for key, value in asdict(config.train).items() if key not in INCIDENTAL}
     return training | {key: value for key, value in asdict(config.data).items() if key != "root"}
 

@@ -7,6 +7,7 @@ import logging
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,26 @@ from ldm.training.checkpoints import AtomicCheckpointIO
 LOG_EVERY = 10  # steps
 
 
+@dataclass(frozen=True)
+class LoopOptions:
+    """How the training loop runs: samples a batch, batches a step, and Lightning's own options.
+
+    `workers`: processes that prepare samples; 0: the training process does.
+    """
+
+    batch_size: int = 1
+    accumulate_grad_batches: int = 1
+    precision: str = "32-true"
+    accelerator: str = "auto"
+    devices: str | int = "auto"
+    workers: int = 0
+
+
 def build_trainer(
     run: Path,
     callbacks: Sequence[pl.Callback],
-    *,
     max_steps: int,
-    accumulate_grad_batches: int = 1,
-    precision: str = "32-true",
-    accelerator: str = "auto",
-    devices: str | int = "auto",
+    options: LoopOptions = LoopOptions(),
     start: int = 0,
 ) -> pl.Trainer:
     """A trainer that logs to metrics.csv and TensorBoard in `run`; `start` is the step it resumes at."""
@@ -42,10 +54,10 @@ def build_trainer(
     return pl.Trainer(
         max_steps=max_steps,
         max_epochs=-1,
-        accumulate_grad_batches=accumulate_grad_batches,
-        precision=precision,  # type: ignore[arg-type]
-        accelerator=accelerator,
-        devices=devices,
+        accumulate_grad_batches=options.accumulate_grad_batches,
+        precision=options.precision,  # type: ignore[arg-type]
+        accelerator=options.accelerator,
+        devices=options.devices,
         logger=[CsvLog(run / "metrics.csv", start), board],
         callbacks=list(callbacks),
         plugins=[AtomicCheckpointIO()],
