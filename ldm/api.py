@@ -14,9 +14,9 @@ from typing import Any
 
 from ldm.batch.runner import planned
 from ldm.batch.work_item import Case, WorkItem
-from ldm.config.build import object_images, open_session, shown_in_training
+from ldm.config.build import open_session, training_run_of
 from ldm.config.loader import ROOT
-from ldm.config.schema import Config, how_to_learn, load_config
+from ldm.config.schema import Config, load_config
 from ldm.data.insertset import load_insertset
 from ldm.data.picture import Picture
 from ldm.data.picture_write import write_picture
@@ -97,9 +97,8 @@ def learn(model: Model, pictures: str | Path, **settings: Any) -> LearnedObject:
     config: Config = load_config(asdict(model.config), given)
     folder = TemporaryDirectory(prefix="ldm-")
     file = Path(folder.name) / f"{root.resolve().name}.safetensors"
-    how = {"freeze_model": config.train.freeze_model, "recipe": asdict(config)} | how_to_learn(config)
-    how |= {"images": object_images(config), "shown": shown_in_training(config)}
-    learn_to_file(Path(config.base.path), config.base.architecture, insertset, file, **how)
+    base = config.base
+    learn_to_file(Path(base.path), base.architecture, insertset, training_run_of(config), file)
     return LearnedObject(file, folder)
 
 

@@ -25,7 +25,7 @@ from ldm.insertion.result_checks import difference_outside, seam_ratio
 from ldm.insertion.roi import Roi, crop
 
 T = TypeVar("T")
-PROTOCOL = "v2"  # of EVALUATION.md: numbers compare only inside one protocol
+PROTOCOL = "v2"  # numbers compare only inside one protocol: docs/evaluation_protocols.md
 LAYOUT = (
     "background.png, truth.png, mask.png (white: inpaint here), object_mask.png (white: the object), "
     'roi.txt (x0 y0 x1 y1, a square around the mask) and meta.json ({"object": name, ...})'
