@@ -94,7 +94,9 @@ def test_the_core_is_below_everything_beside_it(level: tuple[str, ...]) -> None:
         assert not any(allowed(f"{package}.x", f"ldm.{other}.y") for other in [*beside, "config"])
 
 
-@pytest.mark.parametrize("file", BENCHMARKS, ids=lambda file: file.stem)
+@pytest.mark.parametrize(
+    "file", [file for file in BENCHMARKS if file.stem not in STUDIES], ids=lambda file: file.stem
+)
 def test_benchmarks_stand_on_what_they_measure(file: Path) -> None:
     """They import neither scripts nor tests, nor models other than through ldm."""
     assert not packages(file) & {"scripts", "tests", *BORROWED}
@@ -139,7 +141,7 @@ def test_few_files_know_the_borrowed_models() -> None:
     assert 0 < len(known) <= AT_MOST, known
 
 
-def test_only_training_knows_lightning() -> None:
+def test_few_packages_know_lightning() -> None:
     known = {name_of(file).split(".")[0] for file in FILES if "pytorch_lightning" in packages(file)}
     assert known <= {"training", "validation", "pretrain"} and "training" in known
 
