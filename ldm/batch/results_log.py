@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import UnidentifiedImageError
 
 from ldm.data.files import sweep
-from ldm.data.picture_write import read_text
+from ldm.data.picture_write import embedded_text
 
 if TYPE_CHECKING:
     from ldm.batch.runner import ItemResult
@@ -75,7 +75,7 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
 def recipe_in(file: Path) -> dict[str, Any]:
     """The recipe in the metadata of a result; {} if there is no such file or no recipe."""
     try:
-        return json.loads(read_text(file).get("recipe", "{}"))
+        return json.loads(embedded_text(file).get("recipe", "{}"))
     except (FileNotFoundError, UnidentifiedImageError, json.JSONDecodeError):
         return {}
 

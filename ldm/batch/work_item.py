@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ldm import __version__
-from ldm.data.files import file_digest, text_digest
-from ldm.data.image import SUFFIXES
-from ldm.data.insertset import natural_key
+from ldm.data.files import PICTURE_SUFFIXES, file_digest, list_files, text_digest
 from ldm.data.picture import Picture, read_picture
 from ldm.insertion.mask_input import (
     BOX_FILE,
@@ -82,7 +80,7 @@ def pair(
     One box or mask file may serve all backgrounds; else masks go by name (0001_img.png with 0001_mask.png,
     a.jpg with a.png), or, where names do not match, in the order given. `transparent`: no mask is needed.
     """
-    images = _files(backgrounds, SUFFIXES)
+    images = _files(backgrounds, PICTURE_SUFFIXES)
     if transparent + bool(masks) + bool(box) > 1:
         raise ValueError("the region is given twice; give one of --mask, --box and --mask_channel background")
     if not (transparent or masks or box):
@@ -95,7 +93,8 @@ def pair(
 
 def _matched(backgrounds: Sequence[Path], masks: Sequence[Path], kind: str) -> list[Path]:
     """The mask file of each background."""
-    images, found = _files(backgrounds, SUFFIXES), _files(masks, (*SUFFIXES, BOX_FILE, POLYGON_FILE))
+    images = _files(backgrounds, PICTURE_SUFFIXES)
+    found = _files(masks, (*PICTURE_SUFFIXES, BOX_FILE, POLYGON_FILE))
     if len(found) == 1:
         return found * len(images)
     by_name = {ROLE.sub("", file.stem): file for file in found}
@@ -116,10 +115,10 @@ def _files(paths: Sequence[Path], suffixes: Sequence[str]) -> list[Path]:
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist; give a picture or a folder of pictures")
-        inside = [f for f in path.iterdir() if f.suffix.lower() in suffixes] if path.is_dir() else [path]
+        inside = list_files(path, suffixes) if path.is_dir() else [path]
         if not inside:
             raise ValueError(f"{path} holds no picture; expected {', '.join(suffixes)}")
-        out += sorted(inside, key=lambda file: natural_key(file.name))
+        out += inside
     return out
 
 

@@ -249,8 +249,7 @@ def session_for_items(
     if not any(item.best for item in items):
         return session, options
     from ldm.batch.best_of import BestOfSeeds
-    from ldm.evaluation.metrics import likeness
-    from ldm.features.imagenet import ImageNetFeatures
+    from ldm.features.imagenet import ImageNetFeatures, likeness
 
     sheets = Path(config.insert.outdir) / "candidates"
     choose = BestOfSeeds(partial(likeness, ImageNetFeatures()), session.reference, sheets)

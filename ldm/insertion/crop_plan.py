@@ -26,8 +26,8 @@ class CropContext:
     """How much of the scene a region shows around the mask.
 
     Its side is `roi_factor` times the mask's longer side or, if `context_px` is 0 or more, that side plus so
-    many pixels on each side. `model_side` is the model's resolution. A region is at most
-    enlarged `zoom` times to reach it.
+    many pixels on each side. `model_side` is the model's resolution. A region is enlarged at
+    most `zoom` times to reach it.
     """
 
     model_side: int

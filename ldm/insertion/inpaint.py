@@ -25,8 +25,8 @@ class Sampling:
     """Options of sampling: sampler, steps, guidance scale, standard deviation of the initial noise.
 
     `guidance_interval`: noise levels t/T that are guided. `guidance_from`: the weights of the unconditional
-    prediction, "object" (as in the paper) or "base". `reference_view`: the few-shot
-    token, from 1, used alone; 0: all tokens; -1: the one nearest to the reference.
+    prediction, "object" (as in the paper) or "base". `reference_view`: the
+    few-shot token, from 1, that is used alone; 0: all tokens; -1: the one nearest to the reference.
     """
 
     sampler: str = "plms"
@@ -77,7 +77,7 @@ def inpaint(
         condition,
         x_T.to(condition.masked) * sampling.init_noise_sigma,
         sampler=sampling.sampler,
-        begin=begin,
+        start=begin,
         on_step=on_step,
         **sampling.schedule(),
     )

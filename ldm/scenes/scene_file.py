@@ -28,7 +28,7 @@ import yaml
 
 from ldm.batch.manifest import parse_box
 from ldm.batch.work_item import Case, WorkItem
-from ldm.data.text import check_names
+from ldm.data.text import check_names, read_text
 from ldm.insertion.mask_input import CHANNELS, parse_polygons
 from ldm.insertion.object_source import ObjectSource
 
@@ -103,11 +103,10 @@ def scene_of(values: Mapping[str, Any], file: Path, seed: int = 321, object_scal
 
 
 def _read_yaml(file: Path) -> Mapping[str, Any]:
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such scene file")
+    text = read_text(file, "scene file")
     try:
-        values = yaml.safe_load(file.read_text("utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
         raise ValueError(f"{file}: not readable as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, Mapping):
         raise ValueError(f"{file}: expected `background:` and `placements:`")

@@ -111,7 +111,7 @@ def test_what_nobody_would_see_is_said(tmp_path: Path, region: np.ndarray) -> No
     pixels = picture(~region).pixels
     Image.fromarray(pixels).save(tmp_path / "b.png")
     case = Case(tmp_path / "b.png", channel="background")
-    with pytest.warns(UserWarning, match=r"b\.png: fully transparent where the object goes"):
+    with pytest.warns(UserWarning, match=r"b\.png: fully transparent in the mask"):
         assert np.array_equal(case.read()[1].mask, region)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from ldm.config.cli import run
-from ldm.data.picture_write import read_text
+from ldm.data.picture_write import embedded_text
 from ldm.models.base import Base, save_base
 from scripts import inference
 from tests.fixtures.tiny import TINY, config_file
@@ -49,7 +49,7 @@ def test_composites_recipe_and_sheet(folder: Path, tmp_path: Path) -> None:
     before, after = np.asarray(Image.open(images[0])), np.asarray(Image.open(tmp_path / "a_322.png"))
     inside = np.asarray(Image.open(masks[0])) > 127
     assert (before[~inside] == after[~inside]).all() and (before[inside] != after[inside]).any()
-    recipe = json.loads(read_text(tmp_path / "a_322.png")["recipe"])
+    recipe = json.loads(embedded_text(tmp_path / "a_322.png")["recipe"])
     assert recipe["seed"] == 322 and recipe["settings"]["sample"]["steps"] == 2
     assert recipe["background"] == images[0] and len(recipe["base_fingerprint"]) == 16
 
@@ -188,7 +188,7 @@ def test_replay_makes_the_same_pixels(
     assert "the same pixels" in capsys.readouterr().out
     again = tmp_path / "out" / "c_322_replay.png"
     assert (np.asarray(Image.open(again)) == np.asarray(Image.open(file))).all()
-    assert read_text(again) == read_text(file)
+    assert embedded_text(again) == embedded_text(file)
 
     assert replay(folder, "--replay", str(folder / "a.png")) == 2
     assert "a.png: has no recipe" in capsys.readouterr().err
