@@ -300,7 +300,7 @@ def test_an_object_of_a_merged_file_is_picked_by_name(session: Session, tmp_path
         inserted(session, ObjectSource(tmp_path / "both.safetensors", pick=p)) for p in ("cup", "bee")
     )
     assert np.abs(cup - alone).max() <= 1 and np.abs(bee.astype(int) - cup).max() > 1
-    with pytest.raises(ValueError, match=r"holds bee, cup; say which one: --pick NAME"):
+    with pytest.raises(ValueError, match=r"holds bee, cup; choose one: --pick NAME"):
         session.take_on(ObjectSource(tmp_path / "both.safetensors"))
     with pytest.raises(ValueError, match="no object hat"):
         session.take_on(ObjectSource(tmp_path / "both.safetensors", pick="hat"))

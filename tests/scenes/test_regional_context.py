@@ -170,7 +170,7 @@ def test_neither_object_bleeds_into_the_others_region_on_the_mini_base(pictures:
         return sample(base, Condition(masked, hole, contexts), noise(*masked.shape), sampler="ddim", steps=10)
 
     def changed(x: Tensor, where: Tensor) -> float:
-        return float((x - both)[..., where].region().mean().sqrt())
+        return float((x - both)[..., where].square().mean().sqrt())
 
     both, neighbour, self = (made(together(two, masks)) for two in ((bee, rocks), (bee, red), (red, rocks)))
     for own, foreign, where, alone in ((self, neighbour, left, bee), (neighbour, self, right, rocks)):

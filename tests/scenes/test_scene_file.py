@@ -201,8 +201,8 @@ def test_every_way_to_mark_a_region_means_the_same(folder: Path) -> None:
         ({"box": [0, 0, 99, 9]}, "box 0 0 99 9 reaches outside"),
         ({"box": [0, 0, float("inf"), 9]}, "box 0 0 inf 9: expected x0 y0 x1 y1"),
         ({"polygon": [[1, 1], [9, 9]]}, "polygon of 2 points; give at least 3"),
-        ({"polygon": [[1, 1], [9, 9], [1, float("nan")]]}, "polygon with a point that is no place"),
-        ({"polygon": [[80, 1], [99, 9], [80, 9]]}, "polygons: empty"),
+        ({"polygon": [[1, 1], [9, 9], [1, float("nan")]]}, "polygon with a point that is not finite"),
+        ({"polygon": [[80, 1], [99, 9], [80, 9]]}, "polygons: the mask is empty"),
         ({"mask_channel": "background"}, "b.png: has no alpha channel"),
     ],
 )
