@@ -239,7 +239,7 @@ MISTAKES = {
     "compress a.safetensors --out x.safetensors": "--energy --size is required",
     "compress a.safetensors --size 0.001 --out x.safetensors": "bytes too small",
     "compress a.safetensors --energy 0.9 --out a.safetensors": "would overwrite",
-    "compress a.safetensors ./a.safetensors --energy 0.9 --out .": "one name",
+    "compress a.safetensors ./a.safetensors --energy 0.9 --out .": "same name",
     "compress a.safetensors b.safetensors --energy 0.9 --out .": "would overwrite",
     "compress a.safetensors --energy 0.9 --out x.ckpt": "expected the name of a .safetensors file",
     "compress a.safetensors b.safetensors --energy 0.9 --out small.yaml": "is a file, not a folder",
@@ -306,4 +306,4 @@ def test_an_object_for_another_base_is_refused(folder: Path, capsys: pytest.Capt
 def test_a_merge_needs_references(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(replace(learnt(small_base()), reference=None), folder / "bare.safetensors")
     said = refused(folder, capsys, "merge", "a.safetensors", "bare.safetensors", "--out", "x.safetensors")
-    assert "bare.safetensors: this object came without a reference" in said
+    assert "bare.safetensors: this object has no reference picture" in said
