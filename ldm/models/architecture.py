@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from transformers import CLIPVisionModel
 
 
+# of settings that older bases do not name
+LEGACY_DEFAULTS = {"mask_antialias": True}
+
+
 @dataclass(frozen=True)
 class Architecture:
     """Every size of a base, Paint-by-Example's by default; `image_size` and `reference_size` are pixels.

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ldm.models.architecture import Architecture, set_position_ids
+from ldm.models.architecture import LEGACY_DEFAULTS, Architecture, set_position_ids
 from ldm.models.checkpoint import read_metadata, read_state, write_folder
 from ldm.models.conditioner import Conditioner
 from ldm.models.context import Context, Contexts
@@ -20,8 +20,6 @@ from ldm.models.ldm_keys import is_ldm, ldm_to_diffusers, match_clip_keys
 from ldm.models.state_dict import fingerprint, load_strictly
 
 PRIOR_ENCODER = "conditioner.prior_encoder."  # the paper's; belongs to an object, not to the base
-# of settings that older bases do not name
-LEGACY_DEFAULTS = {"mask_antialias": True}
 UNUSED = re.compile(r"conditioner\.|.*\.attn2\.to_[kv]\.")  # by an inpainting model with folded contexts
 
 

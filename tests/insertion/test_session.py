@@ -9,9 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm.compositing.cut_out_images import CutOutImages
+from ldm.compositing.cut_out_images import CutOutImages, white_balanced
 from ldm.compositing.region_fill import CompositeObject, CompositeSettings, make_composite_fill
-from ldm.compositing.cut_out_images import white_balanced
 from ldm.config.build import open_session
 from ldm.config.schema import Config, load_config
 from ldm.data.image import from_bytes, to_bytes
@@ -278,7 +277,7 @@ def test_a_baked_object_needs_no_conditioner_and_inserts_the_same(session: Sessi
     assert np.abs(inserted(opened, source) - expected).max() <= 1
     assert np.abs(inserted(session, source) - expected).max() <= 1, "a whole base takes it too"
     for wrong, said in (
-        (replace(source, strength=0.5), "strength 0.5"),
+        (replace(source, object_scale=0.5), "0.5"),
         (replace(source, reference=file), "takes no other"),
     ):
         with pytest.raises(ValueError, match=said):
@@ -321,7 +320,9 @@ def test_a_prepared_base_takes_on_every_kind_of_object_one_after_the_other(
     save_baked(bake_delta(base, learnt(base, 3), SMALL_IMAGES), files["baked.safetensors"])
     for i, name in ((4, "b.ckpt"), (5, "c.ckpt")):
         about = replace(learnt(base, i).metadata, few_shot="none", few_shot_count=0)
-        save_ldm_delta(files[name], base, replace(learnt(base, i), metadata=about, tokens=None), FewShotLayer())
+        save_ldm_delta(
+            files[name], base, replace(learnt(base, i), metadata=about, tokens=None), FewShotLayer()
+        )
     paper = torch.load(files["c.ckpt"], weights_only=True)
     del paper["base"]  # the paper's own files name none
     torch.save(paper, files["c.ckpt"])
