@@ -111,7 +111,7 @@ def compress_command(args: argparse.Namespace) -> None:
             delta = load(file)
             if base is not None:
                 check_fits(base, delta, fingerprint)
-            delta = replace(delta, metadata=made_from(file, delta.metadata))  # first: it counts in the file's size
+            delta = replace(delta, metadata=made_from(file, delta.metadata))  # counts in the file's size
             small, losses = compress(delta, energy=args.energy, size=size, base_state=state, progress=bar)
         save(small, target)
         print(*losses_table(losses), sep="\n")

@@ -23,8 +23,6 @@ BESIDE = (
 )
 TOP = (("config",), ("api",))
 LEVELS = {package: i for i, level in enumerate([*CORE, *BESIDE, *TOP]) for package in level}
-# to be removed with the imports: (module, package that it may not import)
-PENDING = {("batch.replay", "scenes"), ("validation.validator", "evaluation")}
 OUTSIDE = {"benchmarks", "scripts", "tests"}  # never imported by ldm
 BORROWED = {"diffusers", "transformers"}
 AT_MOST = 9  # files that import them
@@ -83,8 +81,7 @@ def test_every_package_has_its_level() -> None:
 
 @pytest.mark.parametrize("file", [file for file in FILES if file != LDM / "__init__.py"], ids=name_of)
 def test_imports_go_one_way(file: Path) -> None:
-    found = violations(name_of(file), file.read_text())
-    assert [i for i in found if (name_of(file), i.split(".")[1]) not in PENDING] == []
+    assert violations(name_of(file), file.read_text()) == []
 
 
 @pytest.mark.parametrize("level", CORE)

@@ -163,7 +163,7 @@ def test_two_objects_at_once_are_refused() -> None:
     base = small_base()
     delta = make(base)
     apply(base, delta)
-    with pytest.raises(ValueError, match="already carries an object"):
+    with pytest.raises(ValueError, match="another object is applied"):
         apply(base, delta)
 
 

@@ -209,7 +209,7 @@ def test_a_training_checkpoint_of_another_base_and_a_base_itself_are_refused(tmp
         load_ldm_delta(path, base, CROPS, fingerprint=base_fingerprint(base))
     with torch.no_grad():
         base.unet.conv_in.weight += 1
-    with pytest.raises(ValueError, match=r"does not fit the tiny base: unet\.conv_in\.weight are others"):
+    with pytest.raises(ValueError, match=r"does not fit the tiny base: unet\.conv_in\.weight differ"):
         load_ldm_delta(path, base, CROPS)
     with pytest.raises(ValueError, match="no training checkpoint of the paper's code"):
         torch.save({"state_dict": {"proj_out.bias": torch.zeros(48)}}, path)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm.evaluation.charts import draw_lines, draw_scores
+from ldm.validation.charts import draw_lines, draw_scores
 from ldm.validation.score import ValidationScore
 
 
