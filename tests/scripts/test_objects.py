@@ -306,4 +306,4 @@ def test_an_object_for_another_base_is_refused(folder: Path, capsys: pytest.Capt
 def test_a_merge_needs_references(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(replace(learnt(small_base()), reference=None), folder / "bare.safetensors")
     said = refused(folder, capsys, "merge", "a.safetensors", "bare.safetensors", "--out", "x.safetensors")
-    assert "bare.safetensors: this object has no reference picture" in said
+    assert "bare.safetensors: this object file has no reference picture" in said
