@@ -9,10 +9,10 @@ from pathlib import Path
 
 from ldm.data.files import atomic_file
 from ldm.evaluation.ablations import FEWEST, Comparison, Series
+from ldm.evaluation.charts import draw_lines
 from ldm.evaluation.metrics import MEASURES, heading
 from ldm.evaluation.results import Row
 from ldm.evaluation.tables import Interval, cell, interval, markdown, measured, pairs, values_of
-from ldm.validation.charts import draw_lines
 
 SHOWN = (
     "v2/identity", "v2/identity_mean", "paper/clip", "paper/dino", "v2/clip_mean", "v2/dino_mean",

@@ -22,11 +22,11 @@ from ldm.features.imagenet import ImageNetFeatures
 from ldm.models.base import Base
 from ldm.models.checkpoint import write_ckpt
 from ldm.training.checkpoints import BEST, REASON, Checkpoints, best_checkpoint
-from ldm.validation.charts import draw_scores
 from ldm.validation.score import (
     ValidationResult,
     ValidationScore,
     best,
+    draw_scores,
     read_scores,
     reason,
     since_highest,
