@@ -241,10 +241,10 @@ def test_files_of_the_papers_code_read_its_crops_and_our_earlier_ones_their_own(
     crops = {PAPER: paper_crops(insertset, 28), OWN: ObjectImages(28).few_shot(insertset)}
     delta = learnt(base)
     assert delta.tokens is not None
-    for cut, told in ((PAPER, ()), (OWN, ("few_shot_features",))):
+    for cut, keys in ((PAPER, ()), (OWN, ("few_shot_features",))):
         layer = FewShotLayer(linear_for(delta.tokens, few_shot_features(base, crops[cut], "raw")))
         save_ldm_delta(tmp_path / "x.ckpt", base, delta, layer)
         file = torch.load(tmp_path / "x.ckpt", weights_only=True)
-        torch.save({key: file[key] for key in ("state_dict", *told)}, tmp_path / "x.ckpt")
+        torch.save({key: file[key] for key in ("state_dict", *keys)}, tmp_path / "x.ckpt")
         tokens = read_with_pictures(tmp_path / "x.ckpt", base, insertset, SMALL_IMAGES).tokens
         assert tokens is not None and float((tokens - delta.tokens).norm() / delta.tokens.norm()) < 1e-3, cut
