@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
 
 from ldm.config.schema import Config
 from ldm.insertion.blend import Blend, blend_named
@@ -21,13 +24,16 @@ if TYPE_CHECKING:
     from ldm.insertion.session import Session
     from ldm.models.base import Base
     from ldm.models.runtime import Runtime
+    from ldm.training.callbacks import Previews
     from ldm.training.checkpoints import Checkpoints
     from ldm.training.encoded_samples import Shown
     from ldm.training.finetune import FineTune
+    from ldm.training.run import TrainingRun
     from ldm.validation.callback import Validation, ValidationPlan
-    from ldm.validation.regions import RegionFiller
+    from ldm.validation.validator import RegionFiller
 
 
+T = TypeVar("T")
 COMPOSITE = "composite"  # base.region_fill of a base that is shown a cut-out of the object
 
 
@@ -152,12 +158,13 @@ def shown_in_training(config: Config) -> Shown:
     return grey
 
 
-def runtime_of(config: Config) -> Runtime:
-    """How the base runs on its machine."""
+def runtime_of(config: Config, device: str) -> Runtime:
+    """How the base runs on a device."""
     from ldm.models.runtime import Runtime
     from ldm.speed.onednn_packing import pack_weights
 
-    return Runtime(config.sample.precision, config.sample.compile, pack_weights)
+    precision = usable_precision(config.sample.precision, device, "fp32")
+    return Runtime(precision, config.sample.compile, pack_weights)
 
 
 def session_for(config: Config, base: Any, fingerprint: str = "", features: str = "raw") -> Session:
@@ -189,7 +196,9 @@ def open_session(
         session = session_for(config, model, fingerprint, features)
     else:
         session = session_for(config, load_base(path, architecture, device=device), features=features)
-    prepare(session.base, runtime_of(config))  # behind the fingerprint, which is that of the file's weights
+    prepare(
+        session.base, runtime_of(config, device)
+    )  # behind the fingerprint, which is that of the file's weights
     return session
 
 
@@ -200,42 +209,71 @@ def _is_baked(source: ObjectSource) -> bool:
         return True  # it will be skipped or refused, and needs no model
 
 
-def finetune_of(config: Config, base: Base, insertset: InsertSet) -> FineTune:
-    """The base with its few-shot part, ready to be tuned."""
-    from ldm.training.build import build_learner
+def from_sections(kind: type[T], *sections: Any, **others: Any) -> T:
+    """A dataclass of the core whose fields are read, by their names, from sections of the settings.
 
-    t = config.train
-    rates = {
-        "lr": t.lr,
-        "lr_conditioner": t.lr_conditioner,
-        "lr_tokens": t.lr_tokens,
-        "lr_prior_encoder": t.lr_prior_encoder,
-    }
-    return build_learner(
-        base,
-        insertset,
-        freeze_model=t.freeze_model,
-        few_shot=t.few_shot,
-        few_shot_features=t.few_shot_features,
-        seed=t.seed,
-        recipe=asdict(config),
+    `others` are fields that no section has, or that replace a section's.
+    """
+    for f in fields(kind):  # type: ignore[arg-type]
+        if f.name not in others:
+            section = next((s for s in sections if hasattr(s, f.name)), None)
+            assert section is not None, f"no section has {kind.__name__}.{f.name}"
+            others[f.name] = getattr(section, f.name)
+    return kind(**others)
+
+
+def bf16_works(device: str) -> bool:
+    """Whether this kind of device (cpu, cuda ...) computes in bf16; on a CPU without it torch emulates it."""
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported()
+    if device != "cpu":
+        return True
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except (AttributeError, RuntimeError):  # a torch without oneDNN
+        return False
+
+
+def usable_precision(asked: str, device: str, full: str) -> str:
+    """The precision to run in: `asked`, or `full`, with a warning, if that is bf16 and the device has none."""
+    if not asked.startswith("bf16") or bf16_works(device):
+        return asked
+    warnings.warn(
+        f"precision {asked} runs as {full}: this {device} has no bf16 instructions, and emulating them is "
+        "about 100 times slower",
+        stacklevel=2,
+    )
+    return full
+
+
+def training_run_of(config: Config) -> TrainingRun:
+    """What the settings say about learning an object."""
+    from ldm.training.encoded_samples import SampleOptions
+    from ldm.training.finetune import Tuning
+    from ldm.training.run import TrainingRun
+    from ldm.training.trainer import LoopOptions
+
+    t, d = config.train, config.data
+    precision = usable_precision(t.precision, device_of(t.accelerator), "32-true")
+    return TrainingRun(
+        tuning=from_sections(Tuning, t),
+        samples=from_sections(SampleOptions, t, d),
+        loop=from_sections(LoopOptions, t, d, precision=precision),
         images=object_images(config),
         shown=shown_in_training(config),
-        weight_decay=t.weight_decay,
-        decayed=t.decayed,
-        posterior=t.posterior,
-        warmup_steps=t.warmup_steps,
-        lr_final=t.lr_final,
-        min_snr_gamma=t.min_snr_gamma,
-        max_steps=t.max_steps,
-        drop_context=t.drop_context,
-        gradient_checkpointing=t.gradient_checkpointing,
-        **rates,
+        recipe=asdict(config),
     )
 
 
+def device_of(accelerator: str) -> str:
+    """The kind of device that Lightning takes for this accelerator (auto, cpu, gpu, mps)."""
+    if accelerator in ("auto", "gpu"):
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return accelerator
+
+
 def validation_plan_of(config: Config, insertset: InsertSet) -> tuple[Config, ValidationPlan]:
-    """How the run judges itself, and the settings that a resumed run has to have so that it does the same."""
+    """How the run validates itself, and the settings by which a resumed run does the same."""
     from ldm.validation.callback import plan_validation
 
     t = config.train
@@ -243,44 +281,47 @@ def validation_plan_of(config: Config, insertset: InsertSet) -> tuple[Config, Va
         insertset, held_out=t.hold_out, every=t.validate_every, max_steps=t.max_steps,
         samples=t.batch_size * t.accumulate_grad_batches, guidance_scale=config.sample.guidance_scale,
     )  # fmt: skip
-    return replace(config, train=replace(t, hold_out=plan.held_out, validate_every=plan.every)), plan
+    return replace(config, train=replace(t, hold_out=plan.hold_out, validate_every=plan.every)), plan
 
 
 def region_filler_of(
     config: Config, base: Base, card: Mapping[str, Any], pictures: Sequence[Sample]
 ) -> RegionFiller:
-    """What draws the object into these pictures; `base` is untouched, `card` tells of the object."""
+    """What inserts the object into regions of these pictures; `card` describes the object, see `FineTune`."""
     from ldm.data.image import from_bytes
     from ldm.objects.object_context import ObjectView, null_context
-    from ldm.validation.regions import RegionFiller, place_of
+    from ldm.validation.validator import RegionFiller, place_of
 
     a, sampling, images = config.base.architecture, sampling_of(config), object_images(config)
     reference, crops = from_bytes(card["reference"][None]), from_bytes(card["crops"])
     tokens = 0 if config.train.few_shot == "none" else len(crops)
-    view = sampling.reference_view if sampling.reference_view <= tokens else 0  # learning goes on without it
-    known = crops if images.stored and tokens else None
+    view = sampling.reference_view if sampling.reference_view <= tokens else 0  # training goes on without it
+    stored = crops if images.stored and tokens else None
     return RegionFiller(
         [place_of(picture, a.image_size, config.insert.roi_factor) for picture in pictures],
-        ObjectView(*images.select(known, reference, view)),
-        sampling, blend_of(config), config.sample.seed, null_context(base, sampling.guidance_from),
+        ObjectView(*images.select(stored, reference, view)),
+        sampling,
+        blend_of(config),
+        config.sample.seed,
+        null_context(base, sampling.guidance_from),
         make_fill(config, detail_transfer=0.0),
-    )  # fmt: skip
+    )
 
 
-def validation_for(
-    config: Config,
-    base: Base,
-    card: Mapping[str, Any],
-    plan: ValidationPlan,
-    folder: Path,
-    saving: Checkpoints,
-) -> Validation | None:
-    """The callback that asks the judge, if there is one."""
+def training_callbacks(
+    config: Config, module: FineTune, plan: ValidationPlan, folder: Path, checkpoints: Checkpoints
+) -> list[Previews | Validation]:
+    """Previews and validation, as far as the settings ask for them."""
+    from ldm.training.callbacks import Previews
     from ldm.validation.callback import Validation
     from ldm.validation.validator import Validator, regions_of
 
-    if plan.features is None:
-        return None
-    fill = region_filler_of(config, base, card, regions_of(plan.learnt, plan.held))
-    trial = Validator(plan.learnt, plan.held, plan.features, fill)
-    return Validation(trial, folder, plan.every, saving, config.train.patience)
+    t, found = config.train, list[Previews | Validation]()
+    filler = partial(region_filler_of, config, module.base, module.card)
+    if t.preview_every:
+        found.append(Previews(filler(plan.learnt.few_shot[:1]).preview, folder, t.preview_every))
+    if plan.features is not None:
+        fill = filler(regions_of(plan.learnt, plan.held_out))
+        validator = Validator(plan.learnt, plan.held_out, plan.features, fill)
+        found.append(Validation(validator, folder, plan.every, checkpoints, t.patience))
+    return found

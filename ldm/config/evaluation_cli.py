@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,10 +13,9 @@ import torch
 
 from ldm.config.build import (
     insert_settings,
-    object_images,
     runtime_of,
     session_for,
-    shown_in_training,
+    training_run_of,
     with_settings,
 )
 from ldm.config.published import with_learning
@@ -68,14 +66,12 @@ def setup_of(args: argparse.Namespace, config: Config) -> Setup:
     def learn(insertset: InsertSet, learning: Changes, file: Path) -> None:
         """On a base of its own."""
         own = with_learning(config, learning)
-        settings = {"freeze_model": own.train.freeze_model, "recipe": asdict(own)} | how_to_learn(own)
-        settings |= {"images": object_images(own), "shown": shown_in_training(own)}
-        learn_to_file(Path(config.base.path), config.base.architecture, insertset, file, **settings)
+        learn_to_file(Path(config.base.path), config.base.architecture, insertset, training_run_of(own), file)
 
     @lru_cache(maxsize=1)  # methods that insert alike follow one another
     def opened(changes: str) -> tuple[Session, InpaintingModel]:
         own = with_settings(config, json.loads(changes))
-        return session_for(own, base, fingerprint), twin(base, runtime_of(own))
+        return session_for(own, base, fingerprint), twin(base, runtime_of(own, args.device))
 
     def open_session(changes: Mapping[str, Any]) -> tuple[Session, InpaintingModel]:
         """The base makes contexts in fp32; a twin in the precision that is asked for samples."""

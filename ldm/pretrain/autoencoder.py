@@ -1,4 +1,4 @@
-"""Latents of zero mean and unit variance in every channel, folded into the autoencoder's own weights."""
+"""First stage of a base: the autoencoder, and latents of zero mean and unit variance in every channel."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def latent_statistics(vae: AutoencoderKL, batches: Iterable[Tensor]) -> tuple[Te
 
 @torch.no_grad()
 def normalise_latents(vae: AutoencoderKL, mean: Tensor, std: Tensor) -> None:
-    """z => (z - mean) / std inside `quant_conv` and back inside `post_quant_conv`: decoded as before."""
+    """z => (z - mean) / std in the weights of `quant_conv`, and the inverse in `post_quant_conv`."""
     quant, post = vae.quant_conv, vae.post_quant_conv
     c = len(mean)
     quant.bias[:c] = (quant.bias[:c] - mean) / std
@@ -35,9 +35,9 @@ def normalise_latents(vae: AutoencoderKL, mean: Tensor, std: Tensor) -> None:
     post.weight *= std[:, None, None]
 
 
-PATCH = 8  # pixels a side whose mean colour is to be right
+PATCH = 8  # pixels per side whose mean colour is compared
 # Weights of the three axes of a patch's mean colour: light, blue - yellow, red - green. Red - green varies
-# least in photos; without its weight four channels are spent on edges, and grass turns brown.
+# least in photos; without a large weight the four channels encode edges instead, and grass turns brown.
 COLOUR = (20.0, 40.0, 120.0)
 AXES = ((3**-0.5, 3**-0.5, 3**-0.5), (6**-0.5, 6**-0.5, -2 * 6**-0.5), (2**-0.5, -(2**-0.5), 0.0))
 
@@ -46,7 +46,7 @@ SPREAD = (1.0, 6.0, 8.0)  # brings those axes to about unit variance
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB of images [b,c,H,W] in [-1,1], one per image."""
-    mse = ((a.clamp(-1, 1) - b) / 2).region().mean((1, 2, 3))
+    mse = ((a.clamp(-1, 1) - b) / 2).square().mean((1, 2, 3))
     return -10 * torch.log10(mse.clamp_min(1e-10))
 
 
@@ -58,7 +58,7 @@ def colour_axes(image: Tensor, patch: int = PATCH) -> Tensor:
 
 def colour_error(difference: Tensor) -> Tensor:
     """Weighted mean square of every patch's mean colour difference, [b,3,H,W] => scalar."""
-    return (colour_axes(difference).region().mean((0, 2, 3)) * torch.tensor(COLOUR).to(difference)).mean()
+    return (colour_axes(difference).square().mean((0, 2, 3)) * torch.tensor(COLOUR).to(difference)).mean()
 
 
 def anchor_error(latents: Tensor, image: Tensor) -> Tensor:
@@ -70,12 +70,12 @@ def anchor_error(latents: Tensor, image: Tensor) -> Tensor:
 class VaeTraining(pl.LightningModule):
     """|x - D(E(x))| + MSE + perceptual distance + a faint KL term that keeps latents near unit scale.
 
-    The latents are the posterior's means, as everything after this stage uses them, with noise of one spread.
-    Draws from the posterior itself let the encoder speak through the *spread*, which the means then lack
-    (measured after 2200 steps: 25.2 dB from draws, 22.4 dB from means).
+    Latents are the posterior's means, as later stages use them, plus noise of a fixed standard deviation. With
+    samples of the posterior the encoder stores information in its variance, which the means lack (after 2200
+    steps: 25.2 dB from samples, 22.4 dB from means).
 
-    For `anchored` of the training the first latent channels are held to the patches' mean colours, less and
-    less; without it, a VAE that starts from nothing loses all hues but one.
+    For the share `anchored` of the training, the first latent channels are held to the patches' mean colours,
+    with a weight that falls to 0; without it, a VAE trained from scratch loses all hues but one.
     """
 
     def __init__(
@@ -99,8 +99,8 @@ class VaeTraining(pl.LightningModule):
         decoded = self.vae.decode(latents + self.noise * torch.randn_like(latents)).sample.float()
         difference = decoded - image
         colour = colour_error(difference)
-        loss = difference.abs().mean() + 2 * difference.region().mean() + colour
-        loss = loss + self.kl / 2 * latents.region().sum((1, 2, 3)).mean()
+        loss = difference.abs().mean() + 2 * difference.square().mean() + colour
+        loss = loss + self.kl / 2 * latents.square().sum((1, 2, 3)).mean()
         if self.global_step < self.anchored * self.steps:
             held = 1 - self.global_step / (self.anchored * self.steps)
             loss = loss + held * anchor_error(latents, image)

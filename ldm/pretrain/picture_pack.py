@@ -1,8 +1,8 @@
-"""One file with all pictures that a base is pre-trained from: folders => zip => uint8 tensors in memory.
+"""One file with all pictures for the training of a base: folders => zip => uint8 tensors in memory.
 
-The pack is a plain zip of WebP files in four folders, so any image viewer can look inside:
+The pack is a plain zip of WebP files in four folders:
 `photos/<id>`, `cutouts/<id>` (with alpha), `multiview/<object>/<view>` (with alpha) and
-`pairs/<id>/{background,truth,mask}`. `index.json` holds what a name cannot: the object of each pair.
+`pairs/<id>/{background,truth,mask}`. `index.json` names the object of each pair.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Pack:
     pairs: list[Pair]
 
     def split_photos(self, held_out: int) -> tuple[Pack, list[Tensor]]:
-        """=> the pack without every k-th photo, and those photos (for measuring on unseen ones)."""
+        """=> the pack without every k-th photo, and those photos, for validation."""
         step = max(2, len(self.photos) // held_out)
         kept = [photo for i, photo in enumerate(self.photos) if i % step]
         return Pack(kept, self.cutouts, self.multiview, self.pairs), self.photos[::step]

@@ -99,7 +99,7 @@ def test_the_papers_code_makes_the_learnt_tokens_from_the_folder(
     for options in (["--dtype", "fp32"], ["--format", "ldm"]):
         get_deltas.main(["--path", str(folder), *options])
     said = capsys.readouterr().err
-    assert "picture 1 was held out of learning; move data/1.* and bbox/1.txt out" in said
+    assert "picture 1 was held out of training; move data/1.* and bbox/1.txt out" in said
     file = torch.load(folder / "toy.ckpt", weights_only=True)
     assert (file["few_shot_pictures"], file["held_out"]) == (["0", "2"], "1")
     crops = []

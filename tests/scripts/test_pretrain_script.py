@@ -31,6 +31,7 @@ def settings(folder: Path) -> list[str]:
         f"export={folder}/base",
         f"pack.sources={folder}/pictures",
         f"pack.file={folder}/pack.zip",
+        "pack.held_out=2",
         "precision=32-true",
         "unet.checkpoint_every=1",
         "unet.preview_every=2",
@@ -38,10 +39,7 @@ def settings(folder: Path) -> list[str]:
     ]
 
 
-def test_from_pictures_to_a_base_that_loads_and_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pretrain, "HELD_OUT", 2)
+def test_from_pictures_to_a_base_that_loads_and_goes_on(tmp_path: Path) -> None:
     write_sources(tmp_path / "pictures")
     given = settings(tmp_path)
     pretrain.main(["all", *given])
@@ -59,4 +57,4 @@ def test_from_pictures_to_a_base_that_loads_and_goes_on(
     vae = load_file(tmp_path / "vae/vae.safetensors")
     own = {k.removeprefix("vae."): v for k, v in base_state(first).items() if k.startswith("vae.")}
     far = [(vae[k] - own[k]).norm() / (own[k].norm() + 1e-3) for k in vae if k.startswith("decoder.")]
-    assert 0 < max(far) < 0.5, "it goes on from the base's VAE, it does not start anew"
+    assert 0 < max(far) < 0.5, "it continues from the base's VAE"

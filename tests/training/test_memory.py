@@ -14,7 +14,7 @@ from ldm.config.schema import load_config
 from ldm.models.architecture import Architecture
 from ldm.models.base import Base
 from ldm.training.encoded_samples import narrow_frozen
-from ldm.training.finetune import FineTune
+from ldm.training.finetune import FineTune, Tuning
 from tests.fixtures.small import small_base
 
 
@@ -29,7 +29,7 @@ def batch(b: int, size: int, width: int) -> tuple[Tensor, ...]:
 def learner(mode: str = "crossattn-kv", **changes: Any) -> FineTune:
     base = small_base()
     base.conditioner.use_tokens(torch.randn(3, 16, generator=torch.Generator().manual_seed(1)))
-    return FineTune(base, mode, **changes)
+    return FineTune(base, Tuning(mode, **changes))
 
 
 def learnt(module: FineTune, mixed: bool = False) -> dict[str, Tensor]:
@@ -85,7 +85,7 @@ def needed(b: int, gradient_checkpointing: bool) -> int:
     with FakeTensorMode():
         base = Base(Architecture())
         base.conditioner.use_tokens(torch.zeros(5, 1024))
-        module = FineTune(base, gradient_checkpointing=gradient_checkpointing)
+        module = FineTune(base, Tuning(gradient_checkpointing=gradient_checkpointing))
         narrow_frozen(base, "bf16-mixed")
         weights = {weight.untyped_storage()._cdata for weight in base.parameters()}
         keeping = torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x)

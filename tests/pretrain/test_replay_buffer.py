@@ -1,4 +1,4 @@
-"""The latent bank: what it draws, how often, and that a sample's parts stay together."""
+"""The replay buffer: what it draws, how often, and that a sample's parts stay together."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ldm.compositing.composite import boxes_for, placed
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
 from ldm.models.diffusion import latent_mask, masked_image
-from ldm.pretrain import latent_bank as bank_module
+from ldm.pretrain import base as pretrain_base
+from ldm.pretrain.base import Encoded, ReplayBuffer, encode
 from ldm.pretrain.composer import Composed
-from ldm.pretrain.latent_bank import Encoded, LatentBank, encode
 from tests.fixtures.small import small_base
 
 BATCH = 4
@@ -45,9 +45,9 @@ def composed(first: int) -> Composed:
     return Composed(levels, mask, boxes_for(mask), references, torch.ones(BATCH).long())
 
 
-def bank(batches: int, capacity: int, reuse: int, seed: int = 0) -> LatentBank:
+def buffer(batches: int, capacity: int, reuse: int, seed: int = 0) -> ReplayBuffer:
     source = [composed(BATCH * i) for i in range(batches)]
-    return LatentBank(cast(Base, Shrinking()), source, BATCH, capacity, reuse, seed)
+    return ReplayBuffer(cast(Base, Shrinking()), source, BATCH, capacity, reuse, seed)
 
 
 def numbers(batch: Encoded) -> list[int]:
@@ -55,7 +55,7 @@ def numbers(batch: Encoded) -> list[int]:
 
 
 def test_encoding_is_the_vaes_of_image_and_masked_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bank_module, "BARE", 1.0)
+    monkeypatch.setattr(pretrain_base, "BARE", 1.0)
     base, g = small_base(), torch.Generator().manual_seed(0)
     image = torch.rand(2, 3, 32, 32, generator=g) * 2 - 1
     mask = torch.zeros(2, 1, 32, 32)
@@ -72,21 +72,21 @@ def test_encoding_is_the_vaes_of_image_and_masked_image(monkeypatch: pytest.Monk
     assert kept.shape == (2, 3, alone.shape[1]) and torch.allclose(kept[:, 2], alone, atol=0.05)
 
 
-def test_a_full_bank_draws_as_often_as_it_should() -> None:
-    """While it is young it draws once a batch, then `reuse` times."""
-    assert len(list(bank(batches=10, capacity=100, reuse=3))) == 3 + 7 * 3
-    assert len(list(bank(batches=5, capacity=100, reuse=1))) == 5
+def test_a_full_buffer_draws_as_often_as_it_should() -> None:
+    """While it is small it draws once per batch, then `reuse` times."""
+    assert len(list(buffer(batches=10, capacity=100, reuse=3))) == 3 + 7 * 3
+    assert len(list(buffer(batches=5, capacity=100, reuse=1))) == 5
 
 
 @pytest.mark.parametrize("capacity", [1, BATCH, 3 * BATCH])
-def test_a_bank_smaller_than_its_reuse_still_reuses(capacity: int) -> None:
+def test_a_buffer_smaller_than_its_reuse_still_reuses(capacity: int) -> None:
     held = max(1, capacity // BATCH)
-    assert len(list(bank(batches=9, capacity=capacity, reuse=6))) == (held - 1) + (10 - held) * 6
+    assert len(list(buffer(batches=9, capacity=capacity, reuse=6))) == (held - 1) + (10 - held) * 6
 
 
 def test_parts_of_a_sample_stay_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bank_module, "BARE", 1.0)
-    for batch in bank(batches=8, capacity=4 * BATCH, reuse=2):
+    monkeypatch.setattr(pretrain_base, "BARE", 1.0)
+    for batch in buffer(batches=8, capacity=4 * BATCH, reuse=2):
         levels = torch.tensor(numbers(batch)) / 127.5 - 1
         assert batch.x_0.shape == (BATCH, 4, 2, 2) and batch.mask.shape == (BATCH, 1, 2, 2)
         assert torch.allclose(batch.x_0[:, 0, 0, 1], levels, atol=1e-6)
@@ -96,7 +96,7 @@ def test_parts_of_a_sample_stay_together(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_only_the_last_samples_are_drawn_and_all_of_them() -> None:
     held = 3
-    batches = iter(bank(batches=40, capacity=held * BATCH, reuse=2))
+    batches = iter(buffer(batches=40, capacity=held * BATCH, reuse=2))
     seen: set[int] = set()
     for source_batch, drawn in grouped(batches, held, reuse=2):
         newest = BATCH * (source_batch + 1)
@@ -116,12 +116,12 @@ def grouped(batches: Iterator[Encoded], held: int, reuse: int) -> Iterator[tuple
 
 def test_the_seed_decides_what_is_drawn() -> None:
     def drawn(seed: int) -> list[list[int]]:
-        return [numbers(batch) for batch in bank(batches=6, capacity=100, reuse=2, seed=seed)]
+        return [numbers(batch) for batch in buffer(batches=6, capacity=100, reuse=2, seed=seed)]
 
     assert drawn(1) == drawn(1) != drawn(2)
 
 
-def test_most_references_are_shown_in_their_holes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_most_references_are_shown_in_the_masked_region(monkeypatch: pytest.MonkeyPatch) -> None:
     base = small_base()
     g = torch.Generator().manual_seed(0)
     mask = torch.zeros(BATCH, 1, 32, 32)
@@ -135,6 +135,6 @@ def test_most_references_are_shown_in_their_holes(monkeypatch: pytest.MonkeyPatc
     objects, elsewhere = (placed(references[:, 0], p, mask) for p in (places, boxes_for(mask)))
     assert not torch.equal(objects, elsewhere)
     for share in (0.0, 1.0):
-        monkeypatch.setattr(bank_module, "BARE", share)
+        monkeypatch.setattr(pretrain_base, "BARE", share)
         shown = masked_image(image, mask, None if share else objects)
         assert torch.allclose(encode(base, batch).masked, base.encode(shown), atol=0.05), "bf16"

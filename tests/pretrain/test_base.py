@@ -22,10 +22,9 @@ from ldm.pretrain.autoencoder import (
     colour_error,
     psnr,
 )
-from ldm.pretrain.base import KEPT, MIN_SNR, BaseTraining, draw_levels, weighted_loss
+from ldm.pretrain.base import KEPT, MIN_SNR, BaseTraining, Encoded, draw_levels, weighted_loss
 from ldm.pretrain.composer import Composed, Composer, Drawn
 from ldm.pretrain.encoder import EncoderTraining, view_agreement
-from ldm.pretrain.latent_bank import Encoded
 from tests.fixtures.pictures import small_pack
 from tests.fixtures.small import SMALL
 
@@ -90,7 +89,7 @@ def test_where_nothing_is_kept_the_loss_is_the_plain_one_times_the_levels_weight
     for t in (0, 50, 300, 600, 999):
         a = alpha_bar()[t].item()
         snr = a / (1 - a)
-        expected = error.region().mean().item() * min(MIN_SNR, snr) / snr * (1 + 1 / snr)
+        expected = error.square().mean().item() * min(MIN_SNR, snr) / snr * (1 + 1 / snr)
         assert loss_of(error, everything, t) == pytest.approx(expected, rel=1e-4)
 
 
@@ -177,7 +176,7 @@ def test_an_object_speaks_through_its_own_tokens(monkeypatch: pytest.MonkeyPatch
     after = contexts(module, batch)
     spoke = [False] + [share == 1.0] * 3
     assert ((after - before).abs().amax((1, 2)) > 1e-3).tolist() == spoke
-    after.region().sum().backward()
+    after.square().sum().backward()
     assert module.own.grad is not None and (module.own.grad.abs().amax((1, 2)) > 0).tolist() == spoke
 
 
@@ -285,7 +284,7 @@ def test_a_vae_learns_a_picture() -> None:
 def test_anchored_latents_are_the_mean_colours_on_unit_axes() -> None:
     image = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
     axes = colour_axes(image, 8)
-    assert torch.allclose(axes.region().sum(1), F.avg_pool2d(image, 8).region().sum(1)), (
+    assert torch.allclose(axes.square().sum(1), F.avg_pool2d(image, 8).square().sum(1)), (
         "axes turn, not stretch"
     )
     latents = torch.cat([axes * torch.tensor(SPREAD)[:, None, None], torch.ones(2, 1, 2, 2)], dim=1)
@@ -295,5 +294,5 @@ def test_anchored_latents_are_the_mean_colours_on_unit_axes() -> None:
 def test_a_wrong_hue_costs_more_than_as_large_an_error_of_light() -> None:
     green, light = torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), 0.1)
     green[:, 0], green[:, 1] = 0.1 * 1.5**0.5, -0.1 * 1.5**0.5
-    assert green.region().sum().isclose(light.region().sum())
+    assert green.square().sum().isclose(light.square().sum())
     assert colour_error(green) > 5 * colour_error(light)
