@@ -322,10 +322,10 @@ def training_callbacks(
     t, found = config.train, list[Previews | Validation]()
     filler = partial(region_filler_of, config, module.base, module.card)
     if t.preview_every:
-        found.append(Previews(filler(plan.learnt.few_shot[:1]).preview, folder, t.preview_every))
+        found.append(Previews(filler(plan.training.few_shot[:1]).preview, folder, t.preview_every))
     if plan.features is not None:
-        fill = filler(regions_of(plan.learnt, plan.held_out))
-        validator = Validator(plan.learnt, plan.held_out, plan.features, fill)
+        fill = filler(regions_of(plan.training, plan.held_out))
+        validator = Validator(plan.training, plan.held_out, plan.features, fill)
         found.append(Validation(validator, folder, plan.every, checkpoints, t.patience))
     return found
 

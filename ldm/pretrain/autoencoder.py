@@ -70,7 +70,7 @@ def anchor_error(latents: Tensor, image: Tensor) -> Tensor:
 class VaeTraining(pl.LightningModule):
     """|x - D(E(x))| + MSE + perceptual distance + a faint KL term that keeps latents near unit scale.
 
-    Latents are the posterior's means, as later stages use them, plus noise of a fixed standard deviation. With
+    Latents are the posterior's means, as later stages use them, plus noise of a fixed deviation. With
     samples of the posterior the encoder stores information in its variance, which the means lack (after 2200
     steps: 25.2 dB from samples, 22.4 dB from means).
 

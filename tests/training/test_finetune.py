@@ -1,4 +1,4 @@
-"""Learning an object: the reference values, what trains, what stays, and runs that stop and go on."""
+"""Fine-tuning: the reference values, what trains, what stays frozen, and resumed runs."""
 
 from __future__ import annotations
 
@@ -143,8 +143,8 @@ def test_cached_samples_are_the_encoded_pairs(tmp_path: Path) -> None:
     again = EncodedSamples(base, pairs, SampleOptions(3, cached_samples=11))
     for i, sample in enumerate(drawn):
         assert all(torch.equal(again[i][key], value) for key, value in sample.items())
-    kept = {tuple(sample["pooled"].flatten().tolist()) for sample in drawn}
-    assert len(kept) == len({tuple(row) for row in cached.samples["pooled"].flatten(1).tolist()}), (
+    seen = {tuple(sample["pooled"].flatten().tolist()) for sample in drawn}
+    assert len(seen) == len({tuple(row) for row in cached.samples["pooled"].flatten(1).tolist()}), (
         "each one is drawn"
     )
     pair = default_collate([pairs[9]])
