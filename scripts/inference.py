@@ -49,8 +49,7 @@ def open_with_choice(
     sources = [item.source for item in items]
     if not any(item.best for item in items):
         return session_of(args, config, sources), options
-    from ldm.evaluation.metrics import likeness
-    from ldm.features.imagenet import ImageNetFeatures
+    from ldm.features.imagenet import ImageNetFeatures, likeness
 
     like = partial(likeness, ImageNetFeatures())
     session, sheets = session_of(args, config, sources), Path(config.insert.outdir) / "candidates"

@@ -11,8 +11,7 @@ from typing import Any
 from ldm.config.cli import Presets, SettingsParser
 from ldm.config.command_forms import Published
 from ldm.config.loader import read_settings, setting
-from ldm.models.architecture import Architecture
-from ldm.models.base import EARLIER
+from ldm.models.architecture import EARLIER, Architecture
 
 EXTRACTED_SUFFIX = {"safetensors": ".safetensors", "ldm": ".ckpt"}  # by extract.format
 

@@ -73,7 +73,7 @@ def draw_lines(
 
 
 def _ticks(values: Sequence[float]) -> list[float]:
-    """Where a logarithmic axis says its numbers: at the values, as far as they are an eighth apart."""
+    """The ticks of a logarithmic axis: its values, but for those less than an eighth above the last."""
     ticks: list[float] = []
     for value in sorted(values):
         if not ticks or value > 1.125 * ticks[-1]:

@@ -125,7 +125,7 @@ def member(
         for weight, value in kv_weights(base).items():
             difference = value.double() - applied.originals.get(weight, value).double()
             wanted[weight], change[weight] = tokens @ value.double().T, tokens @ difference.T
-            size += float(difference.region().sum())
+            size += float(difference.square().sum())
     shown = to_bytes(view.picture[0]) if images.stored else None
     kept = (context, unconditional, wanted, change, size**0.5, shown)
     return Member(name, delta.about, parent or {"name": name}, *kept)
@@ -226,7 +226,7 @@ def joint_about(
 
 def _norm(tensors: Iterable[Tensor]) -> float:
     """The Frobenius norm of all together."""
-    return sum(float(value.double().region().sum()) for value in tensors) ** 0.5
+    return sum(float(value.double().square().sum()) for value in tensors) ** 0.5
 
 
 def _merged(

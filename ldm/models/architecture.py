@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from transformers import CLIPVisionModel
 
 
+# settings that bases had before these were settings, whatever the defaults are now
+EARLIER = {"mask_antialias": True}
+
+
 @dataclass(frozen=True)
 class Architecture:
     """Every size of a base, Paint-by-Example's by default; `image_size` and `reference_size` are pixels.

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ldm.models.architecture import Architecture, number_positions
+from ldm.models.architecture import EARLIER, Architecture, number_positions
 from ldm.models.checkpoint import read_metadata, read_state, write_folder
 from ldm.models.conditioner import Conditioner
 from ldm.models.context import Context, Contexts
@@ -20,8 +20,6 @@ from ldm.models.ldm_keys import is_ldm, ldm_to_diffusers, spell_clip_keys
 from ldm.models.state_dict import fingerprint, load_strictly
 
 PRIOR_ENCODER = "conditioner.prior_encoder."  # the paper's own; belongs to an object, not to a base
-# settings that bases had before these were settings, whatever the defaults are now
-EARLIER = {"mask_antialias": True}
 PASSED_OVER = re.compile(r"conditioner\.|.*\.attn2\.to_[kv]\.")  # what a painter has no use for
 
 

@@ -21,8 +21,7 @@ from ldm.data.image import read_rgb, to_image
 from ldm.data.insertset import InsertSet, Sample
 from ldm.data.object_crops import object_crop, squash
 from ldm.data.training_masks import pixel_box
-from ldm.evaluation.metrics import identity_crop
-from ldm.features.imagenet import ImageNetFeatures
+from ldm.features.imagenet import ImageNetFeatures, identity_crop
 from ldm.insertion.blend import BLENDS, Blend, composite
 from ldm.insertion.contact_sheet import contact_sheet, hatched, rgb8
 from ldm.insertion.inpaint import Sampling, inpaint
@@ -31,7 +30,7 @@ from ldm.insertion.paste import to_model_mask
 from ldm.insertion.region import region_of
 from ldm.insertion.region_fill import MakeFill, grey_fill
 from ldm.insertion.result_checks import seam_ratio
-from ldm.insertion.roi import Roi, box_of, crop, plan_roi
+from ldm.insertion.roi import box_of, crop, plan_roi
 from ldm.models.base import Base
 from ldm.models.context import Context
 from ldm.objects.object_context import ObjectView, object_contexts
@@ -183,7 +182,7 @@ def object_features(features: ImageNetFeatures, samples: Sequence[Sample]) -> Te
 @torch.no_grad()
 def image_features(features: ImageNetFeatures, images: list[Tensor]) -> Tensor:
     """Images [3,h,w] in [-1,1], of any sizes => unit-length ImageNet features [n,1280]."""
-    squares = [identity_crop(image, Roi(0, 0, image.shape[2], image.shape[1])) for image in images]
+    squares = [identity_crop(image) for image in images]
     return F.normalize(features.pooled(torch.stack(squares).to(features.mean.device)), dim=1)
 
 

@@ -86,7 +86,7 @@ def test_composites_recipe_and_sheet(folder: Path, tmp_path: Path) -> None:
             ["--example_img", "a.png", "--box", "1", "1", "9", "9", "--object", "no.safetensors"],
             "no.safetensors",
         ),
-        ([*BOXED, "--object", "."], "no such file; write it: bash get_deltas.sh --path ."),
+        ([*BOXED, "--object", "."], "no such file; write it: bash get_deltas.sh --path "),
         (["--example_img", "a.png", "--box", "1", "1", "9", "9", "--sampler", "plsm"], "plms"),
         (["--example_img", "a.png", "--box", "1", "1", "9", "9", "--stepz", "3"], "--steps"),
     ],

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ldm.evaluation.metrics import MEASURES, bootstrap
-from ldm.evaluation.summary import Interval, better, difference_table, interval, lines, markdown, pairs, table
+from ldm.evaluation.tables import Interval, better, difference_table, interval, markdown, pairs, table
 
 
 def row(name: str, thing: str = "apple", method: str = "flat", **scores: float) -> dict:
@@ -16,14 +16,12 @@ ROWS = [row("a", identity=0.1, outside=0), row("b", identity=0.4, outside=3), ro
 
 
 def test_there_is_a_line_for_each_object_and_one_for_all() -> None:
-    found = lines(ROWS)
-    assert [(line.object, line.count) for line in found] == [("apple", 2), ("brick", 1), ("all", 3)]
-    whole = found[-1].cells["v2/identity"]
-    assert (whole.mean, whole.low, whole.high) == pytest.approx((0.4, *bootstrap([0.1, 0.4, 0.7])))
-    assert "v2/outside" not in found[1].cells
-    assert [line.object for line in lines(ROWS[:2])] == ["apple"]  # one object: all is no news
-    methods = lines([*ROWS, row("a", method="ceiling", identity=1)])
-    assert [(line.method, line.object) for line in methods][-1] == ("ceiling", "apple")
+    _, *found = table(ROWS)
+    assert [line[1:4:2] for line in found] == [["apple", "2"], ["brick", "1"], ["all", "3"]]
+    low, high = bootstrap([0.1, 0.4, 0.7])
+    assert found[-1][4] == f"0.400 [{low:.3f}, {high:.3f}]" and found[1][5] == "–"
+    assert [line[1] for line in table(ROWS[:2])[1:]] == ["apple"]  # one object: it is all
+    assert table([*ROWS, row("a", method="ceiling", identity=1)])[-1][:2] == ["ceiling", "apple"]
 
 
 def test_a_table_names_the_protocol_and_shows_the_worst_outside() -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 
-from ldm.evaluation.fid import frechet_distance
+from ldm.evaluation.metrics import frechet_distance
 
 
 def formula(a: np.ndarray, b: np.ndarray) -> float:

@@ -1,4 +1,4 @@
-"""The networks that metrics need, loaded once and before any work; and what they make of references."""
+"""The networks that metrics need, loaded once and before any work, and the features of references."""
 
 from __future__ import annotations
 
@@ -11,18 +11,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm.evaluation.crops import object_view, whole
-from ldm.evaluation.insertion import References
-from ldm.evaluation.metrics import identity_crop
 from ldm.evaluation.quality import Mixture, load_mixture
+from ldm.evaluation.results import References
 from ldm.features.encoders import Encoder, load_clip, load_dino, load_inception
-from ldm.features.imagenet import ImageNetFeatures
+from ldm.features.imagenet import ImageNetFeatures, identity_crop
 from ldm.features.lpips import Lpips, load_lpips
-from ldm.insertion.roi import Roi
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Where a judge's weights are, if not in the cache of the library that loads it."""
+    """Where the networks' weights are, if not in the cache of the library that loads them."""
 
     clip: Path | None = None
     dino: Path | None = None
@@ -32,8 +30,8 @@ class Weights:
 
 
 @dataclass(frozen=True, eq=False)
-class Judges:
-    """What is loaded; `names` says of each judge what it is, with the fingerprint of its weights."""
+class FeatureNetworks:
+    """What is loaded; `names` says what each network is, with the fingerprint of its weights."""
 
     imagenet: ImageNetFeatures | None = None
     clip: Encoder | None = None
@@ -42,7 +40,7 @@ class Judges:
     inception: nn.Module | None = None
     mixture: Mixture | None = None
     names: dict[str, str] = field(default_factory=dict)
-    _known: dict[tuple[str, References], Tensor] = field(default_factory=dict)
+    _cache: dict[tuple[str, References], Tensor] = field(default_factory=dict)
 
     def likeness(self, kind: str, references: References, feature: Tensor) -> Tensor:
         """Cosine of a result's feature [1,d] to each of the references' of a kind, [n]."""
@@ -50,9 +48,9 @@ class Judges:
 
     def _references(self, kind: str, references: References) -> Tensor:
         """Features [n,d] of the references, computed once: `imagenet`, `<encoder>`, `<encoder>_whole`."""
-        if (kind, references) not in self._known:
-            self._known[kind, references] = self._compute(kind, references)
-        return self._known[kind, references]
+        if (kind, references) not in self._cache:
+            self._cache[kind, references] = self._compute(kind, references)
+        return self._cache[kind, references]
 
     def _compute(self, kind: str, references: References) -> Tensor:
         if kind == "imagenet":
@@ -67,11 +65,10 @@ class Judges:
     def pooled(self, image: Tensor) -> Tensor:
         """The ImageNet feature [1,d] of an image [3,h,w] in [-1,1], on the CPU."""
         assert self.imagenet is not None, "imagenet is not loaded"
-        crop = identity_crop(image, Roi(0, 0, image.shape[2], image.shape[1]))
-        return self.imagenet.pooled(crop[None].to(self.imagenet.mean.device)).cpu()
+        return self.imagenet.pooled(identity_crop(image)[None].to(self.imagenet.mean.device)).cpu()
 
 
-def load_judges(metrics: Collection[str], weights: Weights, device: str = "cpu") -> Judges:
+def load_networks(metrics: Collection[str], weights: Weights, device: str = "cpu") -> FeatureNetworks:
     """Load what the metrics need; FileNotFoundError names model, file and flag of what is missing."""
     wants = {
         "imagenet": {"identity", "fidelity"},
@@ -81,9 +78,9 @@ def load_judges(metrics: Collection[str], weights: Weights, device: str = "cpu")
         "inception": {"inception-fid"},
     }
     found, names = {}, {}
-    for judge, users in wants.items():
+    for network, users in wants.items():
         if users & set(metrics):
-            found[judge], names[judge] = _LOADERS[judge](weights, device)
+            found[network], names[network] = _LOADERS[network](weights, device)
     mixture = None
     if "quality" in metrics:
         if weights.mixture is None:
@@ -95,7 +92,7 @@ def load_judges(metrics: Collection[str], weights: Weights, device: str = "cpu")
         names["mixture"] = (
             f"{weights.mixture.name} {mixture.about['digest']}, own, on {mixture.about['source']}"
         )
-    return Judges(**found, mixture=mixture, names=names)  # type: ignore[arg-type]
+    return FeatureNetworks(**found, mixture=mixture, names=names)  # type: ignore[arg-type]
 
 
 def _imagenet(weights: Weights, device: str) -> tuple[ImageNetFeatures, str]:

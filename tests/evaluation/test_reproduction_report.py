@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ldm.evaluation.ablations import Comparison, ablations
-from ldm.evaluation.study_report import Found, write_results
+from ldm.evaluation.reproduction_report import BenchmarkResults, write_results
 
-FULL = ablations(freeze_model="crossattn", max_steps=800, sampler="dpm++", steps=16, scale=5.0)
+FULL = ablations(freeze_model="crossattn", max_steps=800, sampler="dpm++", steps=16, guidance_scale=5.0)
 
 
 OTHER = {"v2/seconds": 2.0, "v2/perceptual_object": 1.5}
@@ -29,7 +29,7 @@ def rows(
 def written(
     folder: Path, values: Mapping[str, Sequence[float]], measure: str = "v2/identity", each: int = 1
 ) -> str:
-    found = Found(
+    found = BenchmarkResults(
         "cups", rows(values, measure, each), len(values), 9, {"linear-kv": {"paper/clip_fid": 12.5}}
     )
     chosen: Comparison = FULL.of(list(values))
@@ -51,14 +51,14 @@ def test_claims_are_judged_paired(tmp_path: Path) -> None:
     assert "does not hold" in identity["linear-kv - zero-shot"]
     perceptual = next(line for line in lines if "LPIPS-like" in line)
     assert "| 5 | +0.000 [+0.000, +0.000] | undecided |" in perceptual
-    assert "A note." in text and "3 of 9 cells" in text
+    assert "A note." in text and "3 of 9 runs" in text
 
 
 def test_less_is_better_where_a_measure_says_so(tmp_path: Path) -> None:
     closer = rows({"linear-kv": [0.4] * 5, "none-kv": [0.4] * 5})
     for row in closer["linear-kv"]:
         row["scores"] |= {"v2/perceptual_object": 1.2}
-    found = Found("cups", closer, 2, 2, {})
+    found = BenchmarkResults("cups", closer, 2, 2, {})
     text = write_results(tmp_path, [found], FULL.of(list(closer)), []).read_text("utf-8")
     assert "v2: LPIPS-like object | 5 | -0.300 [-0.300, -0.300] | holds |" in text
 
@@ -68,7 +68,7 @@ def test_images_of_one_object_are_no_evidence_of_their_own(tmp_path: Path) -> No
     first = [0.1, 0.2, 0.1, 0.2, 0.1, 0.2, 0.1, 0.2, 0.1, 0.2]
     better = [x + gain for x, gain in zip(first, [0.3, 0.3, 0.1, 0.1, 0, 0.2, 0.1, 0.1, 0.2, 0], strict=True)]
     two = written(tmp_path, {"none-kv": first, "linear-kv": better}, each=5)
-    assert "| 2 | +0.140 [+0.120, +0.160] | too few objects |" in two and "Not told apart" in two
+    assert "| 2 | +0.140 [+0.120, +0.160] | too few objects |" in two and "Not significantly different" in two
     five = written(tmp_path, {"none-kv": first, "linear-kv": better}, each=2)
     assert "| 5 | +0.140 [" in five and "] | holds |" in five
 
@@ -83,7 +83,7 @@ def test_the_best_is_the_highest_of_what_is_complete_and_names_its_equals(tmp_pa
     }
     text = written(tmp_path, values)
     assert "`tokens-kv` (`tokens` (ours), crossattn-kv): 0.355" in text
-    assert "Not told apart from it: `linear-kv`." in text
+    assert "Not significantly different: `linear-kv`." in text
     assert "Settings: few_shot tokens, freeze_model crossattn-kv." in text
 
 
@@ -95,8 +95,8 @@ def test_without_truth_the_views_decide_and_numbers_of_sets_are_shown(tmp_path: 
 
 
 def test_nothing_done_is_said(tmp_path: Path) -> None:
-    file = write_results(tmp_path, [Found("cups", {}, 0, 7, {})], FULL, [])
-    assert "0 of 7 cells" in file.read_text() and "Claims" not in file.read_text()
+    file = write_results(tmp_path, [BenchmarkResults("cups", {}, 0, 7, {})], FULL, [])
+    assert "0 of 7 runs" in file.read_text() and "Claims" not in file.read_text()
 
 
 def test_charts_or_what_they_need(tmp_path: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from ldm.evaluation.collect import collect
-from ldm.evaluation.publish import Run, publish, row_of
+from ldm.evaluation.measures import ScoredRun, write_measures
+from ldm.evaluation.results import row_of
 from tests.evaluation.test_collect import bench_results
 from tests.fixtures.bench import COLOURS, write_bench
 
@@ -58,27 +59,27 @@ def colour(src: str) -> np.ndarray:
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Run:
+def run(tmp_path: Path) -> ScoredRun:
     insertions = collect(bench_results(tmp_path / "out", write_bench(tmp_path / "bench")))
     scores = [0.8, 0.2, 0.5, 0.6]  # flat s1, s2, ceiling s1, s2
-    rows = [row_of(x, {"v2/identity": s, "v2/seam": 1}) for x, s in zip(insertions, scores, strict=True)]
-    return Run(
+    rows = [row_of(x, {"v2/identity": s, "v2/seam": 1}, {}) for x, s in zip(insertions, scores, strict=True)]
+    return ScoredRun(
         "out", insertions, rows, {"flat": {"paper/clip_fid": 12.345}, "ceiling": {"paper/clip_fid": 3}}
     )
 
 
-def test_lines_and_tables_say_what_was_measured(tmp_path: Path, run: Run) -> None:
-    lines, text, _ = publish(tmp_path / "report", run, ["Judged by: X 123."])
+def test_lines_and_tables_say_what_was_measured(tmp_path: Path, run: ScoredRun) -> None:
+    lines, text, _ = write_measures(tmp_path / "report", run, ["Networks: X 123."])
     rows = [json.loads(line) for line in lines.read_text("utf-8").splitlines()]
     assert rows == run.rows and rows[1]["scores"] == {"v2/identity": 0.2, "v2/seam": 1}
     assert rows[0]["model"] == "base2" and rows[0]["views"] == 2
     said = text.read_text("utf-8")
-    assert "| flat | all | base2 | 2 | 0.500 [0.200, 0.800] |" in said and "Judged by: X 123." in said
+    assert "| flat | all | base2 | 2 | 0.500 [0.200, 0.800] |" in said and "Networks: X 123." in said
     assert "paper: CLIP-FID" in said and "| flat | 12.35 |" in said
 
 
-def test_the_page_shows_every_picture_the_worst_first(tmp_path: Path, run: Run) -> None:
-    *_, file = publish(tmp_path / "report", run, [])
+def test_the_page_shows_every_picture_the_worst_first(tmp_path: Path, run: ScoredRun) -> None:
+    *_, file = write_measures(tmp_path / "report", run, [])
     page = Page(file.read_text("utf-8"))
     assert not page.open and all(link.startswith("data:") for link in page.links)  # self-contained
     head, *rows = page.rows
@@ -95,10 +96,10 @@ def test_the_page_shows_every_picture_the_worst_first(tmp_path: Path, run: Run) 
     assert reference.argmax() == truth.argmax() == blue and truth[2] > truth[0] + 30
 
 
-def test_two_runs_stand_side_by_side(tmp_path: Path, run: Run) -> None:
+def test_two_runs_stand_side_by_side(tmp_path: Path, run: ScoredRun) -> None:
     half = [i for i, x in enumerate(run.insertions) if x.method == "flat"]
-    flat = Run("out/flat", [run.insertions[i] for i in half], [run.rows[i] for i in half])
-    _, text, file = publish(tmp_path / "report", run, [], flat)
+    flat = ScoredRun("out/flat", [run.insertions[i] for i in half], [run.rows[i] for i in half])
+    _, text, file = write_measures(tmp_path / "report", run, [], flat)
     said = text.read_text("utf-8")
     assert "Ceiling against out/flat, paired by image" in said
     assert "| v2: identity, to the truth | 2 | 0.550 | 0.500 | +0.050 [-0.300, +0.400] | undecided |" in said
@@ -107,8 +108,8 @@ def test_two_runs_stand_side_by_side(tmp_path: Path, run: Run) -> None:
     assert all("picture" in row[other] for row in rows)
 
 
-def test_a_hostile_name_stays_text(tmp_path: Path, run: Run) -> None:
+def test_a_hostile_name_stays_text(tmp_path: Path, run: ScoredRun) -> None:
     rows = [row | {"name": "<script>alert(1)</script>"} for row in run.rows]
-    *_, file = publish(tmp_path / "report", Run("<b>", run.insertions, rows), ["a & b"])
+    *_, file = write_measures(tmp_path / "report", ScoredRun("<b>", run.insertions, rows), ["a & b"])
     text = file.read_text("utf-8")
     assert "<script>alert" not in text and "&lt;script&gt;alert" in text and "<b>" not in text

@@ -1,4 +1,4 @@
-"""Judged insertions => measures.jsonl (a line an image), measures.md and measures.html, in one folder."""
+"""Scored results => measures.jsonl (a line an image), measures.md and measures.html, in one folder."""
 
 from __future__ import annotations
 
@@ -9,22 +9,21 @@ from pathlib import Path
 
 from ldm.data.files import atomic_file
 from ldm.evaluation.html_page import page
-from ldm.evaluation.insertion import Insertion
-from ldm.evaluation.metrics import DIGITS, MEASURES, heading
-from ldm.evaluation.results import Results
-from ldm.evaluation.summary import Row, difference_table, markdown, table
+from ldm.evaluation.metrics import MEASURES, heading
+from ldm.evaluation.results import Insertion, Row
+from ldm.evaluation.tables import difference_table, markdown, table
 
-NAME = "measures"  # of the files; a folder of results has other names, so they can lie in it
+NAME = "measures"  # of the files
 PROTOCOLS = (
     "Every number is of the protocol before its colon, and compares only inside it: paper and pbe repeat the "
     "published code of the paper and of Paint-by-Example, v2 is ours. Mean over images [95 % bootstrap "
-    "interval], 'all' over the images of all objects; of what changed outside the mask, the most. Identity, "
+    "interval], 'all' over the images of all objects; of changes outside the mask, the largest. Identity, "
     "CLIP, DINOv2: cosines, 1 for the same. 'model' is the fingerprint of the base that made the result."
 )
 
 
 @dataclass(frozen=True)
-class Run:
+class ScoredRun:
     """Insertions and a row of scores for each, one to one; `sets`: method => numbers of all its results."""
 
     source: str
@@ -38,30 +37,9 @@ class Run:
         return list(dict.fromkeys(row["method"] for row in self.rows))
 
 
-def bench_run(results: Results, insertions: Sequence[Insertion]) -> Run:
-    """What a bench has scored already, as a run."""
-    known = {(row["method"], row["scene"]): row for row in results.rows}
-    rows = []
-    for x in insertions:
-        found = {f"v2/{key}": value for key, value in known[x.method, x.name].items() if value is not None}
-        rows.append(row_of(x, {name: found[name] for name in MEASURES if name in found}))
-    return Run(str(results.folder), insertions, rows)
-
-
-def row_of(insertion: Insertion, scores: Mapping[str, float], judges: Mapping[str, str] | None = None) -> Row:
-    """What the line of an insertion says; `judges`: the networks that judged it, with their fingerprints."""
-    about = {key: getattr(insertion, key) for key in ("name", "object", "method", "model")}
-    views = len(insertion.references.views) or 1
-    numbers = {name: round(value, DIGITS) for name, value in scores.items()}
-    return about | {
-        "result": str(insertion.result),
-        "views": views,
-        "scores": numbers,
-        "judges": dict(judges or {}),
-    }
-
-
-def publish(folder: Path, run: Run, notes: Sequence[str], against: Run | None = None) -> list[Path]:
+def write_measures(
+    folder: Path, run: ScoredRun, notes: Sequence[str], against: ScoredRun | None = None
+) -> list[Path]:
     """Write the three files, each whole or not at all; returns them. `against` is a run of one method."""
     tables = {"By object": table(run.rows)} | _set_table(run) | _difference_tables(run, against)
     title, notes = f"Measures of {run.source}", [PROTOCOLS, *notes]
@@ -81,7 +59,7 @@ def publish(folder: Path, run: Run, notes: Sequence[str], against: Run | None = 
     return [folder / f"{NAME}{suffix}" for suffix in contents]
 
 
-def _set_table(run: Run) -> dict[str, list[list[str]]]:
+def _set_table(run: ScoredRun) -> dict[str, list[list[str]]]:
     names = [name for name in MEASURES if any(name in scores for scores in run.sets.values())]
     if not names:
         return {}
@@ -92,7 +70,7 @@ def _set_table(run: Run) -> dict[str, list[list[str]]]:
     return {"All results together": lines}
 
 
-def _difference_tables(run: Run, against: Run | None) -> dict[str, list[list[str]]]:
+def _difference_tables(run: ScoredRun, against: ScoredRun | None) -> dict[str, list[list[str]]]:
     if against is None:
         return {}
     found = {}

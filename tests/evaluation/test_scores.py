@@ -1,4 +1,4 @@
-"""Each number of one insertion against the bench's own or a computation written down here."""
+"""Each score of one insertion against a computation written down here."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -8,21 +8,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from tests.evaluation.test_frechet import formula
 
 from ldm.batch.work_item import Case
-from ldm.data.picture import read_picture
-from ldm.evaluation.bench import load_bench, score
-from ldm.evaluation.collect import references_in
+from ldm.evaluation.benchmark import load_benchmark
 from ldm.evaluation.crops import object_region, object_view, paper_region, pbe_region, whole
-from ldm.evaluation.fid import real_pictures, set_scores
-from ldm.evaluation.insertion import Insertion
-from ldm.evaluation.judge import scores_of
-from ldm.evaluation.judges import Judges, Weights, load_judges
 from ldm.evaluation.metrics import METRICS, OFFLINE, perceptual
-from ldm.features.imagenet import ImageNetFeatures
-from tests.fixtures.bench import MASK, drawn, write_bench
-from tests.fixtures.judges import write_alexnet, write_clip, write_dino
+from ldm.evaluation.networks import FeatureNetworks, Weights, load_networks
+from ldm.evaluation.results import Insertion, references_in
+from ldm.evaluation.scores import real_pictures, scores_of, set_scores
+from ldm.features.imagenet import ImageNetFeatures, likeness
+from tests.evaluation.test_frechet import formula
+from tests.fixtures.bench import MASK, OBJECT, drawn, write_bench
+from tests.fixtures.networks import write_alexnet, write_clip, write_dino
 
 
 @pytest.fixture(scope="module")
@@ -39,59 +36,74 @@ def insertion(folder: Path) -> Insertion:
     result[0, 0, 0] += 9
     result[79, 95, 2] -= 3
     Image.fromarray(result).save(folder / "s1.png")
-    bench = load_bench(folder / "bench", scenes=["s1"])
-    return Insertion(
-        "s1",
-        "apple",
-        folder / "s1.png",
-        Case(scene / "background.png", scene / "mask.png"),
-        references_in(folder / "bench" / "objects" / "apple"),
-        rois=(bench.scenes[0].roi,),
-        truth=scene / "truth.png",
-        object_mask=scene / "object_mask.png",
-        facts={"seconds": 1.5},
-    )
+    [site] = load_benchmark(folder / "bench", sites=["s1"]).sites
+    references = references_in(folder / "bench" / "objects" / "apple")
+    return Insertion(site, references, folder / "s1.png", facts={"seconds": 1.5})
 
 
 @pytest.fixture(scope="module")
-def judges(folder: Path) -> Judges:
+def networks(folder: Path) -> FeatureNetworks:
     weights = Weights(
         write_clip(folder / "clip"), write_dino(folder / "dino"), None, write_alexnet(folder / "alex.pth")
     )
-    return load_judges([*OFFLINE, "clip", "dino", "lpips", "clip-fid"], weights)
+    return load_networks([*OFFLINE, "clip", "dino", "lpips", "clip-fid"], weights)
 
 
 @pytest.fixture(scope="module")
-def scores(insertion: Insertion, judges: Judges) -> dict[str, float]:
-    return scores_of(insertion, insertion.read(), [*OFFLINE, "clip", "dino", "lpips"], judges)
+def scores(insertion: Insertion, networks: FeatureNetworks) -> dict[str, float]:
+    return scores_of(insertion, [*OFFLINE, "clip", "dino", "lpips"], networks)
 
 
-def test_fidelity_identity_and_seam_are_those_of_the_bench(
-    folder: Path, insertion: Insertion, scores: dict[str, float]
+def test_fidelity_and_background_are_those_of_plain_arithmetic(
+    insertion: Insertion, scores: dict[str, float]
 ) -> None:
-    scene = load_bench(folder / "bench", scenes=["s1"]).scenes[0]
-    own = score(ImageNetFeatures(), read_picture(insertion.result), scene, scene.read())
-    assert {f"v2/{name}": value for name, value in own.items()} == pytest.approx(
-        {f"v2/{name}": scores[f"v2/{name}"] for name in own}, abs=2e-5
+    result, images = insertion.read()
+    assert images.truth is not None and images.object_mask is not None
+    for name, mask in (("object", images.object_mask), ("region", images.mask)):
+        difference = (result.pixels.astype(float) - images.truth.pixels)[mask]
+        expected = 20 * np.log10(255 / np.sqrt((difference**2).mean()))
+        assert scores[f"v2/psnr_{name}"] == pytest.approx(expected, abs=1e-3)
+    x0, y0, x1, y1 = OBJECT
+    a, b = (
+        torch.from_numpy(p.pixels[y0:y1, x0:x1].astype(np.float32)).permute(2, 0, 1) / 127.5 - 1
+        for p in (result, images.truth)
     )
+    assert scores["v2/identity"] == pytest.approx(likeness(ImageNetFeatures(), a, b), abs=1e-4)
     assert scores["v2/outside"] == 9 and scores["v2/seconds"] == 1.5
     x0, y0, x1, y1 = MASK
     assert scores["v2/outside_mean"] == pytest.approx(12 / 3 / (80 * 96 - (x1 - x0) * (y1 - y0)))
 
 
-def test_identity_is_to_every_view(insertion: Insertion, judges: Judges, scores: dict[str, float]) -> None:
-    seen, network = insertion.read(), ImageNetFeatures()
+def test_the_truth_scores_best_and_the_background_is_not_the_object(
+    insertion: Insertion, networks: FeatureNetworks
+) -> None:
+    folder = insertion.site.case.background.parent
+    best, nothing = (
+        scores_of(replace(insertion, result=folder / f"{name}.png"), OFFLINE, networks)
+        for name in ("truth", "background")
+    )
+    assert best["v2/identity"] == pytest.approx(1, abs=1e-4)
+    assert best["v2/psnr_object"] == best["v2/psnr_region"] == 100
+    assert best["v2/ssim_object"] == best["v2/ssim_region"] == pytest.approx(1)
+    assert best["v2/outside"] == nothing["v2/outside"] == 0
+    assert nothing["v2/identity"] < 0.9 and nothing["v2/psnr_object"] < nothing["v2/psnr_region"] < 30
+
+
+def test_identity_is_to_every_view(
+    insertion: Insertion, networks: FeatureNetworks, scores: dict[str, float]
+) -> None:
+    (result, _), network = insertion.read(), ImageNetFeatures()
     x0, y0, x1, y1 = MASK
     views = [np.asarray(Image.open(view.image)) for view in insertion.references.views]
     boxes = [[int(x) for x in view.boxes[0]] for view in insertion.references.views]
     crops = [pixels[b[1] : b[3], b[0] : b[2]] for pixels, b in zip(views, boxes, strict=True)]
-    pooled = [network.pooled(squared(x)) for x in [seen.result.pixels[y0:y1, x0:x1], *crops]]
+    pooled = [network.pooled(squared(x)) for x in [result.pixels[y0:y1, x0:x1], *crops]]
     cosines = [float(F.cosine_similarity(pooled[0], view)) for view in pooled[1:]]
     assert len(cosines) == 2
     assert scores["v2/identity_mean"] == pytest.approx(np.mean(cosines), abs=1e-4)
     assert scores["v2/identity_max"] == pytest.approx(max(cosines), abs=1e-4)
-    right = replace(insertion, result=insertion.truth)  # type: ignore[arg-type]
-    better = scores_of(right, right.read(), ["identity"], judges)
+    right = replace(insertion, result=insertion.site.truth)  # type: ignore[arg-type]
+    better = scores_of(right, ["identity"], networks)
     assert better["v2/identity_mean"] > scores["v2/identity_mean"] + 0.03
     assert better["v2/identity"] == pytest.approx(1, abs=1e-5)
 
@@ -108,31 +120,31 @@ def squared(pixels: np.ndarray) -> torch.Tensor:
 
 
 def test_likeness_is_the_cosine_of_each_protocols_crops(
-    insertion: Insertion, judges: Judges, scores: dict[str, float]
+    insertion: Insertion, networks: FeatureNetworks, scores: dict[str, float]
 ) -> None:
-    seen, references = insertion.read(), insertion.references
+    (result, images), references = insertion.read(), insertion.references
     for name in ("clip", "dino"):
-        encoder = getattr(judges, name)
+        encoder = getattr(networks, name)
         known = torch.cat([encoder(object_view(encoder, image)) for image in references.images()])
-        views = F.cosine_similarity(encoder(object_region(encoder, seen.result, seen.mask)), known)
+        views = F.cosine_similarity(encoder(object_region(encoder, result, images.mask)), known)
         assert scores[f"v2/{name}_mean"] == pytest.approx(float(views.mean()), abs=1e-5)
         assert scores[f"v2/{name}_max"] == pytest.approx(float(views.max()), abs=1e-5)
         assert views.min() < views.max()
-        region = paper_region(seen.result, seen.mask)
+        region = paper_region(result, images.mask)
         assert region is not None
         a, b = encoder(region), encoder(whole(references.picture()))
         assert scores[f"paper/{name}"] == pytest.approx(100 * float(F.cosine_similarity(a, b)), abs=1e-3)
-    region = pbe_region(seen.result, seen.mask)
-    assert region is not None and judges.clip is not None
-    a, b = judges.clip(region), judges.clip(whole(references.picture()))
+    region = pbe_region(result, images.mask)
+    assert region is not None and networks.clip is not None
+    a, b = networks.clip(region), networks.clip(whole(references.picture()))
     assert scores["pbe/clip"] == pytest.approx(100 * float(F.cosine_similarity(a, b)), abs=1e-3)
     assert len({round(scores[name], 4) for name in ("pbe/clip", "paper/clip")}) == 2
 
 
 def test_feature_distances_are_means_over_the_region(
-    insertion: Insertion, judges: Judges, scores: dict[str, float]
+    insertion: Insertion, networks: FeatureNetworks, scores: dict[str, float]
 ) -> None:
-    seen, network = insertion.read(), ImageNetFeatures()
+    (result, images), network = insertion.read(), ImageNetFeatures()
     a, b = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 2 - 1
     everywhere = np.ones((64, 64), bool)
     expected = network.perceptual_distance(a[None], b[None])
@@ -145,50 +157,54 @@ def test_feature_distances_are_means_over_the_region(
     x0, y0, x1, y1 = (16, 8, 80, 72)
     image, truth = (
         torch.from_numpy(p.pixels[y0:y1, x0:x1].astype(np.float32)).permute(2, 0, 1)[None] / 127.5 - 1
-        for p in (seen.result, seen.truth)
+        for p in (result, images.truth)
         if p is not None
     )
-    where = torch.from_numpy(seen.mask[y0:y1, x0:x1])
-    assert judges.lpips is not None
+    where = torch.from_numpy(images.mask[y0:y1, x0:x1])
+    assert networks.lpips is not None
     assert scores["v2/lpips_region"] == pytest.approx(
-        float(judges.lpips(image, truth)[where].mean()), rel=1e-4
+        float(networks.lpips(image, truth)[where].mean()), rel=1e-4
     )
     assert 0 < scores["v2/perceptual_region"] < 1 and scores["v2/lpips_object"] > 0
 
 
-def test_without_a_truth_there_is_no_fidelity(insertion: Insertion, judges: Judges) -> None:
-    blind = replace(insertion, truth=None, object_mask=None, facts={})
-    found = scores_of(blind, blind.read(), OFFLINE, judges)
+def test_without_a_truth_there_is_no_fidelity(insertion: Insertion, networks: FeatureNetworks) -> None:
+    blind = replace(insertion, site=replace(insertion.site, truth=None, object_mask=None), facts={})
+    found = scores_of(blind, OFFLINE, networks)
     assert set(found) == {
         "v2/identity_mean", "v2/identity_max", "v2/seam", "v2/outside", "v2/outside_mean",
     }  # fmt: skip
 
 
-def test_a_small_mask_is_no_obstacle(insertion: Insertion, judges: Judges) -> None:
-    small = replace(insertion, case=Case(insertion.case.background, box=(40, 40, 46, 45)), rois=())
-    found = scores_of(small, small.read(), [*OFFLINE, "lpips", "clip", "dino"], judges)
+def test_a_small_mask_is_no_obstacle(insertion: Insertion, networks: FeatureNetworks) -> None:
+    small = replace(
+        insertion,
+        site=replace(
+            insertion.site, case=Case(insertion.site.case.background, box=(40, 40, 46, 45)), rois=()
+        ),
+    )
+    found = scores_of(small, [*OFFLINE, "lpips", "clip", "dino"], networks)
     assert all(np.isfinite(value) for value in found.values())
 
 
 def test_clip_fid_is_the_formula_on_clips_features(
-    folder: Path, insertion: Insertion, judges: Judges
+    folder: Path, insertion: Insertion, networks: FeatureNetworks
 ) -> None:
     scenes = folder / "bench" / "scenes"
-    runs = [replace(insertion, name=x, result=scenes / x / "truth.png", truth=None,
-                    case=Case(scenes / x / "background.png", scenes / x / "mask.png"))
-            for x in ("s1", "s2", "s10")]  # fmt: skip
+    sites = [replace(site, truth=None) for site in load_benchmark(folder / "bench").sites]
+    runs = [replace(insertion, site=site, result=scenes / site.name / "truth.png") for site in sites]
     real, told = real_pictures(runs, None)
     assert told == "backgrounds" and len(real) == 3
-    assert real_pictures([insertion], None) == ([insertion.truth], "truths")
-    found = set_scores(runs, real, ["clip-fid"], judges)
-    assert judges.clip is not None
+    assert real_pictures([insertion], None) == ([insertion.site.truth], "truths")
+    found = set_scores(runs, real, ["clip-fid"], networks)
+    assert networks.clip is not None
     # 80 x 96 px: 224 px the short side, then the middle of the long one
     features = [
-        np.concatenate([judges.clip(prepared(path)).double().numpy() for path in paths])
+        np.concatenate([networks.clip(prepared(path)).double().numpy() for path in paths])
         for paths in ([x.result for x in runs], real)
     ]
     assert found == {"paper/clip_fid": pytest.approx(formula(*features), rel=1e-3)}
-    assert set_scores(runs, real, OFFLINE, judges) == {}
+    assert set_scores(runs, real, OFFLINE, networks) == {}
 
 
 def prepared(path: Path) -> torch.Tensor:
@@ -200,8 +216,8 @@ def prepared(path: Path) -> torch.Tensor:
 def test_what_a_metric_needs_is_loaded_first_or_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(METRICS) == {*OFFLINE, "clip", "dino", "quality", "lpips", "clip-fid", "inception-fid"}
     assert (
-        load_judges(["background"], Weights()) == Judges()
-        or load_judges(["background"], Weights()).names == {}
+        load_networks(["background"], Weights()) == FeatureNetworks()
+        or load_networks(["background"], Weights()).names == {}
     )
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder / "empty"))
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(folder / "empty"))
@@ -210,9 +226,9 @@ def test_what_a_metric_needs_is_loaded_first_or_named(folder: Path, monkeypatch:
         "lpips": "--alexnet", "inception-fid": "--inception",
     }.items():  # fmt: skip
         with pytest.raises(FileNotFoundError, match=flag):
-            load_judges([metric], Weights())
+            load_networks([metric], Weights())
     with pytest.raises(FileNotFoundError, match="--quality_model"):
-        load_judges(["quality"], Weights(clip=folder / "clip"))
+        load_networks(["quality"], Weights(clip=folder / "clip"))
 
 
 def test_pictures_that_do_not_fit_are_named(folder: Path, insertion: Insertion) -> None:

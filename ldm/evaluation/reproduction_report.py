@@ -1,4 +1,4 @@
-"""What a reproduction has found so far => RESULTS.md: claims, the best recipe, tables and charts."""
+"""The results of a reproduction so far => RESULTS.md: claims, the best recipe, tables and charts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from ldm.data.files import atomic_file
 from ldm.evaluation.ablations import FEWEST, Comparison, Series
 from ldm.evaluation.charts import draw_lines
 from ldm.evaluation.metrics import MEASURES, heading
-from ldm.evaluation.summary import Interval, Row, interval, markdown, measured, pairs
+from ldm.evaluation.results import Row
+from ldm.evaluation.tables import Interval, cell, interval, markdown, measured, pairs, values_of
 
 SHOWN = (
     "v2/identity", "v2/identity_mean", "paper/clip", "paper/dino", "v2/clip_mean", "v2/dino_mean",
@@ -20,20 +21,20 @@ SHOWN = (
 )  # fmt: skip
 ABOUT = (
     "Mean over images [95 % bootstrap interval]. Differences are paired by image, their intervals are over "
-    f"objects, as an object's images are alike; fewer than {FEWEST} get no verdict. Every number is of the "
+    f"objects, as an object's images are alike; fewer than {FEWEST} decide nothing. Every number is of the "
     "protocol before its colon and compares only inside it. Flat and Poisson pasting repeat the reference "
     "picture itself, so that their identity is high whatever they look like in the scene."
 )
 
 
 @dataclass(frozen=True)
-class Found:
-    """The rows of one ground by variant, `done` of `cells`; `sets`: numbers of a whole variant."""
+class BenchmarkResults:
+    """The rows of one benchmark by method, `done` of `runs`; `sets`: numbers of all results of a method."""
 
-    ground: str
+    benchmark: str
     rows: Mapping[str, Sequence[Row]]
     done: int
-    cells: int
+    runs: int
     sets: Mapping[str, Mapping[str, float]]
 
     @property
@@ -43,26 +44,28 @@ class Found:
         return "v2/identity" if "v2/identity" in names else "v2/identity_mean"
 
     def values(self, name: str, measure: str) -> list[float]:
-        """One measure of one variant, over its images."""
-        return [row["scores"][measure] for row in self.rows.get(name, ()) if measure in row["scores"]]
+        """One measure of one method, over its images."""
+        return values_of(self.rows.get(name, ()), measure)
 
     def difference(self, one: str, other: str, measure: str = "") -> Interval | None:
         """Of a measure, or of what decides, paired by image, over objects; None if no image has both."""
-        apart = []
+        means = []
         for name in dict.fromkeys(row["object"] for row in self.rows.get(one, ())):
             own = [[row for row in self.rows.get(v, ()) if row["object"] == name] for v in (one, other)]
             found = pairs(*own).get(measure or self.measure)
             if found is not None:
-                apart.append(float((found[:, 0] - found[:, 1]).mean()))
-        return interval(apart) if apart else None
+                means.append(float((found[:, 0] - found[:, 1]).mean()))
+        return interval(means) if means else None
 
 
-def write_results(folder: Path, found: Sequence[Found], comparison: Comparison, notes: Sequence[str]) -> Path:
-    """Write RESULTS.md and the charts that it shows into `folder`; returns it."""
+def write_results(
+    folder: Path, found: Sequence[BenchmarkResults], comparison: Comparison, notes: Sequence[str]
+) -> Path:
+    """Write RESULTS.md and its charts into `folder`; returns it."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = ["# Results", ABOUT, *notes]
     for one in found:
-        parts += [f"## {one.ground}", f"{one.done} of {one.cells} cells (a variant on an object) are done."]
+        parts += [f"## {one.benchmark}", f"{one.done} of {one.runs} runs (a method on an object) are done."]
         if any(one.rows.values()):
             parts += [*_claims(one, comparison), *_best(one, comparison)]
             for series in comparison.series:
@@ -73,73 +76,65 @@ def write_results(folder: Path, found: Sequence[Found], comparison: Comparison, 
     return file
 
 
-def _claims(found: Found, comparison: Comparison) -> list[str]:
+def _claims(found: BenchmarkResults, comparison: Comparison) -> list[str]:
     lines = [["claim", "compared", "measure", "objects", "difference", "verdict"]]
     for claim in comparison.claims:
         for measure in (found.measure, claim.against_truth):
-            if apart := found.difference(claim.better, claim.worse, measure):
-                numbers = [str(apart.count), apart.text(3, sign=True), claim.verdict(apart, measure)]
+            if difference := found.difference(claim.better, claim.worse, measure):
+                numbers = [str(difference.count), difference.text(3, sign=True)]
+                numbers.append(claim.verdict(difference, measure))
                 lines.append([claim.text, f"{claim.better} - {claim.worse}", heading(measure), *numbers])
     return ["### Claims", markdown(lines, left=3)] if len(lines) > 1 else []
 
 
-def _best(found: Found, comparison: Comparison) -> list[str]:
-    """The learnt variant with the highest mean of those that have all images, and which are as good."""
-    learnt = [name for name, variant in comparison.variants.items() if variant.kind == "learnt"]
+def _best(found: BenchmarkResults, comparison: Comparison) -> list[str]:
+    """The trained method with the highest mean of those that have all images, and which are as good."""
+    learnt = [name for name, method in comparison.methods.items() if method.is_trained]
     values = {name: found.values(name, found.measure) for name in learnt}
     most = max((len(x) for x in values.values()), default=0)
     means = {name: interval(x) for name, x in values.items() if most and len(x) == most}
     if not means:
         return []
     best = max(means, key=lambda name: means[name].mean)
-    apart = {name: found.difference(best, name) for name in means if name != best}
+    differences = {name: found.difference(best, name) for name in means if name != best}
     equal = [
         name
-        for name, difference in apart.items()
+        for name, difference in differences.items()
         if difference and (difference.count < FEWEST or difference.low <= 0)
     ]
-    text = f"`{best}` ({comparison.variants[best].title}): {means[best].text(3)}."
+    text = f"`{best}` ({comparison.methods[best].title}): {means[best].text(3)}."
     if equal:
-        text += f" Not told apart from it: {', '.join(f'`{name}`' for name in equal)}."
-    changes = dict(comparison.variants[best].learning) | dict(comparison.variants[best].insertion)
+        text += f" Not significantly different: {', '.join(f'`{name}`' for name in equal)}."
+    changes = dict(comparison.methods[best].learning) | dict(comparison.methods[best].insertion)
     settings = ", ".join(f"{key} {value}" for key, value in changes.items())
     return ["### Best recipe", text, f"Settings: {settings}."]
 
 
-def _series(folder: Path, found: Found, series: Series, comparison: Comparison) -> list[str]:
+def _series(folder: Path, found: BenchmarkResults, series: Series, comparison: Comparison) -> list[str]:
     names = [name for name in series.names if found.rows.get(name)]
     if not names:
         return []
     rows = [row for name in names for row in found.rows[name]]
-    told = {*measured(rows), *(key for scores in found.sets.values() for key in scores)}
-    measures = [name for name in SHOWN if name in told]
-    lines = [["variant", "", "images", *(heading(name) for name in measures)]]
+    known = {*measured(rows), *(key for scores in found.sets.values() for key in scores)}
+    measures = [name for name in SHOWN if name in known]
+    lines = [["method", "", "images", *(heading(name) for name in measures)]]
     for name in names:
         cells = [_cell(found, name, measure) for measure in measures]
-        lines.append([name, comparison.variants[name].title, str(len(found.rows[name])), *cells])
+        lines.append([name, comparison.methods[name].title, str(len(found.rows[name])), *cells])
     return [f"### {series.title}", markdown(lines, left=2), *_charts(folder, found, series)]
 
 
-def _cell(found: Found, name: str, measure: str) -> str:
-    kind, values = MEASURES[measure], found.values(name, measure)
+def _cell(found: BenchmarkResults, name: str, measure: str) -> str:
     if measure in found.sets.get(name, {}):
-        return f"{found.sets[name][measure]:.{kind.decimals}f}"
-    if not values:
-        return "–"
-    if measure == "v2/outside":
-        return f"{max(values):g}"
-    return (
-        interval(values).text(kind.decimals)
-        if kind.better
-        else f"{sum(values) / len(values):.{kind.decimals}f}"
-    )
+        return f"{found.sets[name][measure]:.{MEASURES[measure].decimals}f}"
+    return cell(found.rows[name], measure)
 
 
-def _charts(folder: Path, found: Found, series: Series) -> list[str]:
+def _charts(folder: Path, found: BenchmarkResults, series: Series) -> list[str]:
     """What decides over the axis, and over seconds if there are several lines; none without matplotlib."""
     if not series.axis:
         return []
-    slug = re.sub(r"[^a-z0-9]+", "-", f"{found.ground} {series.title}".lower())
+    slug = re.sub(r"[^a-z0-9]+", "-", f"{found.benchmark} {series.title}".lower())
     ways = {series.axis: (f"{slug}.png", lambda x, name: x)}
     if len(series.lines) > 1:
         ways["seconds"] = (f"{slug}-seconds.png", lambda x, name: _mean(found.values(name, "v2/seconds")))
