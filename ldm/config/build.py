@@ -235,7 +235,7 @@ def bf16_works(device: str) -> bool:
 
 
 def usable_precision(asked: str, device: str, full: str) -> str:
-    """The precision to run in: `asked`, or `full`, with a warning, if that is bf16 and the device has none."""
+    """The precision to run in: `asked`, or `full`, with a warning, if the device only emulates bf16."""
     if not asked.startswith("bf16") or bf16_works(device):
         return asked
     warnings.warn(
