@@ -58,19 +58,19 @@ def from_paper(file: Path, e: ExtractSection) -> None:
     base = load_base(Path(e.base or own.base.path), own.base.architecture, f"the base of {e.base_config}")
     delta = read_with_pictures(file, base, load_insertset(Path(e.dataset_dir)), object_images(own))
     delta = halved(delta, base) if e.dtype == "fp16" else delta
-    delta = replace(delta, about=replace(delta.about, author=e.author, licence=e.licence))
+    delta = replace(delta, metadata=replace(delta.metadata, author=e.author, licence=e.licence))
     save(delta, out)
     report(out, delta)
 
 
 def report(out: Path, delta: Delta, why: str = "") -> None:
     """Print what was written."""
-    about = delta.about
+    m = delta.metadata
     print(f"{out}: {out.stat().st_size / 2**20:.2f} MB")
     if why:
         print(f"the best checkpoint of the run, {why}; --which last takes the last one")
-    print(f"step {about.step} of {about.freeze_model} on {about.architecture} ({about.base}), ", end="")
-    print(f"{len(delta.weights)} tensors, {about.few_shot_count} few-shot tokens ({about.few_shot})")
+    print(f"step {m.step} of {m.freeze_model} on {m.architecture} ({m.base}), ", end="")
+    print(f"{len(delta.weights)} tensors, {m.few_shot_count} few-shot tokens ({m.few_shot})")
 
 
 def warn_of_pictures(layer: FewShotLayer) -> None:
@@ -94,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     base = load_base(Path(e.base or trained.base.path), trained.base.architecture)
 
     delta = object_of(checkpoint, base, torch.float32 if e.format == "ldm" else DTYPES[e.dtype])
-    delta = replace(delta, about=replace(delta.about, author=e.author, licence=e.licence))
+    delta = replace(delta, metadata=replace(delta.metadata, author=e.author, licence=e.licence))
     folder = run_folder(file)
     out = Path(e.out) if e.out else folder / (folder.resolve().name + EXTRACTED_SUFFIX[e.format])
     if e.format == "ldm":

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ldm.config.build import training_callbacks, training_run_of, validation_plan_of
-from ldm.config.cli import TRAINING, run, warnings_in_a_line
+from ldm.config.cli import TRAINING, TRAINING_HELP, run, warnings_in_a_line
 from ldm.config.command_forms import PUBLISHED_TRAINING
 from ldm.config.schema import Config, Parser
 from ldm.data.insertset import load_insertset
@@ -29,7 +29,10 @@ STOPPING = "\nstopping after this step; once more to stop at once"
 
 def settings(argv: Sequence[str] | None) -> tuple[Config, Path | None]:
     """Command line => settings, and the checkpoint to resume; a resumed run keeps the settings it had."""
-    parser = Parser(__doc__ or "", FLAGS, "configs/mini.yaml", presets=TRAINING, published=PUBLISHED_TRAINING)
+    parser = Parser(
+        __doc__ or "", FLAGS, "configs/mini.yaml",
+        presets=TRAINING, published=PUBLISHED_TRAINING, short_help=TRAINING_HELP,
+    )  # fmt: skip
     _, config = parser.parse_config(argv)
     if not config.train.resume:
         return config, None

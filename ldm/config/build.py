@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from ldm.config.schema import Config
-from ldm.insertion.blend import Blend, blend_named
 
 if TYPE_CHECKING:
     from ldm.data.insertset import InsertSet, Sample
     from ldm.data.object_crops import ObjectImages
+    from ldm.insertion.blend import Blend
+    from ldm.insertion.crop_plan import CropContext
     from ldm.insertion.inpaint import Sampling
     from ldm.insertion.insert import InsertOptions
     from ldm.insertion.object_source import ObjectSource
@@ -65,36 +66,50 @@ def with_settings(config: Config, changes: Mapping[str, Any]) -> Config:
     return config
 
 
+def from_sections(kind: type[T], *sections: Any, **others: Any) -> T:
+    """A dataclass of the core whose fields are read, by their names, from sections of the settings.
+
+    `others` are fields that no section has, or that replace a section's.
+    """
+    for f in fields(kind):  # type: ignore[arg-type]
+        if f.name not in others:
+            section = next((s for s in sections if hasattr(s, f.name)), None)
+            assert section is not None, f"no section has {kind.__name__}.{f.name}"
+            others[f.name] = getattr(section, f.name)
+    return kind(**others)
+
+
 def sampling_of(config: Config) -> Sampling:
-    """How the settings say that latents are drawn."""
+    """The sampler's options."""
     from ldm.insertion.inpaint import Sampling
 
-    s = config.sample
-    return Sampling(
-        sampler=s.sampler,
-        steps=s.steps,
-        guidance_scale=s.guidance_scale,
-        init_noise_sigma=s.init_noise_sigma,
-        guidance_interval=s.guidance_interval,
-        guidance_from=s.guidance_from,
-        reference_view=s.reference_view,
-    )
+    return from_sections(Sampling, config.sample)
+
+
+def crop_context_of(config: Config) -> CropContext:
+    """How much of the scene a region shows around the mask."""
+    from ldm.insertion.crop_plan import CropContext
+
+    return from_sections(CropContext, config.insert, model_side=config.base.architecture.image_size)
 
 
 def blend_of(config: Config) -> Blend:
-    """How the settings say that a region is laid over its background."""
+    """How an inpainted region is blended into its background."""
+    from ldm.insertion.blend import blend_named
+
     i = config.insert
     return blend_named(i.blend, i.feather, i.reach)
 
 
 def insert_options(config: Config) -> InsertOptions:
-    """How the settings say that regions are inpainted and pasted."""
+    """How regions are inpainted and pasted."""
     from ldm.insertion.insert import InsertOptions
 
     s, options = config.sample, InsertOptions(sampling_of(config), blend_of(config))
     if s.second_pass and s.detail_transfer:
         raise ValueError(
-            f"second_pass={s.second_pass:g} draws anew what own_detail={s.detail_transfer:g} keeps; set one to 0"
+            f"second_pass={s.second_pass:g} would replace the detail that detail_transfer="
+            f"{s.detail_transfer:g} copies; set one of them to 0"
         )
     if s.deep_cache_interval > 1:
         from ldm.speed.deep_cache import DeepCache
@@ -108,7 +123,7 @@ def insert_options(config: Config) -> InsertOptions:
 
 
 def object_images(config: Config) -> ObjectImages:
-    """How the base is shown an object."""
+    """The images of an object that this kind of base needs."""
     if config.base.region_fill == COMPOSITE:
         from ldm.compositing.cut_out_images import CutOutImages
 
@@ -119,29 +134,23 @@ def object_images(config: Config) -> ObjectImages:
 
 
 def make_fill(config: Config, **other: Any) -> MakeFill:
-    """What objects fill regions with; `other` settings of compositing replace the config's."""
+    """What the base is shown in the region to fill; `other` settings of compositing replace the config's."""
     s, i = config.sample, config.insert
-    values = {
-        "strength": s.strength,
+    if config.base.region_fill == COMPOSITE:
+        from ldm.compositing.region_fill import CompositeSettings, make_composite_fill
+
+        return make_composite_fill(from_sections(CompositeSettings, s, i, **other))
+    from ldm.insertion.region_fill import grey_fill
+
+    given = {
+        "strength": s.strength < 1,
         "contact_shadow": s.contact_shadow,
         "detail_transfer": s.detail_transfer,
         "paste_margin": i.paste_margin,
     }
-    if config.base.region_fill == COMPOSITE:
-        from ldm.compositing.region_fill import CompositeSettings, make_composite_fill
-
-        return make_composite_fill(CompositeSettings(**values | other))
-    from ldm.insertion.region_fill import grey_fill
-
-    flags = {
-        "begin": s.strength < 1,
-        "shadow": s.contact_shadow,
-        "own_detail": s.detail_transfer,
-        "halo": i.paste_margin,
-    }
-    if unknown := [flag for flag, on in flags.items() if on]:
+    if unknown := [flag for flag, on in given.items() if on]:
         raise ValueError(
-            f"{', '.join(unknown)}: only a base that is shown a cut-out of the object can do this "
+            f"{', '.join(unknown)}: needs a base that is shown a cut-out of the object "
             f"(base.region_fill={COMPOSITE}); leave it out"
         )
     return grey_fill
@@ -168,7 +177,7 @@ def runtime_of(config: Config, device: str) -> Runtime:
 
 
 def session_for(config: Config, base: Any, fingerprint: str = "", features: str = "raw") -> Session:
-    """A session on a loaded base or painter."""
+    """A session on a loaded base or inpainting model."""
     from ldm.insertion.session import Session
     from ldm.merge.merged_file import open_merged
 
@@ -186,7 +195,7 @@ def session_for(config: Config, base: Any, fingerprint: str = "", features: str 
 def open_session(
     config: Config, sources: Iterable[ObjectSource], device: str, features: str = "raw"
 ) -> Session:
-    """Load what these subjects need of the base: if all are baked, neither CLIP nor K and V."""
+    """Load the parts of the base that these objects need: if all are baked, neither CLIP nor K and V."""
     from ldm.models.base import load_base, load_inpainting_model
     from ldm.models.runtime import prepare
 
@@ -196,9 +205,7 @@ def open_session(
         session = session_for(config, model, fingerprint, features)
     else:
         session = session_for(config, load_base(path, architecture, device=device), features=features)
-    prepare(
-        session.base, runtime_of(config, device)
-    )  # behind the fingerprint, which is that of the file's weights
+    prepare(session.base, runtime_of(config, device))  # after the fingerprint, which is of the file's weights
     return session
 
 
@@ -206,20 +213,7 @@ def _is_baked(source: ObjectSource) -> bool:
     try:
         return source.kind() == "baked"
     except (ValueError, FileNotFoundError):
-        return True  # it will be skipped or refused, and needs no model
-
-
-def from_sections(kind: type[T], *sections: Any, **others: Any) -> T:
-    """A dataclass of the core whose fields are read, by their names, from sections of the settings.
-
-    `others` are fields that no section has, or that replace a section's.
-    """
-    for f in fields(kind):  # type: ignore[arg-type]
-        if f.name not in others:
-            section = next((s for s in sections if hasattr(s, f.name)), None)
-            assert section is not None, f"no section has {kind.__name__}.{f.name}"
-            others[f.name] = getattr(section, f.name)
-    return kind(**others)
+        return True  # the run skips or refuses it later, without a model
 
 
 def bf16_works(device: str) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from ldm.config.build import (
+    crop_context_of,
     insert_settings,
     runtime_of,
     session_for,
@@ -24,7 +25,6 @@ from ldm.data.insertset import InsertSet
 from ldm.evaluation.metrics import METRICS, OFFLINE
 from ldm.evaluation.networks import FeatureNetworks, Weights, load_networks
 from ldm.evaluation.run import Changes, Setup
-from ldm.insertion.crop_plan import Context
 from ldm.insertion.session import Session
 from ldm.models.base import base_fingerprint, load_base
 from ldm.models.inpainting_model import InpaintingModel
@@ -55,7 +55,7 @@ def setup_of(args: argparse.Namespace, config: Config) -> Setup:
     """Load networks and base; results go to `--out`."""
     networks = networks_of(args)
     base = load_base(Path(config.base.path), config.base.architecture).to(args.device)
-    fingerprint, i = base_fingerprint(base), config.insert
+    fingerprint = base_fingerprint(base)
 
     def learn(insertset: InsertSet, learning: Changes, file: Path) -> None:
         """On a base of its own."""
@@ -75,7 +75,7 @@ def setup_of(args: argparse.Namespace, config: Config) -> Setup:
         folder=args.out,
         base=base,
         fingerprint=fingerprint,
-        context=Context(config.base.architecture.image_size, i.roi_factor, i.context_px, i.zoom),
+        context=crop_context_of(config),
         networks=networks,
         metrics=args.metrics,
         learn=learn,

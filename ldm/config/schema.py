@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ldm.config.cli import Presets, SettingsParser
-from ldm.config.command_forms import Published
+from ldm.config.cli import SettingsParser
 from ldm.config.loader import read_settings, setting
-from ldm.models.architecture import EARLIER, Architecture
+from ldm.models.architecture import LEGACY_DEFAULTS, Architecture
 
 EXTRACTED_SUFFIX = {"safetensors": ".safetensors", "ldm": ".ckpt"}  # by extract.format
 
@@ -26,8 +25,8 @@ class BaseSection:
     architecture: Architecture = field(default_factory=Architecture)
     region_fill: str = setting(
         "grey",
-        "what the UNet is shown in the region to fill: mid-grey, as Paint-by-Example; or a composite of the "
-        "scene and the object's cut-out, for a base that was trained so",
+        "what the UNet sees in the region to fill: grey, as in Paint-by-Example; or composite: the object's "
+        "cut-out pasted on the scene, for a base that was trained this way",
         ["grey", "composite"],
     )
 
@@ -158,47 +157,51 @@ class TrainSection:
 class SampleSection:
     """Sampling."""
 
-    sampler: str = setting("plms", "solver", ["plms", "ddim", "dpm++", "unipc"])
-    steps: int = setting(50, "UNet evaluations from noise alone, see begin", least=1)
-    guidance_scale: float = setting(5.0, "guidance scale; 1: no guidance", least=0)
-    n_samples: int = setting(1, "results a background, made in one batch", least=1)
-    best_of: int = setting(1, "samples of which only the best, by identity and seam, is kept", least=1)
-    seed: int = setting(321, "seed of the noise; sample i of a background uses seed + i")
-    object_scale: float = setting(1.0, "how much of the object's learnt change is applied")
+    sampler: str = setting("plms", "sampler", ["plms", "ddim", "dpm++", "unipc"])
+    steps: int = setting(50, "sampling steps; strength below 1 uses that share of them", least=1)
+    guidance_scale: float = setting(5.0, "classifier-free guidance scale; 1: no guidance", least=0)
+    n_samples: int = setting(1, "results for each background, made in one batch", least=1)
+    best_of: int = setting(
+        1, "make so many results and keep the one that looks most like the object", least=1
+    )
+    seed: int = setting(321, "seed of the noise; result i of a background uses seed + i")
+    object_scale: float = setting(
+        1.0, "factor of the object's learnt weight change, as a LoRA scale; 1: as learnt"
+    )
     init_noise_sigma: float = setting(
         1.0,
-        "standard deviation of the start noise; less is nearer to the mean of all results, smoother",
+        "standard deviation of the initial noise; below 1 results are smoother and vary less",
         least=0,
     )
     strength: float = setting(
         1.0,
-        "noise level, 0 to 1, to begin at; less than 1: from the scene with the reference laid in, which its "
-        "layout and colours are kept from, in the same share of the steps (a base of collages; 1: from noise "
-        "alone)",
+        "denoising strength, as in image-to-image: below 1, sampling starts from the composite with so much "
+        "noise and keeps its layout and colours (needs base.region_fill=composite); 1: from noise alone",
         least=0,
         most=1,
     )
     contact_shadow: float = setting(
         0.0,
-        "how dark the contact shadow is that the reference is laid in with (a base of collages); 0: none",
+        "opacity of the contact shadow drawn into the composite (needs base.region_fill=composite); 0: none",
         least=0,
         most=1,
     )
     detail_transfer: float = setting(
         0.0,
-        "scale below which detail is the reference's and the scene's own, pixels of a 512-px region: the "
-        "model then changes light and colour of what is coarser (a base of collages); 0: all is the model's",
+        "copy detail finer than this from the reference and the scene, in pixels of a 512-px region, so that "
+        "the model changes light and colour only (needs base.region_fill=composite); 0: off",
         least=0,
     )
     guidance_from: str = setting(
         "object",
-        "whose unconditional branch is guided away from: the object's, as in the paper, or the base's",
+        "weights of the unconditional prediction in guidance: with the object's change, as in the paper, or "
+        "the base's own (object, base)",
         ["object", "base"],
     )
     reference_view: int = setting(
         0,
-        "which few-shot picture shows the pose, counted from 1; 0: all have a say; -1: the one most like "
-        "the reference, if the object's file holds them, else 0",
+        "few-shot image, counted from 1, whose token alone is used, to choose the pose; 0: all tokens; -1: "
+        "the image most like the reference, if the object file holds the images, else 0",
         least=-1,
     )
     guidance_interval: tuple[float, ...] = setting(
@@ -208,14 +211,23 @@ class SampleSection:
         most=1,
     )
     deep_cache_interval: int = setting(
-        1, "steps that share the UNet's deep features: every so many run all of it; 1: all do", least=1
+        1,
+        "DeepCache interval: every so many steps run the whole UNet, the others its outer layers; 1: off",
+        least=1,
     )
     precision: str = setting(
-        "fp32", "of the UNet; solver, guidance, VAE and CLIP stay in fp32", ["fp32", "bf16", "fp16"]
+        "fp32",
+        "precision of the UNet; sampler, guidance, VAE and CLIP stay in fp32",
+        ["fp32", "bf16", "fp16"],
     )
-    compile: bool = setting(False, "torch.compile, with CUDA graphs on a GPU: pays for many pictures")
+    compile: bool = setting(
+        False, "run the UNet through torch.compile, with CUDA graphs on a GPU; worth it for many images"
+    )
     second_pass: float = setting(
-        0.0, "strength, 0 to 1, of a second pass over regions larger than the model; 0: none", least=0, most=1
+        0.0,
+        "denoising strength of a tiled second pass over regions larger than the model's; 0: none",
+        least=0,
+        most=1,
     )
 
 
@@ -224,61 +236,63 @@ class InsertSection:
     """Placing."""
 
     roi_factor: float = setting(
-        2.0, "side of the region that is inpainted, as a multiple of the mask's longer side"
+        2.0, "side of the inpainted square region, as a multiple of the mask's longer side"
     )
     context_px: int = setting(
-        -1, "pixels around the mask in that region, instead of roi_factor; -1: off", least=-1
+        -1, "pixels of context around the mask in that region, instead of roi_factor; -1: off", least=-1
     )
     zoom: float = setting(
-        1.0, "times a small region is enlarged for the model at most; 1: regions of its size at least"
+        1.0, "largest enlargement of a small region; 1: a region is never smaller than the model's image"
     )
-    blend: str = setting("membrane", "seam blend_named", ["paste", "membrane", "paper"])
+    blend: str = setting("membrane", "how the seam is blended", ["paste", "membrane", "paper"])
     feather: float = setting(
         -1.0,
-        "width of the transition inside the mask, in pixels of a 512-px region; -1: as in `blend`",
+        "width of the soft edge inside the mask, in pixels of a 512-px region; -1: as `blend` has it",
         least=-1,
     )
     reach: float = setting(
         -1.0,
-        "how deep the edge's colour offset is carried inside, the same; 1000: all through; -1: as in `blend`",
+        "how far inside the mask the colour offset at its edge is corrected, in pixels of a 512-px region; "
+        "1000: everywhere; -1: as `blend` has it",
         least=-1,
     )
     paste_margin: float = setting(
         0.0,
-        "how far from the object what was drawn around it is laid over the background, fading, in shares of "
-        "the object's longer side (a base of collages); 0: in all of the mask",
+        "paste only pixels this near to the object, fading out, as a share of its longer side (needs "
+        "base.region_fill=composite); 0: the whole mask",
         least=0,
     )
     max_seam: float = setting(
-        0.0, "seam ratio above which a result fails the run (it is kept); 0: any", least=0
+        0.0,
+        "largest accepted seam ratio: a worse result is kept, and the exit code is 1; 0: no limit",
+        least=0,
     )
     outdir: str = setting("outputs", "folder of the results", path=True)
     contact_sheet: bool = setting(True, "write a contact sheet of the first results")
-    batch_size: int = setting(
-        8, "results of a scene's placements that are made in one batch at most", least=1
-    )
+    batch_size: int = setting(8, "most results of a scene that are made in one batch", least=1)
     cache_mb: int = setting(
         1024,
-        "MB of <outdir>/placements, by which a scene is not made twice; the longest unused go first",
+        "MB of the cache <outdir>/placements, which holds the placements of scenes; the oldest are removed",
         least=0,
     )
 
 
 @dataclass(frozen=True)
 class MaskSection:
-    """Reading and mending masks, in this order."""
+    """How masks are read: the settings are applied in this order."""
 
     channel: str = setting(
         "auto",
-        "what of a mask picture counts; background: no mask, the background's own transparent part",
+        "which channel of a mask image is read; background: no mask image, but the background's transparent "
+        "part",
         ["auto", "luma", "alpha", "background"],
     )
     threshold: float = setting(
-        0.5, "share of white (or of opaque) above which a pixel is masked", least=0, most=1
+        0.5, "level, from black 0 to white 1, above which a pixel is masked", least=0, most=1
     )
     invert: bool = setting(False, "the mask is white where the background stays")
-    fill_holes: bool = setting(False, "mask what the mask encloses")
-    grow: float = setting(0.0, "pixels by which the mask grows; negative shrinks it")
+    fill_holes: bool = setting(False, "fill the holes that the mask encloses")
+    grow: float = setting(0.0, "pixels to dilate the mask by; negative: erode")
 
 
 @dataclass(frozen=True)
@@ -356,7 +370,7 @@ def _present(section: str, values: Any) -> Any:
         return values
     kept = {key: value for key, value in values.items() if f"{section}.{key}" not in DROPPED}
     if section == "base" and isinstance(kept.get("architecture"), Mapping):
-        architecture = EARLIER | dict(kept["architecture"])
+        architecture = LEGACY_DEFAULTS | dict(kept["architecture"])
         if (composite := architecture.pop(COLLAGE, None)) is not None:
             kept.setdefault("region_fill", "composite" if composite else "grey")
         kept["architecture"] = architecture
@@ -373,16 +387,9 @@ class Parser(SettingsParser):
     """Flags made from `Config`, or from another schema."""
 
     def __init__(
-        self,
-        description: str,
-        flags: Mapping[str, str],
-        config: str,
-        schema: type = Config,
-        presets: Presets | None = None,
-        published: Published | None = None,
-        gives_way: Mapping[str, Collection[str]] | None = None,
+        self, description: str, flags: Mapping[str, str], config: str, schema: type = Config, **others: Any
     ) -> None:
-        super().__init__(description, flags, config, schema, presets, published, gives_way)
+        super().__init__(description, flags, config, schema, **others)
 
     def parse_config(
         self, argv: Sequence[str] | None = None, saved: Mapping[str, Any] | None = None

@@ -19,7 +19,8 @@ import numpy as np
 
 from ldm.batch.manifest import bench_cases
 from ldm.batch.work_item import Case, read_roi
-from ldm.data.insertset import InsertSet, load_insertset, natural_key
+from ldm.data.files import natural_key
+from ldm.data.insertset import InsertSet, load_insertset
 from ldm.data.picture import Picture, read_picture
 from ldm.insertion.mask_input import MaskOptions
 from ldm.insertion.mask_shapes import read_mask

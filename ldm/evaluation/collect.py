@@ -20,7 +20,7 @@ from ldm.evaluation.results import FILE, Insertion, References, Results, referen
 from ldm.insertion.mask_input import MaskOptions
 from ldm.insertion.roi import Roi
 from ldm.models.pickle_reader import PICKLES
-from ldm.objects.object_file import read_about
+from ldm.objects.object_file import read_object_metadata
 
 COLUMNS = (
     "result", "background", "mask", "box", "references",
@@ -117,7 +117,7 @@ def _references(file: Path, row: Mapping[str, Any]) -> References:
     """The reference that was given, or the object's own; the pictures it was learnt from, if there."""
     reference, object_, pictures = (_path(row, key) for key in ("reference", "object", "pictures"))
     if pictures is None and object_ is not None and object_.is_file() and object_.suffix not in PICKLES:
-        root = read_about(object_).recipe.get("data", {}).get("root", "")
+        root = read_object_metadata(object_).recipe.get("data", {}).get("root", "")
         pictures = Path(root) if root and (Path(root) / "data").is_dir() else None
     found = references_in(pictures) if pictures else None
     whole = reference or (found.whole if found else object_)

@@ -18,9 +18,9 @@ import torch
 from ldm.compositing.composite import composite, composite_layers
 from ldm.compositing.cut_out import cut_out_picture
 from ldm.compositing.cut_out_images import SIZE
-from ldm.data.image import read_rgb, resize, to_image
+from ldm.data.image import resize, to_image
 from ldm.data.insertset import InsertSet
-from ldm.data.picture import Picture
+from ldm.data.picture import Picture, read_rgb
 from ldm.evaluation.benchmark import SiteImages
 from ldm.insertion.contact_sheet import rgb8
 from ldm.insertion.insert import insert
@@ -140,8 +140,8 @@ def with_untrained_tokens(session: Session, insertset: InsertSet) -> ReadyObject
     base, images = session.base, session.images
     assert isinstance(base, Base), "tokens need the whole base"
     reference = images.reference(insertset.reference)
-    tokens = base.conditioner.look(images.few_shot(insertset).to(base.device))
-    context = base.conditioner(base.conditioner.look(reference.to(base.device)), tokens)
+    tokens = base.conditioner.image_features(images.few_shot(insertset).to(base.device))
+    context = base.conditioner(base.conditioner.image_features(reference.to(base.device)), tokens)
     return ReadyObject(base.contexts(context), session.make_fill(reference))
 
 

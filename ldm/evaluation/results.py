@@ -13,10 +13,10 @@ import numpy as np
 from torch import Tensor
 
 from ldm.batch.work_item import Case
-from ldm.data.image import from_bytes, read_rgb, to_image
+from ldm.data.image import from_bytes, to_image
 from ldm.data.insertset import InsertSet, Sample, load_insertset
 from ldm.data.object_crops import object_crop
-from ldm.data.picture import Picture
+from ldm.data.picture import Picture, read_rgb
 from ldm.data.picture_write import write_picture
 from ldm.evaluation.benchmark import Benchmark, Site, SiteImages, read_alike
 from ldm.evaluation.metrics import DIGITS

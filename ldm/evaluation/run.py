@@ -25,7 +25,7 @@ from ldm.evaluation.methods import PASTES, Method, sample, show_ceiling, source_
 from ldm.evaluation.networks import FeatureNetworks
 from ldm.evaluation.results import Insertion, Results, Row, references_of, row_of
 from ldm.evaluation.scores import scores_of
-from ldm.insertion.crop_plan import Context, regions_of
+from ldm.insertion.crop_plan import CropContext, regions_of
 from ldm.insertion.session import Session
 from ldm.merge.merge import member, merge
 from ldm.merge.merged_file import save_merged
@@ -50,7 +50,7 @@ class Setup:
     folder: Path
     base: Base
     fingerprint: str
-    context: Context
+    context: CropContext
     networks: FeatureNetworks
     metrics: Collection[str]
     learn: Learn
@@ -180,7 +180,7 @@ class MethodRun:
         members = []
         for run in self._members():
             delta = load(run.object_file)
-            parent = parent_of(run.object_file, delta.about) | {"name": run.object}
+            parent = parent_of(run.object_file, delta.metadata) | {"name": run.object}
             fingerprint = self.setup.fingerprint
             members.append(member(self.setup.base, delta, run.object, session.images, parent, fingerprint))
         save_merged(merge(members)[0], self.object_file)

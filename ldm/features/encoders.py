@@ -19,7 +19,7 @@ from ldm.features.imagenet import MEAN, STD
 from ldm.models.checkpoint import read_state
 from ldm.models.conditioner import CLIP_MEAN, CLIP_STD
 from ldm.models.pickle_reader import refusing_damage
-from ldm.models.state_dict import fingerprint, some
+from ldm.models.state_dict import fingerprint, first_few
 
 SIZE = 224  # pixels; the input of CLIP and DINOv2
 HUB_OFFSET = 0.1  # patches
@@ -99,7 +99,7 @@ def _load(kind: Any, what: str, published: str, folder: Path | None, flag: str) 
                 f"download {published}` where there is a network, or give its folder: {flag} FOLDER"
             ) from error
     if lacking := sorted(info["missing_keys"]) + [str(key[0]) for key in info["mismatched_keys"]]:
-        raise ValueError(f"{folder or published} is no {what}: it lacks {some(lacking)}; fix {flag}")
+        raise ValueError(f"{folder or published} is no {what}: it lacks {first_few(lacking)}; fix {flag}")
     source = published if folder is None else folder.name
     return net.eval().requires_grad_(False), f"{source} {fingerprint(net.state_dict())}"
 

@@ -77,7 +77,7 @@ def inpaint(
         condition,
         x_T.to(condition.masked) * sampling.init_noise_sigma,
         sampler=sampling.sampler,
-        begin=begin,
+        start=begin,
         on_step=on_step,
         **sampling.schedule(),
     )

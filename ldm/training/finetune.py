@@ -16,7 +16,7 @@ from torch.optim import AdamW
 
 from ldm.models.base import Base
 from ldm.models.diffusion import add_noise, eps_loss, level_weight
-from ldm.models.state_dict import some
+from ldm.models.state_dict import first_few
 from ldm.objects.delta import trained_names
 from ldm.training.datamodule import draw_noise
 from ldm.training.encoded_samples import DEFAULT, SampleOptions, Shown, encoded, grey, narrow_frozen
@@ -70,7 +70,8 @@ class FineTune(pl.LightningModule):
     """Trains `trained_names(base, freeze_model)` of a base that has its few-shot part (`prepare_few_shot`).
 
     `samples` and `shown`: how batches are encoded, see `encoded`. `card` is plain data and tensors about the
-    object, kept in every checkpoint under "object"; its "about" are the fields of an object file's `About`.
+    object, kept in every checkpoint under "object"; its "about" are the fields of an object file's
+    `ObjectMetadata`.
     """
 
     strict_loading = False  # checkpoints hold what trains; on_load_checkpoint is strict about that
@@ -132,7 +133,7 @@ class FineTune(pl.LightningModule):
         `view` [b]: the few-shot token that takes the place of all of them; -1 or None: all are used.
         """
         conditioner = self.base.conditioner
-        few_shot = conditioner.few_shot() if view is None else conditioner.few_shot_of(view)
+        few_shot = conditioner.few_shot() if view is None else conditioner.few_shot_by_sample(view)
         context = conditioner(pooled, few_shot)
         null = conditioner.unconditional(context)
         context = torch.where(dropped[:, None, None], null, context)
@@ -180,7 +181,7 @@ class FineTune(pl.LightningModule):
         if wrong := [
             k for k in shapes.keys() | state.keys() if k not in state or state[k].shape != shapes.get(k)
         ]:
-            raise ValueError(f"the checkpoint does not fit what this run trains: {some(sorted(wrong))}")
+            raise ValueError(f"the checkpoint does not fit what this run trains: {first_few(sorted(wrong))}")
         if checkpoint["object"].get(FEATURES) is not None:
             self.base.conditioner.few_shot_features = checkpoint["object"][FEATURES].to(self.base.device)
 

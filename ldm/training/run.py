@@ -26,7 +26,7 @@ from ldm.models.architecture import Architecture
 from ldm.models.base import Base, base_fingerprint, load_base
 from ldm.objects.delta import save
 from ldm.objects.few_shot import prepare_few_shot
-from ldm.objects.object_file import About, preview_of
+from ldm.objects.object_file import ObjectMetadata, preview_of
 from ldm.training.callbacks import Progress
 from ldm.training.checkpoints import read_checkpoint
 from ldm.training.datamodule import SampleModule
@@ -61,7 +61,7 @@ def build_learner(base: Base, insertset: InsertSet, run: TrainingRun) -> FineTun
     prepare_few_shot(base, seen, t.few_shot, t.few_shot_features, Generator().manual_seed(run.samples.seed))
     reference = images.own_reference(insertset, crops)[0]
     card = {
-        "about": asdict(_about(base, insertset, crops, run)),
+        "about": asdict(_metadata(base, insertset, crops, run)),
         "reference": to_bytes(reference),
         "crops": to_bytes(crops),
         "paper_crops": to_bytes(as_in_paper),
@@ -72,8 +72,8 @@ def build_learner(base: Base, insertset: InsertSet, run: TrainingRun) -> FineTun
     return FineTune(base, t, run.samples, shown=run.shown, card=card)
 
 
-def _about(base: Base, insertset: InsertSet, crops: Tensor, run: TrainingRun) -> About:
-    return About(
+def _metadata(base: Base, insertset: InsertSet, crops: Tensor, run: TrainingRun) -> ObjectMetadata:
+    return ObjectMetadata(
         base=base_fingerprint(base),
         architecture=base.architecture.name,
         freeze_model=run.tuning.freeze_model,

@@ -14,9 +14,9 @@ import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from ldm.data.files import atomic_file
-from ldm.data.image import read_rgb, to_image
+from ldm.data.image import to_image
 from ldm.data.insertset import InsertSet, Sample
-from ldm.data.picture import Picture
+from ldm.data.picture import Picture, read_rgb
 from ldm.data.picture_write import write_picture
 from ldm.evaluation.charts import draw_scores
 from ldm.features.imagenet import ImageNetFeatures

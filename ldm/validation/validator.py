@@ -17,9 +17,10 @@ from torch import Generator, Tensor
 
 from ldm.batch.best_of import SEAM_WEIGHT
 from ldm.data.boxes import Box
-from ldm.data.image import read_rgb, to_image
+from ldm.data.image import to_image
 from ldm.data.insertset import InsertSet, Sample
 from ldm.data.object_crops import object_crop, squash
+from ldm.data.picture import read_rgb
 from ldm.data.training_masks import pixel_box
 from ldm.features.imagenet import ImageNetFeatures, identity_crop
 from ldm.insertion.blend import BLENDS, Blend, composite

@@ -17,7 +17,7 @@ from ldm.evaluation.results import Insertion, References, Results, references_of
 from ldm.insertion.mask_input import MaskOptions
 from ldm.insertion.roi import Roi
 from ldm.models.checkpoint import write_safetensors
-from ldm.objects.object_file import About, write_object
+from ldm.objects.object_file import ObjectMetadata, write_object
 from tests.fixtures.bench import write_bench
 
 WHOLE = {"result": "r.png", "background": "b.png", "box": "1 2 3 4", "references": "o.png"}
@@ -64,7 +64,7 @@ def test_inferences_folder_tells_all(tmp_path: Path, bench: Path) -> None:
 def test_an_object_file_is_its_own_reference(tmp_path: Path, bench: Path) -> None:
     own = torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8)
     pictured = tmp_path / "thing.safetensors"
-    write_object(pictured, {"reference": own}, About("base1", "tiny"))
+    write_object(pictured, {"reference": own}, ObjectMetadata("base1", "tiny"))
     log(tmp_path / "out", bench, reference=None, object=str(pictured))
     (found,) = collect(tmp_path / "out")
     assert found.object == "thing"
@@ -77,7 +77,7 @@ def test_an_object_file_is_its_own_reference(tmp_path: Path, bench: Path) -> Non
 
 def test_the_pictures_it_was_learnt_from_are_its_views_if_they_are_there(tmp_path: Path, bench: Path) -> None:
     for name in ("apple", "gone"):
-        about = About("base1", "tiny", recipe={"data": {"root": str(bench / "objects" / name)}})
+        about = ObjectMetadata("base1", "tiny", recipe={"data": {"root": str(bench / "objects" / name)}})
         own = torch.zeros(3, 8, 8, dtype=torch.uint8)
         write_object(tmp_path / f"{name}.safetensors", {"reference": own}, about)
         file = str(tmp_path / f"{name}.safetensors")

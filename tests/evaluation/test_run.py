@@ -15,7 +15,7 @@ from PIL import Image
 
 from ldm.data.image import to_bytes
 from ldm.data.picture import Picture, read_picture
-from ldm.data.picture_write import read_text
+from ldm.data.picture_write import embedded_text
 from ldm.evaluation.benchmark import Benchmark, load_benchmark
 from ldm.evaluation.methods import METHODS
 from ldm.evaluation.metrics import OFFLINE
@@ -24,14 +24,14 @@ from ldm.evaluation.report import write_report
 from ldm.evaluation.results import Results
 from ldm.evaluation.run import Setup, runs_of
 from ldm.insertion.blend import BLENDS
-from ldm.insertion.crop_plan import Context
+from ldm.insertion.crop_plan import CropContext
 from ldm.insertion.inpaint import Sampling
 from ldm.insertion.insert import InsertOptions
 from ldm.insertion.session import Session
 from ldm.merge.merged_file import load_merged, open_merged
 from ldm.models.base import base_fingerprint, base_state
 from ldm.objects.delta import extract, save, trained_names
-from ldm.objects.object_file import About
+from ldm.objects.object_file import ObjectMetadata
 from tests.fixtures.bench import MASK, write_bench
 from tests.fixtures.objects import learnt
 from tests.fixtures.tiny import loaded_base
@@ -52,7 +52,9 @@ def shared() -> Setup:
     def learn(insertset: Any, learning: Mapping[str, Any], file: Path) -> None:
         names, state = trained_names(base, learning["freeze_model"]), base_state(base)
         tuned = {name: state[name] + 0.5 for name in names}
-        about = About(session.fingerprint, "tiny", freeze_model=learning["freeze_model"], few_shot_count=2)
+        about = ObjectMetadata(
+            session.fingerprint, "tiny", freeze_model=learning["freeze_model"], few_shot_count=2
+        )
         width, generator = base.architecture.clip_width, torch.Generator().manual_seed(0)
         delta = extract(state, tuned, names, about, tokens=torch.randn(2, width, generator=generator))
         save(replace(delta, reference=to_bytes(session.images.reference(insertset.reference))[0]), file)
@@ -61,7 +63,7 @@ def shared() -> Setup:
         folder=Path("nowhere"),
         base=base,
         fingerprint=session.fingerprint,
-        context=Context(base.architecture.image_size),
+        context=CropContext(model_side=base.architecture.image_size),
         networks=load_networks(OFFLINE, Weights()),
         metrics=OFFLINE,
         learn=learn,
@@ -115,7 +117,7 @@ def test_a_run_goes_on_where_it_stopped(benchmark: Benchmark, shared: Setup, tmp
     assert row["scores"]["v2/outside"] == 0 and row["scores"]["v2/learning_seconds"] > 0
     file = tmp_path / "crossattn" / "mini" / "s1.png"
     assert read_picture(file).size == (80, 96)
-    assert json.loads(read_text(file)["row"])["recipe"] == row["recipe"]
+    assert json.loads(embedded_text(file)["row"])["recipe"] == row["recipe"]
 
     assert made(setup, benchmark, *both) == [] and len(lessons) == 2
     (tmp_path / "flat" / "mini" / "s2.png").unlink()
@@ -141,7 +143,7 @@ def test_merged_is_each_object_out_of_one_file(benchmark: Benchmark, shared: Set
     assert sorted(lessons) == [("apple", "crossattn-kv"), ("brick", "crossattn-kv")]
     [file] = (tmp_path / "objects" / "mini").glob("merged-*.safetensors")
     merged = load_merged(file)
-    assert merged.names == ["apple", "brick"] and len({p["sha256"] for p in merged.about.parents}) == 2
+    assert merged.names == ["apple", "brick"] and len({p["sha256"] for p in merged.metadata.parents}) == 2
     rows = Results(tmp_path).rows
     identity = {(row["method"], row["name"]): row["scores"]["v2/identity"] for row in rows}
     for site in ("s1", "s2", "s10"):

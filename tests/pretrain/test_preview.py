@@ -10,7 +10,8 @@ import numpy as np
 import torch
 
 from ldm.compositing.composite import boxes_for, placed
-from ldm.data.image import read_rgb, to_pixels
+from ldm.data.image import to_pixels
+from ldm.data.picture import read_rgb
 from ldm.models.diffusion import masked_image
 from ldm.pretrain.base import BasePreview, BaseTraining
 from ldm.pretrain.composer import Composed

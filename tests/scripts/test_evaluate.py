@@ -55,8 +55,12 @@ def test_one_command_makes_the_table(folder: Path, tmp_path: Path, capsys: pytes
     assert all(method.title in text for method in METHODS.values()) and (tmp_path / "sheet.png").is_file()
     files = (tmp_path / "objects" / "bench" / "brick").glob("*.safetensors")
     narrow, wide = sorted((load(file) for file in files), key=lambda delta: len(delta.weights))
-    assert len(wide.weights) > len(narrow.weights) and wide.about.few_shot_count == 2 and wide.about.step == 1
-    assert wide.about.recipe["train"]["max_steps"] == 1
+    assert (
+        len(wide.weights) > len(narrow.weights)
+        and wide.metadata.few_shot_count == 2
+        and wide.metadata.step == 1
+    )
+    assert wide.metadata.recipe["train"]["max_steps"] == 1
     capsys.readouterr()
 
     call(folder, "--out", str(tmp_path), "--scenes", "s2", "--methods", "crossattn", "flat")

@@ -61,7 +61,7 @@ def test_the_object_file_has_the_trained_weights(tmp_path: Path, mode: str, few_
     apply(base, delta)
     now = base.state_dict()
     assert all(torch.equal(now[key], value) for key, value in trained(folder).items())
-    about = delta.about
+    about = delta.metadata
     assert (about.freeze_model, about.few_shot, about.step) == (mode, few_shot, 3)
     assert about.few_shot_count == (0 if few_shot == "none" else 3)
     assert (about.author, about.licence) == ("Ada", "CC0") and about.date.startswith("2")
@@ -190,15 +190,15 @@ def test_the_best_is_extracted_unless_the_last_is_asked_for(
     best = read_checkpoint(find_checkpoint(folder)) | {"global_step": 2}
     torch.save(best, folder / "best.ckpt")
     get_deltas.main(["--path", str(folder)])
-    assert load(folder / "toy.safetensors").about.step == 3  # no best.txt: not known to be the best
+    assert load(folder / "toy.safetensors").metadata.step == 3  # no best.txt: not known to be the best
     (folder / "best.txt").write_text("step 2: score 0.500, the highest score of 3 validations\n")
     capsys.readouterr()
     get_deltas.main(["--path", str(folder)])
-    assert load(folder / "toy.safetensors").about.step == 2
+    assert load(folder / "toy.safetensors").metadata.step == 2
     assert "step 2: score 0.500, the highest" in capsys.readouterr().out
     for options in (["--which", "last"], ["--path", str(find_checkpoint(folder))]):
         get_deltas.main(["--path", str(folder), *options])
-        assert load(folder / "toy.safetensors").about.step == 3
+        assert load(folder / "toy.safetensors").metadata.step == 3
 
 
 def test_another_base_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

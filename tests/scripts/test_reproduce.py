@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from ldm.config.cli import run
-from ldm.data.image import read_rgb
-from ldm.data.picture_write import read_text
+from ldm.data.picture import read_rgb
+from ldm.data.picture_write import embedded_text
 from ldm.evaluation.run import MethodRun
 from scripts import reproduce
 from tests.evaluation.test_benchmark import backgrounds
@@ -105,16 +105,16 @@ def test_it_is_stopped_goes_on_and_tells(
     assert len(pictures) == 3 * len(METHODS)
     files = list((folder / "out/objects/objects/cup").glob("*.safetensors"))
     assert len(files) == len(LEARNT)  # three pictures are all, also of five; sampling learns nothing
-    row = json.loads(read_text(folder / "out/linear-kv/objects/cup/0001.png")["row"])
+    row = json.loads(embedded_text(folder / "out/linear-kv/objects/cup/0001.png")["row"])
     assert row["scores"]["v2/outside"] == 0 and -1 <= row["scores"]["v2/identity_mean"] <= 1
     assert set(row["recipe"]) == {
         "kind", "metrics", "version", "base", "seed", "context", "settings", "object", "object_scale",
     }  # fmt: skip
-    fast = json.loads(read_text(folder / "out/tokens-kv-fast/objects/cup/0001.png")["row"])["recipe"]
+    fast = json.loads(embedded_text(folder / "out/tokens-kv-fast/objects/cup/0001.png")["row"])["recipe"]
     assert (
         fast["settings"]["sample.precision"] == "bf16" and fast["settings"]["sample.deep_cache_interval"] == 2
     )
-    paper = json.loads(read_text(folder / "out/paper-kv/objects/cup/0001.png")["row"])["recipe"]
+    paper = json.loads(embedded_text(folder / "out/paper-kv/objects/cup/0001.png")["row"])["recipe"]
     assert (paper["settings"]["insert.blend"], paper["settings"]["sample.guidance_scale"]) == ("paper", 5.0)
     assert row["recipe"]["settings"]["insert.blend"] != "paper" and paper["object"] != row["recipe"]["object"]
     kv, alone = (read_rgb(folder / f"out/{name}/objects/cup/0001.png") for name in ("none-kv", "linear-kv"))

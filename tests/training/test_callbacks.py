@@ -13,9 +13,9 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from ldm.data.image import read_rgb
 from ldm.data.insertset import load_insertset
 from ldm.data.pairs import TrainingPairs
+from ldm.data.picture import read_rgb
 from ldm.objects.few_shot import prepare_few_shot
 from ldm.training.callbacks import Previews, Progress, StopOnSignal
 from ldm.training.checkpoints import (

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset, default_collate
 
 from ldm.data.insertset import load_insertset
-from ldm.data.pairs import TrainingPairs
+from ldm.data.pairs import NamePairs
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised, raw_pixels
 from ldm.models.ldm_blocks import diffusers_blocks
@@ -41,18 +41,18 @@ def test_loss_and_gradients_are_those_of_the_papers_code(mode: str) -> None:
     loss.backward()
 
     assert float(loss.detach()) == pytest.approx(float(g[f"{mode}.loss"]), rel=1e-3)
-    layout, start = diffusers_blocks(base.state_dict()), f"{mode}.grad_norm."
+    blocks, start = diffusers_blocks(base.state_dict()), f"{mode}.grad_norm."
     norms = {key.removeprefix(start): float(value) for key, value in g.items() if key.startswith(start)}
     for name, weight in module.trained_weights().items():
         if name.startswith("unet.") or name == "conditioner.proj_out.weight":
-            key = ldm_key(name, layout).removeprefix("model.diffusion_model.")
+            key = ldm_key(name, blocks).removeprefix("model.diffusion_model.")
             assert weight.grad is not None
             assert float(weight.grad.norm()) == pytest.approx(norms.pop(key), rel=1e-3), name
     assert not norms
 
 
-def data(root: Path, **changes: Any) -> TrainingPairs:
-    return TrainingPairs(
+def data(root: Path, **changes: Any) -> NamePairs:
+    return NamePairs(
         load_insertset(root),
         SMALL.image_size,
         SMALL.reference_size,
@@ -105,7 +105,7 @@ def test_trains_exactly_the_objects_weights(tmp_path: Path, mode: str, few_shot:
     fit(module, data(tmp_path / "toy"), tmp_path / "run", 3)
     changed = {key for key, value in module.base.state_dict().items() if not torch.equal(value, before[key])}
     assert {name for name, p in module.base.named_parameters() if p.requires_grad} == set(module.trained)
-    # over one key, softmax is 1: without few-shot tokens there is no gradient to K (and Q), see DESIGN
+    # over one key, softmax is 1: without few-shot tokens there is no gradient to K (and Q)
     idle = {name for name in module.trained if few_shot == "none" and ("to_k" in name or "to_q" in name)}
     assert set(module.trained) - idle <= changed <= set(module.trained)
 
@@ -243,7 +243,7 @@ def test_a_single_view_trains_its_own_token_alone(tmp_path: Path) -> None:
     root = object_folder(tmp_path / "toy")
     module = make(root, drop_context=0.0)
     tokens = module.base.conditioner.few_shot_tokens
-    item = TrainingPairs(load_insertset(root), 64, 28, single_view=1.0)[0]
+    item = NamePairs(load_insertset(root), 64, 28, single_view=1.0)[0]
     batch = {key: value[None] for key, value in item.items()} | {"index": torch.tensor([0])}
     module.log = lambda *_, **__: None  # type: ignore[method-assign]
     module.training_step(batch, 0).backward()

@@ -30,7 +30,7 @@ def test_the_script_and_the_library_learn_the_same(tmp_path: Path) -> None:
     assert one.weights.keys() == other.weights.keys() and len(one.weights) > 10
     assert all(torch.equal(value, other.weights[name]) for name, value in one.weights.items())
     assert one.tokens is not None and other.tokens is not None and torch.equal(one.tokens, other.tokens)
-    assert (one.about.step, other.about.recipe["train"]["lr"]) == (2, 0.01)
+    assert (one.metadata.step, other.metadata.recipe["train"]["lr"]) == (2, 0.01)
 
 
 def test_emulated_bf16_is_one_warning_and_a_run_in_fp32(
