@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset, default_collate
 
 from ldm.data.insertset import load_insertset
-from ldm.data.pairs import NamePairs
+from ldm.data.pairs import TrainingPairs
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised, raw_pixels
 from ldm.models.ldm_blocks import diffusers_blocks
@@ -51,8 +51,8 @@ def test_loss_and_gradients_are_those_of_the_papers_code(mode: str) -> None:
     assert not norms
 
 
-def data(root: Path, **changes: Any) -> NamePairs:
-    return NamePairs(
+def data(root: Path, **changes: Any) -> TrainingPairs:
+    return TrainingPairs(
         load_insertset(root),
         SMALL.image_size,
         SMALL.reference_size,
@@ -243,7 +243,7 @@ def test_a_single_view_trains_its_own_token_alone(tmp_path: Path) -> None:
     root = object_folder(tmp_path / "toy")
     module = make(root, drop_context=0.0)
     tokens = module.base.conditioner.few_shot_tokens
-    item = NamePairs(load_insertset(root), 64, 28, single_view=1.0)[0]
+    item = TrainingPairs(load_insertset(root), 64, 28, single_view=1.0)[0]
     batch = {key: value[None] for key, value in item.items()} | {"index": torch.tensor([0])}
     module.log = lambda *_, **__: None  # type: ignore[method-assign]
     module.training_step(batch, 0).backward()

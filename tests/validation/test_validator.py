@@ -17,8 +17,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ldm.compositing.region_fill import CompositeSettings, make_composite_fill
 from ldm.config.schema import load_config
+from ldm.data.image import to_image
 from ldm.data.insertset import InsertSet, Sample, load_insertset
-from ldm.data.picture import read_rgb, to_image
+from ldm.data.picture import read_rgb
 from ldm.features.imagenet import ImageNetFeatures
 from ldm.models.base import Base
 from ldm.models.sampler import sample
