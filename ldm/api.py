@@ -14,7 +14,7 @@ from typing import Any
 
 from ldm.batch.runner import plan_request
 from ldm.batch.work_item import Case, WorkItem
-from ldm.config.build import crop_context_of, open_session, training_run_of
+from ldm.config.build import crop_context_of, open_session
 from ldm.config.loader import ROOT
 from ldm.config.schema import Config, load_config
 from ldm.data.insertset import load_insertset
@@ -88,7 +88,9 @@ def learn(model: Model, pictures: str | Path, **settings: Any) -> LearnedObject:
     `settings` are those of the config's section `train`, like max_steps=200. The object is learnt on another
     copy of the base: `model` stays as it is. scripts/train.py can also resume, hold out a picture, validate.
     """
-    from ldm.training.run import learn_to_file  # loads Lightning, which insertion does without
+    # these load Lightning, which insertion does without
+    from ldm.config.build_training import training_run_of
+    from ldm.training.run import learn_to_file
 
     root = Path(pictures)
     insertset = load_insertset(root)

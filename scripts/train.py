@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ldm.config.build import training_callbacks, training_run_of, validation_plan_of
+from ldm.config.build_training import training_callbacks, training_run_of, validation_plan_of
 from ldm.config.cli import TRAINING, TRAINING_HELP, run, warnings_in_a_line
 from ldm.config.command_forms import PUBLISHED_TRAINING
 from ldm.config.schema import Config, Parser

@@ -18,7 +18,8 @@ from omegaconf import OmegaConf
 from PIL import Image
 from torch import Tensor
 
-from ldm.config.build import blend_of, training_run_of
+from ldm.config.build import blend_of
+from ldm.config.build_training import training_run_of
 from ldm.config.schema import Config, load_config
 from ldm.data import pairs
 from ldm.data.augment import drawn_odds

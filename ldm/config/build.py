@@ -1,9 +1,9 @@
-"""Settings => objects: the one place that puts the core and the packages beside it together."""
+"""Settings => what inserts an object; here and in build_training the two sides of the house are joined."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,6 @@ import torch
 from ldm.config.schema import Config
 
 if TYPE_CHECKING:
-    from ldm.data.insertset import InsertSet, Sample
     from ldm.data.object_crops import ObjectImages
     from ldm.insertion.blend import Blend
     from ldm.insertion.crop_plan import CropContext
@@ -23,15 +22,7 @@ if TYPE_CHECKING:
     from ldm.insertion.object_source import ObjectSource
     from ldm.insertion.region_fill import MakeFill
     from ldm.insertion.session import Session
-    from ldm.models.base import Base
     from ldm.models.runtime import Runtime
-    from ldm.training.callbacks import Previews
-    from ldm.training.checkpoints import Checkpoints
-    from ldm.training.encoded_samples import Shown
-    from ldm.training.finetune import FineTune
-    from ldm.training.run import TrainingRun
-    from ldm.validation.callback import Validation, ValidationPlan
-    from ldm.validation.validator import RegionFiller
 
 
 T = TypeVar("T")
@@ -156,17 +147,6 @@ def make_fill(config: Config, **other: Any) -> MakeFill:
     return grey_fill
 
 
-def shown_in_training(config: Config) -> Shown:
-    """What the holes of training samples show."""
-    if config.base.region_fill == COMPOSITE:
-        from ldm.compositing.region_fill import shown_in_training as composites
-
-        return composites
-    from ldm.training.encoded_samples import grey
-
-    return grey
-
-
 def runtime_of(config: Config, device: str) -> Runtime:
     """How the base runs on a device."""
     from ldm.models.runtime import Runtime
@@ -229,7 +209,7 @@ def bf16_works(device: str) -> bool:
 
 
 def usable_precision(asked: str, device: str, full: str) -> str:
-    """The precision to run in: `asked`, or `full`, with a warning, if the device only emulates bf16."""
+    """The precision to run in: `asked`; or `full`, with a warning, if the device has no bf16."""
     if not asked.startswith("bf16") or bf16_works(device):
         return asked
     warnings.warn(
@@ -238,84 +218,3 @@ def usable_precision(asked: str, device: str, full: str) -> str:
         stacklevel=2,
     )
     return full
-
-
-def training_run_of(config: Config) -> TrainingRun:
-    """What the settings say about learning an object."""
-    from ldm.training.encoded_samples import SampleOptions
-    from ldm.training.finetune import Tuning
-    from ldm.training.run import TrainingRun
-    from ldm.training.trainer import LoopOptions
-
-    t, d = config.train, config.data
-    precision = usable_precision(t.precision, device_of(t.accelerator), "32-true")
-    return TrainingRun(
-        tuning=from_sections(Tuning, t),
-        samples=from_sections(SampleOptions, t, d),
-        loop=from_sections(LoopOptions, t, d, precision=precision),
-        images=object_images(config),
-        shown=shown_in_training(config),
-        recipe=asdict(config),
-    )
-
-
-def device_of(accelerator: str) -> str:
-    """The kind of device that Lightning takes for this accelerator (auto, cpu, gpu, mps)."""
-    if accelerator in ("auto", "gpu"):
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return accelerator
-
-
-def validation_plan_of(config: Config, insertset: InsertSet) -> tuple[Config, ValidationPlan]:
-    """How the run validates itself, and the settings by which a resumed run does the same."""
-    from ldm.validation.callback import plan_validation
-
-    t = config.train
-    plan = plan_validation(
-        insertset, held_out=t.hold_out, every=t.validate_every, max_steps=t.max_steps,
-        samples=t.batch_size * t.accumulate_grad_batches, guidance_scale=config.sample.guidance_scale,
-    )  # fmt: skip
-    return replace(config, train=replace(t, hold_out=plan.hold_out, validate_every=plan.every)), plan
-
-
-def region_filler_of(
-    config: Config, base: Base, card: Mapping[str, Any], pictures: Sequence[Sample]
-) -> RegionFiller:
-    """What inserts the object into regions of these pictures; `card` describes the object, see `FineTune`."""
-    from ldm.data.image import from_bytes
-    from ldm.objects.object_context import ObjectView, null_context
-    from ldm.validation.validator import RegionFiller, place_of
-
-    a, sampling, images = config.base.architecture, sampling_of(config), object_images(config)
-    reference, crops = from_bytes(card["reference"][None]), from_bytes(card["crops"])
-    tokens = 0 if config.train.few_shot == "none" else len(crops)
-    view = sampling.reference_view if sampling.reference_view <= tokens else 0  # training goes on without it
-    stored = crops if images.stored and tokens else None
-    return RegionFiller(
-        [place_of(picture, a.image_size, config.insert.roi_factor) for picture in pictures],
-        ObjectView(*images.select(stored, reference, view)),
-        sampling,
-        blend_of(config),
-        config.sample.seed,
-        null_context(base, sampling.guidance_from),
-        make_fill(config, detail_transfer=0.0),
-    )
-
-
-def training_callbacks(
-    config: Config, module: FineTune, plan: ValidationPlan, folder: Path, checkpoints: Checkpoints
-) -> list[Previews | Validation]:
-    """Previews and validation, as far as the settings ask for them."""
-    from ldm.training.callbacks import Previews
-    from ldm.validation.callback import Validation
-    from ldm.validation.validator import Validator, regions_of
-
-    t, found = config.train, list[Previews | Validation]()
-    filler = partial(region_filler_of, config, module.base, module.card)
-    if t.preview_every:
-        found.append(Previews(filler(plan.training.few_shot[:1]).preview, folder, t.preview_every))
-    if plan.features is not None:
-        fill = filler(regions_of(plan.training, plan.held_out))
-        validator = Validator(plan.training, plan.held_out, plan.features, fill)
-        found.append(Validation(validator, folder, plan.every, checkpoints, t.patience))
-    return found

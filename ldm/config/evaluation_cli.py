@@ -16,9 +16,9 @@ from ldm.config.build import (
     insert_settings,
     runtime_of,
     session_for,
-    training_run_of,
     with_settings,
 )
+from ldm.config.build_training import training_run_of
 from ldm.config.published import with_learning
 from ldm.config.schema import Config, how_to_learn
 from ldm.data.insertset import InsertSet

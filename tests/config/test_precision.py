@@ -7,7 +7,7 @@ import warnings
 import pytest
 import torch
 
-from ldm.config import build
+from ldm.config import build, build_training
 from ldm.config.schema import load_config
 
 ASKED = ["train.precision=bf16-mixed", "sample.precision=bf16", "train.accelerator=cpu"]
@@ -16,7 +16,7 @@ ASKED = ["train.precision=bf16-mixed", "sample.precision=bf16", "train.accelerat
 def precisions() -> tuple[str, str]:
     """Of training and of sampling, as the settings ask for bf16 on a CPU."""
     config = load_config(None, ASKED)
-    return build.training_run_of(config).loop.precision, build.runtime_of(config, "cpu").precision
+    return build_training.training_run_of(config).loop.precision, build.runtime_of(config, "cpu").precision
 
 
 def test_without_bf16_instructions_both_run_in_fp32_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,14 +63,14 @@ def test_lightnings_accelerator_stands_for_a_device(
     monkeypatch: pytest.MonkeyPatch, accelerator: str, device: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert build.device_of(accelerator) == device
+    assert build_training.device_of(accelerator) == device
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert build.device_of("auto") == "cpu"
+    assert build_training.device_of("auto") == "cpu"
 
 
 def test_a_dataclass_takes_its_fields_by_name_from_sections() -> None:
     config = load_config(None, ["train.seed=7", "train.lr=0.5", "data.augment=false", "data.workers=3"])
-    run = build.training_run_of(config)
+    run = build_training.training_run_of(config)
     assert (run.samples.seed, run.tuning.lr, run.samples.augment, run.loop.workers) == (7, 0.5, False, 3)
-    with pytest.raises(AssertionError, match="no section has LoopOptions"):
+    with pytest.raises(AssertionError, match=r"no section has LoopOptions\.batch_size"):
         build.from_sections(type(run.loop), config.data)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from ldm.config import build
+from ldm.config import build, build_training
 from ldm.config.schema import load_config
 from ldm.data.insertset import load_insertset
 from ldm.objects.delta import load
@@ -24,7 +24,7 @@ def test_the_script_and_the_library_learn_the_same(tmp_path: Path) -> None:
     common = ["--config", str(config), "--dataset-dir", str(root), "--logdir", str(tmp_path / "logs")]
     train.main([*common, *SETTINGS, *QUIET])
     get_deltas.main(["--path", str(tmp_path / "logs/toy")])
-    run = build.training_run_of(load_config(config, SETTINGS))
+    run = build_training.training_run_of(load_config(config, SETTINGS))
     learn_to_file(tmp_path / "base", SMALL, load_insertset(root), run, tmp_path / "toy.safetensors")
     one, other = load(tmp_path / "logs/toy/toy.safetensors"), load(tmp_path / "toy.safetensors")
     assert one.weights.keys() == other.weights.keys() and len(one.weights) > 10
