@@ -31,7 +31,7 @@ def training(make: MakeBase, side: int, batches: Sequence[int]) -> list[Case]:
     """The paper's step, at batch 1, and ours on cached samples in bf16, by batch size."""
     ours = _Ours(make(), side)
     cases = [ours.case(f"cached samples, tokens, bf16, batch {n}", n) for n in batches]
-    lean = ours.case("cached samples, tokens, bf16, batch 1, checkpointing", 1, True)
+    lean = ours.case("cached samples, tokens, bf16, batch 1, gradient checkpointing", 1, True)
     return [_paper(make(), side), *cases, lean]
 
 
@@ -39,7 +39,7 @@ def by_memory(make: MakeBase, side: int, presets: Mapping[str, Lean]) -> list[Ca
     """One batch of each preset."""
     ours = _Ours(make(), side)
     return [
-        ours.case(f"--preset {name}: batch {n}" + ", checkpointing" * twice, n, twice, counted=False)
+        ours.case(f"--preset {name}: batch {n}" + ", gradient checkpointing" * twice, n, twice, counted=False)
         for name, (n, twice) in presets.items()
     ]
 

@@ -84,7 +84,7 @@ def fill_bench(args: argparse.Namespace, config: Config) -> None:
     for one in runs:
         for row in one.make():
             announce(row)
-    runs.sort(key=lambda one: names.index(one.method.name))
+    runs.sort(key=lambda one: methods.index(one.method))  # stable: objects stay in order
     rows = [row for one in runs for row in one.rows()]
     insertions = [x for one in runs for x in one.insertions()]
     note = base_note(setup, config)

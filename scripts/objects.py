@@ -87,7 +87,14 @@ def bake_command(args: argparse.Namespace) -> None:
     for file, target in zip(tqdm(args.files, unit="object", disable=None), targets, strict=True):
         with naming(file):
             baked = bake_delta(
-                base, load(file), images, reference, args.object_scale, fingerprint, null, view
+                base,
+                load(file),
+                images,
+                reference,
+                object_scale=args.object_scale,
+                fingerprint=fingerprint,
+                guidance_from=null,
+                view=view,
             )
         save_baked(replace(baked, metadata=made_from(file, baked.metadata)), target)
         tqdm.write(size_line(target, file))
@@ -104,7 +111,7 @@ def compress_command(args: argparse.Namespace) -> None:
             delta = load(file)
             if base is not None:
                 check_fits(base, delta, fingerprint)
-            delta = replace(delta, metadata=made_from(file, delta.metadata))  # its size counts, too
+            delta = replace(delta, metadata=made_from(file, delta.metadata))  # counts in the file's size
             small, losses = compress(delta, energy=args.energy, size=size, base_state=state, progress=bar)
         save(small, target)
         print(*losses_table(losses), sep="\n")

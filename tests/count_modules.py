@@ -1,53 +1,73 @@
-"""Count the modules of `ldm` that a module reaches by import: `python -m tests.count_modules
-ldm.insertion.session`.
+"""Count the modules of `ldm` that a module needs: `python -m tests.count_modules ldm.insertion.session`.
 
-Imports are read from the source, those inside functions too, and nothing is run. What only type checkers see
-is left out, and so are `__init__.py` files, which hold a docstring. `--list` names the modules.
+Imports are read from the source; nothing is run. An import at the top of a module always counts, one inside
+a function counts if that function is used: imported by name, or called by a used function of its module.
+What only type checkers see is left out, and so are `__init__.py` files, which hold a docstring. `--list`
+names the modules.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
+DEFINITIONS = (ast.FunctionDef, ast.ClassDef)
+Use = tuple[str, str]  # a module and a name in it; "": what runs when it is imported
 
 
-def file_of(name: str) -> Path | None:
-    """ldm.data.image => ldm/data/image.py; None: not a module of this project."""
-    file = ROOT / f"{name.replace('.', '/')}.py"
-    return file if file.is_file() else None
+def file_of(module: str) -> Path:
+    """ldm.data.image => ldm/data/image.py, which may not exist."""
+    return ROOT / f"{module.replace('.', '/')}.py"
 
 
-def imports(node: ast.AST) -> Iterator[str]:
-    """Dotted names of everything that is imported below a node when its code runs."""
-    for child in ast.iter_child_nodes(node):
-        if isinstance(child, ast.Import):
-            yield from (alias.name for alias in child.names)
-        elif isinstance(child, ast.ImportFrom):
-            yield child.module or ""
-            yield from (f"{child.module}.{alias.name}" for alias in child.names)
-        elif isinstance(child, ast.If) and "TYPE_CHECKING" in ast.unparse(child.test):
-            for other in child.orelse:
-                yield from imports(other)
+@cache
+def parts(module: str) -> dict[str, list[ast.stmt]]:
+    """Name of each function and class of a module => its statement; "" => all other statements."""
+    out: dict[str, list[ast.stmt]] = {"": []}
+    for node in ast.parse(file_of(module).read_text("utf-8")).body:
+        out.setdefault(node.name if isinstance(node, DEFINITIONS) else "", []).append(node)
+    return out
+
+
+def nodes(statements: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """All nodes below, but for what only type checkers see."""
+    for node in statements:
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            yield from nodes(node.orelse)
         else:
-            yield from imports(child)
+            yield node
+            yield from nodes(ast.iter_child_nodes(node))
+
+
+def uses(module: str, name: str) -> Iterator[Use]:
+    """What a part of a module uses: parts of its own module, and names that it imports."""
+    known = parts(module)
+    for node in nodes(known.get(name, [])):
+        if isinstance(node, ast.Name) and node.id in known:
+            yield module, node.id
+        elif isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            for alias in node.names:
+                yield node.module or "", ""
+                yield node.module or "", alias.name
+                yield f"{node.module}.{alias.name}", ""
 
 
 def reached(module: str) -> set[str]:
-    """The modules of `ldm` that `module`, like scripts.inference, imports, and those that they import."""
-    seen: set[str] = set()
-    waiting = [module]
+    """The modules of `ldm` that are imported when `module`, like scripts.inference, does all it can do."""
+    seen: set[Use] = set()
+    waiting = [(module, name) for name in parts(module)]
     while waiting:
-        name = waiting.pop()
-        file = file_of(name)
-        if name in seen or file is None:
-            continue
-        seen.add(name)
-        waiting += imports(ast.parse(file.read_text("utf-8")))
-    return {name for name in seen if name.startswith("ldm.")}
+        use = waiting.pop()
+        if use not in seen and file_of(use[0]).is_file():
+            seen.add(use)
+            waiting += uses(*use)
+    return {name for name, _ in seen if name.startswith("ldm.")}
 
 
 if __name__ == "__main__":

@@ -86,6 +86,8 @@ def commands() -> Iterator[tuple[str, list[str]]]:
 def script_and_words(words: Sequence[str]) -> tuple[str | None, list[str]]:
     """A command line => the script that parses it, and what it is given; None: nothing is parsed."""
     program, file, *given = words
+    if program in ("pip", "source"):
+        return None, given
     if program in ("bash", "sh") and file in SHELL_ONLY:
         return SHELL_ONLY[file], given
     if program in ("bash", "sh"):

@@ -211,7 +211,7 @@ def prepare(item: WorkItem, options: RunOptions) -> tuple[Picture, InsertRequest
 
 
 def plan_request(item: WorkItem, masks: InsertMasks, context: CropContext) -> InsertRequest:
-    """The request of an item, with regions planned from its mask; those with nothing to paste are dropped."""
+    """The request of an item, with regions planned from its mask; regions that paste nothing are dropped."""
     rois = regions_of(masks.hole, context)
     if masks.mask is not masks.hole:
         size = masks.mask.shape[0], masks.mask.shape[1]

@@ -1,4 +1,4 @@
-"""Settings => what inserts an object; here and in build_training the two sides of the house are joined."""
+"""Settings => what inserts an object: here the core and the packages beside it are joined."""
 
 from __future__ import annotations
 

@@ -47,7 +47,13 @@ def add_scoring_flags(p: argparse.ArgumentParser) -> None:
 
 def networks_of(args: argparse.Namespace) -> FeatureNetworks:
     """Load what the metrics need; FileNotFoundError names model, file and flag of what is missing."""
-    weights = Weights(args.clip, args.dino, args.inception, args.alexnet, args.quality_model)
+    weights = Weights(
+        clip=args.clip,
+        dino=args.dino,
+        inception=args.inception,
+        alexnet=args.alexnet,
+        mixture=args.quality_model,
+    )
     return load_networks(args.metrics, weights, args.device)
 
 

@@ -1,4 +1,4 @@
-"""What the command line of object files asks for: its commands and their flags, and the base they name."""
+"""The command line of object files: commands and flags, the base, and the files to write."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FILE, FOLDER = "file", "file; with several objects, a folder"  # what --out name
 
 
 def parser(description: str) -> OneLineParser:
-    """All commands; the one that is given stands in `args.command`."""
+    """The parser of all commands; `args.command` is the name of the given one."""
     p = OneLineParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (text, add_flags) in COMMANDS.items():
@@ -27,7 +27,7 @@ def parser(description: str) -> OneLineParser:
 
 
 def config_of(args: argparse.Namespace) -> Config:
-    """The settings file that names the base, and --base, which wins over it."""
+    """The settings file of the base; --base overrides its path."""
     return load_config(args.config, [f"base.path={args.base}"] if args.base else [])
 
 
@@ -39,7 +39,7 @@ def open_base(args: argparse.Namespace) -> tuple[Base, str]:
 
 
 def open_optional_base(args: argparse.Namespace) -> tuple[Base | None, str]:
-    """The same, or none if the command line says so."""
+    """The same, or (None, "") with --no-base."""
     return (None, "") if args.no_base else open_base(args)
 
 
@@ -77,7 +77,7 @@ def _compress(c: ArgumentParser) -> None:
 def _merge(c: ArgumentParser) -> None:
     _add_files(c)
     c.add_argument("--weighted", nargs="+", type=Path, default=[], metavar="PICTURES",
-                   help="pictures or folders: change least what the base does with their like")  # fmt: skip
+                   help="pictures or folders: change the base least for images like these")  # fmt: skip
     _add_out(c, FILE)
     _add_base(c)
 
@@ -86,11 +86,11 @@ def _convert(c: ArgumentParser) -> None:
     _add_files(c)
     c.add_argument("--to", required=True, choices=list(SUFFIX), help="format to write; from: any of these")
     c.add_argument("--dtype", choices=["fp16", "fp32"], default="fp32",
-                   help="of --to object; fp16: differences, fp32: as read [fp32]")  # fmt: skip
+                   help="for --to object; fp16: differences, fp32: as read [fp32]")  # fmt: skip
     c.add_argument("--dataset-dir", "--dataset_dir", type=Path, metavar="FOLDER",
                    help="the object's InsertSet folder: few-shot tokens of a .ckpt need it")  # fmt: skip
     c.add_argument("--few_shot_features", "--few-shot-features", default="raw", choices=["raw", "clip"],
-                   help="what CLIP sees for that .ckpt [raw, as in the paper's code]")  # fmt: skip
+                   help="CLIP's input for that .ckpt [raw, as in the paper's code]")  # fmt: skip
     _add_out(c, FOLDER)
     _add_base(c)
 
@@ -100,7 +100,7 @@ def _add_files(c: ArgumentParser) -> None:
 
 
 def _add_out(c: ArgumentParser, what: str) -> None:
-    c.add_argument("--out", type=Path, required=True, help=f"{what} to write; never one of those read")
+    c.add_argument("--out", type=Path, required=True, help=f"{what} to write, other than the inputs")
 
 
 def _add_base(c: ArgumentParser, *, optional: bool = False) -> None:
@@ -108,16 +108,16 @@ def _add_base(c: ArgumentParser, *, optional: bool = False) -> None:
                    help="settings file of the base [configs/mini.yaml]")  # fmt: skip
     c.add_argument("--base", metavar="PATH", help="base checkpoint, in place of the config's")
     if optional:
-        c.add_argument("--no-base", action="store_true", help="look at the file alone, without any base")
+        c.add_argument("--no-base", action="store_true", help="check the file alone, without a base")
 
 
 COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None]]] = {  # name => what it does, its flags
-    "info": ("what files say about themselves", _info),
-    "verify": ("check whole files, and that they fit the base", _verify),
-    "bake": ("an object and its reference as constants: small, needs no CLIP", _bake),
-    "compress": ("smaller files, by truncated SVD; tells what it loses", _compress),
-    "merge": ("several crossattn-kv objects in one set of K/V weights", _merge),
-    "convert": ("to and from the paper's .ckpt and diffusers' state dicts", _convert),
+    "info": ("show what files are and how they were made", _info),
+    "verify": ("check that files are complete and fit the base", _verify),
+    "bake": ("fold an object and its reference into constants: small, needs no CLIP", _bake),
+    "compress": ("smaller files by truncated SVD, with the loss of every weight", _compress),
+    "merge": ("merge several crossattn-kv objects into one set of K/V weights", _merge),
+    "convert": ("convert to and from the paper's .ckpt and diffusers' state dicts", _convert),
 }
 
 
@@ -125,23 +125,23 @@ OBJECT_SUFFIX = ".safetensors"
 
 
 def outputs(files: Sequence[Path], out: Path, suffix: str = OBJECT_SUFFIX) -> list[Path]:
-    """A file to write for each one that is read: `out` itself, or by its name in the folder `out`.
+    """The file to write for each input: `out` itself, or a file of the same name in the folder `out`.
 
-    Raises ValueError if one would overwrite what is read, or two would have one name.
+    Raises ValueError if an input would be overwritten, or two outputs would have the same name.
     """
     if len(files) == 1 and out.suffix and not out.is_dir():
         return [output(out, files, suffix)]
     targets = [out / (file.stem + suffix) for file in files]
     if len(set(targets)) < len(targets):
         raise ValueError(
-            f"two of the files have one name, both would become a file in {out}; convert them apart"
+            f"two of the files have the same name, both would be written to {out}; convert them separately"
         )
     refuse_inputs(targets, files)
     return targets
 
 
 def output(out: Path, files: Sequence[Path], suffix: str = OBJECT_SUFFIX) -> Path:
-    """The one file to write for all that are read."""
+    """The one file to write for all inputs; raises as `outputs`."""
     if out.suffix != suffix or out.is_dir():
         raise ValueError(f"--out {out}: expected the name of a {suffix} file")
     refuse_inputs([out], files)
@@ -149,9 +149,9 @@ def output(out: Path, files: Sequence[Path], suffix: str = OBJECT_SUFFIX) -> Pat
 
 
 def refuse_inputs(targets: Sequence[Path], files: Sequence[Path]) -> None:
-    """ValueError if a file that is read would be overwritten, or a file stands where a folder must be."""
+    """ValueError if an input would be overwritten, or a parent folder of an output is a file."""
     inputs = {file.resolve() for file in files}
     if clash := [target for target in targets if target.resolve() in inputs]:
-        raise ValueError(f"--out would overwrite {clash[0]}, which is read; give another name")
+        raise ValueError(f"--out would overwrite the input {clash[0]}; give another name")
     for target in targets:
         check_folder(target.parent, f"--out {target}")

@@ -1,4 +1,4 @@
-"""Files: listed in natural order, written whole or not at all, compared by sha256."""
+"""Files: listed in natural order, written atomically, compared by sha256."""
 
 from __future__ import annotations
 

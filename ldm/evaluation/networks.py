@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +17,8 @@ from ldm.evaluation.results import References
 from ldm.features.encoders import Encoder, load_clip, load_dino, load_inception
 from ldm.features.imagenet import ImageNetFeatures, identity_crop
 from ldm.features.lpips import Lpips, load_lpips
+
+IMAGENET = "EfficientNet-Lite0 (ImageNet)"
 
 
 @dataclass(frozen=True)
@@ -70,50 +73,31 @@ class FeatureNetworks:
 
 def load_networks(metrics: Collection[str], weights: Weights, device: str = "cpu") -> FeatureNetworks:
     """Load what the metrics need; FileNotFoundError names model, file and flag of what is missing."""
-    wants = {
-        "imagenet": {"identity", "fidelity"},
-        "clip": {"clip", "quality", "clip-fid"},
-        "dino": {"dino"},
-        "lpips": {"lpips"},
-        "inception": {"inception-fid"},
+    loaders: dict[str, tuple[set[str], Callable[[], Any]]] = {  # network => metrics that need it
+        "imagenet": ({"identity", "fidelity"}, ImageNetFeatures),
+        "clip": ({"clip", "quality", "clip-fid"}, lambda: load_clip(weights.clip, device)),
+        "dino": ({"dino"}, lambda: load_dino(weights.dino, device)),
+        "lpips": ({"lpips"}, lambda: load_lpips(weights.alexnet)),
+        "inception": ({"inception-fid"}, lambda: load_inception(weights.inception)),
     }
-    found, names = {}, {}
-    for network, users in wants.items():
-        if users & set(metrics):
-            found[network], names[network] = _LOADERS[network](weights, device)
-    mixture = None
+    found: dict[str, Any] = {}
+    names: dict[str, str] = {}
+    for network, (users, load) in loaders.items():
+        if not users & set(metrics):
+            continue
+        loaded = load()
+        if isinstance(loaded, Encoder):
+            found[network], names[network] = loaded, loaded.name
+        else:
+            net, names[network] = loaded if isinstance(loaded, tuple) else (loaded, IMAGENET)
+            found[network] = net.to(device)
     if "quality" in metrics:
         if weights.mixture is None:
             raise FileNotFoundError(
                 "quality score: no mixture; fit one by `evaluate.py --fit_quality PICTURES --out "
                 "gmm.safetensors` and give it: --quality_model FILE"
             )
-        mixture = load_mixture(weights.mixture, names["clip"])
-        names["mixture"] = (
-            f"{weights.mixture.name} {mixture.about['digest']}, own, on {mixture.about['source']}"
-        )
-    return FeatureNetworks(**found, mixture=mixture, names=names)  # type: ignore[arg-type]
-
-
-def _imagenet(weights: Weights, device: str) -> tuple[ImageNetFeatures, str]:
-    return ImageNetFeatures().to(device), "EfficientNet-Lite0 (ImageNet)"
-
-
-def _encoder(
-    load: Callable[[Path | None, str], Encoder], path: Path | None, device: str
-) -> tuple[Encoder, str]:
-    encoder = load(path, device)
-    return encoder, encoder.name
-
-
-def _on(loaded: tuple[nn.Module, str], device: str) -> tuple[nn.Module, str]:
-    return loaded[0].to(device), loaded[1]
-
-
-_LOADERS: dict[str, Callable[[Weights, str], tuple[object, str]]] = {
-    "imagenet": _imagenet,
-    "clip": lambda weights, device: _encoder(load_clip, weights.clip, device),
-    "dino": lambda weights, device: _encoder(load_dino, weights.dino, device),
-    "lpips": lambda weights, device: _on(load_lpips(weights.alexnet), device),
-    "inception": lambda weights, device: _on(load_inception(weights.inception), device),
-}
+        mixture = found["mixture"] = load_mixture(weights.mixture, names["clip"])
+        digest, source = mixture.about["digest"], mixture.about["source"]
+        names["mixture"] = f"{weights.mixture.name} {digest}, own, on {source}"
+    return FeatureNetworks(**found, names=names)

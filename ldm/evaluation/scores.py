@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ldm.data.files import PICTURE_SUFFIXES, natural_key
+from ldm.data.files import PICTURE_SUFFIXES, list_files
 from ldm.data.picture import Picture, read_picture
 from ldm.evaluation.benchmark import SiteImages
 from ldm.evaluation.crops import centre, object_region, paper_region, pbe_region
@@ -159,10 +159,10 @@ def pictures_in(folder: Path) -> list[Path]:
     """The pictures of a folder in natural order; one-line errors if there is none."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder of pictures")
-    found = [path for path in folder.iterdir() if path.suffix.lower() in PICTURE_SUFFIXES]
+    found = list_files(folder)
     if not found:
         raise ValueError(f"{folder}: holds no picture; expected {', '.join(PICTURE_SUFFIXES)}")
-    return sorted(found, key=lambda path: natural_key(path.name))
+    return found
 
 
 def clip_features(networks: FeatureNetworks, paths: Iterable[Path]) -> Tensor:

@@ -1,9 +1,9 @@
-"""No seam: a generated region is matched to its background and laid over it, inside the mask only.
+"""Blend an inpainted region into its background, inside the mask only.
 
 All of it happens in one region at the background's resolution: images are float [3,h,w] in [-1,1] on the CPU,
 `mask` is bool [h,w], `alpha` float [h,w] in [0,1] and exactly 0 outside the mask.
-`generated` shows the whole region, so outside the mask it is the model's own reconstruction of known pixels:
-what differs there is the model's error, and tells what to correct inside.
+`generated` covers the whole region. Outside the mask it is the model's reconstruction of known pixels; the
+difference there is the model's error, and is used to correct the colours inside.
 """
 
 from __future__ import annotations
@@ -19,17 +19,18 @@ from torch import Tensor
 from ldm.insertion.membrane import shrink, spread
 
 UNIT = 512  # lengths in `Blend` are pixels of a region of this side, and grow with larger regions
-LOW_PASS = 4  # what of the offset along the edge counts as colour, not as texture
-STRAY = 0.05  # a difference of this size counts half: it is an object crossing the edge, not a colour cast
+LOW_PASS = 4  # px: the offset along the edge is smoothed by this, so that it is colour and not texture
+STRAY = 0.05  # a difference of this size weighs half: likely an object crosses the edge
 
 
 @dataclass(frozen=True)
 class Blend:
-    """What to do about the seam; each part is off at 0. Lengths are pixels of a 512-px region.
+    """How the seam is blended; 0 turns a part off. Lengths are pixels of a 512-px region.
 
     feather: width of the transition inside the mask. reach: how deep the edge's colour offset is carried
     into the mask (inf: through all of it).
-    paper_blur: width of the blurred band of the paper's code, in pixels of the background; its inner half.
+    paper_blur: width of the blurred band of the paper's code, in pixels of the background; only the half
+    inside the mask is blurred.
     """
 
     feather: float = 0
@@ -55,7 +56,7 @@ def blend_named(name: str, feather: float = -1, reach: float = -1) -> Blend:
 def blend(
     background: Tensor, generated: Tensor, mask: np.ndarray, options: Blend
 ) -> tuple[Tensor, np.ndarray]:
-    """What to lay over the background, [3,h,w], and how strongly: alpha [h,w], 0 outside the mask."""
+    """The image to paste, [3,h,w], and its alpha [h,w], 0 outside the mask."""
     unit, image = pixel_unit(mask), generated
     if options.reach:
         image = membrane(background, image, mask, options.reach * unit, smooth=LOW_PASS * unit)
@@ -66,7 +67,7 @@ def blend(
 
 
 def composite(background: Tensor, image: Tensor, alpha: np.ndarray) -> Tensor:
-    """Lay an image over the background, both [3,h,w], by alpha [h,w]; where that is 0 nothing changes."""
+    """background + alpha * (image - background), [3,h,w]; where alpha [h,w] is 0 nothing changes."""
     weight = torch.from_numpy(alpha).to(background)
     return torch.where(weight > 0, background + weight * (image - background), background)
 

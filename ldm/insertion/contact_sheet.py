@@ -15,12 +15,12 @@ from ldm.insertion.roi import Roi, crop, visible
 
 MARGIN, CAPTION, TILE = 6, 22, 256  # pixels
 SHARP = 1024  # px: a close-up is not larger
-MOST_ROWS = 24  # a contact sheet of more is no longer looked at
+MOST_ROWS = 24  # a contact sheet of more is too long to look at
 PAPER, INK = (255, 255, 255), (40, 40, 40)
 
 
 class Gallery:
-    """A row of thumbnails for each of the first backgrounds: what was asked for and what came of it."""
+    """Collects a row of thumbnails for each of the first backgrounds: background, mask, results."""
 
     def __init__(self) -> None:
         self.rows: list[list[np.ndarray]] = []
@@ -39,7 +39,7 @@ class Gallery:
         self.rows.append(row if whole is None else [*row, whole])
 
     def picture(self, results: Sequence[str]) -> Picture:
-        """The contact sheet; `results` are the captions of what came of a background."""
+        """The contact sheet; `results` are the captions of the result columns."""
         return Picture(contact_sheet(self.rows, ["background", "mask", *results, "composite"]))
 
 
@@ -50,7 +50,7 @@ def rgb8(picture: Picture | Tensor) -> np.ndarray:
 
 
 def close_up(picture: Picture, roi: Roi) -> np.ndarray:
-    """What a region of the picture looks like, uint8 [h,w,3]; large ones are shrunk."""
+    """A region of the picture, uint8 [h,w,3]; a large one is shrunk."""
     return rgb8(cut_region(picture, roi, SHARP))
 
 
@@ -85,7 +85,7 @@ def contact_sheet(
 
 
 def thumbnail(pixels: np.ndarray, side: int = TILE) -> np.ndarray:
-    """uint8 [h,w,3] scaled so that its longer side is `side` px; kept in place of large pictures."""
+    """uint8 [h,w,3] scaled so that its longer side is `side` px; always a copy."""
     tile = Image.fromarray(pixels)
     scale = side / max(tile.size)
     size = max(1, round(tile.width * scale)), max(1, round(tile.height * scale))

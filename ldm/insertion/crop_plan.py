@@ -23,12 +23,11 @@ MANY = 8  # more regions than this are likely noise of the mask, not objects
 
 @dataclass(frozen=True)
 class CropContext:
-    """How much of the scene a region shows.
+    """How much of the scene a region shows around the mask.
 
-    It is `roi_factor` times the mask's longer side or, if `context_px` is 0 or more, so many pixels on each
-    side.
-
-    `model_side` is the model's resolution. A region is at most enlarged `zoom` times to reach it.
+    Its side is `roi_factor` times the mask's longer side or, if `context_px` is 0 or more, that side plus so
+    many pixels on each side. `model_side` is the model's resolution. A region is enlarged at
+    most `zoom` times to reach it.
     """
 
     model_side: int

@@ -1,4 +1,4 @@
-"""Regions through the model, as one batch: encode, sample, decode; and how samples are drawn."""
+"""Inpaint regions as one batch: encode, sample, decode."""
 
 from __future__ import annotations
 
@@ -22,12 +22,11 @@ from ldm.models.sampler import EVERYWHERE, Condition, Predictor, sample
 
 @dataclass(frozen=True)
 class Sampling:
-    """How x_0 is drawn: solver, UNet evaluations, guidance scale, standard deviation of the start noise.
+    """Options of sampling: sampler, steps, guidance scale, standard deviation of the initial noise.
 
-    `guidance_interval`: noise levels t/T that are guided. `guidance_from`: whose unconditional branch is
-    guided away from: the object's, as in the paper, or the base's before it learnt anything.
-    `reference_view`: the few-shot token, from 1, that stands for all; 0: each for itself; -1: the nearest to
-    the reference.
+    `guidance_interval`: noise levels t/T that are guided. `guidance_from`: the weights of the unconditional
+    prediction, "object" (as in the paper) or "base". `reference_view`: the
+    few-shot token, from 1, that is used alone; 0: all tokens; -1: the one nearest to the reference.
     """
 
     sampler: str = "plms"
@@ -46,7 +45,7 @@ class Sampling:
             )
 
     def schedule(self) -> dict[str, Any]:
-        """What `sample` takes of it, but for the solver."""
+        """Keywords of `sample`, except the sampler."""
         interval = (self.guidance_interval[0], self.guidance_interval[1])
         return {"steps": self.steps, "guidance_scale": self.guidance_scale, "guidance_interval": interval}
 
@@ -86,7 +85,7 @@ def inpaint(
 
     @cache
     def decoded_starts() -> Tensor:
-        assert start is not None, "a fill that compares with its start has one"
+        assert start is not None, "decoded_starts needs a fill with a start image"
         return model.decode(start).cpu()
 
     return [
@@ -115,7 +114,7 @@ def _condition(
 
 
 def shown_in(fills: Sequence[RegionFill], holes: Tensor) -> Tensor | None:
-    """What each fill shows in its own of the holes [b,1,S,S] => [b,c,S,S]; None: mid-grey in all of them."""
+    """What the fills show in holes [b,1,S,S], each in its own => [b,c,S,S]; None: mid-grey in all of them."""
     shown = [fill.shown(holes[i : i + 1]) for i, fill in enumerate(fills)]
     first = next((x for x in shown if x is not None), None)
     if first is None:
@@ -126,7 +125,7 @@ def shown_in(fills: Sequence[RegionFill], holes: Tensor) -> Tensor | None:
 def _start(
     model: InpaintingModel, regions: Sequence[Region], fills: Sequence[RegionFill]
 ) -> tuple[Tensor | None, float]:
-    """Latents [b,4,h,w] of what the regions start from, and the noise level; None: none has a start."""
+    """Start latents [b,4,h,w] and their noise level; None if no fill has a start image."""
     starts = [fill.start() for fill in fills]
     found = [start for start in starts if start is not None]
     if not found:
@@ -139,5 +138,5 @@ def _start(
 
 
 def _encoded(model: InpaintingModel, images: Tensor) -> Tensor:
-    """Latents in fp32, also under autocast: solvers add up small steps."""
+    """Latents in fp32, also under autocast, because samplers add up small steps."""
     return model.encode(images.to(model.device)).float()

@@ -1,4 +1,4 @@
-"""The method as one function: background, tasks and objects => composites at the background's resolution."""
+"""The method as one function: background, requests and objects => composites at full resolution."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ SecondPass = Callable[
 
 @dataclass(frozen=True, eq=False)
 class InsertOptions:
-    """How regions are inpainted and pasted, whatever the object and the background.
+    """How regions are inpainted and pasted, for all objects and backgrounds.
 
-    `predictor` wraps the model for one sampling (DeepCache); `second_pass` goes over first results that were
-    blended into their region; None: there is none.
+    `predictor` wraps the model for one sampling (DeepCache); `second_pass` refines results that were blended
+    into their region; None: off.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
@@ -48,11 +48,11 @@ def insert(
     options: InsertOptions,
     on_step: Callable[[int, Tensor], None] | None = None,
 ) -> list[list[Result]]:
-    """Inpaint every region of every task and paste it back: for each task a result a seed.
+    """Inpaint every region of every request and paste it back => for each request one result per seed.
 
-    `objects` are those of each task. All tasks see the untouched background. The first region of all tasks,
-    with all seeds, is one batch, then the second. Pixels outside a task's mask are those of `background`, bit
-    for bit.
+    `objects`: one for each request. All requests start from the same background. The first regions of all
+    requests, with all seeds, are one batch, then the second ones. Pixels outside a request's mask are
+    those of `background`, bit for bit.
     """
     results = [
         [Result(background, (), {"seed": seed, "regions": [], "seconds": 0.0}) for seed in request.seeds]
@@ -78,7 +78,7 @@ def insert(
 
 
 def blended(fill: RegionFill, generated: Tensor, options: Blend) -> tuple[Tensor, np.ndarray, np.ndarray]:
-    """=> image [3,h,w] and alpha [h,w] for a region; and the mask, bool [h,w], whose edge is the seam."""
+    """The image to paste, [3,h,w], its alpha [h,w], and the mask whose edge is the seam, bool [h,w]."""
     region, factor = fill.region, fill.paste_alpha()
     image, alpha = blend(region.known, generated, region.mask, options)
     if factor is None:
@@ -102,7 +102,7 @@ def _second_pass(
 
 
 def _pasted(result: Result, fill: RegionFill, generated: Tensor, options: Blend) -> Result:
-    """Blend one region and lay it over the picture so far."""
+    """Blend one region and add it to the result."""
     region = fill.region
     roi, known, mask = region.roi, region.known, region.mask
     image, alpha, edge = blended(fill, generated, options)
@@ -121,7 +121,7 @@ def _pasted(result: Result, fill: RegionFill, generated: Tensor, options: Blend)
 
 
 def _enlarged(fill: RegionFill, options: Blend) -> np.ndarray:
-    """Alpha for a region at the background's own size: its own feather, times the fill's enlarged factor."""
+    """Alpha [H,W] at the background's resolution: its feather, times the enlarged factor of the fill."""
     paste, factor = fill.region.paste, fill.paste_alpha()
     whole = feather(paste, options.feather * pixel_unit(paste))
     return whole if factor is None else whole * cv2.resize(factor, whole.shape[::-1])

@@ -1,6 +1,6 @@
-"""Where the object goes, however it is marked: a mask picture, a box, a box or polygon file, transparency.
+"""The mask from what the user gives: a mask image, a box, a box or polygon file, or transparency.
 
-In: what the user gave and the tools to mend it with. Out: bool [H,W], True where the object goes.
+Out: bool [H,W], True where the object goes.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from ldm.insertion.mask_shapes import box_mask, polygon_mask, read_mask, read_ro
 
 Polygon = tuple[tuple[float, float], ...]  # points x, y in pixels
 BOX_FILE, POLYGON_FILE = ".txt", ".json"
-CHANNELS = ("auto", "luma", "alpha", "background")  # background: its own transparent part, no mask needed
+CHANNELS = ("auto", "luma", "alpha", "background")  # background: its transparent part, no mask image needed
 
 
 @dataclass(frozen=True)
 class MaskOptions:
-    """How a mask is read and mended, in this order; `grow` in pixels, negative shrinks."""
+    """How a mask is read, applied in this order; `grow`: pixels to dilate by, negative erodes."""
 
     channel: str = "auto"
     threshold: float = 0.5
@@ -35,7 +35,7 @@ class MaskOptions:
 
 
 class InsertMasks(NamedTuple):
-    """Where the model generates and where of that is pasted, both bool [H,W]; mostly one and the same."""
+    """`hole`: where the model generates; `mask`: the part of it that is pasted; bool [H,W]."""
 
     hole: np.ndarray
     mask: np.ndarray
@@ -46,34 +46,40 @@ def read_insert_mask(
     picture: Picture,
     mask: Path | None,
     box: Sequence[float],
-    tools: MaskOptions,
+    options: MaskOptions,
     polygons: Sequence[Polygon] = (),
 ) -> np.ndarray:
     """The mask of a background that was read as `picture`; one-line errors for whatever does not fit it."""
-    mend: dict[str, Any] = {"invert": tools.invert, "grow": tools.grow, "fill_holes": tools.fill_holes}
-    if not 0 <= tools.threshold < 1:
-        raise ValueError(f"mask threshold {tools.threshold:g}: expected 0 up to, not including, 1")
+    refine: dict[str, Any] = {
+        "invert": options.invert,
+        "grow": options.grow,
+        "fill_holes": options.fill_holes,
+    }
+    if not 0 <= options.threshold < 1:
+        raise ValueError(f"mask threshold {options.threshold:g}: expected 0 up to, not including, 1")
     if box:
-        return refine_mask(box_mask(box, picture.size), name="the box", **mend)
+        return refine_mask(box_mask(box, picture.size), name="the box", **refine)
     if polygons:
-        return refine_mask(polygon_mask(polygons, picture.size), name="the polygons", **mend)
-    if tools.channel == "background":
-        return refine_mask(_transparent(background, picture, tools.threshold), name=str(background), **mend)
+        return refine_mask(polygon_mask(polygons, picture.size), name="the polygons", **refine)
+    if options.channel == "background":
+        return refine_mask(
+            _transparent(background, picture, options.threshold), name=str(background), **refine
+        )
     if mask is None:
-        raise ValueError(f"{background}: no region is marked; give a mask or a box")
+        raise ValueError(f"{background}: no mask is given; give a mask or a box")
     if mask.suffix.lower() == BOX_FILE:
-        return refine_mask(box_mask(read_roi_file(mask), picture.size), name=str(mask), **mend)
+        return refine_mask(box_mask(read_roi_file(mask), picture.size), name=str(mask), **refine)
     if mask.suffix.lower() == POLYGON_FILE:
-        return refine_mask(polygon_mask(read_polygons(mask), picture.size), name=str(mask), **mend)
-    return read_mask(mask, picture.size, tools.threshold, channel=_channel(tools.channel), **mend)
+        return refine_mask(polygon_mask(read_polygons(mask), picture.size), name=str(mask), **refine)
+    return read_mask(mask, picture.size, options.threshold, channel=_channel(options.channel), **refine)
 
 
 def read_paste_mask(
-    file: Path, background: Path, picture: Picture, hole: np.ndarray, tools: MaskOptions
+    file: Path, background: Path, picture: Picture, hole: np.ndarray, options: MaskOptions
 ) -> np.ndarray:
-    """Where to paste of what is generated in `hole`; read as masks are, but neither filled nor grown."""
-    channel = "auto" if tools.channel == "background" else tools.channel
-    plain = replace(tools, channel=channel, fill_holes=False, grow=0)
+    """The part of `hole` that is pasted; read as masks are, but neither filled nor grown."""
+    channel = "auto" if options.channel == "background" else options.channel
+    plain = replace(options, channel=channel, fill_holes=False, grow=0)
     mask = read_insert_mask(background, picture, file, (), plain)
     if beyond := int((mask & ~hole).sum()):
         raise ValueError(
@@ -84,11 +90,11 @@ def read_paste_mask(
 
 
 def warn_of_unseen(background: Path, picture: Picture, mask: np.ndarray) -> None:
-    """Alpha is kept: what is pasted where the background is transparent is there, and nobody sees it."""
+    """Warn if the whole mask is transparent in the background: alpha is kept, so the object is invisible."""
     if picture.pixels.shape[2] in (2, 4) and not picture.pixels[..., -1][mask].any():
         warnings.warn(
-            f"{background}: fully transparent where the object goes, and alpha is kept: "
-            "the object shows once alpha is dropped",
+            f"{background}: fully transparent in the mask, and alpha is kept: the object is invisible; "
+            "remove the alpha channel to see it",
             stacklevel=2,
         )
 

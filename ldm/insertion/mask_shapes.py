@@ -1,4 +1,4 @@
-"""The marked region: a mask picture, a box, a ROI file or polygons => bool [H,W], True where the object goes.
+"""A mask image, a box, a ROI file or polygons => mask, bool [H,W], True where the object goes.
 
 Sizes are (H, W); messages name them as width x height.
 """
@@ -20,7 +20,7 @@ from ldm.data.text import read_text
 from ldm.insertion.roi import Roi
 
 Channel = Literal["auto", "luma", "alpha"]
-MOSTLY = 0.5  # a mask of more than this is likely meant the other way round
+MOSTLY = 0.5  # a mask that covers more is probably inverted
 
 
 def read_mask(
@@ -51,7 +51,7 @@ def read_mask(
 def refine_mask(
     mask: np.ndarray, *, name: str = "mask", invert: bool = False, grow: float = 0, fill_holes: bool = False
 ) -> np.ndarray:
-    """Invert, fill enclosed holes, grow by `grow` px (negative: shrink), and check the outcome."""
+    """Invert, fill enclosed holes, grow by `grow` px (negative: shrink), and check the mask."""
     mask = ~mask if invert else mask
     _check(mask, name, "lower the threshold or invert it")
     if fill_holes:
@@ -61,8 +61,8 @@ def refine_mask(
     _check(mask, name, "grow or shrink it less")
     if mask.mean() > MOSTLY:
         warnings.warn(
-            f"{name}: {mask.mean():.0%} of the picture is marked; white means 'the object goes here', "
-            "so invert the mask if it is meant the other way round",
+            f"{name}: {mask.mean():.0%} of the picture is masked; white means 'the object goes here', "
+            "so invert the mask if white is to stay",
             stacklevel=2,
         )
     return mask
@@ -91,7 +91,7 @@ def polygon_mask(polygons: Sequence[Sequence[tuple[float, float]]], size: tuple[
         if len(polygon) < 3:
             raise ValueError(f"polygon of {len(polygon)} points; give at least 3 points x, y")
         if not np.isfinite(polygon).all():
-            raise ValueError("polygon with a point that is no place; give x, y in pixels")
+            raise ValueError("polygon with a point that is not finite; give x, y in pixels")
         ImageDraw.Draw(canvas).polygon([(float(x), float(y)) for x, y in polygon], fill=255)
     mask = np.asarray(canvas) > 0
     _check(mask, "polygons", f"draw them inside the background of {_px(size)}, and smaller than it")
@@ -131,7 +131,7 @@ def _grown(mask: np.ndarray, grow: float) -> np.ndarray:
 
 def _check(mask: np.ndarray, name: str, remedy: str) -> None:
     if not mask.any():
-        raise ValueError(f"{name}: empty, nothing is marked of {_px(mask.shape)}; {remedy}")
+        raise ValueError(f"{name}: the mask is empty, of {_px(mask.shape)}; {remedy}")
     if mask.all():
         raise ValueError(f"{name}: covers the whole picture of {_px(mask.shape)}; {remedy}")
 

@@ -1,4 +1,4 @@
-"""The smooth function inside a region that takes given values along its edge (a membrane).
+"""The smooth function inside a region with given values along its edge (a membrane).
 
 Solves (Laplacian - damping) u = 0: directly by SciPy on a coarse grid, then refined grid by grid.
 """
@@ -19,7 +19,7 @@ STEPS = ((0, 1), (2, 1), (1, 0), (1, 2))  # the four neighbours, in an array wit
 def spread(values: np.ndarray, inside: np.ndarray, edge: np.ndarray, damping: float) -> np.ndarray:
     """Continue `values` [h,w,c] smoothly from `edge` [h,w] over `inside` [h,w], unchanged elsewhere.
 
-    `edge` has to surround `inside` but for the array's own border, across which nothing flows. `damping` per
+    `edge` must surround `inside`, except at the array's border, where the gradient is 0. `damping` per
     px^2: 0 is the Laplace equation, 1/r^2 lets values fade over about r px.
     """
     if max(inside.shape) <= DIRECT:
@@ -38,7 +38,7 @@ def spread(values: np.ndarray, inside: np.ndarray, edge: np.ndarray, damping: fl
 def shrink(
     values: np.ndarray, inside: np.ndarray, edge: np.ndarray, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What `spread` takes, on a coarser grid of (h, w): a cell with edge pixels is edge, with their mean."""
+    """The arguments of `spread` on a coarser grid (h, w): a cell with edge pixels is edge."""
 
     def area(array: np.ndarray) -> np.ndarray:
         return cv2.resize(array.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)

@@ -12,7 +12,7 @@ from ldm.objects.object_file import read_object_metadata
 
 @dataclass(frozen=True)
 class ObjectSource:
-    """An object file (none: zero-shot), its reference (none: the object's own) and how much of it is applied.
+    """An object file (none: zero-shot), its reference (none: the object's own) and the factor of its change.
 
     `pictures` is the object's InsertSet folder, which a .ckpt of the paper's code needs; `pick` names one of
     a merged file's objects.
@@ -37,14 +37,14 @@ class ObjectSource:
         return "pickle" if self.object.suffix in PICKLES else read_object_metadata(self.object).kind
 
     def check(self) -> None:
-        """ValueError or FileNotFoundError in one line if files are missing or say something else."""
+        """Raises ValueError or FileNotFoundError in one line if files are missing or of another kind."""
         if self.object is None and self.reference is None and self.pictures is None:
             raise ValueError("no reference picture; give --object FILE or --reference PICTURE")
         pickled = self.object is not None and self.object.suffix in PICKLES
         if self.object is not None and not pickled:
             read_object_metadata(self.object)
         if self.pick and self.kind() != "merged":
-            given = self.object or "what is given"
+            given = self.object or "the object"
             raise ValueError(f"--pick {self.pick}: {given} is no merged file; leave it out")
         for file in (self.reference, self.pictures, self.object):
             if file is not None and not file.exists():

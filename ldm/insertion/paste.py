@@ -1,4 +1,4 @@
-"""A region of a picture => image, and an image => back into the picture, at the picture's own depth.
+"""Cut a region out of a picture as an image, and paste an image back, at the picture's own depth.
 
 Only the region is ever computed in floats, and of a large one only a strip at a time at its full size; pixels
 where alpha is 0 are copied, not computed.
@@ -57,18 +57,18 @@ def shrunk_mask(mask: np.ndarray, most: int) -> np.ndarray:
 def to_model_mask(mask: np.ndarray, size: int) -> Tensor:
     """Mask bool [h,w] => float [1,1,size,size].
 
-    A pixel is filled as soon as a part of it is, so that nothing of an old object shines through.
+    A pixel is filled as soon as a part of it is, so that no pixel of an old object is shown to the model.
     """
     area = F.interpolate(torch.from_numpy(mask)[None, None].float(), size=(size, size), mode="area")
     return (area > 0).float()
 
 
 def paste_region(picture: Picture, roi: Roi, image: Tensor, alpha: np.ndarray) -> Patch:
-    """`image` [3,h,w] in [-1,1] laid over the region by `alpha` [H,W] in [0,1], the region's size.
+    """Paste `image` [3,h,w] in [-1,1] over the region with `alpha` [H,W] in [0,1], of the region's size.
 
     A smaller image is enlarged. old + alpha * (image - old), rounded to the picture's depth; a grey picture
     gets the luma, an alpha channel stays as it is. Where `alpha` is 0 every pixel is bit for bit the old one.
-    The patch holds what changes, and what lies in its box.
+    The patch holds the bounding box of all changed pixels.
     """
     assert alpha.shape == roi.size, f"{alpha.shape}, {roi}"
     image, n = image.detach().float().cpu(), picture.n_colours
@@ -98,7 +98,7 @@ def enlarged(image: Tensor, size: tuple[int, int], box: Roi) -> Tensor:
 
 
 def patched(picture: Picture, patches: Iterable[Patch]) -> Picture:
-    """A new picture with patches over it; the later ones lie on top."""
+    """A new picture with patches pasted on it, later ones on top."""
     pixels = picture.pixels.copy()
     for box, part in patches:
         pixels[box.slices][..., : picture.n_colours] = part

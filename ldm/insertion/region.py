@@ -1,4 +1,4 @@
-"""What is inserted into one background, as arrays: the request, each square region of it, and the result."""
+"""The request for one background, each square region of it, and the result, as arrays."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from ldm.insertion.roi import Roi, crop
 
 @dataclass(frozen=True, eq=False)
 class InsertRequest:
-    """`subject` into the background, once for each of `seeds`.
+    """Insert the object `source` once for each of `seeds`.
 
-    The model generates in `hole`, and what it makes is pasted in `mask`, both bool [H,W]; mostly one array.
-    `rois` are squares that cover both.
+    The model generates in `hole`; `mask` is the part of it that is pasted; both bool [H,W], often one array.
+    `rois`: squares that cover both.
     """
 
     mask: np.ndarray
@@ -32,7 +32,7 @@ class InsertRequest:
 
 @dataclass(frozen=True, eq=False)
 class Result:
-    """One composite, as what lies over its background, and its record: seed, regions, seams, seconds."""
+    """One composite, as patches on its background, and its record: seed, regions, seams, seconds."""
 
     background: Picture
     patches: tuple[Patch, ...]
@@ -40,7 +40,7 @@ class Result:
 
     @property
     def picture(self) -> Picture:
-        """Put together anew each time it is asked for: of large pictures only one fits into memory."""
+        """The composite; it is not stored, because memory holds only one large picture."""
         return patched(self.background, self.patches)
 
     def part(self, box: Roi) -> np.ndarray:
@@ -54,9 +54,9 @@ MOST = 2048  # px: no model makes more detail, and 100 megapixels in floats woul
 
 
 class Region(NamedTuple):
-    """One region of a task: image [3,h,w] in [-1,1], hole and mask bool [h,w], noise for each sample.
+    """One region of a request: image [3,h,w] in [-1,1], hole and mask bool [h,w], noise generators.
 
-    A region of more than `MOST` px is worked on at that size; `paste` is its mask at the background's own.
+    A region of more than `MOST` px is processed at that size; `paste` is its mask at the original size.
     """
 
     roi: Roi
@@ -68,7 +68,7 @@ class Region(NamedTuple):
 
 
 def region_in(background: Picture, request: InsertRequest, turn: int, noise: Sequence[Generator]) -> Region:
-    """The region of a task whose number is `turn`."""
+    """Region number `turn` of a request, from 0."""
     roi = request.rois[turn]
     paste = crop(request.mask, roi)
     mask = shrunk_mask(paste, MOST)
@@ -77,6 +77,6 @@ def region_in(background: Picture, request: InsertRequest, turn: int, noise: Seq
 
 
 def region_of(known: Tensor, mask: np.ndarray, noise: Sequence[Generator]) -> Region:
-    """A picture [3,h,w] in [-1,1] that is a region of its own; mask bool [h,w]."""
+    """A whole image [3,h,w] in [-1,1] as a region; mask bool [h,w]."""
     whole = Roi(0, 0, known.shape[2], known.shape[1])
     return Region(whole, known, mask, mask, mask, noise)

@@ -1,7 +1,7 @@
-"""What a masked region shows the UNet, what sampling starts from, and what becomes of the decoded image.
+"""What the UNet is shown in a masked region, what sampling starts from, and how the decoded image is used.
 
-This is the seam between the method and what a particular base needs beside it. The method: the region is
-mid-grey, sampling starts from noise, and every pixel of the mask is the model's own.
+This is the interface between the method and what a particular base needs beside it. The method: the region is
+mid-grey, sampling starts from noise, and every pixel of the mask is generated.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Start(NamedTuple):
 
 
 class RegionFill:
-    """One region of one background, as the method fills it. A subclass shows or keeps more."""
+    """The fill of one region, as in the paper. A subclass may show an image, or keep some pixels."""
 
     def __init__(self, region: Region) -> None:
         self.region = region
@@ -51,7 +51,7 @@ class RegionFill:
 
 
 class ObjectFill:
-    """How an object fills regions; a subclass knows what the object looks like."""
+    """Makes the fill of each region for one object; a subclass holds an image of the object."""
 
     def __call__(self, region: Region) -> RegionFill:
         """The fill of one region."""
@@ -66,7 +66,7 @@ MakeFill = Callable[[Tensor | None], ObjectFill]  # the object's picture [1,c,P,
 
 
 def grey_fill(picture: Tensor | None) -> ObjectFill:
-    """The method's own: whatever the object looks like, the region is mid-grey."""
+    """The fill of the paper: mid-grey for every object."""
     return ObjectFill()
 
 

@@ -1,4 +1,4 @@
-"""Measured on every result: how visible its seam is, and that nothing changed outside the mask."""
+"""Checks of every result: visibility of the seam, and no change outside the mask."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from ldm.data.picture import Picture, read_picture
 from ldm.insertion.blend import pixel_unit, ring
 
-FLOOR = 0.5 / 127.5  # half an 8-bit level: a ring flatter than that counts as that
+FLOOR = 0.5 / 127.5  # half an 8-bit level: the smallest gradient that the ring is taken to have
 
 
 def seam_ratio(image: Tensor, mask: np.ndarray, width: float = 8) -> float:
@@ -54,7 +54,7 @@ SEAM = ("seam_before", "seam", "ring_offset_before", "ring_offset")
 
 
 def difference_outside(pixels: np.ndarray, background: np.ndarray, mask: np.ndarray) -> int:
-    """Largest difference of stored pixels [H,W,C] outside the mask, in levels; 0 is what it must be."""
+    """Largest difference of stored pixels [H,W,C] outside the mask, in levels; it must be 0."""
     return max(int(apart.max(initial=0)) for apart in _apart_outside(pixels, background, mask))
 
 
@@ -67,7 +67,7 @@ def mean_difference_outside(pixels: np.ndarray, background: np.ndarray, mask: np
 def check_result(
     file: Path, background: Picture, mask: np.ndarray, regions: Sequence[Mapping[str, Any]]
 ) -> dict:
-    """What a record says of a written result: `outside`, and the worst seam numbers of its regions."""
+    """Checks for the record of a written result: `outside`, and the worst seam values of its regions."""
     outside = difference_outside(read_picture(file).pixels, background.pixels, mask)
     return {"outside": outside} | {name: max(region[name] for region in regions) for name in SEAM}
 

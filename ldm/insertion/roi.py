@@ -1,4 +1,4 @@
-"""Where to look: a mask => square regions of interest with context around it, in a background of any size.
+"""A mask => square regions of interest with context around it, in a background of any size.
 
 Sizes are (H, W); boxes are x0, y0, x1, y1 in pixels, x1 and y1 exclusive.
 """

@@ -1,4 +1,4 @@
-"""A loaded base that takes on one object after the other: all that inserting needs of a model."""
+"""A loaded base that objects are applied to, one at a time, and inserted with."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from ldm.objects.object_context import null_context, object_contexts, view_of
 
 @dataclass(frozen=True)
 class CarriedObject:
-    """The subject that the base carries now; `own` uint8 [c,P,P] is the picture that came with the object."""
+    """The object that is applied to the base; `own` uint8 [c,P,P] is the reference stored with it."""
 
     source: ObjectSource
     object: ReadyObject
@@ -36,10 +36,10 @@ class CarriedObject:
 
 
 class Session:
-    """A base, how it inserts, how it is shown objects (`images`) and what these fill regions with.
+    """A base, options of insertion, the kind of object images (`images`) and fills (`make_fill`) of the base.
 
-    `openers`: how further kinds of object files are taken on. `features`: see `read_with_pictures`. A painter
-    alone serves baked objects; `fingerprint` is its base's.
+    `openers`: further kinds of object files. `features`: see `read_with_pictures`. For baked objects an
+    inpainting model is enough; it needs the `fingerprint` of its base.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Session:
         features: str = "raw",
         fingerprint: str = "",
     ) -> None:
-        assert fingerprint or isinstance(base, Base), "a painter does not know its base's fingerprint"
+        assert fingerprint or isinstance(base, Base), "an inpainting model needs the fingerprint of its base"
         self.base, self.options, self.features = base, options, features
         self.fingerprint = fingerprint or base_fingerprint(base)  # type: ignore[arg-type]
         self.images = images or ObjectImages(base.architecture.reference_size)
@@ -67,32 +67,32 @@ class Session:
         requests: Sequence[InsertRequest],
         objects: Sequence[ReadyObject] | None = None,
     ) -> list[list[Result]]:
-        """For each task a composite a seed, all in one batch; see `ldm.insertion.insert.insert`.
+        """For each request one composite per seed, all in one batch; see `ldm.insertion.insert.insert`.
 
-        `objects`: those of the tasks, if they are not the tasks' subjects.
+        `objects`: one for each request, instead of those of their sources.
         """
-        if objects is None:  # these are constants: they outlive the objects' weights
+        if objects is None:  # contexts are constants: they stay valid when another object is applied
             made = {source: self.ready(source) for source in dict.fromkeys(t.source for t in requests)}
             objects = [made[request.source] for request in requests]
         return insert(self.base, background, requests, objects, self.options)
 
     def reference(self, source: ObjectSource) -> Tensor:
-        """The picture that the subject is to look like, [1,c,P,P]; ValueError if there is none."""
+        """The reference image of an object, [1,c,P,P]; ValueError if there is none."""
         return self._reference(source, self.take_on(source).own)
 
     def ready(self, source: ObjectSource) -> ReadyObject:
-        """The subject, ready to be inserted."""
+        """The object, ready to be inserted."""
         return self.take_on(source).object
 
     def take_on(self, source: ObjectSource) -> CarriedObject:
-        """Make the base carry this subject; the one before is taken off, exactly."""
+        """Apply this object to the base; the weights of the base are restored exactly before."""
         if self._ready is None or self._ready.source != source:
             self.put_down()
             self._ready = self.openers.get(source.kind(), open_learnt)(self, source)
         return self._ready
 
     def put_down(self) -> None:
-        """Give the base its own weights back."""
+        """Restore the weights of the base."""
         if self._ready is not None and self._ready.applied is not None:
             self._ready.applied.remove()
         self._ready = None
@@ -114,7 +114,7 @@ class Session:
             return None
         if source.kind() != "pickle":
             return load(source.object)
-        assert source.pictures is not None, "a subject is checked before it is used"
+        assert source.pictures is not None, "a source is checked before it is used"
         assert isinstance(self.base, Base)
         pictures = load_insertset(source.pictures)
         return read_with_pictures(
@@ -126,7 +126,7 @@ Opener: TypeAlias = Callable[[Session, ObjectSource], CarriedObject]
 
 
 def open_learnt(session: Session, source: ObjectSource) -> CarriedObject:
-    """An object with its weights, or a reference alone."""
+    """Open an object file with weights, or a reference alone (zero-shot)."""
     base, sampling = session.base, session.options.sampling
     assert isinstance(base, Base), "an object that is not baked needs the whole base"
     delta = session._read(source)
@@ -147,7 +147,7 @@ def open_learnt(session: Session, source: ObjectSource) -> CarriedObject:
 
 
 def open_baked(session: Session, source: ObjectSource) -> CarriedObject:
-    """An object's constants, which must be what the session's settings ask for."""
+    """Open a baked object; its constants must have been made with the session's settings."""
     assert source.object is not None
     if source.reference is not None:
         raise ValueError(

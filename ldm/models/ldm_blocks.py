@@ -137,4 +137,4 @@ def _vae_level(ldm: str, ours: str, layers: int) -> NamePairs:
 
 
 def _inside(ldm: str, ours: str, modules: Mapping[str, str]) -> NamePairs:
-    return ((f"{ldm}.{theirs}", f"{ours}.{name}") for theirs, name in modules.items())
+    return ((f"{ldm}.{theirs}", f"{ours}.{inner}") for theirs, inner in modules.items())

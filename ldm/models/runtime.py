@@ -6,14 +6,14 @@ import platform
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from ldm.models.base import Base
-from ldm.models.cross_attention import cross_attentions
-from ldm.models.inpainting_model import InpaintingModel, call
+if TYPE_CHECKING:  # whoever names a device loads no model
+    from ldm.models.base import Base
+    from ldm.models.inpainting_model import InpaintingModel
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -49,6 +49,9 @@ def prepare(model: InpaintingModel, runtime: Runtime) -> None:
     solver, guidance and the VAE stay in fp32: the VAE runs only twice a picture, and in half precision shows
     bands.
     """
+    from ldm.models.cross_attention import cross_attentions
+    from ldm.models.inpainting_model import call
+
     unet, dtype = model.unet, PRECISIONS[runtime.precision]
     folded = {layer for _, layer in cross_attentions(unet)}
     if dtype != torch.float32:
@@ -65,6 +68,8 @@ def twin(base: Base, runtime: Runtime) -> InpaintingModel:
 
     Weights that stay in fp32 are shared with the base (on a CPU until they are packed).
     """
+    from ldm.models.inpainting_model import InpaintingModel
+
     with torch.device("meta"):
         model = InpaintingModel(base.architecture)
     weights, own = base.state_dict(), model.state_dict()

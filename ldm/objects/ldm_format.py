@@ -30,7 +30,7 @@ from ldm.models.state_dict import fingerprint as fingerprint_of
 from ldm.models.state_dict import first_few
 from ldm.objects.delta import Delta, is_trained
 from ldm.objects.few_shot import few_shot_features
-from ldm.objects.object_file import ObjectMetadata
+from ldm.objects.object_file import ObjectMetadata, held_out_in
 
 LINEAR = "conditioner.prior_encoder.prior_block.1."
 VECTOR, LDM_VECTOR = "conditioner.learnable_vector", "learnable_vector"
@@ -110,12 +110,6 @@ def is_ldm_training(path: Path) -> bool:
     if not isinstance(checkpoint, Mapping) or "object" in checkpoint:
         return False
     return _sorted(checkpoint, path).is_training
-
-
-def held_out_in(recipe: Mapping[str, Any]) -> str:
-    """The name of the few-shot picture that a run with these settings held out, "" if none."""
-    name = str(recipe.get("train", {}).get("hold_out", ""))
-    return "" if name in ("auto", "none") else name
 
 
 def learnt_from(insertset: InsertSet, layer: FewShotLayer) -> InsertSet:

@@ -133,6 +133,12 @@ def made_from(path: Path, metadata: ObjectMetadata) -> ObjectMetadata:
     return replace(metadata, parents=[parent_of(path, metadata)])
 
 
+def held_out_in(recipe: Mapping[str, Any]) -> str:
+    """The name of the few-shot picture that a run with these settings held out, "" if none."""
+    name = str(recipe.get("train", {}).get("hold_out", ""))
+    return "" if name in ("auto", "none") else name
+
+
 def preview_of(path: Path) -> str:
     """A picture file => a small JPEG in base64, at most `PREVIEW_BYTES` long."""
     with Image.open(path) as file:

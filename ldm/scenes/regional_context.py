@@ -1,4 +1,4 @@
-"""Several objects in one picture, each in its own region: their contexts as one, for one denoising pass.
+"""Several objects in one denoising pass, each in its own region: their contexts joined to one.
 
 Outside all regions the UNet sees the objects' mean unconditional context, in both halves of guidance.
 """
@@ -17,7 +17,7 @@ from ldm.models.context import Constants, Context, Contexts, Folded, Layer, Shar
 
 
 def in_regions(objects: Sequence[ReadyObject], masks: Tensor) -> ReadyObject:
-    """Objects of one sample each, and where each one goes, [k,h,w] in [0,1] => all of them as one."""
+    """Objects of one sample each, and their masks [k,h,w] in [0,1] => one object."""
     contexts = [one.contexts for one in objects]
     conditional, unconditional = ([_folded(c[half]) for c in contexts] for half in (0, 1))
     rest = _mean(unconditional)
@@ -28,7 +28,7 @@ def in_regions(objects: Sequence[ReadyObject], masks: Tensor) -> ReadyObject:
 
 @dataclass(frozen=True, eq=False)
 class Regional:
-    """Several objects in one picture, each in its own region, for b samples; the rest sees `rest`.
+    """The contexts of several objects, each for its own region, for b samples; other positions use `rest`.
 
     `masks` [k,H,W] in [0,1] cover the picture; where they overlap, objects share by weight.
     """
@@ -42,7 +42,7 @@ class Regional:
         return len(self.rest)
 
     def attend(self, name: str, x: Tensor, heads: int) -> Tensor:
-        """What the layer `name` makes of hidden states [b,N,C], each position by its object."""
+        """Cross-attention of the layer `name` on hidden states [b,N,C], each position with its object."""
         first, *others = self.weights(x)
         out = first * self.rest.attend(name, x, heads)
         for weight, one in zip(others, self.objects, strict=True):
@@ -50,7 +50,7 @@ class Regional:
         return out
 
     def within(self, box: Share) -> Regional:
-        """What a part of the picture sees: its own piece of the regions."""
+        """The context for a part of the picture."""
         height, width = self.masks.shape[-2:]
         rows, columns = _cells(box[0], box[2], height), _cells(box[1], box[3], width)
         return replace(self, masks=self.masks[:, rows, columns])
@@ -65,7 +65,7 @@ class Regional:
 
     def weights(self, x: Tensor) -> Tensor:
         """Shares of the rest and of each object at x [b,N,C], [1+k,N,1]; scaled once a resolution."""
-        if torch.compiler.is_compiling():  # what a CUDA graph makes may not be kept
+        if torch.compiler.is_compiling():  # tensors of a CUDA graph must not be cached
             return self._scaled(x)
         key = (x.shape[1], x.dtype)
         if key not in self.made:

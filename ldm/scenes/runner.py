@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -23,10 +23,11 @@ from ldm.data.files import file_digest, sweep, text_digest
 from ldm.data.picture import Picture, read_picture
 from ldm.data.picture_write import write_picture
 from ldm.insertion.object_source import ObjectSource
-from ldm.insertion.region_fill import ReadyObject
 from ldm.insertion.roi import crop, visible
 from ldm.scenes.layout import CroppedMask, PlacedObject, SceneLayout
-from ldm.scenes.regional_context import in_regions
+
+if TYPE_CHECKING:
+    from ldm.insertion.region_fill import ReadyObject
 
 
 class PlacementCache:
@@ -151,6 +152,8 @@ def _make(
 
 def _object(placed: PlacedObject, size: tuple[int, int], inserter: Inserter, side: int) -> ReadyObject:
     """The object to insert; several members become one, each in its own mask of a region of `side` px."""
+    from ldm.scenes.regional_context import in_regions  # a plan loads no model
+
     members = placed.placement.members
     if not members:
         return inserter.ready(placed.placement.item.source)

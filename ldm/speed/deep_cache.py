@@ -1,4 +1,4 @@
-"""Deep features of the UNet, reused between steps: from one step to the next they hardly change.
+"""DeepCache: deep features of the UNet are reused between steps, where they hardly change.
 
 DeepCache (Ma et al. 2023): every k-th step runs the whole UNet and keeps what goes into the last layers of
 its highest resolution; the steps between run only those and the first layers, whose skips they take.
@@ -21,7 +21,7 @@ FRESH = 2  # layers at either end that every step runs: conv_in and one, and the
 
 
 class DeepCache:
-    """A painter that runs its whole UNet at every `every`-th call of one sampling; new for each sampling."""
+    """A model that runs its whole UNet at every `every`-th call of one sampling; new for each sampling."""
 
     def __init__(self, model: InpaintingModel, every: int) -> None:
         self.model, self.every = model, every

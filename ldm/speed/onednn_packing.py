@@ -1,6 +1,6 @@
-"""Weights in the layout of the CPU's kernels, kept from call to call: oneDNN makes it anew at every one.
+"""Weights packed once in the layout of oneDNN's CPU kernels, instead of at every call.
 
-At a UNet's lower levels that takes longer than the multiplication. PyTorch's compiler does the same when it
+At a UNet's lower levels packing is slower than the multiplication. PyTorch's compiler does the same when it
 freezes a model; its operators are used here without the minutes that compiling takes.
 """
 
@@ -39,10 +39,10 @@ def pack(module: nn.Module, but: Set[nn.Module] = frozenset()) -> None:
 
 
 def pack_weights(model: InpaintingModel, dtype: torch.dtype, compiled: bool = False) -> None:
-    """Pack a painter on the CPU whose UNet is in `dtype`, where this PyTorch and processor can; else nothing.
+    """Pack a model on the CPU whose UNet is in `dtype`, if this PyTorch and processor can; else do nothing.
 
     Cross-attentions are left as they are, for contexts are folded with their weights, and so is what has few
-    rows. A compiled UNet is the compiler's affair.
+    rows. A compiled UNet is not packed.
     """
     if model.device.type != "cpu":
         return
@@ -57,8 +57,8 @@ def pack_weights(model: InpaintingModel, dtype: torch.dtype, compiled: bool = Fa
 
 @cache
 def can_pack(dtype: torch.dtype) -> bool:
-    """Whether this PyTorch does it on this processor, and rightly, also from one shape to another."""
-    with torch.random.fork_rng(devices=[]):  # whoever asks must not draw other pictures
+    """Whether this PyTorch does it on this processor, and correctly, also after a change of shape."""
+    with torch.random.fork_rng(devices=[]):  # the check must not change the random numbers of the caller
         conv, linear = nn.Conv2d(24, 40, 3, padding=1).to(dtype), nn.Linear(24, 40).to(dtype)
         images = [torch.randn(2, 24, side, side).to(dtype) for side in (4, 16)]
         rows = [torch.randn(n, 24).to(dtype) for n in (1, 7)]
@@ -77,7 +77,7 @@ class Packed(Generic[Layer]):
 
     def __init__(self, layer: Layer) -> None:
         assert not layer.weight.is_meta, "packed already: load the weights again"
-        self.layer = weakref.ref(layer)  # which has this for its forward: a cycle would outlive its painter
+        self.layer = weakref.ref(layer)  # which has this for its forward: a cycle would outlive its model
         self.bias, self.shape, self.weight = layer.bias, torch.Size(), layer.weight.detach()
 
     def __call__(self, x: Tensor) -> Tensor:

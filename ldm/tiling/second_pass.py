@@ -1,6 +1,6 @@
-"""A function of small squares over a larger picture: overlapping tiles, joined by smooth weights.
+"""A tiled second pass over regions larger than the model: overlapping tiles, averaged with smooth weights.
 
-Joining the predicted noise of every step this way is MultiDiffusion (Bar-Tal et al. 2023).
+Averaging the predicted noise of every step this way is MultiDiffusion (Bar-Tal et al. 2023).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from ldm.models.inpainting_model import InpaintingModel
 from ldm.models.sampler import EVERYWHERE, Condition, Interval, sample
 
 Corner = tuple[int, int]  # (y, x)
-LEAST = 1e-3  # weight of a tile's border: nobody else may be there
+LEAST = 1e-3  # weight of a tile's border, which may be covered by this tile alone
 
 
 @dataclass(frozen=True)
@@ -100,30 +100,27 @@ def _starts(low: int, high: int, length: int, side: int, overlap: float) -> list
     return [round(low + i * (high - side - low) / (count - 1)) for i in range(count)]
 
 
-ABOVE = 1.5  # times the model's resolution: smaller squares are not refined
-AT_MOST = 4  # times the model's resolution: larger squares are refined at this size
-SAMPLER = "dpm++"  # begins anywhere in the schedule and needs few steps
+ABOVE = 1.5  # times the model's resolution: smaller regions get no second pass
+AT_MOST = 4  # times the model's resolution: the second pass is at most this large
+SAMPLER = "dpm++"  # can start at any noise level and needs few steps
 
 
 @dataclass(frozen=True, eq=False)
 class Tiled:
-    """A painter that works in tiles of its own resolution, of a picture that may be larger.
+    """An inpainting model on a larger image, in tiles of its own resolution; 0 where no tile is."""
 
-    Where there is no tile, what it makes is 0.
-    """
-
-    painter: InpaintingModel
+    model: InpaintingModel
     tiles: Tiles  # of the latents' grid
 
     @property
     def f(self) -> int:
-        return self.painter.architecture.vae_factor
+        return self.model.architecture.vae_factor
 
     def encode(self, image: Tensor) -> Tensor:
         """Image [b,3,H,W] => latents [b,4,H/f,W/f]."""
         pixels = self.tiles.scaled(self.f)
         return self.tiles.over(
-            lambda at: self.painter.encode(pixels.cut(image, (at[0] * self.f, at[1] * self.f)))
+            lambda at: self.model.encode(pixels.cut(image, (at[0] * self.f, at[1] * self.f)))
         )
 
     def eps(self, x_t: Tensor, t: Tensor, masked: Tensor, mask: Tensor, context: Context) -> Tensor:
@@ -132,13 +129,13 @@ class Tiled:
 
         def tile(at: Corner) -> Tensor:
             seen = context if isinstance(context, Tensor) else context.within(self.tiles.share(at))
-            return self.painter.eps(cut(x_t, at), t, cut(masked, at), cut(mask, at), seen)
+            return self.model.eps(cut(x_t, at), t, cut(masked, at), cut(mask, at), seen)
 
         return self.tiles.over(tile)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Latents [b,4,h,w] => image [b,3,f*h,f*w] in [-1,1]."""
-        return self.tiles.over(lambda at: self.painter.decode(self.tiles.cut(latents, at)), finer=self.f)
+        return self.tiles.over(lambda at: self.model.decode(self.tiles.cut(latents, at)), finer=self.f)
 
     def covered(self) -> Tensor:
         """Where tiles are, bool [1,1,f*h,f*w]."""
@@ -176,7 +173,7 @@ class TiledSecondPass:
 
 @torch.no_grad()
 def second_pass(
-    painter: InpaintingModel,
+    model: InpaintingModel,
     contexts: Contexts,
     known: Tensor,
     mask: np.ndarray,
@@ -194,16 +191,16 @@ def second_pass(
     `strength` in (0,1] is the share of the noise schedule, and of `steps`, that is gone through again.
     Outside the tiles, which cover the mask, the first result stays.
     """
-    a, n = painter.architecture, len(generated)
+    a, n = model.architecture, len(generated)
     side = min(max(mask.shape), AT_MOST * a.image_size)
     hole = _padded(to_model_mask(mask, side), a.vae_factor)
     image, first = (
         _padded(resize(x, side), a.vae_factor) for x in (known[None], torch.stack(list(generated)))
     )
-    image, first, hole = (x.to(painter.device) for x in (image, first, hole))
-    small = painter.latent_mask(hole)
+    image, first, hole = (x.to(model.device) for x in (image, first, hole))
+    small = model.latent_mask(hole)
     touched = F.max_pool2d(hole, a.vae_factor)[0, 0] > 0  # also by a line that `small` may step over
-    tiled = Tiled(painter, plan_tiles(touched.cpu().numpy(), a.latent_size))
+    tiled = Tiled(model, plan_tiles(touched.cpu().numpy(), a.latent_size))
     x_0 = tiled.encode(torch.where(hole > 0, first, image))
     x_T = torch.stack([torch.randn(x_0.shape[1:], generator=g) for g in noise]).to(x_0)
     shown = None if fill is None else fill.shown(hole)

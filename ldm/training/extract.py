@@ -15,8 +15,8 @@ from ldm.models.base import Base, base_fingerprint, base_state
 from ldm.models.conditioner import PriorEncoder
 from ldm.objects.delta import Delta, extract, is_trained
 from ldm.objects.few_shot import few_shot_features
-from ldm.objects.ldm_format import FewShotLayer, held_out_in, linear_for
-from ldm.objects.object_file import ObjectMetadata
+from ldm.objects.ldm_format import FewShotLayer, linear_for
+from ldm.objects.object_file import ObjectMetadata, held_out_in
 from ldm.training.finetune import FEATURES
 
 LINEAR = "conditioner.prior_encoder."

@@ -16,7 +16,7 @@ from ldm.compositing.region_fill import (
 )
 from ldm.data.image import resize, to_image
 from ldm.data.picture import Picture
-from ldm.insertion.blend import BLENDS, Blend, blend
+from ldm.insertion.blend import Blend, blend
 from ldm.insertion.inpaint import Sampling
 from ldm.insertion.insert import InsertOptions, blended, insert
 from ldm.insertion.region import InsertRequest, Result, region_of
@@ -147,7 +147,7 @@ def test_a_paste_margin_leaves_the_scene_around_the_object_as_it_is(
 ) -> None:
     monkeypatch.setattr("ldm.insertion.region.MOST", most)
     background, fill = noisy(), CompositeObject(cut_outs, CompositeSettings(paste_margin=0.1))
-    [result] = made(base, cut_outs, background, box(), BLENDS["feather"], fill)
+    [result] = made(base, cut_outs, background, box(), Blend(feather=8), fill)
     changed = (result.picture.pixels != background.pixels).any(2)
     # 74 px high at the mask's foot, half as wide, and a tenth of its height around it
     rows, columns = changed.any(1).nonzero()[0], changed.any(0).nonzero()[0]

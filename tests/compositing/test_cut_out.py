@@ -1,4 +1,4 @@
-"""An object and its ground are told apart, and where that fails nothing is lost."""
+"""An object is cut out of its background; where GrabCut fails, the whole box is kept."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_the_same_picture_gives_the_same_cut_out() -> None:
     assert np.array_equal(first.alpha, again.alpha)
 
 
-def test_where_nothing_can_be_told_apart_the_box_stays_as_it_is() -> None:
+def test_if_grabcut_fails_the_whole_box_is_kept() -> None:
     even = np.full((40, 50, 3), 200, np.uint8)
     for pixels, box in ((even, (0, 0, 50, 40)), (even[:1, :1], (0, 0, 1, 1)), (even, (3, 4, 4, 5))):
         cut = cut_out(pixels, box)
@@ -83,7 +83,7 @@ def test_a_few_transparent_pixels_are_no_silhouette(picture: Path) -> None:
     assert cut_out_picture(picture).box == before.box
 
 
-def test_eyes_are_filled_and_crumbs_dropped_but_a_handle_stays_open() -> None:
+def test_small_holes_are_filled_and_specks_dropped_but_a_handle_stays_open() -> None:
     found = np.zeros((100, 100), bool)
     found[20:80, 20:80] = True
     found[30:34, 30:34] = found[40:60, 40:60] = False
@@ -139,7 +139,7 @@ def test_a_picture_is_cut_out_by_its_own_transparency_or_the_mask_beside_it(pict
     assert is_bar(cut_out_of(sample, sample.boxes[0], np.array(opened.convert("RGB"))))
 
 
-def test_a_whole_picture_shows_its_ground_at_its_rim(tmp_path: Path) -> None:
+def test_the_border_of_a_whole_picture_is_background(tmp_path: Path) -> None:
     Image.fromarray(disc(60, 60, 26)[0]).save(tmp_path / "disc.png")
     shown = cut_out_picture(tmp_path / "disc.png")
     assert abs(shown.alpha.shape[0] - 52) <= 2 and shown.alpha[0, 0] == 0

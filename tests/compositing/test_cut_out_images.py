@@ -32,7 +32,7 @@ def pairs_of(insertset: InsertSet, size: int, **changes: Any) -> TrainingPairs:
     return TrainingPairs(insertset, size, 32, length=60, images=CutOutImages(), **changes)
 
 
-def test_pictures_are_shown_without_their_ground(insertset: InsertSet, tmp_path: Path) -> None:
+def test_pictures_are_shown_without_background(insertset: InsertSet, tmp_path: Path) -> None:
     crops = CutOutImages(32).few_shot(insertset)
     assert crops.shape == (3, 4, 32, 32) and near(crops[0, :3], RED)[3:-3, 3:-3].all(), "fills its square"
     assert (
@@ -64,7 +64,7 @@ def test_an_object_is_shown_by_its_reference_unless_only_other_silhouettes_are_k
     assert torch.equal(found, images.reference(insertset.reference))
 
 
-def test_a_silhouette_says_what_the_object_is(insertset: InsertSet, tmp_path: Path) -> None:
+def test_a_silhouette_defines_the_object(insertset: InsertSet, tmp_path: Path) -> None:
     """Whatever the picture shows there."""
     half = Image.new("L", (90, 64))
     half.paste(255, (30, 20, 42, 44))
@@ -141,7 +141,7 @@ def test_a_picture_without_alpha_is_compared_with_cut_outs_by_colour() -> None:
     assert IMAGES.select(views, from_bytes(VIEWS[2:]), NEAREST)[1] == 3
 
 
-def test_without_pictures_or_tokens_all_have_a_say(base: Base) -> None:
+def test_without_pictures_or_tokens_all_tokens_are_used(base: Base) -> None:
     for delta in (learnt(base, 1, tokens=3), replace(learnt(base, 1, tokens=None), views=VIEWS)):
         reference = reference_of(delta)
         for view, expected in ((NEAREST, 0), (2, 2)):
@@ -149,7 +149,7 @@ def test_without_pictures_or_tokens_all_have_a_say(base: Base) -> None:
             assert found.token == expected and found.picture is reference
 
 
-def test_it_is_shown_in_the_light_that_the_pictures_have_in_common(base: Base) -> None:
+def test_references_are_white_balanced_to_the_pictures(base: Base) -> None:
     """A reference that somebody gave is shown as it is, the object's own is not."""
     dark, bright = (
         torch.cat([torch.full((1, 3, 28, 28), x), torch.ones(1, 1, 28, 28)], 1) for x in (-0.6, 0.6)

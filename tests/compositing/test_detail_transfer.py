@@ -63,7 +63,7 @@ def test_a_change_of_light_goes_over_layer_and_scene_and_leaves_their_detail() -
     assert torch.allclose(tinted, colour[:, 0, 0], atol=0.02)
 
 
-def test_a_change_of_the_object_is_not_one_of_the_scene_and_their_edge_has_no_say() -> None:
+def test_changes_of_object_and_scene_are_separate_and_their_edge_is_ignored() -> None:
     alpha = torch.zeros(128, 128)
     alpha[32:96, 32:96] = 1
     change = torch.full((3, 32, 32), -0.1)

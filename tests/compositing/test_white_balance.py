@@ -18,7 +18,7 @@ def photo(gain: tuple[float, float, float], size: int = 8) -> Tensor:
     return torch.cat([(linear ** (1 / 2.2) * 2 - 1)[:, None, None] * alpha, alpha])
 
 
-def test_views_in_many_lights_look_alike_in_the_common_one() -> None:
+def test_white_balanced_views_look_alike() -> None:
     views = torch.stack([photo((1, 1, 1)), photo((0.5, 0.6, 1.6)), photo((1.5, 1.2, 0.5))])
     shown = white_balanced(views, views)
     assert (views[1] - views[2]).abs().max() > 0.4
@@ -29,7 +29,7 @@ def test_views_in_many_lights_look_alike_in_the_common_one() -> None:
     assert torch.allclose(mean_colour(shown[0]).log(), logs, atol=0.05)
 
 
-def test_a_reference_in_another_light_comes_into_that_of_the_views() -> None:
+def test_a_reference_is_balanced_to_the_views() -> None:
     views = torch.stack([photo((1, 1, 1)), photo((1, 1, 1))])
     night = photo((0.3, 0.4, 0.9))[None]
     assert (white_balanced(night, views) - views[:1]).abs().max() < 0.12
@@ -43,7 +43,7 @@ def test_one_view_and_pictures_without_alpha_stay_as_they_are() -> None:
     assert torch.equal(white_balanced(view, view[:, :3]), view)
 
 
-def test_what_is_dark_says_little() -> None:
+def test_dark_channels_count_little() -> None:
     """A duck's yellow has no blue: its trace of blue must not decide on all of its colours."""
     views = torch.stack([photo((1, 1, 0.01)), photo((1, 1, 0.05))])
     assert mean_colour(views[0])[2] < 2 * DARK
@@ -53,7 +53,7 @@ def test_what_is_dark_says_little() -> None:
     assert mean_colour(white_balanced(black, black)[1]).min() > mean_colour(black[1]).min() / (MAX_GAIN + 1)
 
 
-def test_what_is_nowhere_solid_has_its_light_and_what_is_empty_none() -> None:
+def test_a_faint_cut_out_counts_and_an_empty_one_is_ignored() -> None:
     faint = photo((1, 1, 1)) * 0.85
     views = torch.stack([photo((1, 1, 1)), faint, torch.zeros(4, 8, 8)])
     shown = white_balanced(views, views)

@@ -32,7 +32,7 @@ def test_resize_to_the_same_size_is_the_same_image():
     assert resize(image, (7, 9)) is image
 
 
-def test_cut_outs_as_bytes_keep_alpha_and_have_no_veil():
+def test_cut_outs_as_bytes_keep_alpha_and_are_0_where_transparent():
     levels = torch.arange(256).expand(4, 1, 256).to(torch.uint8).clone()
     image = from_bytes(levels)
     assert torch.allclose(image[3], torch.arange(256) / 255.0) and (image[:, 0, 0] == 0).all()

@@ -105,7 +105,7 @@ def test_rounding_overhang_is_clamped_and_more_is_a_fault(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("line", "said"),
+    ("line", "reason"),
     [
         ("1 2 3", "3 values, expected 4"),
         ("1 2 3 4 5", "5 values"),
@@ -118,11 +118,11 @@ def test_rounding_overhang_is_clamped_and_more_is_a_fault(folder: Path) -> None:
         ("", "no box"),
     ],
 )
-def test_a_bad_box_line_is_named_with_its_remedy(folder: Path, line: str, said: str) -> None:
+def test_a_bad_box_line_is_named_with_its_remedy(folder: Path, line: str, reason: str) -> None:
     boxes(folder / "bbox" / "1.txt", line)
     [fault] = faults(folder)
     assert fault.startswith("bbox/1.txt: ")
-    assert said in fault
+    assert reason in fault
 
 
 def test_small_faults_of_same_category_pictures_are_counted_in_one_warning(folder: Path) -> None:
@@ -183,8 +183,12 @@ def test_every_fault_is_reported_at_once(folder: Path) -> None:
         ("reg_bbox/6.txt: line 1", "3 values"),
         ("test.jpg: ", "no reference"),
     ]
-    for start, said in expected:
-        assert sum(fault.startswith(start) and said in fault for fault in found) == 1, (start, said, found)
+    for start, reason in expected:
+        assert sum(fault.startswith(start) and reason in fault for fault in found) == 1, (
+            start,
+            reason,
+            found,
+        )
     assert len(found) == len(expected)
 
 

@@ -135,7 +135,7 @@ def test_several_frames_are_refused(tmp_path, suffix):
         read_picture(tmp_path / f"a{suffix}")
 
 
-def test_bad_files_say_what_is_wrong(tmp_path):
+def test_errors_of_bad_files_name_the_fault(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"none\.png"):
         read_picture(tmp_path / "none.png")
     (tmp_path / "text.png").write_text("not a picture")

@@ -80,7 +80,7 @@ def test_half_transparency_counts_by_the_threshold() -> None:
 
 
 def test_inverting_a_box_marks_the_rest_and_warns(region: np.ndarray) -> None:
-    with pytest.warns(UserWarning, match="the box: 91% of the picture is marked"):
+    with pytest.warns(UserWarning, match="the box: 91% of the picture is masked"):
         assert np.array_equal(marked(box=BOX, invert=True), ~region)
 
 
@@ -101,7 +101,7 @@ def test_what_cannot_be_is_said(tmp_path: Path) -> None:
         marked(box=BOX, threshold=1)
     image = tmp_path / "b.png"
     write_picture(image, picture())
-    with pytest.raises(ValueError, match="marked twice"):
+    with pytest.raises(ValueError, match="given twice"):
         pair([image], [], BOX, transparent=True)
     assert pair([image], [], transparent=True) == [Case(image)]
 
@@ -111,7 +111,7 @@ def test_what_nobody_would_see_is_said(tmp_path: Path, region: np.ndarray) -> No
     pixels = picture(~region).pixels
     Image.fromarray(pixels).save(tmp_path / "b.png")
     case = Case(tmp_path / "b.png", channel="background")
-    with pytest.warns(UserWarning, match=r"b\.png: fully transparent where the object goes"):
+    with pytest.warns(UserWarning, match=r"b\.png: fully transparent in the mask"):
         assert np.array_equal(case.read()[1].mask, region)
     with warnings.catch_warnings():
         warnings.simplefilter("error")

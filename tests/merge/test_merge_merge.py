@@ -139,7 +139,7 @@ def test_the_same_object_twice_breaks_nothing() -> None:
         assert torch.allclose(once.weights[name], twice.weights[name], atol=1e-4)
 
 
-def test_objects_that_contradict_each_other_are_told_of() -> None:
+def test_contradicting_objects_are_reported() -> None:
     """One context, two wishes: the nearest is their mean, and both residuals say so."""
     a, _ = random_member(0)
     b, _ = random_member(1, context=a.context)
@@ -157,7 +157,7 @@ def test_more_tokens_than_the_width_leave_a_residual() -> None:
     assert report.rank == D < report.tokens and max(report.lost.values()) > 0.01
 
 
-def test_fp16_is_taken_only_where_it_keeps_the_promise() -> None:
+def test_fp16_is_used_only_if_its_error_is_small() -> None:
     """Two objects almost alike in their tokens, with other wishes: a large change, and fp16 would lose."""
     a, _ = random_member(0)
     near = a.context + 1e-3 * torch.randn(a.context.shape, generator=torch.Generator().manual_seed(1))

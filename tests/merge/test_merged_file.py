@@ -67,7 +67,7 @@ def test_every_object_inserts_what_it_did_alone(tmp_path: Path) -> None:
     assert all(torch.equal(value, before[key]) for key, value in base.state_dict().items())
 
 
-def test_the_file_says_what_it_holds(tmp_path: Path) -> None:
+def test_the_file_names_its_objects(tmp_path: Path) -> None:
     _, merged = made(wide_base())
     save_merged(merged, tmp_path / "all.safetensors")
     again = load_merged(tmp_path / "all.safetensors")
@@ -96,7 +96,7 @@ def test_picking_leaves_the_others_out(tmp_path: Path) -> None:
             ask("a")
 
 
-def test_strength_scales_the_change_of_the_weights() -> None:
+def test_object_scale_scales_the_change_of_the_weights() -> None:
     base = wide_base()
     before = state_of(base)
     _, merged = made(base)

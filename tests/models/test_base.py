@@ -64,11 +64,13 @@ def test_a_folder_from_before_the_setting_read_its_masks_antialiased(base: Base,
     """It does not say so; the default, Paint-by-Example's, is another."""
     save_base(base, tmp_path / "new")
     for file in (tmp_path / "new").iterdir():
-        said = read_metadata(file)
-        architecture = json.loads(said["architecture"])
+        metadata = read_metadata(file)
+        architecture = json.loads(metadata["architecture"])
         assert architecture.pop("mask_antialias") is False
         write_safetensors(
-            tmp_path / "old" / file.name, read_state(file), said | {"architecture": json.dumps(architecture)}
+            tmp_path / "old" / file.name,
+            read_state(file),
+            metadata | {"architecture": json.dumps(architecture)},
         )
     with pytest.raises(
         ValueError, match="made with mask_antialias True, the config says mask_antialias False"

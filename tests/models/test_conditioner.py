@@ -80,7 +80,7 @@ def test_unconditional_is_the_learnable_vector_everywhere(conditioner: Condition
     assert torch.equal(unconditional, GOLDEN["cond.unconditional"].expand(2, 5, 48))
 
 
-def test_tokens_are_trained_and_stay_apart_from_what_they_start_from(conditioner: Conditioner) -> None:
+def test_tokens_are_trainable_copies(conditioner: Conditioner) -> None:
     pooled = conditioner.pooled(GOLDEN["cond.few_shot"])
     conditioner.use_tokens(pooled)
     pooled.zero_()
@@ -121,7 +121,7 @@ def test_few_shot_kinds_replace_each_other(conditioner: Conditioner) -> None:
 
 @torch.no_grad()
 @pytest.mark.parametrize("kind", ["tokens", "linear"])
-def test_a_single_view_stands_in_every_place(conditioner: Conditioner, kind: str) -> None:
+def test_a_single_view_replaces_every_token(conditioner: Conditioner, kind: str) -> None:
     if kind == "tokens":
         conditioner.use_tokens(torch.randn(3, 64))
     else:

@@ -53,7 +53,7 @@ def test_one_token_needs_no_query() -> None:
     assert learnt > 1e-3 and all(grads[f"to_{x}.weight"].abs().max() < 1e-6 * learnt for x in "qk")
 
 
-def test_the_first_of_several_tokens_teaches_k_and_v_nothing() -> None:
+def test_the_first_of_several_tokens_gives_k_and_v_no_gradient() -> None:
     """A change of K and V's gradients through token 0 would show as a gradient of the token itself."""
     attention, (x, context) = layer(), inputs(4)
     context.requires_grad_()

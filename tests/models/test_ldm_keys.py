@@ -237,13 +237,13 @@ def test_diffusers_names_without_an_ldm_name_are_an_error() -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_two_spellings_of_one_weight_are_an_error() -> None:
+def test_two_names_of_one_weight_are_an_error() -> None:
     start, end = "cond_stage_model.transformer.", "post_layernorm.bias"
     with pytest.raises(ValueError, match=r"vision_model\.post_layernorm\.bias: two names of one weight"):
         ldm_to_diffusers({f"{start}{end}": torch.zeros(1), f"{start}vision_model.{end}": torch.zeros(1)})
 
 
-def test_clip_is_spelled_as_the_module_expects() -> None:
+def test_clip_keys_match_the_module() -> None:
     bare, prefixed = {"clip.a.b": torch.zeros(1)}, {"clip.vision_model.a.b": torch.zeros(1)}
     assert match_clip_keys(bare, prefixed) == prefixed
     assert match_clip_keys(prefixed, bare) == bare
@@ -251,7 +251,7 @@ def test_clip_is_spelled_as_the_module_expects() -> None:
     assert match_clip_keys(bare, ["other"]) == bare
 
 
-def test_is_ldm_tells_the_spellings_apart() -> None:
+def test_is_ldm_recognises_ldm_names() -> None:
     shapes = tiny.shapes()
     assert is_ldm(shapes)
     assert not is_ldm(ldm_to_diffusers(meta_state(shapes)))

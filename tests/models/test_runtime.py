@@ -1,4 +1,4 @@
-"""How a painter runs: half precision stays near fp32 and in its place; compiling that fails is no failure."""
+"""Half precision stays near fp32 and in the UNet; if compiling fails, the model runs uncompiled."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_an_unknown_precision_is_refused_with_the_choices() -> None:
         Runtime("half")
 
 
-def test_a_failing_compiler_is_said_once_and_gone_on_without(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_compiler_warns_once_and_the_model_runs_uncompiled(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(function: Any, **_: Any) -> Any:
         def run(*arguments: Any) -> Any:
             raise RuntimeError("no C++ compiler\nand a long trace")
@@ -74,10 +74,10 @@ def test_a_failing_compiler_is_said_once_and_gone_on_without(monkeypatch: pytest
     expected = sampled(base, 2)
     monkeypatch.setattr(torch, "compile", broken)
     prepare(base, Runtime(compile=True))
-    with pytest.warns(UserWarning, match=r"torch.compile failed \(RuntimeError: no C.. compiler\)") as told:
+    with pytest.warns(UserWarning, match=r"torch.compile failed \(RuntimeError: no C.. compiler\)") as caught:
         assert torch.equal(sampled(base, 2), expected)
-    said = [str(warning.message) for warning in told if "compile" in str(warning.message)]
-    assert len(said) == 1 and "\n" not in said[0]
+    messages = [str(warning.message) for warning in caught if "compile" in str(warning.message)]
+    assert len(messages) == 1 and "\n" not in messages[0]
 
 
 def test_what_is_compiled_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +94,7 @@ def test_what_is_compiled_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(sampled(base, 2), expected) and made == ["whole default", "shallow default"]
 
 
-def test_what_lies_in_a_graphs_memory_is_taken_out(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outputs_are_copied_out_of_a_cuda_graphs_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     """A CUDA graph writes every result to one place; what a solver keeps of it must not change."""
     place = torch.zeros(2)
 
@@ -103,5 +103,5 @@ def test_what_lies_in_a_graphs_memory_is_taken_out(monkeypatch: pytest.MonkeyPat
 
     monkeypatch.setattr(torch, "compile", graph)
     run = Compiled(graphs=True)
-    first, second = (run(torch.region, torch.full((2,), float(i))) for i in (2, 3))
+    first, second = (run(torch.square, torch.full((2,), float(i))) for i in (2, 3))
     assert first.tolist() == [4, 4] and second.tolist() == [9, 9]

@@ -166,7 +166,7 @@ def test_samples_of_a_batch_do_not_mix(base: Base) -> None:
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_beginning_in_the_middle_keeps_more_of_the_picture_the_less_strength(name: str) -> None:
+def test_a_lower_strength_keeps_more_of_the_start(name: str) -> None:
     x_0 = torch.full((1, 4, 8, 8), -2.0)  # far from what the mild model draws
     kept = []
     for strength in (0.02, 0.3, 0.6, 1.0):
@@ -176,7 +176,7 @@ def test_beginning_in_the_middle_keeps_more_of_the_picture_the_less_strength(nam
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_beginning_in_the_middle_takes_its_share_of_levels_and_steps(name: str) -> None:
+def test_a_strength_runs_its_share_of_levels_and_steps(name: str) -> None:
     """It begins at the level that was asked for, whatever the number of steps: few are no less change."""
     for strength, steps, shared in ((0.8, 50, 40), (0.8, 10, 8), (0.3, 20, 6), (0.001, 1, 1)):
         model = Mild()

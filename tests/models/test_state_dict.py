@@ -42,7 +42,7 @@ def test_misfits_are_one_sentence_and_load_nothing() -> None:
     assert all(torch.equal(value, before[key]) for key, value in target.state_dict().items())
 
 
-def test_some_names_a_few() -> None:
+def test_first_few_names() -> None:
     assert first_few(["a", "b"]) == "a, b"
     assert first_few(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"
 
@@ -68,7 +68,7 @@ def test_fingerprint_ignores_order_precision_memory_format_and_integers() -> Non
         {"b": weights()["b"]},
     ],
 )
-def test_fingerprint_tells_other_weights_apart(changed: dict[str, Tensor]) -> None:
+def test_other_weights_have_another_fingerprint(changed: dict[str, Tensor]) -> None:
     assert fingerprint(changed) != fingerprint(weights())
 
 

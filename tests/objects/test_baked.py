@@ -46,7 +46,7 @@ def latents(base: Base, contexts: Contexts, steps: int = 50) -> Tensor:
 @pytest.mark.parametrize("tokens", [0, 4])
 @pytest.mark.parametrize("mode", MODES)
 def test_a_baked_file_gives_the_deltas_latents(tmp_path: Path, mode: str, tokens: int) -> None:
-    """In fp32 within 1e-3 after 50 steps; the file is fp16, the painter has neither K, V nor CLIP."""
+    """In fp32 within 1e-3 after 50 steps; the file is fp16, the model has neither K, V nor CLIP."""
     base = small_base()
     save_base(base, tmp_path / "base", torch.float32)
     delta = learnt(base, mode, tokens)
@@ -101,7 +101,7 @@ def test_full_size_files_are_small(tmp_path: Path) -> None:
         assert file.stat().st_size <= limit
 
 
-def test_another_base_or_strength_is_refused() -> None:
+def test_another_base_or_object_scale_is_refused() -> None:
     base = small_base()
     delta = learnt(base, "crossattn-kv")
     with apply(base, delta):

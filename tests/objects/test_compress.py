@@ -57,7 +57,7 @@ def test_what_is_no_matrix_or_would_not_be_smaller_stays_bit_equal() -> None:
 
 
 @pytest.mark.parametrize("goal", [{"energy": 0.9}, {"size": 20_000}])
-def test_the_losses_told_are_those_of_the_file(tmp_path: Path, goal: dict) -> None:
+def test_the_reported_losses_are_those_of_the_file(tmp_path: Path, goal: dict) -> None:
     delta = learnt(small_base())
     small, losses = compress(delta, **goal)
     save(small, tmp_path / "x.safetensors")
@@ -138,7 +138,7 @@ def test_the_cut_is_the_svds() -> None:
         assert float(error) == pytest.approx(float((values[rank:] ** 2).sum().sqrt()), abs=5e-3)
 
 
-def test_compressing_twice_tells_of_both_and_never_grows(tmp_path: Path) -> None:
+def test_compressing_twice_records_both_and_never_grows(tmp_path: Path) -> None:
     once, _ = compress(learnt(small_base()), energy=0.9)
     twice, losses = compress(once, energy=1)
     assert [record["energy"] for record in twice.metadata.recipe["compressed"]] == [0.9, 1]
@@ -165,7 +165,7 @@ def test_tuned_values_are_compressed_as_differences() -> None:
         assert torch.allclose(dense(small.weights[name]), dense(expected.weights[name]), atol=1e-3)
 
 
-def test_rounding_to_fp16_is_told_of_too() -> None:
+def test_rounding_to_fp16_is_reported() -> None:
     base = small_base()
     tuned, bias = as_tuned(learnt(base), base), "conditioner.proj_out.bias"
     moved = dense(tuned.weights[bias]) + torch.linspace(0.01, 0.02, 16)
@@ -178,7 +178,7 @@ def test_rounding_to_fp16_is_told_of_too() -> None:
     assert bias in small.metadata.recipe["compressed"][0]["layers"]
 
 
-def test_it_is_applied_and_taken_off_like_any_object() -> None:
+def test_it_is_applied_and_removed_like_any_object() -> None:
     base = small_base()
     before, (small, _) = state_of(base), compress(learnt(base), energy=0.9)
     with apply(base, small, object_scale=0.5):

@@ -104,7 +104,7 @@ def test_differences_alone_would_not_be_exact() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
-def test_taking_off_restores_every_bit(dtype: torch.dtype) -> None:
+def test_remove_restores_every_bit(dtype: torch.dtype) -> None:
     base = small_base()
     before, context = state_of(base), base.context(torch.zeros(1, 3, 28, 28))
     with apply(base, make(base, dtype), object_scale=0.7):
@@ -119,7 +119,7 @@ def test_taking_off_restores_every_bit(dtype: torch.dtype) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 @pytest.mark.parametrize("object_scale", [0.0, 0.5, 1.5])
-def test_strength_scales_the_difference(dtype: torch.dtype, object_scale: float) -> None:
+def test_object_scale_scales_the_difference(dtype: torch.dtype, object_scale: float) -> None:
     base = small_base()
     before, tuned = state_of(base), tuned_state(base)
     apply(base, make(base, dtype), object_scale)
@@ -131,7 +131,7 @@ def test_strength_scales_the_difference(dtype: torch.dtype, object_scale: float)
         assert torch.allclose(base.state_dict()[name], expected, atol=1e-3)
 
 
-def test_everything_said_is_read_back(tmp_path: Path) -> None:
+def test_all_metadata_are_read_back(tmp_path: Path) -> None:
     base = small_base()
     delta = make(base, author="Ada", licence="CC0", preview="abc", date="2026-01-01")
     save(delta, tmp_path / "toy.safetensors")
@@ -163,7 +163,7 @@ def test_two_objects_at_once_are_refused() -> None:
     base = small_base()
     delta = make(base)
     apply(base, delta)
-    with pytest.raises(ValueError, match="already carries an object"):
+    with pytest.raises(ValueError, match="another object is applied"):
         apply(base, delta)
 
 
@@ -271,7 +271,7 @@ def test_previews_are_small_pictures(tmp_path: Path) -> None:
         assert picture.width > picture.height >= 40
 
 
-def test_writing_replaces_nothing_by_half_a_file(tmp_path: Path) -> None:
+def test_writing_is_atomic(tmp_path: Path) -> None:
     path = tmp_path / "toy.safetensors"
     path.write_bytes(b"old")
     with pytest.raises(ValueError, match="NaN"):

@@ -33,7 +33,7 @@ from ldm.objects.ldm_format import (
 from ldm.objects.object_file import ObjectMetadata
 from tests.fixtures import tiny
 from tests.fixtures.objects import learnt
-from tests.fixtures.small import object_folder, small_base
+from tests.fixtures.small import SMALL_IMAGES, object_folder, small_base
 
 TENSORS = re.compile(  # the keys of a file that the paper's code writes
     r"model\.diffusion_model\..+\.attn2\.|cond_stage_model\.(mapper|final_ln|prior_encoder)\.|proj_out\."
@@ -209,7 +209,7 @@ def test_a_training_checkpoint_of_another_base_and_a_base_itself_are_refused(tmp
         load_ldm_delta(path, base, CROPS, fingerprint=base_fingerprint(base))
     with torch.no_grad():
         base.unet.conv_in.weight += 1
-    with pytest.raises(ValueError, match=r"does not fit the tiny base: unet\.conv_in\.weight are others"):
+    with pytest.raises(ValueError, match=r"does not fit the tiny base: unet\.conv_in\.weight differ"):
         load_ldm_delta(path, base, CROPS)
     with pytest.raises(ValueError, match="no training checkpoint of the paper's code"):
         torch.save({"state_dict": {"proj_out.bias": torch.zeros(48)}}, path)
@@ -224,15 +224,15 @@ def test_a_file_names_the_pictures_that_it_was_learnt_from(tmp_path: Path) -> No
     layer = layer_for(delta, base, insertset, "raw")
     assert (layer.pictures, layer.held_out) == (("0", "2", "3"), "1")
     save_ldm_delta(path, base, delta, layer)
-    again = read_with_pictures(path, base, insertset)
+    again = read_with_pictures(path, base, insertset, SMALL_IMAGES)
     assert delta.tokens is not None and again.tokens is not None
     assert torch.allclose(again.tokens, delta.tokens, atol=1e-3 * float(delta.tokens.abs().max()))
     assert layer_for(again, base, insertset, "raw").pictures == layer.pictures, "an imported one knows it too"
     fewer = load_insertset(object_folder(tmp_path / "fewer", few_shot=3))
     with pytest.raises(ValueError, match="no few-shot picture 3, which this object was learnt from"):
-        read_with_pictures(path, base, fewer)
+        read_with_pictures(path, base, fewer, SMALL_IMAGES)
     with pytest.raises(ValueError, match="--dataset-dir"):
-        read_with_pictures(path, base, None)
+        read_with_pictures(path, base, None, SMALL_IMAGES)
 
 
 def test_files_of_the_papers_code_read_its_crops_and_our_earlier_ones_their_own(tmp_path: Path) -> None:
@@ -241,10 +241,10 @@ def test_files_of_the_papers_code_read_its_crops_and_our_earlier_ones_their_own(
     crops = {PAPER: paper_crops(insertset, 28), OWN: ObjectImages(28).few_shot(insertset)}
     delta = learnt(base)
     assert delta.tokens is not None
-    for cut, told in ((PAPER, ()), (OWN, ("few_shot_features",))):
+    for cut, keys in ((PAPER, ()), (OWN, ("few_shot_features",))):
         layer = FewShotLayer(linear_for(delta.tokens, few_shot_features(base, crops[cut], "raw")))
         save_ldm_delta(tmp_path / "x.ckpt", base, delta, layer)
         file = torch.load(tmp_path / "x.ckpt", weights_only=True)
-        torch.save({key: file[key] for key in ("state_dict", *told)}, tmp_path / "x.ckpt")
-        tokens = read_with_pictures(tmp_path / "x.ckpt", base, insertset).tokens
+        torch.save({key: file[key] for key in ("state_dict", *keys)}, tmp_path / "x.ckpt")
+        tokens = read_with_pictures(tmp_path / "x.ckpt", base, insertset, SMALL_IMAGES).tokens
         assert tokens is not None and float((tokens - delta.tokens).norm() / delta.tokens.norm()) < 1e-3, cut

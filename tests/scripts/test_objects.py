@@ -51,15 +51,15 @@ def refused(folder: Path, capsys: pytest.CaptureFixture[str], *words: str) -> st
     with pytest.raises(SystemExit) as stop:
         run(lambda: call(folder, *words))
     assert stop.value.code == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: ") and said.count("\n") == 1, said
+    message = capsys.readouterr().err
+    assert message.startswith("error: ") and message.count("\n") == 1, message
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
-    return said
+    return message
 
 
 def test_info_is_readable(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call(folder, "info", "a.safetensors", "all.safetensors")
-    said = capsys.readouterr().out
+    message = capsys.readouterr().out
     for fact in (
         "a.safetensors",
         "Ada",
@@ -68,8 +68,10 @@ def test_info_is_readable(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
         "(small)",
         "3 tokens (tokens)",
     ):
-        assert fact in said
-    assert "crossattn-kv" in said and said.count("format version  1") == 2 and "made from" not in said
+        assert fact in message
+    assert (
+        "crossattn-kv" in message and message.count("format version  1") == 2 and "made from" not in message
+    )
 
 
 def test_info_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -124,7 +126,7 @@ def test_verify_names_all_bad_files(folder: Path, capsys: pytest.CaptureFixture[
         assert line.startswith("error: ") and f"{name}.safetensors" in line and hint in line
 
 
-def test_verify_without_a_base_looks_at_the_file_alone(folder: Path) -> None:
+def test_verify_without_a_base_checks_the_file_alone(folder: Path) -> None:
     save_file(
         load_file(folder / "a.safetensors"),
         folder / "other.safetensors",
@@ -133,15 +135,15 @@ def test_verify_without_a_base_looks_at_the_file_alone(folder: Path) -> None:
     objects.main(["verify", "--no-base", str(folder / "other.safetensors")])
 
 
-def test_compress_tells_what_is_lost(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_compress_prints_the_losses(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call(folder, "compress", "a.safetensors", "--energy", "0.9", "--out", "small.safetensors")
-    said = capsys.readouterr().out
+    message = capsys.readouterr().out
     old, new = load(folder / "a.safetensors"), load(folder / "small.safetensors")
     e, record = effect(small_base(), old, new), new.metadata.recipe["compressed"][0]
-    assert f"relative error of all weights {record['error']:.3%}" in said
-    assert f"K, V {e.mean:.3%}, worst {e.worst:.3%}, predicted noise {e.output:.3%}" in said
+    assert f"relative error of all weights {record['error']:.3%}" in message
+    assert f"K, V {e.mean:.3%}, worst {e.worst:.3%}, predicted noise {e.output:.3%}" in message
     for name, (_, error) in record["layers"].items():
-        assert any(line.startswith(name) and f"{error:.2%}" in line for line in said.split("\n"))
+        assert any(line.startswith(name) and f"{error:.2%}" in line for line in message.split("\n"))
     assert new.metadata.author == "Ada"
 
 
@@ -171,7 +173,7 @@ def test_compress_many_files_to_a_size(folder: Path) -> None:
 
 @pytest.mark.parametrize("name", ["a", "all", "tuned"])
 def test_bake_keeps_what_the_object_does(folder: Path, name: str) -> None:
-    """With its own reference, at the strength asked for; a painter without CLIP, K and V makes the same."""
+    """With its own reference, at the given object_scale; a model without CLIP, K and V agrees."""
     call(folder, "bake", f"{name}.safetensors", "--out", "baked.safetensors", "--object_scale", "0.7")
     assert (folder / "baked.safetensors").stat().st_size < (folder / f"{name}.safetensors").stat().st_size
     made = baked.load(folder / "baked.safetensors")
@@ -199,12 +201,12 @@ def test_merge_makes_one_file_that_a_base_takes(folder: Path, capsys: pytest.Cap
     Image.fromarray(np.zeros((20, 20, 3), np.uint8)).save(folder / "toy/more.png")
     for more in ([], ["--weighted", str(folder / "toy/data"), str(folder / "toy/more.png")]):
         call(folder, "merge", "a.safetensors", "b.safetensors", "--out", "merged.safetensors", *more)
-        said = capsys.readouterr().out
+        message = capsys.readouterr().out
         merged = load_merged(folder / "merged.safetensors")
         assert merged.names == ["a", "b"] and merged.metadata.author == "Ada"
         assert merged.metadata.recipe["merged"]["weighted"] == bool(more)
         residual = merged.metadata.recipe["merged"]["residual"]
-        assert all(f"{name:30} {residual[name]:12.2e}" in said for name in "ab")
+        assert all(f"{name:30} {residual[name]:12.2e}" in message for name in "ab")
         apply_merged(small_base(), merged)
 
 
@@ -239,7 +241,7 @@ MISTAKES = {
     "compress a.safetensors --out x.safetensors": "--energy --size is required",
     "compress a.safetensors --size 0.001 --out x.safetensors": "bytes too small",
     "compress a.safetensors --energy 0.9 --out a.safetensors": "would overwrite",
-    "compress a.safetensors ./a.safetensors --energy 0.9 --out .": "one name",
+    "compress a.safetensors ./a.safetensors --energy 0.9 --out .": "same name",
     "compress a.safetensors b.safetensors --energy 0.9 --out .": "would overwrite",
     "compress a.safetensors --energy 0.9 --out x.ckpt": "expected the name of a .safetensors file",
     "compress a.safetensors b.safetensors --energy 0.9 --out small.yaml": "is a file, not a folder",
@@ -275,15 +277,15 @@ def test_what_needs_code_is_not_read(folder: Path, capsys: pytest.CaptureFixture
     assert "pickled" in refused(folder, capsys, "info", "trap.ckpt")
 
 
-def test_baked_objects_are_known_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_baked_objects_are_verified_and_described(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     base = small_base()
     delta = load(folder / "a.safetensors")
     with apply(base, delta):
         baked.save(baked.bake(base, delta.metadata, reference_of(delta)), folder / "baked.safetensors")
     call(folder, "verify", "baked.safetensors")
     call(folder, "info", "baked.safetensors")
-    said = capsys.readouterr().out
-    assert "ok: " in said and "kind            baked" in said
+    message = capsys.readouterr().out
+    assert "ok: " in message and "kind            baked" in message
     tensors = load_file(folder / "baked.safetensors")
     broken = {key: value[..., :-1].contiguous() for key, value in tensors.items()}
     save_file(broken, folder / "broken.safetensors", read_metadata(folder / "baked.safetensors"))
@@ -299,11 +301,11 @@ def test_an_object_for_another_base_is_refused(folder: Path, capsys: pytest.Capt
         ["merge", "a.safetensors", "c.safetensors"],
         ["convert", "c.safetensors", "--to", "diffusers"],
     ):
-        said = refused(folder, capsys, *words, *out)
-        assert "c.safetensors" in said and base_fingerprint(other) in said
+        message = refused(folder, capsys, *words, *out)
+        assert "c.safetensors" in message and base_fingerprint(other) in message
 
 
 def test_a_merge_needs_references(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     save(replace(learnt(small_base()), reference=None), folder / "bare.safetensors")
-    said = refused(folder, capsys, "merge", "a.safetensors", "bare.safetensors", "--out", "x.safetensors")
-    assert "bare.safetensors: this object came without a reference" in said
+    message = refused(folder, capsys, "merge", "a.safetensors", "bare.safetensors", "--out", "x.safetensors")
+    assert "bare.safetensors: this object file has no reference picture" in message
