@@ -1,10 +1,9 @@
-"""Learning rates of the few-shot part alone, on mini: the loss, and how far the tokens move.
+"""Learning rates of the few-shot part alone, on mini: loss, and movement of the tokens.
 
     python benchmarks/learning_rates.py   # about 10 minutes of one core => docs/learning_rates.png and .csv
 
-Everything but the few-shot part is frozen: what the loss does is the few-shot part's doing. It is measured on
-the same samples and noise every time. mini is shown a cut-out of the object, so that the context decides only
-a small part of its loss.
+Everything but the few-shot part is frozen. The loss is measured on the same samples and noise each time. mini
+sees a cut-out of the object, so the context determines only a small part of its loss.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ from ldm.training.finetune import FineTune, Tuning
 FULL_SIZE = 257 * 1024  # inputs of the prior encoder at Paint-by-Example's size
 SAMPLES, MEASURED = 48, 16  # encoded few-shot samples, and how many of them the loss is measured on
 BATCH, EVERY, SEED = 1, 50, 0
-MIN_SNR = 5.0  # as configs/mini.yaml: with plain weights the loss hardly tells of an object
+MIN_SNR = 5.0  # as configs/mini.yaml: with plain weights the loss hardly depends on the object
 Row = tuple[str, str, int, float, float]  # panel, case, step, loss, movement
 
 

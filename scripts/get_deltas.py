@@ -65,12 +65,12 @@ def from_paper(file: Path, e: ExtractSection) -> None:
 
 def report(out: Path, delta: Delta, why: str = "") -> None:
     """Print what was written."""
-    about = delta.metadata
+    m = delta.metadata
     print(f"{out}: {out.stat().st_size / 2**20:.2f} MB")
     if why:
         print(f"the best checkpoint of the run, {why}; --which last takes the last one")
-    print(f"step {about.step} of {about.freeze_model} on {about.architecture} ({about.base}), ", end="")
-    print(f"{len(delta.weights)} tensors, {about.few_shot_count} few-shot tokens ({about.few_shot})")
+    print(f"step {m.step} of {m.freeze_model} on {m.architecture} ({m.base}), ", end="")
+    print(f"{len(delta.weights)} tensors, {m.few_shot_count} few-shot tokens ({m.few_shot})")
 
 
 def warn_of_pictures(layer: FewShotLayer) -> None:

@@ -59,10 +59,10 @@ def learn(config: Config, resumed: Path | None) -> None:
     config, plan = validation_plan_of(config, insertset)
     base = load_base(Path(config.base.path), config.base.architecture)
     training = training_run_of(config)
-    module = build_learner(base, plan.learnt, training)
+    module = build_learner(base, plan.training, training)
 
     def announce(step: int) -> None:
-        few_shot, same_category = len(plan.learnt.few_shot), len(plan.learnt.same_category)
+        few_shot, same_category = len(plan.training.few_shot), len(plan.training.same_category)
         counts = f"{few_shot} few-shot, {same_category} same-category pictures, as in {folder / 'shown.png'}"
         write_inputs(module.card, folder)
         weights = sum(weight.numel() for weight in module.trained_weights().values())
@@ -76,7 +76,7 @@ def learn(config: Config, resumed: Path | None) -> None:
         saving, lambda: print("\nstopping after this step; once more to stop at once", flush=True)
     )
     more = training_callbacks(config, module, plan, folder, saving)
-    trainer = train(module, plan.learnt, training, folder, [saving, stop, *more], resumed, announce)
+    trainer = train(module, plan.training, training, folder, [saving, stop, *more], resumed, announce)
     if trainer.is_global_zero:
         validation = next((callback for callback in more if isinstance(callback, Validation)), None)
         report(folder, trainer.global_step, stop.stopped, validation)

@@ -102,23 +102,23 @@ def test_every_value_is_the_published_one(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", MODES)
-def test_ours_says_why_it_departs_line_by_line(kind: str) -> None:
+def test_ours_explains_every_difference(kind: str) -> None:
     file = CONFIGS / f"v{kind}.yaml"
     ours, paper = flat(load_config(file)), flat(load_config(CONFIGS / f"paper{kind}.yaml"))
     lines = [line.strip() for line in file.read_text().splitlines() if not line.startswith("#")]
-    said = {
+    explained = {
         line.split(":")[0]: "#" in line
         for line in lines
         if line.startswith(tuple("abcdefghijklmnopqrstuvwxyz"))
     }
     for name, mine in ours.items():
         key = name.split(".")[1]
-        assert (mine != paper[name]) == said.get(key, False), f"{name}: {paper[name]} there, {mine} here"
+        assert (mine != paper[name]) == explained.get(key, False), f"{name}: {paper[name]} there, {mine} here"
 
 
 @pytest.fixture(scope="module")
 def square_set(tmp_path_factory: pytest.TempPathFactory) -> InsertSet:
-    """Two square pictures and a wide one, all of noise."""
+    """Two square pictures and a wide one, of noise."""
     root = tmp_path_factory.mktemp("square")
     (root / "data").mkdir()
     (root / "bbox").mkdir()

@@ -1,4 +1,4 @@
-"""Settings => what learns an object: training run, validation, previews."""
+"""Settings => a training run, its validation and previews."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from ldm.validation.validator import RegionFiller, Validator, place_of, regions_
 
 
 def training_run_of(config: Config) -> TrainingRun:
-    """What the settings say about learning an object."""
+    """The training run that the settings describe."""
     t, d = config.train, config.data
     precision = usable_precision(t.precision, device_of(t.accelerator), "32-true")
     return TrainingRun(
@@ -56,7 +56,7 @@ def device_of(accelerator: str) -> str:
 
 
 def shown_in_training(config: Config) -> Shown:
-    """What the holes of training samples show."""
+    """What the masked regions of training samples show."""
     if config.base.region_fill == COMPOSITE:
         from ldm.compositing.region_fill import shown_in_training as composites
 
@@ -101,9 +101,9 @@ def training_callbacks(
     t, found = config.train, list[Previews | Validation]()
     filler = partial(region_filler_of, config, module.base, module.card)
     if t.preview_every:
-        found.append(Previews(filler(plan.learnt.few_shot[:1]).preview, folder, t.preview_every))
+        found.append(Previews(filler(plan.training.few_shot[:1]).preview, folder, t.preview_every))
     if plan.features is not None:
-        fill = filler(regions_of(plan.learnt, plan.held_out))
-        validator = Validator(plan.learnt, plan.held_out, plan.features, fill)
+        fill = filler(regions_of(plan.training, plan.held_out))
+        validator = Validator(plan.training, plan.held_out, plan.features, fill)
         found.append(Validation(validator, folder, plan.every, checkpoints, t.patience))
     return found

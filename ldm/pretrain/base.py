@@ -32,7 +32,7 @@ from ldm.training.trainer import warm_cosine
 
 OWN = 0.3  # share of the samples whose tokens have the learnt offset of their object
 ALL_VIEWS = 0.6  # share of the batches with all further views; the others have a random number of them
-KEPT = 0.25  # weight of the loss outside the mask
+OUTSIDE = 0.25  # weight of the loss outside the mask
 MIN_SNR = 5.0
 BARE = 0.2  # share of the samples whose masked region is mid-grey and shows no reference
 
@@ -100,9 +100,9 @@ class ReplayBuffer:
 
 
 def weighted_loss(eps: Tensor, predicted: Tensor, mask: Tensor, t: Tensor) -> Tensor:
-    """Squared error of [b,4,h,w] by noise level t [b]; outside mask [b,1,h,w] it counts KEPT times."""
+    """Squared error of [b,4,h,w] by noise level t [b]; outside mask [b,1,h,w] weighted by OUTSIDE."""
     level = level_weight(t, MIN_SNR).to(eps)[:, None, None, None]
-    where = KEPT + (1 - KEPT) * mask
+    where = OUTSIDE + (1 - OUTSIDE) * mask
     error = (predicted.float() - eps) ** 2 * where / where.mean((1, 2, 3), keepdim=True)
     return (level * error).mean()
 

@@ -48,8 +48,8 @@ class Pack:
     def split_photos(self, held_out: int) -> tuple[Pack, list[Tensor]]:
         """=> the pack without every k-th photo, and those photos, for validation."""
         step = max(2, len(self.photos) // held_out)
-        kept = [photo for i, photo in enumerate(self.photos) if i % step]
-        return Pack(kept, self.cutouts, self.multiview, self.pairs), self.photos[::step]
+        others = [photo for i, photo in enumerate(self.photos) if i % step]
+        return Pack(others, self.cutouts, self.multiview, self.pairs), self.photos[::step]
 
 
 def sources(root: Path) -> Iterator[tuple[str, Path]]:

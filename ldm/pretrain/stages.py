@@ -115,7 +115,7 @@ class Pretraining:
         validation: Iterable | None = None,
         callbacks: Sequence[pl.Callback] = (),
     ) -> None:
-        """Train to the stage's steps, from the last checkpoint if there is one; end with averaged weights."""
+        """Train, from the last checkpoint if any, to the stage's steps; then use averaged weights."""
         s: StageSection = getattr(self.config, name)
         folder = self.logdir / name
         saving = ModelCheckpoint(

@@ -25,18 +25,18 @@ TOKENS = "conditioner.few_shot_tokens"
 
 def object_of(checkpoint: Mapping[str, Any], base: Base, dtype: torch.dtype = torch.float16) -> Delta:
     """The object at this checkpoint of a run on `base`; ValueError if the run had another base."""
-    card, about = checkpoint["object"], ObjectMetadata(**checkpoint["object"]["about"])
-    if about.base != (own := base_fingerprint(base)):
+    card, metadata = checkpoint["object"], ObjectMetadata(**checkpoint["object"]["about"])
+    if metadata.base != (own := base_fingerprint(base)):
         raise ValueError(
-            f"this run was made on the base {about.base}, the one given is {own}; give its own base"
+            f"this run was made on the base {metadata.base}, the one given is {own}; give its own base"
         )
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    about = replace(about, step=int(checkpoint["global_step"]), date=now)
+    metadata = replace(metadata, step=int(checkpoint["global_step"]), date=now)
     tuned = tuned_state(checkpoint)
-    names = [name for name in tuned if is_trained(name, about.freeze_model)]
+    names = [name for name in tuned if is_trained(name, metadata.freeze_model)]
     tokens = few_shot_tokens(tuned, card[FEATURES])
     pictures = {"reference": card["reference"], "views": card["crops"] if card.get("stored") else None}
-    return extract(base_state(base), tuned, names, about, tokens=tokens, dtype=dtype, **pictures)
+    return extract(base_state(base), tuned, names, metadata, tokens=tokens, dtype=dtype, **pictures)
 
 
 def prior_encoder_of(checkpoint: Mapping[str, Any], base: Base) -> FewShotLayer:

@@ -61,7 +61,7 @@ def build_learner(base: Base, insertset: InsertSet, run: TrainingRun) -> FineTun
     prepare_few_shot(base, seen, t.few_shot, t.few_shot_features, Generator().manual_seed(run.samples.seed))
     reference = images.own_reference(insertset, crops)[0]
     card = {
-        "about": asdict(_about(base, insertset, crops, run)),
+        "about": asdict(_metadata(base, insertset, crops, run)),
         "reference": to_bytes(reference),
         "crops": to_bytes(crops),
         "paper_crops": to_bytes(as_in_paper),
@@ -72,7 +72,7 @@ def build_learner(base: Base, insertset: InsertSet, run: TrainingRun) -> FineTun
     return FineTune(base, t, run.samples, shown=run.shown, card=card)
 
 
-def _about(base: Base, insertset: InsertSet, crops: Tensor, run: TrainingRun) -> ObjectMetadata:
+def _metadata(base: Base, insertset: InsertSet, crops: Tensor, run: TrainingRun) -> ObjectMetadata:
     return ObjectMetadata(
         base=base_fingerprint(base),
         architecture=base.architecture.name,

@@ -48,7 +48,7 @@ class Validation(pl.Callback):
     """Validates before the first step, every so many steps and at the end; keeps `<run>/best.ckpt`.
 
     `patience`: validations without a new highest score after which the run stops; 0: it never does; `stopped`
-    tells afterwards. Sheets are `<run>/validation/step-000100.png`. Uses no random number of the training's.
+    is true afterwards. Sheets are `<run>/validation/step-000100.png`. Draws no random number of training.
     """
 
     def __init__(
@@ -138,13 +138,13 @@ class Validation(pl.Callback):
 
 @dataclass(frozen=True, eq=False)
 class ValidationPlan:
-    """The pictures to learn from and those `held_out`; validation every `every` steps, 0: never.
+    """The pictures to train on and those `held_out`; validation every `every` steps, 0: never.
 
     `hold_out` is the setting as a resumed run needs it: the held-out picture's name, or "none". `remark` says
     why there is no validation where one was asked for.
     """
 
-    learnt: InsertSet
+    training: InsertSet
     held_out: Sequence[Sample]
     hold_out: str
     every: int
@@ -155,11 +155,7 @@ class ValidationPlan:
         """What will be done, in a line; "" if nothing is."""
         if not self.every:
             return self.remark
-        on = (
-            f"on picture {self.hold_out}, which is held out"
-            if self.held_out
-            else "on the pictures it learns from"
-        )
+        on = f"on picture {self.hold_out}, which is held out" if self.held_out else "on the training pictures"
         return f"validation every {self.every} steps {on}"
 
 
@@ -184,8 +180,8 @@ def plan_validation(
     stem = held_out
     if held_out == AUTO:
         stem = (choose_held_out(features, insertset) if features else "") or NONE
-    learnt, held = hold_out(insertset, "" if stem == NONE else stem)
-    return ValidationPlan(learnt, held, stem, every, features, remark)
+    training, held = hold_out(insertset, "" if stem == NONE else stem)
+    return ValidationPlan(training, held, stem, every, features, remark)
 
 
 def validation_interval(max_steps: int, samples: int, cost: int) -> int:
@@ -230,5 +226,5 @@ def hold_out(insertset: InsertSet, stem: str) -> tuple[InsertSet, tuple[Sample, 
         known = ", ".join(sample.image.stem for sample in others)
         raise ValueError(f"hold_out {stem!r} is no few-shot picture of {insertset.root}; there are {known}")
     if not others:
-        raise ValueError(f"hold_out {stem!r} leaves no few-shot picture to learn from; add others, or none")
+        raise ValueError(f"hold_out {stem!r} leaves no few-shot picture to train on; add others, or none")
     return replace(insertset, few_shot=others), held

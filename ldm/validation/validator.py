@@ -1,4 +1,4 @@
-"""Validation of what a base has learnt: it inserts the object into regions of the object's own pictures.
+"""Validation: a base in training inserts its object into regions of the object's own pictures.
 
 This takes few UNet forwards: all regions are one batch, with few steps of a fast solver and the same noise
 each time. Results show what the weights draw: `make_fill` should transfer no detail of the reference.
@@ -128,26 +128,26 @@ class RegionFiller:
         return np.concatenate([first, image, hatched(image, place.mask), result], axis=1)
 
 
-def regions_of(learnt: InsertSet, held_out: Sequence[Sample]) -> list[Sample]:
-    """Pictures whose regions are filled: those held out, then same-category ones, then learnt ones."""
-    return [*held_out, *learnt.same_category, *learnt.few_shot][:REGIONS]
+def regions_of(training: InsertSet, held_out: Sequence[Sample]) -> list[Sample]:
+    """Pictures whose regions are filled: held-out ones, then same-category ones, then training pictures."""
+    return [*held_out, *training.same_category, *training.few_shot][:REGIONS]
 
 
 class Validator:
-    """`Validator(base, step)` scores what a base has learnt from `learnt`, without the pictures `held_out`.
+    """`Validator(base, step)` scores a base that trains on `training`, without the pictures `held_out`.
 
-    Identity is the similarity to the held-out pictures, or to all learnt ones if there are none. `fill`
+    Identity is the similarity to the held-out pictures, or to the training pictures if there are none. `fill`
     makes the results, see `regions_of`.
     """
 
     def __init__(
-        self, learnt: InsertSet, held_out: Sequence[Sample], features: ImageNetFeatures, fill: RegionFiller
+        self, training: InsertSet, held_out: Sequence[Sample], features: ImageNetFeatures, fill: RegionFiller
     ) -> None:
         self.fill, self.features = fill, features
-        self.learnt = object_features(features, learnt.few_shot)
-        self.target = object_features(features, held_out) if held_out else self.learnt
-        self.similarity = nearest_other(self.learnt)
-        shown = [*held_out, *learnt.few_shot]
+        self.training = object_features(features, training.few_shot)
+        self.target = object_features(features, held_out) if held_out else self.training
+        self.similarity = nearest_other(self.training)
+        shown = [*held_out, *training.few_shot]
         self.examples = [object_crop(read_rgb(x.image), x.boxes[0]) for x in (shown[0], shown[-1])]
 
     @torch.no_grad()
@@ -158,7 +158,7 @@ class Validator:
         with torch.autocast("cpu", enabled=False):  # the pictures' features were made without it, too
             found = image_features(self.features, results)
             identity = (found @ self.target.T).mean(1)
-            copying = (found @ self.learnt.T).amax(1) - self.similarity
+            copying = (found @ self.training.T).amax(1) - self.similarity
         seams = [seam_ratio(*each) for each in zip(filled, edges, strict=True)]
         scores = [score(*x) for x in zip(identity.tolist(), seams, copying.tolist(), strict=True)]
         rounded = tuple(round(x, DIGITS) for x in scores)
@@ -170,7 +170,7 @@ class Validator:
         """Pictures of the object on the left; above, the regions with their masks, below, the results."""
         holes = [hatched(rgb8(place.image), place.mask) for place in self.fill.places]
         rows = [[self.examples[0], *holes], [self.examples[1], *(rgb8(image) for image in filled)]]
-        captions = ["target, learnt", *(f"score {x:.3f}" for x in scores)]
+        captions = ["target, training", *(f"score {x:.3f}" for x in scores)]
         return contact_sheet(rows, captions, min(SHEET_SIDE, filled.shape[-1]))
 
 

@@ -22,7 +22,7 @@ from ldm.pretrain.autoencoder import (
     colour_error,
     psnr,
 )
-from ldm.pretrain.base import KEPT, MIN_SNR, BaseTraining, Encoded, draw_levels, weighted_loss
+from ldm.pretrain.base import MIN_SNR, OUTSIDE, BaseTraining, Encoded, draw_levels, weighted_loss
 from ldm.pretrain.composer import Composed, Composer, Drawn
 from ldm.pretrain.encoder import EncoderTraining, view_agreement
 from tests.fixtures.pictures import small_pack
@@ -60,7 +60,7 @@ def tensors(item: Tensor | Composed) -> list[Tensor]:
 
 @pytest.mark.parametrize("kind", ["images", "references", "batch"])
 def test_a_batch_is_a_function_of_seed_and_place(composer: Composer, kind: str) -> None:
-    """A stage that resumes at step i goes on with the batch it would have had."""
+    """A stage that resumes at step i continues with the batch it would have had."""
     draw = getattr(composer, kind)
     first, again, other = Drawn(draw, 3, 10, 7), Drawn(draw, 3, 99, 7), Drawn(draw, 3, 10, 8)
     assert len(first) == 10 and len(again) == 99
@@ -84,7 +84,7 @@ def loss_of(error: Tensor, mask: Tensor, t: int) -> float:
     return weighted_loss(eps, eps + error, mask, torch.full((len(error),), t)).item()
 
 
-def test_where_nothing_is_kept_the_loss_is_the_plain_one_times_the_levels_weight() -> None:
+def test_with_a_full_mask_the_loss_is_the_plain_one_times_the_levels_weight() -> None:
     error, everything = torch.randn(3, 4, 8, 8, generator=generator(1)), torch.ones(3, 1, 8, 8)
     for t in (0, 50, 300, 600, 999):
         a = alpha_bar()[t].item()
@@ -93,11 +93,11 @@ def test_where_nothing_is_kept_the_loss_is_the_plain_one_times_the_levels_weight
         assert loss_of(error, everything, t) == pytest.approx(expected, rel=1e-4)
 
 
-def test_the_region_to_fill_counts_more() -> None:
+def test_the_masked_region_has_a_larger_weight() -> None:
     mask = torch.zeros(1, 1, 8, 8)
     mask[..., :4] = 1
     inside, outside = mask.expand(1, 4, 8, 8), 1 - mask.expand(1, 4, 8, 8)
-    assert loss_of(outside, mask, 900) / loss_of(inside, mask, 900) == pytest.approx(KEPT, rel=1e-4)
+    assert loss_of(outside, mask, 900) / loss_of(inside, mask, 900) == pytest.approx(OUTSIDE, rel=1e-4)
     power = alpha_bar()[900].item()
     assert loss_of(inside + outside, mask, 900) == pytest.approx(1 / power, rel=1e-4), "an error of v"
 

@@ -29,7 +29,7 @@ def composer(pack: Pack) -> Composer:
 
 @pytest.fixture(autouse=True)
 def true_colours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Objects stay red, but for tests that say otherwise."""
+    """Objects stay red unless a test changes this."""
     monkeypatch.setattr(compose, "RECOLOURED", 0.0)
 
 
@@ -158,7 +158,7 @@ def test_a_pairs_own_picture_may_be_the_first_reference(
 def test_other_hues_are_those_of_another_object(
     composer: Composer, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    """Target and references share them, and no number: what the object has learnt is of its own hues."""
+    """Target and references share them and have id 0: the object's learnt offset is for its own hues."""
     only(monkeypatch, kind)
     monkeypatch.setattr(compose, "RECOLOURED", 1.0)
     batch = composer.batch(24, generator())

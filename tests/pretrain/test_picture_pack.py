@@ -1,4 +1,4 @@
-"""The pack: folders => one file => tensors, and what its errors say."""
+"""The pack: folders => one file => tensors, and its errors."""
 
 from __future__ import annotations
 

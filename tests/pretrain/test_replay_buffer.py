@@ -67,9 +67,9 @@ def test_encoding_is_the_vaes_of_image_and_masked_image(monkeypatch: pytest.Monk
     assert torch.allclose(batch.masked, base.encode(masked_image(image, mask)), atol=0.05), "bf16"
     assert torch.equal(batch.mask, latent_mask(mask, (16, 16)))
     assert torch.equal(batch.references, references), "bytes in, bytes out"
-    kept = encode(base.requires_grad_(False), composed).references
+    stored = encode(base.requires_grad_(False), composed).references
     alone = base.conditioner.pooled(clip_normalised(composed.references[:, 2]))
-    assert kept.shape == (2, 3, alone.shape[1]) and torch.allclose(kept[:, 2], alone, atol=0.05)
+    assert stored.shape == (2, 3, alone.shape[1]) and torch.allclose(stored[:, 2], alone, atol=0.05)
 
 
 def test_a_full_buffer_draws_as_often_as_it_should() -> None:
@@ -130,7 +130,7 @@ def test_most_references_are_shown_in_the_masked_region(monkeypatch: pytest.Monk
         torch.rand(BATCH, 3, 32, 32, generator=g),
         torch.rand(BATCH, 2, 3, 28, 28, generator=g),
     )
-    places = torch.tensor([[6.0, 10.0, 14.0, 18.0]]).expand(BATCH, 4)  # not what the mask would say
+    places = torch.tensor([[6.0, 10.0, 14.0, 18.0]]).expand(BATCH, 4)  # not the box of the mask
     batch = Composed(image, mask, places, references, torch.ones(BATCH).long())
     objects, elsewhere = (placed(references[:, 0], p, mask) for p in (places, boxes_for(mask)))
     assert not torch.equal(objects, elsewhere)

@@ -1,4 +1,4 @@
-"""From a run to an object file that inserts what was learnt, in both formats."""
+"""From a run to an object file with the trained weights, in both formats."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def learn(folder: Path, *more: str) -> Path:
     return folder / "logs/toy"
 
 
-def learnt(folder: Path) -> dict[str, torch.Tensor]:
-    """What the run's weights are, without its few-shot part."""
+def trained(folder: Path) -> dict[str, torch.Tensor]:
+    """The run's weights without its few-shot part."""
     state = read_checkpoint(find_checkpoint(folder))["state_dict"]
     own = {key.removeprefix("base."): value for key, value in state.items()}
     return {key: value for key, value in own.items() if "few_shot" not in key and "prior_encoder" not in key}
@@ -54,13 +54,13 @@ def learnt(folder: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("mode", ["crossattn-kv", "crossattn"])
 @pytest.mark.parametrize("few_shot", ["none", "linear", "tokens"])
-def test_the_object_file_is_what_was_learnt(tmp_path: Path, mode: str, few_shot: str) -> None:
+def test_the_object_file_has_the_trained_weights(tmp_path: Path, mode: str, few_shot: str) -> None:
     folder = learn(tmp_path, "--freeze_model", mode, "--few_shot", few_shot)
     get_deltas.main(["--path", str(folder), "--dtype", "fp32", "--author", "Ada", "--licence", "CC0"])
     delta, base = load(folder / "toy.safetensors"), small_base()
     apply(base, delta)
     now = base.state_dict()
-    assert all(torch.equal(now[key], value) for key, value in learnt(folder).items())
+    assert all(torch.equal(now[key], value) for key, value in trained(folder).items())
     about = delta.metadata
     assert (about.freeze_model, about.few_shot, about.step) == (mode, few_shot, 3)
     assert about.few_shot_count == (0 if few_shot == "none" else 3)
@@ -90,16 +90,16 @@ def test_both_formats_insert_the_same(tmp_path: Path, few_shot: str) -> None:
 
 
 @pytest.mark.parametrize("few_shot", ["linear", "tokens"])
-def test_the_papers_code_makes_the_learnt_tokens_from_the_folder(
+def test_the_papers_code_computes_the_trained_tokens_from_the_folder(
     tmp_path: Path, few_shot: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Derived here anew: int box, bilinear, 0-255, axes swapped, CLIP, one layer; no held-out picture."""
+    """Computed here: int box, bilinear, 0-255, axes swapped, CLIP, one layer; no held-out picture."""
     folder = learn(tmp_path, "--few_shot", few_shot, "--few_shot_features", "raw", "--hold_out", "1")
     capsys.readouterr()
     for options in (["--dtype", "fp32"], ["--format", "ldm"]):
         get_deltas.main(["--path", str(folder), *options])
-    said = capsys.readouterr().err
-    assert "picture 1 was held out of training; move data/1.* and bbox/1.txt out" in said
+    output = capsys.readouterr().err
+    assert "picture 1 was held out of training; move data/1.* and bbox/1.txt out" in output
     file = torch.load(folder / "toy.ckpt", weights_only=True)
     assert (file["few_shot_pictures"], file["held_out"]) == (["0", "2"], "1")
     crops = []
@@ -111,9 +111,9 @@ def test_the_papers_code_makes_the_learnt_tokens_from_the_folder(
     with torch.no_grad():
         hidden = small_base().conditioner.clip(pixels).last_hidden_state
     layer = [file["state_dict"][LAYER + part] for part in ("weight", "bias")]
-    tokens, learnt_ones = hidden.flatten(1) @ layer[0].T + layer[1], load(folder / "toy.safetensors").tokens
-    assert learnt_ones is not None and tokens.shape == learnt_ones.shape == (2, 16)
-    assert float((tokens - learnt_ones).norm() / learnt_ones.norm()) < 1e-3
+    tokens, trained_ones = hidden.flatten(1) @ layer[0].T + layer[1], load(folder / "toy.safetensors").tokens
+    assert trained_ones is not None and tokens.shape == trained_ones.shape == (2, 16)
+    assert float((tokens - trained_ones).norm() / trained_ones.norm()) < 1e-3
     config, target = str(tmp_path / "small.yaml"), str(tmp_path / "again.ckpt")
     words = ["--to", "ldm", "--dataset-dir", str(tmp_path / "toy"), "--config", config, "--out", target]
     objects.main(["convert", str(folder / "toy.safetensors"), *words])
@@ -148,8 +148,8 @@ def test_a_training_checkpoint_of_the_papers_code_is_extracted(
     options = ["--base_config", str(config), "--dataset-dir", str(root), "--dtype", "fp32"]
     get_deltas.main(["--path", str(whole), *options])
     get_deltas.main(["--path", str(whole), "--format", "ldm"])
-    said = capsys.readouterr().out
-    assert "step 9 of crossattn on small" in said and "3 few-shot tokens (linear)" in said
+    output = capsys.readouterr().out
+    assert "step 9 of crossattn on small" in output and "3 few-shot tokens (linear)" in output
     base = small_base()
     apply(base, load(tmp_path / "last_object.safetensors"))
     now = base_state(base)
@@ -174,24 +174,24 @@ def test_a_training_checkpoint_of_the_papers_code_is_extracted(
         run(lambda: get_deltas.main(["--path", str(whole), "--format", "ldm", "--out", str(whole)]))
 
 
-def test_it_says_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_prints_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = learn(tmp_path)
     capsys.readouterr()
     get_deltas.main(["--path", str(find_checkpoint(folder)), "--out", str(tmp_path / "a/b.safetensors")])
-    said = capsys.readouterr().out
-    assert f"{tmp_path / 'a/b.safetensors'}: " in said and "MB" in said
-    assert "step 3 of crossattn-kv on small" in said and "3 few-shot tokens" in said
+    output = capsys.readouterr().out
+    assert f"{tmp_path / 'a/b.safetensors'}: " in output and "MB" in output
+    assert "step 3 of crossattn-kv on small" in output and "3 few-shot tokens" in output
 
 
-def test_the_best_is_taken_unless_the_last_is_asked_for(
+def test_the_best_is_extracted_unless_the_last_is_asked_for(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = learn(tmp_path)
     best = read_checkpoint(find_checkpoint(folder)) | {"global_step": 2}
     torch.save(best, folder / "best.ckpt")
     get_deltas.main(["--path", str(folder)])
-    assert load(folder / "toy.safetensors").metadata.step == 3  # nothing says that it is the best
-    (folder / "best.txt").write_text("step 2: score 0.500, the highest score of 3 judgements\n")
+    assert load(folder / "toy.safetensors").metadata.step == 3  # no best.txt: not known to be the best
+    (folder / "best.txt").write_text("step 2: score 0.500, the highest score of 3 validations\n")
     capsys.readouterr()
     get_deltas.main(["--path", str(folder)])
     assert load(folder / "toy.safetensors").metadata.step == 2
@@ -207,8 +207,8 @@ def test_another_base_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[s
     with pytest.raises(SystemExit) as stop:
         run(lambda: get_deltas.main(["--path", str(folder)]))
     assert stop.value.code == 2
-    said = capsys.readouterr().err
-    assert "made on the base" in said and not list(folder.glob("*.safetensors"))
+    output = capsys.readouterr().err
+    assert "made on the base" in output and not list(folder.glob("*.safetensors"))
 
 
 @pytest.mark.parametrize(
@@ -223,5 +223,5 @@ def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str], flags: list[s
     with pytest.raises(SystemExit) as stop:
         run(lambda: get_deltas.main(flags))
     assert stop.value.code == 2
-    said = capsys.readouterr().err
-    assert hint in said and said.count("\n") == 1
+    output = capsys.readouterr().err
+    assert hint in output and output.count("\n") == 1

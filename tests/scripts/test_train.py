@@ -29,7 +29,7 @@ def state(path: Path) -> dict[str, torch.Tensor]:
 
 
 def failing(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    """Run as from the command line, which must end with exit code 2; what it says."""
+    """Run as from the command line, which must end with exit code 2 => stderr."""
     with pytest.raises(SystemExit) as stop:
         run(lambda: train.main(argv))
     assert stop.value.code == 2
@@ -40,11 +40,11 @@ def test_a_run_prints_what_it_does_and_what_comes_next(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train.main(arguments(tmp_path, "--max_steps", "2", "--preview_every", "2"))
-    said = capsys.readouterr().out.splitlines()
-    assert len(said) == 3
-    assert "3 few-shot, 2 same-category" in said[0]
-    assert "weights (crossattn-kv), step 0 to 2" in said[1]
-    assert said[2].endswith(f"next: bash get_deltas.sh --path {tmp_path / 'logs/toy'}")
+    output = capsys.readouterr().out.splitlines()
+    assert len(output) == 3
+    assert "3 few-shot, 2 same-category" in output[0]
+    assert "weights (crossattn-kv), step 0 to 2" in output[1]
+    assert output[2].endswith(f"next: bash get_deltas.sh --path {tmp_path / 'logs/toy'}")
     found = {
         path.relative_to(tmp_path / "logs/toy").as_posix() for path in (tmp_path / "logs/toy").rglob("*")
     }
@@ -111,12 +111,12 @@ def test_a_run_validates_on_a_picture_that_it_does_not_learn_from(
 ) -> None:
     run = tmp_path / "logs/toy"
     train.main(validated(tmp_path))
-    said = capsys.readouterr().out
-    kept = read_checkpoint(find_checkpoint(run))["object"]
-    held = kept["about"]["recipe"]["train"]["hold_out"]
-    assert "3 few-shot, 2 same-category" in said and f"on picture {held}, which is held out" in said
-    assert "best: step " in said and "before training" in said
-    assert kept["about"]["few_shot_count"] == len(kept["crops"]) == 3
+    output = capsys.readouterr().out
+    saved = read_checkpoint(find_checkpoint(run))["object"]
+    held = saved["about"]["recipe"]["train"]["hold_out"]
+    assert "3 few-shot, 2 same-category" in output and f"on picture {held}, which is held out" in output
+    assert "best: step " in output and "before training" in output
+    assert saved["about"]["few_shot_count"] == len(saved["crops"]) == 3
     sheets = [path.name for path in sorted((run / "validation").iterdir())]
     assert sheets == ["step-000000.png", "step-000002.png", "step-000004.png"]
     names = {path.name for path in run.iterdir()}
@@ -133,34 +133,34 @@ def test_a_resumed_run_holds_out_the_same_and_ends_the_same(
     assert all(torch.equal(whole[key], part[key]) for key in whole)
     csv, other = ((tmp_path / "logs" / name / "validation.csv").read_text() for name in ("whole", "part"))
     assert csv == other and csv.count("\n") == 4
-    said = failing(["--resume", str(tmp_path / "logs/part/best.ckpt"), "--max_steps", "6"], capsys)
-    assert "best.ckpt cannot be resumed" in said and f"--resume {tmp_path / 'logs/part'}" in said
+    output = failing(["--resume", str(tmp_path / "logs/part/best.ckpt"), "--max_steps", "6"], capsys)
+    assert "best.ckpt cannot be resumed" in output and f"--resume {tmp_path / 'logs/part'}" in output
 
 
 def test_a_picture_that_is_not_there_is_not_held_out(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    said = failing(arguments(tmp_path, "--hold_out", "9"), capsys)
-    assert "hold_out '9'" in said and "there are 0, 1, 2" in said and not (tmp_path / "logs").exists()
+    output = failing(arguments(tmp_path, "--hold_out", "9"), capsys)
+    assert "hold_out '9'" in output and "there are 0, 1, 2" in output and not (tmp_path / "logs").exists()
 
 
 def test_another_run_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = arguments(tmp_path, "--max_steps", "1")
     train.main(argv)
     before = find_checkpoint(tmp_path / "logs/toy").read_bytes()
-    said = failing(argv, capsys)
-    assert "--resume" in said and "--name" in said
+    output = failing(argv, capsys)
+    assert "--resume" in output and "--name" in output
     assert find_checkpoint(tmp_path / "logs/toy").read_bytes() == before
 
 
-def test_faults_of_the_folder_come_at_once_and_nothing_is_written(
+def test_faults_of_the_folder_are_listed_and_nothing_is_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     argv = arguments(tmp_path, "base.path=nowhere")  # not even looked for
     (tmp_path / "toy/bbox/0.txt").write_text("1 2 3")
     (tmp_path / "toy/data/1.png").write_bytes(b"no picture")
-    said = failing(argv, capsys)
-    assert "2 faults" in said and "bbox/0.txt" in said and "data/1.png" in said
+    output = failing(argv, capsys)
+    assert "2 faults" in output and "bbox/0.txt" in output and "data/1.png" in output
     assert not (tmp_path / "logs").exists()
 
 
@@ -177,8 +177,8 @@ def test_faults_of_the_folder_come_at_once_and_nothing_is_written(
 def test_mistakes_are_one_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], hint: str
 ) -> None:
-    said = failing(arguments(tmp_path, *flags), capsys)
-    assert hint in said and said.count("\n") == 1
+    output = failing(arguments(tmp_path, *flags), capsys)
+    assert hint in output and output.count("\n") == 1
     assert not (tmp_path / "logs").exists()
 
 
@@ -189,8 +189,8 @@ def test_a_base_that_changed_is_not_resumed(tmp_path: Path, capsys: pytest.Captu
     train.main(arguments(tmp_path, "--max_steps", "1"))
     save_base(small_base(seed=5), tmp_path / "base", dtype=torch.float32)
     capsys.readouterr()
-    said = failing(["--resume", str(tmp_path / "logs/toy"), "--max_steps", "2"], capsys)
-    assert "base is" in said and said.count("\n") == 1
+    output = failing(["--resume", str(tmp_path / "logs/toy"), "--max_steps", "2"], capsys)
+    assert "base is" in output and output.count("\n") == 1
 
 
 def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path) -> None:

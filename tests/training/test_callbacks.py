@@ -1,4 +1,4 @@
-"""Beside the optimization: checkpoints, previews, logs, the bar, and stopping on a signal."""
+"""Callbacks: checkpoints, previews, logs, the progress bar, and stopping on a signal."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from ldm.training.checkpoints import (
 from ldm.training.datamodule import SampleModule
 from ldm.training.finetune import FineTune, Tuning
 from ldm.training.trainer import LoopOptions, build_trainer
-from tests.fixtures.small import SMALL, SMALL_IMAGES, object_folder, small_base, small_filling
+from tests.fixtures.small import SMALL, SMALL_IMAGES, object_folder, small_base, small_filler
 
 
 class At(pl.Callback):
@@ -98,12 +98,12 @@ def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
     assert not checkpoints(tmp_path / "run")
 
 
-def test_checkpoints_come_regularly_and_the_newest_stay(tmp_path: Path) -> None:
+def test_checkpoints_are_regular_and_the_newest_are_kept(tmp_path: Path) -> None:
     fit(tmp_path, [Checkpoints(tmp_path / "run", every=2, keep=2)], 7, accumulate_grad_batches=2)
     assert [path.name for path in checkpoints(tmp_path / "run")] == ["step-000006.ckpt", "step-000007.ckpt"]
 
 
-def test_a_longer_run_goes_on_from_a_finished_one(tmp_path: Path) -> None:
+def test_a_finished_run_can_be_made_longer(tmp_path: Path) -> None:
     fit(tmp_path, [Checkpoints(tmp_path / "run", every=100)], 2)
     trainer = fit(tmp_path, [Checkpoints(tmp_path / "run", every=100)], 3, start=2)
     assert trainer.global_step == 3
@@ -119,7 +119,7 @@ def test_checkpoints_are_whole_or_absent(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_checkpoint_that_is_none_is_named(tmp_path: Path) -> None:
+def test_a_wrong_checkpoint_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such run"):
         find_checkpoint(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match=r"holds no checkpoints/step"):
@@ -134,7 +134,7 @@ def test_a_checkpoint_that_is_none_is_named(tmp_path: Path) -> None:
 
 def test_the_log_of_a_resumed_run_has_every_step_once(tmp_path: Path) -> None:
     fit(tmp_path, [Progress(1, show=False), Checkpoints(tmp_path / "run", every=2)], 4)
-    (tmp_path / "run/checkpoints/step-000004.ckpt").unlink()  # as if it had crashed behind step 2
+    (tmp_path / "run/checkpoints/step-000004.ckpt").unlink()  # as if it had crashed after step 2
     fit(tmp_path, [Progress(1, show=False), Checkpoints(tmp_path / "run", every=2)], 5, start=2)
     with (tmp_path / "run/metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
@@ -153,7 +153,7 @@ def test_the_bar_shows_loss_and_speed(tmp_path: Path, capsys: pytest.CaptureFixt
 
 def test_previews_change_with_the_object_inside_the_mask_only(tmp_path: Path) -> None:
     insertset = load_insertset(object_folder(tmp_path / "toy"))
-    fill, run = small_filling(insertset, insertset.few_shot[:1]), tmp_path / "run"
+    fill, run = small_filler(insertset, insertset.few_shot[:1]), tmp_path / "run"
     fit(tmp_path, [Previews(fill.preview, run, every=2)], 3)
     paths = sorted((run / "previews").iterdir())
     assert [path.name for path in paths] == ["step-000002.png", "step-000003.png"]
@@ -171,6 +171,6 @@ def test_previews_leave_training_as_it_is(tmp_path: Path) -> None:
         return read_checkpoint(find_checkpoint(folder / "run"))["state_dict"]
 
     insertset = load_insertset(object_folder(tmp_path / "toy"))
-    draw = small_filling(insertset, insertset.few_shot[:1]).preview
+    draw = small_filler(insertset, insertset.few_shot[:1]).preview
     plain, seen = run(tmp_path / "a"), run(tmp_path / "b", Previews(draw, tmp_path / "b/run", every=1))
     assert all(torch.equal(plain[key], seen[key]) for key in plain)

@@ -1,4 +1,4 @@
-"""What learning an object feeds the UNet: latents of pictures as the base is shown them."""
+"""Encoded samples: latents of images and of what the masked regions show."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.fixtures.small import small_base
 
 
 @pytest.mark.parametrize("composited", [False, True])
-def test_pairs_become_latents_with_the_reference_in_the_objects_place(composited: bool) -> None:
+def test_pairs_become_latents_with_the_reference_at_the_objects_place(composited: bool) -> None:
     torch.manual_seed(0)
     base, what = small_base(), shown_in_training if composited else grey
     mask = torch.zeros(2, 1, 32, 32)
@@ -28,7 +28,7 @@ def test_pairs_become_latents_with_the_reference_in_the_objects_place(composited
     )
     assert torch.allclose(made["x_0"], base.encode(batch["image"]), atol=1e-5)
     assert torch.allclose(made["masked"], base.encode(shown), atol=1e-5)
-    assert torch.equal(shown, elsewhere) != composited, "the place tells only a composite something"
+    assert torch.equal(shown, elsewhere) != composited, "only a composite depends on the place"
     assert torch.equal(made["latent_mask"], latent_mask(mask, made["x_0"].shape[2:]))
     pooled = base.conditioner.pooled(clip_normalised(batch["reference"]))
     assert torch.allclose(made["pooled"], pooled, atol=1e-5)

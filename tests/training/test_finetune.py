@@ -1,4 +1,4 @@
-"""Learning an object: the reference values, what trains, what stays, and runs that stop and go on."""
+"""Fine-tuning: the reference values, what trains, what stays frozen, and resumed runs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset, default_collate
 
 from ldm.data.insertset import load_insertset
-from ldm.data.pairs import NamePairs
+from ldm.data.pairs import TrainingPairs
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised, raw_pixels
 from ldm.models.ldm_blocks import diffusers_blocks
@@ -51,8 +51,8 @@ def test_loss_and_gradients_are_those_of_the_papers_code(mode: str) -> None:
     assert not norms
 
 
-def data(root: Path, **changes: Any) -> NamePairs:
-    return NamePairs(
+def data(root: Path, **changes: Any) -> TrainingPairs:
+    return TrainingPairs(
         load_insertset(root),
         SMALL.image_size,
         SMALL.reference_size,
@@ -143,8 +143,8 @@ def test_cached_samples_are_the_encoded_pairs(tmp_path: Path) -> None:
     again = EncodedSamples(base, pairs, SampleOptions(3, cached_samples=11))
     for i, sample in enumerate(drawn):
         assert all(torch.equal(again[i][key], value) for key, value in sample.items())
-    kept = {tuple(sample["pooled"].flatten().tolist()) for sample in drawn}
-    assert len(kept) == len({tuple(row) for row in cached.samples["pooled"].flatten(1).tolist()}), (
+    seen = {tuple(sample["pooled"].flatten().tolist()) for sample in drawn}
+    assert len(seen) == len({tuple(row) for row in cached.samples["pooled"].flatten(1).tolist()}), (
         "each one is drawn"
     )
     pair = default_collate([pairs[9]])
@@ -243,7 +243,7 @@ def test_a_single_view_trains_its_own_token_alone(tmp_path: Path) -> None:
     root = object_folder(tmp_path / "toy")
     module = make(root, drop_context=0.0)
     tokens = module.base.conditioner.few_shot_tokens
-    item = NamePairs(load_insertset(root), 64, 28, single_view=1.0)[0]
+    item = TrainingPairs(load_insertset(root), 64, 28, single_view=1.0)[0]
     batch = {key: value[None] for key, value in item.items()} | {"index": torch.tensor([0])}
     module.log = lambda *_, **__: None  # type: ignore[method-assign]
     module.training_step(batch, 0).backward()

@@ -1,4 +1,4 @@
-"""Memory that learning can do without: frozen weights in half precision, activations computed again."""
+"""Less memory in training: frozen weights in half precision, recomputed activations."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def learner(mode: str = "crossattn-kv", **changes: Any) -> FineTune:
     return FineTune(base, Tuning(mode, **changes))
 
 
-def learnt(module: FineTune, mixed: bool = False) -> dict[str, Tensor]:
+def step_of(module: FineTune, mixed: bool = False) -> dict[str, Tensor]:
     """The loss and all gradients of one step."""
     with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
         loss = module.loss(*batch(2, 16, 16))
@@ -45,7 +45,7 @@ def learnt(module: FineTune, mixed: bool = False) -> dict[str, Tensor]:
 def test_rounding_frozen_weights_once_gives_the_same_numbers_as_at_every_step(mode: str) -> None:
     narrow = learner(mode)
     narrow_frozen(narrow.base, "bf16-mixed")
-    expected, found = learnt(learner(mode), mixed=True), learnt(narrow, mixed=True)
+    expected, found = step_of(learner(mode), mixed=True), step_of(narrow, mixed=True)
     assert expected.keys() == found.keys() and len(found) > 10
     assert all(torch.equal(found[name], expected[name]) for name in expected)
 
@@ -65,7 +65,7 @@ def test_what_trains_stays_in_fp32_and_full_precision_changes_nothing() -> None:
 
 
 def test_computing_activations_again_changes_no_gradient() -> None:
-    expected, found = learnt(learner()), learnt(learner(gradient_checkpointing=True))
+    expected, found = step_of(learner()), step_of(learner(gradient_checkpointing=True))
     assert all(torch.allclose(found[name], expected[name], atol=1e-6) for name in expected)
 
 

@@ -51,11 +51,11 @@ def test_the_best_checkpoint_is_that_of_its_step_and_has_a_reason(tmp_path: Path
     then = read_checkpoint(find_checkpoint(tmp_path / "two/run"))
     fit(tmp_path, validating(tmp_path, {2: 0.5, 3: 0.1}, every=1), 3)
     path, why = best_checkpoint(tmp_path / "run") or pytest.fail("no best")
-    kept = read_checkpoint(path)
-    assert kept["global_step"] == 2 and why.startswith("step 2: score 0.500")
-    assert kept["object"].keys() == then["object"].keys()
-    assert all(torch.equal(kept["state_dict"][k], v) for k, v in then["state_dict"].items())
-    assert "optimizer_states" not in kept
+    saved = read_checkpoint(path)
+    assert saved["global_step"] == 2 and why.startswith("step 2: score 0.500")
+    assert saved["object"].keys() == then["object"].keys()
+    assert all(torch.equal(saved["state_dict"][k], v) for k, v in then["state_dict"].items())
+    assert "optimizer_states" not in saved
 
 
 @pytest.mark.parametrize(("patience", "last"), [(0, 6), (2, 4), (3, 5)])

@@ -1,4 +1,4 @@
-"""Which picture is held out: never the reference's own, never one with a twin; and what holding out means."""
+"""Which picture is held out: never the reference's own, never one with a twin; and what a run plans."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.fixtures.small import object_folder
 
 
 class Hues:
-    """Features of a picture: how far its mean colour lies around the circle, [2]."""
+    """Features of a picture: the angle of its mean colour on a circle, [2]."""
 
     mean = torch.zeros(1)
 
@@ -50,11 +50,11 @@ def test_the_chosen_picture(tmp_path: Path, reds: list[int], reference: int, hel
     assert choose_held_out(Hues(), toy(tmp_path, reds, reference)) == held  # type: ignore[arg-type]
 
 
-def test_what_is_held_out_is_not_learnt_from(tmp_path: Path) -> None:
+def test_what_is_held_out_is_not_trained_on(tmp_path: Path) -> None:
     insertset = load_insertset(object_folder(tmp_path))
-    learnt, held = hold_out(insertset, "1")
-    assert [x.image.stem for x in held] == ["1"] and [x.image.stem for x in learnt.few_shot] == ["0", "2"]
-    assert (learnt.same_category, learnt.reference) == (insertset.same_category, insertset.reference)
+    training, held = hold_out(insertset, "1")
+    assert [x.image.stem for x in held] == ["1"] and [x.image.stem for x in training.few_shot] == ["0", "2"]
+    assert (training.same_category, training.reference) == (insertset.same_category, insertset.reference)
     assert hold_out(insertset, "") == (insertset, ())
 
 
@@ -70,14 +70,14 @@ def plan(insertset: InsertSet, held_out: str = "auto", every: int = -1, steps: i
     made = plan_validation(
         insertset, held_out=held_out, every=every, max_steps=steps, samples=8, guidance_scale=5.0
     )
-    return made.hold_out, made.every, len(made.learnt.few_shot), made.text()
+    return made.hold_out, made.every, len(made.training.few_shot), made.text()
 
 
 def test_the_plan_of_a_run(tmp_path: Path) -> None:
     pytest.importorskip("efficientnet_lite_pytorch")
     five = load_insertset(Path("examples/objects/rocket_bee"))
-    held, every, kept, text = plan(five)
-    assert held in {x.image.stem for x in five.few_shot} and (every, kept) == (80, 4)
+    held, every, count, text = plan(five)
+    assert held in {x.image.stem for x in five.few_shot} and (every, count) == (80, 4)
     assert text == f"validation every 80 steps on picture {held}, which is held out"
     assert plan(five, "none")[:3] == ("none", 80, 5)
     assert plan(five, "3", every=0) == ("3", 0, 4, "")
@@ -85,15 +85,15 @@ def test_the_plan_of_a_run(tmp_path: Path) -> None:
     assert plan(five, steps=5)[:3] == ("none", 0, 5) and "over 10 %" in plan(five, steps=5)[3]
     assert plan(five, steps=5, every=2)[1] == 2
     three = load_insertset(object_folder(tmp_path))
-    assert plan(three)[:3] == ("none", 80, 3) and "the pictures it learns from" in plan(three)[3]
+    assert plan(three)[:3] == ("none", 80, 3) and "the training pictures" in plan(three)[3]
 
 
 def test_without_the_package_nothing_is_validated_or_held_out(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(__import__("sys").modules, "efficientnet_lite_pytorch", None)
-    held, every, kept, text = plan(load_insertset(Path("examples/objects/rocket_bee")))
-    assert (held, every, kept) == ("none", 0, 5)
+    held, every, count, text = plan(load_insertset(Path("examples/objects/rocket_bee")))
+    assert (held, every, count) == ("none", 0, 5)
     assert text.startswith("no validation: ImageNet features need") and "\n" not in text
 
 

@@ -36,7 +36,7 @@ from ldm.validation.validator import (
     regions_of,
     score,
 )
-from tests.fixtures.small import object_folder, small_base, small_filling, state_of
+from tests.fixtures.small import object_folder, small_base, small_filler, state_of
 from tests.training.test_callbacks import fit
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -53,13 +53,13 @@ def toy(tmp_path: Path) -> InsertSet:
     return load_insertset(object_folder(tmp_path / "toy"))
 
 
-def filler(learnt: InsertSet, held: tuple[Sample, ...] = ()) -> RegionFiller:
-    return small_filling(learnt, regions_of(learnt, held))
+def filler(training: InsertSet, held: tuple[Sample, ...] = ()) -> RegionFiller:
+    return small_filler(training, regions_of(training, held))
 
 
 def validator(insertset: InsertSet, features: ImageNetFeatures, held: str = "0") -> Validator:
-    learnt, kept = hold_out(insertset, held)
-    return Validator(learnt, kept, features, filler(learnt, kept))
+    training, held_out = hold_out(insertset, held)
+    return Validator(training, held_out, features, filler(training, held_out))
 
 
 class Fixed(RegionFiller):
@@ -138,12 +138,12 @@ def test_what_was_in_the_mask_does_not_show_through(toy: InsertSet) -> None:
 
 
 def test_the_held_out_picture_itself_is_the_best_answer(toy: InsertSet, features: ImageNetFeatures) -> None:
-    """Identity is of the held-out picture, copying of the learnt ones."""
-    learnt, held = hold_out(toy, "0")
-    fill = filler(learnt, held)
+    """Identity is of the held-out picture, copying of the training pictures."""
+    training, held = hold_out(toy, "0")
+    fill = filler(training, held)
     fixed = Fixed(fill.places, fill.view)
-    validate = Validator(learnt, held, features, fixed)
-    held_out, known = (place_of(x, 32, 2.0).image for x in (held[0], learnt.few_shot[0]))
+    validate = Validator(training, held, features, fixed)
+    held_out, known = (place_of(x, 32, 2.0).image for x in (held[0], training.few_shot[0]))
     scores = []
     for image in (held_out, known):
         fixed.filled = image.expand(len(fill.places), -1, -1, -1)
