@@ -46,7 +46,7 @@ SPREAD = (1.0, 6.0, 8.0)  # brings those axes to about unit variance
 
 def psnr(a: Tensor, b: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB of images [b,c,H,W] in [-1,1], one per image."""
-    mse = ((a.clamp(-1, 1) - b) / 2).region().mean((1, 2, 3))
+    mse = ((a.clamp(-1, 1) - b) / 2).square().mean((1, 2, 3))
     return -10 * torch.log10(mse.clamp_min(1e-10))
 
 
@@ -58,7 +58,7 @@ def colour_axes(image: Tensor, patch: int = PATCH) -> Tensor:
 
 def colour_error(difference: Tensor) -> Tensor:
     """Weighted mean square of every patch's mean colour difference, [b,3,H,W] => scalar."""
-    return (colour_axes(difference).region().mean((0, 2, 3)) * torch.tensor(COLOUR).to(difference)).mean()
+    return (colour_axes(difference).square().mean((0, 2, 3)) * torch.tensor(COLOUR).to(difference)).mean()
 
 
 def anchor_error(latents: Tensor, image: Tensor) -> Tensor:
@@ -99,8 +99,8 @@ class VaeTraining(pl.LightningModule):
         decoded = self.vae.decode(latents + self.noise * torch.randn_like(latents)).sample.float()
         difference = decoded - image
         colour = colour_error(difference)
-        loss = difference.abs().mean() + 2 * difference.region().mean() + colour
-        loss = loss + self.kl / 2 * latents.region().sum((1, 2, 3)).mean()
+        loss = difference.abs().mean() + 2 * difference.square().mean() + colour
+        loss = loss + self.kl / 2 * latents.square().sum((1, 2, 3)).mean()
         if self.global_step < self.anchored * self.steps:
             held = 1 - self.global_step / (self.anchored * self.steps)
             loss = loss + held * anchor_error(latents, image)
