@@ -50,8 +50,9 @@ def draw_levels(count: int) -> Tensor:
 class BaseTraining(pl.LightningModule):
     """Trains everything but the VAE.
 
-    `objects` is how many numbers of objects there are (0: no object), `views` the most further views. What an
-    object learns to add to CLIP's view of them is a row of `own` [objects,views,c], by the rate `lr_own`.
+    `objects` is how many numbers of objects there are (0: one that learns nothing of its own, -1: no object),
+    `views` the most further views. What an object learns to add to CLIP's view of them is a row of `own`
+    [objects,views,c], by the rate `lr_own`.
     """
 
     def __init__(
@@ -74,7 +75,8 @@ class BaseTraining(pl.LightningModule):
     def contexts(self, references: Tensor, objects: Tensor) -> Tensor:
         """References and numbers of objects, see `Encoded`, => context [b,1+k,d] of 1 + k views.
 
-        k is random, 0 .. n. With probability `drop_context` a sample's context is the unconditional vector.
+        k is random, 0 .. n. With probability `drop_context`, and without an object, a sample's context is the
+        unconditional vector.
         """
         n, chance = references.shape[1] - 1, torch.rand(2, len(references), 1, 1, device=references.device)
         k = n if torch.rand(()) < ALL_VIEWS else int(torch.randint(n + 1, ()))
@@ -82,9 +84,8 @@ class BaseTraining(pl.LightningModule):
         speaks = (chance[0] < OWN) & (objects > 0)[:, None, None]
         further = further + speaks * self.own[objects, :k]
         context = self.base.conditioner(pooled[:, 0], further if k else None)
-        return torch.where(
-            chance[1] < self.drop_context, self.base.conditioner.unconditional(context), context
-        )
+        dropped = (chance[1] < self.drop_context) | (objects < 0)[:, None, None]
+        return torch.where(dropped, self.base.conditioner.unconditional(context), context)
 
     def pooled(self, references: Tensor) -> Tensor:
         """References, see `Encoded`, => pooled [b,1+k,c]; only the first one teaches the image encoder."""
