@@ -1,4 +1,4 @@
-"""Cases of learning an object: the paper's way and ours."""
+"""Benchmark cases of training on an object: the paper's way and ours."""
 
 from __future__ import annotations
 
@@ -14,30 +14,30 @@ from benchmarks.measure import Case
 from benchmarks.subjects import bytes_of
 from ldm.models.base import Base
 from ldm.training.encoded_samples import narrow_frozen
-from ldm.training.finetune import FineTune
+from ldm.training.finetune import FineTune, Tuning
 
 MakeBase = Callable[[], Base]
 FEW_SHOT = 4
 
 
 class Lean(NamedTuple):
-    """How a preset makes a step fit into a GPU's memory."""
+    """What makes a preset's step fit into a GPU's memory."""
 
     batch: int
     gradient_checkpointing: bool
 
 
 def training(make: MakeBase, side: int, batches: Sequence[int]) -> list[Case]:
-    """Steps of the paper's kind, at batch 1, and of ours from a bank in bf16, by batch."""
-    ours = _Bank(make(), side)
-    cases = [ours.case(f"cached_samples, tokens, bf16, batch {n}", n) for n in batches]
-    lean = ours.case("cached_samples, tokens, bf16, batch 1, checkpointing", 1, True)
+    """The paper's step, at batch 1, and ours on cached samples in bf16, by batch size."""
+    ours = _Ours(make(), side)
+    cases = [ours.case(f"cached samples, tokens, bf16, batch {n}", n) for n in batches]
+    lean = ours.case("cached samples, tokens, bf16, batch 1, checkpointing", 1, True)
     return [_paper(make(), side), *cases, lean]
 
 
 def by_memory(make: MakeBase, side: int, presets: Mapping[str, Lean]) -> list[Case]:
     """One batch of each preset."""
-    ours = _Bank(make(), side)
+    ours = _Ours(make(), side)
     return [
         ours.case(f"--preset {name}: batch {n}" + ", checkpointing" * twice, n, twice, counted=False)
         for name, (n, twice) in presets.items()
@@ -48,7 +48,7 @@ def _paper(base: Base, side: int) -> Case:
     """One step as the paper's code takes it: all of the cross-attention, mapper and prior encoder, 377 M."""
     a, device = base.architecture, base.device
     base.conditioner.use_linear(torch.randn(FEW_SHOT, a.clip_tokens, a.clip_width, device=device))
-    module = FineTune(base, "crossattn")
+    module = FineTune(base, Tuning("crossattn"))
     optimizer = AdamW(module.groups())
     pixels = torch.rand(2, 1, 3, side, side, device=device)
     reference = torch.rand(1, 3, a.reference_size, a.reference_size, device=device)
@@ -61,12 +61,12 @@ def _paper(base: Base, side: int) -> Case:
     return Case(name, step, holds=_holding(base, optimizer))
 
 
-class _Bank:
-    """Our steps from a cached_samples: the UNet and the conditioner alone, frozen weights in bf16, fused AdamW."""
+class _Ours:
+    """Our steps on cached samples: UNet and conditioner alone, frozen weights in bf16, fused AdamW."""
 
     def __init__(self, base: Base, side: int) -> None:
         base.conditioner.use_tokens(torch.randn(FEW_SHOT, base.architecture.clip_width, device=base.device))
-        self.base, self.side, self.module = base, side, FineTune(base, "crossattn-kv")
+        self.base, self.side, self.module = base, side, FineTune(base)
         narrow_frozen(base, "bf16-mixed")
         self.optimizer = AdamW(self.module.groups(), fused=True)
         self.holds = _holding(base, self.optimizer)
@@ -83,7 +83,10 @@ class _Bank:
 
     def _step(self, latents: Tensor, pooled: Tensor, gradient_checkpointing: bool) -> None:
         unet = self.base.unet
-        unet.enable_gradient_checkpointing() if gradient_checkpointing else unet.disable_gradient_checkpointing()
+        if gradient_checkpointing:
+            unet.enable_gradient_checkpointing()
+        else:
+            unet.disable_gradient_checkpointing()
         with torch.autocast(self.base.device.type, torch.bfloat16):
             loss = _loss(self.module, latents[0], latents[1], pooled)
         _back(loss, self.optimizer)
@@ -102,9 +105,9 @@ def _back(loss: Tensor, optimizer: Optimizer) -> None:
 
 
 def _holding(base: Base, optimizer: Optimizer) -> Callable[[], int]:
-    """Bytes of the weights and of what the optimizer knows about them."""
+    """Bytes of the weights and of the optimizer's state."""
     weights = bytes_of(base)
     return lambda: (
         weights()
-        + sum(value.nbytes for known in optimizer.state.values() for value in known.values() if value.ndim)
+        + sum(value.nbytes for state in optimizer.state.values() for value in state.values() if value.ndim)
     )

@@ -33,7 +33,7 @@ from ldm.models.base import Base, load_base
 from ldm.objects.few_shot import prepare_few_shot
 from ldm.training.datamodule import draw_noise
 from ldm.training.encoded_samples import encoded
-from ldm.training.finetune import FineTune
+from ldm.training.finetune import FineTune, Tuning
 
 FULL_SIZE = 257 * 1024  # inputs of the prior encoder at Paint-by-Example's size
 SAMPLES, MEASURED = 48, 16  # encoded few-shot samples, and how many of them the loss is measured on
@@ -78,10 +78,17 @@ def run(
     prepare_few_shot(base, crops, case.few_shot, "raw", torch.Generator().manual_seed(SEED))
     inputs = base.architecture.clip_tokens * base.architecture.clip_width
     rate = case.rate if case.few_shot == "tokens" else case.rate * FULL_SIZE / inputs
-    module = FineTune(
-        base, lr=0, lr_conditioner=0, lr_tokens=rate, lr_prior_encoder=rate, drop_context=0,
-        min_snr_gamma=MIN_SNR, warmup_steps=case.warmup_steps, max_steps=case.steps,
-    )  # fmt: skip
+    tuning = Tuning(
+        lr=0,
+        lr_conditioner=0,
+        lr_tokens=rate,
+        lr_prior_encoder=rate,
+        drop_context=0,
+        min_snr_gamma=MIN_SNR,
+        warmup_steps=case.warmup_steps,
+        max_steps=case.steps,
+    )
+    module = FineTune(base, tuning)
     for name, weight in module.trained_weights().items():
         weight.requires_grad_("few_shot" in name or "prior_encoder" in name)
     made = module.configure_optimizers()
@@ -110,8 +117,8 @@ def tokens_of(base: Base) -> Tensor:
 
 def movement(few_shot: str, now: Tensor, start: Tensor) -> float:
     """How far tokens [N,c] have moved: rms, in standard deviations; of `linear`, in norms of the start."""
-    scale = start.std() if few_shot == "tokens" else start.region().mean().sqrt()
-    return float((now - start).region().mean().sqrt() / scale)
+    scale = start.std() if few_shot == "tokens" else start.square().mean().sqrt()
+    return float((now - start).square().mean().sqrt() / scale)
 
 
 def loss_of(module: FineTune, samples: dict[str, Tensor], which: Tensor, index: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from tempfile import TemporaryDirectory
 from benchmarks.measure import Case
 from ldm.models.architecture import Architecture
 from ldm.models.base import Base, load_base, load_inpainting_model, read_base
-from ldm.models.ldm_keys import spell_clip_keys
+from ldm.models.ldm_keys import match_clip_keys
 from ldm.models.state_dict import load_strictly
 
 FIRST_STEP = """
@@ -35,7 +35,7 @@ def loading(path: Path, architecture: Architecture, device: str) -> list[Case]:
 
     def plain() -> None:
         base = Base(architecture)
-        load_strictly(base, spell_clip_keys(read_base(path), base.state_dict()), "the base")
+        load_strictly(base, match_clip_keys(read_base(path), base.state_dict()), "the base")
         base.to(device)
 
     return [

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ldm.models.architecture import Architecture, build_unet, number_positions
+from ldm.models.architecture import Architecture, build_unet, set_position_ids
 from ldm.models.base import Base, load_base
 from ldm.models.context import Context, Contexts
 from ldm.models.cross_attention import cross_attentions
@@ -30,7 +30,7 @@ def make_base(architecture: Architecture, weights: Path | None, device: str) -> 
     with torch.device("meta"):
         base = Base(architecture)
     base = base.to_empty(device=device).eval().requires_grad_(False)
-    number_positions(base, device)
+    set_position_ids(base, device)
     for name, weight in base.named_parameters():
         if weight.ndim > 1:
             torch.nn.init.uniform_(weight, -0.02, 0.02)

@@ -1,4 +1,4 @@
-"""Turn a training run into an object file: the implicit parameters that it has learnt."""
+"""Extract an object file from a training run: the implicit parameters that it has learnt."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from ldm.models.base import load_base
 from ldm.objects.convert import halved
 from ldm.objects.delta import Delta, save
 from ldm.objects.ldm_format import (
-    PAPER,
     FewShotLayer,
     is_ldm_training,
     read_with_pictures,
@@ -32,7 +31,7 @@ FLAGS = {name: f"extract.{name}" for name in ExtractSection.__dataclass_fields__
 
 
 def settings(argv: Sequence[str] | None) -> ExtractSection:
-    """Command line => what to extract; without --config, settings that it leaves open are the run's own."""
+    """Command line => what to extract; without --config, the other settings are those of the run."""
     parser = Parser(__doc__ or "", FLAGS, "", Config, published=PUBLISHED_EXTRACTION)
     args, config = parser.parse_config(argv)
     if not config.extract.path:
@@ -40,15 +39,15 @@ def settings(argv: Sequence[str] | None) -> ExtractSection:
     file = find_checkpoint(Path(config.extract.path))
     if args.config or is_ldm_training(file):
         return config.extract
-    kept = read_checkpoint(file, mmap=True)["object"]["about"]["recipe"].get("extract", {})
-    return parser.parse_config(argv, {"extract": kept} if kept else None)[1].extract
+    own = read_checkpoint(file, mmap=True)["object"]["about"]["recipe"].get("extract", {})
+    return parser.parse_config(argv, {"extract": own} if own else None)[1].extract
 
 
 def from_paper(file: Path, e: ExtractSection) -> None:
     """A training checkpoint of the paper's code => its file of 146 tensors, or our object file."""
     out = Path(e.out) if e.out else file.with_name(f"{file.stem}_object{EXTRACTED_SUFFIX[e.format]}")
     if out.resolve() == file.resolve():
-        raise ValueError(f"--out {out} would overwrite the checkpoint that is read; give another name")
+        raise ValueError(f"--out {out} would overwrite the checkpoint; give another name")
     if e.format == "ldm":
         trim_training(file, out)
         print(f"{out}: {out.stat().st_size / 2**20:.2f} MB, the 146 tensors of the paper's code")
@@ -59,30 +58,28 @@ def from_paper(file: Path, e: ExtractSection) -> None:
     base = load_base(Path(e.base or own.base.path), own.base.architecture, f"the base of {e.base_config}")
     delta = read_with_pictures(file, base, load_insertset(Path(e.dataset_dir)), object_images(own))
     delta = halved(delta, base) if e.dtype == "fp16" else delta
-    delta = replace(delta, about=replace(delta.about, author=e.author, licence=e.licence))
+    delta = replace(delta, metadata=replace(delta.metadata, author=e.author, licence=e.licence))
     save(delta, out)
     report(out, delta)
 
 
 def report(out: Path, delta: Delta, why: str = "") -> None:
-    """Say what was written."""
-    about = delta.about
+    """Print what was written."""
+    about = delta.metadata
     print(f"{out}: {out.stat().st_size / 2**20:.2f} MB")
     if why:
-        print(f"the best of this run, {why}; --which last takes the last")
+        print(f"the best checkpoint of the run, {why}; --which last takes the last one")
     print(f"step {about.step} of {about.freeze_model} on {about.architecture} ({about.base}), ", end="")
     print(f"{len(delta.weights)} tensors, {about.few_shot_count} few-shot tokens ({about.few_shot})")
 
 
 def warn_of_pictures(layer: FewShotLayer) -> None:
-    """Say which pictures the paper's code must not find, as it makes a token of each in the folder."""
+    """Name the pictures that the paper's code must not find, as it makes a token of each in the folder."""
     if layer.weights and layer.held_out:
         say(
-            f"note: picture {layer.held_out} was held out of learning; move data/{layer.held_out}.* and "
+            f"note: picture {layer.held_out} was held out of training; move data/{layer.held_out}.* and "
             f"bbox/{layer.held_out}.txt out of the folder that the paper's code reads with this file"
         )
-    if layer.weights and layer.crops != PAPER:
-        say("note: this run is of an earlier version: the paper's code cuts its few-shot pictures otherwise")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -97,7 +94,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     base = load_base(Path(e.base or trained.base.path), trained.base.architecture)
 
     delta = object_of(checkpoint, base, torch.float32 if e.format == "ldm" else DTYPES[e.dtype])
-    delta = replace(delta, about=replace(delta.about, author=e.author, licence=e.licence))
+    delta = replace(delta, metadata=replace(delta.metadata, author=e.author, licence=e.licence))
     folder = run_folder(file)
     out = Path(e.out) if e.out else folder / (folder.resolve().name + EXTRACTED_SUFFIX[e.format])
     if e.format == "ldm":

@@ -25,8 +25,8 @@ from ldm.config.objects_cli import (
     refuse_inputs,
 )
 from ldm.data.insertset import load_insertset
-from ldm.merge.merge import contexts_of, member, merge, second_moment
-from ldm.merge.merged_file import save_merged
+from ldm.merge.merge import contexts_of, member, merge, merge_table, second_moment
+from ldm.merge.merged_file import save_merged, verify_merged
 from ldm.models.base import base_state
 from ldm.models.pickle_reader import PICKLES
 from ldm.objects.apply import check_fits
@@ -35,20 +35,19 @@ from ldm.objects.baked import save as save_baked
 from ldm.objects.compress import compress
 from ldm.objects.convert import SUFFIX, halved, read_any, write_any
 from ldm.objects.delta import load, save
-from ldm.objects.diffusers_format import beside
+from ldm.objects.diffusers_format import conditioner_file
 from ldm.objects.effect import effect
 from ldm.objects.info import (
     MEGABYTE,
     effect_line,
     facts,
     losses_table,
-    merge_table,
     readable,
     size_line,
     verify,
 )
 from ldm.objects.ldm_format import is_ldm_training, trim_training
-from ldm.objects.object_file import made_from, parent_of
+from ldm.objects.object_file import made_from, parent_of, read_object_metadata
 
 
 def info_command(args: argparse.Namespace) -> None:
@@ -66,7 +65,10 @@ def verify_command(args: argparse.Namespace) -> None:
     for file in tqdm(args.files, unit="file", disable=None if len(args.files) > 3 else True):
         try:
             with naming(file):
-                tqdm.write(f"ok: {file} ({verify(file, base, fingerprint)})")
+                kind = read_object_metadata(file).kind
+                check = verify_merged if kind == "merged" else verify
+                check(file, base, fingerprint)
+                tqdm.write(f"ok: {file} ({kind})")
         except (ValueError, OSError) as error:
             bad += 1
             tqdm.write(f"error: {error}", sys.stderr)
@@ -81,11 +83,13 @@ def bake_command(args: argparse.Namespace) -> None:
     images, sampling = object_images(config), config.sample
     reference = None if args.reference is None else images.reference(args.reference)
     null = args.guidance_from or sampling.guidance_from
-    view = sampling.reference_view if args.view is None else args.view
+    view = sampling.reference_view if args.reference_view is None else args.reference_view
     for file, target in zip(tqdm(args.files, unit="object", disable=None), targets, strict=True):
         with naming(file):
-            baked = bake_delta(base, load(file), images, reference, args.strength, fingerprint, null, view)
-        save_baked(replace(baked, about=made_from(file, baked.about)), target)
+            baked = bake_delta(
+                base, load(file), images, reference, args.object_scale, fingerprint, null, view
+            )
+        save_baked(replace(baked, metadata=made_from(file, baked.metadata)), target)
         tqdm.write(size_line(target, file))
 
 
@@ -100,7 +104,7 @@ def compress_command(args: argparse.Namespace) -> None:
             delta = load(file)
             if base is not None:
                 check_fits(base, delta, fingerprint)
-            delta = replace(delta, about=made_from(file, delta.about))  # its size counts, too
+            delta = replace(delta, metadata=made_from(file, delta.metadata))  # its size counts, too
             small, losses = compress(delta, energy=args.energy, size=size, base_state=state, progress=bar)
         save(small, target)
         print(*losses_table(losses), sep="\n")
@@ -119,7 +123,9 @@ def merge_command(args: argparse.Namespace) -> None:
     for file in tqdm(args.files, unit="object", disable=None):
         with naming(file):
             delta = load(file)
-            members.append(member(base, delta, file.stem, images, parent_of(file, delta.about), fingerprint))
+            members.append(
+                member(base, delta, file.stem, images, parent_of(file, delta.metadata), fingerprint)
+            )
     merged, report = merge(members, moment)
     save_merged(merged, target)
     dtype = str(next(iter(merged.weights.values())).dtype).removeprefix("torch.")
@@ -129,7 +135,7 @@ def merge_command(args: argparse.Namespace) -> None:
 def convert_command(args: argparse.Namespace) -> None:
     targets = outputs(args.files, args.out, SUFFIX[args.to])
     if args.to == "diffusers":
-        refuse_inputs([beside(target) for target in targets], args.files)
+        refuse_inputs([conditioner_file(target) for target in targets], args.files)
     base, _ = open_base(args)
     images = object_images(config_of(args))
     pictures = None if args.dataset_dir is None else load_insertset(args.dataset_dir)

@@ -1,46 +1,28 @@
-"""Run the comparison of the paper's claims and ours on test benches, and write RESULTS.md; resumable."""
+"""Run the comparison of the paper's claims and ours on benchmarks, and write RESULTS.md; resumable."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from ldm.config.build import (
-    add_judging,
-    insert_settings,
-    judges_of,
-    object_images,
-    runtime_of,
-    session_for,
-    shown_in_training,
-    with_settings,
-)
 from ldm.config.cli import INFERENCE, RECIPE_FLAGS, run, warnings_in_a_line
+from ldm.config.evaluation_cli import add_scoring_flags, base_note, setup_of
 from ldm.config.loader import ROOT, place
-from ldm.config.published import published, with_learning
-from ldm.config.schema import Config, Parser, how_to_learn, load_config
+from ldm.config.published import published
+from ldm.config.schema import Config, Parser, load_config
 from ldm.data.files import check_folder
-from ldm.data.insertset import InsertSet
 from ldm.evaluation.ablations import Comparison, ablations
-from ldm.evaluation.cells import Cell, Study, cells_of
-from ldm.evaluation.fid import real_pictures, set_scores
-from ldm.evaluation.insertion import Insertion
+from ldm.evaluation.benchmark import Benchmark, load_benchmark
+from ldm.evaluation.measures import ScoredRun, write_measures
 from ldm.evaluation.metrics import MEASURES
-from ldm.evaluation.publish import Run, publish
-from ldm.evaluation.sites import Ground, load_ground
-from ldm.evaluation.study_report import Found, write_results
-from ldm.evaluation.summary import Row
-from ldm.insertion.crop_plan import Context
-from ldm.insertion.session import Session
-from ldm.models.base import base_fingerprint, load_base
-from ldm.models.inpainting_model import InpaintingModel
-from ldm.models.runtime import device_named, twin
-from ldm.training.run import learn_to_file
+from ldm.evaluation.reproduction_report import BenchmarkResults, write_results
+from ldm.evaluation.results import Insertion, Row
+from ldm.evaluation.run import MethodRun, Setup, runs_of
+from ldm.evaluation.scores import real_pictures, set_scores
+from ldm.models.runtime import device_named
 
 BENCHES = ("../shared/data/insertbench", "../shared/data/photos")
 PAPER = ("configs/paper.yaml", "configs/paper_virtual.yaml")
@@ -56,33 +38,24 @@ def parser() -> Parser:
     p = Parser(__doc__ or "", RECIPE_FLAGS, "configs/mini.yaml")
     benches = [Path(place(bench, ROOT)) for bench in BENCHES]
     p.add_argument("--benches", type=Path, nargs="+", metavar="FOLDER", default=benches,
-                   help="benches, or InsertSet objects (with --backgrounds) [our two]")  # fmt: skip
-    p.add_argument(
-        "--backgrounds",
-        type=Path,
-        metavar="FOLDER",
-        help="test bench of InsertSet: image/, mask/; or a folder with one for each object",
-    )
-    p.add_argument(
-        "--out",
-        type=Path,
-        default=Path(place("runs/reproduce", ROOT)),
-        metavar="FOLDER",
-        help="[runs/reproduce]",
-    )
+                   help="benchmarks, or InsertSet objects (with --backgrounds) [our two]")  # fmt: skip
+    p.add_argument("--backgrounds", type=Path, metavar="FOLDER",
+                   help="test bench of InsertSet: image/, mask/; or one folder for each object")  # fmt: skip
+    p.add_argument("--out", type=Path, default=Path(place("runs/reproduce", ROOT)), metavar="FOLDER",
+                   help="[runs/reproduce]")  # fmt: skip
     p.add_argument("--published", type=Path, nargs="*", metavar="YAML",
                    default=[Path(place(file, ROOT)) for file in PAPER],
                    help=f"the paper's recipe, scaled to the base [{' '.join(PAPER)}]")  # fmt: skip
     p.add_argument(
-        "--variants", nargs="+", default=[], metavar="NAME", help="of those that --plan lists [all]"
+        "--methods", nargs="+", default=[], metavar="NAME", help="of those that --plan lists [all]"
     )
-    p.add_argument("--objects", type=int, default=0, metavar="N", help="objects of a bench [all]")
-    p.add_argument("--sites", type=int, default=0, metavar="N", help="backgrounds of an object [all]")
-    p.add_argument("--quick", action="store_true", help=f"{len(QUICK)} variants, {QUICK_OBJECTS} objects a "
-                   f"bench, {QUICK_SITES} sites an object, a quarter of the steps")  # fmt: skip
-    p.add_argument("--plan", action="store_true", help="say what is done and what is missing; do nothing")
+    p.add_argument("--objects", type=int, default=0, metavar="N", help="objects of a benchmark [all]")
+    p.add_argument("--sites", type=int, default=0, metavar="N", help="sites of an object [all]")
+    p.add_argument("--quick", action="store_true", help=f"{len(QUICK)} methods, {QUICK_OBJECTS} objects a "
+                   f"benchmark, {QUICK_SITES} sites an object, a quarter of the steps")  # fmt: skip
+    p.add_argument("--plan", action="store_true", help="show what is done and what is missing; do nothing")
     p.add_argument("--report", action="store_true", help="write RESULTS.md of what is there; do nothing else")
-    add_judging(p)
+    add_scoring_flags(p)
     return p
 
 
@@ -97,91 +70,62 @@ def presets_of(config: Config) -> dict[str, dict[str, Any]]:
 
 
 def what_to_compare(args: argparse.Namespace, config: Config) -> tuple[Config, Comparison]:
-    """The variants around the settings' recipe; `--quick` learns less."""
+    """The methods around the recipe of the settings; `--quick` trains for fewer steps."""
     if args.quick:
         fewer = max(1, config.train.max_steps // QUICK_STEPS)
         config = replace(config, train=replace(config.train, max_steps=fewer))
     t, s = config.train, config.sample
     full = ablations(
-        freeze_model=t.freeze_model, max_steps=t.max_steps, sampler=s.sampler, steps=s.steps, scale=s.guidance_scale,
+        freeze_model=t.freeze_model, max_steps=t.max_steps,
+        sampler=s.sampler, steps=s.steps, guidance_scale=s.guidance_scale,
         cached_samples=t.cached_samples, single_view=t.single_view, presets=presets_of(config),
         published=[published(file, config) for file in args.published],
     )  # fmt: skip
-    names = args.variants or (QUICK if args.quick else list(full.variants))
+    names = args.methods or (QUICK if args.quick else list(full.methods))
     return config, full.of(names)
 
 
-def study_of(args: argparse.Namespace, config: Config) -> Study:
-    """Load judges and base."""
-    judges = judges_of(args)
-    base, s = load_base(Path(config.base.path), config.base.architecture).to(args.device), config.sample
-    i = config.insert
-
-    def learn(insertset: InsertSet, learning: Mapping[str, Any], file: Path) -> None:
-        """On a base of its own."""
-        own = with_learning(config, learning)
-        kept = {"freeze_model": own.train.freeze_model, "recipe": asdict(own)} | how_to_learn(own)
-        kept |= {"images": object_images(own), "shown": shown_in_training(own)}
-        learn_to_file(Path(config.base.path), config.base.architecture, insertset, file, **kept)
-
-    fingerprint = base_fingerprint(base)
-
-    def open_session(changes: Mapping[str, Any]) -> tuple[Session, InpaintingModel]:
-        """The base makes contexts in fp32, a twin of the precision asked for samples."""
-        own = with_settings(config, changes)
-        return session_for(own, base, fingerprint), twin(base, runtime_of(own))
-
-    return Study(
-        folder=args.out,
-        base=base,
-        fingerprint=fingerprint,
-        context=Context(config.base.architecture.image_size, i.roi_factor, i.context_px, i.zoom),
-        judges=judges,
-        metrics=args.metrics,
-        learn=learn,
-        settings=how_to_learn(config) | {"freeze_model": config.train.freeze_model},
-        insert_settings=lambda changes: insert_settings(with_settings(config, changes)),
-        open_session=open_session,
-        seed=s.seed,
-    )
+def show_plan(runs: Sequence[MethodRun]) -> None:
+    """A line a method: how many of its runs are missing."""
+    methods: dict[str, list[MethodRun]] = {}
+    for one in runs:
+        methods.setdefault(one.method.name, []).append(one)
+    for name, own in methods.items():
+        missing = sum(bool(one.missing()) for one in own)
+        print(f"{name:32} {missing:3} of {len(own):3} runs to do  {own[0].method.title}")
 
 
-def show_plan(cells: Sequence[Cell]) -> None:
-    """A line a variant: how many of its cells are missing."""
-    variants: dict[str, list[Cell]] = {}
-    for cell in cells:
-        variants.setdefault(cell.variant.name, []).append(cell)
-    for name, own in variants.items():
-        missing = sum(bool(cell.missing()) for cell in own)
-        print(f"{name:32} {missing:3} of {len(own):3} cells to do  {own[0].variant.title}")
+def make(runs: Sequence[MethodRun]) -> None:
+    """Make what is missing; a line for each run that was not done."""
+    for number, one in enumerate(runs, start=1):
+        if made := sum(1 for _ in one.make()):
+            what = f"{one.benchmark.name}, {one.object}, {one.method.name}: {made} results"
+            print(f"[{number}/{len(runs)}] {what}", flush=True)
 
 
-def fill(cells: Sequence[Cell]) -> None:
-    """Run the cells; a line for each one that was not done."""
-    for number, cell in enumerate(cells, start=1):
-        if made := sum(1 for _ in cell.run()):
-            what = f"{cell.ground.name}, {cell.object}, {cell.variant.name}: {made} results"
-            print(f"[{number}/{len(cells)}] {what}", flush=True)
-
-
-def found_on(ground: Ground, cells: Sequence[Cell], study: Study, paged: Sequence[str]) -> tuple[Found, Run]:
-    """All rows of a ground and, for the page, those of some variants with their pictures."""
-    own = [cell for cell in cells if cell.ground is ground]
-    rows: dict[str, list[Row]] = {cell.variant.name: [] for cell in own}
-    results: dict[str, list[Insertion]] = {name: [] for name in rows}
-    for cell in own:
-        made = cell.rows()
-        names = {row["name"] for row in made}
-        rows[cell.variant.name] += made
-        results[cell.variant.name] += [x for s in cell.sites if (x := cell.insertion(s)).name in names]
+def results_of(
+    benchmark: Benchmark, runs: Sequence[MethodRun], setup: Setup, shown: Sequence[str]
+) -> tuple[BenchmarkResults, ScoredRun]:
+    """All rows of a benchmark and, for its page, those of the methods that are shown, with their images."""
+    own = [one for one in runs if one.benchmark is benchmark]
+    rows: dict[str, list[Row]] = {one.method.name: [] for one in own}
+    insertions: dict[str, list[Insertion]] = {name: [] for name in rows}
+    for one in own:
+        rows[one.method.name] += one.rows()
+        insertions[one.method.name] += one.insertions()
     sets = {
-        name: set_scores(found, real_pictures(found, None)[0], study.metrics, study.judges)
-        for name, found in results.items()
-        if found and OF_SETS & set(study.metrics)
+        name: set_scores(found, real_pictures(found, None)[0], setup.metrics, setup.networks)
+        for name, found in insertions.items()
+        if found and OF_SETS & set(setup.metrics)
     }
-    shown = [x for name in paged for x in results.get(name, [])]
-    page = Run(ground.name, shown, [row for name in paged for row in rows.get(name, [])], sets)
-    return Found(ground.name, rows, sum(not cell.missing() for cell in own), len(own), sets), page
+    page = ScoredRun(
+        source=benchmark.name,
+        insertions=[x for name in shown for x in insertions.get(name, [])],
+        rows=[row for name in shown for row in rows.get(name, [])],
+        sets=sets,
+    )
+    done = sum(not one.missing() for one in own)
+    return BenchmarkResults(benchmark.name, rows, done, len(own), sets), page
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -189,27 +133,28 @@ def main(argv: Sequence[str] | None = None) -> None:
     args.device = device_named(args.device)
     check_folder(args.out, f"--out {args.out}")
     config, compared = what_to_compare(args, config)
-    objects, sites = (QUICK_OBJECTS, QUICK_SITES) if args.quick else (0, 0)
-    most = args.sites or sites, args.objects or objects
+    objects = args.objects or (QUICK_OBJECTS if args.quick else 0)
+    sites = args.sites or (QUICK_SITES if args.quick else 0)
     with warnings_in_a_line():
-        grounds = [load_ground(bench, args.backgrounds, *most) for bench in args.benches]
-    study = study_of(args, config)
-    cells = cells_of(study, compared.variants, grounds)
+        benchmarks = [
+            load_benchmark(root, args.backgrounds, objects=objects, sites=sites) for root in args.benches
+        ]
+    setup = setup_of(args, config)
+    runs = runs_of(setup, compared.methods.values(), benchmarks)
     if args.plan:
-        show_plan(cells)
+        show_plan(runs)
         return
     if not args.report:
-        fill(cells)
-    paged = compared.series[0].names if compared.series else list(compared.variants)
-    found = [found_on(ground, cells, study, paged) for ground in grounds]
-    t, s = config.train, config.sample
-    note = (
-        f"Base {study.fingerprint} ({config.base.architecture.name}); recipe `{compared.recipe}`, "
-        f"{t.max_steps} steps of {t.batch_size * t.accumulate_grad_batches}; {s.sampler}, {s.steps} steps, scale "
-        f"{s.guidance_scale:g}, start noise {s.init_noise_sigma:g}; {args.device}, {torch.get_num_threads()} threads."
-    )
+        make(runs)
+    shown = compared.series[0].names if compared.series else list(compared.methods)
+    found = [results_of(benchmark, runs, setup, shown) for benchmark in benchmarks]
+    t = config.train
+    recipe = f"{t.max_steps} steps of {t.batch_size * t.accumulate_grad_batches}"
+    note = f"Recipe `{compared.recipe}`, {recipe}. {base_note(setup, config)}"
     file = write_results(args.out, [one for one, _ in found], compared, [note])
-    pages = [publish(args.out / "pages" / seen.source, seen, [note])[-1] for _, seen in found if seen.rows]
+    pages = [
+        write_measures(args.out / "pages" / page.source, page, [note])[-1] for _, page in found if page.rows
+    ]
     print(file.read_text("utf-8"))
     print(file, *pages, sep="\n")
 

@@ -1,6 +1,6 @@
 #!/bin/sh
-# Run the comparison of the paper's claims on test benches and write RESULTS.md; the same command again goes on.
-# `--plan` says what is to do and how long it takes; `--quick` does the least that tells something. Your own:
+# Run the comparison of the paper's claims on benchmarks and write RESULTS.md; the same command again goes on.
+# `--plan` shows what is missing; `--quick` is a small comparison. Your own objects and base:
 #   bash scripts/reproduce.sh --config configs/v.yaml --base checkpoints/model.ckpt \
 #     --benches InsertSet/objects --backgrounds InsertSet/bench --metrics identity clip dino clip-fid background
 set -eu

@@ -5,6 +5,7 @@ docs/paper.md names these tests row by row.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -13,25 +14,24 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from ldm.config.drawing import blend_of
-from ldm.config.learning_request import finetune_of
 from omegaconf import OmegaConf
 from PIL import Image
+from torch import Tensor
 
-from ldm.config.schema import Config, how_to_learn, load_config
+from ldm.config.build import blend_of, training_run_of
+from ldm.config.schema import Config, load_config
 from ldm.data import pairs
 from ldm.data.augment import drawn_odds
-from ldm.data.image import read_rgb
 from ldm.data.insertset import InsertSet, load_insertset
 from ldm.data.object_crops import squash
-from ldm.data.pairs import TrainingPairs
+from ldm.data.picture import read_rgb
 from ldm.data.training_masks import training_mask
 from ldm.insertion.blend import Blend
 from ldm.models.architecture import Architecture
 from ldm.models.base import save_base
 from ldm.models.pickle_reader import read_pickle
-from ldm.training.encoded_samples import posterior_noise
-from ldm.training.finetune import FineTune
+from ldm.training.encoded_samples import posterior_noise, training_pairs
+from ldm.training.run import build_learner
 from scripts import get_deltas, inference, train
 from tests.fixtures import tiny
 
@@ -130,10 +130,11 @@ def square_set(tmp_path_factory: pytest.TempPathFactory) -> InsertSet:
     return load_insertset(root)
 
 
-def published_pairs(insertset: InsertSet) -> TrainingPairs:
-    how = how_to_learn(load_config(CONFIGS / "paper.yaml"))
-    named = ("augment", "augment_odds", "crop_squares", "mask_resize", "single_view")
-    return TrainingPairs(insertset, 128, 56, 23, 60, **{name: how[name] for name in named})
+def published_pairs(insertset: InsertSet) -> Iterator[dict[str, Tensor]]:
+    """60 samples as configs/paper.yaml draws them."""
+    samples = training_run_of(load_config(CONFIGS / "paper.yaml")).samples
+    drawn = training_pairs(Architecture(image_size=128, reference_size=56), insertset, samples, None)
+    return (drawn[i] for i in range(60))
 
 
 def test_square_pictures_are_shown_whole_and_others_cropped(square_set: InsertSet) -> None:
@@ -163,7 +164,7 @@ def test_training_masks_have_soft_edges(square_set: InsertSet, monkeypatch: pyte
 
 
 def test_augmentation_odds_are_drawn() -> None:
-    """Flip 0.7 r, blur and bending 0.4 r with one r in [0,1]; rotation 0.5."""
+    """Flip 0.7 r, blur and deformation 0.4 r with one r in [0,1]; rotation 0.5."""
     odds = torch.stack([drawn_odds(torch.Generator().manual_seed(seed)) for seed in range(3000)])
     assert torch.allclose(odds.mean(0), torch.tensor([0.35, 0.5, 0.2, 0.2]), atol=0.02)
     assert torch.allclose(odds[:, 0] / 0.7, odds[:, 2] / 0.4) and torch.equal(odds[:, 2], odds[:, 3])
@@ -188,19 +189,19 @@ def test_latents_are_samples_of_the_posterior() -> None:
 def test_a_step_has_the_published_gradients_decay_and_rate(square_set: InsertSet, kind: str) -> None:
     """Golden gradient norms, with the module that configs/paper.yaml makes."""
     config, base, golden = load_config(CONFIGS / f"paper{kind}.yaml"), tiny.loaded_base(), tiny.golden()
-    module: FineTune = finetune_of(config, base, square_set)
+    module = build_learner(base, square_set, training_run_of(config))
     tiny.use_prior_encoder(base, golden["cond.few_shot_features"])
     g = {key.removeprefix("train."): v for key, v in golden.items() if key.startswith("train.")}
     pooled, dropped = base.conditioner.pooled(g["reference"]), torch.zeros(2, dtype=torch.bool)
     module.loss(g["z"], g["masked_latents"], 1 - g["mask"], pooled, g["t"], g["noise"], dropped).backward()
     weights, start = module.trained_weights(), f"{config.train.freeze_model}.grad_norm."
-    total = torch.stack([v for key, v in g.items() if key.startswith(start)]).float().region().sum().sqrt()
+    total = torch.stack([v for key, v in g.items() if key.startswith(start)]).float().square().sum().sqrt()
     named = [
         w for name, w in weights.items() if name.startswith("unet.") or name == "conditioner.proj_out.weight"
     ]
     mine = torch.stack([w.grad.norm() for w in named if w.grad is not None])
     assert len(mine) == sum(key.startswith(start) for key in g)
-    assert float(mine.region().sum().sqrt()) == pytest.approx(float(total), rel=1e-3)
+    assert float(mine.square().sum().sqrt()) == pytest.approx(float(total), rel=1e-3)
     assert weights["conditioner.learnable_vector"].grad is None, "nothing is dropped"
 
     made = module.configure_optimizers()
@@ -215,7 +216,7 @@ def test_a_step_has_the_published_gradients_decay_and_rate(square_set: InsertSet
 def test_no_context_is_dropped_and_the_unconditional_vector_stays(square_set: InsertSet) -> None:
     """AdamW would let a weight without gradient decay if it had one of 0."""
     base = tiny.loaded_base()
-    module = finetune_of(load_config(CONFIGS / "paper.yaml"), base, square_set)
+    module = build_learner(base, square_set, training_run_of(load_config(CONFIGS / "paper.yaml")))
     frozen = {name for name, weight in module.trained_weights().items() if not weight.requires_grad}
     assert frozen == {"conditioner.learnable_vector"}
 

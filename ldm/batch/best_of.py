@@ -1,4 +1,4 @@
-"""The best of several seeds: how much it looks like its reference, and how little of a seam it shows."""
+"""Choose the best of several seeds, by likeness to the reference and visibility of the seam."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from ldm.insertion.region import Result
 
 
-SEAM_WEIGHT = 0.1  # of identity, for a seam ratio of 2: seeds of one object differ by about as much
+SEAM_WEIGHT = 0.1  # identity that a seam ratio of 2 costs; seeds of one object differ by about as much
 SHOWN = 16  # candidates on a contact sheet
 
 Likeness = Callable[[Tensor, Tensor], float]  # image, reference, both [3,h,w] in [-1,1]: 1 is the same object
 
 
 class BestOfSeeds:
-    """Ranks results of one item and draws them all, best first, as `<sheets>/<name>.png`.
+    """Sorts the results of an item, best first, and draws all of them as `<sheets>/<name>.png`.
 
-    `reference` gives a subject's picture, [1,3,R,R] in [-1,1], or its cut-out [1,4,P,P].
+    `reference` gives an object's image, [1,3,R,R] in [-1,1], or its cut-out [1,4,P,P].
     """
 
     def __init__(self, likeness: Likeness, reference: Callable[[ObjectSource], Tensor], sheets: Path) -> None:
@@ -39,7 +39,7 @@ class BestOfSeeds:
 
     def __call__(self, item: WorkItem, request: InsertRequest, results: list[Result]) -> list[Result]:
         """The results, best first; each record gets its `scores`, the first one those of all `candidates`."""
-        reference = self.reference(item.source)[0, :3]  # over mid-grey
+        reference = self.reference(item.source)[0, :3]  # colours; transparent pixels are mid-grey
         for result in results:
             identity = self._identity(result.picture, request, reference)
             result.record["scores"] = scores(identity, max(r["seam"] for r in result.record["regions"]))
@@ -61,7 +61,7 @@ class BestOfSeeds:
 
 
 def scores(identity: float, seam: float) -> dict[str, float]:
-    """Identity is what is asked for; a seam above 1, the background's own roughness, takes from it."""
+    """score = identity - SEAM_WEIGHT * (seam - 1); a seam ratio of 1 or less costs nothing."""
     score = identity - SEAM_WEIGHT * max(seam - 1, 0)
     return {"identity": round(identity, 4), "seam": seam, "score": round(score, 4)}
 

@@ -9,12 +9,13 @@ import csv
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
 from ldm.batch.work_item import ROLE, Case, WorkItem, pair
-from ldm.data.image import SUFFIXES
-from ldm.data.text import check_names
+from ldm.data.files import list_files
+from ldm.data.text import check_names, read_text
 from ldm.insertion.object_source import ObjectSource
 
 COLUMNS = ("background", "mask", "box", "paste_mask", "object", "reference", "pick", "seed", "name")
@@ -82,7 +83,7 @@ def bench_cases(folder: Path, ids: Path | None = None) -> list[Case]:
 def _ids(file: Path, pictures: Collection[str]) -> list[str]:
     """The first word of each line; ValueError if more words are names of pictures: one id a line is read."""
     ids = []
-    for number, line in enumerate(file.read_text("utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
         first, *more = line.replace(",", " ").replace(";", " ").split() or [""]
         if several := [word for word in more if word in pictures]:
             raise ValueError(
@@ -101,23 +102,21 @@ def _among(files: Mapping[str, Path], name: str) -> Path | None:
 
 
 def _by_id(folder: Path) -> dict[str, Path]:
-    files = [file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES]
-    return {ROLE.sub("", file.stem): file for file in files}
+    return {ROLE.sub("", file.stem): file for file in list_files(folder)}
 
 
 def _csv_lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        reader = csv.DictReader(file)
-        check_names(dict.fromkeys(reader.fieldnames or ()), columns, f"{path}: line 1")
-        for values in reader:
-            where = f"{path}: line {reader.line_num}"
-            if None in values:
-                raise ValueError(f"{where}: more values than columns; put quotes around what holds a comma")
-            yield where, {key: value.strip() for key, value in values.items() if value and value.strip()}
+    reader = csv.DictReader(StringIO(read_text(path), newline=""))
+    check_names(dict.fromkeys(reader.fieldnames or ()), columns, f"{path}: line 1")
+    for values in reader:
+        where = f"{path}: line {reader.line_num}"
+        if None in values:
+            raise ValueError(f"{where}: more values than columns; put quotes around what holds a comma")
+        yield where, {key: value.strip() for key, value in values.items() if value and value.strip()}
 
 
 def _json_lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, line in enumerate(path.read_text("utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(read_text(path).splitlines(), start=1):
         where = f"{path}: line {number}"
         if not line.strip():
             continue

@@ -1,90 +1,100 @@
-"""A result made again: its recipe, read from the picture, says how, and what must not have changed since."""
+"""Repeat a result from its recipe, which is read from the image's metadata, and compare the pixels."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from ldm import __version__
 from ldm.batch.results_log import recipe_in
-from ldm.batch.runner import Inserter, Options, prepare
+from ldm.batch.runner import Inserter, RunOptions, prepare
 from ldm.batch.work_item import Case, WorkItem
 from ldm.data.files import file_digest
-from ldm.data.picture import Picture, read_picture
+from ldm.data.picture import Picture
 from ldm.insertion.object_source import ObjectSource
 from ldm.insertion.roi import Roi
-from ldm.scenes.layout import groups, place
-from ldm.scenes.runner import PlacementCache, run_placements
-from ldm.scenes.scene_file import Scene, scene_of
-
-if TYPE_CHECKING:
-    from ldm.insertion.region import InsertRequest, Result
-
 
 NEEDED = ("key", "settings", "sha256", "base_fingerprint", "machine", "few_shot_features")
-ITEM, SCENE = ("seed", "batch"), ("content", "placements")
 
 
 @dataclass(frozen=True)
-class Replay:
-    """A result file, its recipe, and what was made: a scene, or an item with all seeds of its batch."""
+class ItemReplay:
+    """A result of one work item, its recipe, and the item with all seeds of the batch it was made in."""
 
     file: Path
     recipe: Mapping[str, Any]
-    work: WorkItem | Scene
+    item: WorkItem
+
+    @classmethod
+    def of(cls, file: Path, recipe: Mapping[str, Any]) -> ItemReplay:
+        """Of a recipe that was read from `file`; ValueError if it is incomplete."""
+        check_recipe(file, recipe, ("seed", "batch"))
+        check_sources(file, recipe)
+        return cls(file, recipe, _item(recipe))
 
     @property
     def sources(self) -> list[ObjectSource]:
-        """What a base has to carry for it."""
-        if isinstance(self.work, WorkItem):
-            return [self.work.source]
-        return [item.source for placement in self.work.placements for item in placement.items]
+        """The objects that a session needs for it."""
+        return [self.item.source]
+
+    def repeat(self, inserter: Inserter, options: RunOptions) -> Picture:
+        """Make the result again, in its batch: alone, sums of floats may round differently."""
+        check_base(self.file, self.recipe, inserter)
+        background, request = prepare(self.item, options)
+        self.item.source.check()
+        [results] = inserter.insert(background, [request])
+        return next(result for result in results if result.record["seed"] == self.recipe["seed"]).picture
 
 
-def read_replay(file: Path) -> Replay:
-    """Read a result's recipe and check that its files are what they were; one-line errors else."""
+def read_recipe(file: Path) -> dict[str, Any]:
+    """The recipe of a result; one-line errors if there is none."""
     if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such file; give a result to make again")
+        raise FileNotFoundError(f"{file}: no such file; give a result to repeat")
     recipe = recipe_in(file)
-    needed = (*NEEDED, *(SCENE if "scene" in recipe else ITEM))
-    if missing := [name for name in needed if name not in recipe]:
-        raise ValueError(f"{file}: carries no recipe to repeat ({', '.join(missing)} missing); give a result")
-    for record in (recipe, *recipe.get("placements", ())):
-        _check_sources(file, record)
-    return Replay(file, recipe, _scene(recipe) if "scene" in recipe else _item(recipe))
+    check_recipe(file, recipe, ())
+    return recipe
 
 
-def repeat(replay: Replay, inserter: Inserter, options: Options) -> Picture:
-    """Make the result again, in the batch that it was made in; ValueError if the base is another one."""
-    made, recipe, work = replay.recipe["base_fingerprint"], replay.recipe, replay.work
+def check_recipe(file: Path, recipe: Mapping[str, Any], more: tuple[str, ...]) -> None:
+    """ValueError if a recipe lacks an entry."""
+    if missing := [name for name in (*NEEDED, *more) if name not in recipe]:
+        raise ValueError(f"{file}: has no recipe to repeat ({', '.join(missing)} missing); give a result")
+
+
+def check_sources(file: Path, record: Mapping[str, Any]) -> None:
+    """One-line errors if a file that a record names is missing or has changed since `file` was made."""
+    for role, digest in record["sha256"].items():
+        path = Path(record[role])
+        if not path.exists():
+            raise FileNotFoundError(f"{path}: no such {role}; {file} was made with it, put it back there")
+        if file_digest(path) != digest:
+            raise ValueError(f"{path}: this {role} has changed since {file} was made; put the old one back")
+
+
+def check_base(file: Path, recipe: Mapping[str, Any], inserter: Inserter) -> None:
+    """ValueError if the result was made with another base."""
+    made = recipe["base_fingerprint"]
     if inserter.fingerprint != made:
         raise ValueError(
-            f"{replay.file} was made with the base {made}, this one is {inserter.fingerprint}; "
+            f"{file} was made with the base {made}, this one is {inserter.fingerprint}; "
             "give the old one: --base PATH"
         )
-    if isinstance(work, Scene):
-        return _repeat_scene(work, recipe["placements"], inserter, options)
-    background, request = prepare(work, options)
-    [results] = inserter.insert(background, [request])
-    return next(result for result in results if result.record["seed"] == recipe["seed"]).picture
 
 
 def replay_warnings(recipe: Mapping[str, Any], machine: Mapping[str, Any]) -> Iterator[str]:
-    """Why pixels may differ although nothing that the recipe names has changed."""
+    """Reasons why pixels may differ although nothing that the recipe names has changed."""
     if (version := recipe.get("version", "unknown")) != __version__:
-        yield f"made by version {version}, this is {__version__}, which may draw otherwise"
+        yield f"made by version {version}, this is {__version__}; pixels may differ"
     if recipe["machine"] != machine:
         yield f"made on another machine, last bits may differ: {recipe['machine']}"
 
 
-def apart(one: Picture, other: Picture) -> str:
-    """How two pictures differ, in words; "" if they do not."""
+def difference(one: Picture, other: Picture) -> str:
+    """How two images differ, in words; "" if they do not."""
     a, b = one.pixels, other.pixels
     if a.shape != b.shape or a.dtype != b.dtype:
         return (
@@ -95,42 +105,6 @@ def apart(one: Picture, other: Picture) -> str:
         return ""
     most = int(np.abs(a[changed].astype(np.int32) - b[changed]).max())
     return f"{int(changed.sum())} pixels differ, by at most {most} levels"
-
-
-def _repeat_scene(
-    scene: Scene, records: Sequence[Mapping[str, Any]], inserter: Inserter, options: Options
-) -> Picture:
-    """Every placement anew, in the batches and with the seeds that were chosen then."""
-    together = {record["key"]: record["batch"] for record in records}
-    if {key for batch in together.values() for key in batch} - together.keys():
-        warnings.warn(
-            "a part of the scene was made in one batch with what is no longer in it; last bits may differ",
-            stacklevel=2,
-        )
-    seeds = {record["placement"]: record["seed"] for record in records}
-
-    def as_then(item: WorkItem, request: InsertRequest, results: list[Result]) -> list[Result]:
-        return [result for result in results if result.record["seed"] == seeds[item.name]]
-
-    before = read_picture(scene.background)
-    ordered = groups(place(scene, before, options.tools, options.context))
-    with TemporaryDirectory() as folder:
-        kept, how = PlacementCache(Path(folder)), replace(options, choose=as_then)
-        return run_placements(before, ordered, inserter, how, kept, together=together)[0]
-
-
-def _check_sources(file: Path, record: Mapping[str, Any]) -> None:
-    for role, digest in record["sha256"].items():
-        path = Path(record[role])
-        if not path.exists():
-            raise FileNotFoundError(f"{path}: no such {role}; {file} was made with it, put it back there")
-        if file_digest(path) != digest:
-            raise ValueError(f"{path}: this {role} has changed since {file} was made; put the old one back")
-
-
-def _scene(recipe: Mapping[str, Any]) -> Scene:
-    sampling = recipe["settings"]["sample"]
-    return scene_of(recipe["content"], Path(recipe["scene"]), sampling["seed"], sampling["object_scale"])
 
 
 def _item(recipe: Mapping[str, Any]) -> WorkItem:

@@ -1,7 +1,7 @@
-"""results.jsonl of a folder: one line a finished result, appended after its picture is safe on disk.
+"""results.jsonl of a folder: one line for each result, appended after its image is safe on disk.
 
-A line says file, key (all that determines the result), seeds, regions, proof, scores and timings. A picture
-carries its key too, so that a run that is killed between the two knows what it has.
+A line has file, key (a hash of all that determines the result), seed, regions, checks, scores and timings.
+The image holds its key too: after a run that was killed between the two writes it is known what exists.
 """
 
 from __future__ import annotations
@@ -9,19 +9,23 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from PIL import UnidentifiedImageError
 
 from ldm.data.files import sweep
-from ldm.data.picture_write import read_text
+from ldm.data.picture_write import embedded_text
+
+if TYPE_CHECKING:
+    from ldm.batch.runner import ItemResult
 
 FILE = "results.jsonl"
 
 
 class ResultsLog:
-    """The results of a folder. Of each only what is asked for stays in memory: thousands do no harm."""
+    """The log of a folder. Memory holds only key and seam of each result, so thousands are fine."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.path = folder, folder / FILE
@@ -30,20 +34,20 @@ class ResultsLog:
         folder.mkdir(parents=True, exist_ok=True)
         sweep(folder)
         if self.path.is_file():
-            _mend(self.path)
+            _cut_partial_line(self.path)
             for row in rows(self.path):
                 self._note(row)
 
     def has(self, file: str, key: str) -> bool:
-        """Is this result's line there, and is it the file's last one?"""
+        """Whether the last line of this file has this key."""
         return self._keys.get(file) == key
 
     def seam(self, file: str) -> float:
-        """The seam ratio of a file's last result."""
+        """The seam ratio in the last line of a file."""
         return self._seams[file]
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Append a line, on disk when this returns."""
+        """Append a line; it is on disk when this returns."""
         with self.path.open("ab") as file:
             file.write((json.dumps(row) + "\n").encode())
             file.flush()
@@ -55,7 +59,7 @@ class ResultsLog:
 
 
 def rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a journal; ValueError in one line if one is none."""
+    """The lines of a results log; ValueError if a line is not readable."""
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
             try:
@@ -63,21 +67,66 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
                 row["file"], row["key"], float(row["seam"])
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(
-                    f"{path}: line {number} is no result ({error!r}); remove the line"
+                    f"{path}: line {number} is not readable as a result ({error!r}); remove the line"
                 ) from error
             yield row
 
 
 def recipe_in(file: Path) -> dict[str, Any]:
-    """The recipe that a result carries; {} if there is no such file, or none in it."""
+    """The recipe in the metadata of a result; {} if there is no such file or no recipe."""
     try:
-        return json.loads(read_text(file).get("recipe", "{}"))
+        return json.loads(embedded_text(file).get("recipe", "{}"))
     except (FileNotFoundError, UnidentifiedImageError, json.JSONDecodeError):
         return {}
 
 
-def _mend(path: Path) -> None:
-    """Cut off a line that was not written to its end."""
+def _cut_partial_line(path: Path) -> None:
+    """Remove a last line that was not written completely."""
     with path.open("rb+") as file:
         content = file.read()
         file.truncate(content.rfind(b"\n") + 1)
+
+
+SEAMS_SHOW = 1  # exit code if a seam is above the limit; 2 is a mistake before anything was made
+SKIPPED = 10  # exit code of no skipped item; each one adds 1
+MOST = 100  # more skipped items give the same exit code
+NAMED = 5  # files that a line names
+
+
+@dataclass
+class RunSummary:
+    """Counts the results of a run. `max_seam`: the largest accepted seam ratio; 0: no limit."""
+
+    max_seam: float = 0
+    made: int = 0
+    existing: int = 0
+    skipped: int = 0
+    seams: dict[str, float] = field(default_factory=dict)
+
+    def add(self, result: ItemResult, log: ResultsLog) -> None:
+        """Count the results of one item; the seams of existing ones are checked too."""
+        self.made += len(result.made)
+        if result.error:
+            self.skipped += 1
+            return
+        self.existing += len(result.files) - len(result.made)
+        for file in result.files.values():
+            if 0 < self.max_seam < log.seam(file):
+                self.seams[file] = log.seam(file)
+
+    @property
+    def exit_code(self) -> int:
+        """0: no problem; 1: a seam is above the limit; 10 + n: n items were skipped, at most 100."""
+        if self.skipped:
+            return SKIPPED + min(self.skipped, MOST)
+        return SEAMS_SHOW if self.seams else 0
+
+    def problems(self) -> list[str]:
+        """One line for each kind of problem."""
+        lines = [f"error: {self.skipped} skipped, {self.made + self.existing} done"] if self.skipped else []
+        if self.seams:
+            worst = sorted(self.seams.items(), key=lambda entry: -entry[1])
+            named = ", ".join(f"{file} ({seam:.2f})" for file, seam in worst[:NAMED])
+            more = f" and {len(worst) - NAMED} more" if len(worst) > NAMED else ""
+            lines.append(f"error: the seam of {named}{more} is above {self.max_seam:g}")
+        return lines

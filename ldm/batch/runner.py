@@ -1,4 +1,4 @@
-"""Work through items, one after the other: what is there already is kept, what is missing is made and proven.
+"""Make the results of work items: results that exist already are kept, missing ones are made and checked.
 
 Memory holds one background and its results at a time, however many items there are.
 """
@@ -16,16 +16,17 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ldm import __version__
-from ldm.batch.results_log import ResultsLog, recipe_in
+from ldm.batch.results_log import ResultsLog, RunSummary, recipe_in
 from ldm.batch.work_item import WorkItem, key_of
 from ldm.data.picture import Picture, read_picture
 from ldm.data.picture_write import write_picture
-from ldm.insertion.crop_plan import Context, regions_of
+from ldm.insertion.contact_sheet import Gallery, draw_plan
+from ldm.insertion.crop_plan import CropContext, lines, plan_crops, regions_of, scaling
 from ldm.insertion.mask_input import InsertMasks, MaskOptions
 from ldm.insertion.object_source import ObjectSource
 from ldm.insertion.region import InsertRequest
 from ldm.insertion.result_checks import check_result
-from ldm.insertion.roi import covered, squared, visible
+from ldm.insertion.roi import Roi, covered, squared, visible
 
 if TYPE_CHECKING:
     from ldm.insertion.region import Result
@@ -33,10 +34,11 @@ if TYPE_CHECKING:
 
 
 MISTAKES = (ValueError, FileNotFoundError, PermissionError)
+Report = Callable[[str], None]  # shows a line to the user
 
 
 class Inserter(Protocol):
-    """What a `Session` is to this module."""
+    """The part of a `Session` that this module uses."""
 
     fingerprint: str
 
@@ -56,26 +58,31 @@ Choose = Callable[[WorkItem, InsertRequest, "list[Result]"], "list[Result]"]
 
 
 @dataclass(frozen=True)
-class Options:
-    """How to work. `settings` are the plain values that determine pixels, `facts` what recipes say besides.
+class RunOptions:
+    """How a run works. `settings`: the plain values that determine pixels; `facts`: what recipes say besides.
 
-    `choose` orders an item's results, the best first, and notes scores in their records. `at_once`: so many
-    results of a scene are one batch at most.
+    `choose` orders the results of an item, the best first, and writes scores into their records.
+    `batch_size`: most results of a scene that are made in one batch. `max_seam`: largest accepted seam ratio;
+    0: no limit. `contact_sheet`: write one of the first results.
+    `cache_bytes`: size of the cache of a scene's placements.
     """
 
-    context: Context
-    tools: MaskOptions
+    crop_context: CropContext
+    mask_options: MaskOptions
     settings: Mapping[str, Any]
     facts: Mapping[str, Any] = field(default_factory=dict)
     choose: Choose | None = None
-    at_once: int = 8
+    batch_size: int = 8
+    max_seam: float = 0.0
+    contact_sheet: bool = True
+    cache_bytes: float = 1e9
 
 
 @dataclass(frozen=True, eq=False)
-class Outcome:
-    """What became of an item: its result files by seed, which of them are new, or its error.
+class ItemResult:
+    """The result files of an item by seed, the seeds that were made in this run, or the item's error.
 
-    `view` is there if all are new: to be looked at, not to be kept.
+    `images` is set if all results are new.
     """
 
     item: WorkItem
@@ -83,114 +90,188 @@ class Outcome:
     made: Sequence[int] = ()
     error: str = ""
     seconds: float = 0.0
-    view: View | None = None
+    images: ResultImages | None = None
+
+    def lines(self, log: ResultsLog) -> Iterator[str]:
+        """One line for each result file."""
+        for seed, file in self.files.items():
+            done = f"{self.seconds / len(self.made):.1f} s" if seed in self.made else "exists already"
+            yield f"{log.folder / file}: {done}, seam {log.seam(file):.2f}"
 
 
 @dataclass(frozen=True, eq=False)
-class View:
-    """What an item's results were made from, and how they look, one at a time: memory holds few of them."""
+class ResultImages:
+    """The background and request of an item, and its results, read one at a time to save memory."""
 
     background: Picture
     request: InsertRequest
     results: Iterable[Picture]
 
 
+def run_items(
+    items: Sequence[WorkItem],
+    inserter: Inserter,
+    options: RunOptions,
+    log: ResultsLog,
+    report: Report,
+    progress: Callable[[Sequence[WorkItem]], Iterable[WorkItem]] = iter,
+) -> RunSummary:
+    """Make all items, report each result, and write a contact sheet of the first ones.
+
+    An item that cannot be read is skipped with a warning.
+    """
+    summary, gallery = RunSummary(options.max_seam), Gallery()
+    for result in work(progress(items), inserter, options, log):
+        summary.add(result, log)
+        if result.error:
+            warnings.warn(f"skipped {result.item.stem}: {result.error}", stacklevel=2)
+            continue
+        for line in result.lines(log):
+            report(line)
+        if options.contact_sheet and not gallery.full:
+            seen = images_of(result, options, log.folder)
+            gallery.add(seen.background, seen.request.hole, seen.request.rois[0], seen.results)
+    if gallery.rows:
+        sheet = log.folder / "sheet.png"
+        write_picture(sheet, gallery.picture(_captions(items)))
+        report(f"{sheet}: contact sheet")
+    return summary
+
+
+def _captions(items: Sequence[WorkItem]) -> list[str]:
+    """Column titles of the contact sheet: the seeds if all items have the same ones."""
+    first = items[0]
+    alike = not first.best and all(item.seeds == first.seeds for item in items)
+    return [f"seed {seed}" if alike else "result" for seed in first.files()]
+
+
+def plan_items(
+    items: Sequence[WorkItem], options: RunOptions, folder: Path, report: Report, strict: bool = False
+) -> RunSummary:
+    """Report and draw the plan of every item; an unreadable one is skipped or, if `strict`, an error."""
+    summary = RunSummary()
+    for item in items:
+        try:
+            background, request = prepare(item, options)
+        except MISTAKES as error:
+            if strict:
+                raise
+            summary.skipped += 1
+            warnings.warn(f"skipped {item.stem}: {error}", stacklevel=2)
+            continue
+        file = folder / f"{item.stem}_plan.png"
+        write_plan(file, background, request.hole, request.rois, options.crop_context.model_side, report)
+    return summary
+
+
+def write_plan(
+    file: Path, background: Picture, mask: np.ndarray, rois: Sequence[Roi], model_side: int, report: Report
+) -> None:
+    """Report the regions of a mask [H,W], and draw them into `file`, <name>_plan.png."""
+    plan = plan_crops(mask, rois, model_side)
+    for line in (f"{file.stem.removesuffix('_plan')}:", *lines(plan)):
+        report(line)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_picture(file, draw_plan(background, mask, rois, [scaling(region) for region in plan.regions]))
+    report(str(file))
+
+
 def work(
-    items: Iterable[WorkItem], inserter: Inserter, options: Options, log: ResultsLog
-) -> Iterator[Outcome]:
-    """Finish every item; one that cannot be read is reported in its outcome and passed over."""
+    items: Iterable[WorkItem], inserter: Inserter, options: RunOptions, log: ResultsLog
+) -> Iterator[ItemResult]:
+    """Make every item; the result of one that cannot be read holds its error."""
     for item in items:
         yield _finish(item, inserter, options, log)
 
 
-def view(outcome: Outcome, options: Options, folder: Path) -> View:
-    """How the results look, read from their files if they are not all new."""
-    if outcome.view is not None:
-        return outcome.view
-    pictures = (read_picture(folder / name) for name in outcome.files.values())
-    return View(*prepare(outcome.item, options), pictures)
+def images_of(result: ItemResult, options: RunOptions, folder: Path) -> ResultImages:
+    """The images of an item, read from its files unless all are new."""
+    if result.images is not None:
+        return result.images
+    images = (read_picture(folder / name) for name in result.files.values())
+    return ResultImages(*prepare(result.item, options), images)
 
 
-def prepare(item: WorkItem, options: Options) -> tuple[Picture, InsertRequest]:
-    """The background and what is to be made of it; one-line errors for whatever does not fit."""
-    background, marking = item.case.read(options.tools)
+def prepare(item: WorkItem, options: RunOptions) -> tuple[Picture, InsertRequest]:
+    """The background of an item and its request; raises one-line errors for whatever does not fit."""
+    background, masks = item.case.read(options.mask_options)
     if item.roi is None:
-        return background, planned(item, marking, options.context)
+        return background, plan_request(item, masks, options.crop_context)
     roi = squared(item.roi, background.size)
-    if not covered(marking.hole, roi):
+    if not covered(masks.hole, roi):
         raise ValueError(f"the given ROI cuts off a part of the mask of {item.case.background}; enlarge it")
     if roi != item.roi:
         height, width = item.roi.size
         warnings.warn(
-            f"the given ROI is {width} x {height} px; used is the square around it, "
+            f"the given ROI is {width} x {height} px; the square around it is used: "
             f"{roi.x0} {roi.y0} {roi.x1} {roi.y1}",
             stacklevel=2,
         )
-    return background, InsertRequest(marking.mask, marking.hole, [roi], item.seeds, item.source)
+    return background, InsertRequest(masks.mask, masks.hole, [roi], item.seeds, item.source)
 
 
-def planned(item: WorkItem, marking: InsertMasks, context: Context) -> InsertRequest:
-    """What is to be made for an item: squares planned from its mask, but for those with nothing to paste."""
-    rois = regions_of(marking.hole, context)
-    if marking.mask is not marking.hole:
-        size = marking.mask.shape[0], marking.mask.shape[1]
-        rois = [roi for roi in rois if marking.mask[visible(roi, size).slices].any()]
-    return InsertRequest(marking.mask, marking.hole, rois, item.seeds, item.source)
+def plan_request(item: WorkItem, masks: InsertMasks, context: CropContext) -> InsertRequest:
+    """The request of an item, with regions planned from its mask; those with nothing to paste are dropped."""
+    rois = regions_of(masks.hole, context)
+    if masks.mask is not masks.hole:
+        size = masks.mask.shape[0], masks.mask.shape[1]
+        rois = [roi for roi in rois if masks.mask[visible(roi, size).slices].any()]
+    return InsertRequest(masks.mask, masks.hole, rois, item.seeds, item.source)
 
 
-def _finish(item: WorkItem, inserter: Inserter, options: Options, log: ResultsLog) -> Outcome:
+def _finish(item: WorkItem, inserter: Inserter, options: RunOptions, log: ResultsLog) -> ItemResult:
     start, files = time.perf_counter(), item.files()
     try:
         digests = item.digests()
         keys = {seed: key_of(item, seed, digests, inserter.fingerprint, options.settings) for seed in files}
-        missing = [seed for seed in files if not _is_there(files[seed], keys[seed], item, options, log)]
+        missing = [seed for seed in files if not _exists(files[seed], keys[seed], item, options, log)]
         if not missing:
-            return Outcome(item, files)
+            return ItemResult(item, files)
         background, request = prepare(item, options)
         item.source.check()
         inserter.take_on(item.source)
     except MISTAKES as error:
-        return Outcome(item, files, error=str(error))
+        return ItemResult(item, files, error=str(error))
     seeds = list(item.seeds) if item.best else missing
     [results] = inserter.insert(background, [replace(request, seeds=seeds)])
     if item.best:
-        assert options.choose is not None, "the best of several is chosen by someone"
+        assert options.choose is not None, "best_of needs options.choose"
         results = options.choose(item, request, results)[:1]
     facts = _facts(item, digests, seeds, inserter.fingerprint, options)
     for seed, result in zip(missing, results, strict=True):
         record = {"key": keys[seed], **facts, **result.record}
         write_picture(log.folder / files[seed], result.picture, {"recipe": json.dumps(record)})
-        enter(log.folder / files[seed], record, background, request.mask, log)
-    seen = View(background, request, (result.picture for result in results))
-    whole = len(missing) == len(files)
-    return Outcome(item, files, missing, "", time.perf_counter() - start, seen if whole else None)
+        check_and_log(log.folder / files[seed], record, background, request.mask, log)
+    images = ResultImages(background, request, (result.picture for result in results))
+    complete = len(missing) == len(files)
+    return ItemResult(item, files, missing, "", time.perf_counter() - start, images if complete else None)
 
 
-def _is_there(name: str, key: str, item: WorkItem, options: Options, log: ResultsLog) -> bool:
-    """Whether this very result lies in the folder; a line that was lost by a kill is written again."""
+def _exists(name: str, key: str, item: WorkItem, options: RunOptions, log: ResultsLog) -> bool:
+    """Whether the folder holds this result. If only its line in the log is missing, that is written again."""
     file = log.folder / name
     record = recipe_in(file)
     if record.get("key") != key:
         return False
     if not log.has(name, key):
         background, request = prepare(item, options)
-        enter(file, record, background, request.mask, log)
+        check_and_log(file, record, background, request.mask, log)
     return True
 
 
-def enter(
+def check_and_log(
     file: Path, record: Mapping[str, Any], background: Picture, mask: np.ndarray, log: ResultsLog
 ) -> None:
-    """Prove a written result and enter it."""
-    proof = check_result(file, background, mask, record["regions"])
-    assert proof["outside"] == 0, f"{file}: pixels outside the mask changed by {proof['outside']}"
-    log.add({"file": file.name} | {k: v for k, v in record.items() if k != "settings"} | proof)
+    """Check that a written result changed no pixel outside the mask, and add it to the log."""
+    checks = check_result(file, background, mask, record["regions"])
+    assert checks["outside"] == 0, f"{file}: pixels outside the mask changed by {checks['outside']}"
+    log.add({"file": file.name} | {k: v for k, v in record.items() if k != "settings"} | checks)
 
 
 def _facts(
-    item: WorkItem, digests: Mapping[str, str], seeds: Sequence[int], base: str, options: Options
+    item: WorkItem, digests: Mapping[str, str], seeds: Sequence[int], base: str, options: RunOptions
 ) -> dict[str, Any]:
-    """What a recipe says but for the result's own record."""
+    """The part of a recipe that all results of an item share."""
     roi = item.roi
     return {
         "version": __version__,
@@ -206,48 +287,3 @@ def _facts(
         "sha256": dict(digests),
         **options.facts,
     }
-
-
-SEAMS_SHOW = 1  # exit code if a seam is above the limit; 2 is a mistake before anything was made
-SKIPPED = 10  # exit code of no skipped item; each one adds 1
-MOST = 100  # skipped items that an exit code tells apart
-NAMED = 5  # files that a line names
-
-
-@dataclass
-class RunSummary:
-    """Counts outcomes. `max_seam`: the largest seam ratio that is fine; 0: any."""
-
-    max_seam: float = 0
-    made: int = 0
-    kept: int = 0
-    skipped: int = 0
-    seams: dict[str, float] = field(default_factory=dict)
-
-    def add(self, outcome: Outcome, log: ResultsLog) -> None:
-        """Count one item; results that were there already have a seam too."""
-        self.made += len(outcome.made)
-        if outcome.error:
-            self.skipped += 1
-            return
-        self.kept += len(outcome.files) - len(outcome.made)
-        for file in outcome.files.values():
-            if 0 < self.max_seam < log.seam(file):
-                self.seams[file] = log.seam(file)
-
-    @property
-    def exit_code(self) -> int:
-        """0: all is fine; 1: a seam is above the limit; 10 + n: n items were skipped, at most 100 counted."""
-        if self.skipped:
-            return SKIPPED + min(self.skipped, MOST)
-        return SEAMS_SHOW if self.seams else 0
-
-    def complaints(self) -> list[str]:
-        """One line for each thing that is not fine."""
-        lines = [f"error: {self.skipped} skipped, {self.made + self.kept} done"] if self.skipped else []
-        if self.seams:
-            worst = sorted(self.seams.items(), key=lambda entry: -entry[1])
-            named = ", ".join(f"{file} ({seam:.2f})" for file, seam in worst[:NAMED])
-            more = f" and {len(worst) - NAMED} more" if len(worst) > NAMED else ""
-            lines.append(f"error: the seam of {named}{more} is above {self.max_seam:g}")
-        return lines

@@ -1,4 +1,4 @@
-"""One line of work: a background file, where and what to insert, with which seeds; read from the command line's paths."""
+"""A work item: background, mask, object and seeds; and work items from the paths of a command line."""
 
 from __future__ import annotations
 
@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ldm import __version__
-from ldm.data.files import file_digest, text_digest
-from ldm.data.image import SUFFIXES
-from ldm.data.insertset import natural_key
+from ldm.data.files import PICTURE_SUFFIXES, file_digest, list_files, text_digest
 from ldm.data.picture import Picture, read_picture
 from ldm.insertion.mask_input import (
     BOX_FILE,
@@ -32,15 +30,15 @@ ROLE = re.compile(
     r"[_-]?(img|image|mask|background|bg)$", re.IGNORECASE
 )  # 0001_img.png goes with 0001_mask.png
 
-TOOLS = MaskOptions()
+MASK_OPTIONS = MaskOptions()
 
 
 @dataclass(frozen=True)
 class Case:
     """One background file and where the object goes: a mask, box or polygon file, a box, or polygons.
 
-    With none of them it is the background's transparent part, if the channel says so: the case's own, else
-    that of the tools. `paste_mask`, a file like `mask`: only that part of what is generated is pasted.
+    With none of them it is the transparent part of the background, if `channel`, or that of the mask options,
+    is "background". `paste_mask`, a file like `mask`: the part of the mask that is pasted.
     """
 
     background: Path
@@ -52,20 +50,20 @@ class Case:
 
     @property
     def name(self) -> str:
-        """What its results are called; `background.png` goes by its folder."""
+        """The name of its results: that of the background; for `background.png` that of its folder."""
         return ROLE.sub("", self.background.stem) or self.background.parent.name
 
-    def read(self, tools: MaskOptions = TOOLS) -> tuple[Picture, InsertMasks]:
-        """The background and what is marked on it; raises one-line errors for whatever does not fit."""
+    def read(self, options: MaskOptions = MASK_OPTIONS) -> tuple[Picture, InsertMasks]:
+        """The background and its masks; raises one-line errors for whatever does not fit."""
         picture = read_picture(self.background)
-        return picture, self.mark(picture, tools)
+        return picture, self.masks_on(picture, options)
 
-    def mark(self, picture: Picture, tools: MaskOptions = TOOLS) -> InsertMasks:
-        """What is marked on a background that was read as `picture`."""
-        tools = replace(tools, channel=self.channel or tools.channel)
-        hole = read_insert_mask(self.background, picture, self.mask, self.box, tools, self.polygons)
+    def masks_on(self, picture: Picture, options: MaskOptions = MASK_OPTIONS) -> InsertMasks:
+        """The masks on a background that was read as `picture`."""
+        options = replace(options, channel=self.channel or options.channel)
+        hole = read_insert_mask(self.background, picture, self.mask, self.box, options, self.polygons)
         paste = self.paste_mask
-        mask = hole if paste is None else read_paste_mask(paste, self.background, picture, hole, tools)
+        mask = hole if paste is None else read_paste_mask(paste, self.background, picture, hole, options)
         warn_of_unseen(self.background, picture, mask)
         return InsertMasks(hole, mask)
 
@@ -82,15 +80,11 @@ def pair(
     One box or mask file may serve all backgrounds; else masks go by name (0001_img.png with 0001_mask.png,
     a.jpg with a.png), or, where names do not match, in the order given. `transparent`: no mask is needed.
     """
-    images = _files(backgrounds, SUFFIXES)
+    images = _files(backgrounds, PICTURE_SUFFIXES)
     if transparent + bool(masks) + bool(box) > 1:
-        raise ValueError(
-            "the region is marked twice; give one of --mask, --box and --mask_channel background"
-        )
+        raise ValueError("the region is given twice; give one of --mask, --box and --mask_channel background")
     if not (transparent or masks or box):
-        raise ValueError(
-            "no region is marked; give --mask (picture, box file or folder) or --box x0 y0 x1 y1"
-        )
+        raise ValueError("no mask is given; give --mask (image, box file or folder) or --box x0 y0 x1 y1")
     marked = _matched(backgrounds, masks, "mask") if masks else [None for _ in images]
     pasted = _matched(backgrounds, paste_masks, "paste mask") if paste_masks else [None for _ in images]
     rows = zip(images, marked, pasted, strict=True)
@@ -99,7 +93,8 @@ def pair(
 
 def _matched(backgrounds: Sequence[Path], masks: Sequence[Path], kind: str) -> list[Path]:
     """The mask file of each background."""
-    images, found = _files(backgrounds, SUFFIXES), _files(masks, (*SUFFIXES, BOX_FILE, POLYGON_FILE))
+    images = _files(backgrounds, PICTURE_SUFFIXES)
+    found = _files(masks, (*PICTURE_SUFFIXES, BOX_FILE, POLYGON_FILE))
     if len(found) == 1:
         return found * len(images)
     by_name = {ROLE.sub("", file.stem): file for file in found}
@@ -120,10 +115,10 @@ def _files(paths: Sequence[Path], suffixes: Sequence[str]) -> list[Path]:
     for path in paths:
         if not path.exists():
             raise FileNotFoundError(f"{path} does not exist; give a picture or a folder of pictures")
-        inside = [f for f in path.iterdir() if f.suffix.lower() in suffixes] if path.is_dir() else [path]
+        inside = list_files(path, suffixes) if path.is_dir() else [path]
         if not inside:
             raise ValueError(f"{path} holds no picture; expected {', '.join(suffixes)}")
-        out += sorted(inside, key=lambda file: natural_key(file.name))
+        out += inside
     return out
 
 
@@ -144,9 +139,10 @@ def roi_of(numbers: Sequence[float], where: str) -> Roi:
 
 @dataclass(frozen=True)
 class WorkItem:
-    """A case, what goes into it, and a seed for each result; `best`: only the best of the seeds is kept.
+    """A background with its mask, the object to insert, and a seed for each result.
 
-    `roi` is the square to inpaint if it is not planned, `name` what results are called if not by background.
+    `best`: of all seeds only the best result is kept. `roi`: the square to inpaint, else it is planned.
+    `name`: of the results, else that of the background.
     """
 
     case: Case
@@ -165,13 +161,13 @@ class WorkItem:
         return self.name or self.case.name
 
     def files(self) -> dict[int, str]:
-        """Seed => name of the result file; the first seed stands for the best of all."""
+        """Seed => name of the result file; if only the best is kept, the first seed stands for it."""
         if self.best or len(self.seeds) == 1:
             return {self.seeds[0]: f"{self.stem}.png"}
         return {seed: f"{self.stem}_{seed}.png" for seed in self.seeds}
 
     def sources(self) -> dict[str, Path]:
-        """The files that determine the results, by role."""
+        """Role => file, of all files that determine the results."""
         found = {
             "background": self.case.background,
             "mask": self.case.mask,
@@ -191,7 +187,7 @@ class WorkItem:
 def key_of(
     item: WorkItem, seed: int, digests: Mapping[str, str], base: str, settings: Mapping[str, Any]
 ) -> str:
-    """32 hex digits of all that determines a result: contents, not names."""
+    """32 hex digits of all that determines a result: file contents, not names."""
     roi = None if item.roi is None else (item.roi.x0, item.roi.y0, item.roi.x1, item.roi.y1)
     facts = {
         "version": __version__,

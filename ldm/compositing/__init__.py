@@ -1,1 +1,1 @@
-"""What only a base needs that is shown a cut-out of the object: its RegionFill."""
+"""Cut-outs and the RegionFill of a base that was trained on composites (configs/mini.yaml)."""

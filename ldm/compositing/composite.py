@@ -1,8 +1,8 @@
-"""Cut-outs of an object and where they stand in a region: what a base is shown that draws over a composite.
+"""Place an object's cut-outs in a region and composite them: the input of a base trained on composites.
 
-AnyDoor (Chen et al. 2024) is trained so, too: a composite says what is where in the object, which a pooled
-token cannot. A cut-out is [4,P,P]: colours times alpha in [-1,1], so that mid-grey, 0, is behind it, and alpha
-in [0,1]. Placed in a picture it is a layer of the same kind, [4,H,W].
+A composite shows the object's spatial detail, which a pooled token cannot (as in AnyDoor, Chen et al. 2024).
+A cut-out is [4,P,P]: colours times alpha in [-1,1], so that it is over mid-grey, 0, and alpha in [0,1].
+Placed in a picture it is a layer of the same kind, [4,H,W].
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-INSET = 0.08  # of a region's side that stays free on each side of the object: masks are drawn around objects
-VISIBLE = 0.02  # what differs from mid-grey, or from transparent, by so much is part of the object
+INSET = 0.08  # of the mask's side, left free on each side of the object: masks are drawn around objects
+VISIBLE = 0.02  # a pixel that differs from mid-grey, or from transparent, by more belongs to the object
 COARSE = 16  # pixels a side at which cut-outs are compared
 
 
 def composite_layers(cut_outs: Tensor, regions: Tensor | None, hole: Tensor) -> Tensor:
-    """Cut-outs [k,4,P,P] in a hole [1,1,H,W] (1 = fill) => a layer each, [k,4,H,W], inside the hole only.
+    """Place cut-outs [k,4,P,P] in a hole [1,1,H,W] (1 = fill) => layers [k,4,H,W], 0 outside the hole.
 
-    `regions` [k,H',W'] in [0,1] cover the same picture: each object stands in its own part of the hole; None:
-    the only object has all of it.
+    `regions` [k,H',W'] in [0,1] cover the same picture and give each object its part of the hole; None: one
+    object, which gets all of it.
     """
     own = hole
     if regions is not None:
@@ -31,9 +31,9 @@ def composite_layers(cut_outs: Tensor, regions: Tensor | None, hole: Tensor) -> 
 
 
 def boxes_for(masks: Tensor) -> Tensor:
-    """Masks [b,1,H,W] (1 = fill) => where their objects stand [b,4]: the masks' boxes, less INSET a side.
+    """Masks [b,1,H,W] (1 = fill) => their objects' boxes [b,4]: x0 y0 x1 y1 in pixels, the mask's less INSET.
 
-    A box is x0 y0 x1 y1 in pixels; of an empty mask it is empty.
+    An empty mask gives an empty box.
     """
     boxes = []
     for mask in masks[:, 0] > 0:
@@ -44,34 +44,34 @@ def boxes_for(masks: Tensor) -> Tensor:
 
 
 def placed(pictures: Tensor, boxes: Tensor, like: Tensor) -> Tensor:
-    """Pictures [b,c,P,P] of objects, each in its box [b,4] of a picture as large as `like` => [b,c,H,W].
+    """Objects' pictures [b,c,P,P] and boxes [b,4] => [b,c,H,W], sized as `like`: each scaled into its box.
 
-    The object is scaled into the box, its aspect kept, in the middle of the box's foot; around it is 0. In
-    training the pictures have no alpha (c = 3).
+    The aspect is kept; the object stands at the bottom centre of its box, with 0 around it. In training the
+    pictures have no alpha (c = 3).
     """
     height, width = like.shape[-2:]
-    shown = like.new_zeros(*pictures.shape[:2], height, width)
-    for canvas, picture, box in zip(shown, pictures, boxes.tolist(), strict=True):
-        seen = visible(picture)
+    out = like.new_zeros(*pictures.shape[:2], height, width)
+    for canvas, picture, box in zip(out, pictures, boxes.tolist(), strict=True):
+        cropped = visible(picture)
         free_x, free_y = box[2] - box[0], box[3] - box[1]
-        factor = min(free_x / seen.shape[2], free_y / seen.shape[1])
+        factor = min(free_x / cropped.shape[2], free_y / cropped.shape[1])
         if factor <= 0:
             continue
-        w, h = (min(max(1, round(factor * seen.shape[i])), most) for i, most in ((2, width), (1, height)))
+        w, h = (min(max(1, round(factor * cropped.shape[i])), most) for i, most in ((2, width), (1, height)))
         left = min(max(0, round((box[0] + box[2] - w) / 2)), width - w)
         top = min(max(0, round(box[3]) - h), height - h)
         canvas[:, top : top + h, left : left + w] = F.interpolate(
-            seen[None].to(like), size=(h, w), mode="bilinear", antialias=True
+            cropped[None].to(like), size=(h, w), mode="bilinear", antialias=True
         )[0]
-    return shown
+    return out
 
 
 def flattened(layers: Tensor) -> Tensor:
-    """Layers [k,4,H,W], later ones over earlier ones => one, [1,4,H,W]."""
-    shown = layers[0]
+    """Composite layers [k,4,H,W], later ones over earlier ones => [1,4,H,W]."""
+    out = layers[0]
     for layer in layers[1:]:
-        shown = layer + (1 - layer[3:]) * shown
-    return shown[None]
+        out = layer + (1 - layer[3:]) * out
+    return out[None]
 
 
 def composite(layer: Tensor, pictures: Tensor) -> Tensor:
@@ -80,13 +80,13 @@ def composite(layer: Tensor, pictures: Tensor) -> Tensor:
 
 
 def visible(picture: Tensor) -> Tensor:
-    """The part [c,h,w] of a picture [c,P,P] that is not mid-grey; all of one that is nothing else."""
+    """Crop a picture [c,P,P] to what is not mid-grey, [c,h,w]; an all-grey picture is returned whole."""
     x0, y0, x1, y1 = box_in((picture.abs() > VISIBLE).any(0))
     return picture[:, y0:y1, x0:x1] if x1 > x0 else picture
 
 
 def box_in(mask: Tensor) -> tuple[int, int, int, int]:
-    """The box x0 y0 x1 y1 of what is set in a mask [H,W]; 0 0 0 0 if nothing is."""
+    """The bounding box x0 y0 x1 y1 of a mask [H,W]; 0 0 0 0 if it is empty."""
     rows, columns = (mask.any(side).nonzero().flatten() for side in (1, 0))
     if not len(rows):
         return 0, 0, 0, 0
@@ -94,16 +94,16 @@ def box_in(mask: Tensor) -> tuple[int, int, int, int]:
 
 
 def nearest(picture: Tensor, others: Tensor) -> int:
-    """The number, from 0, of the one of [N,c,P,P] whose shape and colours are most like those of [c,P,P].
+    """The index, from 0, of the picture in `others` [N,c,P,P] most similar in shape and colours to [c,P,P].
 
-    Each object fills a square that is compared coarsely: what is where in it, whatever its size. The features
-    of a CLIP as small as the embedded base's do not tell an object's views apart.
+    Each is cropped to its object and compared at COARSE pixels a side. The small CLIP of the embedded base
+    does not distinguish an object's views.
     """
     channels = min(len(picture), others.shape[1])
     own, theirs = _coarse(picture[:channels]), torch.stack([_coarse(x[:channels]) for x in others])
-    return int((theirs - own).region().mean((1, 2, 3)).argmin())
+    return int((theirs - own).square().mean((1, 2, 3)).argmin())
 
 
 def _coarse(picture: Tensor) -> Tensor:
-    seen = visible(picture)[None]
-    return F.interpolate(seen, size=(COARSE, COARSE), mode="bilinear", antialias=True)[0]
+    cropped = visible(picture)[None]
+    return F.interpolate(cropped, size=(COARSE, COARSE), mode="bilinear", antialias=True)[0]

@@ -1,7 +1,6 @@
-"""An object without its ground: its colours, and how much of every pixel is the object.
+"""Cut an object out of its picture: colours and alpha, by a silhouette or by GrabCut (Rother et al. 2004).
 
-Both are told apart by a silhouette, if there is one, or by GrabCut (Rother et al. 2004) inside a box. A base
-of collages draws over such a picture; whatever ground came along would be drawn, too.
+A base trained on composites draws what it is shown, so that no background may come along.
 Pixels are uint8 [H,W,3], silhouettes uint8 [H,W], 255 where the object is.
 """
 
@@ -17,30 +16,31 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ldm.data.boxes import Box
-from ldm.data.image import read_alpha, read_rgb, read_silhouette, to_image
+from ldm.data.image import to_image
 from ldm.data.insertset import Sample, silhouette_beside
+from ldm.data.picture import read_alpha, read_rgb, read_silhouette
 from ldm.data.training_masks import pixel_box
 
-SIDE = 512  # pixels of the longer side at which an object and what is around it are looked at, at most
-COARSE = 256  # the same for GrabCut
-AROUND = 0.2  # of the box's longer side: the ground that is looked at around it
-CORE = 0.3  # of the box's sides: the ellipse in its middle that is surely the object
-LEAST = 0.15  # of the box: what covers less is not the object
-LEAST_WHOLE = 0.02  # the same of a whole picture, whose object may be small
+SIDE = 512  # pixels: the longer side at which an object and its surroundings are processed, at most
+COARSE = 256  # likewise for GrabCut
+AROUND = 0.2  # of the box's longer side: background included around it
+CORE = 0.3  # of the box's sides: the central ellipse that is certainly the object
+MIN_SHARE = 0.15  # of the box: a smaller GrabCut result is rejected
+MIN_SHARE_WHOLE = 0.02  # likewise of a whole picture, whose object may be small
 ITERATIONS = 5
-FRAME = 0.03  # of a picture's sides: what a picture of an object surely shows of its ground
-HOLE = 0.02  # of the object's area: a larger one is seen through
-CRUMB = 0.003  # of the same: a smaller one is not the object's
-EDGE = 0.008  # of the longer side: how far to each side of a coarse edge the true one is looked for
-FLAT = 1e-3  # variance of grey levels in [0,1] below which there is no edge to find
-SOLID = 0.95  # alpha above which a pixel's colour is the object's alone
-FRINGE = 0.01  # of the longer side: how near the solid pixel is whose colour others take
+FRAME = 0.03  # of a picture's sides: the border that is certainly background
+HOLE = 0.02  # of the object's area: smaller holes are filled
+SPECK = 0.003  # of the object's area: smaller separate pieces are dropped
+EDGE = 0.008  # of the longer side: how far from the coarse edge the fine one may be
+FLAT = 1e-3  # variance of grey levels in [0,1] below which an area has no edge
+SOLID = 0.95  # alpha above which a pixel's colour is not mixed with the background
+FRINGE = 0.01  # of the longer side: how far mixed pixels may be from the solid pixel whose colour they take
 
 
 class CutOut(NamedTuple):
-    """An object's colours uint8 [h,w,3], its alpha float [h,w] in [0,1], and the box of its picture.
+    """An object's colours uint8 [h,w,3], alpha float [h,w] in [0,1], and box in whole pixels of the picture.
 
-    The box is in whole pixels of the picture; colours and alpha may be coarser.
+    Colours and alpha may have a lower resolution than the picture.
     """
 
     colours: np.ndarray
@@ -48,9 +48,9 @@ class CutOut(NamedTuple):
     box: tuple[int, int, int, int]
 
     def picture(self, size: int) -> Tensor:
-        """[4,size,size]: colours times alpha, in [-1,1], and alpha; aspect kept, nothing around it.
+        """[4,size,size]: colours times alpha in [-1,1], and alpha; aspect kept, centred, transparent around.
 
-        The first three channels are the object laid on mid-grey, which is 0.
+        The first three channels show the object over mid-grey, 0.
         """
         alpha = torch.from_numpy(self.alpha)[None]
         layer = torch.cat([to_image(self.colours) * alpha, alpha])
@@ -62,38 +62,38 @@ class CutOut(NamedTuple):
 
 
 def cut_out(
-    pixels: np.ndarray, box: Box, silhouette: np.ndarray | None = None, least: float = LEAST
+    pixels: np.ndarray, box: Box, silhouette: np.ndarray | None = None, min_share: float = MIN_SHARE
 ) -> CutOut:
-    """The object in a box of a picture; the whole box where object and ground cannot be told apart.
+    """The object in a box of a picture; the whole box, opaque, if GrabCut fails.
 
-    `least`: share of the box that GrabCut must find. ValueError if a silhouette has nothing in the box.
+    `min_share`: share of the box that GrabCut must find. ValueError if the silhouette is empty in the box.
     """
     x0, y0, x1, y1 = pixel_box(box, pixels.shape[:2])
     around = round(AROUND * max(x1 - x0, y1 - y0))
     left, top = max(0, x0 - around), max(0, y0 - around)
     window = slice(top, y1 + around), slice(left, x1 + around)
     factor = min(1.0, SIDE / max(pixels[window].shape[:2]))
-    seen = shrunk(pixels[window], factor)
+    coarse = shrunk(pixels[window], factor)
     a, b, c, d = (round(v * factor) for v in (x0 - left, y0 - top, x1 - left, y1 - top))
     within = slice(b, max(d, b + 1)), slice(a, max(c, a + 1))
     if silhouette is None:
-        alpha = matte(seen, segment(seen, (a, b, c, d)))[within]
-        if (alpha > 0.5).mean() < least:
-            return CutOut(seen[within].copy(), np.ones_like(alpha), (x0, y0, x1, y1))
+        alpha = matte(coarse, segment(coarse, (a, b, c, d)))[within]
+        if (alpha > 0.5).mean() < min_share:
+            return CutOut(coarse[within].copy(), np.ones_like(alpha), (x0, y0, x1, y1))
     else:
         alpha = shrunk(silhouette[window], factor)[within].astype(np.float32) / 255
         if not (alpha > 0.5).any():
-            raise ValueError(f"the silhouette is empty inside the box {x0} {y0} {x1} {y1}; mend one of them")
+            raise ValueError(f"the silhouette is empty inside the box {x0} {y0} {x1} {y1}; fix one of them")
     rows, columns = (np.flatnonzero((alpha > 0.5).any(side)) for side in (1, 0))
-    shown = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    colours = solid(seen[within], alpha)[shown]
+    tight = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
+    colours = solid(coarse[within], alpha)[tight]
     x, y = x0 + columns[0] / factor, y0 + rows[0] / factor
-    own = x, y, x + colours.shape[1] / factor, y + colours.shape[0] / factor
-    return CutOut(colours, alpha[shown], pixel_box(own, pixels.shape[:2]))
+    object_box = x, y, x + colours.shape[1] / factor, y + colours.shape[0] / factor
+    return CutOut(colours, alpha[tight], pixel_box(object_box, pixels.shape[:2]))
 
 
 def cut_out_of(sample: Sample, box: Box, pixels: np.ndarray) -> CutOut:
-    """The object in a box of a sample's picture, whose pixels these are, by its silhouette if it has one."""
+    """The object in a box of a sample's picture (its `pixels`), by its silhouette if it has one."""
     silhouette = read_alpha(sample.image) if sample.mask is None else read_silhouette(sample.mask)
     try:
         return cut_out(pixels, box, silhouette)
@@ -102,15 +102,15 @@ def cut_out_of(sample: Sample, box: Box, pixels: np.ndarray) -> CutOut:
 
 
 def cut_out_picture(path: Path) -> CutOut:
-    """The object that a picture file is of, by its transparency or NAME_mask.png beside it if there is such.
+    """The object of a picture file, by NAME_mask.png beside it, its transparency, or GrabCut.
 
-    Else the picture's very rim is taken for ground.
+    GrabCut takes the picture's border as background.
     """
     pixels, silhouette = read_rgb(path), silhouette_of(path)
     height, width = pixels.shape[:2]
     if silhouette is None:
         inner = (FRAME * width, FRAME * height, (1 - FRAME) * width, (1 - FRAME) * height)
-        return cut_out(pixels, inner, least=LEAST_WHOLE)
+        return cut_out(pixels, inner, min_share=MIN_SHARE_WHOLE)
     if silhouette.shape != pixels.shape[:2]:
         given = f"{silhouette_beside(path)}: {silhouette.shape[1]} x {silhouette.shape[0]} px"
         raise ValueError(f"{given}, its picture is {width} x {height}; make them the same size, or remove it")
@@ -118,22 +118,22 @@ def cut_out_picture(path: Path) -> CutOut:
 
 
 def silhouette_of(reference: Path) -> np.ndarray | None:
-    """Of a reference: NAME_mask.png beside it, or its own transparency; None if it has neither."""
+    """A reference's silhouette: NAME_mask.png beside it, or its alpha; None if it has neither."""
     beside = silhouette_beside(reference)
     return read_silhouette(beside) if beside.is_file() else read_alpha(reference)
 
 
 def shrunk(pixels: np.ndarray, factor: float) -> np.ndarray:
-    """[h,w] or [h,w,3] at `factor` of its size, at most 1."""
-    return (
-        cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA) if factor < 1 else pixels
-    )
+    """[h,w] or [h,w,3] scaled by `factor`, at most 1."""
+    if factor >= 1:
+        return pixels
+    return cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
 
 
-def segment(seen: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
-    """Pixels, and the box in them that holds an object => where it is, float [h,w] in [0,1]."""
-    factor = min(1.0, COARSE / max(seen.shape[:2]))
-    small = shrunk(seen, factor)
+def segment(pixels: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
+    """Pixels and the box of an object in them => a coarse silhouette by GrabCut, float [h,w] in [0,1]."""
+    factor = min(1.0, COARSE / max(pixels.shape[:2]))
+    small = shrunk(pixels, factor)
     a, b, c, d = (round(v * factor) for v in box)
     labels = np.full(small.shape[:2], cv2.GC_BGD, np.uint8)
     labels[b:d, a:c] = cv2.GC_PR_FGD
@@ -142,26 +142,26 @@ def segment(seen: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
     along = (2 * y - b - d) / max(d - b, 1)
     labels[across**2 + along**2 < CORE**2] = cv2.GC_FGD
     if (labels == cv2.GC_BGD).any() and (labels == cv2.GC_PR_FGD).any():
-        cv2.setRNGSeed(0)  # the same picture, the same cut-out
+        cv2.setRNGSeed(0)  # the same cut-out for the same picture
         models = np.zeros((1, 65)), np.zeros((1, 65))
         cv2.grabCut(small, labels, None, *models, ITERATIONS, cv2.GC_INIT_WITH_MASK)
     found = tidied(np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)))
-    return cv2.resize(found.astype(np.float32), seen.shape[1::-1])
+    return cv2.resize(found.astype(np.float32), pixels.shape[1::-1])
 
 
 def tidied(found: np.ndarray) -> np.ndarray:
-    """A silhouette, bool [h,w], without small holes, like eyes, and without crumbs."""
-    for inside, least in ((False, HOLE), (True, CRUMB)):
+    """A silhouette, bool [h,w], without small holes (like eyes) and small separate pieces."""
+    for inside, min_area in ((False, HOLE), (True, SPECK)):
         count, labels, stats, _ = cv2.connectedComponentsWithStats((found == inside).astype(np.uint8))
-        small = stats[:, cv2.CC_STAT_AREA] < least * max(int(found.sum()), 1)
-        small[0] = False  # what is not of this kind
+        small = stats[:, cv2.CC_STAT_AREA] < min_area * max(int(found.sum()), 1)
+        small[0] = False  # label 0: the pixels of the other kind
         found = found ^ small[labels] if count > 1 else found
     return found
 
 
-def matte(seen: np.ndarray, coarse: np.ndarray) -> np.ndarray:
+def matte(pixels: np.ndarray, coarse: np.ndarray) -> np.ndarray:
     """A coarse silhouette => alpha whose edge follows the picture's, by a guided filter (He et al. 2010)."""
-    guide = cv2.cvtColor(seen, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
+    guide = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
     window = (2 * max(1, round(EDGE * max(coarse.shape))) + 1,) * 2
 
     def mean(x: np.ndarray) -> np.ndarray:
@@ -176,7 +176,7 @@ def matte(seen: np.ndarray, coarse: np.ndarray) -> np.ndarray:
 
 
 def solid(colours: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Colours whose edge, where object and ground mix, is as just inside of it."""
+    """Replace colours at the edge, where object and background mix, by the nearest solid colour inside."""
     core = cv2.erode((alpha > SOLID).astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=1)
     if not core.any():
         return colours

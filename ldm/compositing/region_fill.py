@@ -1,7 +1,6 @@
-"""A region that shows the UNet the object's cut-out, starts from it, and keeps what the cut-out tells best.
+"""The RegionFill of a base trained on composites (configs/mini.yaml): the masked region shows the cut-out.
 
-For a base that was trained on composites (configs/mini.yaml). Everything that such a base needs beside the
-method is here: the core knows `ldm.insertion.region_fill` only.
+Such a base differs from the published method only here; the core knows `ldm.insertion.region_fill`.
 """
 
 from __future__ import annotations
@@ -24,11 +23,13 @@ from ldm.insertion.region_fill import ObjectFill, RegionFill, Start
 
 @dataclass(frozen=True)
 class CompositeSettings:
-    """`strength`: noise level t/T at which sampling starts from the composite (as SDEdit of Meng et al. 2022);
-    1: from noise alone. `contact_shadow`: how dark the shadow under the object is at its deepest, 0 to 1.
-    `detail_transfer`: scale, in pixels of a 512-px region, below which detail is the cut-out's and the
-    scene's own; 0: every pixel is the model's. `paste_margin`: how far from the object what was generated
-    around it is pasted, fading, in shares of the object's longer side; 0: all of the mask is.
+    """How a composite is used.
+
+    `strength`: denoising strength t/T, the noise level at which sampling starts from the composite (SDEdit,
+    Meng et al. 2022); 1: from pure noise. `contact_shadow`: the highest alpha of the shadow under the object,
+    0 to 1. `detail_transfer`: scale in pixels of a 512-px region below which detail is taken from the
+    composite; 0: every pixel is the model's. `paste_margin`: how far around the object the result is pasted,
+    fading out, in shares of the object's longer side; 0: all of the mask.
     """
 
     strength: float = 1.0
@@ -39,7 +40,7 @@ class CompositeSettings:
 
 @dataclass(frozen=True, eq=False)
 class CompositeObject(ObjectFill):
-    """Cut-outs [k,4,P,P], each in its own of `regions` [k,h,w] in [0,1]; None: one object, all of the hole."""
+    """Cut-outs [k,4,P,P] of k objects, and their `regions` [k,h,w] in [0,1]; None: all of the hole."""
 
     cut_outs: Tensor
     settings: CompositeSettings = field(default_factory=CompositeSettings)
@@ -54,7 +55,7 @@ class CompositeObject(ObjectFill):
 
 
 def make_composite_fill(settings: CompositeSettings) -> Callable[[Tensor | None], ObjectFill]:
-    """Settings => what turns an object's picture [1,3 or 4,P,P] into its fill; without alpha it is opaque."""
+    """Settings => a function from an object's picture [1,3 or 4,P,P] to its fill; RGB is opaque."""
 
     def make(picture: Tensor | None) -> ObjectFill:
         if picture is None:
@@ -81,10 +82,10 @@ class CompositeFill(RegionFill):
         return Start(self.image, self.settings.strength)
 
     def finish(self, images: Tensor, decoded_start: Callable[[], Tensor]) -> list[Tensor]:
-        """With `detail_transfer`, the start image changed as the model changed its coarser view of it."""
+        """With `detail_transfer`, the composite with the model's large-scale change."""
         if not self.settings.detail_transfer:
             return super().finish(images, decoded_start)
-        coarse, alpha = decoded_start(), self.layer[3]  # what the autoencoder loses of it is no change
+        coarse, alpha = decoded_start(), self.layer[3]  # the autoencoder's loss is not a change
         width = self.settings.detail_transfer
         return [transfer_detail(self.image, alpha, image - coarse, width) for image in images]
 
@@ -94,17 +95,17 @@ class CompositeFill(RegionFill):
 
     @cached_property
     def layers(self) -> Tensor:
-        """The objects in the region, a layer each, [k,4,h,w]."""
+        """One layer for each object in the region, [k,4,h,w]."""
         return composite_layers(self.of.cut_outs, self.of.regions, self.hole[None])
 
     @cached_property
     def layer(self) -> Tensor:
-        """The objects in the region, [4,h,w]."""
+        """All objects in the region, [4,h,w]."""
         return flattened(self.layers)[0]
 
     @cached_property
     def shadowed_layer(self) -> Tensor:
-        """The same over their contact shadows."""
+        """All objects with their contact shadows, [4,h,w]."""
         darkness = self.settings.contact_shadow
         shadowed = torch.stack([with_contact_shadow(layer, darkness) for layer in self.layers])
         return flattened(shadowed)[0] * self.hole
@@ -121,9 +122,9 @@ class CompositeFill(RegionFill):
 
 
 def paste_margin(shown: np.ndarray, width: float) -> np.ndarray:
-    """Alpha [h,w] that is 1 where the object is shown, bool [h,w], and falls to 0 at `width` of its longer side.
+    """Paste alpha [h,w]: 1 on the object (bool [h,w]), falling to 0 at `width` of its longer side around it.
 
-    It is 1 everywhere without an object.
+    Without an object it is 1 everywhere.
     """
     if not shown.any():
         return np.ones(shown.shape, np.float32)
@@ -134,5 +135,5 @@ def paste_margin(shown: np.ndarray, width: float) -> np.ndarray:
 
 
 def shown_in_training(batch: Mapping[str, Tensor]) -> Tensor:
-    """TrainingPairs with `reference` [b,3,R,R], `place` [b,4] and `mask` [b,1,S,S] => what their holes show [b,3,S,S]."""
+    """`reference` [b,3,R,R], `place` [b,4], `mask` [b,1,S,S] of a batch => what its holes show [b,3,S,S]."""
     return placed(batch["reference"][:, :3], batch["place"], batch["mask"])

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import argparse
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
 
 from ldm.config.schema import Config
-from ldm.evaluation.judges import Judges, Weights, load_judges
-from ldm.evaluation.metrics import METRICS, OFFLINE
-from ldm.insertion.blend import Blend, blend_named
 
 if TYPE_CHECKING:
     from ldm.data.insertset import InsertSet, Sample
     from ldm.data.object_crops import ObjectImages
+    from ldm.insertion.blend import Blend
+    from ldm.insertion.crop_plan import CropContext
     from ldm.insertion.inpaint import Sampling
     from ldm.insertion.insert import InsertOptions
     from ldm.insertion.object_source import ObjectSource
@@ -24,13 +25,16 @@ if TYPE_CHECKING:
     from ldm.insertion.session import Session
     from ldm.models.base import Base
     from ldm.models.runtime import Runtime
+    from ldm.training.callbacks import Previews
     from ldm.training.checkpoints import Checkpoints
     from ldm.training.encoded_samples import Shown
     from ldm.training.finetune import FineTune
+    from ldm.training.run import TrainingRun
     from ldm.validation.callback import Validation, ValidationPlan
-    from ldm.validation.regions import RegionFiller
+    from ldm.validation.validator import RegionFiller
 
 
+T = TypeVar("T")
 COMPOSITE = "composite"  # base.region_fill of a base that is shown a cut-out of the object
 
 
@@ -62,36 +66,50 @@ def with_settings(config: Config, changes: Mapping[str, Any]) -> Config:
     return config
 
 
+def from_sections(kind: type[T], *sections: Any, **others: Any) -> T:
+    """A dataclass of the core whose fields are read, by their names, from sections of the settings.
+
+    `others` are fields that no section has, or that replace a section's.
+    """
+    for f in fields(kind):  # type: ignore[arg-type]
+        if f.name not in others:
+            section = next((s for s in sections if hasattr(s, f.name)), None)
+            assert section is not None, f"no section has {kind.__name__}.{f.name}"
+            others[f.name] = getattr(section, f.name)
+    return kind(**others)
+
+
 def sampling_of(config: Config) -> Sampling:
-    """How the settings say that latents are drawn."""
+    """The sampler's options."""
     from ldm.insertion.inpaint import Sampling
 
-    s = config.sample
-    return Sampling(
-        sampler=s.sampler,
-        steps=s.steps,
-        guidance_scale=s.guidance_scale,
-        init_noise_sigma=s.init_noise_sigma,
-        guidance_interval=s.guidance_interval,
-        guidance_from=s.guidance_from,
-        reference_view=s.reference_view,
-    )
+    return from_sections(Sampling, config.sample)
+
+
+def crop_context_of(config: Config) -> CropContext:
+    """How much of the scene a region shows around the mask."""
+    from ldm.insertion.crop_plan import CropContext
+
+    return from_sections(CropContext, config.insert, model_side=config.base.architecture.image_size)
 
 
 def blend_of(config: Config) -> Blend:
-    """How the settings say that a region is laid over its background."""
+    """How an inpainted region is blended into its background."""
+    from ldm.insertion.blend import blend_named
+
     i = config.insert
     return blend_named(i.blend, i.feather, i.reach)
 
 
 def insert_options(config: Config) -> InsertOptions:
-    """How the settings say that regions are inpainted and pasted."""
+    """How regions are inpainted and pasted."""
     from ldm.insertion.insert import InsertOptions
 
     s, options = config.sample, InsertOptions(sampling_of(config), blend_of(config))
     if s.second_pass and s.detail_transfer:
         raise ValueError(
-            f"second_pass={s.second_pass:g} draws anew what own_detail={s.detail_transfer:g} keeps; set one to 0"
+            f"second_pass={s.second_pass:g} would replace the detail that detail_transfer="
+            f"{s.detail_transfer:g} copies; set one of them to 0"
         )
     if s.deep_cache_interval > 1:
         from ldm.speed.deep_cache import DeepCache
@@ -105,7 +123,7 @@ def insert_options(config: Config) -> InsertOptions:
 
 
 def object_images(config: Config) -> ObjectImages:
-    """How the base is shown an object."""
+    """The images of an object that this kind of base needs."""
     if config.base.region_fill == COMPOSITE:
         from ldm.compositing.cut_out_images import CutOutImages
 
@@ -116,29 +134,23 @@ def object_images(config: Config) -> ObjectImages:
 
 
 def make_fill(config: Config, **other: Any) -> MakeFill:
-    """What objects fill regions with; `other` settings of compositing replace the config's."""
+    """What the base is shown in the region to fill; `other` settings of compositing replace the config's."""
     s, i = config.sample, config.insert
-    values = {
-        "strength": s.strength,
+    if config.base.region_fill == COMPOSITE:
+        from ldm.compositing.region_fill import CompositeSettings, make_composite_fill
+
+        return make_composite_fill(from_sections(CompositeSettings, s, i, **other))
+    from ldm.insertion.region_fill import grey_fill
+
+    given = {
+        "strength": s.strength < 1,
         "contact_shadow": s.contact_shadow,
         "detail_transfer": s.detail_transfer,
         "paste_margin": i.paste_margin,
     }
-    if config.base.region_fill == COMPOSITE:
-        from ldm.compositing.region_fill import CompositeSettings, make_composite_fill
-
-        return make_composite_fill(CompositeSettings(**values | other))
-    from ldm.insertion.region_fill import grey_fill
-
-    flags = {
-        "begin": s.strength < 1,
-        "shadow": s.contact_shadow,
-        "own_detail": s.detail_transfer,
-        "halo": i.paste_margin,
-    }
-    if unknown := [flag for flag, on in flags.items() if on]:
+    if unknown := [flag for flag, on in given.items() if on]:
         raise ValueError(
-            f"{', '.join(unknown)}: only a base that is shown a cut-out of the object can do this "
+            f"{', '.join(unknown)}: needs a base that is shown a cut-out of the object "
             f"(base.region_fill={COMPOSITE}); leave it out"
         )
     return grey_fill
@@ -155,16 +167,17 @@ def shown_in_training(config: Config) -> Shown:
     return grey
 
 
-def runtime_of(config: Config) -> Runtime:
-    """How the base runs on its machine."""
+def runtime_of(config: Config, device: str) -> Runtime:
+    """How the base runs on a device."""
     from ldm.models.runtime import Runtime
     from ldm.speed.onednn_packing import pack_weights
 
-    return Runtime(config.sample.precision, config.sample.compile, pack_weights)
+    precision = usable_precision(config.sample.precision, device, "fp32")
+    return Runtime(precision, config.sample.compile, pack_weights)
 
 
 def session_for(config: Config, base: Any, fingerprint: str = "", features: str = "raw") -> Session:
-    """A session on a loaded base or painter."""
+    """A session on a loaded base or inpainting model."""
     from ldm.insertion.session import Session
     from ldm.merge.merged_file import open_merged
 
@@ -182,7 +195,7 @@ def session_for(config: Config, base: Any, fingerprint: str = "", features: str 
 def open_session(
     config: Config, sources: Iterable[ObjectSource], device: str, features: str = "raw"
 ) -> Session:
-    """Load what these subjects need of the base: if all are baked, neither CLIP nor K and V."""
+    """Load the parts of the base that these objects need: if all are baked, neither CLIP nor K and V."""
     from ldm.models.base import load_base, load_inpainting_model
     from ldm.models.runtime import prepare
 
@@ -192,7 +205,7 @@ def open_session(
         session = session_for(config, model, fingerprint, features)
     else:
         session = session_for(config, load_base(path, architecture, device=device), features=features)
-    prepare(session.base, runtime_of(config))  # behind the fingerprint, which is that of the file's weights
+    prepare(session.base, runtime_of(config, device))  # after the fingerprint, which is of the file's weights
     return session
 
 
@@ -200,45 +213,61 @@ def _is_baked(source: ObjectSource) -> bool:
     try:
         return source.kind() == "baked"
     except (ValueError, FileNotFoundError):
-        return True  # it will be skipped or refused, and needs no model
+        return True  # the run skips or refuses it later, without a model
 
 
-def finetune_of(config: Config, base: Base, insertset: InsertSet) -> FineTune:
-    """The base with its few-shot part, ready to be tuned."""
-    from ldm.training.build import build_learner
+def bf16_works(device: str) -> bool:
+    """Whether this kind of device (cpu, cuda ...) computes in bf16; on a CPU without it torch emulates it."""
+    if device.startswith("cuda"):
+        return torch.cuda.is_bf16_supported()
+    if device != "cpu":
+        return True
+    try:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    except (AttributeError, RuntimeError):  # a torch without oneDNN
+        return False
 
-    t = config.train
-    rates = {
-        "lr": t.lr,
-        "lr_conditioner": t.lr_conditioner,
-        "lr_tokens": t.lr_tokens,
-        "lr_prior_encoder": t.lr_prior_encoder,
-    }
-    return build_learner(
-        base,
-        insertset,
-        freeze_model=t.freeze_model,
-        few_shot=t.few_shot,
-        few_shot_features=t.few_shot_features,
-        seed=t.seed,
-        recipe=asdict(config),
+
+def usable_precision(asked: str, device: str, full: str) -> str:
+    """The precision to run in: `asked`; or `full`, with a warning, if the device has no bf16."""
+    if not asked.startswith("bf16") or bf16_works(device):
+        return asked
+    warnings.warn(
+        f"precision {asked} runs as {full}: this {device} has no bf16 instructions, and emulating them is "
+        "about 100 times slower",
+        stacklevel=2,
+    )
+    return full
+
+
+def training_run_of(config: Config) -> TrainingRun:
+    """What the settings say about learning an object."""
+    from ldm.training.encoded_samples import SampleOptions
+    from ldm.training.finetune import Tuning
+    from ldm.training.run import TrainingRun
+    from ldm.training.trainer import LoopOptions
+
+    t, d = config.train, config.data
+    precision = usable_precision(t.precision, device_of(t.accelerator), "32-true")
+    return TrainingRun(
+        tuning=from_sections(Tuning, t),
+        samples=from_sections(SampleOptions, t, d),
+        loop=from_sections(LoopOptions, t, d, precision=precision),
         images=object_images(config),
         shown=shown_in_training(config),
-        weight_decay=t.weight_decay,
-        decayed=t.decayed,
-        posterior=t.posterior,
-        warmup_steps=t.warmup_steps,
-        lr_final=t.lr_final,
-        min_snr_gamma=t.min_snr_gamma,
-        max_steps=t.max_steps,
-        drop_context=t.drop_context,
-        gradient_checkpointing=t.gradient_checkpointing,
-        **rates,
+        recipe=asdict(config),
     )
 
 
+def device_of(accelerator: str) -> str:
+    """The kind of device that Lightning takes for this accelerator (auto, cpu, gpu, mps)."""
+    if accelerator in ("auto", "gpu"):
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return accelerator
+
+
 def validation_plan_of(config: Config, insertset: InsertSet) -> tuple[Config, ValidationPlan]:
-    """How the run judges itself, and the settings that a resumed run has to have so that it does the same."""
+    """How the run validates itself, and the settings by which a resumed run does the same."""
     from ldm.validation.callback import plan_validation
 
     t = config.train
@@ -246,63 +275,47 @@ def validation_plan_of(config: Config, insertset: InsertSet) -> tuple[Config, Va
         insertset, held_out=t.hold_out, every=t.validate_every, max_steps=t.max_steps,
         samples=t.batch_size * t.accumulate_grad_batches, guidance_scale=config.sample.guidance_scale,
     )  # fmt: skip
-    return replace(config, train=replace(t, hold_out=plan.held_out, validate_every=plan.every)), plan
+    return replace(config, train=replace(t, hold_out=plan.hold_out, validate_every=plan.every)), plan
 
 
 def region_filler_of(
     config: Config, base: Base, card: Mapping[str, Any], pictures: Sequence[Sample]
 ) -> RegionFiller:
-    """What draws the object into these pictures; `base` is untouched, `card` tells of the object."""
+    """What inserts the object into regions of these pictures; `card` describes the object, see `FineTune`."""
     from ldm.data.image import from_bytes
     from ldm.objects.object_context import ObjectView, null_context
-    from ldm.validation.regions import RegionFiller, place_of
+    from ldm.validation.validator import RegionFiller, place_of
 
     a, sampling, images = config.base.architecture, sampling_of(config), object_images(config)
     reference, crops = from_bytes(card["reference"][None]), from_bytes(card["crops"])
     tokens = 0 if config.train.few_shot == "none" else len(crops)
-    view = sampling.reference_view if sampling.reference_view <= tokens else 0  # learning goes on without it
-    known = crops if images.stored and tokens else None
+    view = sampling.reference_view if sampling.reference_view <= tokens else 0  # training goes on without it
+    stored = crops if images.stored and tokens else None
     return RegionFiller(
         [place_of(picture, a.image_size, config.insert.roi_factor) for picture in pictures],
-        ObjectView(*images.select(known, reference, view)),
-        sampling, blend_of(config), config.sample.seed, null_context(base, sampling.guidance_from),
+        ObjectView(*images.select(stored, reference, view)),
+        sampling,
+        blend_of(config),
+        config.sample.seed,
+        null_context(base, sampling.guidance_from),
         make_fill(config, detail_transfer=0.0),
-    )  # fmt: skip
+    )
 
 
-def validation_for(
-    config: Config,
-    base: Base,
-    card: Mapping[str, Any],
-    plan: ValidationPlan,
-    folder: Path,
-    saving: Checkpoints,
-) -> Validation | None:
-    """The callback that asks the judge, if there is one."""
+def training_callbacks(
+    config: Config, module: FineTune, plan: ValidationPlan, folder: Path, checkpoints: Checkpoints
+) -> list[Previews | Validation]:
+    """Previews and validation, as far as the settings ask for them."""
+    from ldm.training.callbacks import Previews
     from ldm.validation.callback import Validation
     from ldm.validation.validator import Validator, regions_of
 
-    if plan.features is None:
-        return None
-    fill = region_filler_of(config, base, card, regions_of(plan.learnt, plan.held))
-    trial = Validator(plan.learnt, plan.held, plan.features, fill)
-    return Validation(trial, folder, plan.every, saving, config.train.patience)
-
-
-def add_judging(p: argparse.ArgumentParser) -> None:
-    """The flags; weights are looked for in their library's cache if no path is given."""
-    p.add_argument("--metrics", nargs="+", choices=METRICS, default=list(OFFLINE), metavar="NAME",
-                   help=f"of {', '.join(METRICS)} [{' '.join(OFFLINE)}]")  # fmt: skip
-    p.add_argument("--clip", type=Path, metavar="FOLDER", help="CLIP ViT-B/32, transformers' layout")
-    p.add_argument("--dino", type=Path, metavar="FOLDER", help="DINOv2 ViT-g/14, transformers' layout")
-    p.add_argument("--inception", type=Path, metavar="FILE", help="torch-fidelity's Inception weights")
-    p.add_argument("--alexnet", type=Path, metavar="FILE", help="torchvision's AlexNet weights, for LPIPS")
-    p.add_argument("--quality_model", "--quality-model", type=Path, metavar="FILE",
-                   help="mixture of the quality score, of evaluate.py --fit_quality")  # fmt: skip
-    p.add_argument("--device", help="cpu, cuda [auto]")
-
-
-def judges_of(args: argparse.Namespace) -> Judges:
-    """Load what the metrics need; FileNotFoundError names model, file and flag of what is missing."""
-    weights = Weights(args.clip, args.dino, args.inception, args.alexnet, args.quality_model)
-    return load_judges(args.metrics, weights, args.device)
+    t, found = config.train, list[Previews | Validation]()
+    filler = partial(region_filler_of, config, module.base, module.card)
+    if t.preview_every:
+        found.append(Previews(filler(plan.learnt.few_shot[:1]).preview, folder, t.preview_every))
+    if plan.features is not None:
+        fill = filler(regions_of(plan.learnt, plan.held_out))
+        validator = Validator(plan.learnt, plan.held_out, plan.features, fill)
+        found.append(Validation(validator, folder, plan.every, checkpoints, t.patience))
+    return found

@@ -48,7 +48,8 @@ PUBLISHED_INFERENCE: Published = {
     ),
     "fixed_code": PublishedFlag(values=0),  # the start noise depends on --seed alone, for every background
     "n_iter": PublishedFlag(accepted=("1",), instead="give --n_samples {}, results of one background"),
-    "skip_grid": PublishedFlag(("--no-grid",), values=0),
+    "skip_grid": PublishedFlag(("--no-contact_sheet",), values=0),
+    "scale": PublishedFlag(("--guidance_scale", "{}")),
     "delta_ckpt": PublishedFlag(("--object", "{}")),
     "ckpt": PublishedFlag(("--base", "{}")),
     "image_path": PublishedFlag(("--example_img", "{}")),

@@ -17,6 +17,22 @@ from yaml import YAMLError
 from ldm.data.text import suggestion
 
 ROOT = Path(__file__).resolve().parents[2]  # of the project
+# names by which people may look for a setting => its name, which an error then suggests
+OTHER_NAMES = {
+    "begin": "strength",
+    "grid": "contact_sheet",
+    "halo": "paste_margin",
+    "learning_rate": "lr",
+    "noise": "init_noise_sigma",
+    "num_inference_steps": "steps",
+    "own_detail": "detail_transfer",
+    "refine": "second_pass",
+    "reuse": "deep_cache_interval",
+    "scale": "guidance_scale",
+    "scheduler": "sampler",
+    "shadow": "contact_shadow",
+    "view": "reference_view",
+}
 EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
@@ -132,7 +148,8 @@ def _build(schema: type, values: Any, where: str) -> Any:
     for key, value in values.items():
         name = f"{where}.{key}" if where else str(key)
         if key not in known:
-            raise ValueError(f"unknown setting {name!r}; {suggestion(str(key), known, where)}")
+            nearest = suggestion(OTHER_NAMES.get(str(key), str(key)), known, where)
+            raise ValueError(f"unknown setting {name!r}; {nearest}")
         if is_dataclass(types[key]):
             made[key] = _build(types[key], value, name)
         else:

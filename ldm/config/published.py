@@ -1,4 +1,4 @@
-"""A published recipe as a variant of the reproduction: a config file's settings, scaled to a base."""
+"""A published recipe as a method of the reproduction: a config file's settings, scaled to a base."""
 
 from __future__ import annotations
 
@@ -9,33 +9,26 @@ from typing import Any
 
 from ldm.config.build import insert_settings
 from ldm.config.schema import Config, TrainSection, how_to_learn, load_config
-from ldm.evaluation.ablations import PAPER, SHORT, Variant
+from ldm.evaluation.ablations import PAPER, SHORT
+from ldm.evaluation.methods import Method
 
-MACHINE = (
-    "workers",
-    "devices",
-    "accelerator",
-    "gradient_checkpointing",
-    "seed",
-)  # of the study, not of a recipe
+MACHINE = ("workers", "devices", "accelerator", "gradient_checkpointing", "seed")  # no part of a recipe
 
 
-def published(file: Path, study: Config) -> Variant:
+def published(file: Path, own: Config) -> Method:
     """The recipe of a config file, such as configs/paper.yaml, as `paper-kv` or `paper-crossattn`.
 
-    It learns from as many samples as the study's own recipe, in batches of the file's size, see `scaled`.
-    Everything else that decides what is learnt, sampled and blended is the file's; base and regions are the
-    study's. Raises FileNotFoundError or ValueError as `load_config` does.
+    It learns from as many samples as our own settings do, in batches of the file's size, see `scaled`.
+    Everything else that decides what is learnt, sampled and blended is the file's; base and regions are
+    `own`. Raises FileNotFoundError or ValueError as `load_config` does.
     """
     config = load_config(file)
-    t = scaled(
-        config.train,
-        max(1, samples(study.train) // (config.train.batch_size * config.train.accumulate_grad_batches)),
-    )
+    samples_a_step = config.train.batch_size * config.train.accumulate_grad_batches
+    t = scaled(config.train, max(1, samples(own.train) // samples_a_step))
     learning = how_to_learn(replace(config, train=t)) | {"freeze_model": t.freeze_model}
-    return Variant(
-        f"{PAPER}-{SHORT[t.freeze_model]}",
-        f"the paper's recipe, {t.freeze_model}",
+    return Method(
+        name=f"{PAPER}-{SHORT[t.freeze_model]}",
+        title=f"the paper's recipe, {t.freeze_model}",
         learning={key: value for key, value in learning.items() if key not in MACHINE},
         insertion=insert_settings(config),
     )

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ldm.config.cli import Presets, SettingsParser
-from ldm.config.command_forms import Published
+from ldm.config.cli import SettingsParser
 from ldm.config.loader import read_settings, setting
-from ldm.models.architecture import Architecture
-from ldm.models.base import EARLIER
+from ldm.models.architecture import LEGACY_DEFAULTS, Architecture
 
 EXTRACTED_SUFFIX = {"safetensors": ".safetensors", "ldm": ".ckpt"}  # by extract.format
 
@@ -27,8 +25,8 @@ class BaseSection:
     architecture: Architecture = field(default_factory=Architecture)
     region_fill: str = setting(
         "grey",
-        "what the UNet is shown in the region to fill: mid-grey, as Paint-by-Example; or a composite of the "
-        "scene and the object's cut-out, for a base that was trained so",
+        "what the UNet sees in the region to fill: grey, as in Paint-by-Example; or composite: the object's "
+        "cut-out pasted on the scene, for a base that was trained this way",
         ["grey", "composite"],
     )
 
@@ -42,109 +40,116 @@ class DataSection:
         "InsertSet folder: data/ bbox/ test.jpg [reg_data/ reg_bbox/]",
         path=True,
     )
-    augment: bool = setting(True, "augment references by flip, rotation, blur and bending")
+    augment: bool = setting(True, "augment references by flip, rotation, blur and elastic deformation")
     augment_odds: str = setting(
         "fixed",
-        "odds of these: fixed (flip 0.5, blur and bending 0.3), or drawn for each sample as in the paper "
-        "(flip 0.7 r, blur and bending 0.4 r, r uniform in [0,1])",
+        "probabilities of these: fixed (flip 0.5, blur and deformation 0.3), or drawn per sample as in the "
+        "paper (flip 0.7 r, blur and deformation 0.4 r, r uniform in [0,1])",
         ["fixed", "drawn"],
     )
-    crop_squares: bool = setting(
-        True, "crop square pictures, too; false: they are shown whole, as in the paper"
-    )
+    crop_squares: bool = setting(True, "crop square pictures, too; false: use them whole, as in the paper")
     mask_resize: str = setting(
         "cover",
-        "training masks at the model's size: cover fills each pixel that the region touches; bilinear gives "
-        "soft edges, as in the paper",
+        "how training masks are resized: cover fills every pixel that the mask touches; bilinear gives soft "
+        "edges, as in the paper",
         ["cover", "bilinear"],
     )
-    workers: int = setting(
-        0, "processes that prepare samples; 0 prepares them in the training process", least=0
-    )
+    workers: int = setting(0, "worker processes that prepare samples; 0: the training process does", least=0)
 
 
 @dataclass(frozen=True)
 class TrainSection:
-    """Learning one object."""
+    """Training on one object."""
 
-    name: str = setting("", "name of the run; default: the object folder's name")
+    name: str = setting("", "name of the run [the object folder's name]")
     logdir: str = setting("logs", "runs are written to <logdir>/<name>", path=True)
-    resume: str = setting("", "run folder or checkpoint file to continue, with its own settings", path=True)
+    resume: str = setting("", "run folder or checkpoint file to resume, with its own settings", path=True)
     freeze_model: str = setting(
         "crossattn-kv",
-        "what trains: K/V (real objects) or all cross-attention (virtual)",
+        "what trains: K and V (real objects) or all of the cross-attention (virtual ones)",
         ["crossattn-kv", "crossattn"],
     )
-    few_shot: str = setting("tokens", "few-shot part of the context", ["none", "linear", "tokens"])
+    few_shot: str = setting(
+        "tokens",
+        "few-shot part of the context: none, the paper's linear layer, or tokens that are trained",
+        ["none", "linear", "tokens"],
+    )
     few_shot_features: str = setting(
-        "clip", "pixels CLIP sees for `linear`; raw: as in the paper's code", ["clip", "raw"]
+        "clip",
+        "preprocessing of CLIP's input for few_shot=linear; raw: as in the paper's code",
+        ["clip", "raw"],
     )
     max_steps: int = setting(4000, "optimizer steps", least=1)
-    batch_size: int = setting(1, "samples a step", least=1)
-    accumulate_grad_batches: int = setting(1, "batches a step: gradients are accumulated over them", least=1)
+    batch_size: int = setting(1, "samples per batch", least=1)
+    accumulate_grad_batches: int = setting(1, "batches per optimizer step", least=1)
     lr: float = setting(1e-5, "AdamW learning rate of the cross-attention", least=0)
     lr_conditioner: float = setting(
-        1e-5, "the same of mapper, final_ln, proj_out, few-shot part and learnable vector", least=0
+        1e-5, "learning rate of mapper, final_ln, proj_out and learnable vector", least=0
     )
-    lr_tokens: float = setting(1e-5, "the same of the few-shot tokens", least=0)
+    lr_tokens: float = setting(1e-5, "learning rate of the few-shot tokens", least=0)
     lr_prior_encoder: float = setting(
-        -1, "the same of the prior encoder (few_shot=linear); -1: lr_conditioner", least=-1
+        -1, "learning rate of the prior encoder (few_shot=linear); -1: lr_conditioner", least=-1
     )
     weight_decay: float = setting(0.01, "AdamW's weight decay", least=0)
     decayed: str = setting(
         "matrices",
-        "weights that decay: matrices, but for few-shot tokens; or all, as in the paper",
+        "weights with decay: matrices (not few-shot tokens), or all, as in the paper",
         ["matrices", "all"],
     )
     warmup_steps: int = setting(100, "steps of linear warm-up", least=0)
     lr_final: float = setting(
-        1.0, "share of the rates left at the last step, along a cosine; 1: constant", least=0, most=1
+        1.0,
+        "learning rates at the last step as a share of their start, along a cosine; 1: constant",
+        least=0,
+        most=1,
     )
     drop_context: float = setting(
-        0.15, "share of samples trained on the unconditional context", least=0, most=1
+        0.15, "share of samples trained with the unconditional context", least=0, most=1
     )
     single_view: float = setting(
         0.0,
-        "share of few-shot samples that see their own picture alone, as reference and token, so that the "
-        "reference and `view` can pick a pose",
+        "share of few-shot samples whose reference and only token are their own picture, so that "
+        "sample.reference_view can select a pose",
         least=0,
         most=1,
     )
     cached_samples: int = setting(
         0,
-        "augmented samples that are encoded once, before the first step, and reused; 0: all are new",
+        "samples that are encoded once, before the first step, and reused; 0: every sample is new",
         least=0,
     )
     posterior: str = setting(
         "mean",
-        "latents of a picture: the mean of the VAE's posterior, or a sample, as in the paper",
+        "latents of an image: mean of the VAE's posterior, or a sample of it, as in the paper",
         ["mean", "sample"],
     )
     min_snr_gamma: float = setting(
-        0.0, "gamma of the noise levels' min-SNR weights, as errors of v; 0: plain eps MSE", least=0
+        0.0, "gamma of min-SNR loss weights (for v-prediction); 0: plain eps MSE", least=0
     )
     precision: str = setting(
-        "32-true", "32-true, bf16-mixed or 16-mixed", ["32-true", "bf16-mixed", "16-mixed"]
+        "32-true",
+        "Lightning's precision; bf16 runs as 32-true where the device would emulate it",
+        ["32-true", "bf16-mixed", "16-mixed"],
     )
     gradient_checkpointing: bool = setting(
-        False, "compute the UNet's activations twice instead of keeping them: less memory, more time"
+        False, "recompute the UNet's activations in the backward pass: less memory, more time"
     )
     devices: str = setting("auto", "Lightning's devices: auto, a number, or a list like 0,1")
     accelerator: str = setting("auto", "cpu, gpu or auto", ["auto", "cpu", "gpu", "mps"])
     seed: int = setting(23, "seed of samples, noise and initial weights")
     checkpoint_every: int = setting(500, "steps between checkpoints", least=1)
-    keep_checkpoints: int = setting(2, "checkpoints to keep, the newest ones", least=1)
-    preview_every: int = setting(500, "steps between preview pictures; 0: none", least=0)
+    keep_checkpoints: int = setting(2, "newest checkpoints to keep", least=1)
+    preview_every: int = setting(500, "steps between preview images; 0: none", least=0)
     validate_every: int = setting(
         -1,
-        "steps between judgements of the run by itself; 0: none; -1: as often as 10 % of its time allows",
+        "steps between validations; 0: none; -1: as often as 10 % of the training time allows",
         least=-1,
     )
     hold_out: str = setting(
-        "auto", "few-shot picture that is judged by, not learnt from: its name; auto: one of 4 or more; none"
+        "auto", "few-shot picture for validation, not trained on: its name; auto: one of 4 or more; none"
     )
     patience: int = setting(
-        0, "judgements without a new highest score after which the run stops; 0: it does not", least=0
+        0, "validations without a new highest score after which the run stops; 0: never", least=0
     )
 
 
@@ -152,47 +157,51 @@ class TrainSection:
 class SampleSection:
     """Sampling."""
 
-    sampler: str = setting("plms", "solver", ["plms", "ddim", "dpm++", "unipc"])
-    steps: int = setting(50, "UNet evaluations from noise alone, see begin", least=1)
-    guidance_scale: float = setting(5.0, "guidance scale; 1: no guidance", least=0)
-    n_samples: int = setting(1, "results a background, made in one batch", least=1)
-    best_of: int = setting(1, "samples of which only the best, by identity and seam, is kept", least=1)
-    seed: int = setting(321, "seed of the noise; sample i of a background uses seed + i")
-    object_scale: float = setting(1.0, "how much of the object's learnt change is applied")
+    sampler: str = setting("plms", "sampler", ["plms", "ddim", "dpm++", "unipc"])
+    steps: int = setting(50, "sampling steps; strength below 1 uses that share of them", least=1)
+    guidance_scale: float = setting(5.0, "classifier-free guidance scale; 1: no guidance", least=0)
+    n_samples: int = setting(1, "results for each background, made in one batch", least=1)
+    best_of: int = setting(
+        1, "make so many results and keep the one that looks most like the object", least=1
+    )
+    seed: int = setting(321, "seed of the noise; result i of a background uses seed + i")
+    object_scale: float = setting(
+        1.0, "factor of the object's learnt weight change, as a LoRA scale; 1: as learnt"
+    )
     init_noise_sigma: float = setting(
         1.0,
-        "standard deviation of the start noise; less is nearer to the mean of all results, smoother",
+        "standard deviation of the initial noise; below 1 results are smoother and vary less",
         least=0,
     )
     strength: float = setting(
         1.0,
-        "noise level, 0 to 1, to begin at; less than 1: from the scene with the reference laid in, which its "
-        "layout and colours are kept from, in the same share of the steps (a base of collages; 1: from noise "
-        "alone)",
+        "denoising strength, as in image-to-image: below 1, sampling starts from the composite with so much "
+        "noise and keeps its layout and colours (needs base.region_fill=composite); 1: from noise alone",
         least=0,
         most=1,
     )
     contact_shadow: float = setting(
         0.0,
-        "how dark the contact shadow is that the reference is laid in with (a base of collages); 0: none",
+        "opacity of the contact shadow drawn into the composite (needs base.region_fill=composite); 0: none",
         least=0,
         most=1,
     )
     detail_transfer: float = setting(
         0.0,
-        "scale below which detail is the reference's and the scene's own, pixels of a 512-px region: the "
-        "model then changes light and colour of what is coarser (a base of collages); 0: all is the model's",
+        "copy detail finer than this from the reference and the scene, in pixels of a 512-px region, so that "
+        "the model changes light and colour only (needs base.region_fill=composite); 0: off",
         least=0,
     )
     guidance_from: str = setting(
         "object",
-        "whose unconditional branch is guided away from: the object's, as in the paper, or the base's",
+        "weights of the unconditional prediction in guidance: with the object's change, as in the paper, or "
+        "the base's own (object, base)",
         ["object", "base"],
     )
     reference_view: int = setting(
         0,
-        "which few-shot picture shows the pose, counted from 1; 0: all have a say; -1: the one most like "
-        "the reference, if the object's file holds them, else 0",
+        "few-shot image, counted from 1, whose token alone is used, to choose the pose; 0: all tokens; -1: "
+        "the image most like the reference, if the object file holds the images, else 0",
         least=-1,
     )
     guidance_interval: tuple[float, ...] = setting(
@@ -202,14 +211,23 @@ class SampleSection:
         most=1,
     )
     deep_cache_interval: int = setting(
-        1, "steps that share the UNet's deep features: every so many run all of it; 1: all do", least=1
+        1,
+        "DeepCache interval: every so many steps run the whole UNet, the others its outer layers; 1: off",
+        least=1,
     )
     precision: str = setting(
-        "fp32", "of the UNet; solver, guidance, VAE and CLIP stay in fp32", ["fp32", "bf16", "fp16"]
+        "fp32",
+        "precision of the UNet; sampler, guidance, VAE and CLIP stay in fp32",
+        ["fp32", "bf16", "fp16"],
     )
-    compile: bool = setting(False, "torch.compile, with CUDA graphs on a GPU: pays for many pictures")
+    compile: bool = setting(
+        False, "run the UNet through torch.compile, with CUDA graphs on a GPU; worth it for many images"
+    )
     second_pass: float = setting(
-        0.0, "strength, 0 to 1, of a second pass over regions larger than the model; 0: none", least=0, most=1
+        0.0,
+        "denoising strength of a tiled second pass over regions larger than the model's; 0: none",
+        least=0,
+        most=1,
     )
 
 
@@ -218,89 +236,92 @@ class InsertSection:
     """Placing."""
 
     roi_factor: float = setting(
-        2.0, "side of the region that is inpainted, as a multiple of the mask's longer side"
+        2.0, "side of the inpainted square region, as a multiple of the mask's longer side"
     )
     context_px: int = setting(
-        -1, "pixels around the mask in that region, instead of roi_factor; -1: off", least=-1
+        -1, "pixels of context around the mask in that region, instead of roi_factor; -1: off", least=-1
     )
     zoom: float = setting(
-        1.0, "times a small region is enlarged for the model at most; 1: regions of its size at least"
+        1.0, "largest enlargement of a small region; 1: a region is never smaller than the model's image"
     )
-    blend: str = setting("membrane", "seam blend_named", ["paste", "membrane", "paper"])
+    blend: str = setting("membrane", "how the seam is blended", ["paste", "membrane", "paper"])
     feather: float = setting(
         -1.0,
-        "width of the transition inside the mask, in pixels of a 512-px region; -1: as in `blend`",
+        "width of the soft edge inside the mask, in pixels of a 512-px region; -1: as `blend` has it",
         least=-1,
     )
     reach: float = setting(
         -1.0,
-        "how deep the edge's colour offset is carried inside, the same; 1000: all through; -1: as in `blend`",
+        "how far inside the mask the colour offset at its edge is corrected, in pixels of a 512-px region; "
+        "1000: everywhere; -1: as `blend` has it",
         least=-1,
     )
     paste_margin: float = setting(
         0.0,
-        "how far from the object what was drawn around it is laid over the background, fading, in shares of "
-        "the object's longer side (a base of collages); 0: in all of the mask",
+        "paste only pixels this near to the object, fading out, as a share of its longer side (needs "
+        "base.region_fill=composite); 0: the whole mask",
         least=0,
     )
     max_seam: float = setting(
-        0.0, "seam ratio above which a result fails the run (it is kept); 0: any", least=0
+        0.0,
+        "largest accepted seam ratio: a worse result is kept, and the exit code is 1; 0: no limit",
+        least=0,
     )
     outdir: str = setting("outputs", "folder of the results", path=True)
     contact_sheet: bool = setting(True, "write a contact sheet of the first results")
-    batch_size: int = setting(
-        8, "results of a scene's placements that are made in one batch at most", least=1
-    )
+    batch_size: int = setting(8, "most results of a scene that are made in one batch", least=1)
     cache_mb: int = setting(
         1024,
-        "MB of <outdir>/placements, by which a scene is not made twice; the longest unused go first",
+        "MB of the cache <outdir>/placements, which holds the placements of scenes; the oldest are removed",
         least=0,
     )
 
 
 @dataclass(frozen=True)
 class MaskSection:
-    """Reading and mending masks, in this order."""
+    """How masks are read: the settings are applied in this order."""
 
     channel: str = setting(
         "auto",
-        "what of a mask picture counts; background: no mask, the background's own transparent part",
+        "which channel of a mask image is read; background: no mask image, but the background's transparent "
+        "part",
         ["auto", "luma", "alpha", "background"],
     )
     threshold: float = setting(
-        0.5, "share of white (or of opaque) above which a pixel is masked", least=0, most=1
+        0.5, "level, from black 0 to white 1, above which a pixel is masked", least=0, most=1
     )
     invert: bool = setting(False, "the mask is white where the background stays")
-    fill_holes: bool = setting(False, "mask what the mask encloses")
-    grow: float = setting(0.0, "pixels by which the mask grows; negative shrinks it")
+    fill_holes: bool = setting(False, "fill the holes that the mask encloses")
+    grow: float = setting(0.0, "pixels to dilate the mask by; negative: erode")
 
 
 @dataclass(frozen=True)
 class ExtractSection:
-    """What get_deltas takes from a run, and what it writes."""
+    """Extracting an object file from a run."""
 
     path: str = setting("", "run folder, or a checkpoint file", path=True)
     which: str = setting(
-        "best", "of a run folder: the best checkpoint, the last one if the run was not judged; or the last",
-        ["best", "last"],
-    )  # fmt: skip
-    out: str = setting("", "file to write; default: <run>/<name of the run>.safetensors or .ckpt", path=True)
+        "best", "checkpoint of a run folder: best (last without validation) or last", ["best", "last"]
+    )
+    out: str = setting("", "file to write [<run>/<name of the run>.safetensors or .ckpt]", path=True)
     format: str = setting(
-        "safetensors", "our object file, or ldm: the .ckpt of the paper's code", list(EXTRACTED_SUFFIX)
+        "safetensors", "object file, or ldm: the .ckpt of the paper's code", list(EXTRACTED_SUFFIX)
     )
     dtype: str = setting(
-        "fp16", "fp16: differences; fp32: the tuned values, exact, twice the size", ["fp16", "fp32"]
+        "fp16",
+        "fp16: differences to the base; fp32: the tuned values, exact, twice the size",
+        ["fp16", "fp32"],
     )
-    author: str = setting("", "who made the object; kept in the file")
-    licence: str = setting("", "what others may do with it; kept in the file")
-    base: str = setting("", "base checkpoint, if it is no longer where the run has it from", path=True)
+    author: str = setting("", "author, stored in the file")
+    licence: str = setting("", "licence, stored in the file")
+    base: str = setting("", "base checkpoint, if it has moved since the run", path=True)
     base_config: str = setting(
         "configs/v.yaml",
-        "settings file of the base that the paper's code trained, for its own checkpoint",
+        "settings file of the base, for a training checkpoint of the paper's code",
         path=True,
     )
     dataset_dir: str = setting(
-        "", "the object's folder: a checkpoint of the paper's code has no pictures", path=True
+        "", "the object's folder, for a checkpoint of the paper's code, which has no pictures", path=True
     )
 
 
@@ -308,8 +329,8 @@ DROPPED = ("train.mask_growth",)  # settings of earlier versions, which kept rec
 COLLAGE = "collage"  # in an architecture of earlier versions: base.region_fill is composite
 # of the training settings, what another run of the same object may differ in
 INCIDENTAL = (
-    "name", "logdir", "resume", "freeze_model", "checkpoint_every", "keep", "preview_every", "validate_every",
-    "hold_out", "patience",
+    "name", "logdir", "resume", "freeze_model", "checkpoint_every", "keep_checkpoints", "preview_every",
+    "validate_every", "hold_out", "patience",
 )  # fmt: skip
 
 
@@ -349,7 +370,7 @@ def _present(section: str, values: Any) -> Any:
         return values
     kept = {key: value for key, value in values.items() if f"{section}.{key}" not in DROPPED}
     if section == "base" and isinstance(kept.get("architecture"), Mapping):
-        architecture = EARLIER | dict(kept["architecture"])
+        architecture = LEGACY_DEFAULTS | dict(kept["architecture"])
         if (composite := architecture.pop(COLLAGE, None)) is not None:
             kept.setdefault("region_fill", "composite" if composite else "grey")
         kept["architecture"] = architecture
@@ -357,7 +378,7 @@ def _present(section: str, values: Any) -> Any:
 
 
 def how_to_learn(config: Config) -> dict[str, Any]:
-    """The settings that decide what is learnt, but for the freeze mode, as keywords of `learn_object`."""
+    """The settings that decide what is learnt, but for the freeze mode, by name."""
     training = {key: value for key, value in asdict(config.train).items() if key not in INCIDENTAL}
     return training | {key: value for key, value in asdict(config.data).items() if key != "root"}
 
@@ -366,16 +387,9 @@ class Parser(SettingsParser):
     """Flags made from `Config`, or from another schema."""
 
     def __init__(
-        self,
-        description: str,
-        flags: Mapping[str, str],
-        config: str,
-        schema: type = Config,
-        presets: Presets | None = None,
-        published: Published | None = None,
-        gives_way: Mapping[str, Collection[str]] | None = None,
+        self, description: str, flags: Mapping[str, str], config: str, schema: type = Config, **others: Any
     ) -> None:
-        super().__init__(description, flags, config, schema, presets, published, gives_way)
+        super().__init__(description, flags, config, schema, **others)
 
     def parse_config(
         self, argv: Sequence[str] | None = None, saved: Mapping[str, Any] | None = None

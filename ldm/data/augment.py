@@ -1,4 +1,4 @@
-"""Random changes of a reference, so that learning an object is not learning one picture of it.
+"""Random augmentation of references, so that training does not learn to copy one picture.
 
 Images are float [3,R,R] in [-1,1]; randomness is a generator.
 """
@@ -11,10 +11,10 @@ from einops import rearrange
 from torch import Tensor
 
 MAX_DEGREES = 20.0
-MAX_BEND = 0.08  # in grid units: 4 % of the reference
-MAX_BLUR = 3 / 224  # radius, of the reference's side
+MAX_BEND = 0.08  # in units of affine_grid: 4 % of the reference's side
+MAX_BLUR = 3 / 224  # radius, in the reference's side
 FLIP, ROTATE, BLUR, BEND = 0.5, 0.5, 0.3, 0.3  # probabilities
-DRAWN_FLIP, DRAWN_BLUR, DRAWN_BEND = 0.7, 0.4, 0.4  # the paper's, times a number that is uniform in [0,1]
+DRAWN_FLIP, DRAWN_BLUR, DRAWN_BEND = 0.7, 0.4, 0.4  # the paper's, multiplied by r, uniform in [0,1]
 
 
 def augmented(
@@ -24,9 +24,9 @@ def augmented(
     warped: bool = True,
     odds: str = "fixed",
 ) -> Tensor:
-    """A reference [3,R,R] in [-1,1], at random mirrored, turned, bent, blurred: not to be copied as it is.
+    """Randomly mirror, rotate, warp and blur a reference [3,R,R] in [-1,1].
 
-    Without `warped` it is at most blurred. `odds`: fixed, or drawn for each reference as in the paper.
+    Without `warped` it is only blurred. `odds`: fixed, or drawn for each reference as in the paper.
     """
     chances = drawn_odds(generator) if odds == "drawn" else torch.tensor([FLIP, ROTATE, BLUR, BEND])
     chances[0] *= mirror
@@ -40,15 +40,15 @@ def augmented(
 
 
 def drawn_odds(generator: torch.Generator) -> Tensor:
-    """The paper's probabilities [4] of flip, rotation, blur and bending: one r for all but the rotation."""
+    """The paper's probabilities [4] of flip, rotation, blur, warp: one random r for all but the rotation."""
     r = float(torch.rand((), generator=generator))
     return torch.tensor([DRAWN_FLIP * r, ROTATE, DRAWN_BLUR * r, DRAWN_BEND * r])
 
 
 def warp(image: Tensor, flip: bool, degrees: float, nodes: Tensor) -> Tensor:
-    """Mirror, turn (counter-clockwise) and bend an image [3,R,R]; what comes from outside is reflected.
+    """Mirror, rotate (counter-clockwise) and warp an image [3,R,R], with reflection padding.
 
-    `nodes` [1,2,n,n] says how far x and y move at each point of a coarse grid, in halves of the image.
+    `nodes` [1,2,n,n]: the shift of x and y at each point of a coarse grid, in halves of the image's side.
     """
     angle = torch.deg2rad(torch.tensor(degrees))
     sin, cos, sign = torch.sin(angle), torch.cos(angle), -1.0 if flip else 1.0

@@ -1,7 +1,8 @@
-"""Files of boxes: where the object is in a picture.
+"""Box files: where the object is in a picture.
 
 Boxes are x0 y0 x1 y1 in pixels, x to the right, y down, (0, 0) the outer corner of the top left pixel. A box
-file speaks of the stored picture; here, boxes are those of the upright one (EXIF), as `read_rgb` returns it.
+file gives boxes in the stored picture; the boxes here are those of the upright one (EXIF), as `read_rgb`
+returns it.
 """
 
 from __future__ import annotations
@@ -11,16 +12,16 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
+from ldm.data.text import read_text
+
 Box = tuple[float, float, float, float]
 
 BOX_FORMAT = "write one box a line as four numbers, x0 y0 x1 y1, in pixels"
-OVERHANG = 1.0  # pixels by which a box may stick out of its picture: rounding, not an error
-ROUGH_OVERHANG = 3.0  # the same of same-category pictures, whose boxes were drawn less carefully
-CLIPPED, FIFTH, NO_BOX = (
-    "boxes reaching outside, clipped",
-    "fifth numbers, ignored",
-    "pictures without box, left out",
-)
+OVERHANG = 1.0  # pixels by which a box may reach outside its picture: rounding, not an error
+ROUGH_OVERHANG = 3.0  # the same for same-category pictures, whose boxes were drawn less carefully
+CLIPPED = "boxes reaching outside, clipped"
+FIFTH = "fifth numbers, ignored"
+NO_BOX = "pictures without box, left out"
 
 
 @dataclass(frozen=True)
@@ -35,12 +36,16 @@ class Frame:
 def read_boxes(
     path: Path, frame: Frame | None, root: Path, faults: list[str], slips: Counter[str] | None = None
 ) -> tuple[Box, ...]:
-    """The boxes of one file; each bad line is a fault, and so is a file without any line.
+    """The boxes of one file; each bad line, and a file without a line, is added to `faults`.
 
-    With `slips`, a box up to 3 px outside, a fifth number and a file without any line count there instead.
+    With `slips`, these are counted there instead: a box up to 3 px outside, a fifth number, an empty file.
     """
     name = path.relative_to(root).as_posix()
-    lines = path.read_text("utf-8-sig", errors="replace").splitlines()
+    try:
+        lines = read_text(path).splitlines()
+    except ValueError as error:
+        faults.append(f"{name}{str(error).removeprefix(str(path))}")
+        return ()
     boxes = []
     for number, line in enumerate(lines, start=1):
         try:
@@ -58,7 +63,7 @@ def read_boxes(
 
 
 def upright(box: Box, frame: Frame) -> Box:
-    """A box in a stored picture => the same box after the turn that its EXIF orientation asks for."""
+    """A box in a stored picture => the same box in the upright one, by EXIF orientation."""
     x0, y0, x1, y1 = box
     width, height = frame.width, frame.height
     if frame.orientation in (5, 6, 7, 8):
@@ -71,7 +76,7 @@ def upright(box: Box, frame: Frame) -> Box:
 
 
 def _read_box(line: str, frame: Frame | None, slips: Counter[str] | None) -> Box:
-    """'x0 y0 x1 y1' in a stored picture => a box in the upright one; no frame: only the numbers count."""
+    """'x0 y0 x1 y1' in a stored picture => a box in the upright one; without a frame unchanged."""
     words = line.split()
     if slips is not None and len(words) == 5:
         slips[FIFTH] += 1

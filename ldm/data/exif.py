@@ -1,6 +1,6 @@
-"""EXIF blocks: kept where they describe the photograph, dropped where they describe the file's layout.
+"""EXIF blocks: tags of the photograph are kept, tags of the file's layout dropped; a recipe may be added.
 
-In: what Pillow opened. Out: bytes for Pillow's `exif=`, upright, and a comment that holds a recipe.
+In: a file opened by Pillow. Out: bytes for Pillow's `exif=`, without orientation, with a recipe as comment.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ import numpy as np
 from PIL import Image
 from PIL.ExifTags import IFD, Base
 
-# A TIFF's first directory mixes strips and sizes with the camera's name; only these describe the photograph.
-KEPT = (269, 270, 271, 272, 305, 306, 315, 316, 0x4746, 33432, *range(40091, 40096))
+# A TIFF's first directory mixes strips and sizes with the camera's name; these describe the photograph.
+PHOTO_TAGS = (269, 270, 271, 272, 305, 306, 315, 316, 0x4746, 33432, *range(40091, 40096))
 STALE = (Base.ExifImageWidth, Base.ExifImageHeight, Base.ExifInteroperabilityOffset)
 COMMENT = b"ASCII\0\0\0"
-RECIPE = COMMENT + b'{"'  # a comment that starts like this is ours
+RECIPE = COMMENT + b'{"'  # the start of a comment written by this project
 
 
 def orientation(file: Image.Image) -> int:
-    """How the stored rows must be turned, as EXIF counts: 1 (upright) .. 8."""
+    """EXIF orientation of the stored pixels: 1 (upright) .. 8."""
     value = file.getexif().get(Base.Orientation, 1)
     return value if value in range(1, 9) else 1
 
 
 def upright(pixels: np.ndarray, turn: int) -> np.ndarray:
-    """Turn stored pixels [H,W,...] upright; `turn` is EXIF's orientation, 1..8."""
+    """Turn stored pixels [H,W,...] upright; `turn`: EXIF orientation, 1..8."""
     if turn >= 5:
         pixels = pixels.swapaxes(0, 1)
     if turn in (3, 4, 7, 8):
@@ -40,7 +40,7 @@ def upright(pixels: np.ndarray, turn: int) -> np.ndarray:
 
 
 def photo_exif(file: Image.Image) -> bytes | None:
-    """An open file's block without orientation, layout and an earlier recipe; None if nothing is left."""
+    """A file's EXIF block without orientation, layout and an earlier recipe; None if nothing is left."""
     try:
         return _block(_tags(file.getexif()))
     except (ValueError, TypeError, SyntaxError, OSError, struct.error) as error:
@@ -49,7 +49,7 @@ def photo_exif(file: Image.Image) -> bytes | None:
 
 
 def with_recipe(exif: bytes | None, text: Mapping[str, str]) -> bytes | None:
-    """Add `text` as the block's user comment (JSON); files other than PNG carry their recipe there."""
+    """Add `text` as the block's user comment (JSON): the recipe of files other than PNG."""
     tags = _tags(load_exif(exif))
     if text:
         comment = COMMENT + json.dumps(dict(text)).encode()
@@ -58,21 +58,21 @@ def with_recipe(exif: bytes | None, text: Mapping[str, str]) -> bytes | None:
 
 
 def recipe(exif: Image.Exif) -> dict[str, str]:
-    """What `with_recipe` put into a block; {} where it did not."""
+    """The text that `with_recipe` put into a block; {} if none."""
     comment = exif.get_ifd(IFD.Exif).get(Base.UserComment, b"")
     ours = isinstance(comment, bytes) and comment.startswith(RECIPE)
     return json.loads(comment[len(COMMENT) :]) if ours else {}
 
 
 def load_exif(exif: bytes | None) -> Image.Exif:
-    """Bytes => Pillow's view of them."""
+    """Bytes => Pillow's EXIF object."""
     block = Image.Exif()
     block.load(exif or b"")
     return block
 
 
 def _tags(exif: Image.Exif) -> dict[int, Any]:
-    tags: dict[int, Any] = {tag: exif[tag] for tag in KEPT if tag in exif}
+    tags: dict[int, Any] = {tag: exif[tag] for tag in PHOTO_TAGS if tag in exif}
     photo = {tag: value for tag, value in exif.get_ifd(IFD.Exif).items() if tag not in STALE}
     if recipe(exif):
         del photo[Base.UserComment]

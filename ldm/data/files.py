@@ -1,20 +1,35 @@
-"""Files: written whole or not at all, compared by sha256."""
+"""Files: listed in natural order, written whole or not at all, compared by sha256."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
+
+
+def list_files(folder: Path, suffixes: Collection[str] = PICTURE_SUFFIXES) -> list[Path]:
+    """A folder's visible files with these suffixes, in natural order; none if there is no folder."""
+    paths = [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
+    paths = [path for path in paths if path.suffix.lower() in suffixes and not path.name.startswith(".")]
+    return sorted(paths, key=lambda path: natural_key(path.name))
+
+
+def natural_key(text: str) -> list[str | int]:
+    """Sort key that counts: 1, 2, 10 rather than 1, 10, 2."""
+    return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", text)]
+
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A binary file to write; it gets its name only if the block ends well, else nothing stays behind."""
+    """A binary file to write, renamed to `path` when the block ends; removed if the block raises."""
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -28,17 +43,14 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def check_folder(folder: Path, given: str) -> None:
-    """ValueError if a file stands where a folder to write to, or one that it lies in, must be.
-
-    `given`: the flag with its value, for the message.
-    """
+    """ValueError if the output folder, or one of its parents, is a file; `given`: the flag and its value."""
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not there.is_dir():
         raise ValueError(f"{given}: {there} is a file, not a folder; give another name")
 
 
 def sweep(folder: Path) -> None:
-    """Remove from a folder the half-written files of processes that were killed."""
+    """Remove a folder's temporary files whose process no longer runs."""
     for part in folder.glob(".*.part"):
         owner = part.name.split(".")[-2]
         if owner.isdecimal() and not _runs(int(owner)):
@@ -47,10 +59,10 @@ def sweep(folder: Path) -> None:
 
 def _runs(process: int) -> bool:
     try:
-        os.kill(process, 0)  # asks, and does nothing
+        os.kill(process, 0)  # signal 0 only checks
     except ProcessLookupError:
         return False
-    except PermissionError:  # somebody else's
+    except PermissionError:  # another user's process
         return True
     return True
 
@@ -59,7 +71,7 @@ BLOCK = 1 << 20  # bytes
 
 
 def file_digest(path: Path) -> str:
-    """64 hex digits of a file's bytes; of a folder: of the names and bytes of all files in it.
+    """sha256 of a file's bytes, 64 hex digits; of a folder: of all its files' names and bytes.
 
     Raises FileNotFoundError in one line.
     """
@@ -73,7 +85,7 @@ def file_digest(path: Path) -> str:
 
 
 def text_digest(value: Any) -> str:
-    """64 hex digits of plain values (whatever JSON can hold), whatever the order of keys."""
+    """sha256 of JSON values, 64 hex digits; the order of keys does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
 
 

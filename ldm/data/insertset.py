@@ -1,39 +1,31 @@
-"""An InsertSet object folder => the pictures and boxes of one object, checked as a whole before first use.
+"""Read an InsertSet object folder: the pictures and boxes of one object, checked completely before use.
 
-In: a folder as `LAYOUT` says. Out: an `InsertSet`, or one error that lists everything wrong with the folder.
+In: a folder as in `LAYOUT`. Out: an `InsertSet`, or one error that lists all faults of the folder.
 """
 
 from __future__ import annotations
 
-import re
 import warnings
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import ExifTags, Image
-
 from ldm.data.boxes import BOX_FORMAT, NO_BOX, Box, Frame, read_boxes
-from ldm.data.image import SUFFIXES, read_silhouette
+from ldm.data.files import PICTURE_SUFFIXES, list_files, natural_key
+from ldm.data.picture import read_frame, read_silhouette
 
 LAYOUT = (
     "data/1.jpg ... with bbox/1.txt ... (few-shot pictures and their boxes), test.jpg (the reference) and, "
-    "if wanted, reg_data/*.jpg with reg_bbox/*.txt (same-category pictures); mask/1.png ... where the "
-    "object's silhouette is known"
+    "optionally, reg_data/*.jpg with reg_bbox/*.txt (same-category pictures) and mask/1.png ... (the "
+    "object's silhouettes)"
 )
-UNREADABLE = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    Image.DecompressionBombError,
-)  # what Pillow raises for bad files
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A picture and where the object is in it: at least one box, not empty, inside the upright picture.
+    """A picture and the object's boxes in it: at least one, not empty, inside the upright picture.
 
-    `mask`: a picture of the same size that is white where the object is, if there is one.
+    `mask`: the silhouette, a picture of the same size that is white where the object is, if there is one.
     """
 
     image: Path
@@ -43,7 +35,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class InsertSet:
-    """One object: few-shot pictures (at least one), same-category pictures (maybe none), its reference."""
+    """One object: few-shot pictures (at least one), same-category pictures (possibly none), its reference."""
 
     root: Path
     few_shot: tuple[Sample, ...]
@@ -52,10 +44,10 @@ class InsertSet:
 
 
 def load_insertset(root: Path) -> InsertSet:
-    """Read and check a whole folder; ValueError names every fault with its remedy, one a line.
+    """Read and check a folder; ValueError lists every fault with its remedy, one a line.
 
-    Same-category pictures are many and from elsewhere: one without a box is left out, a box a little outside
-    is clipped, a fifth number ignored, and one warning counts them.
+    Same-category pictures, which are many and downloaded, are checked less strictly: one without a box is
+    left out, a box slightly outside is clipped, a fifth number ignored; one warning counts these.
     """
     root = Path(root)
     if not root.is_dir():
@@ -75,32 +67,27 @@ def load_insertset(root: Path) -> InsertSet:
 
 
 def silhouette_beside(reference: Path) -> Path:
-    """Where the silhouette of a reference is looked for."""
+    """The file of a reference's silhouette: NAME_mask.png beside it."""
     return reference.with_name(f"{reference.stem}_mask.png")
-
-
-def natural_key(text: str) -> list[str | int]:
-    """Sort key that counts: 1, 2, 10 rather than 1, 10, 2."""
-    return [int(part) if part.isdecimal() else part.lower() for part in re.split(r"(\d+)", text)]
 
 
 def _read_samples(
     root: Path, images: str, boxes: str, masks: str, faults: list[str], slips: Counter[str] | None = None
 ) -> tuple[Sample, ...]:
-    """The pairs of `root/images` and `root/boxes` in natural order; adds what is wrong to `faults`.
+    """The samples of `root/images`, `root/boxes` and `root/masks` in natural order; adds to `faults`.
 
-    With `slips`, small faults count there instead. `root/masks` may have the silhouettes of some objects.
+    With `slips`, small faults are counted there instead.
     """
-    pictures = _by_stem(root / images, SUFFIXES, faults)
+    pictures = _by_stem(root / images, PICTURE_SUFFIXES, faults)
     texts = _by_stem(root / boxes, (".txt",), faults)
     if images == "data" and "test" not in texts:
         pictures.pop("test_mask", None)
-        pictures.pop("test", None)  # a reference that strayed here, as in the paper's own rabbit folder
+        pictures.pop("test", None)  # a misplaced reference, as in the paper's rabbit folder
     if images == "data" and not pictures:
-        faults.append(f"data: no few-shot picture; put at least one ({', '.join(SUFFIXES)}) there")
+        faults.append(f"data: no few-shot picture; put at least one ({', '.join(PICTURE_SUFFIXES)}) there")
     for stem in sorted(texts.keys() - pictures.keys(), key=natural_key):
         faults.append(f"{boxes}/{texts[stem].name}: no picture {images}/{stem}.*; add it or remove this file")
-    silhouettes = _by_stem(root / masks, SUFFIXES, faults)
+    silhouettes = _by_stem(root / masks, PICTURE_SUFFIXES, faults)
     for stem in sorted(silhouettes.keys() - pictures.keys(), key=natural_key):
         faults.append(f"{masks}/{silhouettes[stem].name}: no picture {images}/{stem}.*; remove this file")
     samples = []
@@ -118,17 +105,10 @@ def _read_samples(
     return tuple(samples)
 
 
-def _files(folder: Path, suffixes: tuple[str, ...]) -> list[Path]:
-    """The folder's visible files with these suffixes, in natural order; none if there is no folder."""
-    paths = [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
-    paths = [path for path in paths if path.suffix.lower() in suffixes and not path.name.startswith(".")]
-    return sorted(paths, key=lambda path: natural_key(path.name))
-
-
 def _by_stem(folder: Path, suffixes: tuple[str, ...], faults: list[str]) -> dict[str, Path]:
     """The folder's files with these suffixes, by stem, in natural order; two of one stem are a fault."""
     files: dict[str, Path] = {}
-    for path in _files(folder, suffixes):
+    for path in list_files(folder, suffixes):
         if path.stem in files:
             faults.append(
                 f"{folder.name}/{path.name}: same stem as {files[path.stem].name}; rename or remove one"
@@ -138,11 +118,11 @@ def _by_stem(folder: Path, suffixes: tuple[str, ...], faults: list[str]) -> dict
 
 
 def _find_reference(root: Path, faults: list[str]) -> Path | None:
-    """test.* of the folder, or else the one that strayed into data/ without a box; it must be readable."""
-    found = [path for path in _files(root, SUFFIXES) if path.stem == "test"]
+    """test.* of the folder, else the one in data/ if it has no box; it must be readable."""
+    found = [path for path in list_files(root) if path.stem == "test"]
     faults.extend(f"{path.name}: a second reference; keep one of test.*" for path in found[1:])
     if not found and not (root / "bbox" / "test.txt").is_file():
-        found = [path for path in _files(root / "data", SUFFIXES) if path.stem == "test"]
+        found = [path for path in list_files(root / "data") if path.stem == "test"]
     if not found:
         faults.append("test.jpg: no reference; add one picture of the object, cropped to it, under this name")
         return None
@@ -153,19 +133,16 @@ def _find_reference(root: Path, faults: list[str]) -> Path | None:
 
 
 def _read_frame(path: Path, root: Path, faults: list[str]) -> Frame | None:
-    """Decode a picture to its last byte and return its frame; None, and a fault, if that fails."""
+    """Decode a picture completely and return its frame; None, and a fault, if that fails."""
     try:
-        with Image.open(path) as file:
-            file.load()
-            return Frame(*file.size, file.getexif().get(ExifTags.Base.Orientation, 1))
-    except UNREADABLE as error:
-        name = path.relative_to(root).as_posix()
-        faults.append(f"{name}: unreadable picture ({type(error).__name__}); save it anew or remove it")
+        return Frame(*read_frame(path))
+    except (ValueError, FileNotFoundError) as error:
+        faults.append(_inside(path, root, error))
         return None
 
 
 def _check_mask(path: Path, frame: Frame | None, root: Path, faults: list[str]) -> None:
-    """A silhouette must be readable and of its picture's size, seen upright."""
+    """Add a fault unless a silhouette is readable and, upright, of its picture's size."""
     own = _read_frame(path, root, faults)
     if own is None or frame is None:
         return
@@ -177,4 +154,9 @@ def _check_mask(path: Path, frame: Frame | None, root: Path, faults: list[str]) 
     try:
         read_silhouette(path)
     except ValueError as error:
-        faults.append(f"{name}{str(error).removeprefix(str(path))}")
+        faults.append(_inside(path, root, error))
+
+
+def _inside(path: Path, root: Path, error: Exception) -> str:
+    """An error that begins with `path` as a fault of the folder `root`."""
+    return path.relative_to(root).as_posix() + str(error).removeprefix(str(path))

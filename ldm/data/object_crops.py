@@ -1,6 +1,6 @@
-"""What a base is shown of an object: its reference and few-shot pictures.
+"""An object's reference and few-shot pictures as a base is shown them.
 
-Pixels are uint8 [H,W,3]; what is shown is float [c,S,S] in [-1,1], c = 3, or 4 with alpha in [0,1].
+In: pixels uint8 [H,W,3]. Out: float [c,S,S] in [-1,1], c = 3, or 4 with alpha in [0,1].
 """
 
 from __future__ import annotations
@@ -15,24 +15,25 @@ from einops import rearrange
 from torch import Tensor
 
 from ldm.data.boxes import Box
-from ldm.data.image import read_rgb, to_image
+from ldm.data.image import to_image
 from ldm.data.insertset import InsertSet, Sample
+from ldm.data.picture import read_rgb
 from ldm.data.training_masks import pixel_box
 
-NEAREST = -1  # as a view: the token of the few-shot picture that is most like the reference
+NEAREST = -1  # as a view: the few-shot picture most similar to the reference
 
 
 def object_crop(pixels: np.ndarray, box: Box, pad: int = 0) -> np.ndarray:
-    """Pixels [H,W,3] => the pixels [h,w,3] that the box touches, and `pad` more on sides that have them."""
+    """Crop pixels [H,W,3] to those that the box touches, [h,w,3], and `pad` more on each side if possible."""
     x0, y0, x1, y1 = box
     left, top, right, bottom = pixel_box((x0 - pad, y0 - pad, x1 + pad, y1 + pad), pixels.shape[:2])
     return pixels[top:bottom, left:right]
 
 
 def squash(pixels: np.ndarray, size: int) -> Tensor:
-    """Pixels [h,w,3] => image [3,size,size] in [-1,1], whatever the aspect, as Paint-by-Example does.
+    """Resize pixels [h,w,3] to an image [3,size,size] in [-1,1], aspect not kept, as in Paint-by-Example.
 
-    Bicubic on bytes, as Pillow's: 40 times faster on a 12-megapixel photo than `resize` on floats.
+    Bicubic on bytes, as Pillow: 40 times faster on a 12-megapixel photo than `resize` on floats.
     """
     stored = rearrange(torch.tensor(pixels), "h w c -> 1 c h w")
     small = F.interpolate(stored, size=(size, size), mode="bicubic", antialias=True)[0]
@@ -40,10 +41,10 @@ def squash(pixels: np.ndarray, size: int) -> Tensor:
 
 
 def paper_crops(insertset: InsertSet, size: int) -> Tensor:
-    """The object in each few-shot picture as the paper's code cuts it: [N,3,size,size] in [-1,1], of 8 bits.
+    """The object in each few-shot picture, cropped as by the paper's code: [N,3,size,size] in [-1,1], 8 bits.
 
-    The box's corners are cut off to whole pixels (at least one is left), and the crop is squashed bilinearly
-    without antialiasing, as OpenCV does it.
+    The box's corners are truncated to whole pixels (at least one pixel is left), and the crop is resized
+    bilinearly without antialiasing, by OpenCV.
     """
     crops = []
     for sample in insertset.few_shot:
@@ -58,10 +59,10 @@ def paper_crops(insertset: InsertSet, size: int) -> Tensor:
 
 
 class ObjectImages:
-    """How a base is shown an object: its pictures squashed to a square of `size` px, as Paint-by-Example does.
+    """How a base is shown an object: its pictures resized to `size` px squares, as in Paint-by-Example.
 
-    A subclass may cut the object out of its ground. `stored`: whether object files keep the few-shot pictures;
-    `bends`: whether training may mirror, turn and bend a reference.
+    A subclass may cut the object out of its background. `stored`: object files keep the few-shot pictures;
+    `bends`: training may mirror, rotate and warp references.
     """
 
     stored = False
@@ -80,11 +81,11 @@ class ObjectImages:
         return torch.stack([squash(object_crop(pixels, box), self.size) for pixels, box in shown])
 
     def own_reference(self, insertset: InsertSet, few_shot: Tensor) -> Tensor:
-        """The picture [1,c,size,size] that the object is shown by if no other is given."""
+        """The reference [1,c,size,size] that is used if no other is given."""
         return self.reference(insertset.reference)
 
     def in_picture(self, sample: Sample, box: Box, pixels: np.ndarray, size: int, pad: int = 0) -> Tensor:
-        """The object in a box of a training picture as a reference [3,size,size], with `pad` px around it."""
+        """The object in a box of a picture, with `pad` px around it, as a reference [3,size,size]."""
         return squash(object_crop(pixels, box, pad), size)
 
     def own_box(self, sample: Sample, box: Box, pixels: np.ndarray, size: int) -> Box:
@@ -94,9 +95,10 @@ class ObjectImages:
     def select(
         self, few_shot: Tensor | None, reference: Tensor, view: int, keep: bool = False
     ) -> tuple[Tensor, int]:
-        """The reference [1,c,size,size] to show, and the number of the few-shot token that stands for all.
+        """The reference [1,c,size,size] to show, and the number for `Conditioner.tokens_of_view`.
 
-        `view`: few-shot picture, from 1; 0: each token for itself; NEAREST. `few_shot` [N,c,size,size] are the
-        pictures that came with the object, if any; `keep`: the reference was given, and stays.
+        `view`: number of a few-shot picture, from 1; 0: all tokens; NEAREST. `few_shot` [N,c,size,size]: the
+        pictures stored with the object, if any. `keep`: the reference was given by the user and is not
+        changed.
         """
         return reference, 0 if view == NEAREST else view

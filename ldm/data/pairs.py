@@ -1,4 +1,4 @@
-"""Training samples for one object: an InsertSet => image, mask and reference (DESIGN 2, 'Training pairs').
+"""Training samples for one object: an InsertSet => image, mask and reference.
 
 Pixels are uint8 [H,W,3]; images and references float [3,S,S] in [-1,1]; masks float [1,S,S] in [0,1], where
 1 = fill.
@@ -18,19 +18,19 @@ from torch.utils.data import Dataset
 
 from ldm.data.augment import augmented
 from ldm.data.boxes import Box
-from ldm.data.image import read_rgb
 from ldm.data.insertset import InsertSet, Sample
 from ldm.data.object_crops import ObjectImages, squash
+from ldm.data.picture import read_rgb
 from ldm.data.training_masks import pixel_box, training_mask
 
-CROP_MARGIN = 0.6  # of the margin between the image's short side and the enlarged box, cut off at most
+CROP_MARGIN = 0.6  # of the margin between the image's short side and the enlarged box: cut off at most
 SAME_CATEGORY_PAD = 10  # pixels around a same-category object in its reference
-ALL_VIEWS = -1  # the view of a sample whose context may hold every few-shot token
+ALL_VIEWS = -1  # the `view` of a sample whose context holds every few-shot token
 CACHE_BYTES = 2 * 2**30
 
 
 class Target(NamedTuple):
-    """What is to be drawn: image [3,S,S] in [-1,1], mask [1,S,S] in [0,1], and the crop that they show.
+    """A training target: image [3,S,S] in [-1,1], mask [1,S,S] in [0,1], and the crop that they show.
 
     `window`: left, top and side of the crop, in pixels of the picture.
     """
@@ -40,21 +40,21 @@ class Target(NamedTuple):
     window: tuple[int, int, int]
 
     def place(self, box: Box) -> Tensor:
-        """A box of the picture => the same one [4] in pixels of `image`."""
+        """A box of the picture => the same box [4] in pixels of `image`."""
         left, top, side = self.window
         return (torch.tensor(box) - torch.tensor([left, top, left, top])) * (self.image.shape[-1] / side)
 
 
 class TrainingPairs(Dataset):
-    """Random training samples; item i depends on (seed, i) alone, so any order, worker or resumed run agrees.
+    """Random training samples; item i depends only on (seed, i), whatever the order, worker or resumption.
 
-    Even items come from the few-shot pictures, odd ones from the same-category pictures (if there are any).
-    WorkItem: image [3,size,size], mask [1,size,size], place [4]: the object's box in the image, x0 y0 x1 y1 in
-    pixels, reference [3,R,R] (R = reference_size), view int []: the few-shot picture whose token alone the
-    sample is to see, or ALL_VIEWS.
-    `single_view`: share of the few-shot samples that see their own picture alone, as reference and as token.
-    `augment=False` leaves references as they are: a flip mirrors lettering. `images` says how they are shown.
-    `augment_odds`: see `augmented`; `crop_squares` and `mask_resize`: see `target`.
+    Even items come from the few-shot pictures, odd ones from the same-category pictures, if there are any.
+    Item: image [3,size,size], mask [1,size,size], place [4] (the object's box in the image, x0 y0 x1 y1 in
+    pixels), reference [3,R,R] (R = reference_size), view int [] (the few-shot picture whose token alone the
+    context holds, or ALL_VIEWS).
+    `single_view`: share of the few-shot samples with only their own picture, as reference and as token.
+    `augment=False`: references are not changed (a flip mirrors lettering). `images`: how the base is shown
+    references. `augment_odds`: see `augmented`; `crop_squares`, `mask_resize`: see `target`.
     """
 
     def __init__(
@@ -107,7 +107,7 @@ class TrainingPairs(Dataset):
         }  # fmt: skip
 
     def _read(self, path: Path) -> np.ndarray:
-        """Pixels of a picture, kept while there is room (random access gains nothing from eviction)."""
+        """A picture's pixels, cached up to CACHE_BYTES (random access gains nothing from eviction)."""
         if path in self._cache:
             return self._cache[path]
         pixels = read_rgb(path)
@@ -118,7 +118,7 @@ class TrainingPairs(Dataset):
 
 
 def sample_generator(seed: int, index: int) -> torch.Generator:
-    """The random numbers of sample `index`: independent between samples and between seeds."""
+    """The generator of sample `index`, independent of other samples and seeds."""
     state = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0]))
 
@@ -131,10 +131,10 @@ def target(
     crop_squares: bool = True,
     mask_resize: str = "cover",
 ) -> Target:
-    """Pixels [H,W,3] and the object's box => a random square of size `size` around it, a region about it.
+    """Pixels [H,W,3] and the object's box => a random square crop around it, at `size` px, and a random mask.
 
-    Without `crop_squares` a square picture is shown whole. `mask_resize`: `cover` fills every pixel that the
-    region touches, however small it is; `bilinear` gives soft edges.
+    Without `crop_squares` a square picture is not cropped. `mask_resize`: `cover` sets every pixel that the
+    region touches, `bilinear` gives soft edges.
     """
     height, width = pixels.shape[:2]
     mask, enlarged = training_mask(box, (height, width), generator)
@@ -168,7 +168,7 @@ def crop_window(enlarged: Box, size: tuple[int, int], generator: torch.Generator
 
 
 def _choose(samples: tuple[Sample, ...], generator: torch.Generator) -> tuple[int, Sample, Box]:
-    """The number of any sample, itself, and any of its boxes."""
+    """A random sample, its number, and one of its boxes."""
     number = _below(len(samples), generator)
     sample = samples[number]
     return number, sample, sample.boxes[_below(len(sample.boxes), generator)]
@@ -183,14 +183,14 @@ def _below(count: int, generator: torch.Generator) -> int:
 
 
 def _place(start: int, end: int, extent: int, side: int, generator: torch.Generator) -> int:
-    """Where a window of `side` that holds [start, end) begins; past the border only if side > extent."""
+    """A random start of a window of `side` around [start, end); outside the picture only if side > extent."""
     low = max(end - side, min(0, extent - side))
     high = min(start, max(0, extent - side))
     return low + _below(high - low + 1, generator)
 
 
 def _cut(array: np.ndarray, left: int, top: int, side: int, mode: str) -> np.ndarray:
-    """The square window of an array [H,W,c]; what lies outside is made up in numpy's padding mode."""
+    """The square window of an array [H,W,c], padded outside by numpy's padding `mode`."""
     height, width = array.shape[:2]
     rows = max(-top, 0), max(top + side - height, 0)
     columns = max(-left, 0), max(left + side - width, 0)

@@ -1,12 +1,15 @@
-"""Pictures at their own depth: 8 or 16 bits, grey or colour, with alpha, profile, EXIF and dpi.
+"""Read picture files: at their own depth for backgrounds, as 8-bit RGB for training and references.
 
-In: PNG, TIFF, JPEG, WebP (also BMP and GIF). Out: `Picture`, and its colours as tensors in [-1,1].
-A picture is never turned into floats as a whole: 100 megapixels would be 1.2 GB.
+In: PNG, TIFF, JPEG, WebP (also BMP and GIF). Out: `Picture` with alpha, profile, EXIF and dpi, and its views:
+RGB, alpha, silhouette (uint8), colours (tensors in [-1,1]).
+A picture is never converted to floats as a whole: 100 megapixels would be 1.2 GB.
 """
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +25,10 @@ from ldm.data.exif import orientation, photo_exif, upright
 FORMATS = ("PNG", "TIFF", "JPEG", "WEBP", "BMP", "GIF")
 MODES = {"1": "L", "L": "L", "LA": "LA", "RGB": "RGB", "RGBA": "RGBA", "P": "RGB", "PA": "RGBA"}
 ROWS = 256  # converted at once
-LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as Pillow and OpenCV weigh
+LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as in Pillow and OpenCV
+GREY = 128  # behind transparent pixels: mid-grey is (almost) 0 in [-1,1]
+OBJECT_LEVEL = 127  # brighter silhouette pixels, and more opaque alpha, belong to the object
+MIN_TRANSPARENT = 0.01  # share of a picture: with less of it transparent, its alpha is no silhouette
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,27 +55,68 @@ class Picture:
         return 1 if self.pixels.shape[2] <= 2 else 3
 
 
-def read_picture(path: Path) -> Picture:
+def read_picture(path: Path, convert: bool = False) -> Picture:
     """A picture file => `Picture`, upright, palette expanded, depth kept; 16-bit grey + alpha comes as RGBA.
 
-    Raises FileNotFoundError if it is missing and ValueError if it is unreadable, animated or of another kind.
+    `convert`: other colour modes (CMYK) are converted to RGB, and of an animation the first frame is read;
+    else they are refused, because they cannot be written back as they were. Raises FileNotFoundError if the
+    file is missing and ValueError if it is unreadable or of another kind.
     """
     path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such picture file")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # 100 megapixels are welcome
-            picture, turn = _opened(path)
-            if picture.pixels.size:
-                return picture
-            return replace(picture, pixels=upright(_read_deep(path), turn))
-    except Image.DecompressionBombError as error:
-        raise ValueError(f"{path}: {error}; give a smaller picture") from error
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{path}: not a readable picture; give PNG, TIFF, JPEG or WebP") from error
-    except (OSError, SyntaxError, cv2.error) as error:
-        raise ValueError(f"{path}: broken picture ({error}); save it again") from error
+    with _one_line_errors(path):
+        picture, turn = _opened(path, convert)
+        if picture.pixels.size:
+            return picture
+        return replace(picture, pixels=upright(_read_deep(path), turn))
+
+
+def read_frame(path: Path) -> tuple[int, int, int]:
+    """Decode a whole picture file => stored width and height, EXIF orientation; raises as `read_picture`."""
+    with _one_line_errors(path), path.open("rb") as raw, Image.open(raw, formats=FORMATS) as file:
+        file.load()
+        return (*file.size, orientation(file))
+
+
+def read_rgb(path: Path) -> np.ndarray:
+    """A picture file => uint8 [H,W,3], upright, transparency over mid-grey; raises as `read_picture`."""
+    return rgb_over_grey(read_picture(path, convert=True))
+
+
+def read_alpha(path: Path) -> np.ndarray | None:
+    """A picture file's alpha, uint8 [H,W]; None if it is (almost) opaque. Raises as `read_picture`."""
+    return _alpha(read_picture(path, convert=True))
+
+
+def read_silhouette(path: Path) -> np.ndarray:
+    """A picture file that is white, or opaque, where an object is => uint8 [H,W], upright.
+
+    Raises as `read_picture`, and ValueError if it is white nowhere.
+    """
+    picture = read_picture(path, convert=True)
+    alpha = _alpha(picture)
+    levels = np.array(Image.fromarray(rgb_over_grey(picture)).convert("L")) if alpha is None else alpha
+    if levels.max() <= OBJECT_LEVEL:
+        raise ValueError(
+            f"{path}: its brightest level is {levels.max()}; a silhouette is white, 255, on black"
+        )
+    return levels
+
+
+def rgb_over_grey(picture: Picture) -> np.ndarray:
+    """A picture of any depth => uint8 [H,W,3], 16 bits rounded, transparent pixels over mid-grey."""
+    pixels = eight_bits(picture.pixels)
+    n = picture.n_colours
+    rgb = pixels[..., :1].repeat(3, axis=2) if n == 1 else pixels[..., :3]
+    if pixels.shape[2] == n:
+        return rgb
+    layer = Image.fromarray(np.concatenate([rgb, pixels[..., n:]], axis=2))
+    ground = Image.new("RGBA", layer.size, (GREY, GREY, GREY, 255))
+    return np.array(Image.alpha_composite(ground, layer).convert("RGB"))
+
+
+def eight_bits(pixels: np.ndarray) -> np.ndarray:
+    """Pixels of either depth => uint8; 16 bits are rounded."""
+    return pixels if pixels.dtype == np.uint8 else (pixels / 257).round().astype(np.uint8)
 
 
 def colours(pixels: np.ndarray) -> Tensor:
@@ -89,13 +136,38 @@ def colour_levels(image: Tensor, like: np.ndarray) -> np.ndarray:
     return rearrange(levels, "c h w -> h w c").numpy().astype(like.dtype)
 
 
-def _opened(path: Path) -> tuple[Picture, int]:
-    """The picture as Pillow reads it, and its orientation; of 16 bits, for which OpenCV is asked, no pixels.
+@contextmanager
+def _one_line_errors(path: Path) -> Iterator[None]:
+    """What readers raise on a bad file => FileNotFoundError or ValueError in one line, with the remedy."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such picture file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # 100 megapixels are welcome
+            yield
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{path}: {error}; give a smaller picture") from error
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{path}: not a readable picture; give PNG, TIFF, JPEG or WebP") from error
+    except (OSError, SyntaxError, cv2.error) as error:
+        raise ValueError(f"{path}: broken picture ({error}); save it again") from error
 
-    Pillow's own copy is gone when this returns.
+
+def _alpha(picture: Picture) -> np.ndarray | None:
+    if picture.pixels.shape[2] == picture.n_colours:
+        return None
+    alpha = eight_bits(picture.pixels[..., -1])
+    return alpha if (alpha <= OBJECT_LEVEL).mean() > MIN_TRANSPARENT else None
+
+
+def _opened(path: Path, convert: bool) -> tuple[Picture, int]:
+    """The picture as Pillow reads it, and its orientation; without pixels if 16 bits: OpenCV reads those.
+
+    Pillow's own copy is freed when this returns.
     """
-    with Image.open(path, formats=FORMATS) as file:
-        _check(path, file)
+    # not by name: Pillow maps some files of a name into memory, and then does not turn sideways TIFFs
+    with path.open("rb") as raw, Image.open(raw, formats=FORMATS) as file:
+        _check(path, file, convert)
         turn = 1 if file.format == "TIFF" else orientation(file)  # Pillow and OpenCV turn TIFFs themselves
         exif, dpi, icc = photo_exif(file), file.info.get("dpi"), file.info.get("icc_profile")
         deep = _is_deep(path, file)
@@ -103,11 +175,13 @@ def _opened(path: Path) -> tuple[Picture, int]:
         return Picture(pixels, icc, exif, (float(dpi[0]), float(dpi[1])) if dpi else None), turn
 
 
-def _check(path: Path, file: Image.Image) -> None:
+def _check(path: Path, file: Image.Image, convert: bool) -> None:
     frames = getattr(file, "n_frames", 1)
-    if frames > 1 and file.format != "MPO":  # a phone's JPEG with a preview behind it
+    if frames > 1 and file.format != "MPO" and not convert:  # MPO: a phone's JPEG with a preview behind it
         raise ValueError(f"{path}: animated or of several pages ({frames}); save the one you mean by itself")
-    if file.mode not in MODES and not _is_deep(path, file):
+    if file.mode in ("I", "F") and not _is_deep(path, file):
+        raise ValueError(f"{path}: 32 bits a channel, of unknown range; save it with 8 or 16 bits")
+    if file.mode not in MODES and not convert and not _is_deep(path, file):
         raise ValueError(f"{path}: colour mode {file.mode} is none of grey, RGB, palette; convert it to RGB")
     if _is_deep(path, file) and file.format == "TIFF":
         tags = file.tag_v2  # type: ignore[attr-defined]
@@ -118,7 +192,7 @@ def _check(path: Path, file: Image.Image) -> None:
 
 
 def _is_deep(path: Path, file: Image.Image) -> bool:
-    """16 bits a channel: a PNG's header says so, a TIFF's tag 258, whatever mode Pillow would cut it to."""
+    """Whether there are 16 bits a channel, by a PNG's header or a TIFF's tag 258: Pillow's mode may say 8."""
     if file.format == "PNG":
         with path.open("rb") as raw:
             return raw.read(25)[24] == 16
@@ -133,10 +207,8 @@ def _read_deep(path: Path) -> np.ndarray:
         sideways = file.format == "TIFF" and orientation(file) >= 5  # turned by OpenCV, which needs a copy
     if sideways:
         stored = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-    else:
-        stored = cv2.imread(
-            str(path), None, cv2.IMREAD_UNCHANGED
-        )  # into None: what it returns else is a copy
+    else:  # with dst None, imread returns its own array, not a copy
+        stored = cv2.imread(str(path), None, cv2.IMREAD_UNCHANGED)
     if stored is None or stored.dtype != np.uint16:
         raise ValueError(f"{path}: this kind of 16-bit picture is not readable; save it as 16-bit RGB PNG")
     if stored.ndim == 2:
@@ -147,8 +219,8 @@ def _read_deep(path: Path) -> np.ndarray:
 
 
 def _read_shallow(file: Image.Image) -> np.ndarray:
-    """Strip by strip: Pillow's own copy of the pixels is large enough."""
-    mode = MODES[file.mode]
+    """8-bit pixels, converted strip by strip: a second whole copy beside Pillow's would take memory."""
+    mode = MODES.get(file.mode, "RGB")
     if file.has_transparency_data:
         mode = {"L": "LA", "RGB": "RGBA"}.get(mode, mode)
     pixels = np.empty((file.height, file.width, len(mode)), np.uint8)

@@ -1,4 +1,4 @@
-"""Write pictures without loss, and read back the text (the recipe) that was written with them.
+"""Write pictures losslessly, and read back the text (the recipe) embedded in them.
 
 PNG and TIFF keep 8 and 16 bits, profile, EXIF and dpi; WebP is lossless and 8 bits only.
 """
@@ -27,9 +27,9 @@ WEBP_SIDE = 16383
 
 
 def write_picture(path: Path, picture: Picture, text: Mapping[str, str] | None = None) -> None:
-    """Write atomically, the format by suffix (.png, .tif, .tiff, .webp); `text` is kept with the picture.
+    """Write atomically, in the format of the suffix (.png, .tif, .tiff, .webp), with embedded `text`.
 
-    JPEG is refused: it would change every pixel, also those outside the mask.
+    JPEG is refused: it would change pixels outside the mask.
     """
     path = Path(path)
     writers = {".png": _write_png, ".tif": _write_tiff, ".tiff": _write_tiff, ".webp": _write_webp}
@@ -42,12 +42,12 @@ def write_picture(path: Path, picture: Picture, text: Mapping[str, str] | None =
         writer(file, picture, text or {})
 
 
-def read_text(path: Path) -> dict[str, str]:
-    """The text that `write_picture` put into a file; {} if there is none."""
+def embedded_text(path: Path) -> dict[str, str]:
+    """The text that `write_picture` embedded in a file; {} if there is none."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         with Image.open(path) as file:
-            if file.format == "PNG":  # its text lies before the pixels, which need not be decoded
+            if file.format == "PNG":  # its text is stored before the pixels, which are not decoded
                 return {str(key): str(value) for key, value in file.info.items() if isinstance(value, str)}
             return recipe(file.getexif())
 
@@ -85,14 +85,14 @@ def _check_webp(path: Path, picture: Picture) -> None:
 
 
 def _options(picture: Picture) -> dict[str, Any]:
-    found = {"icc_profile": picture.icc_profile, "exif": picture.exif}
-    return {key: value for key, value in found.items() if value}
+    options = {"icc_profile": picture.icc_profile, "exif": picture.exif}
+    return {key: value for key, value in options.items() if value}
 
 
 def _png_text(text: Mapping[str, str]) -> PngImagePlugin.PngInfo:
     info = PngImagePlugin.PngInfo()
     for key, value in text.items():
-        info.add_text(key, value)  # turns to iTXt where Latin-1 does not suffice
+        info.add_text(key, value)  # becomes iTXt if Latin-1 does not suffice
     return info
 
 
@@ -104,11 +104,11 @@ STRIP_BYTES = 1 << 20
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by channels
 HEADER_END = 8 + 25  # signature and header chunk
-LEFT = 1  # the filter: each byte less that of the pixel to its left
+LEFT = 1  # the PNG filter Sub: each byte minus that of the pixel to its left
 
 
 def write_png16(file: BinaryIO, pixels: np.ndarray, options: Mapping[str, Any]) -> None:
-    """Write uint16 pixels [H,W,C] with what Pillow's PNG `options` say (pnginfo, icc_profile, exif, dpi)."""
+    """Write uint16 pixels [H,W,C] with Pillow's PNG `options` (pnginfo, icc_profile, exif, dpi)."""
     height, width, channels = pixels.shape
     header = struct.pack(">IIBBBBB", width, height, 16, COLOUR_TYPES[channels], 0, 0, 0)
     file.write(SIGNATURE + _chunk(b"IHDR", header) + _metadata(options))
@@ -128,7 +128,7 @@ def _filtered(rows: np.ndarray) -> bytes:
 
 
 def _metadata(options: Mapping[str, Any]) -> bytes:
-    """The chunks Pillow writes between header and pixels, from a picture of one pixel."""
+    """The chunks that Pillow writes between header and pixels, taken from a picture of one pixel."""
     stub = BytesIO()
     Image.new("L", (1, 1)).save(stub, "PNG", **options)
     png, end = stub.getvalue(), HEADER_END
@@ -154,9 +154,8 @@ def write_tiff(file: BinaryIO, picture: Picture) -> None:
     tags = _photo_tags(picture)
     tags[256], tags[257], tags[259], tags[317] = width, height, DEFLATE, DIFFERENCING
     tags[278], tags[279] = rows, tuple(len(strip) for strip in strips)
-    tags[273] = tuple(
-        int(start) for start in np.cumsum([0, *map(len, strips[:-1])])
-    )  # Pillow adds the header's length
+    starts = np.cumsum([0, *map(len, strips[:-1])])
+    tags[273] = tuple(int(start) for start in starts)  # Pillow adds the header's length
     tags.save(file)
     for strip in strips:
         file.write(strip)
@@ -164,7 +163,7 @@ def write_tiff(file: BinaryIO, picture: Picture) -> None:
 
 def _deflate(rows: np.ndarray) -> bytes:
     steps = rows.copy()
-    steps[:, 1:] -= rows[:, :-1]  # modulo 2^bits, as TIFF's predictor 2 wants it
+    steps[:, 1:] -= rows[:, :-1]  # modulo 2^bits, as in TIFF's predictor 2
     return zlib.compress(steps.astype(steps.dtype.newbyteorder("<")).tobytes(), 6)
 
 

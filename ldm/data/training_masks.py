@@ -1,4 +1,4 @@
-"""Training masks: an object's box => the region that the model has to fill (DESIGN 2, 'Training pairs').
+"""Training masks: an object's box => the region that the model has to fill.
 
 Boxes are x0 y0 x1 y1 in pixels, sizes are (H, W), masks are float [1,H,W] in {0,1}, 1 where the object goes.
 """
@@ -18,8 +18,8 @@ from ldm.data.boxes import Box
 GROWTH = 0.4  # of the free space on a side
 FREE_FORM_SHARE = 0.5
 ARC_POINTS = 10
-JITTER = 0.025  # of the box's sides: less than half a step along an arc, so that arcs do not fold
-BULGE_SHIFT = 0.25  # how far from the middle of its side an arc may bulge, in the box's sides
+JITTER = 0.025  # of the box's sides: less than half a step along an arc, so that arcs do not self-intersect
+BULGE_SHIFT = 0.25  # of the box's side: how far an arc's control point may be from the middle
 
 
 def pixel_box(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
@@ -35,7 +35,7 @@ def pixel_box(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
 
 
 def enlarge(box: Box, size: tuple[int, int], generator: torch.Generator) -> Box:
-    """Move each side of the box outwards by 0 .. GROWTH of the space that is free there."""
+    """Move each side of the box outwards by 0 .. GROWTH of the free space on that side."""
     x0, y0, x1, y1 = box
     height, width = size
     left, top, right, bottom = (GROWTH * torch.rand(4, generator=generator)).tolist()
@@ -60,7 +60,7 @@ def free_form(box: Box, enlarged: Box, size: tuple[int, int], generator: torch.G
     outline = outline + JITTER * sides * _uniform(outline.shape, generator)
     picture = Image.new("L", (size[1], size[0]))
     draw = ImageDraw.Draw(picture)
-    draw.polygon([(int(x), int(y)) for x, y in outline.tolist()], fill=1)  # the pixels that hold the points
+    draw.polygon([(int(x), int(y)) for x, y in outline.tolist()], fill=1)
     draw.point([int((box[0] + box[2]) / 2), int((box[1] + box[3]) / 2)], fill=1)  # jitter may miss a tiny box
     return torch.from_numpy(np.array(picture))[None].float() * box_mask(enlarged, size)
 

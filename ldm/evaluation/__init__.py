@@ -1,1 +1,1 @@
-"""How good an insertion is: metrics and the benches that run them."""
+"""How good an insertion is: scores, benchmarks, and the engine that compares methods on them."""

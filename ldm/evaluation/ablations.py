@@ -1,17 +1,18 @@
-"""What the reproduction is to tell of its variants, one against another."""
+"""The methods that the reproduction compares, and the claims it tests by them."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
+from ldm.evaluation.methods import ALL, KV, Method
 from ldm.evaluation.metrics import MEASURES
-from ldm.evaluation.summary import Interval
+from ldm.evaluation.tables import Interval
 
-PAPER = "paper"  # first in the names of variants that are the paper's recipe
+PAPER = "paper"  # first in the names of methods that are the paper's recipe
 PSNR, PERCEPTUAL = "v2/psnr_object", "v2/perceptual_object"
-FEWEST = 5  # objects: of fewer, which are alike by chance one time in eight, an interval tells too much
+FEWEST = 5  # objects; fewer agree by chance one time in eight, so that an interval claims too much
 
 
 @dataclass(frozen=True)
@@ -25,27 +26,29 @@ class Claim:
 
     @property
     def against_truth(self) -> str:
-        """What beating, and what being equal, shows in, beside identity."""
+        """The second measure of the claim: PSNR of equality, LPIPS-like distance of the others."""
         return PSNR if self.equal else PERCEPTUAL
 
-    def verdict(self, apart: Interval, measure: str) -> str:
-        """What an interval over objects of "better minus worse" says of it; equality is never proven."""
-        if apart.count < FEWEST:
+    def verdict(self, difference: Interval, measure: str) -> str:
+        """Judge the claim by the interval over objects of "better minus worse"; equality is never proven."""
+        if difference.count < FEWEST:
             return "too few objects"
-        if apart.low <= 0 <= apart.high:
-            return "not told apart" if self.equal else "undecided"
-        return "holds" if apart.mean * MEASURES[measure].better > 0 and not self.equal else "does not hold"
+        if difference.low <= 0 <= difference.high:
+            return "not significantly different" if self.equal else "undecided"
+        return (
+            "holds" if difference.mean * MEASURES[measure].better > 0 and not self.equal else "does not hold"
+        )
 
 
 def claims_of(recipe: str) -> list[Claim]:
-    """What the paper says, of its own recipe, and what we do otherwise, around the variant `recipe`."""
+    """The paper's claims, of its own recipe, and ours, around the method `recipe`."""
     paper = f"{PAPER}-{recipe.partition('-')[2]}"
     fast, exact = f"{recipe}-fast", f"{recipe}-exact"
-    alike = [
+    equal = [
         ("ours: `--preset fast` costs nothing against `exact`", fast, exact),
         ("ours: `--preset fast` costs the recipe nothing", fast, recipe),
         ("ours: the recipe's sampling is as good as `--preset exact`", recipe, exact),
-        ("ours: the latent bank costs nothing", recipe, f"{recipe}-no-bank"),
+        ("ours: cached samples cost nothing", recipe, f"{recipe}-no-cached-samples"),
     ]
     return [
         Claim("the paper: learning the object beats one reference alone", "paper-kv", "paper-zero-shot"),
@@ -65,30 +68,13 @@ def claims_of(recipe: str) -> list[Claim]:
         Claim("ours: `tokens` beat `linear`, crossattn", "tokens-crossattn", "linear-crossattn"),
         Claim("ours: our learning-rate schedule beats the paper's", recipe, f"{recipe}-paper-rate"),
         Claim("ours: same-category pictures help the recipe", recipe, f"{recipe}-alone"),
-        *(Claim(text, one, other, equal=True) for text, one, other in alike),
+        *(Claim(text, one, other, equal=True) for text, one, other in equal),
     ]
 
 
 @dataclass(frozen=True)
-class Variant:
-    """One way to insert. `kind`: flat, poisson, zero-shot or learnt.
-
-    `learning` and `insertion` are settings that differ from the recipe's, the latter dotted; it learns from
-    `images` few-shot pictures, 0: all.
-    """
-
-    name: str
-    title: str
-    kind: str = "learnt"
-    learning: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    insertion: Mapping[str, Any] = field(default_factory=dict, hash=False)
-    images: int = 0
-    same_category: bool = True
-
-
-@dataclass(frozen=True)
 class Series:
-    """Variants side by side: line's name => points (x, variant's name); without `axis` it is no chart."""
+    """Methods side by side: line's name => points (x, method's name); without `axis` it is no chart."""
 
     title: str
     lines: Mapping[str, Sequence[tuple[float, str]]]
@@ -97,35 +83,34 @@ class Series:
 
     @property
     def names(self) -> list[str]:
-        """All its variants, each once."""
+        """All its methods, each once."""
         return list(dict.fromkeys(name for points in self.lines.values() for _, name in points))
 
     def of(self, names: Collection[str]) -> Series:
-        """What these variants leave of it."""
+        """The series with these methods only."""
         lines = {line: [p for p in points if p[1] in names] for line, points in self.lines.items()}
         return replace(self, lines={line: points for line, points in lines.items() if points})
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that one reproduction runs and tells; `recipe` names the variant that the others differ from."""
+    """All that one reproduction compares; `recipe` names the method that the others differ from."""
 
-    variants: Mapping[str, Variant]
+    methods: Mapping[str, Method]
     series: Sequence[Series]
     claims: Sequence[Claim]
     recipe: str
 
     def of(self, names: Collection[str]) -> Comparison:
-        """With these variants only, and what they leave of series and claims; ValueError for unknown ones."""
-        if unknown := [name for name in names if name not in self.variants]:
-            raise ValueError(f"no variant {', '.join(unknown)}; there are {', '.join(self.variants)}")
-        chosen = {name: variant for name, variant in self.variants.items() if name in names}
+        """With these methods only, and the series and claims that have them; ValueError for unknown names."""
+        if unknown := [name for name in names if name not in self.methods]:
+            raise ValueError(f"no method {', '.join(unknown)}; there are {', '.join(self.methods)}")
+        chosen = {name: method for name, method in self.methods.items() if name in names}
         series = [kept for one in self.series if len((kept := one.of(names)).names) > 1]
         claims = [claim for claim in self.claims if {claim.better, claim.worse} <= chosen.keys()]
         return Comparison(chosen, series, claims, self.recipe)
 
 
-KV, ALL = "crossattn-kv", "crossattn"
 SHORT = {KV: "kv", ALL: "crossattn"}
 TUNED = (  # few-shot part, what it is, what of the cross-attention trains
     ("none", "no few-shot tokens (as Custom Diffusion)", KV),
@@ -138,7 +123,7 @@ IMAGES, SCALES = (1, 3, 5), (1.0, 2.5, 5.0, 7.5)
 SOLVERS = ("plms", "ddim", "dpm++", "unipc")
 Presets = Mapping[str, Mapping[str, Any]]
 SHARES = (8, 4, 2)  # of the training steps, and (the last two) of the sampling steps
-Group = tuple[Series, list[Variant]]
+Group = tuple[Series, list[Method]]
 
 
 def ablations(
@@ -147,50 +132,52 @@ def ablations(
     max_steps: int,
     sampler: str,
     steps: int,
-    scale: float,
+    guidance_scale: float,
     cached_samples: int = 0,
     single_view: float = 0.0,
     presets: Presets | None = None,
-    published: Sequence[Variant] = (),
+    published: Sequence[Method] = (),
 ) -> Comparison:
-    """All that the paper claims and we changed, around the recipe of these settings with few-shot tokens.
+    """What the paper claims and what we changed, around the recipe of these settings with few-shot tokens.
 
-    `presets`: name => settings of the section `sample` that it stands for. `published`: the paper's recipe, scaled to
-    the base, as `paper-kv` and `paper-crossattn`; what the paper claims is told of these.
+    `presets`: name => settings of the section `sample` that it stands for. `published`: the paper's recipe,
+    scaled to the base, as `paper-kv` and `paper-crossattn`; the paper's claims are tested by these.
     """
     methods = [*_methods(), *published]
     [recipe] = [v for v in methods if v.name == f"tokens-{SHORT[freeze_model]}"]
-    fed = [v for v in methods if v.name in ("linear-kv", recipe.name)]
-    together = _tuned(recipe, "all-views", "every sample sees all few-shot tokens", single_view=0.0)
-    anew = _tuned(recipe, "no-bank", "every sample encoded anew, no latent bank", cached_samples=0)
+    both = [v for v in methods if v.name in ("linear-kv", recipe.name)]
+    all_views = _tuned(recipe, "all-views", "every sample sees all few-shot tokens", single_view=0.0)
+    not_cached = _tuned(
+        recipe, "no-cached-samples", "every sample encoded when it is drawn", cached_samples=0
+    )
     groups = [
         _table("Methods", methods),
         _table("The paper's recipe", _of_the_paper(published)),
-        _table("Same-category pictures", [v for own in fed for v in (own, _alone(own))]),
+        _table("Same-category pictures", [v for own in both for v in (own, _alone(own))]),
         _table("Learning-rate schedule", [recipe, *_rates(recipe, max_steps, published)]),
-        _table("Single views", [recipe, together] if single_view else []),
-        _table("Latent bank", [recipe, anew] if cached_samples else []),
+        _table("Single views", [recipe, all_views] if single_view else []),
+        _table("Cached samples", [recipe, not_cached] if cached_samples else []),
         _table("Presets", [recipe, *_presets(recipe, presets or {})]),
         _chart("Few-shot pictures", {"recipe": {n: _fewer(recipe, n) for n in IMAGES}}, "few-shot pictures"),
         _chart("Training steps", {"recipe": _trained(recipe, max_steps)}, "training steps", log=True),
         _chart("Samplers", _solvers(recipe, sampler, steps), "UNet evaluations", log=True),
-        _chart("Guidance", {"recipe": _guided(recipe, scale)}, "guidance scale"),
+        _chart("Guidance", {"recipe": _guided(recipe, guidance_scale)}, "guidance scale"),
     ]
-    found = {variant.name: variant for _, variants in groups for variant in variants}
+    found = {method.name: method for _, methods in groups for method in methods}
     claims = [c for c in claims_of(recipe.name) if {c.better, c.worse} <= found.keys()]
-    series = [series for series, variants in groups if len(variants) > 1]
+    series = [series for series, methods in groups if len(methods) > 1]
     return Comparison(found, series, claims, recipe.name)
 
 
-def _methods() -> list[Variant]:
+def _methods() -> list[Method]:
     """From pasting to tuning all of the cross-attention, in the order of the table."""
     return [
-        Variant("flat", "reference pasted flat", "flat"),
-        Variant("poisson", "reference pasted by Poisson's equation", "poisson"),
-        Variant("cut-out", "reference cut out and pasted", "cut-out"),
-        Variant("zero-shot", "base as it is, one reference", "zero-shot"),
+        Method("flat", "reference pasted flat", "flat"),
+        Method("poisson", "reference pasted by Poisson's equation", "poisson"),
+        Method("cut-out", "reference cut out and pasted", "cut-out"),
+        Method("zero-shot", "base as it is, one reference", "zero-shot"),
         *(
-            Variant(
+            Method(
                 f"{few_shot}-{SHORT[mode]}",
                 f"{what}, {mode}",
                 learning={"few_shot": few_shot, "freeze_model": mode},
@@ -200,8 +187,8 @@ def _methods() -> list[Variant]:
     ]
 
 
-def _of_the_paper(published: Sequence[Variant]) -> list[Variant]:
-    """The published recipes and, of the first, what the paper compares it with, sampled as it is."""
+def _of_the_paper(published: Sequence[Method]) -> list[Method]:
+    """The published recipes, and what the paper compares the first one with, sampled in the same way."""
     if not published:
         return []
     first, short = published[0], published[0].name.removeprefix(f"{PAPER}-")
@@ -216,8 +203,8 @@ def _of_the_paper(published: Sequence[Variant]) -> list[Variant]:
     return [zero_shot, none, first, _alone(first), *published[1:]]
 
 
-def _rates(recipe: Variant, max_steps: int, published: Sequence[Variant]) -> list[Variant]:
-    """The recipe by the paper's schedule: its warm-up, in shares of the steps, and its last rate."""
+def _rates(recipe: Method, max_steps: int, published: Sequence[Method]) -> list[Method]:
+    """The recipe with the paper's schedule: its warm-up as a share of the steps, and its last rate."""
     if not published:
         return []
     paper = published[0].learning
@@ -226,41 +213,41 @@ def _rates(recipe: Variant, max_steps: int, published: Sequence[Variant]) -> lis
     return [_tuned(recipe, "paper-rate", title, warmup_steps=warmup_steps, lr_final=paper["lr_final"])]
 
 
-def _alone(variant: Variant) -> Variant:
-    title = f"{variant.title}, no same-category pictures"
-    return replace(variant, name=f"{variant.name}-alone", title=title, same_category=False)
+def _alone(method: Method) -> Method:
+    title = f"{method.title}, no same-category pictures"
+    return replace(method, name=f"{method.name}-alone", title=title, same_category=False)
 
 
-def _fewer(recipe: Variant, images: int) -> Variant:
+def _fewer(recipe: Method, images: int) -> Method:
     title = f"recipe, {images} few-shot pictures at most"
     return replace(recipe, name=f"{recipe.name}-{images}-images", title=title, images=images)
 
 
-def _tuned(recipe: Variant, name: str, title: str, **learning: Any) -> Variant:
-    """The recipe, learnt otherwise."""
+def _tuned(recipe: Method, name: str, title: str, **learning: Any) -> Method:
+    """The recipe with other settings of training."""
     learning = dict(recipe.learning) | learning
     return replace(recipe, name=f"{recipe.name}-{name}", title=f"recipe, {title}", learning=learning)
 
 
-def _sampled(recipe: Variant, name: str, title: str, **sample: Any) -> Variant:
+def _sampled(recipe: Method, name: str, title: str, **sample: Any) -> Method:
     """The recipe with other settings of the section `sample`."""
     changes = {f"sample.{key}": value for key, value in sample.items()}
     return replace(recipe, name=f"{recipe.name}-{name}", title=f"recipe, {title}", insertion=changes)
 
 
-def _presets(recipe: Variant, presets: Presets) -> list[Variant]:
+def _presets(recipe: Method, presets: Presets) -> list[Method]:
     return [_sampled(recipe, name, f"--preset {name}", **sample) for name, sample in presets.items()]
 
 
-def _trained(recipe: Variant, max_steps: int) -> dict[int, Variant]:
+def _trained(recipe: Method, max_steps: int) -> dict[int, Method]:
     """The recipe after shares of its steps, by step."""
     counts = dict.fromkeys(max_steps // share for share in SHARES if max_steps >= share)
     fewer = {n: _tuned(recipe, f"{n}-steps", f"{n} training steps", max_steps=n) for n in counts}
     return fewer | {max_steps: recipe}
 
 
-def _solvers(recipe: Variant, sampler: str, steps: int) -> dict[str, dict[int, Variant]]:
-    """The recipe by every solver, in shares of its steps."""
+def _solvers(recipe: Method, sampler: str, steps: int) -> dict[str, dict[int, Method]]:
+    """The recipe by every solver, in shares of its number of steps."""
     counts = dict.fromkeys([*(max(1, steps // share) for share in SHARES[1:]), steps])
     other = {
         solver: {n: _sampled(recipe, f"{solver}-{n}", f"{solver}, {n} steps", sampler=solver, steps=n)
@@ -271,19 +258,17 @@ def _solvers(recipe: Variant, sampler: str, steps: int) -> dict[str, dict[int, V
     return other
 
 
-def _guided(recipe: Variant, scale: float) -> dict[float, Variant]:
+def _guided(recipe: Method, guidance_scale: float) -> dict[float, Method]:
     """The recipe by guidance scale."""
-    other = {x: _sampled(recipe, f"scale-{x:g}", f"guidance {x:g}", scale=x) for x in SCALES}
-    return other | {scale: recipe}
+    other = {x: _sampled(recipe, f"scale-{x:g}", f"guidance {x:g}", guidance_scale=x) for x in SCALES}
+    return other | {guidance_scale: recipe}
 
 
-def _table(title: str, variants: Sequence[Variant]) -> Group:
-    return Series(title, {"": [(i, variant.name) for i, variant in enumerate(variants)]}), list(variants)
+def _table(title: str, methods: Sequence[Method]) -> Group:
+    return Series(title, {"": [(i, method.name) for i, method in enumerate(methods)]}), list(methods)
 
 
-def _chart(title: str, lines: Mapping[str, Mapping[Any, Variant]], axis: str, log: bool = False) -> Group:
-    points = {
-        line: sorted((x, variant.name) for x, variant in found.items()) for line, found in lines.items()
-    }
-    variants = [variant for found in lines.values() for variant in found.values()]
-    return Series(title, points, axis, log), variants
+def _chart(title: str, lines: Mapping[str, Mapping[Any, Method]], axis: str, log: bool = False) -> Group:
+    points = {line: sorted((x, method.name) for x, method in found.items()) for line, found in lines.items()}
+    methods = [method for found in lines.values() for method in found.values()]
+    return Series(title, points, axis, log), methods

@@ -1,12 +1,10 @@
-"""What an encoder is shown of a picture, by protocol: `paper`, `pbe` (Paint-by-Example) and `v2` (ours).
+"""The crop of a picture that an encoder sees, by protocol: `paper`, `pbe` (Paint-by-Example), `v2` (ours).
 
 In: pictures and masks bool [H,W]. Out: [1,3,224,224], normalised for the encoder. `paper` and `pbe` repeat
 the published code, faults included: docs/evaluation_protocols.md lists them.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import cv2
 import numpy as np
@@ -15,9 +13,10 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from ldm.data.image import resize, to_image
+from ldm.data.image import to_image
 from ldm.data.picture import Picture
 from ldm.features.encoders import SIZE, Encoder
+from ldm.features.imagenet import centred, on_square
 from ldm.insertion.paste import cut_region
 from ldm.insertion.roi import Roi, box_of, crop
 from ldm.models.conditioner import clip_normalised
@@ -93,21 +92,6 @@ def object_region(encoder: Encoder, picture: Picture, mask: np.ndarray) -> Tenso
 def object_view(encoder: Encoder, image: Tensor) -> Tensor:
     """Protocol v2: image [3,h,w] in [-1,1] on a square of the encoder's mean colour, antialiased resize."""
     return encoder.normalised(on_square(image, encoder.mean, SIZE)[None])
-
-
-def on_square(image: Tensor, mean: Sequence[float], size: int) -> Tensor:
-    """Image [3,h,w] in [-1,1], centred on a square of a colour in [0,1] => [3,size,size]."""
-    return resize(centred(image, torch.tensor(mean) * 2 - 1)[None], size)[0]
-
-
-def centred(image: Tensor, colour: Tensor) -> Tensor:
-    """Image [3,h,w] in the middle of a square of a colour [3] => [3,s,s], s its longer side."""
-    height, width = image.shape[1:]
-    side = max(height, width)
-    region = colour.to(image)[:, None, None].repeat(1, side, side)
-    top, left = (side - height) // 2, (side - width) // 2
-    region[:, top : top + height, left : left + width] = image
-    return region
 
 
 def _squashed(image: Tensor) -> Tensor:

@@ -14,9 +14,9 @@ from io import BytesIO
 import numpy as np
 from PIL import Image
 
-from ldm.evaluation.insertion import Insertion, References
 from ldm.evaluation.metrics import MEASURES, heading
-from ldm.evaluation.summary import Row, measured
+from ldm.evaluation.results import Insertion, References, Row
+from ldm.evaluation.tables import measured
 from ldm.insertion.contact_sheet import close_up, thumbnail
 from ldm.insertion.roi import Roi, crop, plan_roi
 
@@ -62,7 +62,7 @@ def page(
     insertions: Sequence[Insertion],
     others: Mapping[str, Insertion],
 ) -> Iterator[str]:
-    """The page, piece by piece: memory holds one image's pictures. `others` are another run's, by name.
+    """The page in pieces, so that memory holds the pictures of one row. `others` are another run's, by name.
 
     `rows` belong to `insertions`, one to one.
     """
@@ -74,7 +74,7 @@ def page(
     for caption, text in tables.items():
         yield f'<h2>{escape(caption)}</h2>\n<div class="wide">{_text_table(text)}</div>\n'
     shown = ["background", "mask", "reference", "result"]
-    shown += ["other run"] * bool(others) + ["truth"] * any(x.truth for x in insertions)
+    shown += ["other run"] * bool(others) + ["truth"] * any(x.site.truth for x in insertions)
     order = f"worst first by {heading(first)}" if first else "in the order of the run"
     yield f"<h2>Images, {escape(order)}</h2>\n"
     yield f'<table id="images" data-worst-first="true"><thead><tr>{_heads(shown, names, first)}</tr></thead>'
@@ -86,7 +86,7 @@ def page(
 
 
 def worst_first(pairs: Sequence[tuple[Row, Insertion]], name: str | None) -> list[tuple[Row, Insertion]]:
-    """By one measure; what does not have it comes last."""
+    """Sorted by one measure; rows without it come last."""
     if name is None:
         return list(pairs)
     way = MEASURES[name].better
@@ -118,27 +118,27 @@ def _image_row(
     cells += [f"<td>{pictures.get(kind, '')}</td>" for kind in shown]
     for name in names:
         value = row["scores"].get(name)
-        said = "" if value is None else f"{value:.{MEASURES[name].decimals}f}"
-        cells.append(f'<td data-value="{"" if value is None else json.dumps(value)}">{said}</td>')
+        text = "" if value is None else f"{value:.{MEASURES[name].decimals}f}"
+        cells.append(f'<td data-value="{"" if value is None else json.dumps(value)}">{text}</td>')
     return f"<tr>{''.join(cells)}</tr>\n"
 
 
 def _pictures(insertion: Insertion, other: Insertion | None, known: dict[References, str]) -> dict[str, str]:
     """The close-up of each picture as an <img>; a reference is encoded once."""
-    seen = insertion.read()
-    roi = seen.rois[0] if len(seen.rois) == 1 else plan_roi(seen.mask)
+    result, images = insertion.read()
+    roi = images.rois[0] if len(images.rois) == 1 else plan_roi(images.mask)
     if insertion.references not in known:
         known[insertion.references] = _img(insertion.references.picture(), str(insertion.references.whole))
     found = {
-        "background": _img(close_up(seen.background, roi), str(insertion.case.background)),
-        "mask": _img(_white(seen.mask, roi), "white: insert here"),
+        "background": _img(close_up(images.background, roi), str(insertion.site.case.background)),
+        "mask": _img(_white(images.mask, roi), "white: insert here"),
         "reference": known[insertion.references],
-        "result": _img(close_up(seen.result, roi), str(insertion.result)),
+        "result": _img(close_up(result, roi), str(insertion.result)),
     }
-    if seen.truth is not None:
-        found["truth"] = _img(close_up(seen.truth, roi), str(insertion.truth))
+    if images.truth is not None:
+        found["truth"] = _img(close_up(images.truth, roi), str(insertion.site.truth))
     if other is not None:
-        found["other run"] = _img(close_up(other.read().result, roi), str(other.result))
+        found["other run"] = _img(close_up(other.read()[0], roi), str(other.result))
     return found
 
 

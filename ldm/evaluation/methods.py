@@ -1,27 +1,29 @@
-"""Ways to fill a site that need no model: the reference pasted, flat, by Poisson's equation, or cut out."""
+"""Methods that are compared: what each one is, and how it fills a site.
+
+Pasting needs no model; the ceiling needs the autoencoder and the truth; all others sample, with the base as
+it is or with an object that was learnt.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import torch
-from torch import Tensor
 
 from ldm.compositing.composite import composite, composite_layers
 from ldm.compositing.cut_out import cut_out_picture
 from ldm.compositing.cut_out_images import SIZE
-from ldm.data.image import read_rgb, resize, to_image
+from ldm.data.image import resize, to_image
 from ldm.data.insertset import InsertSet
-from ldm.data.picture import Picture
-from ldm.evaluation.bench import Scene, Views
+from ldm.data.picture import Picture, read_rgb
+from ldm.evaluation.benchmark import SiteImages
 from ldm.insertion.contact_sheet import rgb8
+from ldm.insertion.insert import insert
 from ldm.insertion.object_source import ObjectSource
 from ldm.insertion.paste import cut_region, paste_region, patched
 from ldm.insertion.region import InsertRequest
@@ -31,6 +33,7 @@ from ldm.insertion.session import Session
 from ldm.models.base import Base
 from ldm.models.inpainting_model import InpaintingModel
 
+KV, ALL = "crossattn-kv", "crossattn"  # what of the cross-attention is trained
 RIM = 2  # pixels around the mask that Poisson's equation takes its boundary from
 
 
@@ -70,104 +73,95 @@ PASTES: dict[str, Callable[[Path, Picture, np.ndarray], Picture]] = {
     "poisson": paste_poisson,
     "cut-out": paste_cut_out,
 }
+UNTRAINED = ("zero-shot", "zero-shot-tokens")
+TRAINED = ("learnt", "merged")
+SAMPLED = (*UNTRAINED, *TRAINED)
+KINDS = (*PASTES, "ceiling", *SAMPLED)
 
 
-Fill = Callable[[Scene, Views], Picture]
-METHODS = {  # in the order of the report
-    "flat": "reference pasted flat into the mask",
-    "cut-out": "reference cut out and pasted: no model",
-    "zero-shot": "base as it is, one reference",
-    "zero-shot-tokens": "base as it is, few-shot tokens",
-    "crossattn-kv": "fine-tuned, crossattn-kv",
-    "merged": "the same crossattn-kv objects, all merged into one file",
-    "crossattn": "fine-tuned, crossattn",
-    "ceiling": "ceiling: truth through the VAE",
-}
-PASTED = tuple(name for name in METHODS if name in PASTES)
-MODELLED = tuple(name for name in METHODS if name not in (*PASTED, "ceiling"))
-LEARNT = ("crossattn-kv", "crossattn")
+@dataclass(frozen=True)
+class Method:
+    """One way to insert an object; `kind` is one of KINDS.
 
+    `learning` and `insertion` are settings that differ from the run's, the latter as {"sample.steps": 12}. It
+    learns from the first `images` few-shot pictures (0: all), with the same-category pictures or without.
+    """
 
-@dataclass(frozen=True, eq=False)
-class Setup:
-    """What all methods share: a base and how it inserts; `settings` are the plain values that say so."""
+    name: str
+    title: str
+    kind: str = "learnt"
+    learning: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    insertion: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    images: int = 0
+    same_category: bool = True
 
-    session: Session
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    seed: int = 321
-    object_scale: float = 1.0
+    def __post_init__(self) -> None:
+        assert self.kind in KINDS, f"{self.kind} is none of {KINDS}"
 
     @property
-    def fingerprint(self) -> str:
-        """Of the base."""
-        return self.session.fingerprint
+    def is_trained(self) -> bool:
+        """Does it need an object file?"""
+        return self.kind in TRAINED
+
+    @property
+    def is_sampled(self) -> bool:
+        """Does it draw noise, so that settings and seed matter?"""
+        return self.kind in SAMPLED
 
 
-@contextmanager
-def prepared(method: str, setup: Setup, insertset: InsertSet, learnt: Path | None) -> Iterator[Fill]:
-    """The method for one object; `learnt` is its object file, or that of all, merged.
-
-    The base is as before when the block ends.
-    """
-    if method in PASTED:
-        yield partial(fill_pasted, method, insertset)
-        return
-    session = setup.session
-    if method == "ceiling":
-        yield partial(fill_ceiling, session.base)
-        return
-    assert method in METHODS, f"no method {method}"
-    if method == "zero-shot-tokens":
-        ready = with_untuned_tokens(session, insertset)
-    else:
-        ready = session.ready(subject_of(method, insertset, learnt, setup.object_scale))
-    yield partial(fill_sampled, setup, ready)
-    session.put_down()
+METHODS = {  # of `evaluate.py --bench`, in the order of its report
+    method.name: method
+    for method in (
+        Method("flat", "reference pasted flat into the mask", "flat"),
+        Method("cut-out", "reference cut out and pasted: no model", "cut-out"),
+        Method("zero-shot", "base as it is, one reference", "zero-shot"),
+        Method("zero-shot-tokens", "base as it is, few-shot tokens", "zero-shot-tokens"),
+        Method(KV, f"fine-tuned, {KV}", learning={"freeze_model": KV}),
+        Method("merged", f"the same {KV} objects, all merged into one file", "merged", {"freeze_model": KV}),
+        Method(ALL, f"fine-tuned, {ALL}", learning={"freeze_model": ALL}),
+        Method("ceiling", "ceiling: truth through the VAE", "ceiling"),
+    )
+}
 
 
-def subject_of(
-    method: str, insertset: InsertSet, learnt: Path | None, object_scale: float = 1.0
-) -> ObjectSource:
-    """What a method inserts: an object file with its own reference, one of a merged file, or the reference."""
-    if method == "zero-shot":
+def source_of(kind: str, insertset: InsertSet, file: Path | None, object_scale: float = 1.0) -> ObjectSource:
+    """What a method inserts: an object file, one object of a merged file, or the reference alone."""
+    if kind == "zero-shot":
         return ObjectSource(reference=insertset.reference)
-    assert learnt is not None, f"{method} needs an object file"
-    if method == "merged":
-        return ObjectSource(learnt, object_scale=object_scale, pick=insertset.root.name)
-    return ObjectSource(learnt, object_scale=object_scale, pictures=insertset.root)
+    assert file is not None, f"{kind} needs an object file"
+    if kind == "merged":
+        return ObjectSource(file, object_scale=object_scale, pick=insertset.root.name)
+    return ObjectSource(file, object_scale=object_scale, pictures=insertset.root)
 
 
 @torch.no_grad()
-def with_untuned_tokens(session: Session, insertset: InsertSet) -> ReadyObject:
+def with_untrained_tokens(session: Session, insertset: InsertSet) -> ReadyObject:
     """The reference, and CLIP's pooled feature of each few-shot crop as a token, on the base as it is."""
     base, images = session.base, session.images
     assert isinstance(base, Base), "tokens need the whole base"
     reference = images.reference(insertset.reference)
-    tokens = base.conditioner.look(images.few_shot(insertset).to(base.device))
-    context = base.conditioner(base.conditioner.look(reference.to(base.device)), tokens)
+    tokens = base.conditioner.image_features(images.few_shot(insertset).to(base.device))
+    context = base.conditioner(base.conditioner.image_features(reference.to(base.device)), tokens)
     return ReadyObject(base.contexts(context), session.make_fill(reference))
 
 
-def fill_pasted(method: str, insertset: InsertSet, scene: Scene, views: Views) -> Picture:
-    """The reference picture, pasted as it is or cut out."""
-    return PASTES[method](insertset.reference, views.background, views.mask)
-
-
-@torch.no_grad()
-def fill_ceiling(base: InpaintingModel, scene: Scene, views: Views) -> Picture:
-    """The truth as the VAE shows it at the base's resolution: no method on this base can do better."""
-    known = cut_region(views.truth, scene.roi)[None].to(base.device)
-    shown = base.decode(base.encode(resize(known, base.architecture.image_size)))
-    return _pasted(views, scene.roi, resize(shown.cpu(), scene.roi.size)[0])
-
-
-def fill_sampled(setup: Setup, ready: ReadyObject, scene: Scene, views: Views) -> Picture:
-    """Inpaint the scene's region with the object."""
-    request = InsertRequest(views.mask, views.mask, [scene.roi], [setup.seed])
-    [[result]] = setup.session.insert(views.background, [request], [ready])
+def sample(
+    session: Session, model: InpaintingModel, ready: ReadyObject, images: SiteImages, seed: int
+) -> Picture:
+    """Inpaint the site's regions with the object, by a model that may run in another precision."""
+    request = InsertRequest(images.mask, images.mask, images.rois, [seed])
+    own = ReadyObject(ready.contexts.to(model.unet.conv_in.weight), ready.fill)
+    [[result]] = insert(model, images.background, [request], [own], session.options)
     return result.picture
 
 
-def _pasted(views: Views, roi: Roi, image: Tensor) -> Picture:
-    alpha = crop(views.mask, roi).astype("float32")
-    return patched(views.background, [paste_region(views.background, roi, image, alpha)])
+@torch.no_grad()
+def show_ceiling(model: InpaintingModel, images: SiteImages) -> Picture:
+    """The truth as the VAE shows it at the base's resolution: no method on this base can do better."""
+    if images.truth is None:
+        raise ValueError("the ceiling needs ground truth, which this benchmark has not; leave the method out")
+    [roi] = images.rois
+    known = cut_region(images.truth, roi)[None].to(model.device)
+    shown = model.decode(model.encode(resize(known, model.architecture.image_size)))
+    image, alpha = resize(shown.cpu(), roi.size)[0], crop(images.mask, roi).astype(np.float32)
+    return patched(images.background, [paste_region(images.background, roi, image, alpha)])

@@ -1,4 +1,4 @@
-"""Every number of a report: its protocol, its meaning, which way is better, and which metric asks for it."""
+"""Measures: the table of all numbers of a report, and how those of an image or a set are computed."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
+from torchmetrics.image.fid import FrechetInceptionDistance
 
-from ldm.evaluation.crops import on_square
-from ldm.features.imagenet import MEAN, ImageNetFeatures
+from ldm.features.imagenet import ImageNetFeatures
 from ldm.features.lpips import Lpips
-from ldm.insertion.roi import Roi, box_of
+from ldm.insertion.roi import box_of
 
 DIGITS = 5  # behind the point, in files
 GMM = "close to, by our own GMM"  # Paint-by-Example's is not public
@@ -24,50 +24,49 @@ GMM = "close to, by our own GMM"  # Paint-by-Example's is not public
 class Measure:
     """`better` is 1 if more is better, -1 if less is, 0 if it says nothing about quality.
 
-    `judge` names the network that tells it, see `Judges`; `of_set`: a number of all results together.
+    `metric` is what a user asks for; `of_set`: one number for all results together.
     """
 
     metric: str
     title: str
     decimals: int = 3
     better: int = 1
-    judge: str = ""
     of_set: bool = False
 
 
 MEASURES = {  # <protocol>/<name>, in the order of columns; numbers compare only inside one protocol
-    "v2/identity": Measure("identity", "identity, to the truth", judge="imagenet"),
-    "v2/identity_mean": Measure("identity", "identity, mean of views", judge="imagenet"),
-    "v2/identity_max": Measure("identity", "identity, best view", judge="imagenet"),
-    "v2/clip_mean": Measure("clip", "region CLIP, mean of views", judge="clip"),
-    "v2/clip_max": Measure("clip", "region CLIP, best view", judge="clip"),
-    "v2/dino_mean": Measure("dino", "region DINOv2, mean of views", judge="dino"),
-    "v2/dino_max": Measure("dino", "region DINOv2, best view", judge="dino"),
-    "paper/clip": Measure("clip", "region CLIP, x 100", 2, judge="clip"),
-    "paper/dino": Measure("dino", "region DINOv2, x 100", 2, judge="dino"),
-    "pbe/clip": Measure("clip", "region CLIP, x 100", 2, judge="clip"),
-    "pbe/quality": Measure("quality", f"quality score ({GMM})", 2, judge="mixture"),
+    "v2/identity": Measure("identity", "identity, to the truth"),
+    "v2/identity_mean": Measure("identity", "identity, mean of views"),
+    "v2/identity_max": Measure("identity", "identity, best view"),
+    "v2/clip_mean": Measure("clip", "region CLIP, mean of views"),
+    "v2/clip_max": Measure("clip", "region CLIP, best view"),
+    "v2/dino_mean": Measure("dino", "region DINOv2, mean of views"),
+    "v2/dino_max": Measure("dino", "region DINOv2, best view"),
+    "paper/clip": Measure("clip", "region CLIP, x 100", 2),
+    "paper/dino": Measure("dino", "region DINOv2, x 100", 2),
+    "pbe/clip": Measure("clip", "region CLIP, x 100", 2),
+    "pbe/quality": Measure("quality", f"quality score ({GMM})", 2),
     "v2/psnr_object": Measure("fidelity", "PSNR object, dB", 2),
     "v2/psnr_region": Measure("fidelity", "PSNR region, dB", 2),
     "v2/ssim_object": Measure("fidelity", "SSIM object"),
     "v2/ssim_region": Measure("fidelity", "SSIM region"),
     "v2/detail_object": Measure("fidelity", "detail object, of the truth's", 2, 0),
     "v2/detail_region": Measure("fidelity", "detail region, of the truth's", 2, 0),
-    "v2/perceptual_object": Measure("fidelity", "LPIPS-like object", 4, -1, "imagenet"),
-    "v2/perceptual_region": Measure("fidelity", "LPIPS-like region", 4, -1, "imagenet"),
-    "v2/lpips_object": Measure("lpips", "LPIPS object", 3, -1, "lpips"),
-    "v2/lpips_region": Measure("lpips", "LPIPS region", 3, -1, "lpips"),
+    "v2/perceptual_object": Measure("fidelity", "LPIPS-like object", 4, -1),
+    "v2/perceptual_region": Measure("fidelity", "LPIPS-like region", 4, -1),
+    "v2/lpips_object": Measure("lpips", "LPIPS object", 3, -1),
+    "v2/lpips_region": Measure("lpips", "LPIPS region", 3, -1),
     "v2/seam": Measure("background", "seam ratio", 2, -1),
     "v2/ring_offset": Measure("background", "ring offset, levels", 2, -1),
     "v2/outside": Measure("background", "changed outside, most", 0, -1),
     "v2/outside_mean": Measure("background", "changed outside, mean", 3, -1),
     "v2/seconds": Measure("background", "seconds", 2, 0),
     "v2/learning_seconds": Measure("background", "learning, s", 0, 0),
-    "paper/clip_fid": Measure("clip-fid", "CLIP-FID", 2, -1, "clip", of_set=True),
-    "v2/inception_fid": Measure("inception-fid", "Inception FID", 2, -1, "inception", of_set=True),
+    "paper/clip_fid": Measure("clip-fid", "CLIP-FID", 2, -1, of_set=True),
+    "v2/inception_fid": Measure("inception-fid", "Inception FID", 2, -1, of_set=True),
 }
 METRICS = tuple(dict.fromkeys(measure.metric for measure in MEASURES.values()))
-OFFLINE = ("identity", "fidelity", "background")  # need no weights but those that come with the project
+OFFLINE = ("identity", "fidelity", "background")  # need no weights that are not installed
 
 
 def protocol(name: str) -> str:
@@ -85,28 +84,9 @@ def in_order(names: object) -> list[str]:
     return [name for name in MEASURES if name in names]  # type: ignore[operator]
 
 
-IDENTITY_SIZE = 224  # pixels; what the ImageNet network was trained at
 MIN_MSE = 1e-10  # in [0,1]: equal regions have 100 dB, not infinity, so that means stay finite
 SSIM_REACH = 5  # pixels that a window reaches to each side
 RESAMPLES = 10_000
-
-
-def identity(features: ImageNetFeatures, image: Tensor, truth: Tensor, box: Roi) -> float:
-    """Cosine of the pooled ImageNet features of `box` in both images; 1 is the same object, seen the same."""
-    return likeness(features, *(x[(slice(None), *box.slices)] for x in (image, truth)))
-
-
-def likeness(features: ImageNetFeatures, image: Tensor, reference: Tensor) -> float:
-    """The same cosine of two whole images [3,h,w], of any two sizes."""
-    crops = [identity_crop(x, Roi(0, 0, x.shape[2], x.shape[1])) for x in (image, reference)]
-    with torch.no_grad():
-        a, b = features.pooled(torch.stack(crops))
-    return float(F.cosine_similarity(a, b, dim=0))
-
-
-def identity_crop(image: Tensor, box: Roi, size: int = IDENTITY_SIZE) -> Tensor:
-    """What lies in the box, centred on a square of the network's mean colour => [3,size,size] in [-1,1]."""
-    return on_square(image[(slice(None), *box.slices)], MEAN, size)
 
 
 def psnr(image: Tensor, truth: Tensor, region: np.ndarray) -> float:
@@ -161,6 +141,30 @@ def lpips(net: Lpips, image: Tensor, truth: Tensor, region: np.ndarray) -> float
     """Mean over the region of LPIPS' map; 0 is the same."""
     device = next(net.parameters()).device
     return float(net(image[None].to(device), truth[None].to(device)).cpu()[torch.from_numpy(region)].mean())
+
+
+def frechet_distance(results: Tensor, real: Tensor) -> float:
+    """Distance of the Gaussians of two sets of features [n,d], [m,d]; ValueError for less than two."""
+    if min(len(results), len(real)) < 2:
+        raise ValueError(
+            f"a Frechet distance of {len(results)} results to {len(real)} real pictures; give two or more"
+        )
+    metric = FrechetInceptionDistance(feature=_Given(results.shape[1]))
+    metric.set_dtype(torch.float64)
+    metric.update(results.double(), real=False)
+    metric.update(real.double(), real=True)
+    return float(metric.compute())
+
+
+class _Given(nn.Module):
+    """The network that torchmetrics expects, for features that are computed already."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.num_features = width
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features
 
 
 def bootstrap(values: Sequence[float], seed: int = 0, resamples: int = RESAMPLES) -> tuple[float, float]:

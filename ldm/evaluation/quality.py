@@ -40,7 +40,7 @@ class Mixture:
 
     @cached_property
     def density(self) -> MixtureSameFamily:
-        """The same as torch knows it."""
+        """The mixture as a distribution of torch."""
         return MixtureSameFamily(Categorical(self.shares), MultivariateNormal(self.means, self.covariances))
 
 
@@ -51,7 +51,7 @@ def quality(mixture: Mixture, features: Tensor) -> list[float]:
 
 
 def estimator(pictures: int, components: int = COMPONENTS, seed: int = 0) -> GaussianMixture:
-    """scikit-learn's expectation-maximisation (extra `quality`), refused before any picture is encoded."""
+    """scikit-learn's expectation-maximisation (extra `quality`); its errors come before the encoding."""
     try:
         from sklearn.mixture import GaussianMixture
     except ImportError as error:
@@ -71,7 +71,7 @@ def fit_mixture(estimator: GaussianMixture, features: Tensor) -> Mixture:
 
 
 def save_mixture(path: Path, mixture: Mixture) -> None:
-    """Write a .safetensors file whose metadata say what the mixture is and what it was fitted on."""
+    """Write a .safetensors file; its metadata name format, encoder and the pictures of the fit."""
     tensors = {name: getattr(mixture, name) for name in ("shares", "means", "covariances")}
     about = {"format": FORMAT, "about": json.dumps(dict(mixture.about))}
     write_safetensors(path, tensors, about)
@@ -83,10 +83,10 @@ def load_mixture(path: Path, encoder: str) -> Mixture:
         raise FileNotFoundError(
             f"quality score: no mixture {path}; fit one: evaluate.py --fit_quality PICTURES --out {path}"
         )
-    told = read_metadata(path) if path.suffix == ".safetensors" else {}
-    if told.get("format") != FORMAT:
+    metadata = read_metadata(path) if path.suffix == ".safetensors" else {}
+    if metadata.get("format") != FORMAT:
         raise ValueError(f"{path} is no mixture for the quality score; fit one by evaluate.py --fit_quality")
-    about = json.loads(told["about"])
+    about = json.loads(metadata["about"])
     if about["encoder"] != encoder:
         raise ValueError(f"{path} was fitted on features of {about['encoder']}, not {encoder}; fit another")
     return Mixture(**read_state(path), about=about | {"digest": file_digest(path)[:16]})

@@ -1,4 +1,4 @@
-"""Results => a Markdown table with 95 % intervals, and a sheet that shows every scene by every method."""
+"""Results on a benchmark => report.md, a table with 95 % intervals, and sheet.png, a row for each site."""
 
 from __future__ import annotations
 
@@ -12,106 +12,87 @@ from PIL import Image, ImageDraw, ImageFont
 from ldm.data.files import atomic_file
 from ldm.data.picture import Picture, read_picture
 from ldm.data.picture_write import write_picture
-from ldm.evaluation.bench import PROTOCOL, Bench, Scene
-from ldm.evaluation.methods import METHODS
-from ldm.evaluation.metrics import bootstrap
-from ldm.evaluation.results import Results, Row
+from ldm.evaluation.benchmark import Benchmark, SiteImages
+from ldm.evaluation.methods import Method
+from ldm.evaluation.metrics import MEASURES
+from ldm.evaluation.results import Row
+from ldm.evaluation.tables import cell, interval, markdown, measured, pairs
 from ldm.insertion.contact_sheet import close_up, contact_sheet
 
-COLUMNS = {  # score => heading, decimals
-    "identity": ("identity", 3),
-    "psnr_object": ("PSNR object, dB", 2),
-    "psnr_region": ("PSNR region, dB", 2),
-    "ssim_object": ("SSIM object", 3),
-    "ssim_region": ("SSIM region", 3),
-    "seam": ("seam ratio", 2),
-    "seconds": ("seconds", 2),
-    "learning_seconds": ("learning, s", 0),
-}
-INTERVALS = tuple(name for name in COLUMNS if not name.endswith("seconds"))
+IDENTITY = ("v2/identity", "v2/identity_mean")  # the first of these that a row has stands on its tile
+COLUMNS = (
+    *IDENTITY, "v2/psnr_object", "v2/psnr_region", "v2/ssim_object", "v2/ssim_region", "v2/seam",
+    "v2/seconds", "v2/learning_seconds", "v2/outside",
+)  # fmt: skip
 TILE, BAR = 192, 17  # pixels
 
 
-def write_report(results: Results, bench: Bench, methods: Sequence[str], note: str = "") -> tuple[Path, Path]:
-    """Write report.md and sheet.png into the results' folder: these methods on the scenes of the bench."""
-    names = {scene.name for scene in bench.scenes}
-    rows = [row for row in results.rows if row["scene"] in names and row["method"] in methods]
-    text, sheet = results.folder / "report.md", results.folder / "sheet.png"
+def write_report(
+    folder: Path, benchmark: Benchmark, methods: Sequence[Method], rows: Sequence[Row], note: str = ""
+) -> tuple[Path, Path]:
+    """Write report.md and sheet.png of these methods' rows into a folder."""
+    text, sheet = folder / "report.md", folder / "sheet.png"
     with atomic_file(text) as file:
-        parts = [heading(bench, note), table(rows), *paired(rows, "crossattn-kv", "merged")]
-        file.write("\n\n".join([*parts, "![all scenes](sheet.png)\n"]).encode())
-    write_picture(sheet, Picture(scene_sheet(results, bench, methods)))
+        parts = [heading(benchmark, note), table(methods, rows), *paired(rows, "crossattn-kv", "merged")]
+        file.write("\n\n".join([*parts, "![all sites](sheet.png)\n"]).encode())
+    write_picture(sheet, Picture(site_sheet(benchmark, methods, rows)))
     return text, sheet
 
 
-def heading(bench: Bench, note: str = "") -> str:
+def heading(benchmark: Benchmark, note: str = "") -> str:
     """What the table is about."""
-    size = f"{len(bench.scenes)} scenes of {len(bench.objects)} objects"
+    size = f"{len(benchmark.sites)} sites of {len(benchmark.objects)} objects"
     about = (
-        f"Protocol `{PROTOCOL}` on {bench.root.name}, {size}; mean over scenes [95 % bootstrap interval]. "
-        "Identity is the cosine of ImageNet features of the object's box, result against truth; PSNR and "
-        "SSIM are against the truth, inside the object's silhouette and inside the inpainted region."
+        f"Protocol `v2` on {benchmark.name}, {size}; mean over sites [95 % bootstrap interval]. Identity is "
+        "the cosine of ImageNet features of the object's box, result against truth; PSNR and SSIM are "
+        "against the truth, inside the object's silhouette and inside the inpainted region."
     )
     return f"# Insertion\n\n{about} {note}".rstrip()
 
 
-def table(rows: Sequence[Row]) -> str:
-    """One Markdown line for each method that has rows, in the order of METHODS."""
-    head = ["method", "scenes", *(title for title, _ in COLUMNS.values()), "changed outside"]
-    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
-    for method, title in METHODS.items():
-        own = [row for row in rows if row["method"] == method]
-        if own:
-            outside = f"{max(row['outside'] for row in own):g}"
-            lines.append([title, str(len(own)), *(cell(own, name) for name in COLUMNS), outside])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def table(methods: Sequence[Method], rows: Sequence[Row]) -> str:
+    """One Markdown line for each method that has rows."""
+    names = [name for name in COLUMNS if name in measured(rows)]
+    lines = [["method", "sites", *(MEASURES[name].title for name in names)]]
+    for method in methods:
+        if own := [row for row in rows if row["method"] == method.name]:
+            lines.append([method.title, str(len(own)), *(cell(own, name) for name in names)])
+    return markdown(lines)
 
 
 def paired(rows: Sequence[Row], before: str, after: str) -> list[str]:
-    """A sentence on how identity differs between two methods, scene by scene; none if one was not run."""
-    found = [{row["scene"]: row["identity"] for row in rows if row["method"] == m} for m in (before, after)]
-    scenes = found[0].keys() & found[1].keys()
-    if not scenes:
+    """A sentence on how identity differs between two methods, site by site; none if one was not run."""
+    own = [[row for row in rows if row["method"] == method] for method in (after, before)]
+    values = pairs(*own).get(IDENTITY[0])
+    if values is None:
         return []
-    differences = [found[1][scene] - found[0][scene] for scene in sorted(scenes)]
-    low, high = bootstrap(differences)
-    change = f"{np.mean(differences):+.3f} [{low:+.3f}, {high:+.3f}]"
-    return [f"Identity of `{after}` less that of `{before}`, scene by scene ({len(scenes)}): {change}."]
+    difference = interval(values[:, 0] - values[:, 1]).text(3, sign=True)
+    return [f"Identity of `{after}` minus that of `{before}`, site by site ({len(values)}): {difference}."]
 
 
-def cell(rows: Sequence[Row], name: str) -> str:
-    """The mean of one score, with its interval; a dash if it is not known."""
-    values = [row[name] for row in rows if row[name] is not None]
-    decimals = COLUMNS[name][1]
-    if not values:
-        return "–"
-    mean = f"{np.mean(values):.{decimals}f}"
-    if name not in INTERVALS:
-        return mean
-    low, high = bootstrap(values)
-    return f"{mean} [{low:.{decimals}f}, {high:.{decimals}f}]"
+def site_sheet(benchmark: Benchmark, methods: Sequence[Method], rows: Sequence[Row]) -> np.ndarray:
+    """A row for each site: background, truth, and each method's result with its identity, uint8 [H,W,3]."""
+    known = {(row["method"], row["name"]): row for row in rows}
+    lines = []
+    for site in benchmark.sites:
+        images = site.read()
+        tiles = [_tile(images.background, images, site.name)]
+        tiles.append(_blank() if images.truth is None else _tile(images.truth, images, site.object))
+        for method in methods:
+            row = known.get((method.name, site.name))
+            tiles.append(_blank() if row is None else _result_tile(row, images))
+        lines.append(tiles)
+    return contact_sheet(lines, ["background", "truth", *(method.name for method in methods)], TILE)
 
 
-def scene_sheet(results: Results, bench: Bench, methods: Sequence[str]) -> np.ndarray:
-    """A row for each scene: background, truth, and each method's result with its identity, uint8 [H,W,3]."""
-    methods = [name for name in METHODS if name in methods]
-    identity = {(row["method"], row["scene"]): row["identity"] for row in results.rows}
-    rows = []
-    for scene in bench.scenes:
-        views = scene.read()
-        tiles = [_tile(views.background, scene, scene.name), _tile(views.truth, scene, scene.object)]
-        for name in methods:
-            file = results.picture(name, scene.name)
-            score = identity.get((name, scene.name))
-            known = file.is_file() and score is not None
-            tiles.append(_tile(read_picture(file), scene, f"{score:.2f}") if known else _blank())
-        rows.append(tiles)
-    return contact_sheet(rows, ["background", "truth", *methods], TILE)
+def _result_tile(row: Row, images: SiteImages) -> np.ndarray:
+    scores = [row["scores"][name] for name in IDENTITY if name in row["scores"]]
+    return _tile(read_picture(Path(row["result"])), images, f"{scores[0]:.2f}" if scores else "")
 
 
-def _tile(picture: Picture, scene: Scene, label: str) -> np.ndarray:
-    """The scene's region of a picture, TILE px wide, with a label along its foot."""
-    pixels = close_up(picture, scene.roi)
+def _tile(picture: Picture, images: SiteImages, label: str) -> np.ndarray:
+    """A site's first region of a picture, TILE px wide, with a label along its foot."""
+    pixels = close_up(picture, images.rois[0])
     shrinks = pixels.shape[0] > TILE
     small = cv2.resize(pixels, (TILE, TILE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
     tile = Image.fromarray(small)

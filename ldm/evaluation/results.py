@@ -1,60 +1,191 @@
-"""A folder of results: one row of numbers and one picture for each method and scene, kept as they are made.
-
-A row that is there is not made again, unless its `recipe` (all that it depends on) has changed.
-"""
+"""Results that are scored: an image with what it was made from, and the rows of a folder of results."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from ldm.data.files import atomic_file
-from ldm.data.picture import Picture
+import numpy as np
+from torch import Tensor
+
+from ldm.batch.work_item import Case
+from ldm.data.image import from_bytes, to_image
+from ldm.data.insertset import InsertSet, Sample, load_insertset
+from ldm.data.object_crops import object_crop
+from ldm.data.picture import Picture, read_rgb
 from ldm.data.picture_write import write_picture
+from ldm.evaluation.benchmark import Benchmark, Site, SiteImages, read_alike
+from ldm.evaluation.metrics import DIGITS
+from ldm.insertion.contact_sheet import rgb8
+from ldm.insertion.mask_input import MaskOptions
+from ldm.insertion.roi import Roi
+from ldm.models.checkpoint import read_state
+from ldm.objects.object_file import REFERENCE, unpacked
 
 Row = Mapping[str, Any]
 FILE = "results.jsonl"
 
 
+@dataclass(frozen=True)
+class References:
+    """What the object looks like: `whole`, an image or an object file that holds one, and `views` of it."""
+
+    whole: Path
+    views: tuple[Sample, ...] = ()
+
+    def picture(self) -> np.ndarray:
+        """The reference as it is, uint8 [H,W,3]."""
+        if self.whole.suffix != ".safetensors":
+            return read_rgb(self.whole)
+        own = unpacked(read_state(self.whole)).get(REFERENCE)
+        if own is None:
+            raise ValueError(f"{self.whole}: holds no reference picture; give --references FOLDER")
+        return rgb8(from_bytes(own[:3]))
+
+    def images(self) -> list[Tensor]:
+        """The object in every view, or in the reference if there are none: images [3,h,w] in [-1,1]."""
+        if not self.views:
+            return [to_image(self.picture())]
+        return [to_image(object_crop(read_rgb(view.image), view.boxes[0])) for view in self.views]
+
+
+@lru_cache(maxsize=256)  # a run has few objects and many results
+def references_in(path: Path) -> References:
+    """An object's pictures: an InsertSet folder, one picture, or an object file that holds one."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such InsertSet folder, picture or object file of a reference")
+    return references_of(load_insertset(path)) if path.is_dir() else References(path)
+
+
+def references_of(insertset: InsertSet) -> References:
+    """The reference of an object's folder, with the few-shot pictures as views."""
+    return References(insertset.reference, insertset.few_shot)
+
+
+@dataclass(frozen=True)
+class Insertion:
+    """The result file of one site, and what made it; results of two runs are paired by `site.name`.
+
+    `model` is the fingerprint of the base, `mask_options` are those that the mask was read with, `facts` are
+    numbers that no image tells, like seconds.
+    """
+
+    site: Site
+    references: References
+    result: Path
+    method: str = ""
+    model: str = "unknown"
+    mask_options: MaskOptions = field(default_factory=MaskOptions)
+    facts: Mapping[str, float] = field(default_factory=dict, hash=False)
+
+    @property
+    def name(self) -> str:
+        return self.site.name
+
+    @property
+    def object(self) -> str:
+        return self.site.object
+
+    def read(self) -> tuple[Picture, SiteImages]:
+        """The result and its site's images; errors in one line for whatever does not fit."""
+        images = self.site.read(self.mask_options)
+        return read_alike(images.background, self.result), images
+
+
+def row_of(insertion: Insertion, scores: Mapping[str, float], networks: Mapping[str, str]) -> Row:
+    """An insertion's line in files; `networks`: those that its scores come from, with their fingerprints."""
+    return {
+        "name": insertion.name,
+        "object": insertion.object,
+        "method": insertion.method,
+        "model": insertion.model,
+        "result": str(insertion.result),
+        "views": len(insertion.references.views) or 1,
+        "scores": {name: round(value, DIGITS) for name, value in scores.items()},
+        "networks": dict(networks),
+    }
+
+
 class Results:
-    """The rows of a folder, by method and scene; pictures are `<method>/<scene>.png` in it."""
+    """A folder of results: `<method>/<benchmark>/<site>.png`, and a row for each in results.jsonl.
+
+    A row's line is appended after its image is on disk. Of a result that was made again the last line counts.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.file = Path(folder), Path(folder) / FILE
-        self._rows: dict[tuple[str, str], Row] = _read(self.file) if self.file.is_file() else {}
+        self._rows: dict[str, Row] = _read(self.file) if self.file.is_file() else {}
 
     @property
     def rows(self) -> list[Row]:
         """All rows, in the order in which they were first made."""
         return list(self._rows.values())
 
-    def picture(self, method: str, scene: str) -> Path:
-        """Where the picture of a row is."""
-        return self.folder / method / f"{scene}.png"
+    def path(self, method: str, benchmark: Benchmark, site: Site) -> Path:
+        """Where a result is."""
+        return self.folder / method / benchmark.name / f"{site.name}.png"
 
-    def has(self, method: str, scene: str, recipe: Row) -> bool:
-        """Is this row there, made by the same recipe, with its picture?"""
-        row = self._rows.get((method, scene), {})
-        return row.get("recipe") == recipe and self.picture(method, scene).is_file()
+    def row(self, path: Path, recipe: Row) -> Row | None:
+        """The row of a result that is there and was made by this recipe, else None."""
+        found = self._rows.get(str(path.relative_to(self.folder)), {})
+        return found if found.get("recipe") == recipe and path.is_file() else None
 
-    def add(self, row: Row, picture: Picture) -> None:
-        """Write a row, which names its method and scene, and its picture."""
-        path = self.picture(row["method"], row["scene"])
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_picture(path, picture, {"row": json.dumps(row)})
-        self._rows[row["method"], row["scene"]] = row
-        with atomic_file(self.file) as file:
-            file.write("".join(json.dumps(r) + "\n" for r in self.rows).encode())
+    def add(self, insertion: Insertion, picture: Picture, row: Row) -> None:
+        """Write a result's image and append its row, which says where the images of its site are."""
+        write_picture(insertion.result, picture, {"row": json.dumps(row)})
+        file = str(insertion.result.relative_to(self.folder))
+        whole = {"file": file, **row, "site": _site_as_row(insertion.site), "facts": dict(insertion.facts)}
+        with self.file.open("ab+") as out:
+            _cut_broken_line(out)
+            out.write((json.dumps(whole) + "\n").encode())
+        self._rows[file] = whole
+
+    def insertion(self, row: Row, references: References | None = None) -> Insertion:
+        """The result of one of the rows; `references` replaces the object's folder that the row names."""
+        site = row["site"]
+        optional = {key: Path(site[key]) for key in ("truth", "object_mask") if site[key]}
+        return Insertion(
+            site=Site(
+                name=row["name"],
+                object=row["object"],
+                case=Case(Path(site["background"]), Path(site["mask"])),
+                rois=tuple(Roi(*roi) for roi in site["rois"]),
+                **optional,
+            ),
+            references=references or references_in(Path(row["references"])),
+            result=self.folder / row["file"],
+            method=row["method"],
+            model=row["model"],
+            facts=row["facts"],
+        )
 
 
-def _read(file: Path) -> dict[tuple[str, str], Row]:
+def _site_as_row(site: Site) -> dict[str, Any]:
+    """Files and squares of a site as plain values."""
+    files = {"background": site.case.background, "mask": site.case.mask}
+    files |= {"truth": site.truth, "object_mask": site.object_mask}
+    rois = [[roi.x0, roi.y0, roi.x1, roi.y1] for roi in site.rois]
+    return {key: None if path is None else str(path) for key, path in files.items()} | {"rois": rois}
+
+
+def _read(file: Path) -> dict[str, Row]:
+    """The rows by file, without a last line that was not written to its end."""
     rows = {}
-    for number, line in enumerate(file.read_text("utf-8").splitlines(), start=1):
+    lines = file.read_text("utf-8").split("\n")
+    for number, line in enumerate(lines[:-1], start=1):
         try:
             row = json.loads(line)
-            rows[row["method"], row["scene"]] = row
+            rows[row["file"]] = row | {"result": str(file.parent / row["file"])}  # wherever the folder is now
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{file}: line {number} is no result ({error!r}); remove the line") from error
     return rows
+
+
+def _cut_broken_line(file: Any) -> None:
+    """Remove a last line that was not written to its end; appending goes on behind what is left."""
+    file.seek(0)
+    file.truncate(file.read().rfind(b"\n") + 1)

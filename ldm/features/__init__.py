@@ -1,1 +1,1 @@
-"""Networks that compare pictures."""
+"""Feature networks: images are compared by what these make of them."""

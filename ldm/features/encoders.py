@@ -1,6 +1,6 @@
-"""Networks that judge pictures: CLIP ViT-B/32 and DINOv2 ViT-g/14, by path or from transformers' own cache.
+"""Image encoders for scores: CLIP ViT-B/32, DINOv2 ViT-g/14 and Inception v3, by path or from a cache.
 
-Nothing is fetched here: where weights are missing, the error says which, and the command that gets them.
+Nothing is downloaded: where weights are missing, the error names them and the command that fetches them.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from ldm.features.imagenet import MEAN, STD
 from ldm.models.checkpoint import read_state
 from ldm.models.conditioner import CLIP_MEAN, CLIP_STD
 from ldm.models.pickle_reader import refusing_damage
-from ldm.models.state_dict import fingerprint, some
+from ldm.models.state_dict import fingerprint, first_few
 
-SIZE = 224  # pixels; what both see
+SIZE = 224  # pixels; the input of CLIP and DINOv2
 HUB_OFFSET = 0.1  # patches
 CLIP, DINO = "openai/clip-vit-base-patch32", "facebook/dinov2-giant"
 Colour = tuple[float, float, float]
@@ -29,7 +29,7 @@ Colour = tuple[float, float, float]
 
 @dataclass(frozen=True, eq=False)
 class Encoder:
-    """A frozen network, its name with its weights' fingerprint, and the normalisation it was made for."""
+    """A frozen network, its name with its weights' fingerprint, and the normalisation it expects."""
 
     net: nn.Module
     name: str
@@ -65,8 +65,8 @@ def load_dino(folder: Path | None = None, device: str = "cpu") -> Encoder:
     from transformers import Dinov2Model
 
     net, name = _load(Dinov2Model, "DINOv2 ViT-g/14", DINO, folder, "--dino")
-    known = net.embeddings.position_embeddings
-    known.data = hub_positions(known.data, SIZE // net.config.patch_size)
+    positions = net.embeddings.position_embeddings
+    positions.data = hub_positions(positions.data, SIZE // net.config.patch_size)
     return Encoder(net.to(device), name, MEAN, STD)
 
 
@@ -84,7 +84,7 @@ def hub_positions(positions: Tensor, side: int) -> Tensor:
 
 
 def _load(kind: Any, what: str, published: str, folder: Path | None, flag: str) -> tuple[nn.Module, str]:
-    """The network, strictly filled, and its name: `<where from> <fingerprint>`."""
+    """The network with all its weights, and its name: `<source> <fingerprint>`."""
     if folder is not None and not (folder / "config.json").is_file():
         raise FileNotFoundError(
             f"{what}: no config.json in {folder}; {flag} takes a folder with config.json and "
@@ -92,20 +92,20 @@ def _load(kind: Any, what: str, published: str, folder: Path | None, flag: str) 
         )
     with refusing_damage(folder or Path(published)):
         try:
-            net, told = _quietly(kind, str(folder or published))
+            net, info = _quietly(kind, str(folder or published))
         except OSError as error:
             raise FileNotFoundError(
                 f"{what}: model.safetensors is not in {folder or 'the Hugging Face cache'}; fetch it by `hf "
                 f"download {published}` where there is a network, or give its folder: {flag} FOLDER"
             ) from error
-    if lacking := sorted(told["missing_keys"]) + [str(key[0]) for key in told["mismatched_keys"]]:
-        raise ValueError(f"{folder or published} is no {what}: it lacks {some(lacking)}; mend {flag}")
+    if lacking := sorted(info["missing_keys"]) + [str(key[0]) for key in info["mismatched_keys"]]:
+        raise ValueError(f"{folder or published} is no {what}: it lacks {first_few(lacking)}; fix {flag}")
     source = published if folder is None else folder.name
     return net.eval().requires_grad_(False), f"{source} {fingerprint(net.state_dict())}"
 
 
 def _quietly(kind: Any, source: str) -> tuple[nn.Module, dict[str, Any]]:
-    """What transformers loads from disk, and what it tells of it: the text half of a CLIP file is no news."""
+    """Load by transformers, with its report and without its warning that CLIP's text half is unused."""
     from transformers.utils import logging
 
     shown = logging.get_verbosity()
@@ -134,7 +134,7 @@ def load_inception(path: Path | None = None) -> tuple[nn.Module, str]:
         raise ModuleNotFoundError(
             f"Inception FID needs torch-fidelity ({error}); run `pip install '.[eval]'`"
         ) from error
-    state = read_state(file)  # as data: torch-fidelity itself would run what a pickle says
+    state = read_state(file)  # as data only: torch-fidelity itself would run code of a pickle
     net = FeatureExtractorInceptionV3("inception-v3-compat", [FEATURES], str(file))
     return net, f"{file.name} {fingerprint(state)}"
 

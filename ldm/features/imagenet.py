@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ldm.data.image import resize
+
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+SIZE = 224  # pixels; what the network was trained at
 
 
 class ImageNetFeatures(nn.Module):
@@ -40,7 +44,7 @@ class ImageNetFeatures(nn.Module):
         return ((image + 1) / 2 - self.mean) / self.std
 
     def pooled(self, image: Tensor) -> Tensor:
-        """[b,3,H,W] in [-1,1] => [b,1280]; 224 px is what the network was trained at."""
+        """[b,3,H,W] in [-1,1] => [b,1280]; best at SIZE px, see `identity_crop`."""
         return self.net.extract_features(self._normalised(image)).mean((2, 3))
 
     def maps(self, image: Tensor, blocks: tuple[int, ...] = (0, 2, 4)) -> list[Tensor]:
@@ -59,3 +63,30 @@ class ImageNetFeatures(nn.Module):
             target = self.maps(b)
         distances = [((x - y) ** 2).sum(1).mean() for x, y in zip(self.maps(a), target, strict=True)]
         return torch.stack(distances).mean()
+
+
+def likeness(features: ImageNetFeatures, image: Tensor, reference: Tensor) -> float:
+    """Cosine of the pooled features of two images [3,h,w] in [-1,1] of any sizes; 1 is the same image."""
+    with torch.no_grad():
+        a, b = features.pooled(torch.stack([identity_crop(x) for x in (image, reference)]))
+    return float(F.cosine_similarity(a, b, dim=0))
+
+
+def identity_crop(image: Tensor, size: int = SIZE) -> Tensor:
+    """Image [3,h,w] in [-1,1], centred on a square of the network's mean colour => [3,size,size]."""
+    return on_square(image, MEAN, size)
+
+
+def on_square(image: Tensor, colour: Sequence[float], size: int) -> Tensor:
+    """Image [3,h,w] in [-1,1], centred on a square of a colour in [0,1], resized => [3,size,size]."""
+    return resize(centred(image, torch.tensor(colour) * 2 - 1)[None], size)[0]
+
+
+def centred(image: Tensor, colour: Tensor) -> Tensor:
+    """Image [3,h,w] in the middle of a square of a colour [3] => [3,s,s], s its longer side."""
+    height, width = image.shape[1:]
+    side = max(height, width)
+    square = colour.to(image)[:, None, None].repeat(1, side, side)
+    top, left = (side - height) // 2, (side - width) // 2
+    square[:, top : top + height, left : left + width] = image
+    return square

@@ -1,7 +1,7 @@
 """LPIPS (Zhang et al. 2018, version 0.1, AlexNet) as a map, so that a region can be scored by itself.
 
 The linear weights come with torchmetrics, the AlexNet's by path or from torch's cache. torchmetrics' own
-class needs torchvision and tells only the mean over a whole picture.
+class needs torchvision and returns only the mean over a whole picture.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Lpips(nn.Module):
     def forward(self, a: Tensor, b: Tensor) -> Tensor:
         maps = []
         for x, y, weight in zip(self._layers(a), self._layers(b), self.lins, strict=True):
-            apart = ((x - y).region() * weight).sum(1, keepdim=True)
-            maps.append(F.interpolate(apart, a.shape[2:], mode="bilinear", align_corners=False))
+            difference = ((x - y).square() * weight).sum(1, keepdim=True)
+            maps.append(F.interpolate(difference, a.shape[2:], mode="bilinear", align_corners=False))
         return torch.stack(maps).sum(0)[0, 0]
 
     def _layers(self, image: Tensor) -> list[Tensor]:
@@ -52,7 +52,7 @@ class Lpips(nn.Module):
         for i, layer in enumerate(self.features):
             x = layer(x)
             if i in AFTER:
-                out.append(x / (x.region().sum(1, keepdim=True) + 1e-8).sqrt())
+                out.append(x / (x.square().sum(1, keepdim=True) + 1e-8).sqrt())
         return out
 
 

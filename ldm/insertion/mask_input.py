@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ldm.data.picture import Picture
+from ldm.data.text import read_text
 from ldm.insertion.mask_shapes import box_mask, polygon_mask, read_mask, read_roi_file, refine_mask
 
 Polygon = tuple[tuple[float, float], ...]  # points x, y in pixels
@@ -94,11 +95,10 @@ def warn_of_unseen(background: Path, picture: Picture, mask: np.ndarray) -> None
 
 def read_polygons(path: Path) -> list[Polygon]:
     """A polygon file: JSON, a list of polygons, each a list of points [x, y] in pixels; or one polygon."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such polygon file")
+    text = read_text(path, "polygon file")
     try:
-        return parse_polygons(json.loads(path.read_text("utf-8")), str(path))
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
+        return parse_polygons(json.loads(text), str(path))
+    except json.JSONDecodeError as error:
         raise ValueError(f"{path}: not readable as JSON ({error})") from error
 
 

@@ -16,6 +16,7 @@ from PIL import Image, ImageDraw
 from scipy import ndimage
 
 from ldm.data.picture import Picture, read_picture
+from ldm.data.text import read_text
 from ldm.insertion.roi import Roi
 
 Channel = Literal["auto", "luma", "alpha"]
@@ -99,11 +100,9 @@ def polygon_mask(polygons: Sequence[Sequence[tuple[float, float]]], size: tuple[
 
 def read_roi_file(path: Path) -> tuple[float, float, float, float]:
     """A ROI file: four numbers x0 y0 x1 y1, one a line or on one line, blanks or commas between them."""
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such ROI file")
+    text = read_text(Path(path), "ROI file")
     try:
-        x0, y0, x1, y1 = (float(word) for word in path.read_text().replace(",", " ").split())
+        x0, y0, x1, y1 = (float(word) for word in text.replace(",", " ").split())
     except ValueError as error:
         raise ValueError(f"{path}: expected four numbers x0 y0 x1 y1 ({error})") from error
     if not np.isfinite((x0, y0, x1, y1)).all():

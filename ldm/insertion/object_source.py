@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ldm.data.insertset import silhouette_beside
 from ldm.models.pickle_reader import PICKLES
-from ldm.objects.object_file import read_about
+from ldm.objects.object_file import read_object_metadata
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class ObjectSource:
         """Of the object file: delta, baked, merged; `pickle` of the paper's code, "" if there is none."""
         if self.object is None:
             return ""
-        return "pickle" if self.object.suffix in PICKLES else read_about(self.object).kind
+        return "pickle" if self.object.suffix in PICKLES else read_object_metadata(self.object).kind
 
     def check(self) -> None:
         """ValueError or FileNotFoundError in one line if files are missing or say something else."""
@@ -42,7 +42,7 @@ class ObjectSource:
             raise ValueError("no reference picture; give --object FILE or --reference PICTURE")
         pickled = self.object is not None and self.object.suffix in PICKLES
         if self.object is not None and not pickled:
-            read_about(self.object)
+            read_object_metadata(self.object)
         if self.pick and self.kind() != "merged":
             given = self.object or "what is given"
             raise ValueError(f"--pick {self.pick}: {given} is no merged file; leave it out")

@@ -156,7 +156,7 @@ def open_baked(session: Session, source: ObjectSource) -> CarriedObject:
         )
     made, s = baked.load(source.object), session.options.sampling
     settled = (
-        ("reference_view", baked.view(made), s.reference_view),
+        ("reference_view", baked.reference_view(made), s.reference_view),
         ("guidance_from", baked.guidance_from(made), s.guidance_from),
     )
     for flag, own, asked in settled:

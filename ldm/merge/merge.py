@@ -1,4 +1,4 @@
-"""Several objects in one set of K/V weights, in closed form."""
+"""Merge several objects into one set of K/V weights, in closed form."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ import torch
 from torch import Tensor
 from torch.linalg import cholesky_ex, solve_triangular
 
-from ldm.data.image import SUFFIXES, to_bytes
+from ldm.data.files import PICTURE_SUFFIXES, list_files
+from ldm.data.image import to_bytes
 from ldm.data.object_crops import NEAREST, ObjectImages
 from ldm.merge.merged_file import Merged
 from ldm.models.base import Base
-from ldm.models.state_dict import some
+from ldm.models.state_dict import first_few
 from ldm.objects.apply import apply
 from ldm.objects.delta import Delta, is_trained
 from ldm.objects.object_context import view_of
-from ldm.objects.object_file import About
+from ldm.objects.object_file import ObjectMetadata
 
-RIDGE = 1e-2  # of the mean variance, added to a second moment: what few contexts do not show still counts
+RIDGE = 1e-2  # of the mean variance, added to the second moment: few contexts do not span all directions
 
 
 @torch.no_grad()
@@ -31,7 +32,7 @@ def contexts_of(
     images: ObjectImages,
     progress: Callable[[list[Path]], Iterable[Path]] = iter,
 ) -> Tensor:
-    """Pictures, or folders of them => tokens [n,d] that the base makes of them, and its unconditional one.
+    """Pictures, or folders of them => the base's reference tokens for them, and its unconditional one, [n,d].
 
     Raises FileNotFoundError or ValueError in one line. `progress` wraps the list of pictures.
     """
@@ -40,7 +41,7 @@ def contexts_of(
 
 
 def second_moment(contexts: Tensor) -> Tensor:
-    """Context tokens [n,d] that the base is used with => second moment [d,d], made positive definite."""
+    """Context tokens [n,d] in use => their second moment [d,d], made positive definite."""
     tokens = contexts.double()
     moment = tokens.T @ tokens / len(tokens)
     return moment + RIDGE * moment.diagonal().mean() * torch.eye(len(moment)).to(moment)
@@ -49,36 +50,35 @@ def second_moment(contexts: Tensor) -> Tensor:
 def _pictures(paths: Sequence[Path]) -> list[Path]:
     if missing := [path for path in paths if not path.exists()]:
         raise FileNotFoundError(f"{missing[0]}: no such picture or folder")
-    files = [file for path in paths for file in (sorted(path.iterdir()) if path.is_dir() else [path])]
-    pictures = [file for file in files if file in paths or file.suffix.lower() in SUFFIXES]
+    pictures = [file for path in paths for file in (list_files(path) if path.is_dir() else [path])]
     if not pictures:
-        raise ValueError(
-            f"{paths[0]} holds no pictures ({', '.join(SUFFIXES)}); give pictures, or folders of them"
-        )
+        suffixes = ", ".join(PICTURE_SUFFIXES)
+        raise ValueError(f"{paths[0]} holds no pictures ({suffixes}); give pictures, or folders of them")
     return pictures
 
 
-RCOND = 1e-6  # tokens are fp32: directions in which they differ by less, of the largest one, are noise
-FP16_LOSS = 1e-3  # of the objects' own changes, beyond which the weights are kept in fp32
+RCOND = 1e-6  # relative to the largest singular value: smaller ones are rounding noise of fp32 tokens
+FP16_LOSS = 1e-3  # relative error of an object's change above which the weights are stored in fp32
 
 
 @dataclass(frozen=True, eq=False)
 class Member:
-    """What a merge must keep of one object; every K/V weight's `wanted` and `change` are [2+N,out], float64.
+    """One object of a merge: its tokens and its K and V for them.
 
-    `context` [1+N,d] and `unconditional` [d] are its tokens, made by its own conditioner; `wanted`: W_i c of
-    these 2+N tokens, `change`: (W_i - W) c; `size` is |W_i - W| of all weights together.
+    `context` [1+N,d] and `unconditional` [d] are tokens of its own conditioner. For each K/V weight,
+    `wanted`: W_i c for these 2+N tokens, and `change`: (W_i - W) c, both [2+N,out] in float64. `size`: |W_i -
+    W| of all weights together.
     """
 
     name: str
-    about: About
+    metadata: ObjectMetadata
     parent: Mapping[str, str]
     context: Tensor
     unconditional: Tensor
     wanted: Mapping[str, Tensor]
     change: Mapping[str, Tensor]
     size: float
-    reference: Tensor | None = None  # uint8 [c,P,P], where the base needs it
+    reference: Tensor | None = None  # uint8 [c,P,P], if the base needs it
 
     @property
     def tokens(self) -> Tensor:
@@ -88,11 +88,11 @@ class Member:
 
 @dataclass(frozen=True)
 class MergeReport:
-    """How well the stored weights keep their promise.
+    """The errors of the merged weights.
 
-    `residual`: by object, |W c - W_i c| / |W_i c| of its worst K or V. `lost`: the same difference over all
-    layers, relative to what the object had changed, |(W_i - W_base) c|. `rank` of `tokens` tokens were
-    independent. `growth`: |change of W| relative to that of the object with the largest one.
+    `residual`: by object, |W c - W_i c| / |W_i c| of its worst K or V. `lost`: the same error over all
+    layers, relative to the object's change |(W_i - W_base) c|. `rank` of the `tokens` tokens are linearly
+    independent. `growth`: |change of W| relative to the largest of a single object.
     """
 
     residual: Mapping[str, float]
@@ -111,7 +111,7 @@ def member(
     parent: Mapping[str, str] | None = None,
     fingerprint: str = "",
 ) -> Member:
-    """What a merge must keep of this object, with its own reference and the token nearest to it.
+    """Prepare an object for a merge, with its own reference and the few-shot token nearest to it.
 
     Raises ValueError as `apply` does, or if more than K and V of the cross-attention was tuned.
     """
@@ -125,10 +125,10 @@ def member(
         for weight, value in kv_weights(base).items():
             difference = value.double() - applied.originals.get(weight, value).double()
             wanted[weight], change[weight] = tokens @ value.double().T, tokens @ difference.T
-            size += float(difference.region().sum())
-    shown = to_bytes(view.picture[0]) if images.stored else None
-    kept = (context, unconditional, wanted, change, size**0.5, shown)
-    return Member(name, delta.about, parent or {"name": name}, *kept)
+            size += float(difference.square().sum())
+    picture = to_bytes(view.picture[0]) if images.stored else None
+    parent = parent or {"name": name}
+    return Member(name, delta.metadata, parent, context, unconditional, wanted, change, size**0.5, picture)
 
 
 def refuse_unmergeable(delta: Delta) -> None:
@@ -136,13 +136,13 @@ def refuse_unmergeable(delta: Delta) -> None:
     other = [key for key in delta.weights if key.startswith("unet.") and not is_trained(key, "crossattn-kv")]
     if other:
         raise ValueError(
-            f"this object was learnt with freeze_model {delta.about.freeze_model!r}: it also changes "
-            f"{some(other, 1)}, which objects cannot share; learn it with freeze_model=crossattn-kv"
+            f"this object was learnt with freeze_model {delta.metadata.freeze_model!r}: it also changes "
+            f"{first_few(other, 1)}, which objects cannot share; learn it with freeze_model=crossattn-kv"
         )
 
 
 def kv_weights(base: Base) -> dict[str, Tensor]:
-    """The weights of every cross-attention's K and V, by house name."""
+    """The K and V weights of every cross-attention, by name."""
     return {
         name: value
         for name, value in base.named_parameters()
@@ -153,13 +153,13 @@ def kv_weights(base: Base) -> dict[str, Tensor]:
 def right_inverse(tokens: Tensor, moment: Tensor | None = None, rcond: float = RCOND) -> tuple[Tensor, int]:
     """Tokens C [m,d] => P [d,m] such that D = (P Y)^T is the smallest D [out,d] with C D^T = Y; and C's rank.
 
-    Smallest in tr(D M D^T) for a positive definite `moment` M [d,d], else in tr(D D^T). Dependent tokens are
-    no problem; if they contradict each other, C D^T is the nearest to Y that exists. float64.
+    Smallest in tr(D M D^T) for a positive definite `moment` M [d,d], else in tr(D D^T). Tokens may be
+    linearly dependent; if no exact D exists, C D^T is the least-squares fit to Y. float64.
     """
     tokens = tokens.double()
     if moment is None:
         return _pseudo_inverse(tokens, rcond)
-    factor, failed = cholesky_ex(moment.double())  # M = L L^T; the smallest D L is looked for
+    factor, failed = cholesky_ex(moment.double())  # M = L L^T; D L is minimised
     if failed:
         raise ValueError("the second moment is not positive definite; make it with second_moment")
     whitened = solve_triangular(factor, tokens.T, upper=False).T
@@ -170,10 +170,10 @@ def right_inverse(tokens: Tensor, moment: Tensor | None = None, rcond: float = R
 def merge(
     members: Sequence[Member], moment: Tensor | None = None, dtype: torch.dtype | None = None
 ) -> tuple[Merged, MergeReport]:
-    """One set of K/V weights for all objects; order does not matter. `moment` [d,d] weighs the change.
+    """One set of K/V weights for all objects, in any order. `moment` [d,d] weighs the change.
 
-    `dtype` of the stored differences: by default fp16, or fp32 if fp16 lost more than 0.1 % of what an object
-    had changed. Raises ValueError if names are not unique, or bases differ.
+    `dtype` of the stored differences: by default fp16, or fp32 if fp16 costs more than 0.1 % of an object's
+    change. Raises ValueError if names are not unique, or bases differ.
     """
     _check(members)
     tokens = torch.cat([each.tokens for each in members])
@@ -191,6 +191,16 @@ def merge(
     return _merged(members, weights, report, weighted=moment is not None), report
 
 
+def merge_table(report: MergeReport) -> list[str]:
+    """The report as lines: one for every object, then rank and growth."""
+    lines = [f"{'relative error of':30} {'its K and V':>12} {'its change':>12}"]
+    for name, residual in report.residual.items():
+        lines.append(f"{name:30} {residual:12.2e} {report.lost[name]:12.2e}")
+    lines.append(f"{report.rank} of {report.tokens} tokens are independent")
+    growth = f"{report.growth:.2f} times as much as for the object that changes them most"
+    return [*lines, f"the weights change {growth}"]
+
+
 def _pseudo_inverse(matrix: Tensor, rcond: float) -> tuple[Tensor, int]:
     u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
     rank = int((s > rcond * s[0]).sum())
@@ -198,7 +208,7 @@ def _pseudo_inverse(matrix: Tensor, rcond: float) -> tuple[Tensor, int]:
 
 
 def _misfit(each: Member, weights: Mapping[str, Tensor]) -> tuple[float, float]:
-    """Of one object: its worst layer's error relative to K or V, and all layers' relative to its change."""
+    """One object's worst relative error of K or V, and its error over all layers relative to its change."""
     tokens, worst = each.tokens, 0.0
     errors = {name: tokens @ value.double().T - each.change[name] for name, value in weights.items()}
     for name, error in errors.items():
@@ -206,27 +216,27 @@ def _misfit(each: Member, weights: Mapping[str, Tensor]) -> tuple[float, float]:
     return worst, _norm(errors.values()) / max(_norm(each.change.values()), 1e-30)
 
 
-def joint_about(
-    abouts: Sequence[About], parents: Sequence[Mapping[str, str]], recipe: Mapping[str, object]
-) -> About:
-    """What a file made of several objects says about itself: now, all their authors and licences."""
-    first = abouts[0]
-    modes = {about.freeze_model for about in abouts}
-    return About(
+def _joint_metadata(
+    members: Sequence[ObjectMetadata], parents: Sequence[Mapping[str, str]], recipe: Mapping[str, object]
+) -> ObjectMetadata:
+    """The metadata of a merged file: the current date, all authors and licences."""
+    first = members[0]
+    modes = {metadata.freeze_model for metadata in members}
+    return ObjectMetadata(
         base=first.base,
         architecture=first.architecture,
         freeze_model=first.freeze_model if len(modes) == 1 else "crossattn",
         recipe=dict(recipe),
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        author="; ".join(dict.fromkeys(about.author for about in abouts if about.author)),
-        licence="; ".join(dict.fromkeys(about.licence for about in abouts if about.licence)),
+        author="; ".join(dict.fromkeys(metadata.author for metadata in members if metadata.author)),
+        licence="; ".join(dict.fromkeys(metadata.licence for metadata in members if metadata.licence)),
         parents=list(parents),
     )
 
 
 def _norm(tensors: Iterable[Tensor]) -> float:
-    """The Frobenius norm of all together."""
-    return sum(float(value.double().region().sum()) for value in tensors) ** 0.5
+    """The Frobenius norm of all tensors together."""
+    return sum(float(value.double().square().sum()) for value in tensors) ** 0.5
 
 
 def _merged(
@@ -234,11 +244,11 @@ def _merged(
 ) -> Merged:
     record = {"weighted": weighted, "residual": dict(report.residual), "lost": dict(report.lost)}
     record |= {"rank": report.rank, "tokens": report.tokens, "growth": report.growth}
-    about = joint_about(
-        [each.about for each in members], [each.parent for each in members], {"merged": record}
+    metadata = _joint_metadata(
+        [each.metadata for each in members], [each.parent for each in members], {"merged": record}
     )
     return Merged(
-        replace(about, kind="merged", freeze_model="crossattn-kv"),
+        replace(metadata, kind="merged", freeze_model="crossattn-kv"),
         weights,
         {each.name: each.context for each in members},
         {each.name: each.unconditional for each in members},
@@ -252,7 +262,9 @@ def _check(members: Sequence[Member]) -> None:
     names = [each.name for each in members]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(
-            f"several objects are called {some(twice)}; rename the files, names tell objects apart"
+            f"several objects are called {first_few(twice)}; rename the files: objects are identified by name"
         )
-    if len(bases := sorted({each.about.base for each in members})) > 1:
-        raise ValueError(f"these objects are for different bases ({some(bases)}); give objects learnt on one")
+    if len(bases := sorted({each.metadata.base for each in members})) > 1:
+        raise ValueError(
+            f"these objects are for different bases ({first_few(bases)}); give objects learnt on one"
+        )

@@ -1,8 +1,8 @@
-"""A file of several objects that share one set of K/V weights: `merge` makes it, a base carries all of them.
+"""A merged file: several objects that share one set of K/V weights, see `merge`.
 
 It holds the weights' differences to the base once, and each object's context [1+N,d] and unconditional vector
-[d]: finished tokens, so that the conditioner's weights are not needed, and no other reference can be taken;
-where the base needs them, also the pictures that they are shown by.
+[d]. These are finished tokens: the conditioner's weights are not needed, and no other reference can be used.
+If the base needs them, it also holds the objects' pictures.
 """
 
 from __future__ import annotations
@@ -20,23 +20,23 @@ from ldm.insertion.region_fill import ReadyObject
 from ldm.insertion.session import CarriedObject, Session
 from ldm.models.base import Base
 from ldm.models.context import Context, Contexts
-from ldm.models.state_dict import some
+from ldm.models.state_dict import first_few
 from ldm.objects.apply import AppliedObject, apply
 from ldm.objects.delta import DIFFERENCE, Delta
 from ldm.objects.object_context import null_context
-from ldm.objects.object_file import About, read_object, write_object
+from ldm.objects.object_file import CONTEXT, ObjectMetadata, read_object, write_object
 
-CONTEXT, UNCONDITIONAL, SHOWN = "context.", "unconditional.", "reference."  # prefixes of the file's tensors
+UNCONDITIONAL, REFERENCES = "unconditional.", "reference."  # prefixes of the file's tensors, like CONTEXT
 
 
 @dataclass(frozen=True, eq=False)
 class Merged:
     """`weights`: K/V weight => difference to the base; by object: `context` [1+N,d], `unconditional` [d].
 
-    `references`: likewise the picture uint8 [c,P,P] that the object is shown by, where it is needed.
+    `references`: by object its picture, uint8 [c,P,P], if the base needs it.
     """
 
-    about: About
+    metadata: ObjectMetadata
     weights: Mapping[str, Tensor]
     context: Mapping[str, Tensor]
     unconditional: Mapping[str, Tensor]
@@ -48,74 +48,87 @@ class Merged:
         return sorted(self.context)
 
     def contexts(self, name: str) -> tuple[Tensor, Tensor]:
-        """An object's context and unconditional context, both [1,1+N,d]; ValueError if there is none."""
+        """An object's context and unconditional context, both [1,1+N,d]; ValueError for an unknown name."""
         self._require([name])
         context = self.context[name][None]
         return context, self.unconditional[name].expand_as(context)
 
     def pick(self, *names: str) -> Merged:
-        """These objects alone, with the weights that all share; ValueError if there is none of a name."""
+        """Only these objects, with the shared weights; ValueError if a name is unknown."""
         self._require(names)
-        about = replace(self.about, parents=[p for p in self.about.parents if p.get("name") in names])
-        held = (self.context, self.unconditional, self.references)
-        kept = ({name: part[name] for name in names if name in part} for part in held)
-        return Merged(about, self.weights, *kept)
+        metadata = replace(
+            self.metadata, parents=[p for p in self.metadata.parents if p.get("name") in names]
+        )
+        by_object = (self.context, self.unconditional, self.references)
+        kept = ({name: each[name] for name in names if name in each} for each in by_object)
+        return Merged(metadata, self.weights, *kept)
 
     def _require(self, names: Iterable[str]) -> None:
         if missing := [name for name in names if name not in self.context]:
-            raise ValueError(f"no object {some(missing)} in this file; there are {some(self.names, 10)}")
+            raise ValueError(
+                f"no object {first_few(missing)} in this file; there are {first_few(self.names, 10)}"
+            )
 
 
 def save_merged(merged: Merged, path: Path) -> None:
-    """Write the object file, whole or not at all."""
-    parts = {DIFFERENCE: merged.weights, CONTEXT: merged.context, UNCONDITIONAL: merged.unconditional}
-    parts[SHOWN] = merged.references
-    tensors = {prefix + key: value for prefix, part in parts.items() for key, value in part.items()}
-    write_object(path, tensors, merged.about)
+    """Write the object file, atomically."""
+    groups = {DIFFERENCE: merged.weights, CONTEXT: merged.context, UNCONDITIONAL: merged.unconditional}
+    groups[REFERENCES] = merged.references
+    tensors = {prefix + key: value for prefix, group in groups.items() for key, value in group.items()}
+    write_object(path, tensors, merged.metadata)
 
 
 def load_merged(path: Path) -> Merged:
     """Read a file of several objects; ValueError in one line if it is damaged, too new or of another kind."""
-    tensors, about = read_object(Path(path), "merged")
+    tensors, metadata = read_object(Path(path), "merged")
     weights, context, unconditional, references = (
         {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
-        for prefix in (DIFFERENCE, CONTEXT, UNCONDITIONAL, SHOWN)
+        for prefix in (DIFFERENCE, CONTEXT, UNCONDITIONAL, REFERENCES)
     )
     whole = sum(map(len, (weights, context, unconditional, references))) == len(tensors)
     if not whole or not context or not _matching(context, unconditional):
         raise ValueError(
             f"{path}: its objects' tokens are not complete, or other tensors are there; merge again"
         )
-    return Merged(about, weights, context, unconditional, references)
+    return Merged(metadata, weights, context, unconditional, references)
 
 
-def apply_merged(base: Base, merged: Merged, strength: float = 1.0, fingerprint: str = "") -> AppliedObject:
-    """Put the shared K/V weights into the base; the objects' contexts are `merged.contexts(name)`.
+def apply_merged(
+    base: Base, merged: Merged, object_scale: float = 1.0, fingerprint: str = ""
+) -> AppliedObject:
+    """Apply the shared K/V weights to the base; the objects' contexts are `merged.contexts(name)`.
 
-    `strength` scales the weights' differences, not the tokens. Raises ValueError, and changes nothing, if
-    they are for another base, do not fit it, or another object is still applied.
+    `object_scale` scales the weights' differences, not the tokens. Raises ValueError, and changes nothing, if
+    they are for another base, do not fit, or another object is still applied.
     """
     width = base.architecture.context_width
     if wrong := [name for name, value in merged.context.items() if value.shape[1] != width]:
         raise ValueError(
-            f"the tokens of {some(wrong)} do not have this base's width {width}; merge on this base"
+            f"the tokens of {first_few(wrong)} do not have this base's width {width}; merge on this base"
         )
-    return apply(base, Delta(merged.about, merged.weights), strength, fingerprint)
+    return apply(base, Delta(merged.metadata, merged.weights), object_scale, fingerprint)
 
 
 @torch.no_grad()
 def merged_contexts(base: Base, merged: Merged, name: str, null: Context | None = None) -> Contexts:
-    """One of the objects as constants, for a base that carries their shared weights; ValueError as above.
+    """One object's folded contexts, for a base with the shared weights applied; ValueError as `contexts`.
 
-    `null`: another unconditional context than the object's own.
+    `null`: an unconditional context in place of the object's.
     """
     conditional, unconditional = merged.contexts(name)
     like = base.conditioner.learnable_vector
     return base.folded(conditional.to(like), unconditional.to(like) if null is None else null)
 
 
+def verify_merged(path: Path, base: Base | None = None, fingerprint: str = "") -> None:
+    """Read a whole merged file and check it against a base if one is given, as `ldm.objects.info.verify`."""
+    merged = load_merged(path)
+    if base is not None:
+        apply_merged(base, merged, fingerprint=fingerprint).remove()
+
+
 def merged_picture(merged: Merged, name: str) -> Tensor | None:
-    """The picture [1,c,P,P] that an object is shown by, if the file holds it."""
+    """An object's picture [1,c,P,P], if the file holds it."""
     return from_bytes(merged.references[name][None]) if name in merged.references else None
 
 
@@ -126,17 +139,17 @@ def _matching(context: Mapping[str, Tensor], unconditional: Mapping[str, Tensor]
 
 
 def open_merged(session: Session, source: ObjectSource) -> CarriedObject:
-    """One of a merged file's objects, for a session: see `ldm.insertion.session.Opener`."""
+    """Open one object of a merged file for a session, see `ldm.insertion.session.Opener`."""
     base, sampling = session.base, session.options.sampling
     assert source.object is not None and isinstance(base, Base)
     merged = load_merged(source.object)
     if sampling.reference_view > 0:
         raise ValueError(
-            f"{source.object} is a merged file, whose tokens all speak; leave --reference_view out"
+            f"{source.object} is a merged file, which uses all its tokens; leave --reference_view out"
         )
     name = source.pick or (merged.names[0] if len(merged.names) == 1 else "")
     if not name:
-        raise ValueError(f"{source.object} holds {', '.join(merged.names)}; say which one: --pick NAME")
+        raise ValueError(f"{source.object} holds {', '.join(merged.names)}; choose one: --pick NAME")
     merged = merged.pick(name)
     null = null_context(base, sampling.guidance_from)
     applied = apply_merged(base, merged, source.object_scale, session.fingerprint)

@@ -1,6 +1,6 @@
 """The borrowed parts of a base and their sizes: UNet and VAE from diffusers, CLIP from transformers.
 
-These are imported where they are built: it takes seconds, and sizes alone are needed to read a config.
+These are imported where they are built: the import takes seconds, and a config needs only the sizes.
 """
 
 from __future__ import annotations
@@ -18,13 +18,17 @@ if TYPE_CHECKING:
     from transformers import CLIPVisionModel
 
 
+# of settings that older bases do not name
+LEGACY_DEFAULTS = {"mask_antialias": True}
+
+
 @dataclass(frozen=True)
 class Architecture:
     """Every size of a base, Paint-by-Example's by default; `image_size` and `reference_size` are pixels.
 
     `prediction` is what the UNet's output means: the noise (eps), or v of Salimans & Ho (2022).
     `autoencoder`: diffusers' AutoencoderKL (kl), or `ldm.models.autoencoder` (residual).
-    `mask_antialias`: how the mask comes to latent size, see `ldm.models.diffusion.latent_mask`;
+    `mask_antialias`: whether the mask is antialiased at latent size, see `ldm.models.diffusion.latent_mask`;
     Paint-by-Example was trained without antialiasing.
     """
 
@@ -53,7 +57,7 @@ class Architecture:
 
     @property
     def vae_factor(self) -> int:
-        """f: pixels a side that make one latent."""
+        """f: pixels per latent along a side."""
         return 2 ** (len(self.vae_channels) - (self.autoencoder == "kl"))
 
     @property
@@ -104,12 +108,12 @@ def build_vae(a: Architecture) -> AutoencoderKL | Autoencoder:
     )
 
 
-def number_positions(module: nn.Module, device: torch.device | str) -> None:
-    """Make CLIP's list of its positions, which no checkpoint holds and a module without memory lacks."""
-    for part in module.modules():
-        listed = getattr(part, "position_ids", None)
-        if isinstance(listed, Tensor):
-            part.position_ids = torch.arange(listed.shape[-1], device=device)[None]
+def set_position_ids(module: nn.Module, device: torch.device | str) -> None:
+    """Fill CLIP's `position_ids`, which no checkpoint holds and a module built on the meta device lacks."""
+    for child in module.modules():
+        ids = getattr(child, "position_ids", None)
+        if isinstance(ids, Tensor):
+            child.position_ids = torch.arange(ids.shape[-1], device=device)[None]
 
 
 def build_clip(a: Architecture) -> CLIPVisionModel:

@@ -1,4 +1,4 @@
-"""A base model: a painter, and the conditioner that makes its contexts from pictures; loading and saving."""
+"""The base model: an inpainting model and the conditioner that makes its contexts; loading and saving."""
 
 from __future__ import annotations
 
@@ -10,23 +10,21 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ldm.models.architecture import Architecture, number_positions
+from ldm.models.architecture import LEGACY_DEFAULTS, Architecture, set_position_ids
 from ldm.models.checkpoint import read_metadata, read_state, write_folder
 from ldm.models.conditioner import Conditioner
 from ldm.models.context import Context, Contexts
 from ldm.models.cross_attention import cross_attentions
 from ldm.models.inpainting_model import InpaintingModel
-from ldm.models.ldm_keys import is_ldm, ldm_to_diffusers, spell_clip_keys
+from ldm.models.ldm_keys import is_ldm, ldm_to_diffusers, match_clip_keys
 from ldm.models.state_dict import fingerprint, load_strictly
 
-PRIOR_ENCODER = "conditioner.prior_encoder."  # the paper's own; belongs to an object, not to a base
-# settings that bases had before these were settings, whatever the defaults are now
-EARLIER = {"mask_antialias": True}
-PASSED_OVER = re.compile(r"conditioner\.|.*\.attn2\.to_[kv]\.")  # what a painter has no use for
+PRIOR_ENCODER = "conditioner.prior_encoder."  # the paper's; belongs to an object, not to the base
+UNUSED = re.compile(r"conditioner\.|.*\.attn2\.to_[kv]\.")  # by an inpainting model with folded contexts
 
 
 class Base(InpaintingModel):
-    """Everything that inserting and learning need: it also makes contexts from pictures."""
+    """All that insertion and training need: UNet, VAE and conditioner."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__(architecture)
@@ -35,55 +33,55 @@ class Base(InpaintingModel):
     def context(self, reference: Tensor, view: int = 0) -> Tensor:
         """References [b,3 or 4,P,P] in [-1,1] => context [b,1+N,d]: reference, then few-shot tokens.
 
-        `view`: see `Conditioner.view`.
+        `view`: see `Conditioner.tokens_of_view`.
         """
         c = self.conditioner
-        return c(c.look(reference), c.view(view))
+        return c(c.image_features(reference), c.tokens_of_view(view))
 
     def contexts(self, context: Tensor, null: Context | None = None) -> Contexts:
-        """A context [b,n,d] and the unconditional one, both folded into the weights as they are now.
+        """A context [b,n,d] and the unconditional one, both folded with the current weights.
 
-        `null`: another unconditional one, for b = 1, see `null`.
+        `null`: an unconditional context (b = 1) in place of the conditioner's, see `null`.
         """
         return self.folded(context, self.conditioner.unconditional(context) if null is None else null)
 
     def null(self) -> Context:
-        """The unconditional context of one sample, folded into the weights as they are now."""
+        """The unconditional context of one sample, folded with the current weights."""
         return self.fold(self.conditioner.learnable_vector)
 
 
 def base_state(base: Base) -> dict[str, Tensor]:
-    """The base's weights under house names, without anything that belongs to an object."""
-    own = spell_clip_keys(base.state_dict())
+    """The base's weights under diffusers names, without an object's few-shot part."""
+    own = match_clip_keys(base.state_dict())
     return {
         k: v for k, v in own.items() if not k.startswith(PRIOR_ENCODER) and not k.endswith(".few_shot_tokens")
     }
 
 
 def base_fingerprint(base: Base) -> str:
-    """16 hex digits of the weights that an object file builds on."""
+    """16 hex digits that identify the base, see `fingerprint`; object files name their base by it."""
     return fingerprint(base_state(base))
 
 
 def read_base(path: Path) -> dict[str, Tensor]:
-    """The weights in house names of Paint-by-Example's `model.ckpt`, LDM safetensors or our own folder."""
+    """Paint-by-Example's `model.ckpt`, LDM safetensors or our own folder => weights under diffusers names."""
     state = read_state(path)
     state = ldm_to_diffusers(state) if is_ldm(state) else state
     return {key: value for key, value in state.items() if not key.startswith(PRIOR_ENCODER)}
 
 
 def check_architecture(path: Path, architecture: Architecture) -> None:
-    """ValueError if the base at `path` says that it was made with other settings than these.
+    """ValueError if the metadata of the base at `path` differ from this architecture.
 
-    Heads, scales and what is predicted leave no trace in the weights' shapes.
+    The weights' shapes do not show heads, scales and the prediction type.
     """
     files = sorted(path.glob("*.safetensors")) if path.is_dir() else [path]
     if not files or files[0].suffix != ".safetensors" or not files[0].is_file():
-        return  # `read_state` says what is wrong, or it is a pickle and says nothing about itself
-    said = read_metadata(files[0]).get("architecture")
-    if said is None:
+        return  # `read_state` reports what is wrong; pickles have no metadata
+    stored = read_metadata(files[0]).get("architecture")
+    if stored is None:
         return
-    asked, made = asdict(architecture), asdict(Architecture()) | EARLIER | json.loads(said)
+    asked, made = asdict(architecture), asdict(Architecture()) | LEGACY_DEFAULTS | json.loads(stored)
     asked, made = (json.loads(json.dumps(x)) for x in (asked, made))  # tuples become lists
     if other := [key for key in asked if made[key] != asked[key] and key not in ("name", "image_size")]:
         theirs, ours = (", ".join(f"{key} {x[key]}" for key in other) for x in (made, asked))
@@ -97,23 +95,23 @@ def load_base(
 ) -> Base:
     """Build the base on `device` and fill it with the weights at `path`, see `read_base`.
 
-    `what` names the base in errors, with its config: "the base of configs/v.yaml". Raises FileNotFoundError /
-    ValueError in one line if the file is missing, damaged or of another shape.
+    `what` names the base in errors: "the base of configs/v.yaml". Raises FileNotFoundError or ValueError in
+    one line if the file is missing, damaged or of another shape.
     """
     check_architecture(path, architecture)
     state = read_base(path)
-    with torch.device("meta"):  # no memory for random weights, and no time
+    with torch.device("meta"):  # random weights would cost memory and time
         base = Base(architecture)
     what = what or f"the {architecture.name} base"
-    load_strictly(base, spell_clip_keys(state, base.state_dict()), what, device)
-    number_positions(base, device)
+    load_strictly(base, match_clip_keys(state, base.state_dict()), what, device)
+    set_position_ids(base, device)
     return base.eval().requires_grad_(False)
 
 
 def load_inpainting_model(
     path: Path, architecture: Architecture, what: str = "", device: torch.device | str = "cpu"
 ) -> tuple[InpaintingModel, str]:
-    """The base's UNet and VAE without K and V projections, for folded contexts; and the base's fingerprint.
+    """The base's UNet and VAE without K and V projections, for folded contexts, and its fingerprint.
 
     Raises as `load_base` does.
     """
@@ -124,12 +122,12 @@ def load_inpainting_model(
     for _, layer in cross_attentions(model.unet):
         layer.to_k = layer.to_v = None
     own = model.state_dict().keys()
-    needed = {key: value for key, value in state.items() if key in own or not PASSED_OVER.match(key)}
+    needed = {key: value for key, value in state.items() if key in own or not UNUSED.match(key)}
     load_strictly(model, needed, what or f"the {architecture.name} base", device)
-    return model.eval().requires_grad_(False), fingerprint(spell_clip_keys(state))
+    return model.eval().requires_grad_(False), fingerprint(match_clip_keys(state))
 
 
 def save_base(base: Base, folder: Path, dtype: torch.dtype = torch.float16) -> list[Path]:
-    """Write the weights as safetensors shards of at most 16 MB, sizes in their metadata; returns them."""
+    """Write the weights as safetensors shards of at most 16 MB, the architecture in their metadata."""
     metadata = {"architecture": json.dumps(asdict(base.architecture)), "fingerprint": base_fingerprint(base)}
     return write_folder(folder, base_state(base), dtype=dtype, metadata=metadata)

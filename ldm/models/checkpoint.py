@@ -1,4 +1,4 @@
-"""Weight files <=> flat dicts of tensors: reading runs no code from a file, writing leaves no half file."""
+"""Weight files <=> flat dicts of tensors; reading never runs code from a file, writing is atomic."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ldm.data.files import atomic_file
 from ldm.models.pickle_reader import PICKLES, read_pickle, refusing_damage
-from ldm.models.state_dict import some
+from ldm.models.state_dict import first_few
 
 READABLE = f"a {', '.join(PICKLES)} or .safetensors file, or a folder of .safetensors files"
 SHARDS = "model-*-of-*.safetensors"
@@ -23,7 +23,7 @@ SHARDS = "model-*-of-*.safetensors"
 def read_state(path: Path) -> dict[str, Tensor]:
     """A checkpoint file or a folder of shards => its tensors on the CPU, mapped from disk where possible.
 
-    A pickle may wrap them as {"state_dict": ...}; whatever in it is no tensor is left out.
+    A pickle may wrap them as {"state_dict": ...}; its other values are left out.
     """
     if not path.exists():
         raise FileNotFoundError(
@@ -39,13 +39,13 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """What a .safetensors file says about itself."""
+    """The metadata of a .safetensors file, {} if it has none."""
     with refusing_damage(path), safe_open(path, framework="pt") as file:
         return file.metadata() or {}
 
 
 def read_shapes(path: Path) -> dict[str, tuple[str, list[int]]]:
-    """The dtype ("F16" ...) and shape of every tensor of a .safetensors file, without reading any."""
+    """Dtype ("F16" ...) and shape of every tensor of a .safetensors file, without reading the tensors."""
     with refusing_damage(path), safe_open(path, framework="pt") as file:
         slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118 - it is no dict
         return {key: (value.get_dtype(), value.get_shape()) for key, value in slices.items()}
@@ -54,7 +54,7 @@ def read_shapes(path: Path) -> dict[str, tuple[str, list[int]]]:
 def write_safetensors(
     path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write one .safetensors file, whole or not at all."""
+    """Write one .safetensors file, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as file:
         _save(state, file, metadata)
@@ -67,14 +67,14 @@ def write_folder(
     dtype: torch.dtype | None = None,
     metadata: Mapping[str, str] | None = None,
 ) -> list[Path]:
-    """Write model-00001-of-0000n.safetensors ..., floats as `dtype`, in place of the folder's earlier shards.
+    """Write model-00001-of-0000n.safetensors ..., floats as `dtype`; earlier shards are replaced.
 
     A shard holds at most `shard_bytes` unless a single tensor is larger. Returns the shards' paths.
     """
     folder.mkdir(parents=True, exist_ok=True)
     shards = _shards(state, shard_bytes, dtype)
     paths = [folder / f"model-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, len(shards) + 1)]
-    with ExitStack() as stack:  # all are written before the first one replaces an old one
+    with ExitStack() as stack:  # all are written before the first replaces an old one
         for path, shard in zip(paths, shards, strict=True):
             _save(shard, stack.enter_context(atomic_file(path)), metadata, dtype)
     for stale in set(folder.glob(SHARDS)) - set(paths):
@@ -83,7 +83,7 @@ def write_folder(
 
 
 def write_ckpt(path: Path, checkpoint: Mapping[str, Any]) -> None:
-    """Pickle {"state_dict": ...} and what else there is with torch.save, whole or not at all."""
+    """Write {"state_dict": ...} and other keys with torch.save, atomically."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as file:
         torch.save(dict(checkpoint), file)
@@ -100,7 +100,7 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
         shard = _read_safetensors(file)
         if twice := sorted(state.keys() & shard.keys()):
             raise ValueError(
-                f"{file} repeats weights of other files in its folder ({some(twice)}); "
+                f"{file} repeats weights of other files in its folder ({first_few(twice)}); "
                 "keep the shards of one checkpoint only"
             )
         state |= shard
@@ -115,7 +115,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 def _shards(
     state: Mapping[str, Tensor], shard_bytes: int, dtype: torch.dtype | None
 ) -> list[dict[str, Tensor]]:
-    """Fill one shard after the other, in the state's order."""
+    """Split a state into shards, in its order."""
     shards: list[dict[str, Tensor]] = [{}]
     free = shard_bytes
     for key, value in state.items():
@@ -138,7 +138,7 @@ def _save(
     metadata: Mapping[str, str] | None,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Copies, since safetensors takes neither views of shared memory nor other devices' tensors."""
+    """Copy and write: safetensors accepts neither views of shared memory nor other devices' tensors."""
     own = {
         key: value.detach().to("cpu", _stored_dtype(value, dtype), copy=True).contiguous()
         for key, value in state.items()

@@ -1,4 +1,4 @@
-"""Reference and few-shot images => context, the tokens that the UNet's cross-attention sees.
+"""Reference and few-shot images => context: the tokens of the UNet's cross-attention.
 
 The names of the weights are those of Paint-by-Example's checkpoint. Widths: c is CLIP's, d the context's.
 """
@@ -25,13 +25,13 @@ CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def clip_normalised(image: Tensor) -> Tensor:
-    """Image [b,3,R,R] in [-1,1] => by CLIP's mean and standard deviation."""
+    """Image [b,3,R,R] in [-1,1] => normalised by CLIP's mean and standard deviation."""
     mean, std = (torch.tensor(x).to(image)[:, None, None] for x in (CLIP_MEAN, CLIP_STD))
     return ((image + 1) / 2 - mean) / std
 
 
 def raw_pixels(image: Tensor) -> Tensor:
-    """Image [b,3,R,R] in [-1,1] => what the paper's code gave CLIP: 0-255, height and width swapped."""
+    """Image [b,3,R,R] in [-1,1] => CLIP's input in the paper's code: 0-255, height and width swapped."""
     return rearrange((image * 127.5 + 127.5).round(), "b c H W -> b c W H")
 
 
@@ -101,7 +101,7 @@ class PriorEncoder(nn.Module):
 
 
 class Conditioner(nn.Module):
-    """CLIP, mapper, final_ln, proj_out and learnable_vector, and the few-shot part once an object has one.
+    """CLIP, mapper, final_ln, proj_out and learnable_vector, and the few-shot part of an object, if any.
 
     The few-shot part is a `prior_encoder` over constant `few_shot_features` (kind `linear`), or
     `few_shot_tokens` themselves (kind `tokens`), or neither (`none`: Paint-by-Example).
@@ -121,16 +121,16 @@ class Conditioner(nn.Module):
         self.few_shot_tokens: nn.Parameter | None = None
         self.register_buffer("few_shot_features", None, persistent=False)
 
-    def seen(self, pictures: Tensor) -> Tensor:
-        """Pictures [b,3,P,P] in [-1,1], or cut-outs [b,4,P,P], over mid-grey => at CLIP's size, [b,3,R,R]."""
-        shown, size = pictures[:, :3], self.reference_size
-        if shown.shape[-1] == size:
-            return shown
-        return interpolate(shown, size=(size, size), mode="bilinear", antialias=True)
+    def at_clip_size(self, images: Tensor) -> Tensor:
+        """Images [b,3,P,P] in [-1,1], or cut-outs [b,4,P,P] over mid-grey => [b,3,R,R], CLIP's input size."""
+        rgb, size = images[:, :3], self.reference_size
+        if rgb.shape[-1] == size:
+            return rgb
+        return interpolate(rgb, size=(size, size), mode="bilinear", antialias=True)
 
-    def look(self, pictures: Tensor) -> Tensor:
-        """Pictures, see `seen` => CLIP's pooled output [b,c]."""
-        return self.pooled(clip_normalised(self.seen(pictures)))
+    def image_features(self, images: Tensor) -> Tensor:
+        """Images or cut-outs, see `at_clip_size` => CLIP's pooled output [b,c]."""
+        return self.pooled(clip_normalised(self.at_clip_size(images)))
 
     @torch.no_grad()
     def pooled(self, normalised: Tensor) -> Tensor:
@@ -139,7 +139,7 @@ class Conditioner(nn.Module):
 
     @torch.no_grad()
     def hidden(self, pixels: Tensor) -> Tensor:
-        """Images as CLIP is to see them, [N,3,R,R] => CLIP's last hidden state [N,tokens,c]."""
+        """CLIP's input [N,3,R,R], normalised or raw => its last hidden state [N,tokens,c]."""
         return self.clip(pixel_values=pixels).last_hidden_state
 
     def use_tokens(self, tokens: Tensor) -> None:
@@ -148,7 +148,7 @@ class Conditioner(nn.Module):
         self.few_shot_tokens = nn.Parameter(tokens.detach().clone())
 
     def use_linear(self, features: Tensor, encoder: PriorEncoder | None = None) -> None:
-        """Few-shot kind `linear`: constant features [N,tokens,c] and their encoder (default: a new one)."""
+        """Few-shot kind `linear`: constant features [N,tokens,c] and their encoder, by default a new one."""
         self.drop_few_shot()
         self.prior_encoder = (encoder or PriorEncoder(*features.shape[1:])).to(features)
         self.few_shot_features = features.detach()
@@ -165,10 +165,10 @@ class Conditioner(nn.Module):
             return self.prior_encoder(self.few_shot_features)
         return None
 
-    def view(self, number: int) -> Tensor | None:
-        """The tokens [N,c], the one of this number, from 1, in every place; 0: each in its own.
+    def tokens_of_view(self, number: int) -> Tensor | None:
+        """The few-shot tokens [N,c]; with a `number` from 1, that picture's token in place of all N.
 
-        ValueError if there are not so many.
+        ValueError if the object has fewer.
         """
         tokens = self.few_shot()
         if not number:
@@ -179,8 +179,8 @@ class Conditioner(nn.Module):
             raise ValueError(f"view {number}: this object has {count} few-shot tokens; {hint}")
         return tokens[number - 1].expand_as(tokens)
 
-    def few_shot_of(self, view: Tensor) -> Tensor | None:
-        """Tokens for each of b samples, [b,N,c]: `view` [b], from 0, is the one in every place; -1: all."""
+    def few_shot_by_sample(self, view: Tensor) -> Tensor | None:
+        """Tokens [b,N,c] for b samples: by `view` [b], from 0, one token in all N places; -1: all tokens."""
         tokens = self.few_shot()
         if tokens is None:
             return None

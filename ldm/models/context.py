@@ -1,4 +1,4 @@
-"""What the UNet's cross-attention reads: a context [b,n,d], or in its place constants folded into every layer."""
+"""The context of the UNet's cross-attention: tokens [b,n,d], or each layer's constants folded from them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from diffusers.models.attention_processor import Attention
 from einops import rearrange
 from torch import Tensor, einsum
 
-Share = tuple[float, float, float, float]  # y0, x0, y1, x1 of a box, in sides of the picture
+Share = tuple[float, float, float, float]  # y0, x0, y1, x1 of a box, as fractions of the picture's sides
 
 
 class Layer(NamedTuple):
     """One layer's constants for b samples: scores [b,C,heads*n], values [b,heads*n,C], bias [b,C].
 
-    With n = 0 the layer's output is `bias`, whatever comes in.
+    With n = 0 the layer's output is `bias` for any hidden states.
     """
 
     scores: Tensor
@@ -29,16 +29,18 @@ class Layer(NamedTuple):
 
 def fold_layer(attn: Attention, k: Tensor, v: Tensor) -> Layer:
     """K and V [b,n,heads*c] of a layer => its constants, in fp32 or better."""
-    wide = torch.promote_types(torch.float32, k.dtype)
-    w_o = attn.to_out[0].weight.to(wide)
-    bias = attn.to_out[0].bias.to(wide).repeat(len(k), 1)  # a copy: the base may take on another object
-    k, v = k.to(wide), v.to(wide)
+    precise = torch.promote_types(torch.float32, k.dtype)
+    w_o = attn.to_out[0].weight.to(precise)
+    bias = (
+        attn.to_out[0].bias.to(precise).repeat(len(k), 1)
+    )  # a copy: another object may be applied to the base
+    k, v = k.to(precise), v.to(precise)
     if k.shape[1] == 1:
         constant = bias + v[:, 0] @ w_o.T
         width = constant.shape[1]
         return Layer(constant.new_empty(len(k), width, 0), constant.new_empty(len(k), 0, width), constant)
     k, v = (rearrange(x, "b n (h c) -> b h n c", h=attn.heads) for x in (k, v))
-    w_q = rearrange(attn.to_q.weight.to(wide), "(h c) C -> h c C", h=attn.heads)
+    w_q = rearrange(attn.to_q.weight.to(precise), "(h c) C -> h c C", h=attn.heads)
     w_o = rearrange(w_o, "C (h c) -> h c C", h=attn.heads)
     scores = einsum("bhnc,hcC->bhnC", k, w_q) * k.shape[-1] ** -0.5
     values = einsum("bhnc,hcC->bhnC", v, w_o)
@@ -51,14 +53,16 @@ def attend(x: Tensor, layer: Layer, heads: int) -> Tensor:
     if layer.scores.shape[-1] == 0:
         return bias.expand_as(x)
     scores = rearrange(torch.bmm(layer.scores.mT, x.mT), "b (h n) N -> b h n N", h=heads)
-    wide = torch.promote_types(torch.float32, x.dtype)
-    p = F.softmax(scores, dim=2, dtype=wide)  # positions last: so few tokens side by side take thrice as long
+    precise = torch.promote_types(torch.float32, x.dtype)
+    p = F.softmax(
+        scores, dim=2, dtype=precise
+    )  # positions last: softmax over a short last axis takes three times as long
     return torch.baddbmm(bias, rearrange(p, "b h n N -> b N (h n)").to(x), layer.values)
 
 
 @dataclass(frozen=True, eq=False)
 class Folded:
-    """The constants of b samples that have the same number of tokens, by layer name."""
+    """Folded contexts of b samples with the same number of tokens: constants by layer name."""
 
     layers: Mapping[str, Layer]
 
@@ -67,15 +71,15 @@ class Folded:
 
     @property
     def columns(self) -> int:
-        """heads * n: samples with equal ones can share a batch."""
+        """heads * n; samples with equal columns can be stacked."""
         return next(iter(self.layers.values())).scores.shape[-1]
 
     def attend(self, name: str, x: Tensor, heads: int) -> Tensor:
-        """What the layer `name` makes of hidden states [b,N,C]."""
+        """The output of the layer `name` for hidden states [b,N,C]."""
         return attend(x, self.layers[name], heads)
 
     def within(self, box: Share) -> Folded:
-        """What a part of the picture sees of them: the same."""
+        """The context of a part of the picture: the same."""
         return self
 
     def repeat(self, n: int) -> Folded:
@@ -89,7 +93,7 @@ class Folded:
 
 @torch.no_grad()
 def fold(layers: Mapping[str, Attention], context: Tensor) -> Folded:
-    """The context [b,n,d] as constants of the UNet's cross-attentions, in the layers' dtype and device."""
+    """A context [b,n,d] => constants of the UNet's cross-attentions, in their dtype and device."""
     if bool((context == context[:, :1]).all()):
         context = context[:, :1]
     like = next(iter(layers.values())).to_out[0].weight
@@ -98,15 +102,15 @@ def fold(layers: Mapping[str, Attention], context: Tensor) -> Folded:
 
 
 class Constants(Protocol):
-    """What stands for a context [b,n,d]: for b samples, what each cross-attention makes of hidden states."""
+    """A context of b samples that replaces tokens [b,n,d]: it computes each cross-attention's output."""
 
     def __len__(self) -> int: ...
 
     def attend(self, name: str, x: Tensor, heads: int) -> Tensor:
-        """What the layer `name` makes of hidden states [b,N,C]."""
+        """The output of the layer `name` for hidden states [b,N,C]."""
 
     def within(self, box: Share) -> Constants:
-        """What a part of the picture sees of it."""
+        """The context of a part of the picture."""
 
     def repeat(self, n: int) -> Constants:
         """Every sample n times, side by side."""
@@ -117,7 +121,7 @@ class Constants(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class Joined:
-    """Contexts of consecutive samples of a batch, whatever their kinds and numbers of tokens."""
+    """Contexts of consecutive samples of a batch, of any kind and number of tokens."""
 
     pieces: Sequence[Constants]
 
@@ -125,12 +129,12 @@ class Joined:
         return sum(map(len, self.pieces))
 
     def attend(self, name: str, x: Tensor, heads: int) -> Tensor:
-        """What the layer `name` makes of hidden states [b,N,C]."""
+        """The output of the layer `name` for hidden states [b,N,C]."""
         xs = x.split([len(piece) for piece in self.pieces])
         return torch.cat([piece.attend(name, x, heads) for piece, x in zip(self.pieces, xs, strict=True)])
 
     def within(self, box: Share) -> Joined:
-        """What a part of the picture sees: of each piece its own."""
+        """The context of a part of the picture: that of each piece."""
         return Joined([piece.within(box) for piece in self.pieces])
 
     def repeat(self, n: int) -> Joined:
@@ -142,12 +146,12 @@ class Joined:
         return Joined([piece.to(like) for piece in self.pieces])
 
 
-# What cross-attention reads: [b,n,d], or the constants of b samples.
+# tokens [b,n,d], or constants of b samples
 Context: TypeAlias = Tensor | Constants
 
 
 class Contexts(NamedTuple):
-    """The two contexts of guidance."""
+    """The two contexts of classifier-free guidance."""
 
     conditional: Context
     unconditional: Context
@@ -163,24 +167,24 @@ class Contexts(NamedTuple):
 
 
 def join(contexts: Sequence[Context]) -> Context:
-    """One context for a batch of all their samples; neighbours of one kind and size are stacked."""
+    """One context for a batch of all samples; neighbours of equal kind and size are stacked."""
     tensors = [c for c in contexts if isinstance(c, Tensor)]
     if len(tensors) == len(contexts):
         return torch.cat(tensors)
     assert not tensors, "a batch of tensors and constants"
-    parts = [part for c in contexts for part in (c.pieces if isinstance(c, Joined) else [c])]
-    pieces = [piece for _, run in groupby(parts, key=_columns) for piece in _stacked(list(run))]
+    flat = [piece for c in contexts for piece in (c.pieces if isinstance(c, Joined) else [c])]
+    pieces = [piece for _, run in groupby(flat, key=_columns) for piece in _stacked(list(run))]
     return pieces[0] if len(pieces) == 1 else Joined(pieces)
 
 
-def _columns(part: Constants) -> int:
-    return part.columns if isinstance(part, Folded) else -1
+def _columns(piece: Constants) -> int:
+    return piece.columns if isinstance(piece, Folded) else -1
 
 
 def _stacked(run: Sequence[Constants]) -> Sequence[Constants]:
-    """Neighbours of equal columns as one; what is not folded stays as it is."""
-    same = [part for part in run if isinstance(part, Folded)]
+    """Folded neighbours of equal columns as one; other kinds stay as they are."""
+    same = [piece for piece in run if isinstance(piece, Folded)]
     if len(same) < 2:
         return run
-    rows = {name: zip(*(part.layers[name] for part in same), strict=True) for name in same[0].layers}
+    rows = {name: zip(*(piece.layers[name] for piece in same), strict=True) for name in same[0].layers}
     return [Folded({name: Layer(*map(torch.cat, row)) for name, row in rows.items()})]

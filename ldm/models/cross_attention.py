@@ -22,18 +22,17 @@ def cross_attentions(unet: nn.Module) -> Iterator[tuple[str, Attention]]:
 
 
 def detach_first(x: Tensor) -> Tensor:
-    """Tokens [b,n,d] with no gradient through token 0, the reference; a single token is left as it is.
+    """Tokens [b,n,d] without gradient through token 0, the reference; a single token keeps its gradient.
 
-    Custom Diffusion's rule for the first token: K and V learn from the object's own tokens only. With one
-    token there would be nothing to learn from.
+    As in Custom Diffusion: K and V learn from the few-shot tokens only.
     """
     return torch.cat([x[:, :1].detach(), x[:, 1:]], dim=1) if x.shape[1] > 1 else x
 
 
 class FewTokenAttention:
-    """Attention processor of the layer `name`: plain scaled dot-product attention, or a folded context's.
+    """Attention processor of the layer `name`: scaled dot-product attention, or that of a folded context.
 
-    Unless `all_learn`, token 0 gets no gradient.
+    Token 0 gets no gradient unless `all_learn`.
     """
 
     def __init__(self, name: str = "", all_learn: bool = False) -> None:
@@ -63,9 +62,9 @@ class FewTokenAttention:
 
 
 def use_few_token_attention(unet: UNet2DConditionModel, all_learn: bool = False) -> None:
-    """Put `FewTokenAttention` into every cross-attention of the UNet.
+    """Set `FewTokenAttention` as the processor of every cross-attention of the UNet.
 
-    `all_learn`: gradients through every token, as a base's training needs; an object's needs the default.
+    `all_learn`: gradients through every token, to train a base; learning an object needs the default.
     """
     for name, layer in cross_attentions(unet):
         layer.set_processor(FewTokenAttention(name, all_learn))

@@ -1,4 +1,4 @@
-"""The formulas of diffusion with Paint-by-Example's inputs; nothing here holds weights."""
+"""The formulas of diffusion with Paint-by-Example's inputs, as pure functions."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ BETA_START, BETA_END = 0.00085, 0.012
 
 
 def betas() -> Tensor:
-    """The variance [T] that each level of noise adds: scaled linear, 0.00085 .. 0.012; float64."""
+    """The noise schedule's betas [T]: scaled linear, 0.00085 .. 0.012; float64."""
     return torch.linspace(BETA_START**0.5, BETA_END**0.5, STEPS, dtype=torch.float64) ** 2
 
 
 def alpha_bar(device: torch.device | str = "cpu") -> Tensor:
-    """Cumulative signal power [T] in (0,1); made in float64."""
+    """Cumulative signal power [T] in (0,1), fp32, computed in float64."""
     return torch.cumprod(1 - betas(), dim=0).float().to(device)
 
 
@@ -35,23 +35,23 @@ def eps_of_v(v: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
 def latent_mask(mask: Tensor, size: tuple[int, int], antialias: bool = False) -> Tensor:
     """Mask [b,1,H,W] (1 = fill) => [b,1,h,w] in [0,1]; bilinear.
 
-    Without antialiasing, as in Paint-by-Example's code (torchvision 0.12 did not antialias tensors), a latent
-    is the mean of the four pixels in its middle, so that most of them are 0 or 1.
+    Without antialiasing, as in Paint-by-Example's code (torchvision 0.12 did not antialias tensors), a cell
+    is the mean of the four pixels at its centre, so that most cells are 0 or 1.
     """
     return F.interpolate(mask, size=size, mode="bilinear", antialias=antialias)
 
 
 def masked_image(image: Tensor, mask: Tensor, shown: Tensor | None = None) -> Tensor:
-    """Image [b,3,H,W] in [-1,1] whose region to fill (mask 1) is mid-grey, 0, or that of `shown`.
+    """Image [b,3,H,W] in [-1,1] with its masked region (1 = fill) replaced by mid-grey, 0, or by `shown`.
 
-    `shown` [b,3,H,W], or a layer [b,4,H,W], whose colours lie on mid-grey.
+    `shown`: [b,3,H,W], or an RGBA layer [b,4,H,W] whose colours are composited over mid-grey.
     """
     kept = image * (1 - mask)
     return kept if shown is None else kept + shown[:, :3] * mask
 
 
 def unet_input(x_t: Tensor, masked: Tensor, mask: Tensor) -> Tensor:
-    """What the UNet sees: x_t, masked-image latents [b,c,h,w], mask [b,1,h,w] (1 = fill) => [b,2c+1,h,w]."""
+    """The UNet's input: x_t, masked-image latents [b,c,h,w], mask [b,1,h,w] (1 = fill) => [b,2c+1,h,w]."""
     return torch.cat([x_t, masked, 1 - mask], dim=1)  # Paint-by-Example feeds 1 = keep
 
 
@@ -61,10 +61,10 @@ def guided(eps_null: Tensor, eps_cond: Tensor, guidance_scale: float) -> Tensor:
 
 
 def level_weight(t: Tensor, min_snr_gamma: float) -> Tensor:
-    """How much an eps error at steps t [b] counts: as an error of v, by min-SNR (Hang et al. 2023).
+    """Loss weights [b] of the eps error at steps t [b]: min-SNR weights of v (Hang et al. 2023).
 
-    An eps error counts 1 / sqrt(alpha_bar) times in x_0: with plain weights the noisiest steps, which decide
-    layout and hue, are left to chance.
+    An eps error is multiplied by 1 / sqrt(alpha_bar) in x_0: with equal weights, the noisiest steps, which
+    determine composition and hue, are hardly learnt.
     """
     a = alpha_bar(t.device)[t]
     snr = a / (1 - a)
@@ -72,6 +72,6 @@ def level_weight(t: Tensor, min_snr_gamma: float) -> Tensor:
 
 
 def eps_loss(eps: Tensor, predicted: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Mean squared error of the predicted noise, [b,4,h,w] => scalar; `weight` [b]: by sample."""
+    """Mean squared error of the predicted noise, [b,4,h,w] => scalar; `weight` [b]: of each sample."""
     error = (predicted.float() - eps.float()) ** 2
     return error.mean() if weight is None else (weight[:, None, None, None] * error).mean()

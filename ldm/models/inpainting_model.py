@@ -1,4 +1,4 @@
-"""What paints: UNet and VAE behind encode / decode / eps, for contexts that are known."""
+"""The inpainting model: UNet and VAE behind encode / decode / eps, for given contexts."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ldm.models.diffusion import eps_of_v, latent_mask, unet_input
 
 
 class InpaintingModel(nn.Module):
-    """What paints, once the contexts are known. Images are [b,3,H,W] in [-1,1], masks [b,1,H,W], 1 = fill."""
+    """UNet and VAE of a base. Images are [b,3,H,W] in [-1,1], masks [b,1,H,W] with 1 = fill."""
 
     def __init__(self, architecture: Architecture) -> None:
         super().__init__()
@@ -31,10 +31,10 @@ class InpaintingModel(nn.Module):
 
     @torch.no_grad()
     def encode(self, image: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Image [b,3,H,W] => latents [b,c,H/f,W/f] of unit variance: the posterior's mean.
+        """Image [b,3,H,W] => latents [b,c,H/f,W/f] of about unit variance: the posterior's mean.
 
-        With standard normal `noise` [b,c,H/f,W/f], the sample of the posterior that it stands for; a
-        deterministic autoencoder has no posterior and ignores it.
+        With standard normal `noise` [b,c,H/f,W/f]: the posterior's sample for this noise. A deterministic
+        autoencoder has no posterior and ignores it.
         """
         encoded = self.vae.encode(image.to(self.vae.dtype))
         if isinstance(encoded, Tensor):
@@ -51,40 +51,40 @@ class InpaintingModel(nn.Module):
         return image.float().clamp(-1, 1)
 
     def latent_mask(self, mask: Tensor) -> Tensor:
-        """Mask [b,1,H,W] (1 = fill) => [b,1,H/f,W/f] in [0,1], as this base was trained to read it."""
+        """Mask [b,1,H,W] (1 = fill) => [b,1,H/f,W/f] in [0,1], as in this base's training."""
         f, antialias = self.architecture.vae_factor, self.architecture.mask_antialias
         return latent_mask(mask, (mask.shape[-2] // f, mask.shape[-1] // f), antialias)
 
     def eps(self, x_t: Tensor, t: Tensor, masked: Tensor, mask: Tensor, context: Context) -> Tensor:
         """The predicted noise [b,c,h,w]; t [b] or scalar, mask [b,1,h,w], context [b,n,d] or folded."""
-        out = self.run(forward, self.unet, self.narrow(unet_input(x_t, masked, mask)), t, context)
+        out = self.run(forward, self.unet, self.to_unet_dtype(unet_input(x_t, masked, mask)), t, context)
         return self.as_eps(out, x_t, t)
 
     def as_eps(self, out: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """The UNet's output [b,c,h,w] => the predicted noise in the precision of x_t, fp32 at least."""
+        """The UNet's output [b,c,h,w] => the predicted noise in the precision of x_t, at least fp32."""
         out = out.to(torch.promote_types(torch.float32, x_t.dtype))
         return out if self.architecture.prediction == "eps" else eps_of_v(out, x_t, t)
 
-    def narrow(self, x: Tensor) -> Tensor:
-        """In the UNet's dtype."""
+    def to_unet_dtype(self, x: Tensor) -> Tensor:
+        """Cast to the UNet's dtype."""
         return x.to(self.unet.conv_in.weight.dtype)
 
     def folded(self, conditional: Tensor, unconditional: Context) -> Contexts:
-        """Contexts [b,n,d] folded into the weights as they are now; `unconditional` may be folded already."""
+        """Contexts [b,n,d] folded with the current weights; `unconditional` may be folded already."""
         return Contexts(self.fold(conditional), self.fold(unconditional))
 
     def fold(self, context: Context) -> Context:
-        """A context [b,n,d] folded into the weights as they are now, in the UNet's dtype; else as it is."""
+        """A context [b,n,d] folded with the current weights, in the UNet's dtype; a folded one as it is."""
         if not isinstance(context, Tensor):
             return context
         return fold(dict(cross_attentions(self.unet)), context).to(self.unet.conv_in.weight)
 
 
 def call(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Just that."""
+    """Call a function as it is, without compiling it."""
     return function(*arguments)
 
 
 def forward(unet: nn.Module, x: Tensor, t: Tensor, context: Context) -> Tensor:
-    """What the UNet makes of its input x [b,2c+1,h,w] at steps t: [b,c,h,w]."""
+    """The UNet's output [b,c,h,w] for its input x [b,2c+1,h,w] at time steps t."""
     return unet(x, t, context).sample

@@ -1,6 +1,6 @@
 """How LDM and diffusers number and name the same blocks of a UNet and a VAE.
 
-In go the keys of a base, in either spelling; out come its `Blocks` and, for a layout, pairs of module names.
+In: the keys of a base, in either naming. Out: its `Blocks`, and from these the pairs of module names.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-TrainingPairs = Iterator[tuple[str, str]]  # (LDM name, house name) of a module or a parameter
+NamePairs = Iterator[tuple[str, str]]  # (LDM name, diffusers name) of a module or a parameter
 
 UNET = {
     "time_embed.0": "time_embedding.linear_1",
@@ -34,7 +34,7 @@ VAE_ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "p
 
 @dataclass(frozen=True)
 class Blocks:
-    """What block indices depend on; the defaults are Stable Diffusion 1's."""
+    """How many levels and layers UNet and VAE have; the defaults are Stable Diffusion 1's."""
 
     levels: int = 4  # resolutions of the UNet
     layers: int = 2  # residual blocks per level on the UNet's way down
@@ -47,73 +47,73 @@ SD1 = Blocks()
 
 
 def ldm_blocks(keys: Collection[str]) -> Blocks:
-    """Read the layout off LDM names; a UNet or VAE that is not whole counts as Stable Diffusion 1's."""
-    layout = SD1
+    """Count the blocks by LDM names; an incomplete UNet or VAE counts as Stable Diffusion 1's."""
+    blocks = SD1
     inputs = _numbers(r"model\.diffusion_model\.input_blocks\.(\d+)\.", keys)
-    if 0 in inputs:  # the first convolution: the UNet is whole
+    if 0 in inputs:  # the first convolution: the UNet is complete
         downsamplers = _numbers(r"model\.diffusion_model\.input_blocks\.(\d+)\.0\.op\.", keys)
         upsamplers = _numbers(r"model\.diffusion_model\.output_blocks\.(\d+)\.1\.conv\.", keys)
         per_level = min(downsamplers, default=max(inputs) + 1)
         plain = frozenset(index // per_level for index in upsamplers)
         levels = (max(inputs) + 1) // per_level
-        layout = replace(layout, levels=levels, layers=per_level - 1, plain_up_levels=plain)
+        blocks = replace(blocks, levels=levels, layers=per_level - 1, plain_up_levels=plain)
     if "first_stage_model.encoder.conv_in.weight" in keys:
         levels = len(_numbers(r"first_stage_model\.encoder\.down\.(\d+)\.", keys))
         layers = len(_numbers(r"first_stage_model\.encoder\.down\.0\.block\.(\d+)\.", keys))
-        layout = replace(layout, vae_levels=levels, vae_layers=layers)
-    return layout
+        blocks = replace(blocks, vae_levels=levels, vae_layers=layers)
+    return blocks
 
 
 def diffusers_blocks(keys: Collection[str]) -> Blocks:
-    """Read the layout off house names; a UNet or VAE that is not whole counts as Stable Diffusion 1's."""
-    layout = SD1
-    if "unet.conv_in.weight" in keys:  # the UNet is whole
+    """Count the blocks by diffusers names; an incomplete UNet or VAE counts as Stable Diffusion 1's."""
+    blocks = SD1
+    if "unet.conv_in.weight" in keys:  # the UNet is complete
         upsamplers = _numbers(r"unet\.up_blocks\.(\d+)\.upsamplers\.", keys)
         attended = _numbers(r"unet\.up_blocks\.(\d+)\.attentions\.", keys)
         levels = len(_numbers(r"unet\.down_blocks\.(\d+)\.", keys))
         layers = len(_numbers(r"unet\.down_blocks\.0\.resnets\.(\d+)\.", keys))
         plain = frozenset(upsamplers - attended)
-        layout = replace(layout, levels=levels, layers=layers, plain_up_levels=plain)
+        blocks = replace(blocks, levels=levels, layers=layers, plain_up_levels=plain)
     if "vae.encoder.conv_in.weight" in keys:
         levels = len(_numbers(r"vae\.encoder\.down_blocks\.(\d+)\.", keys))
         layers = len(_numbers(r"vae\.encoder\.down_blocks\.0\.resnets\.(\d+)\.", keys))
-        layout = replace(layout, vae_levels=levels, vae_layers=layers)
-    return layout
+        blocks = replace(blocks, vae_levels=levels, vae_layers=layers)
+    return blocks
 
 
 def _numbers(pattern: str, keys: Collection[str]) -> set[int]:
-    """The values that the pattern's only group takes."""
+    """The numbers that the pattern's one group matches in the keys."""
     return {int(match[1]) for key in keys if (match := re.match(pattern, key))}
 
 
-def unet_pairs(layout: Blocks) -> TrainingPairs:
+def unet_pairs(blocks: Blocks) -> NamePairs:
     """Modules of `model.diffusion_model` and of UNet2DConditionModel."""
     yield from UNET.items()
     for index in range(2):
         yield from _inside(f"middle_block.{2 * index}", f"mid_block.resnets.{index}", UNET_RESNET)
-    for level in range(layout.levels):
-        yield from _unet_level(level, layout)
+    for level in range(blocks.levels):
+        yield from _unet_level(level, blocks)
 
 
-def _unet_level(level: int, layout: Blocks) -> TrainingPairs:
-    """LDM counts blocks through all levels, `layers` + 1 each; its input block 0 is the first convolution."""
-    start = level * (layout.layers + 1)
+def _unet_level(level: int, blocks: Blocks) -> NamePairs:
+    """LDM numbers blocks across levels, `layers` + 1 each; its input block 0 is the first convolution."""
+    start = level * (blocks.layers + 1)
     down, up = f"down_blocks.{level}", f"up_blocks.{level}"
-    for index in range(layout.layers):
+    for index in range(blocks.layers):
         yield from _unet_block(f"input_blocks.{start + 1 + index}", down, index)
-    yield f"input_blocks.{start + 1 + layout.layers}.0.op", f"{down}.downsamplers.0.conv"
-    for index in range(layout.layers + 1):
+    yield f"input_blocks.{start + 1 + blocks.layers}.0.op", f"{down}.downsamplers.0.conv"
+    for index in range(blocks.layers + 1):
         yield from _unet_block(f"output_blocks.{start + index}", up, index)
-    place = 1 if level in layout.plain_up_levels else 2  # behind the last block's attention, if it has one
-    yield f"output_blocks.{start + layout.layers}.{place}.conv", f"{up}.upsamplers.0.conv"
+    place = 1 if level in blocks.plain_up_levels else 2  # after the last block's attention, if it has one
+    yield f"output_blocks.{start + blocks.layers}.{place}.conv", f"{up}.upsamplers.0.conv"
 
 
-def _unet_block(ldm: str, house: str, index: int) -> TrainingPairs:
-    yield from _inside(f"{ldm}.0", f"{house}.resnets.{index}", UNET_RESNET)
-    yield f"{ldm}.1", f"{house}.attentions.{index}"
+def _unet_block(ldm: str, ours: str, index: int) -> NamePairs:
+    yield from _inside(f"{ldm}.0", f"{ours}.resnets.{index}", UNET_RESNET)
+    yield f"{ldm}.1", f"{ours}.attentions.{index}"
 
 
-def vae_pairs(layout: Blocks) -> TrainingPairs:
+def vae_pairs(blocks: Blocks) -> NamePairs:
     """Modules of `first_stage_model` and of AutoencoderKL; LDM numbers the decoder's levels backwards."""
     yield from {"quant_conv": "quant_conv", "post_quant_conv": "post_quant_conv"}.items()
     for half in ("encoder", "decoder"):
@@ -122,19 +122,19 @@ def vae_pairs(layout: Blocks) -> TrainingPairs:
         for index in range(2):
             block, resnet = f"{half}.mid.block_{index + 1}", f"{half}.mid_block.resnets.{index}"
             yield from _inside(block, resnet, VAE_RESNET)
-    for level in range(layout.vae_levels):
-        down, up = f"encoder.down_blocks.{level}", f"decoder.up_blocks.{layout.vae_levels - 1 - level}"
-        yield from _vae_level(f"encoder.down.{level}", down, layout.vae_layers)
-        yield from _vae_level(f"decoder.up.{level}", up, layout.vae_layers + 1)
+    for level in range(blocks.vae_levels):
+        down, up = f"encoder.down_blocks.{level}", f"decoder.up_blocks.{blocks.vae_levels - 1 - level}"
+        yield from _vae_level(f"encoder.down.{level}", down, blocks.vae_layers)
+        yield from _vae_level(f"decoder.up.{level}", up, blocks.vae_layers + 1)
         yield f"encoder.down.{level}.downsample.conv", f"{down}.downsamplers.0.conv"
         yield f"decoder.up.{level}.upsample.conv", f"{up}.upsamplers.0.conv"
 
 
-def _vae_level(ldm: str, house: str, layers: int) -> TrainingPairs:
+def _vae_level(ldm: str, ours: str, layers: int) -> NamePairs:
     for index in range(layers):
-        yield from _inside(f"{ldm}.block.{index}", f"{house}.resnets.{index}", VAE_RESNET)
-        yield from _inside(f"{ldm}.attn.{index}", f"{house}.attentions.{index}", VAE_ATTENTION)
+        yield from _inside(f"{ldm}.block.{index}", f"{ours}.resnets.{index}", VAE_RESNET)
+        yield from _inside(f"{ldm}.attn.{index}", f"{ours}.attentions.{index}", VAE_ATTENTION)
 
 
-def _inside(ldm: str, house: str, modules: Mapping[str, str]) -> TrainingPairs:
-    return ((f"{ldm}.{inner}", f"{house}.{ours}") for inner, ours in modules.items())
+def _inside(ldm: str, ours: str, modules: Mapping[str, str]) -> NamePairs:
+    return ((f"{ldm}.{inner}", f"{ours}.{ours}") for inner, ours in modules.items())

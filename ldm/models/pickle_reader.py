@@ -1,4 +1,4 @@
-"""Pickled checkpoints => flat dicts of tensors, without running a line of code from the file."""
+"""Pickled checkpoints => flat dicts of tensors, without running code from the file."""
 
 from __future__ import annotations
 
@@ -13,19 +13,23 @@ from torch import Tensor
 
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 ZIP = b"PK\x03\x04"
-BOOKKEEPING = ("pytorch_lightning.", "lightning.", "numpy.")  # modules whose objects stand beside the weights
+BOOKKEEPING = (
+    "pytorch_lightning.",
+    "lightning.",
+    "numpy.",
+)  # modules whose objects checkpoints hold beside the weights
 
 
 def read_pickle(path: Path) -> dict[str, Tensor]:
     """The tensors of {"state_dict": {...}} or of a flat dict, on the CPU, mapped from disk where possible.
 
-    What else the file holds is left out. Raises ValueError if it is damaged, has no weights or needs code.
+    Other values are left out. Raises ValueError if the file is damaged, has no weights or needs code.
     """
     return tensors_of(load_pickle(path), path)
 
 
 def tensors_of(checkpoint: Any, path: Path) -> dict[str, Tensor]:
-    """The same of what `load_pickle` has read from `path`."""
+    """The tensors of what `load_pickle` has read from `path`, as `read_pickle`."""
     state = checkpoint.get("state_dict", checkpoint) if isinstance(checkpoint, Mapping) else {}
     entries = state.items() if isinstance(state, Mapping) else ()
     tensors = {key: value.detach() for key, value in entries if isinstance(value, Tensor)}
@@ -39,18 +43,18 @@ def tensors_of(checkpoint: Any, path: Path) -> dict[str, Tensor]:
 
 @contextmanager
 def refusing_damage(path: Path) -> Iterator[None]:
-    """Turn what readers raise on a damaged or dangerous weight file into a ValueError of one line."""
+    """Convert what readers raise on a damaged or unsafe weight file to a one-line ValueError."""
     try:
         yield
     except (FileNotFoundError, PermissionError):
         raise
-    except Exception as error:  # damaged bytes make the readers raise nearly anything, TypeError included
+    except Exception as error:  # readers raise nearly anything on damaged bytes, TypeError included
         if code := re.search(r"GLOBAL (\S+)", str(error)):
             raise ValueError(
                 f"{path} would run code when read ({code[1]}); expected plain tensors: "
                 "save the model's state_dict() alone on the machine that made it, best as .safetensors"
             ) from error
-        # torch's text before this mark advises to run the code all the same
+        # before this mark, torch's message advises to run the code anyway
         reason = str(error).split("WeightsUnpickler error:")[-1].strip().split("\n")[0][:80]
         raise ValueError(
             f"{path} is damaged or no {path.suffix} checkpoint ({reason or type(error).__name__}); "
@@ -59,10 +63,10 @@ def refusing_damage(path: Path) -> Iterator[None]:
 
 
 def load_pickle(path: Path) -> Any:
-    """All that the file holds, its tensors on the CPU; a trainer's own objects are empty stand-ins.
+    """All that the file holds, tensors on the CPU; a trainer's objects are replaced by empty stand-ins.
 
-    Files of torch before 1.6, which are no zip, are read too. Raises ValueError if it is damaged or needs
-    code.
+    Also reads files of torch before 1.6, which are not zip files. Raises ValueError if the file is damaged or
+    needs code.
     """
     with path.open("rb") as file:
         zipped = file.read(len(ZIP)) == ZIP  # files of torch < 1.6 are not, and cannot be mapped
@@ -71,14 +75,14 @@ def load_pickle(path: Path) -> Any:
 
 
 def _standing_in(path: Path) -> AbstractContextManager[None]:
-    """Read a trainer's own objects beside the weights (callbacks, numpy scalars) as empty stand-ins."""
-    names = torch.serialization.get_unsafe_globals_in_checkpoint(path)  # reads names, runs nothing
+    """Read a trainer's objects beside the weights (callbacks, numpy scalars) as empty stand-ins."""
+    names = torch.serialization.get_unsafe_globals_in_checkpoint(path)  # reads names, runs no code
     inert = [(_StandIn, name) for name in names if name.startswith(BOOKKEEPING)]
     return torch.serialization.safe_globals(inert)
 
 
 class _StandIn:
-    """In the place of an object that no weight needs; the class that the file names is never imported."""
+    """Replaces an object that no weight needs; the class that the file names is never imported."""
 
     def __init__(self, *arguments: Any) -> None:
         pass

@@ -1,4 +1,4 @@
-"""How a painter runs on its machine: precision of the UNet, memory layout, compilation."""
+"""How an inpainting model runs on its device: precision of the UNet, memory format, compilation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float
 class Runtime:
     """`precision` is one of PRECISIONS; `compile`: torch.compile, with CUDA graphs on a GPU.
 
-    `pack` prepares a painter for its processor, once all else is done.
+    `pack` repacks an inpainting model's weights for its processor, after all else.
     """
 
     precision: str = "fp32"
@@ -40,29 +40,30 @@ PLAIN = Runtime()
 
 
 def prepare(model: InpaintingModel, runtime: Runtime) -> None:
-    """Make the painter, on its device already, run like this; contexts must be folded if it is not fp32.
+    """Set up a model, already on its device, to run as `runtime` says; unless fp32, contexts must be folded.
 
-    Then only the conditioner, the cross-attentions and the UNet's first layer may be read: other weights are
-    cast, or packed, so that its fingerprint and its file must be made before.
+    Afterwards only the conditioner, the cross-attentions and the UNet's first layer may be read: other
+    weights are cast or packed. Compute the fingerprint and save the base before.
 
-    Half precision is the UNet's alone, and not its cross-attentions', which are folded in fp32: latents,
-    solver and guidance stay in fp32, and so does the VAE, which works twice a picture and would show bands.
+    Half precision is used by the UNet without its cross-attentions, which are folded in fp32. Latents,
+    solver, guidance and the VAE stay in fp32: the VAE runs only twice a picture, and in half precision shows
+    bands.
     """
     unet, dtype = model.unet, PRECISIONS[runtime.precision]
     folded = {layer for _, layer in cross_attentions(unet)}
     if dtype != torch.float32:
         _cast(unet, dtype, folded)
     if model.device.type == "cuda" and dtype != torch.float32:
-        unet.to(memory_format=torch.channels_last)  # tensor cores want it
+        unet.to(memory_format=torch.channels_last)  # faster on tensor cores
     model.run = Compiled(model.device.type == "cuda") if runtime.compile else call
     if runtime.pack is not None:
         runtime.pack(model, dtype, runtime.compile)
 
 
 def twin(base: Base, runtime: Runtime) -> InpaintingModel:
-    """Another painter of the same weights, which runs as `runtime` says.
+    """Another inpainting model with the base's weights, which runs as `runtime` says.
 
-    What stays in fp32 is shared, on a CPU until the twin has run and packed its own.
+    Weights that stay in fp32 are shared with the base (on a CPU until they are packed).
     """
     with torch.device("meta"):
         model = InpaintingModel(base.architecture)
@@ -74,9 +75,9 @@ def twin(base: Base, runtime: Runtime) -> InpaintingModel:
 
 
 class Compiled:
-    """Calls functions of tensors as torch.compile makes them; once that fails, as they are, with a warning.
+    """Calls functions compiled by torch.compile; after a failure, uncompiled, with a warning.
 
-    What is compiled is kept on disk by torch, so that the next process starts faster.
+    torch caches compiled code on disk, so that the next process starts faster.
     """
 
     def __init__(self, graphs: bool) -> None:
@@ -103,12 +104,12 @@ class Compiled:
         if not self.graphs:
             return self.made[function](*arguments)
         torch.compiler.cudagraph_mark_step_begin()
-        out = self.made[function](*arguments)  # lies where the next call writes: taken out
+        out = self.made[function](*arguments)  # the next call overwrites this memory
         return tuple(x.clone() for x in out) if isinstance(out, tuple) else out.clone()
 
 
 def _cast(module: nn.Module, dtype: torch.dtype, but: set[nn.Module]) -> None:
-    """All weights of a module but those of some parts."""
+    """Cast all weights of a module except those of the modules in `but`."""
     for child in module.children():
         if child not in but:
             _cast(child, dtype, but)
@@ -120,7 +121,7 @@ def _cast(module: nn.Module, dtype: torch.dtype, but: set[nn.Module]) -> None:
 
 
 def device_named(name: str | None) -> str:
-    """The device that is asked for; if none is, a GPU where there is one. ValueError if it is not there."""
+    """The requested device, by default a GPU if there is one. ValueError if it does not exist."""
     best = "cuda" if torch.cuda.is_available() else "cpu"
     device = name or best
     if device != "cpu" and device.partition(":")[0] != best:
@@ -129,7 +130,7 @@ def device_named(name: str | None) -> str:
 
 
 def machine(device: str) -> dict[str, str | int]:
-    """Device, processor, number of threads and torch version, as plain values."""
+    """Device, processor, number of threads and torch version."""
     cuda = device.startswith("cuda")
     processor = torch.cuda.get_device_name(device) if cuda else platform.processor() or platform.machine()
     return {

@@ -19,11 +19,11 @@ from ldm.models.context import Context, Contexts, join
 from ldm.models.diffusion import STEPS, betas, guided
 
 SPACING: dict[str, Any] = {"steps_offset": 1, "timestep_spacing": "leading"}
-FROM_THE_LAST: dict[str, Any] = {"timestep_spacing": "trailing"}  # so that few steps, too, begin there
+TRAILING: dict[str, Any] = {"timestep_spacing": "trailing"}  # starts at the last level even with few steps
 Interval = tuple[float, float]  # noise levels t/T, in [0,1]
 EVERYWHERE: Interval = (0.0, 1.0)
-MAX_STEPS = STEPS // 2 - 1  # with more, 'leading' steps one apart leave out the noisiest half
-KARRAS = {"use_karras_sigmas": True}  # Karras et al. 2022: with 12 steps a quarter of the error of 'leading'
+MAX_STEPS = STEPS // 2 - 1  # with more, 'leading' spacing of 1 leaves out the noisiest half
+KARRAS = {"use_karras_sigmas": True}  # Karras et al. 2022: at 12 steps a quarter of the error of 'leading'
 SAMPLERS: dict[str, tuple[type, dict[str, Any]]] = {
     "plms": (PNDMScheduler, {"skip_prk_steps": True}),
     "ddim": (DDIMScheduler, {"clip_sample": False, "set_alpha_to_one": False}),
@@ -33,7 +33,7 @@ SAMPLERS: dict[str, tuple[type, dict[str, Any]]] = {
 
 
 class Predictor(Protocol):
-    """What a sampler asks of a base."""
+    """What a sampler needs of a model."""
 
     def eps(self, x_t: Tensor, t: Tensor, masked: Tensor, mask: Tensor, context: Context) -> Tensor:
         """The predicted noise [b,4,h,w], see `InpaintingModel.eps`."""
@@ -49,14 +49,14 @@ class Condition:
 
 
 def scheduler(name: str, levels: int = STEPS) -> Any:
-    """A diffusers scheduler with the base's noise schedule, or its first `levels` levels, from the last on.
+    """A diffusers scheduler with the base's noise schedule, or with its first `levels` levels.
 
     `name` is one of SAMPLERS.
     """
     if name not in SAMPLERS:
         raise ValueError(f"sampler {name!r} is unknown; choose one of {', '.join(SAMPLERS)}")
     kind, options = SAMPLERS[name]
-    spacing = SPACING if levels == STEPS else FROM_THE_LAST
+    spacing = SPACING if levels == STEPS else TRAILING
     return kind(num_train_timesteps=levels, trained_betas=betas()[:levels].numpy(), **spacing, **options)
 
 
@@ -70,23 +70,23 @@ def sample(
     steps: int = 50,
     guidance_scale: float = 5.0,
     guidance_interval: Interval = EVERYWHERE,
-    begin: tuple[Tensor, float] | None = None,
+    start: tuple[Tensor, float] | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
     """Noise x_T [b,4,h,w] => latents x_0 [b,4,h,w]; a guidance scale of 1 skips the unconditional half.
 
-    Outside of `guidance_interval` the scale is 1 (Kynkäänniemi et al. 2024).
-    `begin`: latents [b,4,h,w] to go on from, and the share of the noise schedule, in (0,1], to go through,
-    in the same share of the steps (as SDEdit of Meng et al. 2022).
+    Outside `guidance_interval` the scale is 1 (Kynkäänniemi et al. 2024). `start`: latents [b,4,h,w] to start
+    from and the denoising strength in (0,1], the share of noise schedule and steps to run (SDEdit, Meng et
+    al. 2022); None: pure noise.
     """
     if not 1 <= steps <= MAX_STEPS:
         raise ValueError(f"{steps} sampling steps; expected 1 to {MAX_STEPS}")
-    share = 1.0 if begin is None else begin[1]
+    share = 1.0 if start is None else start[1]
     plan = scheduler(sampler, max(2, round(share * STEPS)))
     plan.set_timesteps(max(1, round(share * steps)), device=x_T.device)
     timesteps, x_t = plan.timesteps, x_T * plan.init_noise_sigma
-    if begin is not None:
-        x_t = plan.add_noise(begin[0], x_T, timesteps[:1])
+    if start is not None:
+        x_t = plan.add_noise(start[0], x_T, timesteps[:1])
     inside, outside = (guided_eps(base, condition, scale) for scale in (guidance_scale, 1))
     low, high = (level * STEPS for level in guidance_interval)
     for i, (t, level) in enumerate(zip(timesteps, timesteps.tolist(), strict=True)):
@@ -98,9 +98,9 @@ def sample(
 
 
 def guided_eps(base: Predictor, c: Condition, guidance_scale: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """eps [b,4,h,w] as a function of x_t and t: both halves of guidance in one batch.
+    """The guided eps [b,4,h,w] as a function of x_t and t, both halves of guidance in one batch.
 
-    What is the same at every step is stacked here, once.
+    What is constant over the steps is stacked here, once.
     """
     if guidance_scale == 1:
         return lambda x_t, t: base.eps(x_t, t, c.masked, c.mask, c.contexts.conditional)

@@ -1,4 +1,4 @@
-"""A set of weights in memory, name => tensor: loading it strictly, and telling it from others."""
+"""State dicts, name => tensor: strict loading with readable errors, and a fingerprint."""
 
 from __future__ import annotations
 
@@ -15,15 +15,14 @@ SAMPLE = 4096  # values of a tensor that its fingerprint looks at
 def load_strictly(
     module: nn.Module, state: Mapping[str, Tensor], what: str, device: torch.device | str = "cpu"
 ) -> None:
-    """Give `module` the weights of `state`, all of them and no other, or load nothing and raise ValueError.
+    """Load `state` into `module`; ValueError, and nothing loaded, if weights are missing, extra or misshaped.
 
-    A module that was built on the meta device takes them on `device` in its dtype, copied at most once. Any
-    other module stays where it is. `what` names the module and the config it was built from in that error:
-    "the UNet of configs/v.yaml".
+    A module built on the meta device takes the weights on `device` in its dtype, copied at most once; any
+    other module stays where it is. `what` names the module in errors: "the UNet of configs/v.yaml".
     """
     own = module.state_dict()
     complaints = [
-        f"{len(names)} weight{'s' * (len(names) > 1)} {complaint}: {some(names)}"
+        f"{len(names)} weight{'s' * (len(names) > 1)} {complaint}: {first_few(names)}"
         for complaint, names in (
             ("missing", [key for key in own if key not in state]),
             ("extra", [key for key in state if key not in own]),
@@ -43,11 +42,11 @@ def load_strictly(
 
 
 def fingerprint(state: Mapping[str, Tensor]) -> str:
-    """16 hex digits that tell bases apart: sha256 over the floating-point tensors, sorted by name.
+    """16 hex digits that identify a base: sha256 over the floating-point tensors, sorted by name.
 
-    Of each tensor count its name, its shape and at most 4096 evenly spaced values, rounded to fp16: fp32
-    weights and their fp16 copy agree, and a billion weights take seconds. A change between the samples or
-    below fp16's resolution goes unnoticed; a copy in bf16 counts as another base.
+    Hashed are each tensor's name, shape and at most 4096 evenly spaced values, rounded to fp16: fp32 weights
+    and their fp16 copy agree, and a billion weights take seconds. A change between the samples or below
+    fp16's resolution is not detected; a copy in bf16 counts as another base.
     """
     digest = hashlib.sha256()
     for key in sorted(state):
@@ -57,8 +56,8 @@ def fingerprint(state: Mapping[str, Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-def some(names: Sequence[str], limit: int = 3) -> str:
-    """The first few names, and how many more there are."""
+def first_few(names: Sequence[str], limit: int = 3) -> str:
+    """The first names, and how many more there are, for messages."""
     rest = len(names) - limit
     return ", ".join(names[:limit]) + (f" and {rest} more" if rest > 0 else "")
 
@@ -72,10 +71,10 @@ def _reshaped(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[st
 
 
 def _placed(value: Tensor, device: torch.device | str, dtype: torch.dtype) -> Tensor:
-    """First moved, then cast: half precision is half as much to move.
+    """Move, then cast: half precision moves half the bytes.
 
-    Weights that are just mapped from a file are copied if they do not begin where kernels like them to: else
-    the last bits of results would depend on the file's layout.
+    Weights mapped from a file are copied if they are not aligned as torch aligns: kernels round differently
+    on unaligned memory, so that results would depend on the file.
     """
     placed = value.to(device).to(dtype)
     return placed.clone() if placed.data_ptr() % ALIGNED else placed

@@ -1,8 +1,7 @@
-"""A smaller object: every matrix of a `Delta` by truncated SVD, to a share of its energy or to a file size.
+"""Compress an object by truncated SVD of every matrix, to a share of its energy or to a file size.
 
-Never a silent loss: what every weight lost, measured on the fp16 numbers that are stored, is returned and
-written into the object's recipe. Vectors stay whole, as does a matrix whose low-rank form would not be
-smaller.
+The error of every weight, measured on the stored fp16 numbers, is returned and written into the object's
+recipe. Vectors are kept, and so are matrices whose low-rank form would not be smaller.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from ldm.objects.delta import Delta, differences, save
 from ldm.objects.low_rank import LowRank, Weight, dense, numbers
 
 BYTES = 2  # of an fp16 number
-ENTRY = 64  # bytes by which a weight's entries in header and recipe may grow with its rank and error
+ENTRY = 64  # bytes that a weight's rank and error may add to header and recipe
 
 
 @dataclass(frozen=True)
 class Loss:
-    """What became of one weight: the rank it was cut to (None: kept whole), and |new - old| / |old|."""
+    """The loss of one weight: the rank it was cut to (None: kept), and |new - old| / |old|."""
 
     name: str
     shape: tuple[int, ...]
@@ -36,7 +35,7 @@ class Loss:
 
 @dataclass(frozen=True)
 class Losses:
-    """What became of all weights, and the relative error (Frobenius) of all of them together."""
+    """The losses of all weights, and their relative error (Frobenius) together."""
 
     layers: tuple[Loss, ...]
     error: float
@@ -44,7 +43,7 @@ class Losses:
 
 @dataclass(frozen=True, eq=False)
 class Spectrum:
-    """The SVD of a matrix [out,in], fp32, and how many numbers its form before compression takes."""
+    """The SVD of a matrix [out,in], fp32, and how many numbers its uncompressed form takes (`whole`)."""
 
     u: Tensor
     s: Tensor
@@ -53,16 +52,16 @@ class Spectrum:
 
     @property
     def price(self) -> int:
-        """Numbers that one more rank takes."""
+        """How many numbers one rank takes."""
         return len(self.u) + self.vh.shape[1]
 
     @property
     def limit(self) -> int:
-        """The highest rank whose low-rank form is smaller than the whole."""
+        """The highest rank whose low-rank form is smaller than `whole`."""
         return min((self.whole - 1) // self.price, len(self.s))
 
     def cut(self, rank: int) -> LowRank:
-        """The best approximation of this rank, fp16; both halves get the root of the singular values."""
+        """The best approximation of this rank, fp16; singular values are split evenly between the factors."""
         root = self.s[:rank].sqrt()
         return LowRank((self.u[:, :rank] * root).half(), (root[:, None] * self.vh[:rank]).half())
 
@@ -75,12 +74,12 @@ def compress(
     base_state: Mapping[str, Tensor] | None = None,
     progress: Callable[[list[str]], Iterable[str]] = iter,
 ) -> tuple[Delta, Losses]:
-    """A smaller copy, and what it lost; give either goal.
+    """A smaller copy and its losses; give exactly one goal.
 
-    `energy` in (0,1] is the share of its squared Frobenius norm that every matrix keeps at least. `size` is
-    the file's in bytes at most: over all matrices, the singular values with the most energy per byte are
-    kept. An object of tuned values (fp32) needs the base's `base_state`. `progress` wraps the names of the
-    matrices. Raises ValueError if a goal cannot be met.
+    `energy` in (0,1]: the share of its squared Frobenius norm that every matrix keeps at least. `size`: the
+    file's maximum in bytes; over all matrices, the singular values with the most energy per byte are kept. An
+    object of tuned values (fp32) needs the `base_state`. `progress` wraps the names of the matrices. Raises
+    ValueError if a goal cannot be met.
     """
     _check(energy, size)
     changes = differences(delta, base_state)
@@ -102,22 +101,22 @@ def compress(
 
 
 def spectrum(matrix: Tensor, whole: int) -> Spectrum:
-    """The SVD of a matrix [out,in]; `whole` is how many numbers are kept of it without compression."""
+    """The SVD of a matrix [out,in]; `whole`: how many numbers its uncompressed form takes."""
     u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
     return Spectrum(u, s, vh, whole)
 
 
 def rank_for(each: Spectrum, energy: float) -> int | None:
-    """The lowest rank that keeps this share of the energy, None if that would not be smaller."""
+    """The lowest rank that keeps this share of the energy; None if that would not be smaller."""
     kept = (each.s.double() ** 2).cumsum(0)
     rank = int((kept < energy * kept[-1]).sum()) + int(kept[-1] > 0)
     return rank if rank <= each.limit else None
 
 
 def ranks_for(spectra: Mapping[str, Spectrum], budget: int) -> dict[str, int | None]:
-    """Ranks of all matrices together: `budget` numbers, spent where they keep the most energy each.
+    """The ranks of all matrices: `budget` numbers, spent greedily on the most energy per number.
 
-    Raises ValueError if even nothing of the matrices takes more than the budget.
+    Raises ValueError for a negative budget: what is not compressed exceeds the size already.
     """
     if budget < 0:
         raise ValueError(
@@ -134,21 +133,20 @@ def ranks_for(spectra: Mapping[str, Spectrum], budget: int) -> dict[str, int | N
 
 
 def _offers(spectra: Mapping[str, Spectrum]) -> list[tuple[float, str, int | None, int]]:
-    """(energy a number, name, rank it leads to, numbers it takes); the last one of a matrix keeps all."""
+    """(energy per number, name, new rank, numbers it takes); a matrix's last offer keeps it whole."""
     offers: list[tuple[float, str, int | None, int]] = []
     for name, each in spectra.items():
         gains = (each.s.double() ** 2).tolist()
         steps = [(gain / each.price, name, i + 1, each.price) for i, gain in enumerate(gains[: each.limit])]
         rest = each.whole - each.limit * each.price
-        last = min(
-            sum(gains[each.limit :]) / rest, steps[-1][0] if steps else math.inf
-        )  # never before a step
+        before = steps[-1][0] if steps else math.inf  # the last offer must not come before a step
+        last = min(sum(gains[each.limit :]) / rest, before)
         offers += [*steps, (last, name, None, rest)]
     return offers
 
 
 def file_size(delta: Delta) -> int:
-    """Bytes of the object's file."""
+    """Size of the object's file in bytes."""
     with TemporaryDirectory() as folder:
         file = Path(folder) / "object.safetensors"
         save(delta, file)
@@ -162,16 +160,18 @@ def _made(
     changes: Mapping[str, Tensor],
     goal: Mapping[str, Any],
 ) -> tuple[Delta, Losses]:
-    """The object with some matrices cut, the losses in its recipe."""
+    """The object with the `cut` matrices, and the losses, also in its recipe."""
     weights = {name: cut.get(name, weight) for name, weight in kept.items()}
     losses = _losses(weights, changes, cut)
     layers = {
         loss.name: [loss.rank, loss.error] for loss in losses.layers if loss.rank is not None or loss.error
     }
     record = dict(goal) | {"error": losses.error, "layers": layers}
-    recipe = dict(delta.about.recipe)
+    recipe = dict(delta.metadata.recipe)
     recipe["compressed"] = [*recipe.get("compressed", []), record]
-    return replace(delta, about=replace(delta.about, recipe=recipe), weights=weights, absolute=False), losses
+    return replace(
+        delta, metadata=replace(delta.metadata, recipe=recipe), weights=weights, absolute=False
+    ), losses
 
 
 def _losses(

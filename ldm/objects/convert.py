@@ -1,4 +1,4 @@
-"""An object in any format: our object file, the .ckpt of the paper's code, a state dict for diffusers."""
+"""Convert objects between formats: object file, the .ckpt of the paper's code, a state dict for diffusers."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def read_any(
     pictures: InsertSet | None = None,
     features: str = "raw",
 ) -> Delta:
-    """A file of any format => the object. A .ckpt needs the object's `pictures`; `images`: how it is shown.
+    """Read a file of any format. A .ckpt needs the object's `pictures`; `images`: how the base is shown them.
 
-    `features`: how CLIP saw these, raw or clip, if the .ckpt does not say. Raises FileNotFoundError, or
-    ValueError in one line if the file is none of them, damaged, or does not fit the base.
+    `features`: CLIP's input for them, raw or clip, if the .ckpt does not name it. Raises FileNotFoundError,
+    or ValueError in one line if the file is of no known format, damaged, or does not fit the base.
     """
     if not path.is_file():
         raise FileNotFoundError(
@@ -60,7 +60,7 @@ def write_any(
 
 
 def halved(delta: Delta, base: Base) -> Delta:
-    """An object of tuned values (fp32) as fp16 differences, half the size; others are as they are."""
+    """An object of tuned values (fp32) as fp16 differences, half the size; others unchanged."""
     if not delta.absolute:
         return delta
     changes = differences(delta, base_state(base))

@@ -1,8 +1,8 @@
-"""Objects for diffusers, both ways: a state dict for `UNet2DConditionModel`, the conditioner's part aside.
+"""Read and write objects for diffusers: a state dict for `UNet2DConditionModel`, and the conditioner's part.
 
-`NAME.safetensors` holds the tuned weights of the UNet (fp32, whole values, diffusers' keys), to be taken
-with `unet.load_state_dict(load_file(path), strict=False)`. What diffusers has no place for, the conditioner's
-tuned weights, tokens and reference, stand in `NAME.conditioner.safetensors`, an object file.
+`NAME.safetensors` holds the tuned weights of the UNet (fp32 values under diffusers' keys), to load with
+`unet.load_state_dict(load_file(path), strict=False)`. `NAME.conditioner.safetensors`, an object file, holds
+what diffusers has no place for: the conditioner's tuned weights, tokens and reference.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from torch import Tensor
 
 from ldm.models.base import Base, base_fingerprint, base_state
 from ldm.models.checkpoint import read_metadata, read_state, write_safetensors
-from ldm.models.state_dict import fingerprint, some
+from ldm.models.state_dict import fingerprint, first_few
 from ldm.objects.apply import check_fits
 from ldm.objects.delta import Delta, is_trained, load, save
 from ldm.objects.low_rank import dense
-from ldm.objects.object_file import About
+from ldm.objects.object_file import ObjectMetadata
 
 UNET = "unet."
 KIND = "implicit-insertion UNet"
@@ -32,36 +32,35 @@ def unet_state(delta: Delta, base_state: Mapping[str, Tensor]) -> dict[str, Tens
     return {name.removeprefix(UNET): delta.tuned(name, base_state[name]) for name in names}
 
 
-def beside(path: Path) -> Path:
-    """Where the conditioner's part of a diffusers file is kept."""
+def conditioner_file(path: Path) -> Path:
+    """The file of the conditioner's part, beside the diffusers file `path`."""
     return path.with_name(f"{path.stem}.conditioner.safetensors")
 
 
 def save_diffusers(path: Path, base: Base, delta: Delta) -> None:
-    """Write both files, each whole or not at all; neither, but a ValueError, if the object does not fit."""
+    """Write both files, each atomically; ValueError, and neither file, if the object does not fit."""
     check_fits(base, delta, base_fingerprint(base))
     state = base_state(base)
     rest = [name for name in delta.weights if not name.startswith(UNET)]
     tuned = {name: delta.tuned(name, state[name]) for name in rest}
-    save(replace(delta, weights=tuned, absolute=True), beside(path))
+    save(replace(delta, weights=tuned, absolute=True), conditioner_file(path))
     facts = {"format": "pt", "kind": KIND, "conditioner": fingerprint(tuned)}
     write_safetensors(path, unet_state(delta, state), facts)
 
 
 def load_diffusers(path: Path, base: Base) -> Delta:
-    """A diffusers UNet state dict, whole or only what changed, => the object, exact: its tuned values.
+    """A diffusers UNet state dict, complete or only changed weights => the object, as tuned values.
 
-    Weights that are equal to the base's are passed over. A file that `save_diffusers` wrote needs the other
-    one beside it; any other one becomes an object without few-shot tokens. Raises ValueError if it does not
-    fit.
+    Weights equal to the base's are skipped. A file written by `save_diffusers` needs its conditioner file;
+    any other becomes an object without few-shot tokens. Raises ValueError if it does not fit.
     """
     state, own = read_state(path), base_state(base)
     weights = {UNET + key: value.float() for key, value in state.items()}
     if unknown := [name for name in weights if name not in own or own[name].shape != weights[name].shape]:
-        raise ValueError(f"{path} does not fit the {base.architecture.name} base: {some(unknown)}")
+        raise ValueError(f"{path} does not fit the {base.architecture.name} base: {first_few(unknown)}")
     metadata = read_metadata(path) if path.suffix == ".safetensors" else {}
     if metadata.get("kind") == KIND:
-        rest = _conditioner(beside(path), metadata)
+        rest = _conditioner(conditioner_file(path), metadata)
         delta = replace(rest, weights={**rest.weights, **weights}, absolute=True)
     else:
         changed = {
@@ -73,25 +72,25 @@ def load_diffusers(path: Path, base: Base) -> Delta:
 
 
 def _conditioner(path: Path, metadata: Mapping[str, str]) -> Delta:
-    """The other half of a file that `save_diffusers` wrote."""
+    """The conditioner's part of a file written by `save_diffusers`."""
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: the other half of the object; write both again")
+        raise FileNotFoundError(f"{path} is missing: the second file of this object; write both again")
     rest = load(path)
     if fingerprint({name: dense(weight) for name, weight in rest.weights.items()}) != metadata["conditioner"]:
         raise ValueError(f"{path} belongs to another object than the file beside it; write both again")
     return rest
 
 
-def _foreign(path: Path, base: Base, weights: Mapping[str, Tensor]) -> About:
-    """What is known of a UNet that another program has tuned."""
+def _foreign(path: Path, base: Base, weights: Mapping[str, Tensor]) -> ObjectMetadata:
+    """The metadata of a UNet that another program has tuned."""
     if frozen := [name for name in weights if not is_trained(name, "crossattn")]:
         raise ValueError(
-            f"{path} changes more than the cross-attention ({some(frozen)}); only that belongs to an object"
+            f"{path} changes more than the cross-attention ({first_few(frozen)}); an object changes only that"
         )
     if not weights:
         raise ValueError(f"{path} holds the base's own weights; give a UNet that was tuned")
     only_kv = all(is_trained(name, "crossattn-kv") for name in weights)
-    return About(
+    return ObjectMetadata(
         base=base_fingerprint(base),
         architecture=base.architecture.name,
         freeze_model="crossattn-kv" if only_kv else "crossattn",

@@ -1,4 +1,4 @@
-"""What an object gives the UNet and what the UNet makes of it, and how far another one is from the same."""
+"""Compare two versions of an object by what the UNet receives (context, K, V) and predicts."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from ldm.objects.apply import apply
 from ldm.objects.delta import Delta
 from ldm.objects.object_context import reference_of
 
-MIDDLE = 500  # of the 1000 time steps: neither all noise nor a finished picture
+MIDDLE = 500  # of the 1000 time steps
 
 
 @dataclass(frozen=True)
 class Effect:
-    """Relative errors (Frobenius): of the context [1+N,d]; of K and V [1+N,c] by `layer.to_k`, `.to_v`.
+    """Relative errors (Frobenius) of the context [1+N,d], and of K and V [1+N,c] in `layers`.
 
-    `output`: of the noise that the UNet predicts for one noisy sample, all of it to fill.
+    `layers`: by `LAYER.to_k`, `LAYER.to_v`. `output`: of the predicted noise for one sample, all masked.
     """
 
     context: float
@@ -42,10 +42,9 @@ class Effect:
 def effect(
     base: Base, delta: Delta, other: Delta, reference: Tensor | None = None, fingerprint: str = ""
 ) -> Effect:
-    """How `other` differs from `delta` in what the UNet sees of the object, and predicts.
+    """The errors of `other` relative to `delta`, with a `reference` [1,c,P,P], by default the object's own.
 
-    `reference` [1,c,P,P], by default the object's own. Raises ValueError as `apply` does, or if
-    there is no reference.
+    Raises ValueError as `apply` does, or if there is no reference.
     """
     reference = reference_of(delta) if reference is None else reference
     (context, layers, eps), (context_2, layers_2, eps_2) = (
@@ -59,7 +58,7 @@ def effect(
 def constants(
     base: Base, delta: Delta, reference: Tensor, fingerprint: str = ""
 ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
-    """The object's context [1+N,d]; K and V [1+N,c] of every layer, and a predicted noise, made of it."""
+    """An object's context [1+N,d], K and V [1+N,c] of every layer, and the noise predicted for one sample."""
     a, g = base.architecture, torch.Generator().manual_seed(0)
     x_t = torch.randn(1, a.latent_channels, a.latent_size, a.latent_size, generator=g).to(base.device)
     with apply(base, delta, fingerprint=fingerprint):

@@ -1,4 +1,4 @@
-"""What an object file is, and whether it is sound: facts for people and programs, checks for `verify`."""
+"""Describe and check object files, as text or JSON."""
 
 from __future__ import annotations
 
@@ -8,8 +8,6 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from ldm.merge.merge import MergeReport
-from ldm.merge.merged_file import CONTEXT, apply_merged, load_merged
 from ldm.models.base import Base
 from ldm.models.checkpoint import read_metadata, read_shapes
 from ldm.objects import baked
@@ -18,9 +16,9 @@ from ldm.objects.compress import Losses
 from ldm.objects.delta import load
 from ldm.objects.effect import Effect
 from ldm.objects.low_rank import UP
-from ldm.objects.object_file import read_about
+from ldm.objects.object_file import CONTEXT, read_object_metadata
 
-LABELS = {  # of the readable table, in its order
+LABELS = {  # of the table, in this order
     "kind": "kind",
     "version": "format version",
     "base": "base",
@@ -39,11 +37,11 @@ LABELS = {  # of the readable table, in its order
 
 
 def facts(path: Path) -> dict[str, Any]:
-    """What a file says about itself, and what is in it, without reading its tensors; ready for JSON.
+    """A file's metadata and tensor counts as JSON values, without reading its tensors.
 
     Raises FileNotFoundError, or ValueError in one line if it is no object file, damaged or too new.
     """
-    about, shapes = read_about(path), read_shapes(path)
+    metadata, shapes = read_object_metadata(path), read_shapes(path)
     dtypes = Counter[str]()
     for dtype, shape in shapes.values():
         dtypes[dtype] += prod(shape)
@@ -51,17 +49,17 @@ def facts(path: Path) -> dict[str, Any]:
         "file": str(path),
         "bytes": path.stat().st_size,
         "version": int(read_metadata(path)["version"]),
-        **{key: getattr(about, key) for key in about.__dataclass_fields__ if key != "preview"},
+        **{key: getattr(metadata, key) for key in metadata.__dataclass_fields__ if key != "preview"},
         "tensors": len(shapes),
         "low_rank": sum(key.startswith(UP) for key in shapes),
         "numbers": dict(dtypes),
         "objects": sorted(key.removeprefix(CONTEXT) for key in shapes if key.startswith(CONTEXT)),
-        "preview": bool(about.preview),
+        "preview": bool(metadata.preview),
     }
 
 
 def readable(f: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Facts => (label, text) rows for people; what a file does not have is left out."""
+    """Facts => (label, text) rows of a table; empty values are left out."""
     numbers = ", ".join(f"{count:,} {dtype}" for dtype, count in f["numbers"].items())
     low_rank = f", {f['low_rank']} matrices of low rank" if f["low_rank"] else ""
     few_shot = f"{f['few_shot_count']} tokens ({f['few_shot']})" if f["few_shot_count"] else f["few_shot"]
@@ -78,25 +76,19 @@ def readable(f: Mapping[str, Any]) -> list[tuple[str, str]]:
     return [("file", f["file"])] + [(label, str(texts[key])) for key, label in LABELS.items() if texts[key]]
 
 
-def verify(path: Path, base: Base | None = None, fingerprint: str = "") -> str:
-    """Read a whole object file and, given one, hold it against the base of this fingerprint; its kind.
+def verify(path: Path, base: Base | None = None, fingerprint: str = "") -> None:
+    """Read a whole object file, delta or baked, and check it against a base if one is given.
 
-    Raises FileNotFoundError or ValueError in one line for anything wrong with it.
+    `fingerprint`: the base's. Raises FileNotFoundError or ValueError in one line.
     """
-    kind = read_about(path).kind
-    if kind == "delta":
+    if read_object_metadata(path).kind == "delta":
         delta = load(path)
         if base is not None:
             check_fits(base, delta, fingerprint)
-    elif kind == "merged":
-        merged = load_merged(path)
-        if base is not None:
-            apply_merged(base, merged, fingerprint=fingerprint).remove()
     else:
         baked_object = baked.load(path)
         if base is not None:
             baked.check_fits(baked_object, base, fingerprint)
-    return kind
 
 
 def _compression(record: Mapping[str, Any]) -> str:
@@ -115,32 +107,22 @@ MEGABYTE = 2**20
 
 
 def losses_table(losses: Losses) -> list[str]:
-    """A line for every weight that lost something; the others are counted."""
+    """A line for every weight with an error; the others are counted."""
     changed = [each for each in losses.layers if each.rank is not None or each.error]
     lines = [f"{'weight':86} {'shape':>12} {'rank':>5} {'error':>8}"]
     for each in changed:
         shape, rank = "x".join(map(str, each.shape)), "whole" if each.rank is None else str(each.rank)
         lines.append(f"{each.name:86} {shape:>12} {rank:>5} {each.error:8.2%}")
-    return [*lines, f"{len(losses.layers) - len(changed)} weights lost nothing"]
+    return [*lines, f"{len(losses.layers) - len(changed)} weights are unchanged"]
 
 
 def effect_line(effect: Effect) -> str:
-    """What the UNet sees of the change, and what it makes of it."""
+    """The effect of a compression on context, K, V and predicted noise, as a line."""
     errors = f"context {effect.context:.3%}, K, V {effect.mean:.3%}, worst {effect.worst:.3%}"
     return f"effect with its reference: {errors}, predicted noise {effect.output:.3%}"
 
 
-def merge_table(report: MergeReport) -> list[str]:
-    """A line for every object, and what it took."""
-    lines = [f"{'relative error of':30} {'its K and V':>12} {'its change':>12}"]
-    for name, residual in report.residual.items():
-        lines.append(f"{name:30} {residual:12.2e} {report.lost[name]:12.2e}")
-    lines.append(f"{report.rank} of {report.tokens} tokens are independent")
-    growth = f"{report.growth:.2f} times as much as for the object that changes them most"
-    return [*lines, f"the weights change {growth}"]
-
-
 def size_line(target: Path, source: Path | None = None) -> str:
-    """A written file's size, and that of the one it was made from."""
+    """A written file's size, and the size of its source."""
     before = "" if source is None else f" of {source.stat().st_size / MEGABYTE:.2f}"
     return f"{target}: {target.stat().st_size / MEGABYTE:.2f} MB{before}"

@@ -1,9 +1,9 @@
-"""Objects in the format of the paper's code, both ways: {"state_dict": 146 tuned fp32 tensors in LDM names}.
+"""Read and write objects in the paper's format: {"state_dict": 146 tuned fp32 tensors under LDM names}.
 
-That file has no few-shot tokens but the layer that makes them from CLIP's features of the few-shot pictures,
-so that reading or writing one takes these. A few plain keys stand beside "state_dict", where the paper's code
-does not look: what it has no name for. A training checkpoint of that code holds the same tensors among those
-of the whole model, and is read as well.
+Such a file holds no few-shot tokens but the layer that computes them from CLIP's features of the few-shot
+pictures, so that reading and writing need these pictures. What the format has no name for is kept under other
+keys beside "state_dict", which the paper's code ignores. A training checkpoint of that code, which holds the
+same tensors within the whole model, is read as well.
 """
 
 from __future__ import annotations
@@ -27,18 +27,15 @@ from ldm.models.ldm_blocks import diffusers_blocks
 from ldm.models.ldm_keys import is_extra, ldm_key, ldm_to_diffusers
 from ldm.models.pickle_reader import load_pickle, tensors_of
 from ldm.models.state_dict import fingerprint as fingerprint_of
-from ldm.models.state_dict import some
+from ldm.models.state_dict import first_few
 from ldm.objects.delta import Delta, is_trained
 from ldm.objects.few_shot import few_shot_features
-from ldm.objects.object_file import About
+from ldm.objects.object_file import ObjectMetadata
 
 LINEAR = "conditioner.prior_encoder.prior_block.1."
 VECTOR, LDM_VECTOR = "conditioner.learnable_vector", "learnable_vector"
-EXACT = 1e-3  # relative error of the tokens, beyond which a layer does not stand for them
-PAPER, OWN = (
-    "paper",
-    "own",
-)  # how few-shot crops are cut: `paper_crops`, or `ObjectImages.few_shot` in earlier versions
+MAX_TOKEN_ERROR = 1e-3  # relative error of the tokens that a layer fitted to them may have
+PAPER, OWN = "paper", "own"  # few-shot crops: by `paper_crops`; by `ObjectImages.few_shot` in older files
 UNET = "model.diffusion_model."
 TUNED = re.compile(  # LDM names of the 146 tensors
     r"model\.diffusion_model\..+\.attn2\..+|cond_stage_model\.(mapper|final_ln|prior_encoder)\..+|proj_out\..+"
@@ -48,10 +45,10 @@ PICTURES = "give the object's pictures too: --dataset-dir FOLDER"
 
 @dataclass(frozen=True, eq=False)
 class FewShotLayer:
-    """The paper's few-shot layer and what it reads; `weights` under house names, {} if there are no tokens.
+    """The paper's few-shot layer and its inputs; `weights` under diffusers names, {} if there are no tokens.
 
-    `features`: CLIP's view, raw or clip; `crops`: how they are cut; `pictures`: the names of those learnt
-    from, in the tokens' order, () if that is not known; `held_out`: the one that was not learnt from, if any.
+    `features`: CLIP's input, raw or clip. `crops`: how they are cut. `pictures`: the names of the training
+    pictures in the tokens' order, () if unknown. `held_out`: the picture not trained on, if any.
     """
 
     weights: Mapping[str, Tensor] = field(default_factory=dict)
@@ -63,69 +60,71 @@ class FewShotLayer:
 
 @dataclass(frozen=True, eq=False)
 class LdmFile:
-    """A .ckpt of the paper's code: 146 tensors, the rest of its weights, in LDM names; what is beside.
+    """A .ckpt of the paper's code under LDM names: the `tuned` 146 tensors, the `rest`, and `extra` keys.
 
-    `whole`: it is a training checkpoint, whose `rest` is the whole model.
+    `is_training`: it is a training checkpoint, whose `rest` is the whole model.
     """
 
     path: Path
     tuned: Mapping[str, Tensor]
     rest: Mapping[str, Tensor]
-    beside: Mapping[str, Any]
+    extra: Mapping[str, Any]
 
     @property
-    def whole(self) -> bool:
+    def is_training(self) -> bool:
         return any(key.startswith(UNET) for key in self.rest)
 
     @property
     def layer(self) -> FewShotLayer:
-        """Without its weights: what the file says about its few-shot part."""
-        said = self.beside
-        ours = "few_shot_features" in said  # the paper's own files say nothing
+        """The file's few-shot layer, without its weights."""
+        extra = self.extra
+        ours = "few_shot_features" in extra  # files of the paper's code have no such key
         return FewShotLayer(
-            features=str(said.get("few_shot_features", "")),
-            crops=str(said.get("few_shot_crops", OWN if ours else PAPER)),
-            pictures=tuple(map(str, said.get("few_shot_pictures", ()))),
-            held_out=str(said.get("held_out", "")),
+            features=str(extra.get("few_shot_features", "")),
+            crops=str(extra.get("few_shot_crops", OWN if ours else PAPER)),
+            pictures=tuple(map(str, extra.get("few_shot_pictures", ()))),
+            held_out=str(extra.get("held_out", "")),
         )
 
 
 def read_ldm_file(path: Path) -> LdmFile:
-    """Read a .ckpt of 146 tensors or a training checkpoint of the paper's code, mapped where possible."""
+    """Read a .ckpt of 146 tensors or a training checkpoint of the paper's code, if possible memory-mapped."""
     return _sorted(load_pickle(path), path)
 
 
 def _sorted(checkpoint: Any, path: Path) -> LdmFile:
-    """What a pickle holds, by kinds."""
+    """A pickle's tensors, sorted into tuned weights, other weights and extra keys."""
     state = tensors_of(checkpoint, path)
     wrapped = isinstance(checkpoint, Mapping) and "state_dict" in checkpoint
-    beside = {key: value for key, value in checkpoint.items() if key != "state_dict"} if wrapped else {}
+    extra = {key: value for key, value in checkpoint.items() if key != "state_dict"} if wrapped else {}
     if LDM_VECTOR in state:
-        beside[LDM_VECTOR] = state.pop(LDM_VECTOR)
+        extra[LDM_VECTOR] = state.pop(LDM_VECTOR)
     tuned = {key: value for key, value in state.items() if TUNED.fullmatch(key)}
     rest = {key: value for key, value in state.items() if key not in tuned and not is_extra(key)}
-    return LdmFile(path, tuned, rest, beside)
+    return LdmFile(path, tuned, rest, extra)
 
 
 def is_ldm_training(path: Path) -> bool:
-    """Whether a file is a training checkpoint of the paper's code, rather than one of ours."""
+    """Whether a file is a training checkpoint of the paper's code and not one of this project."""
     checkpoint = load_pickle(path)
-    return isinstance(checkpoint, Mapping) and "object" not in checkpoint and _sorted(checkpoint, path).whole
+    if not isinstance(checkpoint, Mapping) or "object" in checkpoint:
+        return False
+    return _sorted(checkpoint, path).is_training
 
 
 def held_out_in(recipe: Mapping[str, Any]) -> str:
-    """The name of the few-shot picture that a run with these settings did not learn from, "" if none."""
+    """The name of the few-shot picture that a run with these settings held out, "" if none."""
     name = str(recipe.get("train", {}).get("hold_out", ""))
     return "" if name in ("auto", "none") else name
 
 
 def learnt_from(insertset: InsertSet, layer: FewShotLayer) -> InsertSet:
-    """The set with the pictures that a file's tokens were learnt from; ValueError if one is missing."""
+    """The set with only the pictures that a file's tokens were learnt from; ValueError if one is missing."""
     known = {sample.image.stem: sample for sample in insertset.few_shot}
     names = layer.pictures or tuple(name for name in known if name != layer.held_out)
     if missing := [name for name in names if name not in known]:
         raise ValueError(
-            f"{insertset.root}: no few-shot picture {some(missing)}, which this object was learnt from; "
+            f"{insertset.root}: no few-shot picture {first_few(missing)}, which this object was learnt from; "
             "give the folder that it was learnt from"
         )
     return replace(insertset, few_shot=tuple(known[name] for name in names))
@@ -134,7 +133,7 @@ def learnt_from(insertset: InsertSet, layer: FewShotLayer) -> InsertSet:
 def linear_for(tokens: Tensor, features: Tensor) -> dict[str, Tensor]:
     """Tokens t [N,c], features f [N,tokens,c] => the smallest weight W [c,tokens*c] with W f_i = t_i, bias 0.
 
-    Raises ValueError if there is none: two equal pictures with different tokens, or another number of them.
+    Raises ValueError if there is none: equal pictures with different tokens, or another number of pictures.
     """
     if len(features) != len(tokens):
         raise ValueError(
@@ -143,7 +142,7 @@ def linear_for(tokens: Tensor, features: Tensor) -> dict[str, Tensor]:
         )
     f, t = features.flatten(1).double(), tokens.double()
     weight = (torch.linalg.pinv(f @ f.T, hermitian=True) @ t).T @ f  # normal equations: N x N, N is small
-    if float((f @ weight.T - t).norm()) > EXACT * float(t.norm()):
+    if float((f @ weight.T - t).norm()) > MAX_TOKEN_ERROR * float(t.norm()):
         raise ValueError(
             "no prior encoder makes these few-shot tokens from these pictures: some of them are the same; "
             "give the pictures that the object was learnt from, or write --format safetensors"
@@ -152,12 +151,12 @@ def linear_for(tokens: Tensor, features: Tensor) -> dict[str, Tensor]:
 
 
 def layer_for(delta: Delta, base: Base, insertset: InsertSet | None, features: str) -> FewShotLayer:
-    """The smallest layer that makes the object's tokens from its pictures, as the paper's code cuts them."""
+    """The smallest layer that computes the object's tokens from its pictures, cropped as in the paper."""
     if delta.tokens is None:
         return FewShotLayer(features=features)
     if insertset is None:
-        raise ValueError(f"a .ckpt makes few-shot tokens from pictures; {PICTURES}")
-    layer = FewShotLayer({}, features, held_out=held_out_in(delta.about.recipe))
+        raise ValueError(f"a .ckpt computes few-shot tokens from pictures; {PICTURES}")
+    layer = FewShotLayer({}, features, held_out=held_out_in(delta.metadata.recipe))
     learnt = learnt_from(insertset, layer)
     crops = paper_crops(learnt, base.architecture.reference_size)
     weights = linear_for(delta.tokens, few_shot_features(base, crops, features))
@@ -170,30 +169,30 @@ def save_ldm_delta(path: Path, base: Base, delta: Delta, layer: FewShotLayer) ->
     names = [name for name in own if is_trained(name, "crossattn")]
     tuned = {n: delta.tuned(n, own[n]) if n in delta.weights else own[n].float() for n in names}
     vector = tuned.pop(VECTOR)
-    layout = diffusers_blocks(own)
-    state = {ldm_key(name, layout): value.cpu() for name, value in (tuned | dict(layer.weights)).items()}
-    beside = {
+    blocks = diffusers_blocks(own)
+    state = {ldm_key(name, blocks): value.cpu() for name, value in (tuned | dict(layer.weights)).items()}
+    extra = {
         LDM_VECTOR: vector.cpu(),
-        "base": delta.about.base,
+        "base": delta.metadata.base,
         "few_shot_features": layer.features,
         "few_shot_crops": layer.crops,
         "few_shot_pictures": list(layer.pictures),
         "held_out": layer.held_out,
     }
-    write_ckpt(path, {"state_dict": {k: v.contiguous() for k, v in state.items()}} | beside)
+    write_ckpt(path, {"state_dict": {k: v.contiguous() for k, v in state.items()}} | extra)
 
 
 def trim_training(path: Path, target: Path) -> None:
     """A training checkpoint of the paper's code => the .ckpt of 146 tensors that its own extraction writes.
 
-    The learnable vector, which that extraction loses, stands beside them. ValueError if `path` is none.
+    The learnable vector, which that extraction drops, is kept as an extra key. ValueError if `path` is none.
     """
     file = read_ldm_file(path)
-    if not file.whole or not file.tuned:
+    if not file.is_training or not file.tuned:
         raise ValueError(
             f"{path} is no training checkpoint of the paper's code; give one with the whole model"
         )
-    kept = {key: file.beside[key] for key in (LDM_VECTOR, "global_step") if key in file.beside}
+    kept = {key: file.extra[key] for key in (LDM_VECTOR, "global_step") if key in file.extra}
     state = {key: value.float().clone() for key, value in file.tuned.items()}
     write_ckpt(target, {"state_dict": state} | kept)
 
@@ -206,9 +205,10 @@ def read_with_pictures(
     features: str = "raw",
     fingerprint: str = "",
 ) -> Delta:
-    """The paper's .ckpt and its object's folder => the object, from the pictures that the file names.
+    """The paper's .ckpt and its object's folder => the object.
 
-    It names them if it is ours; else they are all of the folder. `images`: how the base is shown the object. Raises as `load_ldm_delta`.
+    The pictures are those that the file names (if this project wrote it), else all of the folder. `images`:
+    how the base is shown the object. Raises as `load_ldm_delta`.
     """
     file, size = read_ldm_file(path), base.architecture.reference_size
     if insertset is None:
@@ -229,14 +229,14 @@ def load_ldm_delta(
 ) -> Delta:
     """The paper's .ckpt and the object's few-shot crops [N,c,P,P] in [-1,1] => the object, exact.
 
-    `features` is how the prior encoder's features were made: `raw` by the paper's own code. The file does not
-    name its base; ours do, in which case `apply` compares it. `fingerprint`: the base's, if it is known, and
-    then its weights may be packed. `shown`: the few-shot pictures that the object keeps, if the base needs
-    them. Raises ValueError if the file does not fit `base`, or is a training checkpoint of another base.
+    `features`: CLIP's input for the prior encoder, `raw` in the paper's code. The paper's files do not name
+    their base; files of this project do, and `apply` compares it. `fingerprint`: the base's, needed if its
+    weights are packed. `shown`: the few-shot pictures to keep, if the base needs them. Raises ValueError if
+    the file does not fit `base`, or is a training checkpoint of another base.
     """
     file = file if isinstance(file, LdmFile) else read_ldm_file(file)
-    own, layout = base_state(base), diffusers_blocks(base_state(base))
-    if file.whole:
+    own, blocks = base_state(base), diffusers_blocks(base_state(base))
+    if file.is_training:
         if fingerprint:
             raise ValueError(
                 f"{file.path} is a training checkpoint; extract it: get_deltas.sh --path {file.path}"
@@ -244,19 +244,19 @@ def load_ldm_delta(
         _check_frozen(file, own, base.architecture.name)
     elif file.rest:
         raise ValueError(
-            f"{file.path} does not fit the {base.architecture.name} base: {some(list(file.rest))}"
+            f"{file.path} does not fit the {base.architecture.name} base: {first_few(list(file.rest))}"
         )
-    weights = ldm_to_diffusers(file.tuned, layout)
+    weights = ldm_to_diffusers(file.tuned, blocks)
     linear = {key: weights.pop(key) for key in list(weights) if key.startswith(LINEAR)}
-    if isinstance(file.beside.get(LDM_VECTOR), Tensor):
-        weights[VECTOR] = file.beside[LDM_VECTOR]
+    if isinstance(file.extra.get(LDM_VECTOR), Tensor):
+        weights[VECTOR] = file.extra[LDM_VECTOR]
     if wrong := [k for k, v in weights.items() if not is_trained(k, "crossattn") or own[k].shape != v.shape]:
-        raise ValueError(f"{file.path} does not fit the {base.architecture.name} base: {some(wrong)}")
+        raise ValueError(f"{file.path} does not fit the {base.architecture.name} base: {first_few(wrong)}")
     tokens = _tokens(base, linear, crops, file.layer.features or features) if linear else None
-    step, held_out = file.beside.get("global_step", 0), file.layer.held_out
+    step, held_out = file.extra.get("global_step", 0), file.layer.held_out
     held = {"train": {"hold_out": held_out}} if held_out else {}
-    about = About(
-        base=str(file.beside.get("base") or fingerprint or base_fingerprint(base)),
+    metadata = ObjectMetadata(
+        base=str(file.extra.get("base") or fingerprint or base_fingerprint(base)),
         architecture=base.architecture.name,
         freeze_model="crossattn",
         few_shot="linear" if linear else "none",
@@ -265,37 +265,39 @@ def load_ldm_delta(
         recipe={"imported": file.path.name} | held,
     )
     views = None if shown is None else to_bytes(shown)
-    return Delta(about, {name: value.float() for name, value in weights.items()}, True, tokens, views=views)
+    return Delta(
+        metadata, {name: value.float() for name, value in weights.items()}, True, tokens, views=views
+    )
 
 
 def _check_frozen(file: LdmFile, own: Mapping[str, Tensor], name: str) -> None:
-    """ValueError unless the UNet's frozen weights are the base's, and something was learnt."""
-    layout = diffusers_blocks(own)
-    frozen = ldm_to_diffusers({k: v for k, v in file.rest.items() if k.startswith(UNET)}, layout)
+    """ValueError unless the UNet's frozen weights equal the base's and others differ."""
+    blocks = diffusers_blocks(own)
+    frozen = ldm_to_diffusers({k: v for k, v in file.rest.items() if k.startswith(UNET)}, blocks)
     strange = [key for key in frozen if key not in own]
     other = strange or [k for k, v in frozen.items() if fingerprint_of({k: v}) != fingerprint_of({k: own[k]})]
     if other:
         raise ValueError(
-            f"{file.path} does not fit the {name} base: {some(other)} are others there; give the base "
+            f"{file.path} does not fit the {name} base: {first_few(other)} differ; give the base "
             "that it was trained from: --base"
         )
-    tuned = {k: v for k, v in ldm_to_diffusers(file.tuned, layout).items() if not k.startswith(LINEAR)}
+    tuned = {k: v for k, v in ldm_to_diffusers(file.tuned, blocks).items() if not k.startswith(LINEAR)}
     if not any(key not in own or not torch.equal(v.float(), own[key].float()) for key, v in tuned.items()):
         raise ValueError(
-            f"{file.path} holds nothing learnt: its weights are the base's; give a training checkpoint"
+            f"{file.path} holds nothing learnt: its weights equal the base's; give a training checkpoint"
         )
 
 
 @torch.no_grad()
 def _tokens(base: Base, linear: Mapping[str, Tensor], crops: Tensor, features: str) -> Tensor:
-    """What the prior encoder makes of the crops: [N,c]."""
+    """The prior encoder's tokens [N,c] for the crops."""
     hidden = few_shot_features(base, crops, features).cpu()
     encoder = PriorEncoder(*hidden.shape[1:])
     weight = encoder.prior_block[1].weight
     if linear[LINEAR + "weight"].shape != weight.shape:
         shapes = list(linear[LINEAR + "weight"].shape), list(weight.shape)
         raise ValueError(
-            f"the prior encoder's weight is {shapes[0]}, this base needs {shapes[1]}; take its own base"
+            f"the prior encoder's weight is {shapes[0]}, this base needs {shapes[1]}; give its own base"
         )
     encoder.load_state_dict({key.removeprefix("conditioner.prior_encoder."): v for key, v in linear.items()})
     return encoder(hidden)

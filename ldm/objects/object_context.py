@@ -1,4 +1,4 @@
-"""An object and its reference => what the UNet's cross-attention reads: the one place where that is made."""
+"""An object and its reference => the contexts of the UNet's cross-attention."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ldm.objects.delta import Delta
 
 
 class ObjectView(NamedTuple):
-    """The picture [1,c,P,P] that an object is shown by, and the few-shot token for all, see `Conditioner.view`."""
+    """An object's picture [1,c,P,P], and the number for `Conditioner.tokens_of_view`."""
 
     picture: Tensor
     token: int = 0
@@ -24,10 +24,10 @@ class ObjectView(NamedTuple):
 def view_of(
     images: ObjectImages, delta: Delta | None, reference: Tensor | None, view: int, *, keep: bool = True
 ) -> ObjectView:
-    """How an object is shown: by `reference` [1,c,P,P] or its own; `view`: see `ObjectImages.select`.
+    """The picture of an object and its few-shot token: of `reference` [1,c,P,P] or the object's own picture.
 
-    `keep`: a reference that is given is shown as it is.
-    Without an object there are no few-shot tokens to choose from. ValueError if there is no picture at all.
+    `view`: see `ObjectImages.select`. `keep`: a given reference is used unchanged. Without an object (`delta`
+    None) there are no few-shot tokens. ValueError if there is no picture.
     """
     if delta is None:
         assert reference is not None, "an object file or a reference"
@@ -39,21 +39,22 @@ def view_of(
 
 @torch.no_grad()
 def object_contexts(base: Base, view: ObjectView, null: Context | None = None) -> Contexts:
-    """The folded contexts of the object that `base` carries now; `null`: see `null_context`."""
+    """The folded contexts of the object that is applied to `base`; `null`: see `null_context`."""
     return base.contexts(base.context(view.picture.to(base.device), view.token), null)
 
 
 def null_context(base: Base, guidance_from: str) -> Context | None:
-    """The unconditional context if it is to be the base's own: ask before the base carries an object.
+    """The base's unconditional context, or None for the object's; call it before the object is applied.
 
-    None: the object's, whose weights draw the object without being told to, as in the paper. Away from the
-    base's, guidance goes towards all that was learnt (as Karras et al. 2024 guide by a worse model).
+    "object", as in the paper: tuned weights draw the object even unconditionally. "base": guidance then
+    points away from the untuned base, towards all that was learnt (Karras et al. 2024 guide by a worse
+    model).
     """
     return base.null() if guidance_from == "base" else None
 
 
 def reference_of(delta: Delta) -> Tensor:
-    """The reference picture that came with the object: [1,c,P,P]; ValueError if there is none."""
+    """The object's own reference [1,c,P,P]; ValueError if the file has none."""
     if delta.reference is None:
-        raise ValueError("this object came without a reference picture; extract it again from its run")
+        raise ValueError("this object file has no reference picture; extract it again from its run")
     return from_bytes(delta.reference[None])

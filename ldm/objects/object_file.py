@@ -1,6 +1,6 @@
-"""The object file: one .safetensors whose metadata say what it is, for which base, and how it was made.
+"""The object file: one .safetensors whose metadata name its kind, its base and how it was made.
 
-This is what all kinds of object files share; what the tensors of a kind mean is said in that kind's module.
+Here is what all kinds of object files share; each kind's module defines its tensors.
 """
 
 from __future__ import annotations
@@ -22,31 +22,27 @@ from torch import Tensor
 from ldm.data.files import file_digest
 from ldm.models.checkpoint import read_metadata, read_state, write_safetensors
 from ldm.models.pickle_reader import PICKLES
-from ldm.models.state_dict import some
+from ldm.models.state_dict import first_few
 
 FORMAT = "implicit-insertion object"
-# 1: weights as they are; 2: some as low-rank pairs; 4: with pictures of four channels (3: without alpha).
-# Counted up when an older reader would misread
-VERSION, OPAQUE = 4, 3
+# 1: whole weights; 2: some as low-rank pairs; 4: with RGBA pictures (3, no longer read: without alpha).
+# A new version is for files that older programs would misread
+VERSION, WITHOUT_ALPHA = 4, 3
 KINDS = ("delta", "baked", "merged")
-PLAIN = {
-    "str": str,
-    "int": int,
-    "Mapping[str, Any]": dict,
-    "Sequence[Mapping[str, str]]": list,
-}  # JSON's types
-LATER = {"parents": "[]"}  # fields that older files do not have
+CONTEXT = "context."  # of a merged file: prefix of its objects' contexts, before their names
+JSON_TYPES = {"str": str, "int": int, "Mapping[str, Any]": dict, "Sequence[Mapping[str, str]]": list}
+DEFAULTS = {"parents": "[]"}  # of fields that older files lack
 PREVIEW_BYTES = 10_000  # of base64
-PREVIEW_SIDES = (160, 128, 96, 64, 32)  # pixels; the largest that fits is taken
+PREVIEW_SIDES = (160, 128, 96, 64, 32)  # pixels; the largest whose JPEG is small enough is used
 
 
 @dataclass(frozen=True)
-class About:
-    """What an object file says about itself.
+class ObjectMetadata:
+    """The metadata of an object file.
 
-    `base` is the base's fingerprint, `recipe` the settings it was made with, `date` ISO 8601, `preview` a
-    JPEG in base64; `few_shot` says how the few-shot tokens were learnt (none, linear, tokens); `parents` are
-    the object files that this one was made from, as `parent_of` tells of them.
+    `base`: the base's fingerprint. `recipe`: the settings it was made with. `date`: ISO 8601. `preview`: a
+    JPEG in base64. `few_shot`: how the few-shot tokens were learnt (none, linear, tokens). `parents`: the
+    object files that this one was made from, see `parent_of`.
     """
 
     base: str
@@ -64,36 +60,38 @@ class About:
     parents: Sequence[Mapping[str, str]] = field(default_factory=list)
 
 
-def write_object(path: Path, tensors: Mapping[str, Tensor], about: About, version: int = 1) -> None:
-    """Write an object file, whole or not at all; ValueError if a tensor holds a NaN or an infinity."""
+def write_object(
+    path: Path, tensors: Mapping[str, Tensor], metadata: ObjectMetadata, version: int = 1
+) -> None:
+    """Write an object file, atomically; ValueError if a tensor holds a NaN or an infinity."""
     _check_finite(tensors, path)
     texts = {
-        key: value if isinstance(value, str) else json.dumps(value) for key, value in asdict(about).items()
+        key: value if isinstance(value, str) else json.dumps(value) for key, value in asdict(metadata).items()
     }
     stored = packed(tensors)
     if any(stored[name] is not tensor for name, tensor in tensors.items()):
-        version = VERSION  # older readers know no cut-outs
+        version = VERSION  # older programs cannot read RGBA pictures
     write_safetensors(path, stored, {"format": FORMAT, "version": str(version)} | texts)
 
 
-def read_object(path: Path, kind: str) -> tuple[dict[str, Tensor], About]:
-    """The tensors of an object file of this kind, on the CPU, and what it says about itself.
+def read_object(path: Path, kind: str) -> tuple[dict[str, Tensor], ObjectMetadata]:
+    """The tensors of an object file of this kind, on the CPU, and its metadata.
 
-    Raises FileNotFoundError, or ValueError in one line if it is another kind of file, damaged or holds a NaN.
+    Raises FileNotFoundError, or ValueError in one line if it is of another kind, damaged or holds a NaN.
     """
-    about = read_about(path)
-    if about.kind != kind:
-        raise ValueError(f"{path} is an object of kind {about.kind!r}; expected {kind!r}")
+    metadata = read_object_metadata(path)
+    if metadata.kind != kind:
+        raise ValueError(f"{path} is an object of kind {metadata.kind!r}; expected {kind!r}")
     tensors = read_state(path)
     _check_finite(tensors, path)
     try:
-        return unpacked(tensors), about
+        return unpacked(tensors), metadata
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
-def read_about(path: Path) -> About:
-    """What an object file says about itself, without reading its tensors."""
+def read_object_metadata(path: Path) -> ObjectMetadata:
+    """The metadata of an object file, without reading its tensors; raises as `read_object`."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such object file; get_deltas.sh makes one from a run")
     if path.suffix in PICKLES:
@@ -101,39 +99,38 @@ def read_about(path: Path) -> About:
             f"{path} is a pickled checkpoint; expected an object file (.safetensors). One of the paper's "
             "code can only be read together with the object's few-shot pictures"
         )
-    metadata = read_metadata(path)
-    if metadata.get("format") != FORMAT:
+    texts = read_metadata(path)
+    if texts.get("format") != FORMAT:
         raise ValueError(
-            f"{path} is no object file (its format is {metadata.get('format')!r}); get_deltas.sh makes one"
+            f"{path} is no object file (its format is {texts.get('format')!r}); get_deltas.sh makes one"
         )
-    if metadata.get("version") == str(OPAQUE):
-        raise ValueError(f"{path} has format version {OPAQUE}, with pictures that lack alpha; learn it again")
-    if metadata.get("version") not in [str(version) for version in range(1, VERSION + 1)]:
+    if texts.get("version") == str(WITHOUT_ALPHA):
+        raise ValueError(f"{path} has format version {WITHOUT_ALPHA}, pictures without alpha; learn it again")
+    if texts.get("version") not in [str(version) for version in range(1, VERSION + 1)]:
         raise ValueError(
-            f"{path} has format version {metadata.get('version')}, this program reads up to {VERSION}; "
-            "update it"
+            f"{path} has format version {texts.get('version')}, this program reads up to {VERSION}; update it"
         )
-    return _about(metadata, path)
+    return _parsed(texts, path)
 
 
-def check_base(about: About, fingerprint: str, architecture: str) -> None:
+def check_base(metadata: ObjectMetadata, fingerprint: str, architecture: str) -> None:
     """ValueError, with both fingerprints, unless the object was made on the base of this one."""
-    if about.base != fingerprint:
+    if metadata.base != fingerprint:
         raise ValueError(
-            f"this object is for the base {about.base} ({about.architecture}), the loaded one is "
+            f"this object is for the base {metadata.base} ({metadata.architecture}), the loaded one is "
             f"{fingerprint} ({architecture}); load the base it was made on, or learn it on this one"
         )
 
 
-def parent_of(path: Path, about: About) -> dict[str, str]:
-    """What a file that is made from this one says about it: name, sha256 of the file, author and licence."""
+def parent_of(path: Path, metadata: ObjectMetadata) -> dict[str, str]:
+    """An entry of `parents` for this file: name, sha256, author and licence."""
     digest = file_digest(path)
-    return {"name": path.stem, "sha256": digest, "author": about.author, "licence": about.licence}
+    return {"name": path.stem, "sha256": digest, "author": metadata.author, "licence": metadata.licence}
 
 
-def made_from(path: Path, about: About) -> About:
-    """The same of an object that is made from this file alone."""
-    return replace(about, parents=[parent_of(path, about)])
+def made_from(path: Path, metadata: ObjectMetadata) -> ObjectMetadata:
+    """The metadata of an object made from this file alone: the file becomes its only parent."""
+    return replace(metadata, parents=[parent_of(path, metadata)])
 
 
 def preview_of(path: Path) -> str:
@@ -150,16 +147,16 @@ def preview_of(path: Path) -> str:
     raise AssertionError("a picture of 32 pixels fits")
 
 
-def _about(metadata: Mapping[str, str], path: Path) -> About:
-    kinds = About.__dataclass_fields__
+def _parsed(stored: Mapping[str, str], path: Path) -> ObjectMetadata:
+    kinds = ObjectMetadata.__dataclass_fields__
     try:
-        texts = {key: (LATER | dict(metadata))[key] for key in kinds}
+        texts = {key: (DEFAULTS | dict(stored))[key] for key in kinds}
         values: dict[str, Any] = {k: v if kinds[k].type == "str" else json.loads(v) for k, v in texts.items()}
-        if wrong := [k for k, v in values.items() if not isinstance(v, PLAIN[str(kinds[k].type)])]:
+        if wrong := [k for k, v in values.items() if not isinstance(v, JSON_TYPES[str(kinds[k].type)])]:
             raise ValueError(f"{wrong[0]} is {texts[wrong[0]]!r:.40}")
         if values["kind"] not in KINDS:
             raise ValueError(f"kind is {values['kind']!r:.40}, expected one of {', '.join(KINDS)}")
-        return About(**values)
+        return ObjectMetadata(**values)
     except (KeyError, ValueError) as error:
         raise ValueError(f"{path}: its metadata are damaged ({error}); write it again") from error
 
@@ -167,21 +164,21 @@ def _about(metadata: Mapping[str, str], path: Path) -> About:
 def _check_finite(tensors: Mapping[str, Tensor], path: Path) -> None:
     if bad := [k for k, v in tensors.items() if v.is_floating_point() and not bool(torch.isfinite(v).all())]:
         raise ValueError(
-            f"{path}: NaN or infinite values in {some(bad)}; the training diverged, or it is damaged"
+            f"{path}: NaN or infinite values in {first_few(bad)}; the training diverged, or it is damaged"
         )
 
 
-REFERENCE, VIEWS = "reference", "views"  # names of one picture, and of several
+REFERENCE, VIEWS = "reference", "views"  # tensor names of one picture and of several
 CHANNELS = 4
 
 
 def packed(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Cut-outs, uint8 [4,P,P] or [N,4,P,P], become the bytes [n] of one PNG, one below the other."""
+    """Replace cut-outs, uint8 [4,P,P] or [N,4,P,P], by the bytes [n] of one PNG, stacked vertically."""
     return {name: _png(x) if _is_cut_out(x) else x for name, x in tensors.items()}
 
 
 def unpacked(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The inverse: only VIEWS are several pictures. ValueError if the bytes are no such PNG."""
+    """The inverse of `packed`; only VIEWS are several pictures. ValueError if the bytes are no such PNG."""
     found = {name: _pictures(x, name) if _is_png(x) else x for name, x in tensors.items()}
     return {name: x[0] if _is_png(tensors[name]) and name != VIEWS else x for name, x in found.items()}
 

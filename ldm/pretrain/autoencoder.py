@@ -1,4 +1,4 @@
-"""First stage of a base: its autoencoder, of either kind, and latents of zero mean and unit variance."""
+"""First stage of a base: the autoencoder, of either kind; latents of zero mean and unit variance."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def latent_statistics(vae: AutoencoderKL, batches: Iterable[Tensor]) -> tuple[Te
 
 @torch.no_grad()
 def normalise_latents(vae: AutoencoderKL, mean: Tensor, std: Tensor) -> None:
-    """z => (z - mean) / std inside `quant_conv` and back inside `post_quant_conv`: decoded as before."""
+    """z => (z - mean) / std in the weights of `quant_conv`, and the inverse in `post_quant_conv`."""
     quant, post = vae.quant_conv, vae.post_quant_conv
     c = len(mean)
     quant.bias[:c] = (quant.bias[:c] - mean) / std
@@ -38,9 +38,9 @@ def normalise_latents(vae: AutoencoderKL, mean: Tensor, std: Tensor) -> None:
     post.weight *= std[:, None, None]
 
 
-PATCH = 8  # pixels a side whose mean colour is to be right
+PATCH = 8  # pixels per side whose mean colour is compared
 # Weights of the three axes of a patch's mean colour: light, blue - yellow, red - green. Red - green varies
-# least in photos; without its weight four channels are spent on edges, and grass turns brown.
+# least in photos; without a large weight the four channels encode edges instead, and grass turns brown.
 COLOUR = (20.0, 40.0, 120.0)
 AXES = ((3**-0.5, 3**-0.5, 3**-0.5), (6**-0.5, 6**-0.5, -2 * 6**-0.5), (2**-0.5, -(2**-0.5), 0.0))
 
@@ -73,12 +73,12 @@ def anchor_error(latents: Tensor, image: Tensor) -> Tensor:
 class VaeTraining(pl.LightningModule):
     """|x - D(E(x))| + MSE + perceptual distance + a faint KL term that keeps latents near unit scale.
 
-    The latents are the posterior's means, as everything after this stage uses them, with noise of one spread.
-    Draws from the posterior itself let the encoder speak through the *spread*, which the means then lack
-    (measured after 2200 steps: 25.2 dB from draws, 22.4 dB from means).
+    Latents are the posterior's means, as later stages use them, plus noise of a fixed standard deviation.
+    With samples of the posterior the encoder stores information in its variance, which the means lack (after
+    2200 steps: 25.2 dB from samples, 22.4 dB from means).
 
-    For `anchored` of the training the first latent channels are held to the patches' mean colours, less and
-    less; without it, a VAE that starts from nothing loses all hues but one.
+    For the share `anchored` of the training, the first latent channels are held to the patches' mean colours,
+    with a weight that falls to 0; without it, a VAE trained from scratch loses all hues but one.
     """
 
     def __init__(

@@ -1,37 +1,116 @@
 """Third stage of a base: UNet, conditioner and image encoder together, as Paint-by-Example was trained.
 
-Beyond it: a sample's reference comes with 0-5 further views of the object as few-shot tokens, so that they
-mean something before any tuning; the objects of the pack learn something to add to those tokens, as a user's
-object will, so that the UNet listens to what tuned tokens say; the loss counts the region to fill more, and
-noise levels by min-SNR (Hang et al. 2023).
+What is added to it: a sample's reference comes with 0-5 further views of the object as few-shot tokens, so
+that these have a meaning before any tuning. Every object of the pack learns an offset of its tokens, as a
+user's object does, so that the UNet responds to tuned tokens. The loss has a larger weight in the masked
+region, and min-SNR weights of the noise levels (Hang et al. 2023).
 """
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytorch_lightning as pl
 import torch
 from einops import rearrange
 from PIL import Image
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 
 from ldm.compositing.composite import placed
-from ldm.data.image import from_bytes, resize, to_pixels
+from ldm.data.image import from_bytes, resize, to_bytes, to_pixels
 from ldm.models.base import Base
-from ldm.models.conditioner import clip_normalised
+from ldm.models.conditioner import Conditioner, clip_normalised
 from ldm.models.context import Contexts
 from ldm.models.cross_attention import use_few_token_attention
 from ldm.models.diffusion import STEPS, add_noise, level_weight, masked_image
 from ldm.models.sampler import Condition, sample
 from ldm.pretrain.composer import Composed
-from ldm.pretrain.latent_bank import Encoded
+from ldm.pretrain.insertion_samples import InsertionBatch
 from ldm.training.trainer import warm_cosine
 
-OWN = 0.3  # share of the samples whose object speaks through its own tokens
-ALL_VIEWS = 0.6  # share of the batches with every further view; the others have any number of them
-KEPT = 0.25  # weight of the loss outside the region to fill
+OWN = 0.3  # share of the samples whose tokens have the learnt offset of their object
+ALL_VIEWS = 0.6  # share of the batches with all further views; the others have a random number of them
+KEPT = 0.25  # weight of the loss outside the mask
 MIN_SNR = 5.0
+BARE = 0.2  # share of the samples whose masked region is mid-grey and shows no reference
+
+
+class Encoded(NamedTuple):
+    """Latents x_0 and masked [b,c,h,w], mask [b,1,h,w] (1 = fill), references [b,1+n,...], object [b].
+
+    References are uint8 [3,R,R] if the image encoder is trained, else its pooled outputs [c].
+    """
+
+    x_0: Tensor
+    masked: Tensor
+    mask: Tensor
+    references: Tensor
+    object: Tensor
+
+
+def encode(base: Base, batch: Composed | InsertionBatch, half: bool = True) -> Encoded:
+    """One batch through VAE and a frozen CLIP, by default in bf16; image and masked image in one pass."""
+    image = batch.image.to(base.device)
+    mask = batch.mask.to(base.device)
+    references = batch.references.to(base.device)
+    if isinstance(batch, InsertionBatch):
+        shown = batch.shown.to(base.device)
+    else:
+        bare = torch.rand(len(mask), 1, 1, 1, device=base.device) < BARE
+        objects = placed(references[:, 0, :3], batch.place, mask)
+        shown = masked_image(image, mask, torch.where(bare, 0.0, objects))
+    with torch.autocast(image.device.type, torch.bfloat16, enabled=half):
+        x_0, masked = base.encode(torch.cat([image, shown])).float().chunk(2)
+        references = seen(base.conditioner, references)
+    return Encoded(x_0, masked, base.latent_mask(mask), references, batch.object.to(base.device))
+
+
+def seen(conditioner: Conditioner, references: Tensor) -> Tensor:
+    """References [b,1+n,3,R,R] in [-1,1] => what is stored: bytes, or a frozen encoder's outputs."""
+    if any(weight.requires_grad for weight in conditioner.clip.parameters()):
+        return to_bytes(references)
+    images = clip_normalised(rearrange(references, "b n c H W -> (b n) c H W"))
+    return rearrange(conditioner.pooled(images).float(), "(b n) c -> b n c", b=len(references))
+
+
+class ReplayBuffer:
+    """Batches drawn from the last `capacity` samples: each is encoded once and used about `reuse` times.
+
+    `half`: whether samples are encoded in bf16.
+    """
+
+    def __init__(
+        self,
+        base: Base,
+        source: Iterable[Composed] | Iterable[InsertionBatch],
+        batch_size: int,
+        capacity: int,
+        reuse: int,
+        seed: int,
+        half: bool = True,
+    ) -> None:
+        self.base, self.source, self.batch_size = base, source, batch_size
+        self.capacity, self.reuse, self.seed, self.half = capacity, reuse, seed, half
+
+    def __iter__(self) -> Iterator[Encoded]:
+        size = max(1, self.capacity // self.batch_size)
+        chunks: deque[Encoded] = deque(maxlen=size)
+        generator = Generator().manual_seed(self.seed)
+        for composed in self.source:
+            chunks.append(encode(self.base, composed, self.half))
+            varied = len(chunks) >= min(self.reuse + 1, size)  # a small buffer would repeat its few samples
+            for _ in range(self.reuse if varied else 1):
+                yield self._draw(chunks, generator)
+
+    def _draw(self, chunks: deque[Encoded], generator: Generator) -> Encoded:
+        """Rows of random chunks, all equally likely."""
+        picks = torch.randint(len(chunks), (self.batch_size,), generator=generator).tolist()
+        rows = torch.randint(len(chunks[0].x_0), (self.batch_size,), generator=generator).tolist()
+        drawn = [[x[row] for x in chunks[p]] for p, row in zip(picks, rows, strict=True)]
+        return Encoded(*(torch.stack(column) for column in zip(*drawn, strict=True)))
 
 
 def weighted_loss(eps: Tensor, predicted: Tensor, mask: Tensor, t: Tensor) -> Tensor:
@@ -43,16 +122,16 @@ def weighted_loss(eps: Tensor, predicted: Tensor, mask: Tensor, t: Tensor) -> Te
 
 
 def draw_levels(count: int) -> Tensor:
-    """Time steps [count] in 0 .. T-1, the noisy ones more often: they decide the layout."""
+    """Time steps [count] in 0 .. T-1; noisy ones are more likely, as they decide the layout."""
     return (STEPS * torch.rand(count).sqrt()).long().clamp(max=STEPS - 1)
 
 
 class BaseTraining(pl.LightningModule):
     """Trains everything but the VAE.
 
-    `objects` is how many numbers of objects there are (0: one that learns nothing of its own, -1: no object),
-    `views` the most further views. What an object learns to add to CLIP's view of them is a row of `own`
-    [objects,views,c], by the rate `lr_own`.
+    `objects` is the number of object ids (0: an object without an offset, -1: no object), `views` the largest
+    number of further views. The learnt offsets of the objects' tokens are `own` [objects,views,c], with the
+    learning rate `lr_own`.
     """
 
     def __init__(
@@ -73,7 +152,7 @@ class BaseTraining(pl.LightningModule):
         use_few_token_attention(base.unet, all_learn=True)
 
     def contexts(self, references: Tensor, objects: Tensor) -> Tensor:
-        """References and numbers of objects, see `Encoded`, => context [b,1+k,d] of 1 + k views.
+        """References and object ids, see `Encoded`, => context [b,1+k,d] of 1 + k views.
 
         k is random, 0 .. n. With probability `drop_context`, and without an object, a sample's context is the
         unconditional vector.
@@ -81,14 +160,14 @@ class BaseTraining(pl.LightningModule):
         n, chance = references.shape[1] - 1, torch.rand(2, len(references), 1, 1, device=references.device)
         k = n if torch.rand(()) < ALL_VIEWS else int(torch.randint(n + 1, ()))
         pooled, further = self.pooled(references[:, : 1 + k]).split([1, k], dim=1)
-        speaks = (chance[0] < OWN) & (objects > 0)[:, None, None]
-        further = further + speaks * self.own[objects, :k]
+        shifted = (chance[0] < OWN) & (objects > 0)[:, None, None]
+        further = further + shifted * self.own[objects, :k]
         context = self.base.conditioner(pooled[:, 0], further if k else None)
         dropped = (chance[1] < self.drop_context) | (objects < 0)[:, None, None]
         return torch.where(dropped, self.base.conditioner.unconditional(context), context)
 
     def pooled(self, references: Tensor) -> Tensor:
-        """References, see `Encoded`, => pooled [b,1+k,c]; only the first one teaches the image encoder."""
+        """References, see `Encoded`, => pooled [b,1+k,c]; only the first one has a gradient."""
         if references.dtype != torch.uint8:
             return references
         images = clip_normalised(from_bytes(references))
@@ -115,7 +194,7 @@ class BaseTraining(pl.LightningModule):
 
 
 class BasePreview(pl.Callback):
-    """Every `every` steps a sheet of rows: masked image, reference, result with one and all tokens, truth."""
+    """Every `every` steps, a sheet: masked image, reference, results with one and with all tokens, truth."""
 
     def __init__(
         self, fixed: Composed, folder: Path, every: int, steps: int = 12, scale: float = 3.0
@@ -153,7 +232,7 @@ class BasePreview(pl.Callback):
         latents = base.encode(masked)
         contexts = Contexts(context, base.conditioner.unconditional(context))
         condition = Condition(latents, base.latent_mask(mask), contexts)
-        noise = torch.randn(latents.shape, generator=torch.Generator().manual_seed(0)).to(latents)
+        noise = torch.randn(latents.shape, generator=Generator().manual_seed(0)).to(latents)
         return base.decode(
             sample(base, condition, noise, sampler="dpm++", steps=self.steps, guidance_scale=self.scale)
         )

@@ -1,4 +1,4 @@
-"""Random batches without end or state: item i is drawn with a generator of its own."""
+"""Random training batches composed from a pack: photos, and objects placed on photos."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from ldm.pretrain.picture_pack import Pack
 
 
 class Drawn(Dataset):
-    """`steps` items; item i is `draw(count, generator)`, by (seed, i) alone: a run can stop anywhere."""
+    """`steps` items; item i is `draw(count, generator)` and depends on (seed, i) alone."""
 
     def __init__(self, draw: Callable[[int, Generator], Any], count: int, steps: int, seed: int) -> None:
         self.draw, self.count, self.steps, self.seed = draw, count, steps, seed
@@ -45,12 +45,12 @@ class Drawn(Dataset):
         return self.draw(self.count, Generator().manual_seed(self.seed * 10**9 + i))
 
 
-Sample = tuple[Tensor, Tensor, Box, list[Tensor], int]  # image, mask, place, references, number of the object
+Sample = tuple[Tensor, Tensor, Box, list[Tensor], int]  # image, mask, place, references, object id
 
 KINDS = {"photo": 0.05, "cutout": 0.4, "multiview": 0.3, "pair": 0.25}
-SAME_POSE = 0.85  # share of the rendered objects whose first reference is the view that is to be drawn
-RECOLOURED = 0.5  # share of the cut-outs and rendered objects on photos with other hues: new objects
-TURNED = 0.5  # share of the cut-outs and rendered objects on photos that are turned, by MAX_DEGREES at most
+SAME_POSE = 0.85  # share of the rendered objects whose first reference is the view in the image
+RECOLOURED = 0.5  # share of the objects on photos whose colour channels are permuted: new objects
+TURNED = 0.5  # share of the objects on photos that are rotated, by MAX_DEGREES at most
 MAX_DEGREES = 15.0
 
 
@@ -58,8 +58,8 @@ class Composed(NamedTuple):
     """One batch: image [b,3,S,S] in [-1,1], mask [b,1,S,S] (1 = fill), references [b,1+n,3,R,R] in [-1,1].
 
     `place` [b,4] is the object's box in the image, x0 y0 x1 y1 in pixels.
-    Where an object has fewer than n further views the reference is repeated. `object` [b] numbers the objects
-    of a pack, 0: a photo's box, seen once.
+    If an object has fewer than n further views, the reference is repeated. `object` [b] is an id of the
+    pack's objects; 0: a rectangle of a photo.
     """
 
     image: Tensor
@@ -70,15 +70,15 @@ class Composed(NamedTuple):
 
 
 class Composer:
-    """Draws samples of the four kinds from a pack; every number is a function of the generator alone."""
+    """Draws samples of four kinds from a pack; they depend on the generator alone."""
 
     def __init__(self, pack: Pack, size: int, reference_size: int, views: int = 5) -> None:
         self.pack, self.size, self.reference_size, self.views = pack, size, reference_size, views
         self.number = {name: 1 + i for i, name in enumerate(pack.multiview)}
-        self.objects = 1 + len(pack.multiview) + len(pack.cutouts)  # how many numbers there are
+        self.objects = 1 + len(pack.multiview) + len(pack.cutouts)  # the number of ids
 
     def batch(self, count: int, g: Generator) -> Composed:
-        """`count` samples of kinds drawn by KINDS."""
+        """`count` samples, their kinds drawn with the probabilities KINDS."""
         samples = [sample(g, 1 + self.views) for sample in self._kinds(count, g)]
         images, masks, places, references, objects = zip(*samples, strict=True)
         stacked = torch.stack([self._padded(views) for views in references])
@@ -182,5 +182,5 @@ class Composer:
 
 
 def _perhaps_first(own: Tensor, others: list[Tensor], n: int, g: Generator) -> list[Tensor]:
-    """At most n references: the others, in a share of SAME_POSE behind the view that is to be drawn."""
+    """At most n references: the others; with probability SAME_POSE, the view in the image comes first."""
     return [own, *others][:n] if happens(SAME_POSE, g) else others

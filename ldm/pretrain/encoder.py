@@ -1,8 +1,8 @@
-"""Second stage of a base: the image encoder, so that one pooled vector says what an object is and looks like.
+"""Second stage of a base: the image encoder, whose pooled output is to describe an object and its look.
 
-Three targets for the pooled output, each through a linear head that is thrown away afterwards: ImageNet
-features (what it is), a thumbnail (its colours and layout), and agreement between views of one object on
-other backgrounds against all other objects of the batch (what stays the same).
+The pooled output has three targets, each through a linear head that is dropped afterwards: ImageNet features
+(what the object is), a thumbnail (its colours and layout), and a contrastive loss between views of one object
+on different backgrounds (its identity).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""One file with all pictures that a base is pre-trained from: folders => zip => uint8 tensors in memory.
+"""One file with all pictures for the training of a base: folders => zip => uint8 tensors in memory.
 
-The pack is a plain zip of WebP files in five folders, so any image viewer can look inside:
+The pack is a plain zip of WebP files in five folders:
 `photos/<id>`, `cutouts/<id>` (with alpha), `multiview/<object>/<view>` (with alpha),
-`pairs/<id>/{background,truth,mask}` and `relit/<id>/{background,truth,mask,posed_0,posed_1,view_0 ...}` (the
-last two with alpha). `index.json` holds what a name cannot: the object of each pair.
+`pairs/<id>/{background,truth,mask}` and `relit/<id>/{background,truth,mask,posed_0,posed_1,view_0 ...}`
+(`posed` and `view` with alpha). `index.json` names the object of each pair.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Pack:
     relit: list[Relit] = field(default_factory=list)
 
     def split_photos(self, held_out: int) -> tuple[Pack, list[Tensor]]:
-        """=> the pack without every k-th photo, and those photos (for measuring on unseen ones)."""
+        """=> the pack without every k-th photo, and those photos, for validation."""
         step = max(2, len(self.photos) // held_out)
         kept = [photo for i, photo in enumerate(self.photos) if i % step]
         return replace(self, photos=kept), self.photos[::step]

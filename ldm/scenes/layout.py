@@ -1,4 +1,4 @@
-"""Where the placements of a scene come to lie, and which of them can be made side by side."""
+"""The layout of a scene: masks and regions of its placements, and which of them are made in one batch."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from itertools import combinations, groupby
 
 import numpy as np
 
-from ldm.batch.runner import planned
-from ldm.data.picture import Picture
-from ldm.insertion.crop_plan import Context, region_of
+from ldm.batch.runner import RunOptions, plan_request
+from ldm.batch.work_item import WorkItem
+from ldm.data.picture import Picture, read_picture
+from ldm.insertion.crop_plan import CropContext, region_of
 from ldm.insertion.mask_input import InsertMasks, MaskOptions
 from ldm.insertion.region import InsertRequest
 from ldm.insertion.roi import Roi, box_of
@@ -18,81 +19,116 @@ from ldm.scenes.scene_file import Placement, Scene
 
 
 @dataclass(frozen=True, eq=False)
-class Part:
-    """A mask as its box and what is in it: many of a large picture fit into memory."""
+class CroppedMask:
+    """A mask stored as its bounding box and the pixels in it, to save memory."""
 
     box: Roi
     inside: np.ndarray
 
     @classmethod
-    def of(cls, mask: np.ndarray) -> Part:
-        """Of a mask [H,W] that is not empty."""
+    def of(cls, mask: np.ndarray) -> CroppedMask:
+        """From a mask [H,W] that is not empty."""
         box = box_of(mask)
         return cls(box, mask[box.slices].copy())
 
     def whole(self, size: tuple[int, int]) -> np.ndarray:
-        """The mask, bool [H,W]; memory outside the box stays untouched."""
+        """The mask, bool [H,W]."""
         out = np.zeros(size, bool)
         out[self.box.slices] = self.inside
         return out
 
 
 @dataclass(frozen=True, eq=False)
-class Placed:
-    """A placement on its background: where it is pasted and generated, and the squares to inpaint.
-
-    `holes` are those of its members, if it has any.
+class PlacedObject:
+    """A placement on its background: where it is pasted (`mask`), where the model generates (`hole`), and the
+    squares to inpaint. `holes`: those of its members, if it has any.
     """
 
     placement: Placement
-    mask: Part
-    hole: Part
+    mask: CroppedMask
+    hole: CroppedMask
     rois: tuple[Roi, ...]
-    holes: tuple[Part, ...] = ()
+    holes: tuple[CroppedMask, ...] = ()
 
     def request(self, size: tuple[int, int]) -> InsertRequest:
-        """What is to be made on a background of size (H, W)."""
+        """The request for a background of size (H, W)."""
         item, mask = self.placement.item, self.mask.whole(size)
         hole = mask if self.hole is self.mask else self.hole.whole(size)
         return InsertRequest(mask, hole, self.rois, item.seeds, item.source)
 
 
-def place(scene: Scene, background: Picture, tools: MaskOptions, context: Context) -> list[Placed]:
-    """Put every mask on the background; one-line errors for whatever does not fit it."""
+@dataclass(frozen=True, eq=False)
+class SceneLayout:
+    """A scene on its background; `groups` of placements are made one after the other, lowest order first."""
+
+    scene: Scene
+    background: Picture
+    groups: list[list[PlacedObject]]
+    model_side: int = 512
+
+    @property
+    def placed(self) -> list[PlacedObject]:
+        """All placements, in the order in which they are made."""
+        return [one for group in self.groups for one in group]
+
+    @property
+    def items(self) -> list[WorkItem]:
+        """One work item for each object."""
+        return [item for one in self.placed for item in one.placement.items]
+
+    @property
+    def mask(self) -> np.ndarray:
+        """All masks together, bool [H,W]."""
+        return joint_mask(self.placed, self.background.size)
+
+
+def lay_out(scene: Scene, options: RunOptions) -> SceneLayout:
+    """Read the background and all masks, without a model; one-line errors for whatever does not fit."""
+    background = read_picture(scene.background)
+    placed = place(scene, background, options.mask_options, options.crop_context)
+    return SceneLayout(scene, background, groups(placed), options.crop_context.model_side)
+
+
+def place(
+    scene: Scene, background: Picture, mask_options: MaskOptions, context: CropContext
+) -> list[PlacedObject]:
+    """The masks and regions of every placement; one-line errors for whatever does not fit the background."""
     out = []
     for placement in scene.placements:
         try:
-            markings = [item.case.mark(background, tools) for item in placement.items]
+            masks = [item.case.masks_on(background, mask_options) for item in placement.items]
         except ValueError as error:
             raise ValueError(f"{scene.file}: placement {_number(placement)}: {error}") from error
-        out.append((_together if placement.members else _alone)(placement, markings, context))
+        out.append((_together if placement.members else _alone)(placement, masks, context))
     return out
 
 
-def _alone(placement: Placement, markings: Sequence[InsertMasks], context: Context) -> Placed:
-    request = planned(placement.item, markings[0], context)
-    mask = Part.of(request.mask)
-    hole = mask if request.hole is request.mask else Part.of(request.hole)
-    return Placed(placement, mask, hole, tuple(request.rois))
+def _alone(placement: Placement, masks: Sequence[InsertMasks], context: CropContext) -> PlacedObject:
+    request = plan_request(placement.item, masks[0], context)
+    mask = CroppedMask.of(request.mask)
+    hole = mask if request.hole is request.mask else CroppedMask.of(request.hole)
+    return PlacedObject(placement, mask, hole, tuple(request.rois))
 
 
-def _together(placement: Placement, markings: Sequence[InsertMasks], context: Context) -> Placed:
-    """Objects in one square around them all; ValueError if two claim the same pixels."""
-    holes = [Part.of(marking.hole) for marking in markings]
+def _together(placement: Placement, masks: Sequence[InsertMasks], context: CropContext) -> PlacedObject:
+    """Several objects in one square around all of them; ValueError if two masks overlap."""
+    holes = [CroppedMask.of(one.hole) for one in masks]
     for (i, a), (j, b) in combinations(enumerate(holes, start=1), 2):
         if count := shared_pixels(a, b):
             raise ValueError(
-                f"placement {_number(placement)}: objects {i} and {j} overlap in {count} pixels; placed "
-                "together, each is alone in its mask: make one smaller"
+                f"placement {_number(placement)}: objects {i} and {j} overlap in {count} pixels; the "
+                "masks of objects placed together must not overlap: make one smaller"
             )
-    hole, mask = (np.logical_or.reduce(half) for half in zip(*markings, strict=True))
-    return Placed(placement, Part.of(mask), Part.of(hole), (region_of(hole, context),), tuple(holes))
+    hole, mask = (np.logical_or.reduce(half) for half in zip(*masks, strict=True))
+    return PlacedObject(
+        placement, CroppedMask.of(mask), CroppedMask.of(hole), (region_of(hole, context),), tuple(holes)
+    )
 
 
-def groups(placed: Sequence[Placed]) -> list[list[Placed]]:
-    """Placements by order, lowest first; those of one group do not overlap, so each is alone in its mask.
+def groups(placed: Sequence[PlacedObject]) -> list[list[PlacedObject]]:
+    """Placements by order, lowest first; the masks of one group do not overlap.
 
-    Raises ValueError if two that overlap have one order: nobody could say which one is seen.
+    Raises ValueError if two placements overlap and have the same order: it is unknown which goes on top.
     """
     ranked = sorted(placed, key=lambda p: p.placement.order)  # stable: within an order as in the file
     out = [list(group) for _, group in groupby(ranked, key=lambda p: p.placement.order)]
@@ -100,21 +136,21 @@ def groups(placed: Sequence[Placed]) -> list[list[Placed]]:
         for a, b in combinations(group, 2):
             if count := shared_pixels(a.mask, b.mask):
                 raise ValueError(
-                    f"{_named(a)} and {_named(b)} overlap in {count} pixels and have the same order "
+                    f"{_name(a)} and {_name(b)} overlap in {count} pixels and have the same order "
                     f"({a.placement.order}); give the one that goes on top a higher order"
                 )
     return out
 
 
-def joint(placed: Sequence[Placed], size: tuple[int, int]) -> np.ndarray:
-    """All masks in one, bool [H,W]."""
+def joint_mask(placed: Sequence[PlacedObject], size: tuple[int, int]) -> np.ndarray:
+    """All masks together, bool [H,W]."""
     out = np.zeros(size, bool)
     for one in placed:
         out[one.mask.box.slices] |= one.mask.inside
     return out
 
 
-def shared_pixels(a: Part, b: Part) -> int:
+def shared_pixels(a: CroppedMask, b: CroppedMask) -> int:
     """How many pixels two masks share."""
     x0, y0 = max(a.box.x0, b.box.x0), max(a.box.y0, b.box.y0)
     x1, y1 = min(a.box.x1, b.box.x1), min(a.box.y1, b.box.y1)
@@ -124,10 +160,10 @@ def shared_pixels(a: Part, b: Part) -> int:
     return int((parts[0] & parts[1]).sum())
 
 
-def _named(placed: Placed) -> str:
+def _name(placed: PlacedObject) -> str:
     return f"placement {_number(placed.placement)}"
 
 
 def _number(placement: Placement) -> str:
-    """In the scene file, from 1."""
+    """Its number in the scene file, from 1."""
     return placement.item.name.rpartition("_")[2]

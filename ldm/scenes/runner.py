@@ -1,11 +1,11 @@
-"""A scene carried out: placement by placement, lowest order first; what an earlier run made is read from a cache."""
+"""Make a scene: group by group, lowest order first. Placements that an earlier run made come from a cache."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from ldm import __version__
 from ldm.batch.results_log import ResultsLog, recipe_in
-from ldm.batch.runner import Inserter, Options, Outcome, enter
+from ldm.batch.runner import Inserter, ItemResult, Report, RunOptions, check_and_log
 from ldm.batch.work_item import Case, WorkItem
 from ldm.data.files import file_digest, sweep, text_digest
 from ldm.data.picture import Picture, read_picture
@@ -25,13 +25,12 @@ from ldm.data.picture_write import write_picture
 from ldm.insertion.object_source import ObjectSource
 from ldm.insertion.region_fill import ReadyObject
 from ldm.insertion.roi import crop, visible
-from ldm.scenes.layout import Part, Placed, joint
+from ldm.scenes.layout import CroppedMask, PlacedObject, SceneLayout
 from ldm.scenes.regional_context import in_regions
-from ldm.scenes.scene_file import Scene
 
 
 class PlacementCache:
-    """The placements of a folder; the ones that this run used are never removed by it."""
+    """A folder of finished placements by key; `prune` keeps those that this run used."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -39,23 +38,23 @@ class PlacementCache:
         self._used: set[Path] = set()
 
     def record(self, key: str) -> dict[str, Any]:
-        """What a placement's record says; {} if it is not kept."""
+        """The record of a placement; {} if it is not in the cache."""
         return recipe_in(self._file(key))
 
     def pixels(self, key: str) -> np.ndarray:
-        """What is kept under the key, [h,w,C]."""
+        """The pixels [h,w,C] of a placement."""
         file = self._file(key)
         os.utime(file)
         self._used.add(file)
         return read_picture(file).pixels
 
     def add(self, key: str, pixels: np.ndarray, record: Mapping[str, Any]) -> None:
-        """Keep what lies in a mask's box."""
+        """Store the pixels in a mask's bounding box, and the record."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_picture(self._file(key), Picture(pixels), {"recipe": json.dumps(record)})
 
     def prune(self, limit: float) -> list[Path]:
-        """Remove what was not used for longest until `limit` bytes are left, or what this run used."""
+        """Remove the least recently used placements until at most `limit` bytes are left."""
         files = sorted(self.folder.glob("*.png"), key=lambda file: file.stat().st_mtime)
         excess = sum(file.stat().st_size for file in files) - limit
         removed = []
@@ -72,50 +71,48 @@ class PlacementCache:
         return self.folder / f"{key}.png"
 
 
-SUBJECT = (
-    "object",
-    "reference",
-    "reference_mask",
-    "pictures",
-)  # whose files' contents count; of masks, the pixels do
-OnPlacement = Callable[[Placed, bool], None]  # a placement, and whether it was made now
+# roles of an item whose file contents are part of its key; of a mask its pixels are
+OBJECT_ROLES = ("object", "reference", "reference_mask", "pictures")
+Batches = Mapping[str, Sequence[str]]  # key of a placement => keys of those made in one batch with it
 
 
 def run_placements(
-    background: Picture,
-    groups: Sequence[Sequence[Placed]],
+    layout: SceneLayout,
     inserter: Inserter,
-    options: Options,
-    kept: PlacementCache,
-    told: OnPlacement = lambda placed, made: None,
-    together: Mapping[str, Sequence[str]] = MappingProxyType({}),
+    options: RunOptions,
+    cache: PlacementCache,
+    report: Report = lambda line: None,
+    batches: Batches = MappingProxyType({}),
 ) -> tuple[Picture, list[dict[str, Any]]]:
-    """The finished scene, and a record for each placement in the order in which they were made.
+    """The finished image, and a record for each placement in the order in which they were made.
 
-    What a group lacks is made in batches, whatever the objects; `together` gives, by key, the batches of an
-    earlier run. Pixels outside all masks are those of `background`, bit for bit.
+    Missing placements of a group are made in batches; `batches` are those of an earlier run, to repeat it.
+    Pixels outside all masks are those of the background, bit for bit.
     """
-    canvas, records = replace(background, pixels=background.pixels.copy()), []
-    for group in groups:
+    canvas = replace(layout.background, pixels=layout.background.pixels.copy())
+    records = []
+    for group in layout.groups:
         keyed = {_key(placed, canvas, inserter, options): placed for placed in group}
-        missing = {key: placed for key, placed in keyed.items() if not kept.record(key)}
-        for batch in _batches(missing, together, options.at_once):
-            _make(batch, canvas, inserter, options, kept)
-        _lay(canvas, keyed, kept)
+        missing = {key: placed for key, placed in keyed.items() if not cache.record(key)}
+        for batch in _batches(missing, batches, options.batch_size):
+            _make(batch, canvas, inserter, options, cache)
+        _paste(canvas, keyed, cache)
         for key, placed in keyed.items():
-            told(placed, key in missing)
-            records.append(kept.record(key) | _whereabouts(placed))
+            report(
+                f"{placed.placement.item.name}: {'made' if key in missing else 'unchanged, from the cache'}"
+            )
+            records.append(cache.record(key) | _files_of(placed))
     return canvas, records
 
 
 def _batches(
-    missing: Mapping[str, Placed], together: Mapping[str, Sequence[str]], most: int
-) -> list[dict[str, Placed]]:
-    """Those of an earlier run as they were; then others, so many that they make at most `most` results."""
-    batches = dict.fromkeys(tuple(together[key]) for key in missing if key in together)
+    missing: Mapping[str, PlacedObject], earlier: Batches, most: int
+) -> list[dict[str, PlacedObject]]:
+    """First the batches of an earlier run, then the other placements, at most `most` results a batch."""
+    batches = dict.fromkeys(tuple(earlier[key]) for key in missing if key in earlier)
     out = [{mate: missing[mate] for mate in mates if mate in missing} for mates in batches]
     room = 0
-    for key in (key for key in missing if key not in together):
+    for key in (key for key in missing if key not in earlier):
         count = len(missing[key].placement.item.seeds)
         if count > room:
             out.append({})
@@ -126,42 +123,46 @@ def _batches(
 
 
 def _make(
-    batch: Mapping[str, Placed], canvas: Picture, inserter: Inserter, options: Options, kept: PlacementCache
+    batch: Mapping[str, PlacedObject],
+    canvas: Picture,
+    inserter: Inserter,
+    options: RunOptions,
+    cache: PlacementCache,
 ) -> None:
-    """Fill masks side by side, and keep what is in the box of each together with its record."""
+    """Insert placements as one batch, and put the results into the cache."""
     requests = [placed.request(canvas.size) for placed in batch.values()]
     objects = [
-        _object(placed, canvas.size, inserter, options.context.model_side) for placed in batch.values()
+        _object(placed, canvas.size, inserter, options.crop_context.model_side) for placed in batch.values()
     ]
     made = inserter.insert(canvas, requests, objects)
     for (key, placed), request, results in zip(batch.items(), requests, made, strict=True):
         item = placed.placement.item
         if item.best:
-            assert options.choose is not None, "the best of several is chosen by someone"
+            assert options.choose is not None, "best_of needs options.choose"
             results = options.choose(item, request, results)
         facts = {
             "key": key,
             "batch": list(batch),
-            **_told_of(item),
-            "together": [_told_of(member) for member in placed.placement.members],
+            **_placed_as(item),
+            "together": [_placed_as(member) for member in placed.placement.members],
         }
-        kept.add(key, results[0].part(placed.mask.box), facts | results[0].record)
+        cache.add(key, results[0].part(placed.mask.box), facts | results[0].record)
 
 
-def _object(placed: Placed, size: tuple[int, int], inserter: Inserter, side: int) -> ReadyObject:
-    """What is inserted; objects that share a region of the model's `side` px as one, each in its own mask."""
+def _object(placed: PlacedObject, size: tuple[int, int], inserter: Inserter, side: int) -> ReadyObject:
+    """The object to insert; several members become one, each in its own mask of a region of `side` px."""
     members = placed.placement.members
     if not members:
         return inserter.ready(placed.placement.item.source)
     [roi] = placed.rois
     regions = torch.stack([torch.from_numpy(crop(part.whole(size), roi)).float() for part in placed.holes])
-    if max(roi.size) > side:  # no layer looks at it any finer
+    if max(roi.size) > side:  # the model has no finer resolution
         regions = F.interpolate(regions[None], size=(side, side), mode="area")[0]
     return in_regions([inserter.ready(member.source) for member in members], regions)
 
 
-def _whereabouts(placed: Placed) -> dict[str, Any]:
-    """Which placement it is, and the files that it comes from."""
+def _files_of(placed: PlacedObject) -> dict[str, Any]:
+    """Which placement it is, its files and their hashes."""
     item, members = placed.placement.item, placed.placement.members
     numbered = {f"_{number}": member for number, member in enumerate(members, start=1)} or {"": item}
     files = {
@@ -175,20 +176,20 @@ def _whereabouts(placed: Placed) -> dict[str, Any]:
     return {"placement": item.name, "order": placed.placement.order, **sources, "sha256": digests}
 
 
-def _told_of(item: WorkItem) -> dict[str, Any]:
-    """Of an object that is placed, what its files do not say."""
+def _placed_as(item: WorkItem) -> dict[str, Any]:
+    """The values of a placed object that are not in its files."""
     return {"box": list(item.case.box), "object_scale": item.source.object_scale, "pick": item.source.pick}
 
 
-def _lay(canvas: Picture, keyed: Mapping[str, Placed], kept: PlacementCache) -> None:
-    """In place: a large picture does not fit into memory often."""
+def _paste(canvas: Picture, keyed: Mapping[str, PlacedObject], cache: PlacementCache) -> None:
+    """Paste placements into the canvas in place, which saves the memory of a copy."""
     for key, placed in keyed.items():
         mask = placed.mask
-        canvas.pixels[mask.box.slices][mask.inside] = kept.pixels(key)[mask.inside]
+        canvas.pixels[mask.box.slices][mask.inside] = cache.pixels(key)[mask.inside]
 
 
-def _key(placed: Placed, canvas: Picture, inserter: Inserter, options: Options) -> str:
-    """32 hex digits of all that determines a placement's pixels, what it sees of the canvas included."""
+def _key(placed: PlacedObject, canvas: Picture, inserter: Inserter, options: RunOptions) -> str:
+    """32 hex digits of all that determines a placement's pixels, with those of the canvas in its regions."""
     item, seen = placed.placement.item, hashlib.sha256()
     for roi in placed.rois:
         part = canvas.pixels[visible(roi, canvas.size).slices]
@@ -198,8 +199,8 @@ def _key(placed: Placed, canvas: Picture, inserter: Inserter, options: Options) 
         "version": __version__,
         "base": inserter.fingerprint,
         "settings": options.settings,
-        "subject": _subject(item),
-        "together": [(_subject(member), _digest(hole)) for member, hole in members],
+        "subject": _object_facts(item),
+        "together": [(_object_facts(member), _digest(hole)) for member, hole in members],
         "seeds": item.seeds,
         "size": canvas.size,
         "rois": [(roi.x0, roi.y0, roi.x1, roi.y1) for roi in placed.rois],
@@ -210,35 +211,30 @@ def _key(placed: Placed, canvas: Picture, inserter: Inserter, options: Options) 
     return text_digest(facts)[:32]
 
 
-def _subject(item: WorkItem) -> tuple[Any, ...]:
-    """What goes in, by content."""
-    digests = {role: text for role, text in item.digests().items() if role in SUBJECT}
+def _object_facts(item: WorkItem) -> tuple[Any, ...]:
+    """The object by the contents of its files, and its values."""
+    digests = {role: text for role, text in item.digests().items() if role in OBJECT_ROLES}
     return digests, item.source.object_scale, item.source.pick
 
 
-def _digest(part: Part) -> str:
+def _digest(part: CroppedMask) -> str:
     """64 hex digits of a mask: its place, size and pixels."""
     text = f"{part.box} ".encode() + np.packbits(part.inside).tobytes()
     return hashlib.sha256(text).hexdigest()
 
 
 def run_scene(
-    scene: Scene,
-    background: Picture,
-    groups: Sequence[Sequence[Placed]],
-    inserter: Inserter,
-    options: Options,
-    log: ResultsLog,
-    kept: PlacementCache,
-    told: OnPlacement = lambda placed, made: None,
-) -> Outcome:
-    """Carry out a scene and write it, unless that very picture is there already."""
-    after, records = run_placements(background, groups, inserter, options, kept, told)
+    layout: SceneLayout, inserter: Inserter, options: RunOptions, log: ResultsLog, report: Report
+) -> ItemResult:
+    """Make a scene and write it as <folder>/<scene>.png, unless this very image exists."""
+    scene, cache = layout.scene, PlacementCache(log.folder / "placements")
+    after, records = run_placements(layout, inserter, options, cache, report)
+    cache.prune(options.cache_bytes)
     facts = {"background": file_digest(scene.background), "parts": [record["key"] for record in records]}
     name, key = f"{scene.file.stem}.png", text_digest(facts)[:32]
     item = WorkItem(Case(scene.background), ObjectSource(), (0,), name=scene.file.stem)
     if recipe_in(log.folder / name).get("key") == key and log.has(name, key):
-        return Outcome(item, {0: name})
+        return ItemResult(item, {0: name})
     seconds = round(sum(record["seconds"] for record in records), 3)
     record = {
         "key": key,
@@ -254,7 +250,6 @@ def run_scene(
         **options.facts,
     }
     write_picture(log.folder / name, after, {"recipe": json.dumps(record)})
-    del after  # the proof reads it from the file: two large pictures fit into memory, three do not
-    mask = joint([placed for group in groups for placed in group], background.size)
-    enter(log.folder / name, record, background, mask, log)
-    return Outcome(item, {0: name}, (0,), seconds=seconds)
+    del after  # the check reads it from the file: memory holds two large images, not three
+    check_and_log(log.folder / name, record, layout.background, layout.mask, log)
+    return ItemResult(item, {0: name}, (0,), seconds=seconds)

@@ -1,4 +1,4 @@
-"""A scene file: one background and several placements => what goes where, in which order, checked as a whole.
+"""A scene file, one background and several placements, is read and checked as a whole.
 
     background: street.jpg
     placements:
@@ -8,12 +8,12 @@
       - together: [{object: bee.safetensors, mask: a.png}, {object: cup.safetensors, mask: b.png}]
         seed: 4
 
-A placement has `mask`, `box`, `polygon` (one, or a list of them) or `mask_channel: background` (its
-transparent part), and `object` or `reference` or both. It may have `seed`, `object_scale`, `order` (higher goes
-on top, 0 by default), `n` (so many seeds are tried, the best is kept), `paste_mask` (only there is pasted
-what is generated in the mask) and the `mask_channel` of its mask. Objects placed `together` share one
-region and one pass, each in its own mask; `seed` and `order` are said for all of them. Paths are relative
-to the file.
+A placement has `mask`, `box`, `polygon` (one, or a list of them) or `mask_channel: background` (the
+transparent part of the background), and `object` or `reference` or both. It may have `seed`, `object_scale`,
+`order` (higher goes on top, 0 by default), `n` (the best result of so many seeds is kept), `paste_mask` (the
+part of the mask that is pasted) and `mask_channel` (which channel of the mask image is read). Objects
+placed `together` share one region and one pass, each in its own mask; they have one `seed` and one `order`.
+Paths are relative to the scene file.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ import yaml
 
 from ldm.batch.manifest import parse_box
 from ldm.batch.work_item import Case, WorkItem
-from ldm.data.text import check_names
+from ldm.data.text import check_names, read_text
 from ldm.insertion.mask_input import CHANNELS, parse_polygons
 from ldm.insertion.object_source import ObjectSource
 
@@ -46,9 +46,9 @@ NUMBERS: dict[str, type] = {"seed": int, "object_scale": float, "order": int, "n
 
 @dataclass(frozen=True)
 class Placement:
-    """One object in a scene, as an item of its own; `order`: higher goes on top.
+    """One object in a scene, as a work item; `order`: higher goes on top.
 
-    Or several `members` that share one region and one pass: `item` is then their name and seed.
+    With `members`, several objects share one region and one pass; `item` then holds their name and seed.
     """
 
     item: WorkItem
@@ -63,7 +63,7 @@ class Placement:
 
 @dataclass(frozen=True)
 class Scene:
-    """A scene file, its background and its placements in the order of the file; `values` are what it says."""
+    """A scene file, its background, its placements in the order of the file, and its `values` as read."""
 
     file: Path
     background: Path
@@ -72,7 +72,7 @@ class Scene:
 
 
 def read_scene(file: Path, seed: int = 321, object_scale: float = 1.0) -> Scene:
-    """Read a scene file; `seed` and `object_scale` are those of placements that say none.
+    """Read a scene file; `seed` and `object_scale` are the defaults of placements.
 
     Raises FileNotFoundError or ValueError in one line that names the placement.
     """
@@ -80,7 +80,7 @@ def read_scene(file: Path, seed: int = 321, object_scale: float = 1.0) -> Scene:
 
 
 def scene_of(values: Mapping[str, Any], file: Path, seed: int = 321, object_scale: float = 1.0) -> Scene:
-    """The scene that `values` say, as if they stood in `file`."""
+    """The scene of these `values`, as if they were read from `file`."""
     check_names(values, KEYS, str(file))
     if not isinstance(values.get("background"), str):
         raise ValueError(f"{file}: no background; write `background: picture.jpg`")
@@ -103,15 +103,14 @@ def scene_of(values: Mapping[str, Any], file: Path, seed: int = 321, object_scal
 
 
 def _read_yaml(file: Path) -> Mapping[str, Any]:
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such scene file")
+    text = read_text(file, "scene file")
     try:
-        values = yaml.safe_load(file.read_text("utf-8-sig"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
         raise ValueError(f"{file}: not readable as YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, Mapping):
         raise ValueError(f"{file}: expected `background:` and `placements:`")
-    return json.loads(json.dumps(values, default=str))  # as a recipe carries them
+    return json.loads(json.dumps(values, default=str))  # plain JSON values, as in a recipe
 
 
 def _together(
@@ -153,12 +152,14 @@ def _placement(
         raise type(error)(f"{where}: {error}") from error
     seeds = tuple(numbers["seed"] + i for i in range(numbers["n"]))
     case = replace(like.case, mask=paths.get("mask"), paste_mask=paths.get("paste_mask"))
-    item = replace(like, case=_marked(case, values, where), source=source, seeds=seeds, best=len(seeds) > 1)
+    item = replace(
+        like, case=_with_region(case, values, where), source=source, seeds=seeds, best=len(seeds) > 1
+    )
     return Placement(item, numbers["order"])
 
 
-def _marked(case: Case, values: Mapping[str, Any], where: str) -> Case:
-    """The case with its region as the values say it; ValueError unless they say it once."""
+def _with_region(case: Case, values: Mapping[str, Any], where: str) -> Case:
+    """The case with the region of these values; ValueError unless there is exactly one."""
     channel = str(values.get("mask_channel") or "")
     regions = [key for key in REGIONS if values.get(key) not in (None, "")]
     if channel and channel not in CHANNELS:

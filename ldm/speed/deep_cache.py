@@ -29,9 +29,9 @@ class DeepCache:
         self.age = 0
 
     def eps(self, x_t: Tensor, t: Tensor, masked: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """As `InpaintingModel.eps`; a batch may be the last part of the one before, as where guidance ends."""
+        """As `InpaintingModel.eps`; a batch may be the last part of the one before, where guidance ends."""
         model, unet = self.model, self.model.unet
-        x = model.narrow(unet_input(x_t, masked, mask))
+        x = model.to_unet_dtype(unet_input(x_t, masked, mask))
         self.age += 1
         if self.deep is None or self.age >= self.every or len(self.deep) < len(x):
             out, self.deep = model.run(whole, unet, x, t, context)

@@ -211,7 +211,7 @@ def second_pass(
     condition = Condition(masked, small.to(masked).expand(n, -1, -1, -1), contexts.repeat(n))
     x_0 = sample(
         tiled, condition, x_T, sampler=SAMPLER, steps=steps, guidance_scale=guidance_scale,
-        guidance_interval=guidance_interval, begin=(x_0, strength),
+        guidance_interval=guidance_interval, start=(x_0, strength),
     )  # fmt: skip
     sharp = torch.where(tiled.covered().to(first.device), tiled.decode(x_0), first)
     return list(resize(sharp[..., :side, :side].cpu(), mask.shape))

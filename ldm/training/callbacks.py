@@ -1,4 +1,4 @@
-"""What happens beside the optimization of a run: progress, and stopping without losing a step."""
+"""Callbacks of a run: progress bar, stopping on a signal, previews."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from ldm.models.base import Base
 from ldm.training.checkpoints import Checkpoints
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-SMOOTHING = 0.9  # of the bar's loss and speed, a step
+SMOOTHING = 0.9  # of the bar's loss and speed, per step
 
 
 class Progress(pl.Callback):
@@ -47,7 +47,7 @@ class Progress(pl.Callback):
         now = time.perf_counter()
         samples = self.batch_size * trainer.accumulate_grad_batches * trainer.world_size
         speed = samples * (trainer.global_step - self.step) / (now - self.time)
-        # the loss in Lightning's outputs is the part of the accumulated one
+        # Lightning's outputs have the loss divided by the number of accumulated batches
         loss = float(outputs["loss"]) * trainer.accumulate_grad_batches
         keep = SMOOTHING if self.speed else 0.0
         self.speed, self.loss = keep * self.speed + (1 - keep) * speed, keep * self.loss + (1 - keep) * loss
@@ -63,9 +63,9 @@ class Progress(pl.Callback):
 
 
 class StopOnSignal(pl.Callback):
-    """Ctrl-C or SIGTERM: finish the step, save, stop. A second one stops at once, without saving.
+    """Ctrl-C or SIGTERM: finish the step, save, stop. A second signal stops at once, without saving.
 
-    `announce` is called as soon as the first one comes. `stopped` tells afterwards.
+    `announce` is called at the first signal. `stopped` is true afterwards.
     """
 
     def __init__(self, checkpoints: Checkpoints, announce: Callable[[], None] = lambda: None) -> None:
@@ -75,12 +75,12 @@ class StopOnSignal(pl.Callback):
         self.before: dict[signal.Signals, Any] = {}
 
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        """Remember who listened before Lightning."""
+        """Remember the signal handlers from before Lightning."""
         if threading.current_thread() is threading.main_thread():
             self.before = {number: signal.getsignal(number) for number in SIGNALS}
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Take over from Lightning, which would stop in the middle of an accumulation and save nothing."""
+        """Replace Lightning's handlers, which stop in the middle of an accumulation and save nothing."""
         self.step = trainer.global_step
         for number in self.before:
             signal.signal(number, self.handle)
@@ -95,7 +95,7 @@ class StopOnSignal(pl.Callback):
         if trainer.global_step == self.step:
             return
         self.step = trainer.global_step
-        # every device has to stop behind the same step
+        # every device has to stop after the same step
         if trainer.strategy.reduce_boolean_decision(self.stopped, all=False):
             self.stopped = trainer.should_stop = True
             if self.checkpoints.saved != self.step:
@@ -110,7 +110,7 @@ class StopOnSignal(pl.Callback):
 class Previews(pl.Callback):
     """Writes `<run>/previews/step-000500.png`, and to TensorBoard, every so many steps and at the end.
 
-    `draw`: the base as it is now => a picture, uint8 [h,w,3].
+    `draw`: the base as it is now => an image, uint8 [h,w,3].
     """
 
     def __init__(self, draw: Callable[[Base], np.ndarray], run: Path, every: int) -> None:

@@ -1,7 +1,7 @@
 """Checkpoints of a run: written whole or not at all, read without running code, found by their step.
 
-A run folder holds `checkpoints/step-000500.ckpt ...`; the last one continues the run. A run that judges
-itself also keeps `best.ckpt`, what it had learnt when it was best (not to be continued); `best.txt` says why.
+A run folder holds `checkpoints/step-000500.ckpt ...`; a run resumes from the last. With validation it also
+holds `best.ckpt`, the weights with the best score, without the optimizer's state; `best.txt` has the reason.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.io import CheckpointIO
 
+from ldm.data.files import check_folder
 from ldm.models.checkpoint import write_ckpt
 from ldm.models.pickle_reader import refusing_damage
 
@@ -23,7 +24,7 @@ NAME = re.compile(r"step-(\d+)\.ckpt")
 
 
 class AtomicCheckpointIO(CheckpointIO):
-    """Lightning's way to files: a checkpoint appears complete or not at all, and holds no code."""
+    """Lightning's file access: a checkpoint is written whole or not at all, and holds no code."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
         write_ckpt(Path(path), checkpoint)
@@ -40,10 +41,10 @@ class AtomicCheckpointIO(CheckpointIO):
 def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
     """A run's checkpoint, its tensors on the CPU; ValueError in one line if it is damaged or not of a run.
 
-    `mmap`: tensors are read from the file when they are used; of a `linear` run that is a third of them.
+    `mmap`: tensors are read from the file when they are used: a third of those of a `linear` run.
     """
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint; give a run folder, or a file in its {FOLDER}/")
+        raise FileNotFoundError(f"{path}: no such checkpoint; give a run folder or a file in its {FOLDER}/")
     with refusing_damage(path):
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     if not isinstance(checkpoint, dict) or "object" not in checkpoint:
@@ -71,8 +72,26 @@ def find_checkpoint(path: Path) -> Path:
     return found[-1]
 
 
+def resumable(path: Path) -> tuple[Path, dict[str, Any]]:
+    """A run folder or checkpoint file => the checkpoint to resume, and the settings of its run."""
+    checkpoint = find_checkpoint(path)
+    saved = read_checkpoint(checkpoint)
+    if "optimizer_states" not in saved:
+        raise ValueError(f"{checkpoint} cannot be resumed; give its run: --resume {run_folder(checkpoint)}")
+    return checkpoint, saved["object"]["about"]["recipe"]
+
+
+def new_run(logdir: Path, name: str) -> Path:
+    """The folder of a new run; ValueError if it holds another one or cannot be a folder."""
+    folder = logdir / name
+    if checkpoints(folder):
+        raise ValueError(f"{folder} already holds a run; --resume {folder} or give another --name")
+    check_folder(folder, f"--logdir {logdir}")
+    return folder
+
+
 def best_checkpoint(run: Path) -> tuple[Path, str] | None:
-    """The best checkpoint of a run folder and why it is that, if the run has judged itself."""
+    """The best checkpoint of a run folder and the reason, if the run had validation."""
     if not ((run / BEST).is_file() and (run / REASON).is_file()):
         return None
     return run / BEST, (run / REASON).read_text("utf-8").strip()
@@ -88,7 +107,7 @@ class Checkpoints(pl.Callback):
 
     def __init__(self, run: Path, every: int, keep: int = 2) -> None:
         self.run, self.every, self.keep = run, every, keep
-        self.saved = 0  # the step that was saved last
+        self.saved = 0  # the last step that was saved
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.saved = trainer.global_step
@@ -99,7 +118,7 @@ class Checkpoints(pl.Callback):
             self.save(trainer)
 
     def save(self, trainer: pl.Trainer) -> Path:
-        """Save now; call it between steps only, since gradients under accumulation are not kept."""
+        """Save now; call it between steps only, since accumulated gradients are not saved."""
         path = self.run / FOLDER / f"step-{trainer.global_step:06}.ckpt"
         trainer.save_checkpoint(path)
         self.saved = trainer.global_step

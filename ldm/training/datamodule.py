@@ -1,7 +1,7 @@
-"""The samples of a run in their order: batch after batch, from wherever the run stands.
+"""The samples of a run in their order, batch by batch, from the step that it resumes at.
 
 Sample i depends on (seed, i) alone, the noise it is trained with included; which samples a batch holds
-depends on the step alone. So a resumed run goes on as if it had not stopped, whatever the workers did.
+depends on the step alone. So a resumed run continues as if it had not stopped, whatever the workers did.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ NOISE_STREAM = 2**32  # added to the seed: noise is independent of the pictures
 
 
 class Numbered(Dataset):
-    """A data set of dicts whose items also say their `index`."""
+    """A data set of dicts, with the `index` of every item added."""
 
     def __init__(self, samples: Dataset) -> None:
         self.samples = samples
@@ -31,13 +31,13 @@ class Numbered(Dataset):
 
 
 class Order(Sampler):
-    """SampleModule `first` .. `last` - 1 of sample numbers; every device takes its own part of a batch."""
+    """Batches `first` .. `last` - 1 of sample numbers; every device takes its own part of a batch."""
 
     def __init__(self, batch_size: int, first: int, last: int, rank: int = 0, world: int = 1) -> None:
         self.batch_size, self.first, self.last, self.rank, self.world = batch_size, first, last, rank, world
 
     def __len__(self) -> int:
-        return self.last  # Lightning counts the batches before a resumption, too
+        return self.last  # Lightning also counts the batches before the step that is resumed
 
     def __iter__(self) -> Iterator[list[int]]:
         for batch in range(self.first, self.last):
@@ -46,21 +46,17 @@ class Order(Sampler):
 
 
 class SampleModule(pl.LightningDataModule):
-    """Gives the trainer what it still has to see; where the run stands, the trainer knows."""
+    """Feeds the trainer the samples from its current step on."""
 
     def __init__(self, samples: Dataset, batch_size: int, workers: int = 0) -> None:
         super().__init__()
         self.samples, self.batch_size, self.workers = Numbered(samples), batch_size, workers
 
     def train_dataloader(self) -> DataLoader:
-        """The batches from the trainer's step on; called after a checkpoint was restored."""
+        """The batches from the trainer's step on; called after a checkpoint is restored."""
         trainer = self.trainer
         assert trainer is not None
-        accumulate_grad_batches = trainer.accumulate_grad_batches
-        first, last = (
-            trainer.global_step * accumulate_grad_batches,
-            trainer.max_steps * accumulate_grad_batches,
-        )
+        first, last = (s * trainer.accumulate_grad_batches for s in (trainer.global_step, trainer.max_steps))
         order = Order(self.batch_size, first, last, trainer.global_rank, trainer.world_size)
         return DataLoader(
             self.samples,
@@ -72,14 +68,14 @@ class SampleModule(pl.LightningDataModule):
 
 
 def leave_interrupts_to_parent(worker: int) -> None:
-    """Ctrl-C reaches every process; a worker must outlive it until the trainer has saved."""
+    """Ctrl-C reaches every process; a worker must keep running until the trainer has saved."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
 
 
 def draw_noise(
     index: Tensor, seed: int, shape: tuple[int, ...], drop_context: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Sample numbers [b] => t [b] in 0 .. T-1, eps [b,*shape], context dropped [b], all drawn on the CPU."""
+    """Sample numbers [b] => t [b] in 0 .. T-1, eps [b,*shape], drop the context [b]; drawn on the CPU."""
     drawn = [_draw(sample_generator(NOISE_STREAM + seed, i), shape) for i in index.tolist()]
     t, eps, chance = (torch.stack(x) for x in zip(*drawn, strict=True))
     return t, eps, chance < drop_context

@@ -1,14 +1,14 @@
-"""What learning an object feeds the UNet: pairs through the VAE and CLIP, anew or from a bank.
+"""What training feeds the UNet: samples encoded by VAE and CLIP, each when it is drawn or all in advance.
 
-VAE and CLIP are frozen, so that a sample need not be encoded each time it is seen: on two CPU cores that is
-more than half of a small base's training step.
+VAE and CLIP are frozen, so a sample need not be encoded each time it is seen: on two CPU cores that is more
+than half of a small base's training step.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from sys import maxsize
-from typing import Any
 
 import torch
 from einops import rearrange
@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset, default_collate
 
 from ldm.data.insertset import InsertSet
+from ldm.data.object_crops import ObjectImages
 from ldm.data.pairs import TrainingPairs, sample_generator
+from ldm.models.architecture import Architecture
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
 from ldm.models.diffusion import masked_image
@@ -24,30 +26,72 @@ from ldm.models.diffusion import masked_image
 PIXELS = 8 * 128**2  # encoded at a time: a large base's VAE needs gigabytes for a few pictures
 DRAW_STREAM = 2**33  # added to the seed: which sample is drawn is independent of pictures and noise
 POSTERIOR_STREAM = 2**34  # the same for samples of the VAE's posterior
+HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # Lightning's names
+
+# a batch of training pairs => what the masked regions show [b,3,S,S] in [-1,1]; None: mid-grey
+Shown = Callable[[Mapping[str, Tensor]], Tensor | None]
 
 
-Shown = Callable[[Mapping[str, Tensor]], Tensor | None]  # a batch of pairs => what its holes show [b,3,S,S]
+@dataclass(frozen=True)
+class SampleOptions:
+    """How training samples are drawn and encoded; the drawing ones are those of `TrainingPairs`.
+
+    `posterior`: latents are the `mean` of the VAE's posterior, or a `sample` of it. `cached_samples`: samples
+    that are encoded before the first step and drawn again and again; 0: every sample is new.
+    """
+
+    seed: int = 0
+    augment: bool = True
+    augment_odds: str = "fixed"
+    single_view: float = 0.0
+    crop_squares: bool = True
+    mask_resize: str = "cover"
+    posterior: str = "mean"
+    cached_samples: int = 0
+
+
+DEFAULT = SampleOptions()
 
 
 def grey(batch: Mapping[str, Tensor]) -> None:
-    """The method's own: holes are mid-grey."""
+    """Masked regions are mid-grey, as in the paper."""
     return
+
+
+def training_pairs(
+    architecture: Architecture, insertset: InsertSet, options: SampleOptions, images: ObjectImages | None
+) -> Dataset:
+    """A run's samples before encoding, without end."""
+    o = options
+    return TrainingPairs(
+        insertset,
+        architecture.image_size,
+        architecture.reference_size,
+        o.seed,
+        maxsize,
+        augment=o.augment,
+        augment_odds=o.augment_odds,
+        single_view=o.single_view,
+        crop_squares=o.crop_squares,
+        mask_resize=o.mask_resize,
+        images=images,
+    )
 
 
 @torch.no_grad()
 def encoded(
-    base: Base, batch: Mapping[str, Tensor], shown: Shown = grey, posterior: str = "mean", seed: int = 0
+    base: Base, batch: Mapping[str, Tensor], shown: Shown = grey, options: SampleOptions = DEFAULT
 ) -> dict[str, Tensor]:
     """TrainingPairs: image [b,3,S,S], mask [b,1,S,S] (1 = fill), reference [b,3,R,R] => latents.
 
-    x_0, masked [b,4,h,w], latent_mask [b,1,h,w], and CLIP's view of the reference, pooled [b,c].
-    `posterior`: latents are the mean of the VAE's posterior or, with `sample`, drawn from it by the seed and
-    the samples' numbers, index [b].
+    x_0, masked [b,4,h,w], latent_mask [b,1,h,w], and CLIP's pooled output of the reference, pooled [b,c].
+    Posterior samples depend on the seed and the samples' numbers, index [b].
     """
     image, mask = batch["image"], batch["mask"]
     noise = None
-    if posterior == "sample":
-        noise = posterior_noise(batch["index"], seed, base.architecture.latent_size).to(image.device)
+    if options.posterior == "sample":
+        size = base.architecture.latent_size
+        noise = posterior_noise(batch["index"], options.seed, size).to(image.device)
     both = torch.cat([image, masked_image(image, mask, shown(batch))])
     x_0, masked = base.encode(both, noise).float().chunk(2)
     pooled = base.conditioner.pooled(clip_normalised(batch["reference"])).float()
@@ -55,39 +99,37 @@ def encoded(
 
 
 def posterior_noise(index: Tensor, seed: int, size: int) -> Tensor:
-    """Standard normal noise [2b,4,size,size] for samples of these numbers [b]: b pictures, b masked ones."""
+    """Standard normal noise [2b,4,size,size] for samples of these numbers [b]: b images, b masked ones."""
     generators = [sample_generator(POSTERIOR_STREAM + seed, i) for i in index.tolist()]
     noise = torch.stack([torch.randn(2, 4, size, size, generator=generator) for generator in generators])
     return rearrange(noise, "b two c h w -> (two b) c h w")
 
 
 class EncodedSamples(Dataset):
-    """`size` samples, encoded once; item i is one of them by (seed, i) alone, so a run can go on anywhere.
+    """`cached_samples` samples, encoded once, on the base's device, under autocast of `precision`.
 
-    `posterior`: see `encoded`; a sample's latents are drawn once.
+    Item i is one of them by (seed, i) alone, so a resumed run continues with the same samples. `progress`
+    wraps the numbers of the first sample of each encoded batch, for a progress bar.
     """
 
     def __init__(
         self,
         base: Base,
         pairs: Dataset,
-        size: int,
-        seed: int,
-        precision: str = "32-true",
+        options: SampleOptions,
         shown: Shown = grey,
+        precision: str = "32-true",
         progress: Callable[[Iterable[int]], Iterable[int]] = iter,
-        posterior: str = "mean",
     ) -> None:
-        self.size, self.seed = size, seed
-        kind = base.device.type
+        self.size, self.seed = options.cached_samples, options.seed
         half, n = HALF.get(precision), max(PIXELS // base.architecture.image_size**2, 1)
         batches = []
-        for start in progress(range(0, size, n)):
-            numbers = range(start, min(start + n, size))
+        for start in progress(range(0, self.size, n)):
+            numbers = range(start, min(start + n, self.size))
             batch = default_collate([pairs[i] for i in numbers]) | {"index": torch.tensor(numbers)}
             batch = {key: value.to(base.device) for key, value in batch.items()}
-            with torch.autocast(kind, half, enabled=half is not None):
-                made = encoded(base, batch, shown, posterior, seed) | {"view": batch["view"]}
+            with torch.autocast(base.device.type, half, enabled=half is not None):
+                made = encoded(base, batch, shown, options) | {"view": batch["view"]}
             batches.append({key: value.cpu() for key, value in made.items()})
         self.samples = {key: torch.cat([batch[key] for batch in batches]) for key in batches[0]}
 
@@ -97,44 +139,8 @@ class EncodedSamples(Dataset):
         return {key: value[drawn] for key, value in self.samples.items()}
 
 
-def samples_of(
-    base: Base,
-    insertset: InsertSet,
-    device: torch.device,
-    *,
-    seed: int,
-    cached_samples: int = 0,
-    precision: str = "32-true",
-    shown: Shown = grey,
-    posterior: str = "mean",
-    progress: Callable[[Iterable[int]], Iterable[int]] = iter,
-    **drawing: Any,
-) -> Dataset:
-    """A run's samples without end: all of them new, or from a bank of so many, encoded now on `device`.
-
-    `drawing`: what `TrainingPairs` has besides, augment, single_view and the like.
-    """
-    a = base.architecture
-    pairs = TrainingPairs(insertset, a.image_size, a.reference_size, seed, maxsize, **drawing)
-    if not cached_samples:
-        return pairs
-    return EncodedSamples(
-        base.to(device),
-        pairs,
-        cached_samples,
-        seed,
-        precision,
-        shown=shown,
-        progress=progress,
-        posterior=posterior,
-    )
-
-
-HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # Lightning's names
-
-
 def narrow_frozen(module: nn.Module, precision: str) -> None:
-    """Round what frozen convolutions and linear layers hold, in place, if `precision` is a mixed one."""
+    """Cast the frozen weights of convolutions and linear layers, in place, if `precision` is a mixed one."""
     dtype = HALF.get(precision)
     if dtype is None:
         return

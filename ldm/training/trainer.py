@@ -1,4 +1,4 @@
-"""The trainer of a run: Lightning's, quiet, with our logs, schedules and checkpoints in one run folder."""
+"""Lightning's trainer for a run: quiet, with our logs, schedules and checkpoints in one run folder."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import logging
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -23,15 +24,26 @@ from ldm.training.checkpoints import AtomicCheckpointIO
 LOG_EVERY = 10  # steps
 
 
+@dataclass(frozen=True)
+class LoopOptions:
+    """How the training loop runs: samples a batch, batches a step, and Lightning's own options.
+
+    `workers`: processes that prepare samples; 0: the training process does.
+    """
+
+    batch_size: int = 1
+    accumulate_grad_batches: int = 1
+    precision: str = "32-true"
+    accelerator: str = "auto"
+    devices: str | int = "auto"
+    workers: int = 0
+
+
 def build_trainer(
     run: Path,
     callbacks: Sequence[pl.Callback],
-    *,
     max_steps: int,
-    accumulate_grad_batches: int = 1,
-    precision: str = "32-true",
-    accelerator: str = "auto",
-    devices: str | int = "auto",
+    options: LoopOptions = LoopOptions(),
     start: int = 0,
 ) -> pl.Trainer:
     """A trainer that logs to metrics.csv and TensorBoard in `run`; `start` is the step it resumes at."""
@@ -42,15 +54,15 @@ def build_trainer(
     return pl.Trainer(
         max_steps=max_steps,
         max_epochs=-1,
-        accumulate_grad_batches=accumulate_grad_batches,
-        precision=precision,  # type: ignore[arg-type]
-        accelerator=accelerator,
-        devices=devices,
+        accumulate_grad_batches=options.accumulate_grad_batches,
+        precision=options.precision,  # type: ignore[arg-type]
+        accelerator=options.accelerator,
+        devices=options.devices,
         logger=[CsvLog(run / "metrics.csv", start), board],
         callbacks=list(callbacks),
         plugins=[AtomicCheckpointIO()],
         log_every_n_steps=min(LOG_EVERY, max_steps),
-        use_distributed_sampler=False,  # ldm.training.datamodule deals the samples out
+        use_distributed_sampler=False,  # ldm.training.datamodule distributes the samples
         enable_checkpointing=False,  # ours: ldm.training.checkpoints
         enable_progress_bar=False,
         enable_model_summary=False,
@@ -60,7 +72,7 @@ def build_trainer(
 
 
 def quieten() -> None:
-    """Leave out what Lightning says about itself: devices found, tips, workers, how to resume a run."""
+    """Silence Lightning's messages about devices, tips, workers and resuming."""
     for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"(pytorch_lightning|lightning_fabric)(\..*)?")
@@ -74,10 +86,10 @@ class CsvLog(Logger):
     """metrics.csv: a row per logged step. Lightning's own logger deletes the file when a run is resumed."""
 
     def __init__(self, path: Path, start: int = 0) -> None:
-        """`start`: the step that the run resumes at; rows behind it, of a run that crashed, are dropped."""
+        """`start`: the step that the run resumes at; later rows, of a run that crashed, are dropped."""
         super().__init__()
         self.path, self.start = path, start
-        self.begun = False
+        self.started = False
 
     @property
     def name(self) -> str:
@@ -92,15 +104,15 @@ class CsvLog(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Append the known ones of `metrics`; steps are counted from 1, as optimizer steps done."""
-        if not self.begun:
-            self._begin()
+        """Append the metrics named in COLUMNS; `step` counts the optimizer steps done."""
+        if not self.started:
+            self._start()
         if step is not None and "loss" in metrics:
             row = {key: metrics[key] for key in COLUMNS[1:] if key in metrics} | {"step": step + 1}
             with self.path.open("a", newline="") as file:
                 csv.DictWriter(file, COLUMNS).writerow(row)
 
-    def _begin(self) -> None:
+    def _start(self) -> None:
         """Start the file with what an earlier part of the run logged up to `start`."""
         rows = []
         if self.path.is_file() and self.start:
@@ -113,11 +125,11 @@ class CsvLog(Logger):
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_file(self.path) as file:
             file.write(text.getvalue().encode())
-        self.begun = True
+        self.started = True
 
 
 def warm_cosine(optimizer: Optimizer, steps: int, warmup_steps: int = 100, final: float = 0.02) -> dict:
-    """Linear warm-up times a cosine down to `final` of the rate at `steps` (1: constant), for Lightning."""
+    """Linear warm-up times a cosine down to the share `final` of the rate at `steps`, for Lightning."""
 
     def factor(step: int) -> float:
         progress = min(1.0, step / max(1, steps))

@@ -1,1 +1,1 @@
-"""A training run scores itself on held-out regions."""
+"""A training run validates itself: it scores insertions into regions of the object's own pictures."""

@@ -1,70 +1,73 @@
-"""A run that judges itself: how often, the best checkpoint with the reason beside it, and when to stop.
-
-What a judge looks at is its own affair (`ldm.validation.validator`); here is when it is asked, and what follows.
-"""
+"""A run that validates itself: on which held-out picture, how often, the best checkpoint, early stopping."""
 
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 
 from ldm.data.files import atomic_file
+from ldm.data.image import to_image
 from ldm.data.insertset import InsertSet, Sample
-from ldm.data.picture import Picture
+from ldm.data.picture import Picture, read_rgb
 from ldm.data.picture_write import write_picture
 from ldm.features.imagenet import ImageNetFeatures
 from ldm.models.base import Base
 from ldm.models.checkpoint import write_ckpt
 from ldm.training.checkpoints import BEST, REASON, Checkpoints, best_checkpoint
-from ldm.validation.score import Shown, ValidationScore, best, idle, read_scores, reason, write_scores
-from ldm.validation.validator import REGIONS, hold_out, spare_picture, trial_cost
+from ldm.validation.score import (
+    ValidationResult,
+    ValidationScore,
+    best,
+    draw_scores,
+    read_scores,
+    reason,
+    since_highest,
+    write_scores,
+)
+from ldm.validation.validator import REGIONS, image_features, object_features, validation_cost
 
-SHARE = 0.1  # of the training's UNet forwards that judging may cost
-SAMPLE = 2  # forwards that a training sample costs at least: one, and the way back through it
-MOST = 11  # judgements of a run: before the first step and at every tenth of the way
+SHARE = 0.1  # of the training's UNet forwards that validation may cost
+SAMPLE = 2  # UNet forwards that a training sample costs at least: forward and backward pass
+MOST = 11  # validations of a run: before the first step and after every tenth of the steps
+AUTO, NONE = "auto", "none"  # values of hold_out
+FEWEST = 4  # few-shot pictures of which one can be held out
+TWIN = 0.95  # similarity above which two pictures are the same; frames of one burst have 0.96
 
-Judge = Callable[[Base, int], Shown]  # the base as it is now, and the step
-
-
-def validation_interval(max_steps: int, samples: int, cost: int) -> int:
-    """Steps between judgements of `cost` UNet forwards in a run of `samples` a step; 0: none is affordable.
-
-    One judgement comes before the first step, which is why a run needs room for two.
-    """
-    affordable = min(MOST, int(SHARE * max_steps * samples * SAMPLE / cost))
-    return -(-max_steps // (affordable - 1)) if affordable > 1 else 0
+Validate = Callable[[Base, int], ValidationResult]  # the base as it is now, and the step
 
 
 class Validation(pl.Callback):
-    """Judges before the first step, every so many steps and at the end; keeps the best as `<run>/best.ckpt`.
+    """Validates before the first step, every so many steps and at the end; keeps `<run>/best.ckpt`.
 
-    `patience`: judgements without a new record after which the run stops; 0: it never does. `stopped` tells
-    afterwards. Pictures are `<run>/judged/step-000100.png`. Takes no random number of the training's.
+    `patience`: validations without a new highest score after which the run stops; 0: it never does; `stopped`
+    tells afterwards. Sheets are `<run>/validation/step-000100.png`. Uses no random number of the training's.
     """
 
     def __init__(
-        self, judge: Judge, run: Path, every: int, checkpoints: Checkpoints, patience: int = 0
+        self, validate: Validate, run: Path, every: int, checkpoints: Checkpoints, patience: int = 0
     ) -> None:
-        assert every > 0, f"judge every {every} steps"
-        self.judge, self.run, self.every, self.patience = judge, run, every, patience
+        assert every > 0, f"validation every {every} steps"
+        self.validate, self.run, self.every, self.patience = validate, run, every, patience
         self.checkpoints = checkpoints
         self.step, self.stopped = 0, False
-        self.verdicts: list[ValidationScore] = []
+        self.scores: list[ValidationScore] = []
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
-        """Go on with what was said before; what a crashed run said behind its checkpoint is said anew."""
+        """Continue with the scores up to the resumed step; later ones, of a crashed run, are dropped."""
         self.step = trainer.global_step
-        self.verdicts = read_scores(self.run, self.step) if self.step else []
+        self.scores = read_scores(self.run, self.step) if self.step else []
         if trainer.is_global_zero:
-            self._forget_the_future()
+            self._remove_later_best()
         if not self.step:
-            self._judge(trainer, module)
+            self._validate(trainer, module)
 
     def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
         step = trainer.global_step
@@ -73,71 +76,77 @@ class Validation(pl.Callback):
         self.step = step
         if step % self.every and step != trainer.max_steps:
             return
-        self._judge(trainer, module)
-        tired = self.patience > 0 and trainer.is_global_zero and idle(self.verdicts) >= self.patience
-        # every device has to stop behind the same step
-        if step != trainer.max_steps and trainer.strategy.reduce_boolean_decision(tired, all=False):
+        self._validate(trainer, module)
+        finished = (
+            self.patience > 0 and trainer.is_global_zero and since_highest(self.scores) >= self.patience
+        )
+        # every device has to stop after the same step
+        if step != trainer.max_steps and trainer.strategy.reduce_boolean_decision(finished, all=False):
             self.stopped = trainer.should_stop = True
             if self.checkpoints.saved != step:
                 self.checkpoints.save(trainer)
 
-    def _judge(self, trainer: pl.Trainer, module: Any) -> None:
-        """One verdict on the base as it is now, and all that is written of it."""
+    def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
+        """Draw the scores over the steps as `<run>/validation.png`."""
+        if not (trainer.is_global_zero and self.scores):
+            return
+        try:
+            draw_scores(self.run / "validation.png", self.scores, best(self.scores).step)
+        except ModuleNotFoundError as error:
+            warnings.warn(f"no validation.png: {error}", stacklevel=2)
+
+    def _validate(self, trainer: pl.Trainer, module: Any) -> None:
+        """Score the base as it is now, and write score, sheet and best checkpoint."""
         if not trainer.is_global_zero:
             return
         with trainer.precision_plugin.forward_context():
-            shown = self.judge(module.base, self.step)
-        self.verdicts.append(shown.verdict)
-        write_scores(self.run, self.verdicts)
-        self._show(trainer, shown)
+            result = self.validate(module.base, self.step)
+        self.scores.append(result.score)
+        write_scores(self.run, self.scores)
+        self._log(trainer, result)
         if self.step:
             self._keep_best(module)
 
     def _keep_best(self, module: Any) -> None:
         """Weights first, so that the reason is never there without them."""
-        if best(self.verdicts) is self.verdicts[-1]:
+        if best(self.scores) is self.scores[-1]:
             checkpoint = {"global_step": self.step}
             module.on_save_checkpoint(checkpoint)
             write_ckpt(self.run / BEST, checkpoint)
         with atomic_file(self.run / REASON) as file:
-            file.write(f"{reason(self.verdicts)}\n".encode())
+            file.write(f"{reason(self.scores)}\n".encode())
 
-    def _forget_the_future(self) -> None:
-        """A run that crashed, or that another takes the place of, may have kept a best of later steps."""
-        kept = best_checkpoint(self.run)
-        if not kept or not self.verdicts or not kept[1].startswith(f"step {best(self.verdicts).step}:"):
+    def _remove_later_best(self) -> None:
+        """Delete the best checkpoint that a crashed run has left of a step after the resumed one."""
+        saved = best_checkpoint(self.run)
+        if not saved or not self.scores or not saved[1].startswith(f"step {best(self.scores).step}:"):
             (self.run / REASON).unlink(missing_ok=True)
             (self.run / BEST).unlink(missing_ok=True)
 
-    def _show(self, trainer: pl.Trainer, shown: Shown) -> None:
-        """The picture as a file, picture and numbers to TensorBoard."""
-        folder, verdict = self.run / "judged", shown.verdict
+    def _log(self, trainer: pl.Trainer, result: ValidationResult) -> None:
+        """The sheet as a file; sheet and numbers to TensorBoard."""
+        folder, score = self.run / "validation", result.score
         folder.mkdir(parents=True, exist_ok=True)
-        write_picture(
-            folder / f"step-{self.step:06}.png", Picture(shown.picture), {"verdict": verdict.text()}
-        )
+        write_picture(folder / f"step-{self.step:06}.png", Picture(result.sheet), {"score": score.text()})
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 for name in ("score", "identity", "seam", "copying"):
-                    if not math.isnan(number := getattr(verdict, name)):
-                        logger.experiment.add_scalar(f"judged/{name}", number, self.step)
-                logger.experiment.add_image("judged", shown.picture, self.step, dataformats="HWC")
-
-
-AUTO, NONE = "auto", "none"
+                    if not math.isnan(number := getattr(score, name)):
+                        logger.experiment.add_scalar(f"validation/{name}", number, self.step)
+                logger.experiment.add_image("validation", result.sheet, self.step, dataformats="HWC")
 
 
 @dataclass(frozen=True, eq=False)
 class ValidationPlan:
-    """The pictures to learn from and those `held` out; `every` so many steps a verdict, 0: never.
+    """The pictures to learn from and those `held_out`; validation every `every` steps, 0: never.
 
-    `held_out` is the held picture's name or "none", as a resumed run is to have it. `remark` says why a run
-    is not judged that might have been.
+    `hold_out` is the setting as a resumed run needs it: the held-out picture's name, or "none". `remark` says
+    why there is no validation where one was asked for.
     """
 
     learnt: InsertSet
-    held: Sequence[Sample]
-    held_out: str
+    held_out: Sequence[Sample]
+    hold_out: str
     every: int
     features: ImageNetFeatures | None
     remark: str = ""
@@ -146,30 +155,80 @@ class ValidationPlan:
         """What will be done, in a line; "" if nothing is."""
         if not self.every:
             return self.remark
-        by = f"picture {self.held_out}, which is held out" if self.held else "the pictures it learns from"
-        return f"judged every {self.every} steps by {by}"
+        on = (
+            f"on picture {self.hold_out}, which is held out"
+            if self.held_out
+            else "on the pictures it learns from"
+        )
+        return f"validation every {self.every} steps {on}"
 
 
 def plan_validation(
     insertset: InsertSet, *, held_out: str, every: int, max_steps: int, samples: int, guidance_scale: float
 ) -> ValidationPlan:
-    """What a run's settings mean for these pictures; `samples` a step, `every` < 0: as often as is cheap.
+    """What a run's settings mean for these pictures; `samples` per step, `every` < 0: as often as is cheap.
 
-    No picture is held out unasked if the run is not judged. ValueError if the one that is named cannot be.
+    No picture is held out unasked if there is no validation. ValueError if a named one cannot be.
     """
     features, remark = None, ""
     regions = min(REGIONS, len(insertset.few_shot) + len(insertset.same_category))
     if every < 0:
-        every = validation_interval(max_steps, samples, trial_cost(regions, guidance_scale))
+        every = validation_interval(max_steps, samples, validation_cost(regions, guidance_scale))
         if not every:
-            remark = f"not judged: {max_steps} steps are too few to spend 10 % on it (see --validate_every)"
+            remark = f"no validation: it would cost over 10 % of {max_steps} steps (see --validate_every)"
     if every:
         try:
             features = ImageNetFeatures()
         except ModuleNotFoundError as error:
-            every, remark = 0, f"not judged: {error}"
+            every, remark = 0, f"no validation: {error}"
     stem = held_out
     if held_out == AUTO:
-        stem = (spare_picture(features, insertset) if features else "") or NONE
+        stem = (choose_held_out(features, insertset) if features else "") or NONE
     learnt, held = hold_out(insertset, "" if stem == NONE else stem)
     return ValidationPlan(learnt, held, stem, every, features, remark)
+
+
+def validation_interval(max_steps: int, samples: int, cost: int) -> int:
+    """Steps between validations of `cost` UNet forwards in a run of `samples` per step; 0: too expensive.
+
+    One validation comes before the first step, so a run must have room for two.
+    """
+    affordable = min(MOST, int(SHARE * max_steps * samples * SAMPLE / cost))
+    return -(-max_steps // (affordable - 1)) if affordable > 1 else 0
+
+
+def choose_held_out(features: ImageNetFeatures, insertset: InsertSet) -> str:
+    """The name of the picture to hold out of four or more; "" if none can be.
+
+    It is the one most similar to the others: training loses least by it, and it shows best what the object
+    looks like. Never the one most similar to the reference, which is often cut from it, nor one with a twin.
+    """
+    samples = insertset.few_shot
+    if len(samples) < FEWEST:
+        return ""
+    found = object_features(features, samples)
+    reference = image_features(features, [to_image(read_rgb(insertset.reference))])
+    similarity = found @ found.T
+    similarity.fill_diagonal_(0)
+    allowed = similarity.amax(1) < TWIN
+    allowed[int((found @ reference.T).argmax())] = False
+    if not allowed.any():
+        return ""
+    return samples[int(similarity.sum(1).where(allowed, torch.tensor(-1.0)).argmax())].image.stem
+
+
+def hold_out(insertset: InsertSet, stem: str) -> tuple[InsertSet, tuple[Sample, ...]]:
+    """The set without the few-shot picture of this name, and that picture; "" holds none out.
+
+    ValueError if there is no such picture, or no other one.
+    """
+    if not stem:
+        return insertset, ()
+    held = tuple(sample for sample in insertset.few_shot if sample.image.stem == stem)
+    others = tuple(sample for sample in insertset.few_shot if sample.image.stem != stem)
+    if not held:
+        known = ", ".join(sample.image.stem for sample in others)
+        raise ValueError(f"hold_out {stem!r} is no few-shot picture of {insertset.root}; there are {known}")
+    if not others:
+        raise ValueError(f"hold_out {stem!r} leaves no few-shot picture to learn from; add others, or none")
+    return replace(insertset, few_shot=others), held

@@ -1,7 +1,7 @@
-"""What a run's judge has said: one verdict a judged step, kept in judged.csv; which is best, and why.
+"""The scores of a run's validations, kept in validation.csv; which one is best, and why.
 
-A verdict is the mean over a few regions, so small differences are chance. They are compared region by region:
-one is clearly worse than another if the mean difference is larger than its own standard error.
+A score is the mean over a few regions, so small differences are chance. Two scores are compared region by
+region: one is significantly worse if the mean difference is larger than its own standard error.
 """
 
 from __future__ import annotations
@@ -17,18 +17,19 @@ from statistics import fmean, stdev
 import numpy as np
 
 from ldm.data.files import atomic_file
+from ldm.evaluation.charts import new_figure, save_figure
 
-FILE = "judged.csv"
+FILE = "validation.csv"
 COLUMNS = ("step", "score", "identity", "seam", "copying", "scores")
 DIGITS = 5  # as the file keeps them, so that a resumed run decides as one that was not stopped
 
 
 @dataclass(frozen=True)
 class ValidationScore:
-    """Means over regions at one step, and the `scores` that are compared, one a region.
+    """Means over regions at one step, and the `scores` that are compared, one per region.
 
-    `identity`: likeness to pictures of the object. `seam`: 1 is none. `copying`: how much nearer a result is
-    to one training picture than these are to each other; nan if there is one picture only.
+    `identity`: similarity to pictures of the object. `seam`: 1 is none. `copying`: how much more similar a
+    result is to one training picture than these are to each other; nan if there is one picture only.
     """
 
     step: int
@@ -48,69 +49,87 @@ class ValidationScore:
 
 
 @dataclass(frozen=True, eq=False)
-class Shown:
-    """A verdict, and the picture of what was judged, uint8 [H,W,3]."""
+class ValidationResult:
+    """A score, and a sheet of the regions that it is about, uint8 [H,W,3]."""
 
-    verdict: ValidationScore
-    picture: np.ndarray
-
-
-def record(verdicts: Sequence[ValidationScore]) -> ValidationScore:
-    """The highest score of what was learnt; step 0, before learning, counts only if there is nothing else."""
-    return max([v for v in verdicts if v.step] or verdicts, key=lambda verdict: verdict.score)
+    score: ValidationScore
+    sheet: np.ndarray
 
 
-def best(verdicts: Sequence[ValidationScore]) -> ValidationScore:
-    """The latest that is not clearly worse than the record: in doubt, the one that has learnt longer."""
-    highest = record(verdicts)
-    return next(v for v in reversed(verdicts) if not clearly_worse(v, highest))
+def highest(scores: Sequence[ValidationScore]) -> ValidationScore:
+    """The highest score after training began; step 0 counts only if there is nothing else."""
+    return max([s for s in scores if s.step] or scores, key=lambda s: s.score)
 
 
-def clearly_worse(one: ValidationScore, other: ValidationScore) -> bool:
+def best(scores: Sequence[ValidationScore]) -> ValidationScore:
+    """The latest that is not significantly worse than the highest: in doubt, longer training wins."""
+    top = highest(scores)
+    return next(s for s in reversed(scores) if not significantly_worse(s, top))
+
+
+def significantly_worse(one: ValidationScore, other: ValidationScore) -> bool:
     """By more than the standard error of the mean difference of the regions' scores."""
     differences = [b - a for a, b in zip(one.scores, other.scores, strict=True)]
     error = stdev(differences) / len(differences) ** 0.5 if len(differences) > 1 else 0.0
     return fmean(differences) > error
 
 
-def idle(verdicts: Sequence[ValidationScore]) -> int:
-    """How many verdicts ago the record was made."""
-    return sum(v.step > record(verdicts).step for v in verdicts)
+def since_highest(scores: Sequence[ValidationScore]) -> int:
+    """The number of validations after the highest score."""
+    return sum(s.step > highest(scores).step for s in scores)
 
 
-def reason(verdicts: Sequence[ValidationScore]) -> str:
+def reason(scores: Sequence[ValidationScore]) -> str:
     """Why the best is the best, in a sentence."""
-    chosen, highest = best(verdicts), record(verdicts)
+    chosen, top = best(scores), highest(scores)
     why = "the highest score"
-    if chosen.step != highest.step:
-        why = f"the latest that is not clearly worse than step {highest.step} with {highest.score:.3f}"
-    before = f"; before learning: {verdicts[0].text()}" if verdicts[0].step == 0 else ""
-    return f"step {chosen.step}: {chosen.text()}, {why} of {len(verdicts)} judgements{before}"
+    if chosen.step != top.step:
+        why = f"the latest not significantly worse than step {top.step} with {top.score:.3f}"
+    before = f"; before training: {scores[0].text()}" if scores[0].step == 0 else ""
+    return f"step {chosen.step}: {chosen.text()}, {why} of {len(scores)} validations{before}"
 
 
 def read_scores(run: Path, until: int) -> list[ValidationScore]:
-    """The verdicts of a run up to a step; [] if it was not judged."""
+    """The scores of a run up to a step; [] if it was not validated."""
     if not (run / FILE).is_file():
         return []
     with (run / FILE).open(newline="") as file:
         rows = [row for row in csv.DictReader(file) if int(row["step"]) <= until]
-    return [_verdict(row) for row in rows]
+    return [
+        ValidationScore(
+            step=int(row["step"]),
+            identity=float(row["identity"]),
+            seam=float(row["seam"]),
+            copying=float(row["copying"]),
+            scores=tuple(float(score) for score in row["scores"].split()),
+        )
+        for row in rows
+    ]
 
 
-def write_scores(run: Path, verdicts: Sequence[ValidationScore]) -> None:
-    """Write judged.csv anew, whole or not at all."""
+def write_scores(run: Path, scores: Sequence[ValidationScore]) -> None:
+    """Write validation.csv, whole or not at all."""
     text = io.StringIO(newline="")
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
-    for v in verdicts:
-        numbers = (round(v.score, DIGITS), v.identity, v.seam, v.copying)
-        writer.writerow([v.step, *numbers, " ".join(map(str, v.scores))])
+    for s in scores:
+        numbers = (round(s.score, DIGITS), s.identity, s.seam, s.copying)
+        writer.writerow([s.step, *numbers, " ".join(map(str, s.scores))])
     run.mkdir(parents=True, exist_ok=True)
     with atomic_file(run / FILE) as file:
         file.write(text.getvalue().encode())
 
 
-def _verdict(row: dict[str, str]) -> ValidationScore:
-    identity, seam, copying = (float(row[name]) for name in ("identity", "seam", "copying"))
-    scores = tuple(float(score) for score in row["scores"].split())
-    return ValidationScore(int(row["step"]), identity, seam, copying, scores)
+def draw_scores(path: Path, scores: Sequence[ValidationScore], best_step: int) -> None:
+    """Score and identity of a run over its steps, each region's score as a dot, the best step marked."""
+    figure = new_figure()
+    axes = figure.subplots()
+    steps = [each.step for each in scores]
+    for each in scores:
+        axes.plot([each.step] * len(each.scores), each.scores, ".", color="0.75")
+    for name in ("score", "identity"):
+        axes.plot(steps, [getattr(each, name) for each in scores], "o-", label=name, markersize=4)
+    axes.axvline(best_step, color="0.5", linestyle=":", label=f"best: step {best_step}")
+    axes.set(xlabel="step", ylabel="cosine of ImageNet features")
+    axes.legend()
+    save_figure(figure, path)

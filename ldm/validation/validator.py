@@ -1,33 +1,180 @@
-"""Which few-shot picture is kept from learning, to judge by: its name, and the set of pictures without it."""
+"""Validation of what a base has learnt: it inserts the object into regions of the object's own pictures.
+
+This takes few UNet forwards: all regions are one batch, with few steps of a fast solver and the same noise
+each time. Results show what the weights draw: `make_fill` should transfer no detail of the reference.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Generator, Tensor
 
 from ldm.batch.best_of import SEAM_WEIGHT
-from ldm.data.image import read_rgb, to_image
+from ldm.data.boxes import Box
+from ldm.data.image import to_image
 from ldm.data.insertset import InsertSet, Sample
-from ldm.data.object_crops import object_crop
-from ldm.evaluation.metrics import identity_crop
-from ldm.features.imagenet import ImageNetFeatures
+from ldm.data.object_crops import object_crop, squash
+from ldm.data.picture import read_rgb
+from ldm.data.training_masks import pixel_box
+from ldm.features.imagenet import ImageNetFeatures, identity_crop
+from ldm.insertion.blend import BLENDS, Blend, composite
 from ldm.insertion.contact_sheet import contact_sheet, hatched, rgb8
+from ldm.insertion.inpaint import Sampling, inpaint
+from ldm.insertion.insert import blended
+from ldm.insertion.paste import to_model_mask
+from ldm.insertion.region import region_of
+from ldm.insertion.region_fill import MakeFill, grey_fill
 from ldm.insertion.result_checks import seam_ratio
-from ldm.insertion.roi import Roi, box_of
+from ldm.insertion.roi import box_of, crop, plan_roi
 from ldm.models.base import Base
-from ldm.validation.regions import STEPS, RegionFiller
-from ldm.validation.score import DIGITS, Shown, ValidationScore
+from ldm.models.context import Context
+from ldm.objects.object_context import ObjectView, object_contexts
+from ldm.validation.score import DIGITS, ValidationResult, ValidationScore
 
-FEWEST = 4  # pictures of which one can be spared
-TWIN = 0.95  # likeness above which two pictures are one; frames of one burst have 0.96
+REGIONS = 4  # filled at most
+GROWTH = 0.1  # of the object's box, on each side: how far the mask reaches beyond it
+RADIUS = 3  # pixels around the mask that cv2.inpaint reads
+SAMPLER, STEPS = "unipc", 8
+CODING = 5  # UNet forwards that the autoencoder costs per region, at full size
+SHEET_SIDE = 256  # pixels of a region on the sheet at most
+DEFAULT = Sampling()
+SEAM = BLENDS["membrane"]
 
 
-def view_features(features: ImageNetFeatures, samples: tuple[Sample, ...]) -> Tensor:
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where the object is to go: image [3,S,S] in [-1,1], mask bool [S,S] (true = the object goes here)."""
+
+    image: Tensor
+    mask: np.ndarray
+
+    def emptied(self) -> Tensor:
+        """The image with its masked part painted over from around it, so that the object is gone."""
+        if self.mask.all():
+            return torch.zeros_like(self.image)
+        mask = self.mask.astype(np.uint8)
+        ground = to_image(cv2.inpaint(rgb8(self.image), mask, RADIUS, cv2.INPAINT_TELEA))
+        return torch.where(torch.from_numpy(self.mask), ground, self.image)
+
+
+def place_of(sample: Sample, size: int, factor: float) -> Place:
+    """The region around a picture's first box; its side is `factor` times the mask's longer side."""
+    pixels = read_rgb(sample.image)
+    left, top, right, bottom = pixel_box(_grown(sample.boxes[0]), pixels.shape[:2])
+    mask = np.zeros(pixels.shape[:2], bool)
+    mask[top:bottom, left:right] = True
+    roi = plan_roi(mask, factor=factor)
+    hole = to_model_mask(crop(mask, roi), size)[0, 0].numpy() > 0
+    return Place(squash(crop(pixels, roi), size), hole)
+
+
+def _grown(box: Box) -> Box:
+    x0, y0, x1, y1 = box
+    width, height = GROWTH * (x1 - x0), GROWTH * (y1 - y0)
+    return x0 - width, y0 - height, x1 + width, y1 + height
+
+
+class RegionFiller:
+    """Inserts an object, shown as `view`, into `places`; `null`: see `null_context`."""
+
+    def __init__(
+        self,
+        places: Sequence[Place],
+        view: ObjectView,
+        sampling: Sampling = DEFAULT,
+        seam: Blend = SEAM,
+        seed: int = 0,
+        null: Context | None = None,
+        make_fill: MakeFill = grey_fill,
+    ) -> None:
+        self.places, self.view, self.fill = places, view, make_fill(view.picture)
+        self.grounds = [place.emptied() for place in places]
+        self.sampling = replace(sampling, sampler=SAMPLER, steps=STEPS)
+        self.seam, self.seed, self.null = seam, seed, null
+
+    @torch.no_grad()
+    def __call__(self, base: Base) -> tuple[Tensor, list[np.ndarray]]:
+        """Every region with the object as the base draws it now, [n,3,S,S]; unchanged outside the masks.
+
+        And the masks whose edges are the seams, see `blended`.
+        """
+        null = None if self.null is None else self.null.to(base.unet.conv_in.weight)
+        contexts = object_contexts(base, self.view, null)
+        regions = [
+            region_of(ground, place.mask, [Generator().manual_seed(self.seed + i)])
+            for i, (place, ground) in enumerate(zip(self.places, self.grounds, strict=True))
+        ]
+        fills = [self.fill(region) for region in regions]
+        generated = inpaint(base, regions, [contexts] * len(regions), fills, self.sampling)
+        parts = [blended(fill, image, self.seam) for fill, [image] in zip(fills, generated, strict=True)]
+        results = [
+            composite(r.known, image, alpha) for r, (image, alpha, _) in zip(regions, parts, strict=True)
+        ]
+        return torch.stack(results), [edge for _, _, edge in parts]
+
+    def preview(self, base: Base) -> np.ndarray:
+        """Reference, region, region with its mask, and result, of the first place: uint8 [S,4*S,3]."""
+        place = self.places[0]
+        reference = squash(rgb8(self.view.picture[0, :3]), place.image.shape[-1])
+        filled, _ = self(base)
+        parts = [reference, place.image, filled[0]]
+        first, image, result = (rgb8(part) for part in parts)
+        return np.concatenate([first, image, hatched(image, place.mask), result], axis=1)
+
+
+def regions_of(learnt: InsertSet, held_out: Sequence[Sample]) -> list[Sample]:
+    """Pictures whose regions are filled: those held out, then same-category ones, then learnt ones."""
+    return [*held_out, *learnt.same_category, *learnt.few_shot][:REGIONS]
+
+
+class Validator:
+    """`Validator(base, step)` scores what a base has learnt from `learnt`, without the pictures `held_out`.
+
+    Identity is the similarity to the held-out pictures, or to all learnt ones if there are none. `fill`
+    makes the results, see `regions_of`.
+    """
+
+    def __init__(
+        self, learnt: InsertSet, held_out: Sequence[Sample], features: ImageNetFeatures, fill: RegionFiller
+    ) -> None:
+        self.fill, self.features = fill, features
+        self.learnt = object_features(features, learnt.few_shot)
+        self.target = object_features(features, held_out) if held_out else self.learnt
+        self.similarity = nearest_other(self.learnt)
+        shown = [*held_out, *learnt.few_shot]
+        self.examples = [object_crop(read_rgb(x.image), x.boxes[0]) for x in (shown[0], shown[-1])]
+
+    @torch.no_grad()
+    def __call__(self, base: Base, step: int) -> ValidationResult:
+        filled, edges = self.fill(base)
+        boxes = [(slice(None), *box_of(place.mask).slices) for place in self.fill.places]
+        results = [image[box] for image, box in zip(filled, boxes, strict=True)]
+        with torch.autocast("cpu", enabled=False):  # the pictures' features were made without it, too
+            found = image_features(self.features, results)
+            identity = (found @ self.target.T).mean(1)
+            copying = (found @ self.learnt.T).amax(1) - self.similarity
+        seams = [seam_ratio(*each) for each in zip(filled, edges, strict=True)]
+        scores = [score(*x) for x in zip(identity.tolist(), seams, copying.tolist(), strict=True)]
+        rounded = tuple(round(x, DIGITS) for x in scores)
+        means = [round(float(np.mean(x)), DIGITS) for x in (identity.numpy(), seams, copying.numpy())]
+        result = ValidationScore(step, means[0], means[1], means[2], rounded)
+        return ValidationResult(result, self._sheet(filled, scores))
+
+    def _sheet(self, filled: Tensor, scores: Sequence[float]) -> np.ndarray:
+        """Pictures of the object on the left; above, the regions with their masks, below, the results."""
+        holes = [hatched(rgb8(place.image), place.mask) for place in self.fill.places]
+        rows = [[self.examples[0], *holes], [self.examples[1], *(rgb8(image) for image in filled)]]
+        captions = ["target, learnt", *(f"score {x:.3f}" for x in scores)]
+        return contact_sheet(rows, captions, min(SHEET_SIDE, filled.shape[-1]))
+
+
+def object_features(features: ImageNetFeatures, samples: Sequence[Sample]) -> Tensor:
     """The object in each picture (its first box) => unit-length ImageNet features [n,1280]."""
     crops = [to_image(object_crop(read_rgb(sample.image), sample.boxes[0])) for sample in samples]
     return image_features(features, crops)
@@ -36,110 +183,23 @@ def view_features(features: ImageNetFeatures, samples: tuple[Sample, ...]) -> Te
 @torch.no_grad()
 def image_features(features: ImageNetFeatures, images: list[Tensor]) -> Tensor:
     """Images [3,h,w] in [-1,1], of any sizes => unit-length ImageNet features [n,1280]."""
-    squares = [identity_crop(image, Roi(0, 0, image.shape[2], image.shape[1])) for image in images]
+    squares = [identity_crop(image) for image in images]
     return F.normalize(features.pooled(torch.stack(squares).to(features.mean.device)), dim=1)
 
 
-def spare_picture(features: ImageNetFeatures, insertset: InsertSet) -> str:
-    """The stem of the picture to hold out of four or more; "" if none can be spared.
-
-    It is the one most like the others: it takes least from learning, and tells most of what the object looks
-    like. Never the one most like the reference, which is often cut from it, nor one with a twin.
-    """
-    samples = insertset.few_shot
-    if len(samples) < FEWEST:
-        return ""
-    views = view_features(features, samples)
-    reference = image_features(features, [to_image(read_rgb(insertset.reference))])
-    alike = views @ views.T
-    alike.fill_diagonal_(0)
-    spared = alike.amax(1) < TWIN
-    spared[int((views @ reference.T).argmax())] = False
-    if not spared.any():
-        return ""
-    return samples[int(alike.sum(1).where(spared, torch.tensor(-1.0)).argmax())].image.stem
-
-
-def hold_out(insertset: InsertSet, stem: str) -> tuple[InsertSet, tuple[Sample, ...]]:
-    """The set without the few-shot picture of this name, and that picture; "" holds none out.
-
-    ValueError if there is no such picture, or no other one.
-    """
-    if not stem:
-        return insertset, ()
-    held = tuple(sample for sample in insertset.few_shot if sample.image.stem == stem)
-    kept = tuple(sample for sample in insertset.few_shot if sample.image.stem != stem)
-    if not held:
-        known = ", ".join(sample.image.stem for sample in kept)
-        raise ValueError(f"hold_out {stem!r} is no few-shot picture of {insertset.root}; there are {known}")
-    if not kept:
-        raise ValueError(f"hold_out {stem!r} leaves no few-shot picture to learn from; add others, or none")
-    return replace(insertset, few_shot=kept), held
-
-
-REGIONS = 4
-CODING = 5  # UNet forwards that the autoencoder costs a region, at full size
-
-
-def regions_of(learnt: InsertSet, held: Sequence[Sample]) -> list[Sample]:
-    """Pictures whose objects are drawn anew: those held out, then same-category ones, then learnt ones."""
-    return [*held, *learnt.same_category, *learnt.few_shot][:REGIONS]
-
-
-class Validator:
-    """A judge, `Validator(base, step)`, of what is learnt from `learnt`; `held` are the pictures held out of it.
-
-    Identity is the likeness to the held-out pictures, or to all learnt ones if there are none. `fill` draws
-    what is judged, see `regions_of`.
-    """
-
-    def __init__(
-        self, learnt: InsertSet, held: Sequence[Sample], features: ImageNetFeatures, fill: RegionFiller
-    ) -> None:
-        self.fill = fill
-        self.features = features
-        self.known = view_features(features, learnt.few_shot)
-        self.views = view_features(features, tuple(held)) if held else self.known
-        self.alike = nearest_other(self.known)
-        shown = [*held, *learnt.few_shot]
-        self.wanted = [object_crop(read_rgb(x.image), x.boxes[0]) for x in (shown[0], shown[-1])]
-
-    @torch.no_grad()
-    def __call__(self, base: Base, step: int) -> Shown:
-        filled, edges = self.fill(base)
-        boxes = [(slice(None), *box_of(place.mask).slices) for place in self.fill.places]
-        results = [image[box] for image, box in zip(filled, boxes, strict=True)]
-        with torch.autocast("cpu", enabled=False):  # the views were seen without it, too
-            found = image_features(self.features, results)
-            identity = (found @ self.views.T).mean(1)
-            copying = (found @ self.known.T).amax(1) - self.alike
-        seams = [seam_ratio(*each) for each in zip(filled, edges, strict=True)]
-        scores = [score(*x) for x in zip(identity.tolist(), seams, copying.tolist(), strict=True)]
-        means = [round(float(np.mean(x)), DIGITS) for x in (identity.numpy(), seams, copying.numpy())]
-        verdict = ValidationScore(step, means[0], means[1], means[2], tuple(round(x, DIGITS) for x in scores))
-        return Shown(verdict, self._sheet(filled, scores))
-
-    def _sheet(self, filled: Tensor, scores: Sequence[float]) -> np.ndarray:
-        """What a result should look like; above, the regions with their holes, below, what went into them."""
-        holes = [hatched(rgb8(place.image), place.mask) for place in self.fill.places]
-        rows = [[self.wanted[0], *holes], [self.wanted[1], *(rgb8(image) for image in filled)]]
-        captions = ["judged by, learnt", *(f"score {x:.3f}" for x in scores)]
-        return contact_sheet(rows, captions, min(256, filled.shape[-1]))
-
-
 def nearest_other(features: Tensor) -> float:
-    """Likeness of each of the unit features [n,c] to its nearest other one, mean; nan for a single one."""
+    """Mean similarity of each of the unit features [n,c] to its nearest other one; nan for a single one."""
     if len(features) < 2:
         return float("nan")
-    alike = features @ features.T
-    return float(alike.fill_diagonal_(-1).amax(1).mean())
+    similarity = features @ features.T
+    return float(similarity.fill_diagonal_(-1).amax(1).mean())
 
 
-def trial_cost(regions: int, guidance_scale: float) -> int:
-    """UNet forwards of one verdict, all else in the same coin."""
+def validation_cost(regions: int, guidance_scale: float) -> int:
+    """The cost of one validation, in UNet forwards."""
     return regions * (STEPS * (1 if guidance_scale == 1 else 2) + CODING)
 
 
 def score(identity: float, seam: float, copying: float) -> float:
-    """Identity, less what a seam and copying take from it; `copying` may be nan, then it takes nothing."""
+    """Identity, less penalties for a seam and for copying; a `copying` of nan counts as 0."""
     return identity - SEAM_WEIGHT * max(seam - 1, 0) - max(0.0, copying if copying == copying else 0.0)

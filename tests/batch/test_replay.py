@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from ldm import __version__
-from ldm.batch.replay import apart, read_replay, repeat, replay_warnings
+from ldm.batch.replay import ItemReplay, difference, read_recipe, replay_warnings
 from ldm.batch.results_log import ResultsLog
-from ldm.batch.runner import Options, work
+from ldm.batch.runner import RunOptions, work
 from ldm.batch.work_item import WorkItem
 from ldm.data.picture import Picture, read_picture
 from ldm.insertion.roi import Roi
@@ -18,7 +18,11 @@ from tests.fixtures.stub import Stub, items, options
 FACTS = {"settings": {}, "machine": {}, "few_shot_features": "raw"}
 
 
-def made(item: WorkItem, folder: Path, how: Options | None = None) -> list[Path]:
+def read_replay(file: Path) -> ItemReplay:
+    return ItemReplay.of(file, read_recipe(file))
+
+
+def made(item: WorkItem, folder: Path, how: RunOptions | None = None) -> list[Path]:
     [outcome] = work([item], Stub(), how or replace(options(), facts=FACTS), ResultsLog(folder))
     return [folder / name for name in outcome.files.values()]
 
@@ -28,9 +32,9 @@ def test_the_item_comes_back_with_its_whole_batch(tmp_path: Path) -> None:
     item = replace(item, name="x", source=replace(item.source, object_scale=0.5), roi=Roi(4, 4, 24, 24))
     file = made(item, tmp_path / "out")[1]
     again = read_replay(file)
-    assert again.work == item and again.recipe["seed"] == 6
+    assert again.item == item and again.recipe["seed"] == 6
     stub = Stub()
-    assert apart(repeat(again, stub, options()), read_picture(file)) == ""
+    assert difference(again.repeat(stub, options()), read_picture(file)) == ""
     assert stub.made == [(5, 6)], "alone, sums of floats may round otherwise"
 
 
@@ -40,7 +44,7 @@ def test_the_best_of_several_is_found_again(tmp_path: Path) -> None:
     [file] = made(replace(item, best=True), tmp_path / "out", how)
     again = read_replay(file)
     assert again.recipe["seed"] == 7
-    assert apart(repeat(again, Stub(), options()), read_picture(file)) == ""
+    assert difference(again.repeat(Stub(), options()), read_picture(file)) == ""
 
 
 @pytest.mark.parametrize("role", ["background", "mask", "reference"])
@@ -61,8 +65,8 @@ def test_another_base_and_files_without_a_recipe_are_refused(tmp_path: Path) -> 
     stub = Stub()
     stub.fingerprint = "f" * 16
     with pytest.raises(ValueError, match=f"the base {Stub.fingerprint}, this one is {stub.fingerprint}"):
-        repeat(read_replay(made(item, tmp_path / "out")[0]), stub, options())
-    with pytest.raises(ValueError, match="carries no recipe"):
+        read_replay(made(item, tmp_path / "out")[0]).repeat(stub, options())
+    with pytest.raises(ValueError, match="has no recipe"):
         read_replay(item.case.background)
     with pytest.raises(FileNotFoundError, match="no such file"):
         read_replay(tmp_path / "gone.png")
@@ -72,8 +76,8 @@ def test_differences_are_counted() -> None:
     one = Picture(np.zeros((4, 5, 3), np.uint8))
     pixels = one.pixels.copy()
     pixels[1, 2], pixels[0, 0, 1] = 9, 200
-    assert apart(one, Picture(pixels)) == "2 pixels differ, by at most 200 levels"
-    assert apart(one, one) == "" and "instead of" in apart(one, Picture(pixels.astype(np.uint16)))
+    assert difference(one, Picture(pixels)) == "2 pixels differ, by at most 200 levels"
+    assert difference(one, one) == "" and "instead of" in difference(one, Picture(pixels.astype(np.uint16)))
 
 
 def test_another_version_and_another_machine_are_named() -> None:

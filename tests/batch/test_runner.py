@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm.batch.results_log import FILE, ResultsLog, recipe_in, rows
-from ldm.batch.runner import Outcome, RunSummary, prepare, view, work
+from ldm.batch.results_log import FILE, ResultsLog, RunSummary, recipe_in, rows
+from ldm.batch.runner import ItemResult, images_of, prepare, work
 from ldm.batch.work_item import Case, WorkItem, check_files
 from ldm.data.picture import Picture, read_picture
 from ldm.insertion.paste import Patch
@@ -24,7 +24,9 @@ from ldm.insertion.roi import Roi
 from tests.fixtures.stub import Stub, items, options
 
 
-def finish(todo: list[WorkItem], folder: Path, stub: Stub | None = None, **settings: object) -> list[Outcome]:
+def finish(
+    todo: list[WorkItem], folder: Path, stub: Stub | None = None, **settings: object
+) -> list[ItemResult]:
     return list(work(todo, stub or Stub(), options(**settings), ResultsLog(folder)))
 
 
@@ -55,7 +57,7 @@ def test_nothing_is_repeated_and_only_what_is_missing_is_made(tmp_path: Path) ->
     stub = Stub()
     outcomes = finish(todo, out, stub)
     assert stub.made == [(6,), (5, 6)] and [len(o.made) for o in outcomes] == [0, 1, 2]
-    assert len(list(view(outcomes[1], options(), out).results)) == 2 and outcomes[1].view is None
+    assert len(list(images_of(outcomes[1], options(), out).results)) == 2 and outcomes[1].images is None
 
 
 @pytest.mark.parametrize(
@@ -78,7 +80,7 @@ def test_what_determines_a_result_makes_it_new(tmp_path: Path, what: str) -> Non
     if what == "object_scale":
         item = replace(item, source=replace(item.source, object_scale=0.5))
     if what == "roi":
-        item = replace(item, roi=view(finish([item], out)[0], options(), out).request.rois[0])
+        item = replace(item, roi=images_of(finish([item], out)[0], options(), out).request.rois[0])
     if what == "paste":
         item = replace(item, case=replace(item.case, paste_mask=item.case.mask))
     finish([item], out, stub, **({"steps": 9} if what == "settings" else {}))
@@ -109,7 +111,7 @@ def test_a_broken_line_in_the_middle_is_no_torn_one(tmp_path: Path) -> None:
     finish(items(tmp_path, 1), tmp_path / "out")
     file = tmp_path / "out" / FILE
     file.write_text("{}\n" + file.read_text())
-    with pytest.raises(ValueError, match="line 1 is no result"):
+    with pytest.raises(ValueError, match="line 1 is not readable as a result"):
         ResultsLog(tmp_path / "out")
 
 
@@ -124,7 +126,7 @@ def test_bad_items_are_reported_skipped_and_counted(tmp_path: Path) -> None:
         summary.add(outcome, log)
     assert [bool(o.error) for o in outcomes] == [False, True, True, True, False]
     assert all("\n" not in o.error for o in outcomes) and "1.png" in outcomes[1].error
-    assert summary.exit_code == 13 and summary.complaints() == ["error: 3 skipped, 2 done"]
+    assert summary.exit_code == 13 and summary.problems() == ["error: 3 skipped, 2 done"]
     assert sorted(f.name for f in out.iterdir()) == ["0.png", "4.png", FILE]
 
 
@@ -152,7 +154,7 @@ def test_seams_above_the_limit_fail_a_run_new_or_kept(tmp_path: Path) -> None:
         for outcome in work(todo, Stub(), options(), log):
             summary.add(outcome, log)
         assert summary.exit_code == 1 and (out / "0_600.png").exists()
-        assert summary.complaints() == ["error: the seam of 0_600.png (1.60) is above 1.5"]
+        assert summary.problems() == ["error: the seam of 0_600.png (1.60) is above 1.5"]
 
 
 def test_two_results_of_one_name_are_refused(tmp_path: Path) -> None:
@@ -198,8 +200,8 @@ def test_a_thousand_items_do_not_fill_the_memory(tmp_path: Path) -> None:
     """No outcome that was looked at keeps its pictures alive."""
     todo, alive = items(tmp_path, 3), []
     for outcome in work(iter(todo), Stub(), options(), ResultsLog(tmp_path / "out")):
-        assert outcome.view is not None
-        alive.append(weakref.ref(outcome.view))
+        assert outcome.images is not None
+        alive.append(weakref.ref(outcome.images))
         del outcome
     gc.collect()
     assert len(alive) == 3 and not any(ref() for ref in alive)
@@ -207,7 +209,7 @@ def test_a_thousand_items_do_not_fill_the_memory(tmp_path: Path) -> None:
 
 def test_a_given_roi_that_is_no_square_is_squared_and_said(tmp_path: Path) -> None:
     [item] = items(tmp_path, 1)
-    with pytest.warns(UserWarning, match="ROI is 16 x 12 px; used is the square around it, 8 2 24 18"):
+    with pytest.warns(UserWarning, match="ROI is 16 x 12 px; the square around it is used: 8 2 24 18"):
         _, request = prepare(replace(item, roi=Roi(8, 4, 24, 16)), options())
     assert request.rois == [Roi(8, 2, 24, 18)]
     with pytest.raises(ValueError, match="the given ROI cuts off a part of the mask"):

@@ -84,9 +84,9 @@ def test_sampling_starts_from_noise_or_from_the_scene_with_the_cut_out_in_it(
 ) -> None:
     begun: list[Any] = []
 
-    def spy(*args: Any, begin: Any, **kwargs: Any) -> torch.Tensor:
-        begun.append(begin)
-        return sample(*args, begin=begin, **kwargs)
+    def spy(*args: Any, start: Any, **kwargs: Any) -> torch.Tensor:
+        begun.append(start)
+        return sample(*args, start=start, **kwargs)
 
     monkeypatch.setattr("ldm.insertion.inpaint.sample", spy)
     mask = box()

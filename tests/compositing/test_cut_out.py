@@ -59,7 +59,7 @@ def test_where_nothing_can_be_told_apart_the_box_stays_as_it_is() -> None:
 
 def test_what_covers_too_little_is_not_the_object() -> None:
     pixels, _ = disc(64, 80, 20)
-    assert cut_out(pixels, (18, 10, 62, 54), least=0.9).box == (18, 10, 62, 54)
+    assert cut_out(pixels, (18, 10, 62, 54), min_share=0.9).box == (18, 10, 62, 54)
 
 
 def test_a_small_object_of_a_whole_picture_is_found(tmp_path: Path) -> None:

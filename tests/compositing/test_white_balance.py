@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ldm.compositing.white_balance import DARK, MOST, balanced, mean_light
+from ldm.compositing.cut_out_images import DARK, MAX_GAIN, mean_colour, white_balanced
 
 COLOURS = torch.tensor([0.5, 0.3, 0.2])  # linear, of an object that is the same all over
 
@@ -20,43 +20,43 @@ def photo(gain: tuple[float, float, float], size: int = 8) -> Tensor:
 
 def test_views_in_many_lights_look_alike_in_the_common_one() -> None:
     views = torch.stack([photo((1, 1, 1)), photo((0.5, 0.6, 1.6)), photo((1.5, 1.2, 0.5))])
-    shown = balanced(views, views)
+    shown = white_balanced(views, views)
     assert (views[1] - views[2]).abs().max() > 0.4
     assert (shown[1] - shown[2]).abs().max() < 0.06
     assert torch.equal(shown[:, 3], views[:, 3]), "light is no matter of alpha"
     assert shown[:, :3, : 8 // 2].abs().max() == 0, "there is nothing around it"
-    logs = torch.stack([mean_light(view).log() for view in views]).mean(0)
-    assert torch.allclose(mean_light(shown[0]).log(), logs, atol=0.05)
+    logs = torch.stack([mean_colour(view).log() for view in views]).mean(0)
+    assert torch.allclose(mean_colour(shown[0]).log(), logs, atol=0.05)
 
 
 def test_a_reference_in_another_light_comes_into_that_of_the_views() -> None:
     views = torch.stack([photo((1, 1, 1)), photo((1, 1, 1))])
     night = photo((0.3, 0.4, 0.9))[None]
-    assert (balanced(night, views) - views[:1]).abs().max() < 0.12
+    assert (white_balanced(night, views) - views[:1]).abs().max() < 0.12
     assert (night - views[:1]).abs().max() > 0.4
 
 
 def test_one_view_and_pictures_without_alpha_stay_as_they_are() -> None:
     view = photo((0.7, 1, 1))[None]
-    assert torch.allclose(balanced(view, view), view, atol=1e-5)
-    assert torch.equal(balanced(view[:, :3], view), view[:, :3])
-    assert torch.equal(balanced(view, view[:, :3]), view)
+    assert torch.allclose(white_balanced(view, view), view, atol=1e-5)
+    assert torch.equal(white_balanced(view[:, :3], view), view[:, :3])
+    assert torch.equal(white_balanced(view, view[:, :3]), view)
 
 
 def test_what_is_dark_says_little() -> None:
     """A duck's yellow has no blue: its trace of blue must not decide on all of its colours."""
     views = torch.stack([photo((1, 1, 0.01)), photo((1, 1, 0.05))])
-    assert mean_light(views[0])[2] < 2 * DARK
-    assert (balanced(views, views) - views)[:, 2].abs().max() < 0.04, "0.08 if it decided"
+    assert mean_colour(views[0])[2] < 2 * DARK
+    assert (white_balanced(views, views) - views)[:, 2].abs().max() < 0.04, "0.08 if it decided"
     black = torch.stack([photo((0, 0, 0)), photo((1, 1, 1))])
-    assert mean_light(balanced(black, black)[1]).max() < mean_light(black[1]).max()
-    assert mean_light(balanced(black, black)[1]).min() > mean_light(black[1]).min() / (MOST + 1)
+    assert mean_colour(white_balanced(black, black)[1]).max() < mean_colour(black[1]).max()
+    assert mean_colour(white_balanced(black, black)[1]).min() > mean_colour(black[1]).min() / (MAX_GAIN + 1)
 
 
 def test_what_is_nowhere_solid_has_its_light_and_what_is_empty_none() -> None:
     faint = photo((1, 1, 1)) * 0.85
     views = torch.stack([photo((1, 1, 1)), faint, torch.zeros(4, 8, 8)])
-    shown = balanced(views, views)
+    shown = white_balanced(views, views)
     assert torch.allclose(shown, views, atol=1e-5), "they all are of one light"
     nothing = torch.zeros(1, 4, 8, 8)
-    assert torch.equal(balanced(views, nothing), views)
+    assert torch.equal(white_balanced(views, nothing), views)

@@ -16,7 +16,11 @@ from ldm.models.sampler import Condition, sample
 from tests.fixtures import tiny
 
 WORK = ["--example_img", "a.png", "--mask", "b.png"]
-APPROXIMATE = {"guidance_interval": (0.0, 1.0), "reuse": 1, "precision": "fp32"}  # their values that are none
+APPROXIMATE = {
+    "guidance_interval": (0.0, 1.0),
+    "deep_cache_interval": 1,
+    "precision": "fp32",
+}  # their values that are none
 
 
 def settings(*argv: str) -> SampleSection:

@@ -34,7 +34,7 @@ SCRIPTS = (PUBLISHED_INFERENCE, PUBLISHED_TRAINING, PUBLISHED_EXTRACTION)
         ("--point_ROI roi.txt", "--roi roi.txt"),
         ("--bench b --list_dir ids.txt", "--bench b --list ids.txt"),
         ("--gpu_id 1", "--device cuda:1"),
-        ("--skip_grid", "--no-grid"),
+        ("--skip_grid", "--no-contact_sheet"),
     ],
 )
 def test_a_flag_with_a_counterpart_means_it(line: str, ours: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -10,9 +11,11 @@ from typing import Any, get_type_hints
 import pytest
 
 from ldm.config.build import insert_options, make_fill
-from ldm.config.cli import run
+from ldm.config.cli import TRAINING, TRAINING_HELP, run
+from ldm.config.inference_cli import parser as inference
 from ldm.config.schema import Config, Parser, load_config
 from ldm.models.architecture import Architecture
+from scripts.train import FLAGS as TRAIN_FLAGS
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
@@ -33,6 +36,14 @@ def yaml(tmp_path: Path, text: str) -> Path:
 
 def parsed(*argv: str, config: Path | str = "") -> Any:
     return Parser("Test.", FLAGS, str(config)).parse_config(argv)[1]
+
+
+def inference_parser() -> Parser:
+    return inference("Test.")
+
+
+def train_parser() -> Parser:
+    return Parser("Test.", TRAIN_FLAGS, "configs/mini.yaml", presets=TRAINING, short_help=TRAINING_HELP)
 
 
 def failure(capsys: pytest.CaptureFixture[str], *argv: str, config: Path | str = "") -> str:
@@ -171,7 +182,7 @@ def test_a_wrong_setting_is_one_line_with_the_remedy(
     [
         (["--nam", "x"], "unrecognized arguments: --nam; did you mean --name?"),
         (["--max_step=3"], "unrecognized arguments: --max_step=3; did you mean --max"),
-        (["--qqqqqqqq", "x"], "; there are --help, --config, --name, "),
+        (["--qqqqqqqq", "x"], "; there are --help, --help-all, --config, --name, "),
         (["--name"], "argument --name: expected one argument"),
         (["--name", "train.seed=3"], "argument --name: expected one argument"),
         (
@@ -242,17 +253,58 @@ def test_help_lists_every_flag_with_its_setting(capsys: pytest.CaptureFixture[st
     assert caught.value.code == 0
     for flag, dotted in FLAGS.items():
         assert re.search(rf"--{flag} .*?\[{re.escape(dotted)}\]", text), flag
-    assert "--max_steps" in text and "--config YAML" in text and "section.key=value" in text
+    assert "--max-steps" in text and "--config YAML" in text and "section.key=value" in text
     assert "(plms, ddim, dpm++, unipc)" in text, "choices are listed"
 
 
 def test_help_names_every_setting_there_is(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        parsed("--help")
+        parsed("--help-all")
     text = capsys.readouterr().out
     for section in fields(Config):
-        keys = [f.name for f in fields(get_type_hints(Config)[section.name])]
-        assert f"{section.name} ({', '.join(keys)})" in text
+        for f in fields(get_type_hints(Config)[section.name]):
+            assert f.name == "architecture" or f"  {section.name}.{f.name}=" in text, f.name
+
+
+@pytest.mark.parametrize("script", [inference_parser, train_parser])
+def test_help_is_two_screens_and_hides_flags_that_still_work(
+    script: Callable[[], Parser], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    parser = script()
+    short, whole = parser.format_help(), parser.format_all()
+    assert 20 < len(short.splitlines()) <= 60 and max(map(len, short.splitlines())) <= 100
+    assert "--help-all" in short and "section.key=value" in short
+    hidden = [flag for flag in parser.flags if f"--{flag} " not in short]
+    assert len(hidden) > 10 and all(re.search(rf"--(\[no-\])?{flag}\b", whole) for flag in hidden)
+    assert parser.parse_config(["--seed", "7"])[1] != parser.parse_config([])[1]
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [
+        ("begin", "strength"),
+        ("own_detail", "detail_transfer"),
+        ("own-detail", "detail_transfer"),
+        ("halo", "paste_margin"),
+        ("view", "reference_view"),
+        ("reuse", "deep_cache_interval"),
+        ("refine", "second_pass"),
+        ("num_inference_steps", "steps"),
+    ],
+)
+def test_a_name_from_elsewhere_is_answered_with_the_flag(
+    name: str, ours: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        inference_parser().parse_config([f"--{name}", "1"])
+    error = capsys.readouterr().err
+    assert error == f"error: unrecognized arguments: --{name}; did you mean --{ours}?\n"
+
+
+def test_a_setting_named_as_elsewhere_is_answered_with_the_setting() -> None:
+    with pytest.raises(ValueError, match=r"unknown setting 'sample\.begin'; did you mean sample\.strength\?"):
+        load_config(None, ["sample.begin=0.5"])
 
 
 def test_every_setting_is_explained() -> None:
@@ -330,11 +382,11 @@ def test_what_only_a_base_of_composites_can_do_is_refused_for_others() -> None:
         "insert.paste_margin=0.1",
     ):
         flag = key.split("=")[0].split(".")[1]
-        with pytest.raises(ValueError, match=f"{flag}: only a base that is shown a cut-out of the object"):
+        with pytest.raises(ValueError, match=f"{flag}: needs a base that is shown a cut-out of the object"):
             make_fill(load_config(None, [key]))
         assert make_fill(load_config(None, [key, "base.region_fill=composite"]))
     with pytest.raises(
-        ValueError, match=r"second_pass=0\.4 draws anew what own_detail=16 keeps; set one to 0"
+        ValueError, match=r"second_pass=0\.4 would replace the detail that detail_transfer=16 copies"
     ):
         insert_options(load_config(ROOT / "configs" / "mini.yaml", ["sample.second_pass=0.4"]))
 

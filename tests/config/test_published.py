@@ -1,4 +1,4 @@
-"""The paper's recipe as variants: every value is the file's, only steps, warm-up and rates are scaled."""
+"""The paper's recipe as methods: every value is the file's, only steps, warm-up and rates are scaled."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def compared(config: str = "mini") -> Comparison:
     own = study(config)
     t, s = own.train, own.sample
     return ablations(
-        freeze_model=t.freeze_model, max_steps=t.max_steps, sampler=s.sampler, steps=s.steps, scale=s.guidance_scale,
+        freeze_model=t.freeze_model, max_steps=t.max_steps,
+        sampler=s.sampler, steps=s.steps, guidance_scale=s.guidance_scale,
         published=[published(file, own) for file in RECIPES.values()],
     )  # fmt: skip
 
@@ -33,22 +34,23 @@ def compared(config: str = "mini") -> Comparison:
 @pytest.mark.parametrize("name", RECIPES)
 def test_what_is_not_scaled_is_the_files(name: str) -> None:
     file = load_config(RECIPES[name])
-    variant = published(RECIPES[name], study())
-    assert variant.name == name and variant.learning["freeze_model"] == file.train.freeze_model
+    method = published(RECIPES[name], study())
+    assert method.name == name and method.learning["freeze_model"] == file.train.freeze_model
     assert {"few_shot": "linear", "few_shot_features": "raw", "batch_size": 1, "drop_context": 0.0,
             "cached_samples": 0, "precision": "32-true", "posterior": "sample", "decayed": "all",
             "augment_odds": "drawn", "crop_squares": False, "mask_resize": "bilinear"}.items() \
-        <= variant.learning.items()  # fmt: skip
+        <= method.learning.items()  # fmt: skip
     told = how_to_learn(file)
-    kept = {key: value for key, value in variant.learning.items() if key not in (*SCALED, "freeze_model")}
+    kept = {key: value for key, value in method.learning.items() if key not in (*SCALED, "freeze_model")}
     assert kept.items() <= told.items()
     assert set(told) - set(kept) - set(SCALED) == {
         "workers", "devices", "accelerator", "gradient_checkpointing", "seed",
     }  # fmt: skip
-    s = variant.sampling
-    assert (s["sampler"], s["steps"], s["guidance_scale"], s["noise"]) == ("plms", 50, 5.0, 1.0)
-    assert (s["begin"], s["own_detail"], s["shadow"], s["view"]) == (1.0, 0.0, 0.0, 0)  # not mini's
-    assert variant.seam is not None and variant.seam.paper_blur and variant.precision == "fp32"
+    s = method.insertion
+    expected = {"sampler": "plms", "steps": 50, "guidance_scale": 5.0, "init_noise_sigma": 1.0}
+    expected |= {"strength": 1.0, "detail_transfer": 0.0, "contact_shadow": 0.0, "reference_view": 0}
+    assert {f"sample.{key}": value for key, value in expected.items()}.items() <= s.items()  # not mini's
+    assert s["insert.blend"] == "paper" and s["sample.precision"] == "fp32"
 
 
 def test_at_the_papers_own_size_it_is_the_file_itself() -> None:
@@ -99,10 +101,10 @@ def test_the_papers_claims_are_told_of_the_papers_recipe() -> None:
     assert told["ours: the recipe beats the paper's"].worse == "paper-crossattn"
     methods = next(series for series in full.series if series.title == "Methods")
     assert {"linear-kv", "tokens-crossattn", "paper-kv", "paper-crossattn"} <= set(methods.names)
-    none, kv, zero = (full.variants[f"paper-{name}"] for name in ("none-kv", "kv", "zero-shot"))
+    none, kv, zero = (full.methods[f"paper-{name}"] for name in ("none-kv", "kv", "zero-shot"))
     assert none.learning == dict(kv.learning) | {"few_shot": "none"}
-    assert (zero.kind, zero.sampling, zero.seam) == ("zero-shot", kv.sampling, kv.seam)
-    assert not full.variants["paper-kv-alone"].same_category
+    assert (zero.kind, zero.insertion) == ("zero-shot", kv.insertion)
+    assert not full.methods["paper-kv-alone"].same_category
 
 
 def test_settings_go_into_the_section_that_has_them() -> None:

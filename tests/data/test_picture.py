@@ -1,6 +1,7 @@
-"""Pictures come back as they were: depth, alpha, profile, EXIF, dpi, text; and are whole or absent."""
+"""Pictures come back as they were: depth, alpha, profile, EXIF, dpi, text; RGB is as by Pillow."""
 
 import re
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -9,8 +10,17 @@ import torch
 from PIL import Image, ImageOps
 
 from ldm.data.exif import upright
-from ldm.data.picture import Picture, colour_levels, colours, read_picture
-from ldm.data.picture_write import read_text, write_picture
+from ldm.data.picture import (
+    GREY,
+    Picture,
+    colour_levels,
+    colours,
+    read_alpha,
+    read_picture,
+    read_rgb,
+    read_silhouette,
+)
+from ldm.data.picture_write import embedded_text, write_picture
 
 PROFILE = b"a colour profile, opaque to us" * 5
 TEXT = {"recipe": '{"seed": 321}', "title": "grün und 赤"}
@@ -45,7 +55,7 @@ def test_everything_survives(tmp_path, channels, dtype, suffix):
     exif.load(read.exif)
     assert exif[0x010F] == "Maker" and exif.get_ifd(0x8825)[1] == "N"
     assert exif.get_ifd(0x8769) == {0x829A: 0.01, 0x9003: "2024:01:02 03:04:05"}
-    assert read_text(tmp_path / f"a{suffix}") == TEXT
+    assert embedded_text(tmp_path / f"a{suffix}") == TEXT
 
 
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
@@ -55,13 +65,13 @@ def test_webp_is_lossless(tmp_path, channels):
     read = read_picture(tmp_path / "a.webp")
     want = pixels.repeat(3, 2) if channels == 1 else pixels[..., [0, 0, 0, 1]] if channels == 2 else pixels
     assert np.array_equal(read.pixels, want) and read.icc_profile == PROFILE
-    assert read_text(tmp_path / "a.webp") == TEXT
+    assert embedded_text(tmp_path / "a.webp") == TEXT
 
 
 def test_an_old_recipe_is_not_passed_on(tmp_path):
     write_picture(tmp_path / "a.tif", Picture(random_pixels(3, np.uint8)), TEXT)
     write_picture(tmp_path / "b.tif", read_picture(tmp_path / "a.tif"))
-    assert read_text(tmp_path / "b.tif") == {}
+    assert embedded_text(tmp_path / "b.tif") == {}
 
 
 def test_other_programs_read_what_we_write(tmp_path):
@@ -179,3 +189,114 @@ def test_every_level_survives_floats(channels, dtype):
 def test_grey_gets_the_luma():
     green = torch.tensor([-1.0, 1.0, -1.0]).view(3, 1, 1)
     assert colour_levels(green, np.zeros((1, 1, 1), np.uint8)).item() == round(0.587 * 255)
+
+
+def test_transparent_pixels_become_grey(tmp_path):
+    pixels = np.full((2, 2, 4), 200, np.uint8)
+    pixels[0, :, 3], pixels[1, :, 3] = 0, 255
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    assert read_rgb(tmp_path / "a.png")[:, 0, 0].tolist() == [GREY, 200]
+
+
+def test_rgb_is_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (40, 20)).save(tmp_path / "a.jpg", exif=exif)
+    assert read_rgb(tmp_path / "a.jpg").shape == (40, 20, 3)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_16_bits_are_scaled_not_clipped(tmp_path, channels, suffix):
+    levels = np.arange(256, dtype=np.uint16).reshape(16, 16, 1).repeat(channels, 2) * 257
+    if channels in (2, 4):
+        levels[..., -1] = 65535
+    write_picture(tmp_path / f"a{suffix}", Picture(levels))
+    assert (read_rgb(tmp_path / f"a{suffix}") == levels[..., :1] // 257).all()
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_16_bit_grey_is_turned_upright(tmp_path, orientation):
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    levels = np.random.default_rng(0).integers(0, 65536, (7, 9), dtype=np.uint16)
+    Image.fromarray(levels).save(tmp_path / "a.png", exif=exif.tobytes())
+    expected = upright(np.round(levels / 257).astype(np.uint8), orientation)
+    assert (read_rgb(tmp_path / "a.png")[..., 0] == expected).all()
+
+
+def test_what_cannot_be_read_is_one_line(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no such picture file"):
+        read_rgb(tmp_path / "gone.png")
+    (tmp_path / "text.png").write_text("no picture")
+    Image.fromarray(np.ones((4, 4), np.float32)).save(tmp_path / "float.tif")
+    noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "whole.png")
+    (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:200])
+    for name, reason in {"text": "not a readable", "float": "32 bits", "cut": "broken picture"}.items():
+        [file] = tmp_path.glob(f"{name}.*")
+        for read in (read_rgb, read_alpha, read_silhouette):
+            with pytest.raises(ValueError, match=rf"{file.name}: {reason}[^\n]*; [^\n]*$"):
+                read(file)
+
+
+def by_pillow(path: Path) -> tuple[np.ndarray, np.ndarray]:
+    """RGB over mid-grey and alpha of a file, as Pillow converts it: the oracle of 8-bit files."""
+    with path.open("rb") as raw, Image.open(raw) as file:
+        rgba = ImageOps.exif_transpose(file).convert("RGBA")
+    ground = Image.new("RGBA", rgba.size, (GREY, GREY, GREY, 255))
+    return np.array(Image.alpha_composite(ground, rgba).convert("RGB")), np.array(rgba)[..., 3]
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "RGB", "RGBA", "P", "CMYK", "YCbCr"])
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
+def test_8_bit_files_are_converted_as_by_pillow(tmp_path, mode, suffix):
+    """Whatever the colour mode, strip by strip (more than one here) or not."""
+    picture = Image.fromarray(random_pixels(4, np.uint8, (300, 20)), "RGBA").convert(mode)
+    try:
+        picture.save(tmp_path / f"a{suffix}", exif=photo_exif(6).tobytes())
+        rgb, alpha = by_pillow(tmp_path / f"a{suffix}")
+    except OSError:
+        pytest.skip(f"Pillow cannot write and read {mode} as {suffix}")
+    assert np.array_equal(read_rgb(tmp_path / f"a{suffix}"), rgb)
+    read = read_alpha(tmp_path / f"a{suffix}")
+    assert alpha.min() == 255 if read is None else np.array_equal(read, alpha)
+
+
+def test_a_palette_with_transparency_is_converted_as_by_pillow(tmp_path):
+    plain = Image.fromarray(random_pixels(3, np.uint8, (60, 50))).quantize(4)
+    plain.save(tmp_path / "a.png", transparency=3)
+    rgb, alpha = by_pillow(tmp_path / "a.png")
+    assert np.array_equal(read_rgb(tmp_path / "a.png"), rgb)
+    assert np.array_equal(read_alpha(tmp_path / "a.png"), alpha)
+
+
+def test_of_an_animation_the_first_frame_is_the_reference(tmp_path):
+    frames = [Image.new("RGB", (8, 8), (i * 90, 200, 0)) for i in range(3)]
+    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=True)
+    assert (read_rgb(tmp_path / "a.webp") == (0, 200, 0)).all()
+
+
+def test_16_bits_are_rounded(tmp_path):
+    levels = random_pixels(4, np.uint16)
+    write_picture(tmp_path / "a.png", Picture(levels))
+    assert np.array_equal(read_alpha(tmp_path / "a.png"), np.round(levels[..., 3] / 257))
+    write_picture(tmp_path / "b.png", Picture(levels[..., :3]))
+    assert np.array_equal(read_rgb(tmp_path / "b.png"), np.round(levels[..., :3] / 257))
+
+
+def test_a_little_transparency_is_no_silhouette(tmp_path):
+    pixels = np.full((100, 100, 4), 255, np.uint8)
+    pixels[0, :50, 3] = 0  # half a percent
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    assert read_alpha(tmp_path / "a.png") is None
+    pixels[:2, :, 3] = 0
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    assert np.array_equal(read_alpha(tmp_path / "a.png"), pixels[..., 3])
+    assert np.array_equal(read_silhouette(tmp_path / "a.png"), pixels[..., 3])
+
+
+def test_a_silhouette_is_white_somewhere(tmp_path):
+    Image.fromarray(np.full((9, 9), 100, np.uint8)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="brightest level is 100; a silhouette is white"):
+        read_silhouette(tmp_path / "a.png")

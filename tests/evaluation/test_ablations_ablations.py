@@ -4,35 +4,46 @@ from __future__ import annotations
 
 import pytest
 
-from ldm.evaluation.ablations import Comparison, Variant, ablations
+from ldm.evaluation.ablations import Comparison, ablations
+from ldm.evaluation.methods import Method
 
 PLMS = {"sample.sampler": "plms", "sample.steps": 50}
 PUBLISHED = [
-    Variant("paper-kv", "", learning={"max_steps": 80, "warmup_steps": 200, "lr_final": 1.0}, insertion=PLMS),
-    Variant("paper-crossattn", "", learning={"max_steps": 80, "freeze_model": "crossattn"}, insertion=PLMS),
+    Method("paper-kv", "", learning={"max_steps": 80, "warmup_steps": 200, "lr_final": 1.0}, insertion=PLMS),
+    Method("paper-crossattn", "", learning={"max_steps": 80, "freeze_model": "crossattn"}, insertion=PLMS),
 ]
-PRESETS = {"exact": {"sampler": "plms", "steps": 50}, "fast": {"reuse": 2, "precision": "bf16"}}
+PRESETS = {"exact": {"sampler": "plms", "steps": 50}, "fast": {"deep_cache_interval": 2, "precision": "bf16"}}
 
 
 def made(**other: object) -> Comparison:
-    settings = {"freeze_model": "crossattn", "max_steps": 800, "sampler": "dpm++", "steps": 16, "scale": 5.0}
+    settings = {
+        "freeze_model": "crossattn",
+        "max_steps": 800,
+        "sampler": "dpm++",
+        "steps": 16,
+        "guidance_scale": 5.0,
+    }
     settings |= {"cached_samples": 384, "single_view": 0.5, "presets": PRESETS, "published": PUBLISHED}
     return ablations(**settings | other)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
     "settings",
-    [{}, {"freeze_model": "crossattn-kv", "max_steps": 4000, "sampler": "plms", "steps": 50}, {"scale": 3.0}],
+    [
+        {},
+        {"freeze_model": "crossattn-kv", "max_steps": 4000, "sampler": "plms", "steps": 50},
+        {"guidance_scale": 3.0},
+    ],
 )
-def test_series_and_claims_are_of_variants_that_are_made(settings: dict) -> None:
+def test_series_and_claims_are_of_methods_that_are_made(settings: dict) -> None:
     full = made(**settings)
     told = {name for series in full.series for name in series.names}
-    assert told == set(full.variants) and full.recipe in told
+    assert told == set(full.methods) and full.recipe in told
     assert {x for claim in full.claims for x in (claim.better, claim.worse)} <= told
-    assert all(name == variant.name for name, variant in full.variants.items())
+    assert all(name == method.name for name, method in full.methods.items())
 
 
-def test_no_two_variants_do_the_same() -> None:
+def test_no_two_methods_do_the_same() -> None:
     full = made()
     done = [
         (
@@ -42,7 +53,7 @@ def test_no_two_variants_do_the_same() -> None:
             v.images,
             v.same_category,
         )
-        for v in full.variants.values()
+        for v in full.methods.values()
     ]
     assert len({str(x) for x in done}) == len(done)
 
@@ -56,32 +67,32 @@ def test_the_recipe_stands_in_every_series_of_its_own() -> None:
     assert [x for x, _ in charts["Training steps"].lines["recipe"]] == [100, 200, 400, 800]
 
 
-def test_bank_single_views_and_presets_are_compared_where_the_recipe_has_others() -> None:
+def test_cached_samples_single_views_and_presets_are_compared_where_the_recipe_has_others() -> None:
     full = made()
-    assert full.variants["tokens-crossattn-no-bank"].learning["cached_samples"] == 0
-    fast = full.variants["tokens-crossattn-fast"]
+    assert full.methods["tokens-crossattn-no-cached-samples"].learning["cached_samples"] == 0
+    fast = full.methods["tokens-crossattn-fast"]
     assert fast.insertion == {"sample.deep_cache_interval": 2, "sample.precision": "bf16"}
-    assert fast.learning == full.variants[full.recipe].learning
-    assert full.variants["tokens-crossattn-all-views"].learning["single_view"] == 0
+    assert fast.learning == full.methods[full.recipe].learning
+    assert full.methods["tokens-crossattn-all-views"].learning["single_view"] == 0
     plain = made(cached_samples=0, single_view=0.0, presets={})
-    assert set(full.variants) - set(plain.variants) == {
-        f"tokens-crossattn-{name}" for name in ("no-bank", "all-views", "exact", "fast")
+    assert set(full.methods) - set(plain.methods) == {
+        f"tokens-crossattn-{name}" for name in ("no-cached-samples", "all-views", "exact", "fast")
     }
     assert not any(claim.equal for claim in plain.claims)
-    assert all(full.variants[name] == variant for name, variant in plain.variants.items())
+    assert all(full.methods[name] == method for name, method in plain.methods.items())
 
 
 def test_the_papers_schedule_never_passes_forty_percent_of_its_rate() -> None:
-    paper = Variant(
+    paper = Method(
         "paper-kv", "the paper", learning={"max_steps": 4000, "warmup_steps": 10_000, "lr_final": 1.0}
     )
-    learning = made(published=[paper]).variants["tokens-crossattn-paper-rate"].learning
+    learning = made(published=[paper]).methods["tokens-crossattn-paper-rate"].learning
     assert 800 / learning["warmup_steps"] == pytest.approx(0.4) and learning["lr_final"] == 1.0
 
 
 def test_without_a_published_recipe_nothing_is_said_of_the_paper() -> None:
     plain = made(published=[])
-    assert not any("paper" in name for name in plain.variants)
+    assert not any("paper" in name for name in plain.methods)
     assert not any("the paper" in claim.text for claim in plain.claims)
 
 
@@ -89,5 +100,5 @@ def test_a_choice_keeps_what_it_can_tell() -> None:
     few = made().of(["paper-zero-shot", "paper-kv", "paper-none-kv"])
     assert [series.title for series in few.series] == ["The paper's recipe"]
     assert [claim.worse for claim in few.claims] == ["paper-zero-shot", "paper-none-kv"]
-    with pytest.raises(ValueError, match="no variant linear-kw; there are flat, poisson"):
+    with pytest.raises(ValueError, match="no method linear-kw; there are flat, poisson"):
         made().of(["linear-kw"])

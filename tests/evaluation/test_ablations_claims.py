@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from ldm.evaluation.ablations import PSNR, Claim, ablations
-from ldm.evaluation.study_report import Found, write_results
-from ldm.evaluation.summary import Interval
+from ldm.evaluation.reproduction_report import BenchmarkResults, write_results
+from ldm.evaluation.tables import Interval
 
 
 @pytest.mark.parametrize(
@@ -17,7 +17,7 @@ from ldm.evaluation.summary import Interval
     [
         (0.1, 0.3, "holds", "does not hold"),
         (-0.3, -0.1, "does not hold", "does not hold"),
-        (-0.1, 0.3, "undecided", "not told apart"),
+        (-0.1, 0.3, "undecided", "not significantly different"),
     ],
 )
 def test_a_verdict_goes_by_the_interval(low: float, high: float, better: str, equal: str) -> None:
@@ -30,9 +30,14 @@ def test_a_verdict_goes_by_the_interval(low: float, high: float, better: str, eq
 
 def test_equality_is_told_in_identity_and_where_there_is_a_truth_in_psnr(tmp_path: Path) -> None:
     chosen = ablations(
-        freeze_model="crossattn", max_steps=800, sampler="dpm++", steps=16, scale=5.0, cached_samples=384
-    ).of(["tokens-crossattn", "tokens-crossattn-no-bank"])
-    values = {"tokens-crossattn": (0.1, 3.0), "tokens-crossattn-no-bank": (0.0, 0.5)}
+        freeze_model="crossattn",
+        max_steps=800,
+        sampler="dpm++",
+        steps=16,
+        guidance_scale=5.0,
+        cached_samples=384,
+    ).of(["tokens-crossattn", "tokens-crossattn-no-cached-samples"])
+    values = {"tokens-crossattn": (0.1, 3.0), "tokens-crossattn-no-cached-samples": (0.0, 0.5)}
     rows = {
         name: [
             {"name": f"cup/{i}", "object": f"cup{i}", "method": name, "scores": scores}
@@ -41,7 +46,7 @@ def test_equality_is_told_in_identity_and_where_there_is_a_truth_in_psnr(tmp_pat
         ]
         for name, (identity, psnr) in values.items()
     }
-    text = write_results(tmp_path, [Found("cups", rows, 2, 2, {})], chosen, []).read_text("utf-8")
-    identity, psnr = (line for line in text.splitlines() if line.startswith("| ours: the latent bank costs"))
-    assert "v2: identity" in identity and identity.endswith("| not told apart |")
+    text = write_results(tmp_path, [BenchmarkResults("cups", rows, 2, 2, {})], chosen, []).read_text("utf-8")
+    identity, psnr = (line for line in text.splitlines() if line.startswith("| ours: cached samples cost"))
+    assert "v2: identity" in identity and identity.endswith("| not significantly different |")
     assert "PSNR" in psnr and "+2.500 [+2.500, +2.500] | does not hold |" in psnr

@@ -11,13 +11,13 @@ from PIL import Image
 from ldm.batch.work_item import Case
 from ldm.data.picture import Picture
 from ldm.data.picture_write import write_picture
-from ldm.evaluation.collect import check_pairs, collect, of_bench
-from ldm.evaluation.insertion import References
-from ldm.evaluation.results import Results
+from ldm.evaluation.benchmark import load_benchmark
+from ldm.evaluation.collect import check_pairs, collect
+from ldm.evaluation.results import Insertion, References, Results, references_of, row_of
 from ldm.insertion.mask_input import MaskOptions
 from ldm.insertion.roi import Roi
 from ldm.models.checkpoint import write_safetensors
-from ldm.objects.object_file import About, write_object
+from ldm.objects.object_file import ObjectMetadata, write_object
 from tests.fixtures.bench import write_bench
 
 WHOLE = {"result": "r.png", "background": "b.png", "box": "1 2 3 4", "references": "o.png"}
@@ -51,12 +51,12 @@ def test_inferences_folder_tells_all(tmp_path: Path, bench: Path) -> None:
     row = log(out, bench)  # made anew: the last line counts
     (found,) = collect(out)
     assert (found.name, found.object, found.model, found.result) == ("a", "test", "base1", out / "a.png")
-    assert found.case == Case(Path(row["background"]), Path(row["mask"]))
+    assert found.site.case == Case(Path(row["background"]), Path(row["mask"]))
     assert found.references == References(Path(row["reference"]))
-    assert found.rois == (Roi(16, 8, 80, 72),) and found.tools == MaskOptions(invert=True)
+    assert found.site.rois == (Roi(16, 8, 80, 72),) and found.mask_options == MaskOptions(invert=True)
     assert found.facts == {"seconds": 0.5, "ring_offset": 2.0}
-    seen = found.read()
-    assert not seen.mask[30, 40] and seen.mask[0, 0]  # read as it was then, inverted
+    _, images = found.read()
+    assert not images.mask[30, 40] and images.mask[0, 0]  # read as it was then, inverted
     (other,) = collect(out, references=bench / "objects" / "brick")
     assert len(other.references.views) == 2 and other.references.whole.name == "test.jpg"
 
@@ -64,20 +64,20 @@ def test_inferences_folder_tells_all(tmp_path: Path, bench: Path) -> None:
 def test_an_object_file_is_its_own_reference(tmp_path: Path, bench: Path) -> None:
     own = torch.randint(0, 256, (3, 8, 8), dtype=torch.uint8)
     pictured = tmp_path / "thing.safetensors"
-    write_object(pictured, {"reference": own}, About("base1", "tiny"))
+    write_object(pictured, {"reference": own}, ObjectMetadata("base1", "tiny"))
     log(tmp_path / "out", bench, reference=None, object=str(pictured))
     (found,) = collect(tmp_path / "out")
     assert found.object == "thing"
     assert np.array_equal(found.references.picture(), own.permute(1, 2, 0).numpy())
     assert torch.allclose(found.references.images()[0], own / 127.5 - 1)
     write_safetensors(tmp_path / "bare.safetensors", {"x": torch.zeros(1)})
-    with pytest.raises(ValueError, match="no reference picture of its own"):
+    with pytest.raises(ValueError, match="holds no reference picture"):
         References(tmp_path / "bare.safetensors").picture()
 
 
 def test_the_pictures_it_was_learnt_from_are_its_views_if_they_are_there(tmp_path: Path, bench: Path) -> None:
     for name in ("apple", "gone"):
-        about = About("base1", "tiny", recipe={"data": {"root": str(bench / "objects" / name)}})
+        about = ObjectMetadata("base1", "tiny", recipe={"data": {"root": str(bench / "objects" / name)}})
         own = torch.zeros(3, 8, 8, dtype=torch.uint8)
         write_object(tmp_path / f"{name}.safetensors", {"reference": own}, about)
         file = str(tmp_path / f"{name}.safetensors")
@@ -88,11 +88,14 @@ def test_the_pictures_it_was_learnt_from_are_its_views_if_they_are_there(tmp_pat
 
 
 def bench_results(folder: Path, bench: Path, methods: tuple[str, ...] = ("flat", "ceiling")) -> Path:
-    results = Results(folder)
+    """Grey results of the engine at two sites of a benchmark."""
+    benchmark, results = load_benchmark(bench, sites=["s1", "s2"]), Results(folder)
     for method in methods:
-        for scene, name in (("s1", "apple"), ("s2", "brick")):
-            row = {"method": method, "scene": scene, "object": name, "bench": str(bench), "seconds": 1.0}
-            results.add(row | {"recipe": {"base": "base2"}, "learning_seconds": None}, GREY)
+        for site in benchmark.sites:
+            known, path = benchmark.objects[site.object], results.path(method, benchmark, site)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            insertion = Insertion(site, references_of(known), path, method, "base2", facts={"seconds": 1.0})
+            results.add(insertion, GREY, {**row_of(insertion, {}, {}), "references": str(known.root)})
     return folder
 
 
@@ -103,11 +106,10 @@ def test_a_benchs_folder_has_methods_and_truths(tmp_path: Path, bench: Path) -> 
         ("flat", "s1"), ("flat", "s2"), ("ceiling", "s1"), ("ceiling", "s2"),
     ]  # fmt: skip
     first = found[0]
-    assert first.truth == bench / "scenes" / "s1" / "truth.png" and first.model == "base2"
-    assert first.rois == (Roi(16, 8, 80, 72),) and first.facts == {"seconds": 1.0}
+    assert first.site.truth == bench / "scenes" / "s1" / "truth.png" and first.model == "base2"
+    assert first.site.rois == (Roi(16, 8, 80, 72),) and first.facts == {"seconds": 1.0}
     assert first.references.views[0].image.parent == bench / "objects" / "apple" / "data"
     assert collect(out, methods=["ceiling"]) == collect(out / "ceiling") == found[2:]
-    assert of_bench(out, bench=bench) == found
     with pytest.raises(ValueError, match="no result of crossattn"):
         collect(out, methods=["crossattn"])
 
@@ -122,11 +124,11 @@ def test_a_manifest_names_any_results(tmp_path: Path, bench: Path) -> None:
     (tmp_path / "m.csv").write_text("\n".join(lines))
     (found,) = collect(tmp_path / "m.csv")
     assert (found.name, found.object, found.model) == ("r1", "Apple", "other program")
-    assert found.truth == tmp_path / "bench/scenes/s1/truth.png" and len(found.references.views) == 2
+    assert found.site.truth == tmp_path / "bench/scenes/s1/truth.png" and len(found.references.views) == 2
     row = {"result": "r1.png", "background": "bench/scenes/s1/background.png", "box": [1, 2, 30, 40]}
     (tmp_path / "m.jsonl").write_text(json.dumps(row | {"seconds": 2, "name": "x"}))
     (boxed,) = collect(tmp_path / "m.jsonl", references=bench / "objects" / "brick" / "test.jpg")
-    assert boxed.case.box == (1, 2, 30, 40) and boxed.facts == {"seconds": 2} and boxed.name == "x"
+    assert boxed.site.case.box == (1, 2, 30, 40) and boxed.facts == {"seconds": 2} and boxed.name == "x"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from transformers import CLIPImageProcessorPil
 from ldm.data.picture import Picture
 from ldm.evaluation.crops import centre, object_region, object_view, whole
 from ldm.features.encoders import load_dino
-from tests.fixtures.judges import write_dino
+from tests.fixtures.networks import write_dino
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 

@@ -15,11 +15,12 @@ from PIL import Image
 
 from ldm.batch.work_item import Case
 from ldm.data.picture import Picture
+from ldm.evaluation.benchmark import Site
 from ldm.evaluation.crops import paper_box, paper_region, pbe_box, pbe_region, whole
-from ldm.evaluation.insertion import Insertion, References
-from ldm.evaluation.judge import scores_of
-from ldm.evaluation.judges import Weights, load_judges
-from tests.fixtures.judges import write_clip, write_dino
+from ldm.evaluation.networks import Weights, load_networks
+from ldm.evaluation.results import Insertion, References
+from ldm.evaluation.scores import scores_of
+from tests.fixtures.networks import write_clip, write_dino
 
 SIZE = (90, 120)  # height, width of the picture
 MEAN = np.array([0.48145466, 0.4578275, 0.40821073])  # CLIP's
@@ -142,7 +143,9 @@ def test_where_the_published_code_fails_there_is_no_crop() -> None:
 
 
 def test_scores_are_cosines_of_what_is_derived_anew(tmp_path: Path) -> None:
-    judges = load_judges(["clip", "dino"], Weights(write_clip(tmp_path / "c"), write_dino(tmp_path / "d")))
+    networks = load_networks(
+        ["clip", "dino"], Weights(write_clip(tmp_path / "c"), write_dino(tmp_path / "d"))
+    )
     result, reference = picture(), np.random.default_rng(1).integers(0, 256, (50, 80, 3), dtype=np.uint8)
     for name, pixels in (("background", result ^ 1), ("result", result), ("reference", reference)):
         Image.fromarray(pixels).save(tmp_path / f"{name}.png")
@@ -150,18 +153,17 @@ def test_scores_are_cosines_of_what_is_derived_anew(tmp_path: Path) -> None:
     def scored(mask: np.ndarray) -> dict[str, float]:
         Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / "mask.png")
         case = Case(tmp_path / "background.png", tmp_path / "mask.png")
-        insertion = Insertion(
-            "1", "cup", tmp_path / "result.png", case, References(tmp_path / "reference.png")
-        )
-        return scores_of(insertion, insertion.read(), ["clip", "dino"], judges)
+        references = References(tmp_path / "reference.png")
+        insertion = Insertion(Site("1", "cup", case), references, tmp_path / "result.png")
+        return scores_of(insertion, ["clip", "dino"], networks)
 
     found = scored(ELLIPSE)
     small = np.asarray(Image.fromarray(reference).resize((224, 224), Image.Resampling.BICUBIC))
     assert np.allclose(shown(whole(reference)), normalised(small), atol=1e-4)
     for name, encoder, crop in (
-        ("paper/clip", judges.clip, as_the_paper(result, ELLIPSE)),
-        ("paper/dino", judges.dino, as_the_paper(result, ELLIPSE)),
-        ("pbe/clip", judges.clip, as_paint_by_example(result, ELLIPSE)),
+        ("paper/clip", networks.clip, as_the_paper(result, ELLIPSE)),
+        ("paper/dino", networks.dino, as_the_paper(result, ELLIPSE)),
+        ("pbe/clip", networks.clip, as_paint_by_example(result, ELLIPSE)),
     ):
         assert encoder is not None
         tensors = [torch.from_numpy(x).float().permute(2, 0, 1)[None] for x in (crop, normalised(small))]

@@ -10,7 +10,7 @@ from transformers import CLIPModel, Dinov2Model
 
 from ldm.features.encoders import CLIP, DINO, Encoder, load_clip, load_dino
 from ldm.models.conditioner import clip_normalised
-from tests.fixtures.judges import write_clip, write_dino
+from tests.fixtures.networks import write_clip, write_dino
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from torchmetrics.functional.image import lpips as theirs
 from ldm.features import encoders as inception
 from ldm.features.encoders import features_of, load_inception
 from ldm.features.lpips import load_lpips
-from tests.fixtures.judges import write_alexnet
+from tests.fixtures.networks import write_alexnet
 
 
 def test_the_map_is_that_of_torchmetrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from ldm.data.picture import Picture
 from ldm.insertion.contact_sheet import OVERLAY_INK, draw_plan
-from ldm.insertion.crop_plan import Context, Plan, lines, plan, regions_of, scaling
+from ldm.insertion.crop_plan import CropContext, CropPlan, lines, plan_crops, regions_of, scaling
 from ldm.insertion.roi import Roi
 
 ROOT = Path(__file__).parents[2]
@@ -22,11 +22,11 @@ def mask_of(*boxes: tuple[int, int, int, int], size: tuple[int, int] = (600, 900
     return mask
 
 
-def planned(mask: np.ndarray, context: Context) -> Plan:
-    return plan(mask, regions_of(mask, context), context.model_side)
+def planned(mask: np.ndarray, context: CropContext) -> CropPlan:
+    return plan_crops(mask, regions_of(mask, context), context.model_side)
 
 
-def notes(mask: np.ndarray, context: Context) -> str:
+def notes(mask: np.ndarray, context: CropContext) -> str:
     made = planned(mask, context)
     return " ".join([*made.notes, *(note for region in made.regions for note in region.notes)])
 
@@ -35,39 +35,48 @@ def test_context_by_factor_in_pixels_and_by_zoom() -> None:
     mask = mask_of((400, 200, 500, 250))
     sides = [
         planned(mask, context).regions[0].roi.size[0]
-        for context in (Context(64, 2.0), Context(64, 2.0, 30), Context(512, 2.0), Context(512, 2.0, zoom=4))
+        for context in (
+            CropContext(64, 2.0),
+            CropContext(64, context_px=30),
+            CropContext(512, 2.0),
+            CropContext(512, 2.0, zoom=4),
+        )
     ]
     assert sides == [200, 160, 512, 200]
 
 
 def test_scale_is_model_pixels_a_pixel() -> None:
-    region = planned(mask_of((400, 200, 500, 250)), Context(100, 2.0)).regions[0]
+    region = planned(mask_of((400, 200, 500, 250)), CropContext(100, 2.0)).regions[0]
     assert region.scale == 0.5 and scaling(region) == "200 => 100 px, shrunk 2.0x"
-    assert scaling(planned(mask_of((9, 9, 29, 29)), Context(80, 2.0, zoom=4)).regions[0]).endswith(
+    assert scaling(planned(mask_of((9, 9, 29, 29)), CropContext(80, 2.0, zoom=4)).regions[0]).endswith(
         "enlarged 2.0x"
     )
-    assert scaling(planned(mask_of((9, 9, 29, 29)), Context(40, 2.0)).regions[0]).endswith("as it is")
+    assert scaling(planned(mask_of((9, 9, 29, 29)), CropContext(40, 2.0)).regions[0]).endswith("not resized")
 
 
 @pytest.mark.parametrize(
     ("mask", "context", "expected"),
     [
-        (mask_of((400, 200, 500, 250)), Context(150, 2.0), ""),
-        (mask_of((400, 200, 500, 250)), Context(64, 2.0), "3.1 times smaller"),
-        (mask_of((400, 200, 403, 202)), Context(128, 2.0), "too small"),
-        (mask_of((400, 200, 500, 250)), Context(100, 1.0), "fills its region"),
-        (mask_of((0, 10, 900, 590)), Context(900, 1.2), "border is mirrored"),
-        (mask_of(*((60 * i, 60 * i, 60 * i + 9, 60 * i + 9) for i in range(9))), Context(20), "9 separate"),
+        (mask_of((400, 200, 500, 250)), CropContext(150, 2.0), ""),
+        (mask_of((400, 200, 500, 250)), CropContext(64, 2.0), "shrunk 3.1 times"),
+        (mask_of((400, 200, 403, 202)), CropContext(128, 2.0), "too small"),
+        (mask_of((400, 200, 500, 250)), CropContext(100, 1.0), "fills its region"),
+        (mask_of((0, 10, 900, 590)), CropContext(900, 1.2), "mirrored at its border"),
+        (
+            mask_of(*((60 * i, 60 * i, 60 * i + 9, 60 * i + 9) for i in range(9))),
+            CropContext(20),
+            "9 separate",
+        ),
     ],
 )
-def test_what_to_beware_of(mask: np.ndarray, context: Context, expected: str) -> None:
+def test_what_to_beware_of(mask: np.ndarray, context: CropContext, expected: str) -> None:
     found = notes(mask, context)
     assert expected in found and bool(expected) == bool(found)
 
 
 def test_the_text_names_every_region_once() -> None:
     mask = mask_of((10, 10, 50, 50), (700, 400, 800, 500))
-    text = "\n".join(lines(planned(mask, Context(64, 2.0))))
+    text = "\n".join(lines(planned(mask, CropContext(64, 2.0))))
     assert "900 x 600 px" in text and "2 regions" in text
     assert text.count("region 1:") == text.count("region 2:") == 1
     assert "80 px square" in text and "200 px square" in text
@@ -75,7 +84,7 @@ def test_the_text_names_every_region_once() -> None:
 
 def test_no_zoom_at_all_is_refused() -> None:
     with pytest.raises(ValueError, match="zoom 0"):
-        regions_of(mask_of((1, 1, 9, 9)), Context(64, zoom=0))
+        regions_of(mask_of((1, 1, 9, 9)), CropContext(64, zoom=0))
 
 
 def test_labels_stay_in_their_corner() -> None:

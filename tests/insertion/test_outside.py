@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ldm.batch.runner import planned
+from ldm.batch.runner import plan_request
 from ldm.batch.work_item import Case, WorkItem
 from ldm.compositing.region_fill import CompositeObject, CompositeSettings
 from ldm.data.picture import Picture, read_picture
 from ldm.data.picture_write import write_picture
 from ldm.insertion import region as region
 from ldm.insertion.blend import BLENDS, blend_named
-from ldm.insertion.crop_plan import Context
+from ldm.insertion.crop_plan import CropContext
 from ldm.insertion.inpaint import Sampling
 from ldm.insertion.insert import InsertOptions, insert
 from ldm.insertion.mask_input import InsertMasks
@@ -101,7 +101,7 @@ def test_pixels_outside_the_mask_are_identical(
         stored = stored[..., [0, 0, 0, 1]]  # no reader gives 16-bit grey with alpha
     background, model = Picture(stored, PROFILE, None, (72.0, 72.0)), Noisy()
     item = WorkItem(Case(Path()), ObjectSource(), (1, 2))
-    request = planned(item, InsertMasks(hole, paste), Context(model.architecture.image_size, factor))
+    request = plan_request(item, InsertMasks(hole, paste), CropContext(model.architecture.image_size, factor))
     options = InsertOptions(
         Sampling("ddim", 2, 1.0),
         blend_named(mode, reach=reach),

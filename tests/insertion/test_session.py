@@ -9,9 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm.compositing.cut_out_images import CutOutImages
+from ldm.compositing.cut_out_images import CutOutImages, white_balanced
 from ldm.compositing.region_fill import CompositeObject, CompositeSettings, make_composite_fill
-from ldm.compositing.white_balance import balanced
 from ldm.config.build import open_session
 from ldm.config.schema import Config, load_config
 from ldm.data.image import from_bytes, to_bytes
@@ -34,7 +33,7 @@ from ldm.objects.baked import save as save_baked
 from ldm.objects.delta import extract, load, save, trained_names
 from ldm.objects.ldm_format import FewShotLayer, save_ldm_delta
 from ldm.objects.object_context import reference_of
-from ldm.objects.object_file import About
+from ldm.objects.object_file import ObjectMetadata
 from ldm.scenes.regional_context import in_regions
 from ldm.speed.onednn_packing import pack_weights
 from ldm.tiling.second_pass import TiledSecondPass
@@ -49,7 +48,7 @@ def write_object(path: Path, base: Base, seed: int, fingerprint: str = "") -> Pa
     generator = torch.Generator().manual_seed(seed)
     state = base_state(base)
     tuned = {key: value + 0.1 * torch.randn(value.shape, generator=generator) for key, value in state.items()}
-    about = About(fingerprint or base_fingerprint(base), "small", freeze_model="crossattn")
+    about = ObjectMetadata(fingerprint or base_fingerprint(base), "small", freeze_model="crossattn")
     reference = torch.randint(0, 256, (3, 28, 28), generator=generator).to(torch.uint8)
     save(extract(state, tuned, trained_names(base, "crossattn"), about, reference=reference), path)
     return path
@@ -141,13 +140,13 @@ def test_a_view_is_also_the_picture_that_a_base_of_composites_is_shown(tmp_path:
         sample_by(session, reference_view=view)
         save_baked(bake_delta(session.base, delta, session.images, view=view), tmp_path / "b.safetensors")
         picture = views[view - 1] if view else own
-        lit = balanced(from_bytes(picture[None]), from_bytes(views))
+        lit = white_balanced(from_bytes(picture[None]), from_bytes(views))
         for file in ("o", "b"):
             shown = cut_outs(session, ObjectSource(tmp_path / f"{file}.safetensors"))
             assert torch.equal(shown, to_bytes(lit))
     sample_by(session, reference_view=NEAREST)
     save(replace(delta, reference=views[1]), tmp_path / "o.safetensors")
-    lit = balanced(from_bytes(views[1:2]), from_bytes(views))
+    lit = white_balanced(from_bytes(views[1:2]), from_bytes(views))
     for _ in range(2):
         assert torch.equal(cut_outs(session, ObjectSource(tmp_path / "o.safetensors")), to_bytes(lit))
     given = tmp_path / "red.png"
@@ -269,7 +268,7 @@ def test_a_baked_object_needs_no_conditioner_and_inserts_the_same(session: Sessi
     file = write_object(tmp_path / "o.safetensors", session.base, 1)
     delta = load(file)
     with apply(session.base, delta):
-        save_baked(bake(session.base, delta.about, reference_of(delta)), tmp_path / "baked.safetensors")
+        save_baked(bake(session.base, delta.metadata, reference_of(delta)), tmp_path / "baked.safetensors")
     expected = inserted(session, ObjectSource(file)).astype(int)
     session.put_down()
     source = ObjectSource(tmp_path / "baked.safetensors")
@@ -278,7 +277,7 @@ def test_a_baked_object_needs_no_conditioner_and_inserts_the_same(session: Sessi
     assert np.abs(inserted(opened, source) - expected).max() <= 1
     assert np.abs(inserted(session, source) - expected).max() <= 1, "a whole base takes it too"
     for wrong, said in (
-        (replace(source, strength=0.5), "strength 0.5"),
+        (replace(source, object_scale=0.5), "0.5"),
         (replace(source, reference=file), "takes no other"),
     ):
         with pytest.raises(ValueError, match=said):
@@ -320,8 +319,10 @@ def test_a_prepared_base_takes_on_every_kind_of_object_one_after_the_other(
     save_merged(merge(members)[0], files["both.safetensors"])
     save_baked(bake_delta(base, learnt(base, 3), SMALL_IMAGES), files["baked.safetensors"])
     for i, name in ((4, "b.ckpt"), (5, "c.ckpt")):
-        about = replace(learnt(base, i).about, few_shot="none", few_shot_count=0)
-        save_ldm_delta(files[name], base, replace(learnt(base, i), about=about, tokens=None), FewShotLayer())
+        about = replace(learnt(base, i).metadata, few_shot="none", few_shot_count=0)
+        save_ldm_delta(
+            files[name], base, replace(learnt(base, i), metadata=about, tokens=None), FewShotLayer()
+        )
     paper = torch.load(files["c.ckpt"], weights_only=True)
     del paper["base"]  # the paper's own files name none
     torch.save(paper, files["c.ckpt"])

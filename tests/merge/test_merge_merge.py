@@ -15,7 +15,7 @@ from ldm.objects.apply import apply
 from ldm.objects.compress import compress
 from ldm.objects.low_rank import dense
 from ldm.objects.object_context import reference_of
-from ldm.objects.object_file import About
+from ldm.objects.object_file import ObjectMetadata
 from tests.fixtures.objects import as_tuned, learnt
 from tests.fixtures.small import SMALL_IMAGES, small_base
 
@@ -37,7 +37,9 @@ def random_member(
     change = {name: rows @ x.double().T for name, x in changes.items()}
     wanted = {name: change[name] + rows @ base.double().T for name, base in BASES.items()}
     size = sum(float(x.double().norm()) ** 2 for x in changes.values()) ** 0.5
-    made = Member(f"object {seed}", About("0" * 16, "x"), {}, context, drawn[-1], wanted, change, size)
+    made = Member(
+        f"object {seed}", ObjectMetadata("0" * 16, "x"), {}, context, drawn[-1], wanted, change, size
+    )
     return made, changes
 
 
@@ -100,7 +102,7 @@ def test_weighted_it_meets_the_conditions_of_the_optimum() -> None:
         other = plain.weights[name]
         assert (change @ seen.double().T).norm() < 0.8 * (other @ seen.double().T).norm()
         assert change.norm() > other.norm()
-    assert merged.about.recipe["merged"]["weighted"] and not plain.about.recipe["merged"]["weighted"]
+    assert merged.metadata.recipe["merged"]["weighted"] and not plain.metadata.recipe["merged"]["weighted"]
 
 
 def test_a_second_moment_of_the_unit_matrix_changes_nothing() -> None:
@@ -147,7 +149,7 @@ def test_objects_that_contradict_each_other_are_told_of() -> None:
     assert torch.allclose(values, mean, atol=1e-2)
     assert all(0.3 < lost < 1 for lost in report.lost.values())
     assert all(residual > 0.02 for residual in report.residual.values())
-    assert merged.about.recipe["merged"]["lost"] == report.lost
+    assert merged.metadata.recipe["merged"]["lost"] == report.lost
 
 
 def test_more_tokens_than_the_width_leave_a_residual() -> None:
@@ -197,6 +199,6 @@ def test_what_cannot_be_merged_is_refused() -> None:
     with pytest.raises(ValueError, match="called object 0"):
         merge([a, replace(b, name="object 0")])
     with pytest.raises(ValueError, match="different bases"):
-        merge([a, replace(b, about=replace(b.about, base="1" * 16))])
+        merge([a, replace(b, metadata=replace(b.metadata, base="1" * 16))])
     with pytest.raises(ValueError, match="two or more"):
         merge([])

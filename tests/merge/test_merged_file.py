@@ -71,10 +71,14 @@ def test_the_file_says_what_it_holds(tmp_path: Path) -> None:
     _, merged = made(wide_base())
     save_merged(merged, tmp_path / "all.safetensors")
     again = load_merged(tmp_path / "all.safetensors")
-    assert again.about == merged.about and again.about.kind == "merged" and again.names == ["a", "b.1", "c d"]
-    assert again.about.author == "a; b.1; c d"
-    assert [parent["name"] for parent in again.about.parents] == again.names
-    assert set(again.about.recipe["merged"]["residual"]) == set(again.names)
+    assert (
+        again.metadata == merged.metadata
+        and again.metadata.kind == "merged"
+        and again.names == ["a", "b.1", "c d"]
+    )
+    assert again.metadata.author == "a; b.1; c d"
+    assert [parent["name"] for parent in again.metadata.parents] == again.names
+    assert set(again.metadata.recipe["merged"]["residual"]) == set(again.names)
     for part in ("weights", "context", "unconditional"):
         assert all(torch.equal(getattr(again, part)[k], v) for k, v in getattr(merged, part).items())
 
@@ -83,7 +87,7 @@ def test_picking_leaves_the_others_out(tmp_path: Path) -> None:
     base = wide_base()
     _, merged = made(base)
     one = merged.pick("c d")
-    assert one.names == ["c d"] and [p["name"] for p in one.about.parents] == ["c d"]
+    assert one.names == ["c d"] and [p["name"] for p in one.metadata.parents] == ["c d"]
     assert torch.equal(one.contexts("c d")[0], merged.contexts("c d")[0])
     save_merged(one, tmp_path / "one.safetensors")
     apply_merged(base, load_merged(tmp_path / "one.safetensors")).remove()
@@ -96,7 +100,7 @@ def test_strength_scales_the_change_of_the_weights() -> None:
     base = wide_base()
     before = state_of(base)
     _, merged = made(base)
-    with apply_merged(base, merged, strength=0.5):
+    with apply_merged(base, merged, object_scale=0.5):
         for name, change in merged.weights.items():
             assert torch.allclose(base.state_dict()[name], before[name] + 0.5 * change.float())
 
@@ -106,7 +110,7 @@ def test_a_wrong_base_is_refused_and_left_alone() -> None:
     _, merged = made(base)
     before = state_of(base)
     for wrong, hint in (
-        (replace(merged, about=replace(merged.about, base="0" * 16)), "0000000000000000"),
+        (replace(merged, metadata=replace(merged.metadata, base="0" * 16)), "0000000000000000"),
         (replace(merged, context={"a": torch.zeros(2, 5)}), "width 768"),
         (replace(merged, weights={"unet.conv_in.bias": torch.zeros(32)}), r"conv_in\.bias"),
     ):

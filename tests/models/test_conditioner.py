@@ -127,11 +127,11 @@ def test_a_single_view_stands_in_every_place(conditioner: Conditioner, kind: str
     else:
         conditioner.use_linear(torch.randn(3, 17, 64))
     tokens = conditioner.few_shot()
-    each = conditioner.few_shot_of(torch.tensor([-1, 2]))
+    each = conditioner.few_shot_by_sample(torch.tensor([-1, 2]))
     assert tokens is not None and each is not None
     assert torch.equal(each[0], tokens) and torch.equal(each[1], tokens[[2, 2, 2]])
     conditioner.drop_few_shot()
-    assert conditioner.few_shot_of(torch.tensor([-1, 0])) is None
+    assert conditioner.few_shot_by_sample(torch.tensor([-1, 0])) is None
 
 
 def test_features_follow_the_conditioner(conditioner: Conditioner) -> None:

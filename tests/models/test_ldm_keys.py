@@ -16,8 +16,7 @@ from ldm.models.ldm_keys import (
     is_ldm,
     ldm_key,
     ldm_to_diffusers,
-    part,
-    spell_clip_keys,
+    match_clip_keys,
 )
 from tests.fixtures import tiny
 
@@ -105,21 +104,21 @@ def test_converted_clip_meets_reference(golden: dict[str, Tensor]) -> None:
 
 @pytest.mark.parametrize("name", ["unet", "vae", "conditioner.clip"])
 def test_full_size_names_and_shapes_are_those_of_the_modules(name: str) -> None:
-    house = ldm_to_diffusers(meta_state(tiny.shapes("full")))
+    ours = ldm_to_diffusers(meta_state(tiny.shapes("full")))
     with torch.device("meta"):
         module = {
             "unet": lambda: UNet2DConditionModel(**FULL_UNET),
             "vae": lambda: AutoencoderKL(**FULL_VAE),
             "conditioner.clip": lambda: CLIPVisionModel(CLIPVisionConfig(**FULL_CLIP)),
         }[name]()
-    assert shapes_of(part(house, name)) == shapes_of(spell_clip_keys(module.state_dict()))
+    assert shapes_of(tiny.below(ours, name)) == shapes_of(match_clip_keys(module.state_dict()))
 
 
 def test_full_size_map_is_one_to_one() -> None:
     shapes = tiny.shapes("full")
-    house = ldm_to_diffusers(meta_state(shapes))
-    assert len(house) == len(shapes)
-    assert shapes_of(diffusers_to_ldm(house)) == shapes
+    ours = ldm_to_diffusers(meta_state(shapes))
+    assert len(ours) == len(shapes)
+    assert shapes_of(diffusers_to_ldm(ours)) == shapes
 
 
 @pytest.mark.parametrize("prior_encoder", [True, False])
@@ -127,10 +126,10 @@ def test_full_size_map_is_one_to_one() -> None:
 def test_round_trip_keeps_every_weight(prior_encoder: bool, clip_prefix: str) -> None:
     state = tiny.ldm_state(prior_encoder=prior_encoder)
     given = {key.replace("vision_model.", clip_prefix): value for key, value in state.items()}
-    house = ldm_to_diffusers(given)
-    assert ("conditioner.prior_encoder.prior_block.1.weight" in house) == prior_encoder
-    assert "conditioner.clip.embeddings.class_embedding" in house
-    back = diffusers_to_ldm(house)
+    ours = ldm_to_diffusers(given)
+    assert ("conditioner.prior_encoder.prior_block.1.weight" in ours) == prior_encoder
+    assert "conditioner.clip.embeddings.class_embedding" in ours
+    back = diffusers_to_ldm(ours)
     assert shapes_of(back) == shapes_of(state)
     assert all(back[key].data_ptr() == value.data_ptr() for key, value in state.items()), "copied or mixed up"
 
@@ -153,21 +152,21 @@ def test_extras_are_ignored() -> None:
 
 @pytest.mark.parametrize("vae_config", [PLAIN_VAE, tiny.VAE])
 @pytest.mark.parametrize("unet_config", [MIXED_UNET, ONE_LEVEL_UNET, tiny.UNET | {"layers_per_block": 3}])
-def test_other_layouts_round_trip(unet_config: dict, vae_config: dict) -> None:
+def test_other_block_counts_round_trip(unet_config: dict, vae_config: dict) -> None:
     with torch.device("meta"):
-        house = base_state(UNet2DConditionModel(**unet_config), AutoencoderKL(**vae_config))
-    ldm = diffusers_to_ldm(house)
-    assert ldm_blocks(ldm) == diffusers_blocks(house)
-    assert shapes_of(ldm_to_diffusers(ldm)) == shapes_of(house)
+        ours = base_state(UNet2DConditionModel(**unet_config), AutoencoderKL(**vae_config))
+    ldm = diffusers_to_ldm(ours)
+    assert ldm_blocks(ldm) == diffusers_blocks(ours)
+    assert shapes_of(ldm_to_diffusers(ldm)) == shapes_of(ours)
 
 
-def test_layouts_are_read_off_the_keys() -> None:
+def test_blocks_are_counted_by_the_keys() -> None:
     full = tiny.shapes("full")
     assert ldm_blocks(full) == SD1
     with torch.device("meta"):
-        house = base_state(UNet2DConditionModel(**MIXED_UNET), AutoencoderKL(**PLAIN_VAE))
+        ours = base_state(UNet2DConditionModel(**MIXED_UNET), AutoencoderKL(**PLAIN_VAE))
     expected = Blocks(levels=3, layers=1, plain_up_levels=frozenset(), vae_levels=3, vae_layers=1)
-    assert diffusers_blocks(house) == expected
+    assert diffusers_blocks(ours) == expected
 
 
 def test_ldm_blocks_of_a_mixed_unet_are_numbered_as_ldm_does() -> None:
@@ -185,7 +184,7 @@ def test_ldm_blocks_of_a_mixed_unet_are_numbered_as_ldm_does() -> None:
 
 
 @pytest.mark.parametrize(
-    ("ldm", "house"),
+    ("ldm", "ours"),
     [
         (
             "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight",
@@ -205,14 +204,14 @@ def test_ldm_blocks_of_a_mixed_unet_are_numbered_as_ldm_does() -> None:
         ("proj_out.bias", "conditioner.proj_out.bias"),
     ],
 )
-def test_single_keys(ldm: str, house: str) -> None:
-    assert diffusers_key(ldm) == house
-    assert ldm_key(house) == ldm
+def test_single_keys(ldm: str, ours: str) -> None:
+    assert diffusers_key(ldm) == ours
+    assert ldm_key(ours) == ldm
 
 
-def test_single_keys_follow_the_layout() -> None:
-    layout = Blocks(levels=3, layers=1, plain_up_levels=frozenset())
-    assert diffusers_key("model.diffusion_model.input_blocks.3.1.norm.bias", layout) == (
+def test_single_keys_follow_the_blocks() -> None:
+    blocks = Blocks(levels=3, layers=1, plain_up_levels=frozenset())
+    assert diffusers_key("model.diffusion_model.input_blocks.3.1.norm.bias", blocks) == (
         "unet.down_blocks.1.attentions.0.norm.bias"
     )
 
@@ -220,9 +219,9 @@ def test_single_keys_follow_the_layout() -> None:
 def test_a_part_of_a_base_counts_as_stable_diffusion() -> None:
     """Delta files hold a few tensors only: indices cannot be read off them."""
     delta = {key: value for key, value in tiny.ldm_state().items() if ".attn2." in key}
-    house = ldm_to_diffusers(delta)
-    assert house.keys() == {key for key in ldm_to_diffusers(tiny.ldm_state()) if ".attn2." in key}
-    assert shapes_of(diffusers_to_ldm(house)) == shapes_of(delta)
+    ours = ldm_to_diffusers(delta)
+    assert ours.keys() == {key for key in ldm_to_diffusers(tiny.ldm_state()) if ".attn2." in key}
+    assert shapes_of(diffusers_to_ldm(ours)) == shapes_of(delta)
 
 
 @pytest.mark.parametrize("key", ["foo.bar", "model.diffusion_model.input_blocks.40.1.norm.bias"])
@@ -231,25 +230,25 @@ def test_unknown_ldm_key_is_an_error(key: str) -> None:
         ldm_to_diffusers({key: torch.zeros(1)})
 
 
-def test_house_names_without_an_ldm_name_are_an_error() -> None:
+def test_diffusers_names_without_an_ldm_name_are_an_error() -> None:
     state = {f"conditioner.few_shot.{i}": torch.zeros(1) for i in range(5)}
-    with pytest.raises(ValueError, match=r"few_shot\.2 and 2 more: not house names") as caught:
+    with pytest.raises(ValueError, match=r"few_shot\.2 and 2 more: not diffusers names") as caught:
         diffusers_to_ldm(state)
     assert "\n" not in str(caught.value)
 
 
 def test_two_spellings_of_one_weight_are_an_error() -> None:
     start, end = "cond_stage_model.transformer.", "post_layernorm.bias"
-    with pytest.raises(ValueError, match=r"vision_model\.post_layernorm\.bias: two spellings of one weight"):
+    with pytest.raises(ValueError, match=r"vision_model\.post_layernorm\.bias: two names of one weight"):
         ldm_to_diffusers({f"{start}{end}": torch.zeros(1), f"{start}vision_model.{end}": torch.zeros(1)})
 
 
 def test_clip_is_spelled_as_the_module_expects() -> None:
     bare, prefixed = {"clip.a.b": torch.zeros(1)}, {"clip.vision_model.a.b": torch.zeros(1)}
-    assert spell_clip_keys(bare, prefixed) == prefixed
-    assert spell_clip_keys(prefixed, bare) == bare
-    assert spell_clip_keys(prefixed) == bare
-    assert spell_clip_keys(bare, ["other"]) == bare
+    assert match_clip_keys(bare, prefixed) == prefixed
+    assert match_clip_keys(prefixed, bare) == bare
+    assert match_clip_keys(prefixed) == bare
+    assert match_clip_keys(bare, ["other"]) == bare
 
 
 def test_is_ldm_tells_the_spellings_apart() -> None:

@@ -170,7 +170,7 @@ def test_beginning_in_the_middle_keeps_more_of_the_picture_the_less_strength(nam
     x_0 = torch.full((1, 4, 8, 8), -2.0)  # far from what the mild model draws
     kept = []
     for strength in (0.02, 0.3, 0.6, 1.0):
-        out = run(Mild(), condition(), noise(), sampler=name, steps=20, begin=(x_0, strength))
+        out = run(Mild(), condition(), noise(), sampler=name, steps=20, start=(x_0, strength))
         kept.append(float((out - x_0).abs().mean()))
     assert kept == sorted(kept) and kept[0] < 0.2 and kept[-1] > 2
 
@@ -180,7 +180,7 @@ def test_beginning_in_the_middle_takes_its_share_of_levels_and_steps(name: str) 
     """It begins at the level that was asked for, whatever the number of steps: few are no less change."""
     for strength, steps, shared in ((0.8, 50, 40), (0.8, 10, 8), (0.3, 20, 6), (0.001, 1, 1)):
         model = Mild()
-        run(model, condition(), noise(), sampler=name, steps=steps, begin=(noise(), strength))
+        run(model, condition(), noise(), sampler=name, steps=steps, start=(noise(), strength))
         assert len(model.levels) == shared + (name == "plms" and shared > 1), "it takes its second step twice"
         assert model.levels[0] == max(2, round(strength * STEPS)) - 1
 

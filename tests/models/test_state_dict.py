@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ldm.models.state_dict import fingerprint, load_strictly, some
+from ldm.models.state_dict import fingerprint, first_few, load_strictly
 
 
 def weights(**changes: Tensor) -> dict[str, Tensor]:
@@ -43,8 +43,8 @@ def test_misfits_are_one_sentence_and_load_nothing() -> None:
 
 
 def test_some_names_a_few() -> None:
-    assert some(["a", "b"]) == "a, b"
-    assert some(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"
+    assert first_few(["a", "b"]) == "a, b"
+    assert first_few(["a", "b", "c", "d", "e"]) == "a, b, c and 2 more"
 
 
 def test_fingerprint_ignores_order_precision_memory_format_and_integers() -> None:

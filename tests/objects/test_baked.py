@@ -16,7 +16,7 @@ from ldm.objects import baked
 from ldm.objects.apply import apply
 from ldm.objects.baked import bake
 from ldm.objects.delta import Delta, is_trained
-from ldm.objects.object_file import About
+from ldm.objects.object_file import ObjectMetadata
 from tests.fixtures.small import SMALL, small_base
 
 REFERENCE = torch.rand(1, 3, 28, 28, generator=torch.Generator().manual_seed(5)) * 2 - 1
@@ -30,10 +30,10 @@ def learnt(base: Base, freeze_model: str, tokens: int = 4) -> Delta:
         for name, value in base.named_parameters()
         if is_trained(name, freeze_model)
     }
-    about = About(
+    metadata = ObjectMetadata(
         base=base_fingerprint(base), architecture="small", freeze_model=freeze_model, few_shot_count=tokens
     )
-    return Delta(about, weights, tokens=torch.randn(tokens, 16, generator=g) if tokens else None)
+    return Delta(metadata, weights, tokens=torch.randn(tokens, 16, generator=g) if tokens else None)
 
 
 def latents(base: Base, contexts: Contexts, steps: int = 50) -> Tensor:
@@ -54,7 +54,7 @@ def test_a_baked_file_gives_the_deltas_latents(tmp_path: Path, mode: str, tokens
         context = base.context(REFERENCE)
         null = base.conditioner.unconditional(context)
         expected = latents(base, Contexts(context, null))
-        baked.save(bake(base, delta.about, REFERENCE), tmp_path / "object.safetensors")
+        baked.save(bake(base, delta.metadata, REFERENCE), tmp_path / "object.safetensors")
     assert (expected - latents(base, base.contexts(base.context(REFERENCE)))).norm() > 0.05 * expected.norm()
     model, fingerprint = load_inpainting_model(tmp_path / "base", SMALL)
     assert not hasattr(model, "conditioner") and not any("attn2.to_k" in k for k in model.state_dict())
@@ -68,10 +68,10 @@ def test_baking_is_exact_in_float64(mode: str) -> None:
     delta = learnt(base, mode)
     with apply(base, delta):
         context = base.context(REFERENCE.double())
-        made = bake(base, delta.about, REFERENCE.double())
+        made = bake(base, delta.metadata, REFERENCE.double())
         expected, expected_null = base.contexts(context)
     if mode == "crossattn":
-        ours = baked.contexts(made, base, delta.about.base)
+        ours = baked.contexts(made, base, delta.metadata.base)
         for mine, theirs in ((ours.conditional, expected), (ours.unconditional, expected_null)):
             for name, layer in theirs.layers.items():
                 for a, b in zip(mine.layers[name], layer, strict=True):
@@ -81,7 +81,9 @@ def test_baking_is_exact_in_float64(mode: str) -> None:
 def test_full_size_files_are_small(tmp_path: Path) -> None:
     """Paint-by-Example's layers with 5 tokens and the largest preview: at most 0.35 MB and 2.5 MB."""
     sizes = 5 * [320] + 5 * [640] + 6 * [1280]
-    about = About(base="0" * 16, architecture="paint-by-example", kind="baked", preview="x" * 10_000)
+    metadata = ObjectMetadata(
+        base="0" * 16, architecture="paint-by-example", kind="baked", preview="x" * 10_000
+    )
     for mode, limit in (("crossattn-kv", 0.35e6), ("crossattn", 2.5e6)):
         layers = {}
         for i, c in enumerate(sizes):
@@ -95,7 +97,7 @@ def test_full_size_files_are_small(tmp_path: Path) -> None:
             }
             layers[f"layer{i}"] = {field: torch.zeros(shapes[field]) for field in baked.FIELDS[mode]}
         file = tmp_path / f"{mode}.safetensors"
-        baked.save(baked.Baked(replace(about, freeze_model=mode), layers), file)
+        baked.save(baked.Baked(replace(metadata, freeze_model=mode), layers), file)
         assert file.stat().st_size <= limit
 
 
@@ -103,23 +105,23 @@ def test_another_base_or_strength_is_refused() -> None:
     base = small_base()
     delta = learnt(base, "crossattn-kv")
     with apply(base, delta):
-        made = bake(base, delta.about, REFERENCE)
-    with pytest.raises(ValueError, match=f"base {delta.about.base}.*loaded one is 00ff"):
+        made = bake(base, delta.metadata, REFERENCE)
+    with pytest.raises(ValueError, match=f"base {delta.metadata.base}.*loaded one is 00ff"):
         baked.contexts(made, base, "00ff")
-    with pytest.raises(ValueError, match=r"strength 0\.5"):
-        baked.contexts(made, base, delta.about.base, strength=0.5)
+    with pytest.raises(ValueError, match=r"object_scale 0\.5"):
+        baked.contexts(made, base, delta.metadata.base, object_scale=0.5)
 
 
 def test_a_file_of_another_shape_or_with_holes_is_refused(tmp_path: Path) -> None:
     base = small_base()
     delta = learnt(base, "crossattn-kv")
     with apply(base, delta):
-        made = bake(base, delta.about, REFERENCE)
+        made = bake(base, delta.metadata, REFERENCE)
     name, layer = next(iter(made.layers.items()))
-    narrow = baked.Baked(made.about, {**made.layers, name: {**layer, "null": layer["null"][:-1]}})
+    narrow = baked.Baked(made.metadata, {**made.layers, name: {**layer, "null": layer["null"][:-1]}})
     with pytest.raises(ValueError, match=f"does not fit the base: {name}"):
-        baked.contexts(narrow, base, delta.about.base)
-    holed = baked.Baked(made.about, {**made.layers, name: {"k": layer["k"]}})
+        baked.contexts(narrow, base, delta.metadata.base)
+    holed = baked.Baked(made.metadata, {**made.layers, name: {"k": layer["k"]}})
     baked.save(holed, tmp_path / "holed.safetensors")
     with pytest.raises(ValueError, match="do not hold k, v, null"):
         baked.load(tmp_path / "holed.safetensors")

@@ -67,8 +67,8 @@ def test_the_losses_told_are_those_of_the_file(tmp_path: Path, goal: dict) -> No
         assert loss.error == pytest.approx(float((new - old).norm() / old.norm()), abs=2e-6)
         lost, total = lost + float((new - old).norm()) ** 2, total + float(old.norm()) ** 2
     assert losses.error == pytest.approx((lost / total) ** 0.5, abs=2e-6) and losses.error > 0.001
-    record = again.about.recipe["compressed"][-1]
-    assert again.about.recipe["lr"] == 0.5 and goal.items() <= record.items()
+    record = again.metadata.recipe["compressed"][-1]
+    assert again.metadata.recipe["lr"] == 0.5 and goal.items() <= record.items()
     assert record["error"] == losses.error
     assert record["layers"] == {
         x.name: [x.rank, x.error] for x in losses.layers if x.rank is not None or x.error
@@ -141,7 +141,7 @@ def test_the_cut_is_the_svds() -> None:
 def test_compressing_twice_tells_of_both_and_never_grows(tmp_path: Path) -> None:
     once, _ = compress(learnt(small_base()), energy=0.9)
     twice, losses = compress(once, energy=1)
-    assert [record["energy"] for record in twice.about.recipe["compressed"]] == [0.9, 1]
+    assert [record["energy"] for record in twice.metadata.recipe["compressed"]] == [0.9, 1]
     for name, weight in once.weights.items():
         if isinstance(weight, LowRank):
             again = twice.weights[name]
@@ -175,13 +175,13 @@ def test_rounding_to_fp16_is_told_of_too() -> None:
     error = float((dense(small.weights[bias]) - change).norm() / change.norm())
     assert 0 < error < 1e-3
     assert {x.name: x.error for x in losses.layers}[bias] == pytest.approx(error, abs=1e-6)
-    assert bias in small.about.recipe["compressed"][0]["layers"]
+    assert bias in small.metadata.recipe["compressed"][0]["layers"]
 
 
 def test_it_is_applied_and_taken_off_like_any_object() -> None:
     base = small_base()
     before, (small, _) = state_of(base), compress(learnt(base), energy=0.9)
-    with apply(base, small, strength=0.5):
+    with apply(base, small, object_scale=0.5):
         for name, weight in small.weights.items():
             assert torch.allclose(base.state_dict()[name], before[name] + 0.5 * dense(weight)), name
     assert all(torch.equal(value, before[key]) for key, value in base.state_dict().items())

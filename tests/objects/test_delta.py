@@ -20,13 +20,15 @@ from ldm.models.base import Base, base_fingerprint, base_state
 from ldm.models.checkpoint import read_metadata
 from ldm.objects.apply import apply
 from ldm.objects.delta import FREEZE_MODELS, Delta, extract, load, save, trained_names
-from ldm.objects.object_file import PREVIEW_BYTES, About, preview_of, write_object
+from ldm.objects.object_file import PREVIEW_BYTES, ObjectMetadata, preview_of, write_object
 from tests.fixtures.small import small_base, state_of
 
 
-def about(base: Base, **changes: Any) -> About:
+def metadata(base: Base, **changes: Any) -> ObjectMetadata:
     facts = {"freeze_model": "crossattn", "few_shot": "tokens", "few_shot_count": 3, "step": 7}
-    return About(base_fingerprint(base), "small", **(facts | {"recipe": {"lr": 0.5, "of": [1]}} | changes))
+    return ObjectMetadata(
+        base_fingerprint(base), "small", **(facts | {"recipe": {"lr": 0.5, "of": [1]}} | changes)
+    )
 
 
 def tuned_state(base: Base) -> dict[str, Tensor]:
@@ -44,7 +46,7 @@ def make(base: Base, dtype: torch.dtype = torch.float16, mode: str = "crossattn"
     state, tuned = base_state(base), tuned_state(base)
     tokens = torch.randn(3, 16, generator=torch.Generator().manual_seed(2))
     reference = torch.arange(3 * 28 * 28).reshape(3, 28, 28).to(torch.uint8)
-    facts = about(base, freeze_model=mode, **changes)
+    facts = metadata(base, freeze_model=mode, **changes)
     names = trained_names(base, mode)
     return extract(state, tuned, names, facts, tokens=tokens, reference=reference, dtype=dtype)
 
@@ -105,7 +107,7 @@ def test_differences_alone_would_not_be_exact() -> None:
 def test_taking_off_restores_every_bit(dtype: torch.dtype) -> None:
     base = small_base()
     before, context = state_of(base), base.context(torch.zeros(1, 3, 28, 28))
-    with apply(base, make(base, dtype), strength=0.7):
+    with apply(base, make(base, dtype), object_scale=0.7):
         assert not same(before, base) and base.context(torch.zeros(1, 3, 28, 28)).shape[1] == 4
     assert same(before, base)
     applied = apply(base, make(base, dtype))
@@ -116,16 +118,16 @@ def test_taking_off_restores_every_bit(dtype: torch.dtype) -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
-@pytest.mark.parametrize("strength", [0.0, 0.5, 1.5])
-def test_strength_scales_the_difference(dtype: torch.dtype, strength: float) -> None:
+@pytest.mark.parametrize("object_scale", [0.0, 0.5, 1.5])
+def test_strength_scales_the_difference(dtype: torch.dtype, object_scale: float) -> None:
     base = small_base()
     before, tuned = state_of(base), tuned_state(base)
-    apply(base, make(base, dtype), strength)
+    apply(base, make(base, dtype), object_scale)
     for name in (
         "conditioner.final_ln.weight",
         "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_q.weight",
     ):
-        expected = before[name] + strength * (tuned[name] - before[name])
+        expected = before[name] + object_scale * (tuned[name] - before[name])
         assert torch.allclose(base.state_dict()[name], expected, atol=1e-3)
 
 
@@ -134,7 +136,7 @@ def test_everything_said_is_read_back(tmp_path: Path) -> None:
     delta = make(base, author="Ada", licence="CC0", preview="abc", date="2026-01-01")
     save(delta, tmp_path / "toy.safetensors")
     again = load(tmp_path / "toy.safetensors")
-    assert again.about == delta.about
+    assert again.metadata == delta.metadata
     assert torch.equal(again.reference, delta.reference)  # type: ignore[arg-type]
     assert torch.equal(again.tokens, delta.tokens)  # type: ignore[arg-type]
     assert read_metadata(tmp_path / "toy.safetensors")["kind"] == "delta"
@@ -257,7 +259,7 @@ def test_an_object_without_few_shot_tokens(tmp_path: Path) -> None:
 def test_a_state_of_another_base_is_no_source() -> None:
     base = small_base()
     with pytest.raises(ValueError, match="not in both"):
-        extract(base_state(base), {}, trained_names(base, "crossattn"), about(base))
+        extract(base_state(base), {}, trained_names(base, "crossattn"), metadata(base))
 
 
 def test_previews_are_small_pictures(tmp_path: Path) -> None:
@@ -273,5 +275,5 @@ def test_writing_replaces_nothing_by_half_a_file(tmp_path: Path) -> None:
     path = tmp_path / "toy.safetensors"
     path.write_bytes(b"old")
     with pytest.raises(ValueError, match="NaN"):
-        write_object(path, {"x": torch.tensor([torch.nan])}, about(small_base()))
+        write_object(path, {"x": torch.tensor([torch.nan])}, metadata(small_base()))
     assert path.read_bytes() == b"old"

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from ldm.models.architecture import build_unet
 from ldm.objects.apply import apply
 from ldm.objects.delta import load, save
-from ldm.objects.diffusers_format import beside, load_diffusers, save_diffusers
+from ldm.objects.diffusers_format import conditioner_file, load_diffusers, save_diffusers
 from tests.fixtures.objects import as_tuned, learnt
 from tests.fixtures.small import SMALL, small_base, state_of
 
@@ -25,7 +25,7 @@ def test_an_object_comes_back_exact(tmp_path: Path, mode: str, absolute: bool) -
     delta = as_tuned(delta, base) if absolute else delta
     save_diffusers(path, base, delta)
     again = load_diffusers(path, base)
-    assert again.about == delta.about and torch.equal(again.reference, delta.reference)  # type: ignore[arg-type]
+    assert again.metadata == delta.metadata and torch.equal(again.reference, delta.reference)  # type: ignore[arg-type]
     with apply(base, delta):
         expected = state_of(base)
     with apply(base, again):
@@ -54,7 +54,7 @@ def test_a_whole_unet_that_another_program_tuned_becomes_an_object(tmp_path: Pat
         tuned = {key: value.clone() for key, value in base.unet.state_dict().items()}
     save_file(tuned, path)
     delta = load_diffusers(path, base)
-    assert (delta.about.freeze_model, len(delta.weights), delta.tokens) == ("crossattn-kv", 14, None)
+    assert (delta.metadata.freeze_model, len(delta.weights), delta.tokens) == ("crossattn-kv", 14, None)
     save(delta, tmp_path / "x.safetensors")
     with apply(base, load(tmp_path / "x.safetensors")):
         assert all(torch.equal(value, tuned[key]) for key, value in base.unet.state_dict().items())
@@ -91,7 +91,7 @@ def test_halves_that_do_not_belong_together_are_refused(tmp_path: Path) -> None:
     paths = [tmp_path / "a.safetensors", tmp_path / "b.safetensors"]
     for seed, path in enumerate(paths):
         save_diffusers(path, base, learnt(base, seed))
-    beside(paths[1]).replace(beside(paths[0]))
+    conditioner_file(paths[1]).replace(conditioner_file(paths[0]))
     with pytest.raises(ValueError, match="belongs to another object"):
         load_diffusers(paths[0], base)
     with pytest.raises(FileNotFoundError, match=r"b\.conditioner\.safetensors is missing"):

@@ -12,7 +12,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 
 from ldm.data.insertset import load_insertset
-from ldm.data.object_crops import few_shot_crops, paper_crops
+from ldm.data.object_crops import ObjectImages, paper_crops
 from ldm.models.base import Base, base_fingerprint, base_state
 from ldm.models.ldm_keys import diffusers_to_ldm
 from ldm.objects.apply import apply
@@ -30,7 +30,7 @@ from ldm.objects.ldm_format import (
     save_ldm_delta,
     trim_training,
 )
-from ldm.objects.object_file import About
+from ldm.objects.object_file import ObjectMetadata
 from tests.fixtures import tiny
 from tests.fixtures.objects import learnt
 from tests.fixtures.small import object_folder, small_base
@@ -47,9 +47,11 @@ def tuned(base: Base, mode: str, features: str = "raw") -> tuple[Delta, FewShotL
     own = base_state(base)
     moved = {k: v + 0.1 * torch.randn(v.shape, generator=generator) for k, v in own.items()}
     tokens = torch.randn(4, 64, generator=generator)
-    about = About(base_fingerprint(base), "tiny", freeze_model=mode, few_shot="tokens", few_shot_count=4)
+    metadata = ObjectMetadata(
+        base_fingerprint(base), "tiny", freeze_model=mode, few_shot="tokens", few_shot_count=4
+    )
     names = trained_names(base, mode)
-    delta = extract(own, moved, names, about, tokens=tokens, dtype=torch.float32)
+    delta = extract(own, moved, names, metadata, tokens=tokens, dtype=torch.float32)
     return delta, FewShotLayer(linear_for(tokens, few_shot_features(base, CROPS, features)), features)
 
 
@@ -102,13 +104,13 @@ def test_an_object_without_few_shot_tokens_has_no_prior_encoder(tmp_path: Path) 
     save_ldm_delta(path, base, replace(delta, tokens=None), FewShotLayer())
     assert len(torch.load(path, weights_only=True)["state_dict"]) == 144
     again = load_ldm_delta(path, base, CROPS)
-    assert again.tokens is None and again.about.few_shot_count == 0
+    assert again.tokens is None and again.metadata.few_shot_count == 0
 
 
 def test_another_base_is_refused(tmp_path: Path) -> None:
     base, path = tiny.loaded_base(), tmp_path / "toy.ckpt"
     delta, layer = tuned(base, "crossattn")
-    save_ldm_delta(path, base, replace(delta, about=replace(delta.about, base="0" * 16)), layer)
+    save_ldm_delta(path, base, replace(delta, metadata=replace(delta.metadata, base="0" * 16)), layer)
     with pytest.raises(ValueError, match="0000000000000000"):
         apply(base, load_ldm_delta(path, base, CROPS))
 
@@ -147,7 +149,7 @@ def test_a_file_of_torch_before_1_6_is_read(tmp_path: Path) -> None:
     torch.save(torch.load(zipped, weights_only=True), legacy, _use_new_zipfile_serialization=False)
     assert legacy.read_bytes()[:2] != b"PK"
     one, other = (load_ldm_delta(path, base, CROPS) for path in (zipped, legacy))
-    assert one.weights.keys() == other.weights.keys() and one.about.base == other.about.base
+    assert one.weights.keys() == other.weights.keys() and one.metadata.base == other.metadata.base
     assert all(torch.equal(value, other.weights[key]) for key, value in one.weights.items())  # type: ignore[arg-type]
     assert one.tokens is not None and other.tokens is not None and torch.equal(one.tokens, other.tokens)
 
@@ -190,7 +192,7 @@ def test_a_training_checkpoint_of_the_papers_code_is_the_object_in_it(tmp_path: 
     assert not is_ldm_training(small)
     again = load_ldm_delta(small, base, CROPS)
     for read in (delta, again):
-        assert read.about.step == 40 and read.about.few_shot == "linear" and read.tokens is not None
+        assert read.metadata.step == 40 and read.metadata.few_shot == "linear" and read.tokens is not None
         with apply(base, read):
             now = diffusers_to_ldm(base_state(base))
             assert all(torch.equal(now[key], state[key]) for key in now)
@@ -218,7 +220,7 @@ def test_a_file_names_the_pictures_that_it_was_learnt_from(tmp_path: Path) -> No
     base, path = small_base(), tmp_path / "toy.ckpt"
     insertset = load_insertset(object_folder(tmp_path / "toy", few_shot=4))
     delta = learnt(base)
-    delta = replace(delta, about=replace(delta.about, recipe={"train": {"hold_out": "1"}}))
+    delta = replace(delta, metadata=replace(delta.metadata, recipe={"train": {"hold_out": "1"}}))
     layer = layer_for(delta, base, insertset, "raw")
     assert (layer.pictures, layer.held_out) == (("0", "2", "3"), "1")
     save_ldm_delta(path, base, delta, layer)
@@ -236,7 +238,7 @@ def test_a_file_names_the_pictures_that_it_was_learnt_from(tmp_path: Path) -> No
 def test_files_of_the_papers_code_read_its_crops_and_our_earlier_ones_their_own(tmp_path: Path) -> None:
     base = small_base()
     insertset = load_insertset(object_folder(tmp_path / "toy"))
-    crops = {PAPER: paper_crops(insertset, 28), OWN: few_shot_crops(insertset, 28)}
+    crops = {PAPER: paper_crops(insertset, 28), OWN: ObjectImages(28).few_shot(insertset)}
     delta = learnt(base)
     assert delta.tokens is not None
     for cut, told in ((PAPER, ()), (OWN, ("few_shot_features",))):

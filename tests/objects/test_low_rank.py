@@ -39,7 +39,7 @@ def test_it_means_the_product_in_memory_and_through_a_file(tmp_path: Path, rank:
     save(low, tmp_path / "low.safetensors")
     states = []
     for delta in (full, low, load(tmp_path / "low.safetensors")):
-        with apply(base, delta, strength=0.7):
+        with apply(base, delta, object_scale=0.7):
             states.append(state_of(base))
     assert all(torch.equal(states[0][key], state[key]) for state in states[1:] for key in states[0])
     assert (rank == 0) == torch.equal(states[0][NAME], before[NAME])
@@ -51,7 +51,7 @@ def test_only_files_with_low_rank_have_version_2(tmp_path: Path) -> None:
     for delta, version in ((low, "2"), (full, "1")):
         save(delta, tmp_path / "x.safetensors")
         assert read_metadata(tmp_path / "x.safetensors")["version"] == version
-        assert load(tmp_path / "x.safetensors").about == delta.about
+        assert load(tmp_path / "x.safetensors").metadata == delta.metadata
 
 
 def test_files_from_before_there_were_parents_still_load(tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_files_from_before_there_were_parents_still_load(tmp_path: Path) -> None
     metadata = {key: value for key, value in read_metadata(path).items() if key != "parents"}
     save_file(load_file(path), path, metadata)
     again = load(path)
-    assert again.about == delta.about
+    assert again.metadata == delta.metadata
     assert all(torch.equal(dense(again.weights[name]), dense(value)) for name, value in delta.weights.items())
 
 

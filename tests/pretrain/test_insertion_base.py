@@ -13,12 +13,11 @@ from ldm.models.architecture import Architecture
 from ldm.models.autoencoder import Autoencoder
 from ldm.models.base import Base, base_state, load_base, save_base
 from ldm.pretrain.autoencoder import ResidualTraining, psnr
-from ldm.pretrain.base import BaseTraining
+from ldm.pretrain.base import BaseTraining, encode
 from ldm.pretrain.fit_stage import LEAST, rate
 from ldm.pretrain.insertion_base import latent_map, start_from
 from ldm.pretrain.insertion_measure import PARTS, InsertionMeasure, fixed_samples, psnr_in
 from ldm.pretrain.insertion_samples import InsertionComposer
-from ldm.pretrain.latent_bank import encode
 from tests.fixtures.pictures import small_pack
 from tests.fixtures.small import SMALL, small_base
 

@@ -9,11 +9,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from ldm.batch.replay import apart, read_replay, repeat
+from ldm.batch.replay import difference, read_recipe
 from ldm.batch.results_log import FILE, ResultsLog, rows
-from ldm.batch.runner import Outcome
+from ldm.batch.runner import ItemResult
 from ldm.data.picture import Picture, read_picture
-from ldm.scenes.layout import Placed, groups, place
+from ldm.scenes.layout import lay_out
+from ldm.scenes.replay import SceneReplay
 from ldm.scenes.runner import PlacementCache, run_placements, run_scene
 from ldm.scenes.scene_file import read_scene
 from tests.fixtures.stub import Stub, options
@@ -42,18 +43,16 @@ def write(folder: Path, channels: int = 3, dtype: type = np.uint8, **changed: di
     return file
 
 
-def stage(file: Path, out: Path, stub: Stub | None = None) -> tuple[Picture, Outcome, list[str]]:
-    """The finished picture, what became of it, and the names of the placements that were made."""
-    scene, made, stub, how = read_scene(file), [], stub or Stub(), replace(options(), facts=FACTS)
-    before = read_picture(scene.background)
-    placed = place(scene, before, how.tools, how.context)
-
-    def told(one: Placed, new: bool) -> None:
-        made.extend([one.placement.item.name.removeprefix("scene_")] * new)
-
-    log, kept = ResultsLog(out), PlacementCache(out / "placements")
-    outcome = run_scene(scene, before, groups(placed), stub, how, log, kept, told)
+def stage(file: Path, out: Path, stub: Stub | None = None) -> tuple[Picture, ItemResult, list[str]]:
+    """The finished image, its result, and the names of the placements that were made."""
+    how, lines = replace(options(), facts=FACTS), []
+    outcome = run_scene(lay_out(read_scene(file), how), stub or Stub(), how, ResultsLog(out), lines.append)
+    made = [line.removeprefix("scene_").removesuffix(": made") for line in lines if line.endswith(": made")]
     return read_picture(out / "scene.png"), outcome, made
+
+
+def read_replay(file: Path) -> SceneReplay:
+    return SceneReplay.of(file, read_recipe(file))
 
 
 def test_every_pixel_is_that_of_the_topmost_placement(tmp_path: Path) -> None:
@@ -116,7 +115,7 @@ def test_objects_together_are_one_placement(tmp_path: Path) -> None:
     assert stage(with_pair(pair), tmp_path / "out")[2] == []
     found = read_replay(tmp_path / "out" / "scene.png")
     assert [source.object_scale for source in found.sources] == [1, 0.5, 1]
-    assert np.array_equal(repeat(found, stub, options()).pixels, after.pixels)
+    assert np.array_equal(found.repeat(stub, options()).pixels, after.pixels)
     Image.new("RGB", (8, 8), (9, 9, 9)).save(tmp_path / "r.png")
     with pytest.raises(ValueError, match="this reference_1 has changed"):
         read_replay(tmp_path / "out" / "scene.png")
@@ -161,10 +160,9 @@ def test_a_group_is_one_batch_of_what_is_missing(tmp_path: Path) -> None:
     stage(file, out, again := Stub())
     assert again.made == [(9,), (3,)] and len(again.batches) == 2
     write(tmp_path, p1={"seed": 9}, p2={"reference": "other.png"}, p4={"order": 0})
-    scene, how = read_scene(file), replace(options(), at_once=2)
-    before = read_picture(scene.background)
-    placed = place(scene, before, how.tools, how.context)
-    run_placements(before, groups(placed), few := Stub(), how, PlacementCache(tmp_path / "fresh"))
+    how = replace(options(), batch_size=2)
+    cache = PlacementCache(tmp_path / "fresh")
+    run_placements(lay_out(read_scene(file), how), few := Stub(), how, cache)
     assert [len(batch) for batch in few.batches] == [2, 1, 1]
 
 
@@ -187,18 +185,13 @@ def test_a_scene_is_made_again_as_it_was(tmp_path: Path) -> None:
     """In the batches of then, without the scene file and without what an earlier run kept."""
     file, out = write(tmp_path, p2={"n": 3}), tmp_path / "out"
     chosen = replace(options(), facts=FACTS, choose=lambda item, request, results: results[::-1])
-    scene = read_scene(file)
-    before = read_picture(scene.background)
-    placed = place(scene, before, chosen.tools, chosen.context)
-    run_scene(
-        scene, before, groups(placed), Stub(), chosen, ResultsLog(out), PlacementCache(out / "placements")
-    )
+    run_scene(lay_out(read_scene(file), chosen), Stub(), chosen, ResultsLog(out), lambda line: None)
     after = read_picture(out / "scene.png")
     file.unlink()
     again = read_replay(out / "scene.png")
     assert len(again.sources) == 4
-    repeated = repeat(again, stub := Stub(), options())
-    assert apart(repeated, after) == ""
+    repeated = again.repeat(stub := Stub(), options())
+    assert difference(repeated, after) == ""
     assert stub.made == [(1,), (2, 3, 4), (3,), (4,)] and len(stub.batches) == 2
     Image.new("RGB", (9, 9)).save(tmp_path / "r.png")
     with pytest.raises(ValueError, match=r"r\.png: this reference has changed since"):
@@ -211,7 +204,7 @@ def test_batches_of_several_runs_are_repeated_and_lost_mates_told(tmp_path: Path
     write(tmp_path, p2={"seed": 9, "order": 0})
     after, _, made = stage(file, out)
     assert made == ["2", "3"]
-    with pytest.warns(UserWarning, match="made in one batch with what is no longer in it"):
-        repeated = repeat(read_replay(out / "scene.png"), stub := Stub(), options())
-    assert apart(repeated, after) == "" and sorted(stub.made) == [(1,), (3,), (4,), (9,)]
+    with pytest.warns(UserWarning, match="made in one batch with placements that were removed"):
+        repeated = read_replay(out / "scene.png").repeat(stub := Stub(), options())
+    assert difference(repeated, after) == "" and sorted(stub.made) == [(1,), (3,), (4,), (9,)]
     assert len(stub.batches) == 4

@@ -9,10 +9,10 @@ import yaml
 from PIL import Image
 
 from ldm.data.picture import read_picture
-from ldm.insertion.crop_plan import Context
+from ldm.insertion.crop_plan import CropContext
 from ldm.insertion.mask_input import MaskOptions
 from ldm.insertion.object_source import ObjectSource
-from ldm.scenes.layout import Placed, groups, place, shared_pixels
+from ldm.scenes.layout import PlacedObject, groups, place, shared_pixels
 from ldm.scenes.scene_file import Scene, read_scene
 
 ROOT = Path(__file__).parents[2]
@@ -41,9 +41,9 @@ def read(folder: Path, *entries: Any, **values: Any) -> Scene:
     return read_scene(file, 321, 0.9)
 
 
-def placed(folder: Path, *entries: Any) -> list[Placed]:
+def placed(folder: Path, *entries: Any) -> list[PlacedObject]:
     scene = read(folder, *entries)
-    return place(scene, read_picture(scene.background), MaskOptions(), Context(8))
+    return place(scene, read_picture(scene.background), MaskOptions(), CropContext(8))
 
 
 def test_what_a_placement_says_and_does_not_say(folder: Path) -> None:
@@ -155,7 +155,7 @@ def test_objects_together_share_a_square_around_them_all(folder: Path) -> None:
     placement = scene.placements[1]
     assert (placement.item.name, placement.item.seeds, placement.order) == ("scene_2", (9,), 2)
     assert [item.source.object_scale for item in placement.items] == [0.5, 0.9]
-    [_, both] = place(scene, read_picture(scene.background), MaskOptions(), Context(8))
+    [_, both] = place(scene, read_picture(scene.background), MaskOptions(), CropContext(8))
     [roi], request = both.rois, both.request(SIZE)
     assert roi.x0 <= 4 and roi.x1 >= 20 and roi.y0 <= 5 and roi.y1 >= 30
     masks = [hole.whole(SIZE) for hole in both.holes]
@@ -216,5 +216,5 @@ def test_a_region_that_does_not_fit_is_named(folder: Path, where: dict[str, Any]
 def test_the_examples_are_scenes(name: str, sizes: list[int]) -> None:
     scene = read_scene(ROOT / "examples" / f"{name}.yaml")
     background = read_picture(scene.background)
-    ordered = groups(place(scene, background, MaskOptions(), Context(128)))
+    ordered = groups(place(scene, background, MaskOptions(), CropContext(128)))
     assert [len(group) for group in ordered] == sizes

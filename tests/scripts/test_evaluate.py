@@ -14,7 +14,7 @@ from ldm.models.base import save_base
 from ldm.objects.delta import load
 from scripts import evaluate
 from tests.fixtures.bench import write_bench
-from tests.fixtures.judges import write_alexnet, write_clip, write_dino
+from tests.fixtures.networks import write_alexnet, write_clip, write_dino
 from tests.fixtures.tiny import config_file, loaded_base
 
 
@@ -46,18 +46,21 @@ def call(folder: Path, *arguments: str) -> None:
 
 def test_one_command_makes_the_table(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     call(folder, "--out", str(tmp_path), "--scenes", "s2")
-    rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
-    assert [row["method"] for row in rows] == list(METHODS)
-    assert {row["outside"] for row in rows} == {0} and {row["object"] for row in rows} == {"brick"}
-    learnt = {row["method"]: row["learning_seconds"] for row in rows}
-    assert learnt["crossattn"] > 0 and learnt["crossattn-kv"] > 0 and learnt["zero-shot"] == 0
+    rows = {row["method"]: row for row in Results(tmp_path).rows}
+    assert list(rows) == list(METHODS) and {row["object"] for row in rows.values()} == {"brick"}
+    assert {row["scores"]["v2/outside"] for row in rows.values()} == {0}
+    seconds = {method: row["scores"].get("v2/learning_seconds") for method, row in rows.items()}
+    assert seconds["crossattn"] > 0 and seconds["crossattn-kv"] > 0 and seconds["zero-shot"] is None
     text = (tmp_path / "report.md").read_text("utf-8")
-    assert all(title in text for title in METHODS.values()) and (tmp_path / "sheet.png").is_file()
-    wide, narrow = (
-        load(tmp_path / "objects" / f"brick_{m}.safetensors") for m in ("crossattn", "crossattn-kv")
+    assert all(method.title in text for method in METHODS.values()) and (tmp_path / "sheet.png").is_file()
+    files = (tmp_path / "objects" / "bench" / "brick").glob("*.safetensors")
+    narrow, wide = sorted((load(file) for file in files), key=lambda delta: len(delta.weights))
+    assert (
+        len(wide.weights) > len(narrow.weights)
+        and wide.metadata.few_shot_count == 2
+        and wide.metadata.step == 1
     )
-    assert len(wide.weights) > len(narrow.weights) and wide.about.few_shot_count == 2 and wide.about.step == 1
-    assert wide.about.recipe["train"]["max_steps"] == 1
+    assert wide.metadata.recipe["train"]["max_steps"] == 1
     capsys.readouterr()
 
     call(folder, "--out", str(tmp_path), "--scenes", "s2", "--methods", "crossattn", "flat")
@@ -76,11 +79,11 @@ def filled(folder: Path) -> Path:
     return folder / "filled"
 
 
-def judge(folder: Path, *arguments: str) -> None:
+def score(folder: Path, *arguments: str) -> None:
     evaluate.main(["--config", str(folder / "tiny.yaml"), "--device", "cpu", *arguments])
 
 
-def test_results_are_judged_by_every_protocol_against_another_run(
+def test_results_are_scored_by_every_protocol_against_another_run(
     folder: Path, filled: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
     pytest.importorskip("sklearn", reason="needs the extra `quality`")
@@ -89,7 +92,7 @@ def test_results_are_judged_by_every_protocol_against_another_run(
     backgrounds.mkdir()
     for i, file in enumerate([*folder.glob("bench/scenes/*/*.png"), *filled.glob("*/*.png")]):
         shutil.copy(file, backgrounds / f"{i}.png")
-    judge(folder, "--fit_quality", str(backgrounds), "--out", str(mixture), "--clip", str(clip),
+    score(folder, "--fit_quality", str(backgrounds), "--out", str(mixture), "--clip", str(clip),
           "--components", "2")  # fmt: skip
     assert "not Paint-by-Example's own" in capsys.readouterr().out
 
@@ -97,21 +100,22 @@ def test_results_are_judged_by_every_protocol_against_another_run(
     weights += ["--quality_model", str(mixture), "--alexnet", str(write_alexnet(tmp_path / "alex.pth"))]
     metrics = ["--metrics", *OFFLINE, "clip", "dino", "quality", "lpips", "clip-fid"]
     runs = ["--results", str(filled), "--against", str(filled / "flat"), "--out", str(tmp_path / "report")]
-    judge(folder, *runs, *metrics, *weights)
+    score(folder, *runs, *metrics, *weights)
     rows = [json.loads(line) for line in (tmp_path / "report" / "measures.jsonl").read_text().splitlines()]
     assert len(rows) == 6 and all(len(row["scores"]) == len(rows[0]["scores"]) > 20 for row in rows)
-    known = {(row["method"], row["scene"]): row for row in Results(filled).rows}
-    for row in rows:  # what the bench scored itself
+    known = {(row["method"], row["name"]): row["scores"] for row in Results(filled).rows}
+    for row in rows:  # the same as when it was made
         own = known[row["method"], row["name"]]
         for name in ("identity", "psnr_object", "ssim_region", "seam", "outside", "seconds"):
-            assert row["scores"][f"v2/{name}"] == pytest.approx(own[name], abs=2e-5)
+            assert row["scores"][f"v2/{name}"] == pytest.approx(own[f"v2/{name}"], abs=2e-5)
     said = (tmp_path / "report" / "measures.md").read_text("utf-8")
     assert "paper: region DINOv2, x 100" in said and "pbe: quality score (close to, by our own GMM)" in said
     assert "clip: clip " in said and "2 components" not in said and "own, on pictures" in said
     assert "Frechet distances to the truths" in said and "paper: CLIP-FID" in said
     assert f"Ceiling against {filled / 'flat'}, paired by image" in said
     assert (
-        rows[0]["judges"]["clip"].startswith("clip ") and "own, on pictures" in rows[0]["judges"]["mixture"]
+        rows[0]["networks"]["clip"].startswith("clip ")
+        and "own, on pictures" in rows[0]["networks"]["mixture"]
     )
     assert rows[0]["model"] == "none" and len(rows[-1]["model"]) == 16
 
@@ -133,7 +137,7 @@ def test_results_are_judged_by_every_protocol_against_another_run(
         ([], "--bench --results --fit_quality"),
     ],
 )
-def test_a_mistake_in_judging_is_one_line_and_leaves_nothing(
+def test_a_mistake_in_scoring_is_one_line_and_leaves_nothing(
     folder: Path,
     filled: Path,
     tmp_path: Path,
@@ -145,7 +149,7 @@ def test_a_mistake_in_judging_is_one_line_and_leaves_nothing(
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "empty"))
     arguments = [str(filled) if word == "FILLED" else word for word in arguments]
     with pytest.raises(SystemExit) as stop:
-        run(lambda: judge(folder, "--out", str(tmp_path / "out"), *arguments))
+        run(lambda: score(folder, "--out", str(tmp_path / "out"), *arguments))
     error = capsys.readouterr().err
     assert stop.value.code == 2 and message in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
@@ -157,7 +161,7 @@ def test_a_mistake_in_judging_is_one_line_and_leaves_nothing(
         (["--methods", "flatt"], "flatt"),
         (["--scenes", "s7"], "no s7; there are s1, s2, s10"),
         (["--objects", "pear"], "no pear; there are apple, brick"),
-        (["--bench", "nowhere"], "nowhere/scenes: no such folder"),
+        (["--bench", "nowhere"], "nowhere: no such folder"),
         (["--base", "nowhere"], "nowhere"),
         (["sample.stepz=3"], "steps"),
         (

@@ -61,7 +61,7 @@ def test_the_object_file_is_what_was_learnt(tmp_path: Path, mode: str, few_shot:
     apply(base, delta)
     now = base.state_dict()
     assert all(torch.equal(now[key], value) for key, value in learnt(folder).items())
-    about = delta.about
+    about = delta.metadata
     assert (about.freeze_model, about.few_shot, about.step) == (mode, few_shot, 3)
     assert about.few_shot_count == (0 if few_shot == "none" else 3)
     assert (about.author, about.licence) == ("Ada", "CC0") and about.date.startswith("2")
@@ -99,7 +99,7 @@ def test_the_papers_code_makes_the_learnt_tokens_from_the_folder(
     for options in (["--dtype", "fp32"], ["--format", "ldm"]):
         get_deltas.main(["--path", str(folder), *options])
     said = capsys.readouterr().err
-    assert "picture 1 was held out of learning; move data/1.* and bbox/1.txt out" in said
+    assert "picture 1 was held out of training; move data/1.* and bbox/1.txt out" in said
     file = torch.load(folder / "toy.ckpt", weights_only=True)
     assert (file["few_shot_pictures"], file["held_out"]) == (["0", "2"], "1")
     crops = []
@@ -190,15 +190,15 @@ def test_the_best_is_taken_unless_the_last_is_asked_for(
     best = read_checkpoint(find_checkpoint(folder)) | {"global_step": 2}
     torch.save(best, folder / "best.ckpt")
     get_deltas.main(["--path", str(folder)])
-    assert load(folder / "toy.safetensors").about.step == 3  # nothing says that it is the best
+    assert load(folder / "toy.safetensors").metadata.step == 3  # nothing says that it is the best
     (folder / "best.txt").write_text("step 2: score 0.500, the highest score of 3 judgements\n")
     capsys.readouterr()
     get_deltas.main(["--path", str(folder)])
-    assert load(folder / "toy.safetensors").about.step == 2
+    assert load(folder / "toy.safetensors").metadata.step == 2
     assert "step 2: score 0.500, the highest" in capsys.readouterr().out
     for options in (["--which", "last"], ["--path", str(find_checkpoint(folder))]):
         get_deltas.main(["--path", str(folder), *options])
-        assert load(folder / "toy.safetensors").about.step == 3
+        assert load(folder / "toy.safetensors").metadata.step == 3
 
 
 def test_another_base_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

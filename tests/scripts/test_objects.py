@@ -137,12 +137,12 @@ def test_compress_tells_what_is_lost(folder: Path, capsys: pytest.CaptureFixture
     call(folder, "compress", "a.safetensors", "--energy", "0.9", "--out", "small.safetensors")
     said = capsys.readouterr().out
     old, new = load(folder / "a.safetensors"), load(folder / "small.safetensors")
-    e, record = effect(small_base(), old, new), new.about.recipe["compressed"][0]
+    e, record = effect(small_base(), old, new), new.metadata.recipe["compressed"][0]
     assert f"relative error of all weights {record['error']:.3%}" in said
     assert f"K, V {e.mean:.3%}, worst {e.worst:.3%}, predicted noise {e.output:.3%}" in said
     for name, (_, error) in record["layers"].items():
         assert any(line.startswith(name) and f"{error:.2%}" in line for line in said.split("\n"))
-    assert new.about.author == "Ada"
+    assert new.metadata.author == "Ada"
 
 
 def test_a_size_counts_the_parents(folder: Path) -> None:
@@ -175,7 +175,7 @@ def test_bake_keeps_what_the_object_does(folder: Path, name: str) -> None:
     call(folder, "bake", f"{name}.safetensors", "--out", "baked.safetensors", "--object_scale", "0.7")
     assert (folder / "baked.safetensors").stat().st_size < (folder / f"{name}.safetensors").stat().st_size
     made = baked.load(folder / "baked.safetensors")
-    assert made.about.kind == "baked" and made.about.parents[0]["name"] == name
+    assert made.metadata.kind == "baked" and made.metadata.parents[0]["name"] == name
     base, delta = small_base(), load(folder / f"{name}.safetensors")
     with apply(base, delta, 0.7):
         expected = base.contexts(base.context(reference_of(delta)))
@@ -201,9 +201,9 @@ def test_merge_makes_one_file_that_a_base_takes(folder: Path, capsys: pytest.Cap
         call(folder, "merge", "a.safetensors", "b.safetensors", "--out", "merged.safetensors", *more)
         said = capsys.readouterr().out
         merged = load_merged(folder / "merged.safetensors")
-        assert merged.names == ["a", "b"] and merged.about.author == "Ada"
-        assert merged.about.recipe["merged"]["weighted"] == bool(more)
-        residual = merged.about.recipe["merged"]["residual"]
+        assert merged.names == ["a", "b"] and merged.metadata.author == "Ada"
+        assert merged.metadata.recipe["merged"]["weighted"] == bool(more)
+        residual = merged.metadata.recipe["merged"]["residual"]
         assert all(f"{name:30} {residual[name]:12.2e}" in said for name in "ab")
         apply_merged(small_base(), merged)
 
@@ -279,7 +279,7 @@ def test_baked_objects_are_known_too(folder: Path, capsys: pytest.CaptureFixture
     base = small_base()
     delta = load(folder / "a.safetensors")
     with apply(base, delta):
-        baked.save(baked.bake(base, delta.about, reference_of(delta)), folder / "baked.safetensors")
+        baked.save(baked.bake(base, delta.metadata, reference_of(delta)), folder / "baked.safetensors")
     call(folder, "verify", "baked.safetensors")
     call(folder, "info", "baked.safetensors")
     said = capsys.readouterr().out

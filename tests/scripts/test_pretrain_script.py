@@ -32,6 +32,7 @@ def settings(folder: Path) -> list[str]:
         f"export={folder}/base",
         f"pack.sources={folder}/pictures",
         f"pack.file={folder}/pack.zip",
+        "pack.held_out=2",
         "precision=32-true",
         "unet.checkpoint_every=1",
         "unet.preview_every=2",
@@ -39,10 +40,7 @@ def settings(folder: Path) -> list[str]:
     ]
 
 
-def test_from_pictures_to_a_base_that_loads_and_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(pretrain, "HELD_OUT", 2)
+def test_from_pictures_to_a_base_that_loads_and_goes_on(tmp_path: Path) -> None:
     write_sources(tmp_path / "pictures")
     given = settings(tmp_path)
     pretrain.main(["all", *given])
@@ -60,18 +58,21 @@ def test_from_pictures_to_a_base_that_loads_and_goes_on(
     vae = load_file(tmp_path / "vae/vae.safetensors")
     own = {k.removeprefix("vae."): v for k, v in base_state(first).items() if k.startswith("vae.")}
     far = [(vae[k] - own[k]).norm() / (own[k].norm() + 1e-3) for k in vae if k.startswith("decoder.")]
-    assert 0 < max(far) < 0.5, "it goes on from the base's VAE, it does not start anew"
+    assert 0 < max(far) < 0.5, "it continues from the base's VAE"
 
 
 def test_insertion_samples_and_another_autoencoder_limited_by_time_and_resumed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    monkeypatch.setattr(pretrain, "HELD_OUT", 2)
-    monkeypatch.setattr(pretrain, "HELD_OUT_RELIT", 2)
     write_sources(tmp_path / "pictures")
     save_base(small_base(), tmp_path / "small")
     (tmp_path / "small.yaml").write_text(YAML.format(base=tmp_path / "small"))
-    given = [*settings(tmp_path), f"inner_from={tmp_path}/small.yaml", "samples=insertion"]
+    given = [
+        *settings(tmp_path),
+        f"inner_from={tmp_path}/small.yaml",
+        "samples=insertion",
+        "pack.held_out_relit=2",
+    ]
     other = "    autoencoder: residual\n    latent_channels: 6\n    prediction: v\n    vae_scale: 1.0\n"
     sizes = YAML.format(base="none").replace("vae_channels: [32, 32]", "vae_channels: [12]")
     (tmp_path / "sizes.yaml").write_text(sizes.replace("train:", f"{other}train:"))

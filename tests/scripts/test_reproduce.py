@@ -8,15 +8,15 @@ from pathlib import Path
 import pytest
 
 from ldm.config.cli import run
-from ldm.data.image import read_rgb
-from ldm.data.picture_write import read_text
-from ldm.evaluation.cells import Cell
+from ldm.data.picture import read_rgb
+from ldm.data.picture_write import embedded_text
+from ldm.evaluation.run import MethodRun
 from scripts import reproduce
-from tests.evaluation.test_sites import backgrounds
+from tests.evaluation.test_benchmark import backgrounds
 from tests.fixtures.small import object_folder, written
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-VARIANTS = [
+METHODS = [
     "flat",
     "poisson",
     "cut-out",
@@ -29,7 +29,7 @@ VARIANTS = [
     "tokens-kv-5-images",
     "tokens-kv-paper-rate",
     "tokens-kv-scale-1",
-    "tokens-kv-no-bank",
+    "tokens-kv-no-cached-samples",
     "tokens-kv-fast",
     "paper-zero-shot",
     "paper-kv",
@@ -42,7 +42,7 @@ LEARNT = {
     "tokens-kv",
     "tokens-kv-1-images",
     "tokens-kv-paper-rate",
-    "tokens-kv-no-bank",
+    "tokens-kv-no-cached-samples",
     "paper-kv",
     "paper-crossattn",
 }
@@ -64,8 +64,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def call(folder: Path, *more: str) -> None:
     reproduce.main([
-        "train.cached_samples=4", "--config", str(folder / "small.yaml"), "--benches", str(folder / "objects"),
-        "--backgrounds", str(folder / "bench"), "--out", str(folder / "out"), "--variants", *VARIANTS,
+        "train.cached_samples=4", "--config", str(folder / "small.yaml"),
+        "--benches", str(folder / "objects"), "--backgrounds", str(folder / "bench"),
+        "--out", str(folder / "out"), "--methods", *METHODS,
         "--max_steps", "2", "--sampler", "ddim", "--steps", "2", "--device", "cpu",
         "--published", str(folder / "paper.yaml"), str(folder / "virtual.yaml"), *more,
     ])  # fmt: skip
@@ -74,65 +75,64 @@ def call(folder: Path, *more: str) -> None:
 def test_the_plan_does_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     call(folder, "--plan", "--out", str(folder / "planned"))
     said = capsys.readouterr().out.splitlines()
-    assert sorted(line.split()[0] for line in said) == sorted(VARIANTS)
-    assert all("1 of   1 cells to do" in line for line in said)
+    assert sorted(line.split()[0] for line in said) == sorted(METHODS)
+    assert all("1 of   1 runs to do" in line for line in said)
     assert not (folder / "planned").exists()
 
 
 def test_it_is_stopped_goes_on_and_tells(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make, made = Cell._make, []
+    make, made = MethodRun._make, []
 
-    def interrupted(self: Cell, *arguments: object) -> object:
+    def interrupted(self: MethodRun, *arguments: object) -> object:
         if len(made) == 13:
             raise KeyboardInterrupt
-        made.append(self.variant.name)
+        made.append(self.method.name)
         return make(self, *arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(Cell, "_make", interrupted)
+    monkeypatch.setattr(MethodRun, "_make", interrupted)
     with pytest.raises(KeyboardInterrupt):
         call(folder)
     first = {path: path.stat().st_mtime_ns for path in (folder / "out").rglob("*.png")}
     assert len(first) == 13 and not (folder / "out/RESULTS.md").exists()
-    monkeypatch.setattr(Cell, "_make", make)
+    assert len((folder / "out/results.jsonl").read_text().splitlines()) == 13
+    monkeypatch.setattr(MethodRun, "_make", make)
     call(folder)
     assert all(path.stat().st_mtime_ns == at for path, at in first.items())  # nothing was made twice
 
-    pictures = sorted((folder / "out/results").rglob("*.png"))
-    assert len(pictures) == 3 * len(VARIANTS)
+    pictures = sorted((folder / "out").glob("*/objects/cup/*.png"))
+    assert len(pictures) == 3 * len(METHODS)
     files = list((folder / "out/objects/objects/cup").glob("*.safetensors"))
     assert len(files) == len(LEARNT)  # three pictures are all, also of five; sampling learns nothing
-    row = json.loads(read_text(folder / "out/results/linear-kv/objects/cup/0001.png")["row"])
+    row = json.loads(embedded_text(folder / "out/linear-kv/objects/cup/0001.png")["row"])
     assert row["scores"]["v2/outside"] == 0 and -1 <= row["scores"]["v2/identity_mean"] <= 1
     assert set(row["recipe"]) == {
-        "kind", "metrics", "version", "base", "seed", "context", "settings", "object",
+        "kind", "metrics", "version", "base", "seed", "context", "settings", "object", "object_scale",
     }  # fmt: skip
-    fast = json.loads(read_text(folder / "out/results/tokens-kv-fast/objects/cup/0001.png")["row"])["recipe"]
+    fast = json.loads(embedded_text(folder / "out/tokens-kv-fast/objects/cup/0001.png")["row"])["recipe"]
     assert (
         fast["settings"]["sample.precision"] == "bf16" and fast["settings"]["sample.deep_cache_interval"] == 2
     )
-    paper = json.loads(read_text(folder / "out/results/paper-kv/objects/cup/0001.png")["row"])["recipe"]
+    paper = json.loads(embedded_text(folder / "out/paper-kv/objects/cup/0001.png")["row"])["recipe"]
     assert (paper["settings"]["insert.blend"], paper["settings"]["sample.guidance_scale"]) == ("paper", 5.0)
     assert row["recipe"]["settings"]["insert.blend"] != "paper" and paper["object"] != row["recipe"]["object"]
-    kv, alone = (
-        read_rgb(folder / f"out/results/{name}/objects/cup/0001.png") for name in ("none-kv", "linear-kv")
-    )
+    kv, alone = (read_rgb(folder / f"out/{name}/objects/cup/0001.png") for name in ("none-kv", "linear-kv"))
     assert (kv != alone).any()
     text = (folder / "out/RESULTS.md").read_text("utf-8")
-    assert f"{len(VARIANTS)} of {len(VARIANTS)} cells" in text
+    assert f"{len(METHODS)} of {len(METHODS)} runs" in text
     assert "few-shot tokens beat K/V tuning" in text and "### Best recipe" in text and "### Guidance" in text
     assert (folder / "out/pages/objects/measures.html").is_file()
 
     capsys.readouterr()
     call(folder, "--plan")
-    assert all("0 of   1 cells" in line for line in capsys.readouterr().out.splitlines())
+    assert all("0 of   1 runs" in line for line in capsys.readouterr().out.splitlines())
     call(folder, "--plan", "--seed", "4")  # pasting draws no noise, and what was learnt is learnt
     todo = {line.split()[0] for line in capsys.readouterr().out.splitlines() if " 1 of " in line}
-    assert todo == set(VARIANTS) - {"flat", "poisson", "cut-out"}
-    monkeypatch.setattr("ldm.evaluation.cells.__version__", "9")  # another version may draw otherwise
+    assert todo == set(METHODS) - {"flat", "poisson", "cut-out"}
+    monkeypatch.setattr("ldm.evaluation.run.__version__", "9")  # another version may draw otherwise
     call(folder, "--plan")
-    assert all("1 of   1 cells" in line for line in capsys.readouterr().out.splitlines())
+    assert all("1 of   1 runs" in line for line in capsys.readouterr().out.splitlines())
 
 
 def test_quick_is_less(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -147,7 +147,7 @@ def test_quick_is_less(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--variants", "linear"], "no variant linear; there are flat"),
+        (["--methods", "linear"], "no method linear; there are flat"),
         (["--published", "nowhere.yaml"], "nowhere.yaml: no such config"),
         (["--benches", "nowhere"], "nowhere: no such folder"),
         (["--out", __file__], "is a file, not a folder"),

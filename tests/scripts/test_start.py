@@ -14,7 +14,7 @@ from PIL import Image
 from ldm.config.cli import uncollected
 from ldm.models.base import base_fingerprint, save_base
 from ldm.objects import baked
-from ldm.objects.object_file import About
+from ldm.objects.object_file import ObjectMetadata
 from tests.fixtures.tiny import config_file, loaded_base
 
 ROOT = Path(__file__).parents[2]
@@ -43,7 +43,7 @@ def folder(tmp_path: Path) -> Path:
     base = loaded_base()
     save_base(base, tmp_path / "base", torch.float32)
     config_file(tmp_path / "tiny.yaml", tmp_path / "base")
-    about = About(base_fingerprint(base), "tiny", freeze_model="crossattn-kv")
+    about = ObjectMetadata(base_fingerprint(base), "tiny", freeze_model="crossattn-kv")
     baked.save(baked.bake(base, about, torch.zeros(1, 3, 56, 56)), tmp_path / "baked.safetensors")
     Image.new("RGB", (90, 90), "grey").save(tmp_path / "grey.png")
     return tmp_path

@@ -36,7 +36,7 @@ def failing(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     return capsys.readouterr().err
 
 
-def test_a_run_says_what_it_does_and_what_comes_next(
+def test_a_run_prints_what_it_does_and_what_comes_next(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train.main(arguments(tmp_path, "--max_steps", "2", "--preview_every", "2"))
@@ -58,7 +58,7 @@ def test_a_run_says_what_it_does_and_what_comes_next(
 
 
 def test_a_view_that_is_not_there_does_not_stop_learning(tmp_path: Path) -> None:
-    """Inference will say so; previews show all tokens."""
+    """Inference refuses it; previews use all tokens."""
     for more in (
         ("--few_shot", "none", "sample.reference_view=2"),
         ("--few_shot", "tokens", "sample.reference_view=9"),
@@ -86,8 +86,8 @@ def test_a_resumed_run_needs_no_other_flag(tmp_path: Path) -> None:
     assert whole.keys() == part.keys() and all(torch.equal(whole[key], part[key]) for key in whole)
 
 
-def judged(folder: Path, *more: str) -> list[str]:
-    """A run of four pictures that judges itself every other step."""
+def validated(folder: Path, *more: str) -> list[str]:
+    """A run of four pictures that validates itself every other step."""
     pytest.importorskip("efficientnet_lite_pytorch")
     config, root = written(folder)
     object_folder(root, few_shot=4)
@@ -106,35 +106,35 @@ def judged(folder: Path, *more: str) -> list[str]:
     ]
 
 
-def test_a_run_judges_itself_by_a_picture_that_it_does_not_learn_from(
+def test_a_run_validates_on_a_picture_that_it_does_not_learn_from(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tmp_path / "logs/toy"
-    train.main(judged(tmp_path))
+    train.main(validated(tmp_path))
     said = capsys.readouterr().out
     kept = read_checkpoint(find_checkpoint(run))["object"]
     held = kept["about"]["recipe"]["train"]["hold_out"]
-    assert "3 few-shot, 2 same-category" in said and f"by picture {held}, which is held out" in said
-    assert "best: step " in said and "before learning" in said
+    assert "3 few-shot, 2 same-category" in said and f"on picture {held}, which is held out" in said
+    assert "best: step " in said and "before training" in said
     assert kept["about"]["few_shot_count"] == len(kept["crops"]) == 3
-    sheets = [path.name for path in sorted((run / "judged").iterdir())]
+    sheets = [path.name for path in sorted((run / "validation").iterdir())]
     assert sheets == ["step-000000.png", "step-000002.png", "step-000004.png"]
     names = {path.name for path in run.iterdir()}
-    assert {"best.ckpt", "best.txt", "judged.csv"} <= names
+    assert {"best.ckpt", "best.txt", "validation.csv"} <= names
 
 
 def test_a_resumed_run_holds_out_the_same_and_ends_the_same(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train.main([*judged(tmp_path), "--name", "whole"])
-    train.main([*judged(tmp_path), "--name", "part", "--max_steps", "2"])
+    train.main([*validated(tmp_path), "--name", "whole"])
+    train.main([*validated(tmp_path), "--name", "part", "--max_steps", "2"])
     train.main(["--resume", str(tmp_path / "logs/part"), "--max_steps", "4"])
     whole, part = state(tmp_path / "logs/whole"), state(tmp_path / "logs/part")
     assert all(torch.equal(whole[key], part[key]) for key in whole)
-    csv, other = ((tmp_path / "logs" / name / "judged.csv").read_text() for name in ("whole", "part"))
+    csv, other = ((tmp_path / "logs" / name / "validation.csv").read_text() for name in ("whole", "part"))
     assert csv == other and csv.count("\n") == 4
     said = failing(["--resume", str(tmp_path / "logs/part/best.ckpt"), "--max_steps", "6"], capsys)
-    assert "best.ckpt cannot be continued" in said and f"--resume {tmp_path / 'logs/part'}" in said
+    assert "best.ckpt cannot be resumed" in said and f"--resume {tmp_path / 'logs/part'}" in said
 
 
 def test_a_picture_that_is_not_there_is_not_held_out(

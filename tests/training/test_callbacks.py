@@ -13,9 +13,9 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from ldm.data.image import read_rgb
 from ldm.data.insertset import load_insertset
 from ldm.data.pairs import TrainingPairs
+from ldm.data.picture import read_rgb
 from ldm.objects.few_shot import prepare_few_shot
 from ldm.training.callbacks import Previews, Progress, StopOnSignal
 from ldm.training.checkpoints import (
@@ -26,8 +26,8 @@ from ldm.training.checkpoints import (
     read_checkpoint,
 )
 from ldm.training.datamodule import SampleModule
-from ldm.training.finetune import FineTune
-from ldm.training.trainer import build_trainer
+from ldm.training.finetune import FineTune, Tuning
+from ldm.training.trainer import LoopOptions, build_trainer
 from tests.fixtures.small import SMALL, SMALL_IMAGES, object_folder, small_base, small_filling
 
 
@@ -53,14 +53,12 @@ def fit(
     trainer = build_trainer(
         run,
         callbacks,
-        max_steps=steps,
-        accumulate_grad_batches=accumulate_grad_batches,
-        accelerator="cpu",
-        devices=1,
-        start=start,
+        steps,
+        LoopOptions(accumulate_grad_batches=accumulate_grad_batches, accelerator="cpu", devices=1),
+        start,
     )
     pairs = TrainingPairs(insertset, SMALL.image_size, SMALL.reference_size, length=10**6)
-    module = FineTune(base, lr=1e-2, card={"about": {}})
+    module = FineTune(base, Tuning(lr=1e-2, max_steps=1), card={"about": {}})
     trainer.fit(module, datamodule=SampleModule(pairs, 1), ckpt_path=find_checkpoint(run) if start else None)
     return trainer
 

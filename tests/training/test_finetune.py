@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset, default_collate
 
 from ldm.data.insertset import load_insertset
-from ldm.data.pairs import TrainingPairs
+from ldm.data.pairs import NamePairs
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised, raw_pixels
 from ldm.models.ldm_blocks import diffusers_blocks
@@ -19,9 +19,9 @@ from ldm.objects.delta import FREEZE_MODELS
 from ldm.objects.few_shot import prepare_few_shot
 from ldm.training.checkpoints import Checkpoints, find_checkpoint
 from ldm.training.datamodule import Order, SampleModule, draw_noise
-from ldm.training.encoded_samples import EncodedSamples, encoded
-from ldm.training.finetune import FineTune
-from ldm.training.trainer import build_trainer
+from ldm.training.encoded_samples import EncodedSamples, SampleOptions, encoded
+from ldm.training.finetune import FineTune, Tuning
+from ldm.training.trainer import LoopOptions, build_trainer
 from tests.fixtures import tiny
 from tests.fixtures.small import SMALL, SMALL_IMAGES, object_folder, small_base, state_of
 
@@ -32,7 +32,7 @@ RATE = {"lr": 1e-2, "lr_conditioner": 1e-2, "lr_tokens": 1e-2, "warmup_steps": 2
 def test_loss_and_gradients_are_those_of_the_papers_code(mode: str) -> None:
     golden, base = tiny.golden(), tiny.loaded_base()
     tiny.use_prior_encoder(base, golden["cond.few_shot_features"])
-    module = FineTune(base, mode)
+    module = FineTune(base, Tuning(mode))
     g = {key.removeprefix("train."): value for key, value in golden.items() if key.startswith("train.")}
     dropped = torch.zeros(2, dtype=torch.bool)
     latents = (g["z"], g["masked_latents"], 1 - g["mask"])
@@ -41,18 +41,18 @@ def test_loss_and_gradients_are_those_of_the_papers_code(mode: str) -> None:
     loss.backward()
 
     assert float(loss.detach()) == pytest.approx(float(g[f"{mode}.loss"]), rel=1e-3)
-    layout, start = diffusers_blocks(base.state_dict()), f"{mode}.grad_norm."
+    blocks, start = diffusers_blocks(base.state_dict()), f"{mode}.grad_norm."
     norms = {key.removeprefix(start): float(value) for key, value in g.items() if key.startswith(start)}
     for name, weight in module.trained_weights().items():
         if name.startswith("unet.") or name == "conditioner.proj_out.weight":
-            key = ldm_key(name, layout).removeprefix("model.diffusion_model.")
+            key = ldm_key(name, blocks).removeprefix("model.diffusion_model.")
             assert weight.grad is not None
             assert float(weight.grad.norm()) == pytest.approx(norms.pop(key), rel=1e-3), name
     assert not norms
 
 
-def data(root: Path, **changes: Any) -> TrainingPairs:
-    return TrainingPairs(
+def data(root: Path, **changes: Any) -> NamePairs:
+    return NamePairs(
         load_insertset(root),
         SMALL.image_size,
         SMALL.reference_size,
@@ -60,11 +60,19 @@ def data(root: Path, **changes: Any) -> TrainingPairs:
     )
 
 
-def make(root: Path, few_shot: str = "tokens", mode: str = "crossattn-kv", **changes: Any) -> FineTune:
+def make(
+    root: Path,
+    few_shot: str = "tokens",
+    mode: str = "crossattn-kv",
+    seed: int = 0,
+    card: Any = None,
+    **changes: Any,
+) -> FineTune:
     base = small_base().requires_grad_(True)
     crops = SMALL_IMAGES.few_shot(load_insertset(root))
     prepare_few_shot(base, crops, few_shot, "clip", torch.Generator().manual_seed(0))
-    return FineTune(base, mode, **(RATE | {"drop_context": 0.3, "card": {"about": {}}} | changes))
+    tuning = Tuning(mode, **(RATE | {"drop_context": 0.3, "max_steps": 1} | changes))
+    return FineTune(base, tuning, SampleOptions(seed), card=card or {"about": {}})
 
 
 def fit(
@@ -73,18 +81,13 @@ def fit(
     run: Path,
     steps: int,
     *,
-    batch_size: int = 2,
-    accumulate_grad_batches: int = 1,
     every: int = 10**6,
     resume: Path | None = None,
-    precision: str = "32-true",
-    workers: int = 0,
+    **options: Any,
 ) -> FineTune:
-    trainer = build_trainer(
-        run, [Checkpoints(run, every, keep=9)], max_steps=steps, accumulate_grad_batches=accumulate_grad_batches, accelerator="cpu",
-        devices=1, precision=precision,
-    )  # fmt: skip
-    trainer.fit(module, datamodule=SampleModule(samples, batch_size, workers), ckpt_path=resume)
+    loop = LoopOptions(**({"batch_size": 2, "accelerator": "cpu", "devices": 1} | options))
+    trainer = build_trainer(run, [Checkpoints(run, every, keep=9)], steps, loop)
+    trainer.fit(module, datamodule=SampleModule(samples, loop.batch_size, loop.workers), ckpt_path=resume)
     assert trainer.global_step == steps
     return module
 
@@ -102,7 +105,7 @@ def test_trains_exactly_the_objects_weights(tmp_path: Path, mode: str, few_shot:
     fit(module, data(tmp_path / "toy"), tmp_path / "run", 3)
     changed = {key for key, value in module.base.state_dict().items() if not torch.equal(value, before[key])}
     assert {name for name, p in module.base.named_parameters() if p.requires_grad} == set(module.trained)
-    # over one key, softmax is 1: without few-shot tokens there is no gradient to K (and Q), see DESIGN
+    # over one key, softmax is 1: without few-shot tokens there is no gradient to K (and Q)
     idle = {name for name in module.trained if few_shot == "none" and ("to_k" in name or "to_q" in name)}
     assert set(module.trained) - idle <= changed <= set(module.trained)
 
@@ -131,32 +134,32 @@ def test_a_resumed_run_ends_where_an_uninterrupted_one_does(
     assert saved[0]["lr_schedulers"] == saved[1]["lr_schedulers"]
 
 
-def test_a_bank_holds_what_the_pairs_would_have_been(tmp_path: Path) -> None:
+def test_cached_samples_are_the_encoded_pairs(tmp_path: Path) -> None:
     root = object_folder(tmp_path / "toy")
     base, pairs = small_base(), data(root)
-    cached_samples = EncodedSamples(base, pairs, size=11, seed=3)
-    assert all(len(value) == 11 for value in bank.samples.values())
-    drawn = [bank[i] for i in range(200)]
-    again = EncodedSamples(base, pairs, size=11, seed=3)
+    cached = EncodedSamples(base, pairs, SampleOptions(3, cached_samples=11))
+    assert all(len(value) == 11 for value in cached.samples.values())
+    drawn = [cached[i] for i in range(200)]
+    again = EncodedSamples(base, pairs, SampleOptions(3, cached_samples=11))
     for i, sample in enumerate(drawn):
         assert all(torch.equal(again[i][key], value) for key, value in sample.items())
     kept = {tuple(sample["pooled"].flatten().tolist()) for sample in drawn}
-    assert len(kept) == len({tuple(row) for row in bank.samples["pooled"].flatten(1).tolist()}), (
+    assert len(kept) == len({tuple(row) for row in cached.samples["pooled"].flatten(1).tolist()}), (
         "each one is drawn"
     )
     pair = default_collate([pairs[9]])
     one = encoded(base, pair) | {"view": pair["view"]}
-    assert one.keys() == bank.samples.keys()
-    assert all(torch.allclose(one[key][0], value[9], atol=1e-5) for key, value in bank.samples.items())
+    assert one.keys() == cached.samples.keys()
+    assert all(torch.allclose(one[key][0], value[9], atol=1e-5) for key, value in cached.samples.items())
 
 
-def test_a_run_with_a_bank_resumes_as_if_it_had_not_stopped(tmp_path: Path) -> None:
+def test_a_run_with_cached_samples_resumes_as_if_it_had_not_stopped(tmp_path: Path) -> None:
     root = object_folder(tmp_path / "toy")
 
     def run(name: str, steps: int, resume: Path | None = None) -> FineTune:
         module = make(root)
-        cached_samples = EncodedSamples(module.base, data(root), 5, 1)
-        return fit(module, cached_samples, tmp_path / name, steps, every=2, resume=resume)
+        cached = EncodedSamples(module.base, data(root), SampleOptions(1, cached_samples=5))
+        return fit(module, cached, tmp_path / name, steps, every=2, resume=resume)
 
     whole = run("whole", 4)
     run("part", 2)
@@ -240,7 +243,7 @@ def test_a_single_view_trains_its_own_token_alone(tmp_path: Path) -> None:
     root = object_folder(tmp_path / "toy")
     module = make(root, drop_context=0.0)
     tokens = module.base.conditioner.few_shot_tokens
-    item = TrainingPairs(load_insertset(root), 64, 28, single_view=1.0)[0]
+    item = NamePairs(load_insertset(root), 64, 28, single_view=1.0)[0]
     batch = {key: value[None] for key, value in item.items()} | {"index": torch.tensor([0])}
     module.log = lambda *_, **__: None  # type: ignore[method-assign]
     module.training_step(batch, 0).backward()
@@ -279,4 +282,4 @@ def test_an_unknown_kind_is_named() -> None:
     with pytest.raises(ValueError, match="few_shot 'tokn' is unknown"):
         prepare_few_shot(small_base(), torch.zeros(1, 3, 28, 28), "tokn")
     with pytest.raises(ValueError, match="freeze_model 'all' is unknown"):
-        FineTune(small_base(), "all")
+        FineTune(small_base(), Tuning("all"))

@@ -1,110 +1,222 @@
-"""Which picture is held out: never the reference's own, never one with a twin; and what holding out means."""
+"""The validator: fixed regions, what its scores mean, and that training does not notice."""
 
 from __future__ import annotations
 
-import shutil
+import math
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
 
-from ldm.data.insertset import InsertSet, load_insertset
-from ldm.validation.callback import plan_validation
-from ldm.validation.validator import hold_out, spare_picture
-from tests.fixtures.small import object_folder
-
-
-class Hues:
-    """Features of a picture: how far its mean colour lies around the circle, [2]."""
-
-    mean = torch.zeros(1)
-
-    def pooled(self, image: Tensor) -> Tensor:
-        middle = image[:, :, 100:124, 100:124].mean((2, 3))  # clear of the square's padding
-        angle = (middle[:, 0] + 1) * 1.5
-        return torch.stack([angle.cos(), angle.sin()], dim=1)
-
-
-def toy(folder: Path, reds: list[int], reference: int) -> InsertSet:
-    """Pictures 0, 1, ... of one colour each."""
-    root = object_folder(folder, few_shot=len(reds))
-    for i, red in enumerate(reds):
-        Image.fromarray(np.full((48, 40, 3), (red, 90, 90), np.uint8)).save(root / f"data/{i}.png")
-    Image.fromarray(np.full((30, 30, 3), (reference, 90, 90), np.uint8)).save(root / "test.png")
-    return load_insertset(root)
-
-
-@pytest.mark.parametrize(
-    ("reds", "reference", "held"),
-    [
-        ([0, 60, 120, 180, 240], 250, "2"),  # the one in the middle
-        ([0, 60, 120, 180, 230], 122, "1"),  # is the reference
-        ([0, 60, 62, 120, 250], 10, "3"),  # 1 and 2 are twins
-        ([0, 120, 240], 60, ""),  # too few
-        ([100, 101, 102, 103], 104, ""),  # all are one picture
-    ],
+from ldm.compositing.region_fill import CompositeSettings, make_composite_fill
+from ldm.config.schema import load_config
+from ldm.data.insertset import InsertSet, Sample, load_insertset
+from ldm.data.picture import read_rgb, to_image
+from ldm.features.imagenet import ImageNetFeatures
+from ldm.models.base import Base
+from ldm.models.sampler import sample
+from ldm.objects.delta import trained_names
+from ldm.training.checkpoints import Checkpoints, find_checkpoint, read_checkpoint
+from ldm.validation.callback import SAMPLE, Validation, hold_out
+from ldm.validation.validator import (
+    CODING,
+    REGIONS,
+    RegionFiller,
+    Validator,
+    nearest_other,
+    place_of,
+    regions_of,
+    score,
 )
-def test_the_spared_picture(tmp_path: Path, reds: list[int], reference: int, held: str) -> None:
-    assert spare_picture(Hues(), toy(tmp_path, reds, reference)) == held  # type: ignore[arg-type]
+from tests.fixtures.small import object_folder, small_base, small_filling, state_of
+from tests.training.test_callbacks import fit
+
+CONFIGS = Path(__file__).parents[2] / "configs"
 
 
-def test_what_is_held_out_is_not_learnt_from(tmp_path: Path) -> None:
-    insertset = load_insertset(object_folder(tmp_path))
-    learnt, held = hold_out(insertset, "1")
-    assert [x.image.stem for x in held] == ["1"] and [x.image.stem for x in learnt.few_shot] == ["0", "2"]
-    assert (learnt.same_category, learnt.reference) == (insertset.same_category, insertset.reference)
-    assert hold_out(insertset, "") == (insertset, ())
+@pytest.fixture(scope="module")
+def features() -> ImageNetFeatures:
+    pytest.importorskip("efficientnet_lite_pytorch")
+    return ImageNetFeatures()
 
 
-def test_what_cannot_be_held_out_is_refused(tmp_path: Path) -> None:
-    insertset = load_insertset(object_folder(tmp_path, few_shot=1))
-    with pytest.raises(ValueError, match=r"hold_out '7' is no few-shot picture of .*; there are 0"):
-        hold_out(insertset, "7")
-    with pytest.raises(ValueError, match="leaves no few-shot picture"):
-        hold_out(insertset, "0")
+@pytest.fixture()
+def toy(tmp_path: Path) -> InsertSet:
+    return load_insertset(object_folder(tmp_path / "toy"))
 
 
-def plan(insertset: InsertSet, held_out: str = "auto", every: int = -1, steps: int = 800) -> tuple:
-    made = plan_validation(
-        insertset, held_out=held_out, every=every, max_steps=steps, samples=8, guidance_scale=5.0
+def filler(learnt: InsertSet, held: tuple[Sample, ...] = ()) -> RegionFiller:
+    return small_filling(learnt, regions_of(learnt, held))
+
+
+def validator(insertset: InsertSet, features: ImageNetFeatures, held: str = "0") -> Validator:
+    learnt, kept = hold_out(insertset, held)
+    return Validator(learnt, kept, features, filler(learnt, kept))
+
+
+class Fixed(RegionFiller):
+    """Its regions are filled with given pictures."""
+
+    filled: Tensor
+
+    def __call__(self, base: Base) -> tuple[Tensor, list[np.ndarray]]:
+        return self.filled, [place.mask for place in self.places]
+
+
+def test_a_place_has_the_box_in_its_middle_and_the_picture_around_it(toy: InsertSet) -> None:
+    place = place_of(toy.few_shot[0], 32, factor=1.5)
+    rows, columns = np.flatnonzero(place.mask.any(1)), np.flatnonzero(place.mask.any(0))
+    assert place.image.shape == (3, 32, 32) and place.mask.shape == (32, 32)
+    # the box 8 10 30 36 and a tenth of it to each side, in a square of 1.5 x 32 px, cut to 40
+    assert np.allclose([rows[0], rows[-1] + 1], [(7 - 3) * 32 / 40, (39 - 3) * 32 / 40], atol=1)
+    assert np.allclose([columns[0], columns[-1] + 1], [5 * 32 / 40, 33 * 32 / 40], atol=1)
+
+
+def test_the_same_base_gets_the_same_score_and_keeps_its_weights(
+    toy: InsertSet, features: ImageNetFeatures
+) -> None:
+    validate, base = validator(toy, features), small_base()
+    before, noise = state_of(base), torch.random.get_rng_state()
+    one, two = validate(base, 3), validate(base, 3)
+    assert one.score == two.score and np.array_equal(one.sheet, two.sheet)
+    assert len(one.score.scores) == REGIONS and one.score.step == 3
+    assert all(torch.equal(value, before[key]) for key, value in base.state_dict().items())
+    assert torch.equal(torch.random.get_rng_state(), noise)
+    other = validate(small_base(seed=1), 3)
+    assert other.score != one.score
+
+
+def test_a_run_in_bf16_scores_nearly_the_same(toy: InsertSet, features: ImageNetFeatures) -> None:
+    validate, base = validator(toy, features), small_base()
+    with torch.autocast("cpu", torch.bfloat16):
+        half = validate(base, 3).score
+    assert half.identity == pytest.approx(validate(base, 3).score.identity, abs=0.05)
+
+
+def test_solvers_run_in_fp32_whatever_training_runs_in(
+    toy: InsertSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[torch.dtype] = []
+
+    def spy(base: Base, condition: Any, x_T: Tensor, **rest: Any) -> Tensor:
+        seen.extend([x_T.dtype, condition.masked.dtype])
+        return sample(base, condition, x_T, **rest)
+
+    monkeypatch.setattr("ldm.insertion.inpaint.sample", spy)
+    with torch.autocast("cpu", torch.bfloat16):
+        filler(toy)(small_base())
+    assert set(seen) == {torch.float32}
+
+
+def test_outside_the_masks_regions_stay_as_they_are(toy: InsertSet) -> None:
+    fill = filler(toy)
+    for place, filled in zip(fill.places, fill(small_base())[0], strict=True):
+        inside = torch.from_numpy(place.mask)
+        assert torch.equal(filled[:, ~inside], place.image[:, ~inside])
+        assert not torch.equal(filled[:, inside], place.image[:, inside])
+
+
+def test_what_was_in_the_mask_does_not_show_through(toy: InsertSet) -> None:
+    """It would be scored as if the model had drawn it."""
+    results = []
+    for colour in (-1.0, 1.0):
+        fill, base = filler(toy), small_base()
+        place = fill.places[0]
+        image = torch.where(torch.from_numpy(place.mask), colour, place.image)
+        composited = make_composite_fill(CompositeSettings(strength=0.3))
+        fill = RegionFiller([replace(place, image=image)], fill.view, make_fill=composited)
+        results.append(fill(base)[0])
+    assert torch.equal(*results)
+
+
+def test_the_held_out_picture_itself_is_the_best_answer(toy: InsertSet, features: ImageNetFeatures) -> None:
+    """Identity is of the held-out picture, copying of the learnt ones."""
+    learnt, held = hold_out(toy, "0")
+    fill = filler(learnt, held)
+    fixed = Fixed(fill.places, fill.view)
+    validate = Validator(learnt, held, features, fixed)
+    held_out, known = (place_of(x, 32, 2.0).image for x in (held[0], learnt.few_shot[0]))
+    scores = []
+    for image in (held_out, known):
+        fixed.filled = image.expand(len(fill.places), -1, -1, -1)
+        scores.append(validate(small_base(), 1).score)
+    assert scores[0].identity > scores[1].identity
+    assert scores[0].copying < scores[1].copying
+
+
+def test_copying_is_measured_against_the_similarity_of_the_photos() -> None:
+    views = torch.nn.functional.normalize(torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 1.0]]), dim=1)
+    assert nearest_other(views) == pytest.approx(math.sqrt(0.5))
+    assert math.isnan(nearest_other(views[:1]))
+
+
+def test_a_score_loses_by_seam_and_copying_only_above_their_limits() -> None:
+    assert score(0.5, 0.8, -0.3) == 0.5 == score(0.5, 1.0, math.nan)
+    assert score(0.5, 2.0, 0.2) == pytest.approx(0.5 - 0.1 - 0.2)
+
+
+def test_one_picture_is_enough(toy: InsertSet, features: ImageNetFeatures) -> None:
+    alone = replace(toy, few_shot=toy.few_shot[:1], same_category=())
+    shown = Validator(alone, (), features, filler(alone))(small_base(), 0)
+    assert math.isnan(shown.score.copying) and len(shown.score.scores) == 1
+
+
+def test_validation_leaves_training_as_it_is(tmp_path: Path, features: ImageNetFeatures) -> None:
+    states = []
+    for validated in (False, True):
+        folder = tmp_path / str(validated)
+        saving = Checkpoints(folder / "run", every=100)
+        callbacks = [saving]
+        if validated:
+            insertset = load_insertset(object_folder(tmp_path / "toy"))
+            callbacks.append(Validation(validator(insertset, features, ""), folder / "run", 1, saving))
+        fit(folder, callbacks, 2)
+        states.append(read_checkpoint(find_checkpoint(folder / "run"))["state_dict"])
+    assert all(torch.equal(states[0][key], states[1][key]) for key in states[0])
+
+
+def test_the_sheet_shows_the_target_and_every_region(
+    toy: InsertSet, features: ImageNetFeatures, tmp_path: Path
+) -> None:
+    pixels = np.zeros((48, 40, 3), np.uint8)
+    pixels[..., 1] = 200
+    Image.fromarray(pixels).save(toy.few_shot[0].image)
+    validate = validator(load_insertset(toy.root), features)
+    picture = validate(small_base(), 1).sheet
+    assert picture.shape[1] >= (1 + REGIONS) * 32
+    assert (picture == (0, 200, 0)).all(-1).any()  # the held-out picture is of that colour
+    assert torch.equal(
+        validate.fill.places[0].image[:, 0, 0], to_image(read_rgb(toy.few_shot[0].image))[:, 0, 0]
     )
-    return made.held_out, made.every, len(made.learnt.few_shot), made.text()
 
 
-def test_the_plan_of_a_run(tmp_path: Path) -> None:
-    pytest.importorskip("efficientnet_lite_pytorch")
-    five = load_insertset(Path("examples/objects/rocket_bee"))
-    held, every, kept, text = plan(five)
-    assert held in {x.image.stem for x in five.few_shot} and (every, kept) == (80, 4)
-    assert text == f"judged every 80 steps by picture {held}, which is held out"
-    assert plan(five, "none")[:3] == ("none", 80, 5)
-    assert plan(five, "3", every=0) == ("3", 0, 4, "")
-    assert plan(five, every=0) == ("none", 0, 5, "")
-    assert plan(five, steps=5)[:3] == ("none", 0, 5) and "too few" in plan(five, steps=5)[3]
-    assert plan(five, steps=5, every=2)[1] == 2
-    three = load_insertset(object_folder(tmp_path))
-    assert plan(three)[:3] == ("none", 80, 3) and "the pictures it learns from" in plan(three)[3]
+def flops(work: Callable[[], Any]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
 
 
-def test_without_the_package_nothing_is_judged_and_nothing_held_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "efficientnet_lite_pytorch", None)
-    held, every, kept, text = plan(load_insertset(Path("examples/objects/rocket_bee")))
-    assert (held, every, kept) == ("none", 0, 5)
-    assert text.startswith("not judged: ImageNet features need") and "\n" not in text
-
-
-def test_the_example_holds_out_no_twin_of_the_reference(tmp_path: Path) -> None:
-    """One of the pictures becomes the reference: it is never chosen."""
-    pytest.importorskip("efficientnet_lite_pytorch")
-    from ldm.features.imagenet import ImageNetFeatures
-
-    root = tmp_path / "bee"
-    shutil.copytree("examples/objects/rocket_bee", root)
-    features = ImageNetFeatures()
-    chosen = spare_picture(features, load_insertset(root))
-    box = [float(x) for x in (root / f"bbox/{chosen}.txt").read_text().split()[:4]]
-    Image.open(root / f"data/{chosen}.jpg").crop([round(x) for x in box]).save(root / "test.jpg")
-    assert spare_picture(features, load_insertset(root)) not in ("", chosen)
+@pytest.mark.parametrize(("name", "rel"), [("mini", 0.5), ("v", 0.1)])
+def test_what_validation_and_training_cost_is_counted_in_forwards(name: str, rel: float) -> None:
+    a = load_config(CONFIGS / f"{name}.yaml").base.architecture
+    with torch.device("meta"):  # nothing is computed, the operations are counted
+        base = Base(a)
+        x, t = torch.zeros(2, 4, a.latent_size, a.latent_size), torch.full((2,), 500)
+        context, image = torch.zeros(2, 6, a.context_width), torch.zeros(2, 3, a.image_size, a.image_size)
+    base.requires_grad_(False)
+    forward = flops(lambda: base.eps(x, t, x, x[:, :1], context))
+    coding = flops(lambda: (base.encode(image), base.decode(x)))
+    assert coding / forward == pytest.approx(CODING, rel=rel)
+    weights = dict(base.named_parameters())
+    for weight in trained_names(base, "crossattn"):
+        weights[weight].requires_grad_(True)
+    context.requires_grad_(True)
+    learning = flops(lambda: base.eps(x, t, x, x[:, :1], context).sum().backward())
+    assert learning / forward == pytest.approx(SAMPLE, rel=0.1)

@@ -1,0 +1,258 @@
+"""Benchmarks => objects, and the sites where they are to be inserted; all is checked before any work.
+
+Three layouts are read:
+- scenes with ground truth: `objects/<name>/` (InsertSet folders) and `scenes/<name>/` as SCENE_FILES says;
+- photos: `insertions/cases.json`, whose objects are `id_image/<name>/`;
+- InsertSet: one object folder or a folder of them. Each object goes into every background of a test bench
+  (`image/NNNN_img.png`, `mask/NNNN_mask.png`, optionally a list file), one for all objects or one for each.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+
+from ldm.batch.manifest import bench_cases
+from ldm.batch.work_item import Case, read_roi
+from ldm.data.files import natural_key
+from ldm.data.insertset import InsertSet, load_insertset
+from ldm.data.picture import Picture, read_picture
+from ldm.insertion.mask_input import MaskOptions
+from ldm.insertion.mask_shapes import read_mask
+from ldm.insertion.roi import Roi, plan_rois
+
+T = TypeVar("T")
+Choice = Collection[str] | int  # names, or how many, evenly spread; () and 0: all
+PlanRegions = Callable[[np.ndarray], Sequence[Roi]]  # a mask's squares
+PHOTO_CASES = "insertions/cases.json"
+SCENE_FILES = (
+    "background.png, truth.png, mask.png (white: inpaint here), object_mask.png (white: the object), "
+    'roi.txt (x0 y0 x1 y1, a square around the mask) and meta.json ({"object": name, ...})'
+)
+
+
+@dataclass(frozen=True)
+class Site:
+    """One place for one object, by a name that is unique in its benchmark; with ground truth if there is any.
+
+    `rois` are the squares that are inpainted and scored; none: they are planned around the mask.
+    """
+
+    name: str
+    object: str
+    case: Case
+    rois: tuple[Roi, ...] = ()
+    truth: Path | None = None
+    object_mask: Path | None = None
+
+    def read(self, options: MaskOptions | None = None, plan: PlanRegions = plan_rois) -> SiteImages:
+        """Its images; FileNotFoundError or ValueError in one line for whatever does not fit."""
+        background, masks = self.case.read(options or MaskOptions())
+        return SiteImages(
+            background=background,
+            mask=masks.mask,
+            rois=self.rois or tuple(plan(masks.hole)),
+            truth=None if self.truth is None else read_alike(background, self.truth),
+            object_mask=None if self.object_mask is None else read_mask(self.object_mask, background.size),
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class SiteImages:
+    """A site's images, all of one size and depth; masks bool [H,W]: where to inpaint, where the object is."""
+
+    background: Picture
+    mask: np.ndarray
+    rois: tuple[Roi, ...]
+    truth: Picture | None = None
+    object_mask: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A named set of sites, and the objects that are inserted there."""
+
+    name: str
+    objects: Mapping[str, InsertSet]
+    sites: tuple[Site, ...]
+
+    def sites_of(self, name: str) -> list[Site]:
+        """The sites of one object."""
+        return [site for site in self.sites if site.object == name]
+
+
+def load_benchmark(
+    root: Path, backgrounds: Path | None = None, *, objects: Choice = (), sites: Choice = ()
+) -> Benchmark:
+    """Read and check a benchmark, or what is chosen of it: objects, and scenes by name or sites an object.
+
+    `backgrounds` is the test bench of InsertSet objects. Errors are one line, or one a fault.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder of a benchmark or of InsertSet objects")
+    if (root / "scenes").is_dir():
+        return _scenes(root, objects, sites)
+    found = _photos(root) if (root / PHOTO_CASES).is_file() else _insertset(root, backgrounds)
+    names = _choose(sorted(found.objects, key=natural_key), objects, root)
+    if isinstance(sites, int):
+        own = {name: [site.name for site in found.sites_of(name)] for name in names}
+        wanted = {site for name in names for site in _choose(own[name], sites, root)}
+    else:
+        wanted = set(_choose([site.name for site in found.sites], sites, root))
+    kept = [site for name in names for site in found.sites_of(name) if site.name in wanted]
+    return Benchmark(found.name, {name: found.objects[name] for name in names}, tuple(kept))
+
+
+def read_alike(background: Picture, path: Path) -> Picture:
+    """A picture of the background's size and depth; ValueError in one line if it is of others."""
+    picture = read_picture(path)
+    if picture.pixels.shape != background.pixels.shape or picture.pixels.dtype != background.pixels.dtype:
+        raise ValueError(
+            f"{path}: {_format(picture)}, the background {_format(background)}; both must be the same"
+        )
+    return picture
+
+
+def _scenes(root: Path, objects: Choice, sites: Choice) -> Benchmark:
+    """Scenes with ground truth; ValueError lists everything that is wrong with those that are chosen."""
+    known = _choose(_folders(root / "objects"), objects, root / "objects")
+    by_name = not isinstance(sites, int)
+    scenes = _choose(_folders(root / "scenes"), sites if by_name else (), root / "scenes")
+    faults: list[str] = []
+    named = {scene: _tried(_object_name, root / "scenes" / scene / "meta.json", faults) for scene in scenes}
+    own = {name: [scene for scene in scenes if named[scene] == name] for name in known}
+    chosen = [s for name in own for s in (own[name] if by_name else _choose(own[name], sites, root))]
+    found = [_tried(_scene, root / "scenes" / scene, faults) for scene in chosen]
+    used = [name for name in known if own[name]]
+    sets = {name: _tried(load_insertset, root / "objects" / name, faults) for name in used}
+    if faults:
+        raise ValueError("\n  ".join([f"{root}: fix this benchmark in {len(faults)} places", *faults]))
+    if not found:
+        raise ValueError(f"{root}: no scene has one of these objects: {', '.join(known)}; choose others")
+    return Benchmark(root.resolve().name, {k: v for k, v in sets.items() if v}, tuple(s for s in found if s))
+
+
+def _scene(folder: Path) -> Site:
+    """One scene, its images read once to check them."""
+    site = Site(
+        name=folder.name,
+        object=_object_name(folder / "meta.json"),
+        case=Case(folder / "background.png", folder / "mask.png"),
+        rois=(_square(folder / "roi.txt"),),
+        truth=folder / "truth.png",
+        object_mask=folder / "object_mask.png",
+    )
+    images, roi = site.read(), site.rois[0]
+    for name, mask in (("mask", images.mask), ("object_mask", images.object_mask)):
+        assert mask is not None
+        outside = mask.copy()
+        outside[max(roi.y0, 0) : roi.y1, max(roi.x0, 0) : roi.x1] = False
+        if outside.any():
+            raise ValueError(f"{folder / 'roi.txt'}: leaves a part of {name}.png out; enlarge the square")
+    return site
+
+
+def _square(path: Path) -> Roi:
+    roi = read_roi(path)
+    if roi.size[0] != roi.size[1]:
+        raise ValueError(f"{path}: {roi.size[1]} x {roi.size[0]} px; expected a square x0 y0 x1 y1")
+    return roi
+
+
+def _object_name(path: Path) -> str:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file; a scene has {SCENE_FILES}")
+    try:
+        name = json.loads(path.read_text("utf-8"))["object"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f'{path}: names no object ({error!r}); expected {{"object": name, ...}}') from error
+    folder = path.parents[2] / "objects"
+    if not isinstance(name, str) or not (folder / name).is_dir():
+        known = ", ".join(_folders(folder)) or "none"
+        raise ValueError(f"{path}: the object {name!r} is no folder of {folder}; there are {known}")
+    return name
+
+
+def _photos(root: Path) -> Benchmark:
+    """Real objects in real photos; cases with objects from elsewhere are left out."""
+    file = root / PHOTO_CASES
+    try:
+        rows = [row for row in json.loads(file.read_text("utf-8")) if row["object_from"] == "id_image"]
+        sites = [
+            Site(row["id"], row["object"], Case(file.parent / row["background"], file.parent / row["mask"]))
+            for row in rows
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{file}: not a list of cases ({error!r})") from error
+    names = dict.fromkeys(site.object for site in sites)
+    objects = {name: load_insertset(root / "id_image" / name) for name in names}
+    return Benchmark(root.resolve().name, objects, tuple(sites))
+
+
+def _insertset(root: Path, backgrounds: Path | None) -> Benchmark:
+    """One object folder, or a folder of them: each object goes into every background of its test bench."""
+    alone = (root / "data").is_dir()
+    folders = [root] if alone else [path for path in root.iterdir() if (path / "data").is_dir()]
+    if not folders:
+        raise ValueError(
+            f"{root}: neither a benchmark (scenes/, objects/), nor an InsertSet folder (data/, bbox/, "
+            "test.jpg) or a folder of those"
+        )
+    if backgrounds is None:
+        raise ValueError(f"{root}: InsertSet objects need a test bench: --backgrounds FOLDER (image/, mask/)")
+    objects = {folder.resolve().name: load_insertset(folder) for folder in folders}
+    sites = tuple(
+        Site(f"{name}/{case.name}", name, case)  # every object goes into backgrounds of the same names
+        for name in objects
+        for case in bench_cases(_test_bench(name, backgrounds))
+    )
+    return Benchmark(root.resolve().name, objects, sites)
+
+
+def _test_bench(name: str, backgrounds: Path) -> Path:
+    """The test bench of an object: its own, `<backgrounds>/<name>`, else the one for all."""
+    own = backgrounds / name
+    if (own / "image").is_dir():
+        return own
+    if not (backgrounds / "image").is_dir():
+        raise FileNotFoundError(
+            f"{backgrounds / 'image'}: no such folder, nor {own / 'image'}; a test bench has image/ and "
+            "mask/, for all objects or one for each"
+        )
+    return backgrounds
+
+
+def _folders(folder: Path) -> list[str]:
+    """The names of the folders inside one, in natural order."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; expected a benchmark with scenes/ and objects/")
+    return sorted((path.name for path in folder.iterdir() if path.is_dir()), key=natural_key)
+
+
+def _choose(names: Sequence[str], choice: Choice, where: Path) -> list[str]:
+    """The chosen ones of these names, in their order; ValueError for a name that is not there."""
+    if isinstance(choice, int):
+        count = choice if 0 < choice < len(names) else len(names)
+        return [names[i * len(names) // count] for i in range(count)]
+    if unknown := [name for name in choice if name not in names]:
+        raise ValueError(f"{where}: no {', '.join(unknown)}; there are {', '.join(names) or 'none'}")
+    return [name for name in names if not choice or name in choice]
+
+
+def _tried(read: Callable[[Path], T], path: Path, faults: list[str]) -> T | None:
+    """What `read` makes of a path; None, and one more fault, if the user has to fix it."""
+    try:
+        return read(path)
+    except (ValueError, FileNotFoundError) as error:
+        faults.append(str(error))
+        return None
+
+
+def _format(picture: Picture) -> str:
+    height, width = picture.size
+    return f"{width} x {height} px of {picture.pixels.shape[2]} channels, {picture.pixels.dtype}"

@@ -1,0 +1,240 @@
+"""The engine: a method on an object of a benchmark => results at all its sites, none of them made twice.
+
+An object is learnt once for all methods that learn it by the same settings. A result is kept as soon as it is
+made, with all that it depends on (its recipe), so that a run that was stopped goes on with the next site.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from ldm import __version__
+from ldm.data.files import atomic_file, file_digest, text_digest
+from ldm.data.insertset import InsertSet
+from ldm.data.picture import Picture
+from ldm.data.picture_write import write_picture
+from ldm.evaluation.benchmark import Benchmark, Site, SiteImages
+from ldm.evaluation.methods import PASTES, Method, sample, show_ceiling, source_of, with_untrained_tokens
+from ldm.evaluation.networks import FeatureNetworks
+from ldm.evaluation.results import Insertion, Results, Row, references_of, row_of
+from ldm.evaluation.scores import scores_of
+from ldm.insertion.crop_plan import CropContext, regions_of
+from ldm.insertion.session import Session
+from ldm.merge.merge import member, merge
+from ldm.merge.merged_file import save_merged
+from ldm.models.base import Base
+from ldm.models.inpainting_model import InpaintingModel
+from ldm.objects.delta import load
+from ldm.objects.object_file import parent_of
+
+Changes = Mapping[str, Any]  # settings that differ from the run's
+Learn = Callable[[InsertSet, Changes, Path], None]  # object, changed settings of training, its file
+Fill = Callable[[SiteImages], Picture]
+
+
+@dataclass(frozen=True, eq=False)
+class Setup:
+    """What all runs share: the base, how objects are learnt and inserted, and how results are scored.
+
+    `training` are the settings of learning, `insert_settings`: changes => all settings of inserting, as plain
+    values; `open_session`: changes => a session on the base, and the model to sample with, in its precision.
+    """
+
+    folder: Path
+    base: Base
+    fingerprint: str
+    context: CropContext
+    networks: FeatureNetworks
+    metrics: Collection[str]
+    learn: Learn
+    training: Mapping[str, Any]
+    insert_settings: Callable[[Changes], Mapping[str, Any]]
+    open_session: Callable[[Changes], tuple[Session, InpaintingModel]]
+    seed: int = 321
+    object_scale: float = 1.0
+
+    @cached_property
+    def results(self) -> Results:
+        """The folder's results."""
+        return Results(self.folder)
+
+
+@dataclass(frozen=True, eq=False)
+class MethodRun:
+    """One method on one object of a benchmark."""
+
+    setup: Setup
+    method: Method
+    benchmark: Benchmark
+    object: str
+
+    @property
+    def insertset(self) -> InsertSet:
+        """The pictures that the method may learn from."""
+        whole = self.benchmark.objects[self.object]
+        few_shot = whole.few_shot[: self.method.images or None]
+        same_category = whole.same_category if self.method.same_category else whole.same_category[:0]
+        return replace(whole, few_shot=few_shot, same_category=same_category)
+
+    @property
+    def sites(self) -> list[Site]:
+        return self.benchmark.sites_of(self.object)
+
+    @property
+    def learns_from(self) -> dict[str, Any]:
+        """All that the object file depends on, beside the content of the pictures."""
+        settings = dict(self.setup.training) | dict(self.method.learning)
+        settings |= {"images": len(self.insertset.few_shot)}
+        settings |= {"same_category": len(self.insertset.same_category)}
+        return {"settings": settings, "base": self.setup.fingerprint}
+
+    @property
+    def object_file(self) -> Path:
+        """Named by what it depends on, so that methods share what they can."""
+        folder = self.setup.folder / "objects" / self.benchmark.name
+        if self.method.kind == "merged":
+            parts = [file_digest(run.object_file) for run in self._members()]
+            return folder / f"merged-{text_digest(parts)[:16]}.safetensors"
+        return folder / self.object / f"{text_digest(self.learns_from)[:16]}.safetensors"
+
+    @property
+    def is_learnt(self) -> bool:
+        """Is there nothing to learn before sites can be filled?"""
+        if self.method.kind == "merged" and not all(run.is_learnt for run in self._members()):
+            return False
+        return not self.method.is_trained or self.object_file.is_file()
+
+    def missing(self) -> list[Site]:
+        """The sites without a result by this recipe."""
+        recipe = self.recipe() if self.is_learnt else None
+        return [site for site in self.sites if recipe is None or self._row(site, recipe) is None]
+
+    def rows(self) -> list[Row]:
+        """The rows of the sites that are done."""
+        recipe = self.recipe() if self.is_learnt else None
+        return [row for site in self.sites if recipe and (row := self._row(site, recipe))]
+
+    def insertions(self) -> list[Insertion]:
+        """The results of the sites that are done, one for each of `rows`."""
+        references = references_of(self.benchmark.objects[self.object])
+        return [self.setup.results.insertion(row, references) for row in self.rows()]
+
+    def make(self) -> Iterator[Row]:
+        """Learn the object and fill the sites, as far as they are missing; yields the new rows."""
+        if not self.missing():
+            return
+        facts = {"learning_seconds": self._learn()} if self.method.is_trained else {}
+        recipe = self.recipe()
+        with self._prepared() as fill:
+            for site in self.missing():
+                yield self._make(site, fill, recipe, facts)
+
+    def recipe(self) -> dict[str, Any]:
+        """All that a result depends on, beside its site; another version may draw and score otherwise."""
+        setup, method = self.setup, self.method
+        made: dict[str, Any] = {"kind": method.kind, "metrics": sorted(setup.metrics), "version": __version__}
+        if method.kind not in PASTES:
+            made["base"] = setup.fingerprint
+        if method.is_sampled:
+            made |= {"seed": setup.seed, "context": asdict(setup.context)}
+            made["settings"] = setup.insert_settings(method.insertion)
+        if method.is_trained:
+            made |= {"object": file_digest(self.object_file)[:16], "object_scale": setup.object_scale}
+        return json.loads(json.dumps(made))  # as it is read from a file: lists for tuples
+
+    def _row(self, site: Site, recipe: Row) -> Row | None:
+        results = self.setup.results
+        return results.row(results.path(self.method.name, self.benchmark, site), recipe)
+
+    def _members(self) -> list[MethodRun]:
+        """Of a merged file: the runs whose object files it is made of, those of all objects."""
+        alone = replace(self.method, kind="learnt")
+        return [replace(self, method=alone, object=name) for name in self.benchmark.objects]
+
+    def _learn(self) -> float:
+        """Make the object file if it is missing => the seconds that learning took, then or now."""
+        if self.method.kind == "merged":
+            seconds = {run.object: run._learn() for run in self._members()}
+            if not self.object_file.is_file():
+                self._merge()
+            return seconds[self.object]
+        file, note = self.object_file, self.object_file.with_suffix(".json")
+        if not file.is_file():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            start = time.perf_counter()
+            self.setup.learn(self.insertset, self.method.learning, file)
+            seconds = {"seconds": round(time.perf_counter() - start, 2)}
+            with atomic_file(note) as out:
+                out.write(json.dumps(seconds | self.learns_from).encode())
+        return json.loads(note.read_text("utf-8"))["seconds"]
+
+    def _merge(self) -> None:
+        session, _ = self.setup.open_session(self.method.insertion)
+        members = []
+        for run in self._members():
+            delta = load(run.object_file)
+            parent = parent_of(run.object_file, delta.metadata) | {"name": run.object}
+            fingerprint = self.setup.fingerprint
+            members.append(member(self.setup.base, delta, run.object, session.images, parent, fingerprint))
+        save_merged(merge(members)[0], self.object_file)
+
+    @contextmanager
+    def _prepared(self) -> Iterator[Fill]:
+        """How the method fills a site; the base has its own weights again when the block ends."""
+        setup, kind, insertset = self.setup, self.method.kind, self.insertset
+        if paste := PASTES.get(kind):
+            yield lambda images: paste(insertset.reference, images.background, images.mask)
+            return
+        if kind == "ceiling":
+            yield partial(show_ceiling, setup.base)
+            return
+        session, model = setup.open_session(self.method.insertion)
+        if kind == "zero-shot-tokens":
+            ready = with_untrained_tokens(session, insertset)
+        else:
+            file = self.object_file if self.method.is_trained else None
+            ready = session.ready(source_of(kind, insertset, file, setup.object_scale))
+        try:
+            yield lambda images: sample(session, model, ready, images, setup.seed)
+        finally:
+            session.put_down()
+
+    def _make(self, site: Site, fill: Fill, recipe: Row, facts: Mapping[str, float]) -> Row:
+        """Insert, score and keep one result."""
+        setup = self.setup
+        images = site.read(plan=partial(regions_of, context=setup.context))
+        start = time.perf_counter()
+        picture = fill(images)
+        seconds = round(time.perf_counter() - start, 3)
+        known = self.benchmark.objects[self.object]
+        insertion = Insertion(
+            site=replace(site, rois=images.rois),
+            references=references_of(known),
+            result=setup.results.path(self.method.name, self.benchmark, site),
+            method=self.method.name,
+            model=recipe.get("base", "none"),
+            facts={"seconds": seconds, **facts},
+        )
+        insertion.result.parent.mkdir(parents=True, exist_ok=True)
+        write_picture(insertion.result, picture)  # it is scored as a reader of the file sees it
+        scores = scores_of(insertion, setup.metrics, setup.networks)
+        row = {**row_of(insertion, scores, setup.networks.names), "recipe": recipe}
+        setup.results.add(insertion, picture, row | {"references": str(known.root)})
+        return row
+
+
+def runs_of(setup: Setup, methods: Collection[Method], benchmarks: Sequence[Benchmark]) -> list[MethodRun]:
+    """All runs, object by object, so that what is done at any time compares methods."""
+    return [
+        MethodRun(setup, method, benchmark, name)
+        for benchmark in benchmarks
+        for name in benchmark.objects
+        for method in methods
+    ]

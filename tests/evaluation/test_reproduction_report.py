@@ -1,0 +1,111 @@
+"""RESULTS.md says what the numbers say: claims, the best recipe, tables; no more than was done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from ldm.evaluation.ablations import Comparison, ablations
+from ldm.evaluation.reproduction_report import BenchmarkResults, write_results
+
+FULL = ablations(freeze_model="crossattn", max_steps=800, sampler="dpm++", steps=16, guidance_scale=5.0)
+
+
+OTHER = {"v2/seconds": 2.0, "v2/perceptual_object": 1.5}
+
+
+def rows(
+    values: Mapping[str, Sequence[float]], measure: str = "v2/identity", each: int = 1
+) -> dict[str, list[dict]]:
+    return {
+        name: [
+            {"name": f"cup/{i}", "object": f"cup{i // each}", "method": name, "scores": {measure: x, **OTHER}}
+            for i, x in enumerate(found)
+        ]
+        for name, found in values.items()
+    }
+
+
+def written(
+    folder: Path, values: Mapping[str, Sequence[float]], measure: str = "v2/identity", each: int = 1
+) -> str:
+    found = BenchmarkResults(
+        "cups", rows(values, measure, each), len(values), 9, {"linear-kv": {"paper/clip_fid": 12.5}}
+    )
+    chosen: Comparison = FULL.of(list(values))
+    return write_results(folder, [found], chosen, ["A note."]).read_text("utf-8")
+
+
+def test_claims_are_judged_paired(tmp_path: Path) -> None:
+    """Far apart from image to image, but always better by a little."""
+    spread = [0.1, 0.5, 0.9, 0.3, 0.7]
+    values = {
+        "none-kv": spread,
+        "linear-kv": [x + 0.02 for x in spread],
+        "zero-shot": [x + 0.1 for x in spread],
+    }
+    text = written(tmp_path, values)
+    lines = [line for line in text.splitlines() if line.startswith("| ours, `linear`")]
+    identity = {line.split(" | ")[1]: line for line in lines if "identity" in line}
+    assert "| 5 | +0.020 [+0.020, +0.020] | holds |" in identity["linear-kv - none-kv"]
+    assert "does not hold" in identity["linear-kv - zero-shot"]
+    perceptual = next(line for line in lines if "LPIPS-like" in line)
+    assert "| 5 | +0.000 [+0.000, +0.000] | undecided |" in perceptual
+    assert "A note." in text and "3 of 9 runs" in text
+
+
+def test_less_is_better_where_a_measure_says_so(tmp_path: Path) -> None:
+    closer = rows({"linear-kv": [0.4] * 5, "none-kv": [0.4] * 5})
+    for row in closer["linear-kv"]:
+        row["scores"] |= {"v2/perceptual_object": 1.2}
+    found = BenchmarkResults("cups", closer, 2, 2, {})
+    text = write_results(tmp_path, [found], FULL.of(list(closer)), []).read_text("utf-8")
+    assert "v2: LPIPS-like object | 5 | -0.300 [-0.300, -0.300] | holds |" in text
+
+
+def test_images_of_one_object_are_no_evidence_of_their_own(tmp_path: Path) -> None:
+    """Ten images in which one is always better, of two objects: none to tell; of five: by their means."""
+    first = [0.1, 0.2, 0.1, 0.2, 0.1, 0.2, 0.1, 0.2, 0.1, 0.2]
+    better = [x + gain for x, gain in zip(first, [0.3, 0.3, 0.1, 0.1, 0, 0.2, 0.1, 0.1, 0.2, 0], strict=True)]
+    two = written(tmp_path, {"none-kv": first, "linear-kv": better}, each=5)
+    assert "| 2 | +0.140 [+0.120, +0.160] | too few objects |" in two and "Not significantly different" in two
+    five = written(tmp_path, {"none-kv": first, "linear-kv": better}, each=2)
+    assert "| 5 | +0.140 [" in five and "] | holds |" in five
+
+
+def test_the_best_is_the_highest_of_what_is_complete_and_names_its_equals(tmp_path: Path) -> None:
+    values = {
+        "flat": [0.9, 0.9, 0.9, 0.9, 0.9],  # not learnt
+        "none-kv": [0.1, 0.2, 0.15, 0.1, 0.15],
+        "linear-kv": [0.30, 0.42, 0.35, 0.31, 0.345],
+        "tokens-kv": [0.31, 0.40, 0.37, 0.34, 0.355],
+        "tokens-crossattn": [0.99],  # begun only
+    }
+    text = written(tmp_path, values)
+    assert "`tokens-kv` (`tokens` (ours), crossattn-kv): 0.355" in text
+    assert "Not significantly different: `linear-kv`." in text
+    assert "Settings: few_shot tokens, freeze_model crossattn-kv." in text
+
+
+def test_without_truth_the_views_decide_and_numbers_of_sets_are_shown(tmp_path: Path) -> None:
+    text = written(tmp_path, {"none-kv": [0.1, 0.2], "linear-kv": [0.3, 0.4]}, "v2/identity_mean")
+    assert "linear-kv - none-kv | v2: identity, mean of views | 2 |" in text and "paper: CLIP-FID" in text
+    line = next(line for line in text.splitlines() if line.startswith("| linear-kv |"))
+    assert line.endswith(" 12.50 |")
+
+
+def test_nothing_done_is_said(tmp_path: Path) -> None:
+    file = write_results(tmp_path, [BenchmarkResults("cups", {}, 0, 7, {})], FULL, [])
+    assert "0 of 7 runs" in file.read_text() and "Claims" not in file.read_text()
+
+
+def test_charts_or_what_they_need(tmp_path: Path) -> None:
+    names = [f"tokens-crossattn-{n}-steps" for n in (100, 200)]
+    text = written(tmp_path, {name: [0.1, 0.2] for name in names})
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError:
+        assert "No chart: charts need matplotlib" in text and not list(tmp_path.glob("*.png"))
+    else:
+        assert "![Training steps over training steps](cups-training-steps.png)" in text
+        assert (tmp_path / "cups-training-steps.png").stat().st_size > 1000
