@@ -1,5 +1,6 @@
 #!/bin/sh
-# From nothing to pictures: learn the demo object, extract its implicit parameters, insert it into three backgrounds.
+# Learn the demo object, extract its object file, insert it into three backgrounds: results in outputs/demo.
+# Arguments go to scripts/train.py: bash demo.sh --max_steps 200
 set -eu
 root=$(cd "$(dirname "$0")" && pwd)
 . "$root/setup.sh"
@@ -7,13 +8,13 @@ out=$root/outputs/demo scenes=$root/examples/scenes
 rm -rf "$out"
 mkdir -p "$out"
 
-echo "== 1/3 learn the object from its five pictures"
+echo "== 1/3 learn the object from its five few-shot pictures"
 start=$(date +%s)
 python "$root/scripts/train.py" --config "$root/configs/mini.yaml" \
   --dataset-dir "$root/examples/objects/rocket_bee" --logdir "$out" --name rocket_bee "$@"
 learnt=$(date +%s)
 
-echo "== 2/3 extract its implicit parameters"
+echo "== 2/3 extract the learnt weights into an object file"
 python "$root/scripts/get_deltas.py" --path "$out/rocket_bee" --out "$out/rocket_bee.safetensors"
 extracted=$(date +%s)
 

@@ -40,7 +40,7 @@ def parser() -> Parser:
     work = p.add_mutually_exclusive_group(required=True)
     work.add_argument("--bench", type=Path, metavar="FOLDER", help="benchmark: run methods on it")
     work.add_argument("--results", type=Path, metavar="PATH",
-                      help="results of inference.sh, --bench or reproduce.sh, or a manifest: score")  # fmt: skip
+                      help="results of a run (inference.sh, --bench ...) or a manifest: score")  # fmt: skip
     work.add_argument("--fit_quality", "--fit-quality", type=Path, metavar="FOLDER",
                       help="pictures to fit the quality score's mixture on; --out is its file")  # fmt: skip
     p.add_argument("--out", type=Path, required=True, help="folder of the results; a stopped run goes on")

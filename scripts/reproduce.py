@@ -40,7 +40,7 @@ def parser() -> Parser:
     p.add_argument("--benches", type=Path, nargs="+", metavar="FOLDER", default=benches,
                    help="benchmarks, or InsertSet objects (with --backgrounds) [our two]")  # fmt: skip
     p.add_argument("--backgrounds", type=Path, metavar="FOLDER",
-                   help="test bench of InsertSet: image/, mask/; or a folder with one for each object")  # fmt: skip
+                   help="test bench of InsertSet: image/, mask/; or one folder for each object")  # fmt: skip
     p.add_argument("--out", type=Path, default=Path(place("runs/reproduce", ROOT)), metavar="FOLDER",
                    help="[runs/reproduce]")  # fmt: skip
     p.add_argument("--published", type=Path, nargs="*", metavar="YAML",

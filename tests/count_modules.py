@@ -1,7 +1,8 @@
-"""Count the modules of `ldm` that a module reaches by import: `python -m tests.count_modules ldm.insertion.session`.
+"""Count the modules of `ldm` that a module reaches by import: `python -m tests.count_modules
+ldm.insertion.session`.
 
-Imports are read from the source, those inside functions too, and nothing is run. What only type checkers see is
-left out, and so are `__init__.py` files, which hold a docstring. `--list` names the modules.
+Imports are read from the source, those inside functions too, and nothing is run. What only type checkers see
+is left out, and so are `__init__.py` files, which hold a docstring. `--list` names the modules.
 """
 
 from __future__ import annotations

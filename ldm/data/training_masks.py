@@ -1,4 +1,4 @@
-"""Training masks: an object's box => the region that the model has to fill (the paper's training masks).
+"""Training masks: an object's box => the region that the model has to fill.
 
 Boxes are x0 y0 x1 y1 in pixels, sizes are (H, W), masks are float [1,H,W] in {0,1}, 1 where the object goes.
 """

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from ldm.data.files import atomic_file
-from ldm.validation.score import ValidationScore
 
 SIZE, DPI = (6.4, 3.6), 150  # inches
 
@@ -29,21 +28,6 @@ def save_figure(figure: Any, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as file:
         figure.savefig(file, format="png")
-
-
-def draw_scores(path: Path, verdicts: Sequence[ValidationScore], best_step: int) -> None:
-    """Score and identity of a run over its steps, each region's score as a dot, the best step marked."""
-    figure = new_figure()
-    axes = figure.subplots()
-    steps = [verdict.step for verdict in verdicts]
-    for verdict in verdicts:
-        axes.plot([verdict.step] * len(verdict.scores), verdict.scores, ".", color="0.75")
-    for name in ("score", "identity"):
-        axes.plot(steps, [getattr(verdict, name) for verdict in verdicts], "o-", label=name, markersize=4)
-    axes.axvline(best_step, color="0.5", linestyle=":", label=f"best: step {best_step}")
-    axes.set(xlabel="step", ylabel="cosine of ImageNet features")
-    axes.legend()
-    save_figure(figure, path)
 
 
 def draw_lines(

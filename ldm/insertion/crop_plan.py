@@ -25,7 +25,8 @@ MANY = 8  # more regions than this are likely noise of the mask, not objects
 class CropContext:
     """How much of the scene a region shows.
 
-    It is `roi_factor` times the mask's longer side or, if `context_px` is 0 or more, so many pixels on each side.
+    It is `roi_factor` times the mask's longer side or, if `context_px` is 0 or more, so many pixels on each
+    side.
 
     `model_side` is the model's resolution. A region is at most enlarged `zoom` times to reach it.
     """

@@ -24,9 +24,10 @@ from ldm.models.sampler import EVERYWHERE, Condition, Predictor, sample
 class Sampling:
     """How x_0 is drawn: solver, UNet evaluations, guidance scale, standard deviation of the start noise.
 
-    `guidance_interval`: noise levels t/T that are guided. `guidance_from`: whose unconditional branch is guided
-    away from: the object's, as in the paper, or the base's before it learnt anything. `reference_view`: the
-    few-shot token, from 1, that stands for all; 0: each for itself; -1: the nearest to the reference.
+    `guidance_interval`: noise levels t/T that are guided. `guidance_from`: whose unconditional branch is
+    guided away from: the object's, as in the paper, or the base's before it learnt anything.
+    `reference_view`: the few-shot token, from 1, that stands for all; 0: each for itself; -1: the nearest to
+    the reference.
     """
 
     sampler: str = "plms"

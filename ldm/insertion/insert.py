@@ -78,7 +78,7 @@ def insert(
 
 
 def blended(fill: RegionFill, generated: Tensor, options: Blend) -> tuple[Tensor, np.ndarray, np.ndarray]:
-    """What to lay over a region, [3,h,w], how strongly, alpha [h,w]; and whose edge the seam is, bool [h,w]."""
+    """=> image [3,h,w] and alpha [h,w] for a region; and the mask, bool [h,w], whose edge is the seam."""
     region, factor = fill.region, fill.paste_alpha()
     image, alpha = blend(region.known, generated, region.mask, options)
     if factor is None:

@@ -1,4 +1,4 @@
-"""First stage of a base: its autoencoder, of either kind, and latents of zero mean and unit variance."""
+"""First stage of a base: the autoencoder, of either kind; latents of zero mean and unit variance."""
 
 from __future__ import annotations
 
@@ -73,9 +73,9 @@ def anchor_error(latents: Tensor, image: Tensor) -> Tensor:
 class VaeTraining(pl.LightningModule):
     """|x - D(E(x))| + MSE + perceptual distance + a faint KL term that keeps latents near unit scale.
 
-    Latents are the posterior's means, as later stages use them, plus noise of a fixed standard deviation. With
-    samples of the posterior the encoder stores information in its variance, which the means lack (after 2200
-    steps: 25.2 dB from samples, 22.4 dB from means).
+    Latents are the posterior's means, as later stages use them, plus noise of a fixed standard deviation.
+    With samples of the posterior the encoder stores information in its variance, which the means lack (after
+    2200 steps: 25.2 dB from samples, 22.4 dB from means).
 
     For the share `anchored` of the training, the first latent channels are held to the patches' mean colours,
     with a weight that falls to 0; without it, a VAE trained from scratch loses all hues but one.

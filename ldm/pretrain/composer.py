@@ -58,8 +58,8 @@ class Composed(NamedTuple):
     """One batch: image [b,3,S,S] in [-1,1], mask [b,1,S,S] (1 = fill), references [b,1+n,3,R,R] in [-1,1].
 
     `place` [b,4] is the object's box in the image, x0 y0 x1 y1 in pixels.
-    If an object has fewer than n further views, the reference is repeated. `object` [b] is an id of the pack's
-    objects; 0: a rectangle of a photo.
+    If an object has fewer than n further views, the reference is repeated. `object` [b] is an id of the
+    pack's objects; 0: a rectangle of a photo.
     """
 
     image: Tensor

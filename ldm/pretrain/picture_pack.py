@@ -2,8 +2,8 @@
 
 The pack is a plain zip of WebP files in five folders:
 `photos/<id>`, `cutouts/<id>` (with alpha), `multiview/<object>/<view>` (with alpha),
-`pairs/<id>/{background,truth,mask}` and `relit/<id>/{background,truth,mask,posed_0,posed_1,view_0 ...}` (the
-last two with alpha). `index.json` names the object of each pair.
+`pairs/<id>/{background,truth,mask}` and `relit/<id>/{background,truth,mask,posed_0,posed_1,view_0 ...}`
+(`posed` and `view` with alpha). `index.json` names the object of each pair.
 """
 
 from __future__ import annotations

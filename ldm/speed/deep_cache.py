@@ -29,7 +29,7 @@ class DeepCache:
         self.age = 0
 
     def eps(self, x_t: Tensor, t: Tensor, masked: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """As `InpaintingModel.eps`; a batch may be the last part of the one before, as where guidance ends."""
+        """As `InpaintingModel.eps`; a batch may be the last part of the one before, where guidance ends."""
         model, unet = self.model, self.model.unet
         x = model.to_unet_dtype(unet_input(x_t, masked, mask))
         self.age += 1

@@ -70,7 +70,8 @@ class FineTune(pl.LightningModule):
     """Trains `trained_names(base, freeze_model)` of a base that has its few-shot part (`prepare_few_shot`).
 
     `samples` and `shown`: how batches are encoded, see `encoded`. `card` is plain data and tensors about the
-    object, kept in every checkpoint under "object"; its "about" are the fields of an object file's `ObjectMetadata`.
+    object, kept in every checkpoint under "object"; its "about" are the fields of an object file's
+    `ObjectMetadata`.
     """
 
     strict_loading = False  # checkpoints hold what trains; on_load_checkpoint is strict about that

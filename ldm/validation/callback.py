@@ -18,7 +18,6 @@ from ldm.data.image import to_image
 from ldm.data.insertset import InsertSet, Sample
 from ldm.data.picture import Picture, read_rgb
 from ldm.data.picture_write import write_picture
-from ldm.evaluation.charts import draw_scores
 from ldm.features.imagenet import ImageNetFeatures
 from ldm.models.base import Base
 from ldm.models.checkpoint import write_ckpt
@@ -27,6 +26,7 @@ from ldm.validation.score import (
     ValidationResult,
     ValidationScore,
     best,
+    draw_scores,
     read_scores,
     reason,
     since_highest,

@@ -72,5 +72,5 @@ def test_a_dataclass_takes_its_fields_by_name_from_sections() -> None:
     config = load_config(None, ["train.seed=7", "train.lr=0.5", "data.augment=false", "data.workers=3"])
     run = build.training_run_of(config)
     assert (run.samples.seed, run.tuning.lr, run.samples.augment, run.loop.workers) == (7, 0.5, False, 3)
-    with pytest.raises(AssertionError, match="no section has LoopOptions.batch_size"):
+    with pytest.raises(AssertionError, match=r"no section has LoopOptions\.batch_size"):
         build.from_sections(type(run.loop), config.data)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm.evaluation.charts import draw_lines, draw_scores
-from ldm.validation.score import ValidationScore
+from ldm.evaluation.charts import draw_lines
+from ldm.validation.score import ValidationScore, draw_scores
 
 
 def pixels(path: Path) -> np.ndarray:
@@ -21,8 +21,8 @@ def pixels(path: Path) -> np.ndarray:
 def test_the_chart_of_a_run_shows_its_scores(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     for name, last in (("a", 0.3), ("b", 0.4)):
-        verdicts = [ValidationScore(step, x, 1.0, 0.0, (x, x + 0.1)) for step, x in ((0, 0.2), (10, last))]
-        draw_scores(tmp_path / "charts" / f"{name}.png", verdicts, 10)
+        scores = [ValidationScore(step, x, 1.0, 0.0, (x, x + 0.1)) for step, x in ((0, 0.2), (10, last))]
+        draw_scores(tmp_path / "charts" / f"{name}.png", scores, 10)
     a, b = (pixels(tmp_path / "charts" / f"{name}.png") for name in "ab")
     assert a.shape == b.shape and (a != b).any() and len(np.unique(a.reshape(-1, 3), axis=0)) > 10
 

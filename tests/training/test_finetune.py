@@ -105,7 +105,7 @@ def test_trains_exactly_the_objects_weights(tmp_path: Path, mode: str, few_shot:
     fit(module, data(tmp_path / "toy"), tmp_path / "run", 3)
     changed = {key for key, value in module.base.state_dict().items() if not torch.equal(value, before[key])}
     assert {name for name, p in module.base.named_parameters() if p.requires_grad} == set(module.trained)
-    # over one key, softmax is 1: without few-shot tokens there is no gradient to K (and Q), see DESIGN
+    # over one key, softmax is 1: without few-shot tokens there is no gradient to K (and Q)
     idle = {name for name in module.trained if few_shot == "none" and ("to_k" in name or "to_q" in name)}
     assert set(module.trained) - idle <= changed <= set(module.trained)
 

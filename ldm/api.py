@@ -1,0 +1,132 @@
+"""The library: load a base, learn an object, insert it into a background, by the functions of the scripts.
+
+In: settings files, folders and picture files, as on the command line. Out: object files and composites.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from ldm.batch.runner import plan_request
+from ldm.batch.work_item import Case, WorkItem
+from ldm.config.build import crop_context_of, open_session, training_run_of
+from ldm.config.loader import ROOT
+from ldm.config.schema import Config, load_config
+from ldm.data.insertset import load_insertset
+from ldm.data.picture import Picture
+from ldm.data.picture_write import write_picture
+from ldm.insertion.mask_input import MaskOptions
+from ldm.insertion.object_source import ObjectSource
+from ldm.insertion.session import Session
+from ldm.models.runtime import device_named
+
+MINI = ROOT / "configs" / "mini.yaml"
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """A loaded base with its settings; `device` is cpu or cuda."""
+
+    config: Config
+    session: Session
+    device: str
+
+
+@dataclass(frozen=True, eq=False)
+class LearnedObject:
+    """An object file; one that was just learnt lies in `folder`, which is deleted with this value."""
+
+    file: Path
+    folder: TemporaryDirectory[str] | None = None
+
+    def save(self, path: str | Path) -> Path:
+        """Copy the object file to `path`, a .safetensors; its folder is made if need be."""
+        path = Path(path)
+        if path.suffix != self.file.suffix:
+            raise ValueError(f"{path}: expected the name of a {self.file.suffix} file")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self.file, path)
+        return path
+
+
+@dataclass(frozen=True, eq=False)
+class Composite:
+    """The background with the object in it: `picture.pixels` [H,W,C] have the background's size and depth.
+
+    `record` has the seed, the regions with their seam ratios, and the seconds.
+    """
+
+    picture: Picture
+    record: dict[str, Any]
+
+    def save(self, path: str | Path) -> Path:
+        """Write a .png, .tif or .webp (lossless, with the background's profile); ValueError for others."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_picture(path, self.picture)
+        return path
+
+
+def load(config: str | Path = MINI, *settings: str, device: str | None = None) -> Model:
+    """Load the base that a settings file names; `settings` like "sample.steps=8" win over the file's.
+
+    `device`: cpu or cuda; None: cuda where there is one. Raises FileNotFoundError or ValueError that name
+    what is missing or wrong.
+    """
+    loaded, chosen = load_config(Path(config), settings), device_named(device)
+    return Model(loaded, open_session(loaded, [ObjectSource()], chosen), chosen)
+
+
+def learn(model: Model, pictures: str | Path, **settings: Any) -> LearnedObject:
+    """Learn the object of an InsertSet folder (data/, bbox/, test.jpg) from all of its few-shot pictures.
+
+    `settings` are those of the config's section `train`, like max_steps=200. The object is learnt on another
+    copy of the base: `model` stays as it is. scripts/train.py can also resume, hold out a picture, validate.
+    """
+    from ldm.training.run import learn_to_file  # loads Lightning, which insertion does without
+
+    root = Path(pictures)
+    insertset = load_insertset(root)
+    given = [f"data.root={root.resolve()}", *(f"train.{key}={value}" for key, value in settings.items())]
+    config: Config = load_config(asdict(model.config), given)
+    folder = TemporaryDirectory(prefix="ldm-")
+    file = Path(folder.name) / f"{root.resolve().name}.safetensors"
+    base = config.base
+    learn_to_file(Path(base.path), base.architecture, insertset, training_run_of(config), file)
+    return LearnedObject(file, folder)
+
+
+def insert(
+    model: Model,
+    obj: LearnedObject | str | Path | None,
+    background: str | Path,
+    *,
+    mask: str | Path | None = None,
+    box: Sequence[float] = (),
+    reference: str | Path | None = None,
+    seed: int | None = None,
+) -> Composite:
+    """Insert an object into a background; every pixel outside the mask stays as it is.
+
+    `obj`: a learned object, an object file, or None for a `reference` picture alone (zero-shot). `mask`: a
+    picture, white where the object goes, a .txt box or a .json of polygons; or `box`: x0 y0 x1 y1 in pixels.
+    `reference` replaces the object's own; `seed` the one of the settings.
+    """
+    c = model.config
+    file = obj.file if isinstance(obj, LearnedObject) else _path(obj)
+    source = ObjectSource(object=file, reference=_path(reference), object_scale=c.sample.object_scale)
+    source.check()
+    case = Case(Path(background), mask=_path(mask), box=tuple(box))
+    item = WorkItem(case, source, seeds=(c.sample.seed if seed is None else seed,))
+    picture, masks = case.read(MaskOptions(**asdict(c.mask)))
+    [[result]] = model.session.insert(picture, [plan_request(item, masks, crop_context_of(c))])
+    return Composite(result.picture, result.record)
+
+
+def _path(given: str | Path | None) -> Path | None:
+    return None if given is None else Path(given)
