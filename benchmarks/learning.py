@@ -74,7 +74,8 @@ class _Ours:
     def case(self, name: str, n: int, gradient_checkpointing: bool = False, counted: bool = True) -> Case:
         """Steps of `n` samples."""
         a, device = self.base.architecture, self.base.device
-        latents = torch.randn(2, n, 4, self.side // a.vae_factor, self.side // a.vae_factor, device=device)
+        h = self.side // a.vae_factor
+        latents = torch.randn(2, n, a.latent_channels, h, h, device=device)
         step = partial(
             self._step, latents, torch.randn(n, a.clip_width, device=device), gradient_checkpointing
         )

@@ -66,7 +66,7 @@ def make_scene(base: Base, side: int, n: int = 1, seed: int = 0) -> Scene:
     g, f = torch.Generator().manual_seed(seed), base.architecture.vae_factor
     image, mask = torch.rand(1, 3, side, side, generator=g) * 2 - 1, torch.zeros(1, 1, side, side)
     mask[..., side // 4 : -side // 4, side // 4 : -side // 4] = 1
-    x_T = torch.randn(n, 4, side // f, side // f, generator=g)
+    x_T = torch.randn(n, base.architecture.latent_channels, side // f, side // f, generator=g)
     tokens = torch.randn(1, TOKENS, base.architecture.context_width, generator=g)
     image, mask, x_T, tokens = (x.to(base.device) for x in (image, mask, x_T, tokens))
     return Scene(image, mask, x_T, Contexts(tokens, base.conditioner.unconditional(tokens).detach()))

@@ -9,7 +9,8 @@ import pytorch_lightning as pl
 
 from ldm.config.cli import run
 from ldm.config.schema import load_config
-from ldm.pretrain.stages import STAGES, PretrainConfig, Pretraining
+from ldm.pretrain.settings import PretrainConfig
+from ldm.pretrain.stages import STAGES, Pretraining
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -22,8 +23,10 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_intermixed_args(argv)
     config = load_config(Path(args.config), args.settings, PretrainConfig)
     pl.seed_everything(config.seed, verbose=False)
-    pretraining = Pretraining(config, load_config(Path(config.sizes)).base.architecture)
-    for stage in STAGES if args.stage == "all" else [args.stage]:
+    other = load_config(Path(config.inner_from)).base if config.inner_from else None
+    inner = (Path(other.path), other.architecture) if other else None
+    pretraining = Pretraining(config, load_config(Path(config.sizes)).base.architecture, inner)
+    for stage in pretraining.needed if args.stage == "all" else [args.stage]:
         print(f"== {stage}")
         print(pretraining.run(stage))
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from ldm.models.autoencoder import Autoencoder
+
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPVisionModel
@@ -25,6 +27,7 @@ class Architecture:
     """Every size of a base, Paint-by-Example's by default; `image_size` and `reference_size` are pixels.
 
     `prediction` is what the UNet's output means: the noise (eps), or v of Salimans & Ho (2022).
+    `autoencoder`: diffusers' AutoencoderKL (kl), or `ldm.models.autoencoder` (residual).
     `mask_antialias`: whether the mask is antialiased at latent size, see `ldm.models.diffusion.latent_mask`;
     Paint-by-Example was trained without antialiasing.
     """
@@ -48,12 +51,14 @@ class Architecture:
     mapper_layers: int = 5
     mapper_heads: int = 1
     prediction: str = field(default="eps", metadata={"choices": ("eps", "v")})
+    autoencoder: str = field(default="kl", metadata={"choices": ("kl", "residual")})
+    latent_channels: int = 4
     mask_antialias: bool = False
 
     @property
     def vae_factor(self) -> int:
         """f: pixels per latent along a side."""
-        return 2 ** (len(self.vae_channels) - 1)
+        return 2 ** (len(self.vae_channels) - (self.autoencoder == "kl"))
 
     @property
     def latent_size(self) -> int:
@@ -67,15 +72,15 @@ class Architecture:
 
 
 def build_unet(a: Architecture) -> UNet2DConditionModel:
-    """Paint-by-Example's UNet: 9 input channels (x_t, masked-image latents, mask), eps out."""
+    """Paint-by-Example's UNet: x_t, masked-image latents and mask in, 9 channels with its VAE; eps out."""
     from diffusers import UNet2DConditionModel
 
     down = ["CrossAttnDownBlock2D" if attends else "DownBlock2D" for attends in a.unet_attention]
     up = ["CrossAttnUpBlock2D" if attends else "UpBlock2D" for attends in reversed(a.unet_attention)]
     return UNet2DConditionModel(
         sample_size=a.latent_size,
-        in_channels=9,
-        out_channels=4,
+        in_channels=2 * a.latent_channels + 1,
+        out_channels=a.latent_channels,
         block_out_channels=a.unet_channels,
         down_block_types=tuple(down),
         up_block_types=tuple(up),
@@ -85,8 +90,10 @@ def build_unet(a: Architecture) -> UNet2DConditionModel:
     )
 
 
-def build_vae(a: Architecture) -> AutoencoderKL:
-    """The KL autoencoder, 4 latent channels, f = 2 ** (levels - 1)."""
+def build_vae(a: Architecture) -> AutoencoderKL | Autoencoder:
+    """The autoencoder of this architecture's kind; f is its `vae_factor`."""
+    if a.autoencoder == "residual":
+        return Autoencoder(a.vae_channels, a.latent_channels, a.vae_layers)
     from diffusers import AutoencoderKL
 
     levels = len(a.vae_channels)
@@ -95,7 +102,7 @@ def build_vae(a: Architecture) -> AutoencoderKL:
         down_block_types=("DownEncoderBlock2D",) * levels,
         up_block_types=("UpDecoderBlock2D",) * levels,
         layers_per_block=a.vae_layers,
-        latent_channels=4,
+        latent_channels=a.latent_channels,
         sample_size=a.image_size,
         scaling_factor=a.vae_scale,
     )

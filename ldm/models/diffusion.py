@@ -51,7 +51,7 @@ def masked_image(image: Tensor, mask: Tensor, shown: Tensor | None = None) -> Te
 
 
 def unet_input(x_t: Tensor, masked: Tensor, mask: Tensor) -> Tensor:
-    """The UNet's input: x_t, masked-image latents [b,4,h,w], mask [b,1,h,w] (1 = fill) => [b,9,h,w]."""
+    """The UNet's input: x_t, masked-image latents [b,c,h,w], mask [b,1,h,w] (1 = fill) => [b,2c+1,h,w]."""
     return torch.cat([x_t, masked, 1 - mask], dim=1)  # Paint-by-Example feeds 1 = keep
 
 

@@ -31,19 +31,24 @@ class InpaintingModel(nn.Module):
 
     @torch.no_grad()
     def encode(self, image: Tensor, noise: Tensor | None = None) -> Tensor:
-        """Image [b,3,H,W] => latents [b,4,H/f,W/f] of about unit variance: the posterior's mean.
+        """Image [b,3,H,W] => latents [b,c,H/f,W/f] of about unit variance: the posterior's mean.
 
-        With standard normal `noise` [b,4,H/f,W/f]: the posterior's sample for this noise.
+        With standard normal `noise` [b,c,H/f,W/f]: the posterior's sample for this noise. A deterministic
+        autoencoder has no posterior and ignores it.
         """
-        posterior = self.vae.encode(image.to(self.vae.dtype)).latent_dist
+        encoded = self.vae.encode(image.to(self.vae.dtype))
+        if isinstance(encoded, Tensor):
+            return encoded * self.architecture.vae_scale
+        posterior = encoded.latent_dist
         latents = posterior.mode() if noise is None else posterior.mean + posterior.std * noise
         return latents * self.architecture.vae_scale
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents [b,4,h,w] => image [b,3,f*h,f*w] in [-1,1]."""
-        scaled = latents / self.architecture.vae_scale
-        return self.vae.decode(scaled.to(self.vae.dtype)).sample.float().clamp(-1, 1)
+        """Latents [b,c,h,w] => image [b,3,f*h,f*w] in [-1,1]."""
+        decoded = self.vae.decode((latents / self.architecture.vae_scale).to(self.vae.dtype))
+        image = decoded if isinstance(decoded, Tensor) else decoded.sample
+        return image.float().clamp(-1, 1)
 
     def latent_mask(self, mask: Tensor) -> Tensor:
         """Mask [b,1,H,W] (1 = fill) => [b,1,H/f,W/f] in [0,1], as in this base's training."""
@@ -51,12 +56,12 @@ class InpaintingModel(nn.Module):
         return latent_mask(mask, (mask.shape[-2] // f, mask.shape[-1] // f), antialias)
 
     def eps(self, x_t: Tensor, t: Tensor, masked: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """The predicted noise [b,4,h,w]; t [b] or scalar, mask [b,1,h,w], context [b,n,d] or folded."""
+        """The predicted noise [b,c,h,w]; t [b] or scalar, mask [b,1,h,w], context [b,n,d] or folded."""
         out = self.run(forward, self.unet, self.to_unet_dtype(unet_input(x_t, masked, mask)), t, context)
         return self.as_eps(out, x_t, t)
 
     def as_eps(self, out: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """The UNet's output [b,4,h,w] => the predicted noise in the precision of x_t, at least fp32."""
+        """The UNet's output [b,c,h,w] => the predicted noise in the precision of x_t, at least fp32."""
         out = out.to(torch.promote_types(torch.float32, x_t.dtype))
         return out if self.architecture.prediction == "eps" else eps_of_v(out, x_t, t)
 
@@ -81,5 +86,5 @@ def call(function: Callable[..., Any], *arguments: Any) -> Any:
 
 
 def forward(unet: nn.Module, x: Tensor, t: Tensor, context: Context) -> Tensor:
-    """The UNet's output [b,4,h,w] for its input x [b,9,h,w] at time steps t."""
+    """The UNet's output [b,c,h,w] for its input x [b,2c+1,h,w] at time steps t."""
     return unet(x, t, context).sample

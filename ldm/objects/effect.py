@@ -59,8 +59,8 @@ def constants(
     base: Base, delta: Delta, reference: Tensor, fingerprint: str = ""
 ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
     """An object's context [1+N,d], K and V [1+N,c] of every layer, and the noise predicted for one sample."""
-    side = base.architecture.latent_size
-    x_t = torch.randn(1, 4, side, side, generator=torch.Generator().manual_seed(0)).to(base.device)
+    a, g = base.architecture, torch.Generator().manual_seed(0)
+    x_t = torch.randn(1, a.latent_channels, a.latent_size, a.latent_size, generator=g).to(base.device)
     with apply(base, delta, fingerprint=fingerprint):
         context = base.context(reference.to(base.device))[0]
         layers = {

@@ -1,4 +1,4 @@
-"""First stage of a base: the autoencoder, and latents of zero mean and unit variance in every channel."""
+"""First stage of a base: the autoencoder, of either kind; latents of zero mean and unit variance."""
 
 from __future__ import annotations
 
@@ -9,9 +9,12 @@ import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from einops import einsum, rearrange
-from torch import Tensor
+from torch import Generator, Tensor
 
 from ldm.features.imagenet import ImageNetFeatures
+from ldm.models.autoencoder import Autoencoder
+from ldm.pretrain.image_ops import choice, happens, over, placed, premultiplied, random_crop, uniform
+from ldm.pretrain.picture_pack import Pack
 from ldm.training.trainer import warm_cosine
 
 
@@ -117,4 +120,62 @@ class VaeTraining(pl.LightningModule):
 
     def configure_optimizers(self) -> dict:
         optimizer = torch.optim.AdamW(self.vae.parameters(), lr=self.lr, betas=(0.9, 0.99), weight_decay=0.01)
+        return {"optimizer": optimizer, "lr_scheduler": warm_cosine(optimizer, self.steps)}
+
+
+RENDERED, CUT_OUTS = 0.2, 0.35  # shares of the crops: of relit scenes, of photos with a cut-out on them
+SMALLEST = 0.4  # of the short side of a picture: what a crop shows at least
+
+
+class AutoencoderCrops:
+    """Draws crops [count,3,size,size] in [-1,1] from a pack's photos, cut-outs, views and relit scenes."""
+
+    def __init__(self, pack: Pack, size: int) -> None:
+        self.pack, self.size = pack, size
+        self.objects = pack.cutouts + [view for views in pack.multiview.values() for view in views]
+
+    def batch(self, count: int, g: Generator) -> Tensor:
+        """`count` crops."""
+        return torch.stack([self._crop(g) for _ in range(count)]) * 2 - 1
+
+    def _crop(self, g: Generator) -> Tensor:
+        chance = uniform(0, 1, g)
+        if chance < RENDERED and self.pack.relit:
+            scene = choice(self.pack.relit, g)
+            return random_crop(scene.truth if happens(0.7, g) else scene.background, self.size, g)
+        photo = random_crop(choice(self.pack.photos, g), self.size, g, SMALLEST)
+        if chance > RENDERED + CUT_OUTS:
+            return photo
+        layer, _ = placed(premultiplied(choice(self.objects, g)), round(1.4 * self.size), g)
+        x, y = (round(uniform(0, 0.4, g) * self.size) for _ in range(2))
+        layer = layer[:, y : y + self.size, x : x + self.size]
+        order = torch.randperm(3, generator=g).tolist() if happens(0.5, g) else [0, 1, 2]
+        return over(torch.cat([layer[order], layer[3:]]), photo)
+
+
+class ResidualTraining(pl.LightningModule):
+    """|x - D(E(x) + noise)| of an `Autoencoder`.
+
+    The noise is a share of each channel's own standard deviation, so that larger latents do not help. With it
+    the decoder tolerates what a diffusion model leaves in the latents.
+    """
+
+    def __init__(self, net: Autoencoder, lr: float, steps: int, noise: float = 0.05) -> None:
+        super().__init__()
+        self.net, self.lr, self.steps, self.noise = net, lr, steps, noise
+
+    def training_step(self, image: Tensor, i: int) -> Tensor:
+        latents = self.net.encode(image)
+        spread = latents.detach().float().std((0, 2, 3), keepdim=True)
+        decoded = self.net.decode(latents + self.noise * spread * torch.randn_like(latents)).float()
+        loss = (decoded - image).abs().mean()
+        self.log_dict({"loss": loss, "psnr": psnr(decoded.detach(), image).mean()}, prog_bar=True)
+        return loss
+
+    def validation_step(self, image: Tensor, i: int) -> None:
+        decoded = self.net.decode(self.net.encode(image))
+        self.log("val_psnr", psnr(decoded.float(), image).mean(), prog_bar=True)
+
+    def configure_optimizers(self) -> dict:
+        optimizer = torch.optim.AdamW(self.net.parameters(), lr=self.lr, betas=(0.9, 0.99), weight_decay=0.01)
         return {"optimizer": optimizer, "lr_scheduler": warm_cosine(optimizer, self.steps)}

@@ -28,6 +28,7 @@ from ldm.models.cross_attention import use_few_token_attention
 from ldm.models.diffusion import STEPS, add_noise, level_weight, masked_image
 from ldm.models.sampler import Condition, sample
 from ldm.pretrain.composer import Composed
+from ldm.pretrain.insertion_samples import InsertionBatch
 from ldm.training.trainer import warm_cosine
 
 OWN = 0.3  # share of the samples whose tokens have the learnt offset of their object
@@ -38,7 +39,7 @@ BARE = 0.2  # share of the samples whose masked region is mid-grey and shows no 
 
 
 class Encoded(NamedTuple):
-    """Latents x_0 and masked [b,4,h,w], mask [b,1,h,w] (1 = fill), references [b,1+n,...], object [b].
+    """Latents x_0 and masked [b,c,h,w], mask [b,1,h,w] (1 = fill), references [b,1+n,...], object [b].
 
     References are uint8 [3,R,R] if the image encoder is trained, else its pooled outputs [c].
     """
@@ -50,15 +51,18 @@ class Encoded(NamedTuple):
     object: Tensor
 
 
-def encode(base: Base, batch: Composed) -> Encoded:
-    """One composed batch through VAE and a frozen CLIP in bf16, image and masked image in one pass."""
+def encode(base: Base, batch: Composed | InsertionBatch, half: bool = True) -> Encoded:
+    """One batch through VAE and a frozen CLIP, in bf16 if `half`; image and masked image in one pass."""
     image = batch.image.to(base.device)
     mask = batch.mask.to(base.device)
     references = batch.references.to(base.device)
-    bare = torch.rand(len(mask), 1, 1, 1, device=base.device) < BARE
-    objects = placed(references[:, 0, :3], batch.place, mask)
-    shown = masked_image(image, mask, torch.where(bare, 0.0, objects))
-    with torch.autocast(image.device.type, torch.bfloat16):
+    if isinstance(batch, InsertionBatch):
+        shown = batch.shown.to(base.device)
+    else:
+        bare = torch.rand(len(mask), 1, 1, 1, device=base.device) < BARE
+        objects = placed(references[:, 0, :3], batch.place, mask)
+        shown = masked_image(image, mask, torch.where(bare, 0.0, objects))
+    with torch.autocast(image.device.type, torch.bfloat16, enabled=half):
         x_0, masked = base.encode(torch.cat([image, shown])).float().chunk(2)
         references = seen(base.conditioner, references)
     return Encoded(x_0, masked, base.latent_mask(mask), references, batch.object.to(base.device))
@@ -73,20 +77,30 @@ def seen(conditioner: Conditioner, references: Tensor) -> Tensor:
 
 
 class ReplayBuffer:
-    """Batches drawn from the last `capacity` samples: each is encoded once and used about `reuse` times."""
+    """Batches drawn from the last `capacity` samples: each is encoded once and used about `reuse` times.
+
+    `half`: samples are encoded in bf16.
+    """
 
     def __init__(
-        self, base: Base, source: Iterable[Composed], batch_size: int, capacity: int, reuse: int, seed: int
+        self,
+        base: Base,
+        source: Iterable[Composed] | Iterable[InsertionBatch],
+        batch_size: int,
+        capacity: int,
+        reuse: int,
+        seed: int,
+        half: bool = True,
     ) -> None:
         self.base, self.source, self.batch_size = base, source, batch_size
-        self.capacity, self.reuse, self.seed = capacity, reuse, seed
+        self.capacity, self.reuse, self.seed, self.half = capacity, reuse, seed, half
 
     def __iter__(self) -> Iterator[Encoded]:
         size = max(1, self.capacity // self.batch_size)
         chunks: deque[Encoded] = deque(maxlen=size)
         generator = Generator().manual_seed(self.seed)
-        for composed in self.source:
-            chunks.append(encode(self.base, composed))
+        for batch in self.source:
+            chunks.append(encode(self.base, batch, self.half))
             varied = len(chunks) >= min(self.reuse + 1, size)  # a small buffer would repeat its few samples
             for _ in range(self.reuse if varied else 1):
                 yield self._draw(chunks, generator)
@@ -100,7 +114,7 @@ class ReplayBuffer:
 
 
 def weighted_loss(eps: Tensor, predicted: Tensor, mask: Tensor, t: Tensor) -> Tensor:
-    """Squared error of [b,4,h,w] by noise level t [b]; outside mask [b,1,h,w] weighted by OUTSIDE."""
+    """Squared error of [b,c,h,w] by noise level t [b]; outside mask [b,1,h,w] weighted by OUTSIDE."""
     level = level_weight(t, MIN_SNR).to(eps)[:, None, None, None]
     where = OUTSIDE + (1 - OUTSIDE) * mask
     error = (predicted.float() - eps) ** 2 * where / where.mean((1, 2, 3), keepdim=True)
@@ -115,8 +129,9 @@ def draw_levels(count: int) -> Tensor:
 class BaseTraining(pl.LightningModule):
     """Trains everything but the VAE.
 
-    `objects` is the number of object ids (0: no object), `views` the largest number of further views. The
-    learnt offsets of the objects' tokens are `own` [objects,views,c], with the learning rate `lr_own`.
+    `objects` is the number of object ids (0: an object without an offset of its own, -1: no object), `views`
+    the largest number of further views. The learnt offsets of the objects' tokens are `own`
+    [objects,views,c], with the learning rate `lr_own`.
     """
 
     def __init__(
@@ -139,7 +154,8 @@ class BaseTraining(pl.LightningModule):
     def contexts(self, references: Tensor, objects: Tensor) -> Tensor:
         """References and object ids, see `Encoded`, => context [b,1+k,d] of 1 + k views.
 
-        k is random, 0 .. n. With probability `drop_context` a sample's context is the unconditional vector.
+        k is random, 0 .. n. With probability `drop_context`, and without an object, a sample's context is the
+        unconditional vector.
         """
         n, chance = references.shape[1] - 1, torch.rand(2, len(references), 1, 1, device=references.device)
         k = n if torch.rand(()) < ALL_VIEWS else int(torch.randint(n + 1, ()))
@@ -147,9 +163,8 @@ class BaseTraining(pl.LightningModule):
         shifted = (chance[0] < OWN) & (objects > 0)[:, None, None]
         further = further + shifted * self.own[objects, :k]
         context = self.base.conditioner(pooled[:, 0], further if k else None)
-        return torch.where(
-            chance[1] < self.drop_context, self.base.conditioner.unconditional(context), context
-        )
+        dropped = (chance[1] < self.drop_context) | (objects < 0)[:, None, None]
+        return torch.where(dropped, self.base.conditioner.unconditional(context), context)
 
     def pooled(self, references: Tensor) -> Tensor:
         """References, see `Encoded`, => pooled [b,1+k,c]; only the first one has a gradient."""

@@ -1,17 +1,19 @@
 """One file with all pictures for the training of a base: folders => zip => uint8 tensors in memory.
 
-The pack is a plain zip of WebP files in four folders:
-`photos/<id>`, `cutouts/<id>` (with alpha), `multiview/<object>/<view>` (with alpha) and
-`pairs/<id>/{background,truth,mask}`. `index.json` names the object of each pair.
+The pack is a plain zip of WebP files in five folders:
+`photos/<id>`, `cutouts/<id>` (with alpha), `multiview/<object>/<view>` (with alpha),
+`pairs/<id>/{background,truth,mask}` and `relit/<id>/{background,truth,mask,posed_0,posed_1,view_0 ...}`
+(`posed` and `view` with alpha). `index.json` names the object of each pair.
 """
 
 from __future__ import annotations
 
 import io
 import json
+import re
 import zipfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +25,10 @@ from tqdm import tqdm
 
 from ldm.data.files import atomic_file
 
-LAYERS = ("cutouts/", "multiview/")  # folders of pictures with alpha
+LAYERS = re.compile(r"cutouts/|multiview/|relit/\w+/(posed|view)_")  # pictures with alpha
+POSED, VIEWS = 2, 3  # cut-outs of a relit scene's object: in its pose in another light, of other sides
+DARKEST = 0.12  # relit scenes whose object is darker than this share of its cut-out are left out: back-lit
+WHOLE = 0.9  # overlap of the two silhouettes of a relit object: less, and something stands in front of it
 
 
 @dataclass(frozen=True)
@@ -37,19 +42,41 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class Relit:
+    """A rendered scene without and with an object, uint8 [3,H,W]; mask [1,H,W] (255 = object).
+
+    `posed` [4,H,W]: the object cut out in the same pose and frame, under other lights; `views` [4,h,w]: other
+    views of it.
+    """
+
+    name: str
+    background: Tensor
+    truth: Tensor
+    mask: Tensor
+    posed: list[Tensor]
+    views: list[Tensor]
+
+
+@dataclass(frozen=True)
 class Pack:
-    """Decoded pictures, uint8: photos [3,H,W], cut-outs [4,h,w], the views of every object, scene pairs."""
+    """Decoded pictures, uint8: photos [3,H,W], cut-outs [4,h,w], the views of every object, scenes."""
 
     photos: list[Tensor]
     cutouts: list[Tensor]
     multiview: dict[str, list[Tensor]]
     pairs: list[Pair]
+    relit: list[Relit] = field(default_factory=list)
 
     def split_photos(self, held_out: int) -> tuple[Pack, list[Tensor]]:
         """=> the pack without every k-th photo, and those photos, for validation."""
         step = max(2, len(self.photos) // held_out)
-        others = [photo for i, photo in enumerate(self.photos) if i % step]
-        return Pack(others, self.cutouts, self.multiview, self.pairs), self.photos[::step]
+        kept = [photo for i, photo in enumerate(self.photos) if i % step]
+        return replace(self, photos=kept), self.photos[::step]
+
+    def split_relit(self, every: int) -> tuple[Pack, list[Relit]]:
+        """=> the pack without every k-th relit scene, and those scenes."""
+        kept = [scene for i, scene in enumerate(self.relit) if i % every]
+        return replace(self, relit=kept), self.relit[::every]
 
 
 def sources(root: Path) -> Iterator[tuple[str, Path]]:
@@ -63,6 +90,18 @@ def sources(root: Path) -> Iterator[tuple[str, Path]]:
     for folder in sorted(p for p in (root / "insertbench/pairs").glob("*") if p.is_dir()):
         for name in ("background.webp", "truth.webp", "mask.png"):
             yield f"pairs/{folder.name}/{Path(name).stem}", folder / name
+    for name in _usable_relit(root / "insertbench/relit"):
+        cut_outs = [*(f"posed_{i}.webp" for i in range(POSED)), *(f"view_{i}.webp" for i in range(VIEWS))]
+        for part in ("background.webp", "truth.webp", "mask.png", *cut_outs):
+            yield f"relit/{name}/{Path(part).stem}", root / "insertbench/relit" / name / part
+
+
+def _usable_relit(folder: Path) -> list[str]:
+    """The names of the relit scenes that can be learnt from; none without the folder."""
+    if not (folder / "index.json").is_file():
+        return []
+    scenes = json.loads((folder / "index.json").read_text())
+    return [x["id"] for x in scenes if x["brightness_ratio"] >= DARKEST and x["overlap"] >= WHOLE]
 
 
 def _webp(file: Path, short_side: int, quality: int) -> bytes:
@@ -95,7 +134,7 @@ def write_pack(root: Path, target: Path, short_side: int = 256, quality: int = 8
 
 
 def _decode(name: str, data: bytes) -> Tensor:
-    mode = "RGBA" if name.startswith(LAYERS) else "RGB"  # WebP drops an alpha that is 255 everywhere
+    mode = "RGBA" if LAYERS.match(name) else "RGB"  # WebP drops an alpha that is 255 everywhere
     pixels = np.array(Image.open(io.BytesIO(data)).convert(mode))
     return rearrange(torch.from_numpy(pixels), "H W c -> c H W")
 
@@ -124,9 +163,18 @@ def read_pack(file: Path) -> Pack:
         )
         for i in sorted(objects)
     ]
+    scenes = sorted({name.split("/")[1] for name in images if name.startswith("relit/")})
     return Pack(
         photos=[image for name, image in images.items() if name.startswith("photos/")],
         cutouts=[image for name, image in images.items() if name.startswith("cutouts/")],
         multiview=multiview,
         pairs=pairs,
+        relit=[_relit(name, images) for name in scenes],
     )
+
+
+def _relit(name: str, images: dict[str, Tensor]) -> Relit:
+    background, truth, mask = (images[f"relit/{name}/{part}"] for part in ("background", "truth", "mask"))
+    posed = [images[f"relit/{name}/posed_{i}"] for i in range(POSED)]
+    views = [images[f"relit/{name}/view_{i}"] for i in range(VIEWS)]
+    return Relit(name, background, truth, mask[:1], posed, views)

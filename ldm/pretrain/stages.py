@@ -1,98 +1,72 @@
 """The stages of training a base, from pictures to a folder that loads; a stage resumes where it was stopped.
 
 pack: pictures => one file. vae, encoder, unet: training, on the results of the stages before. export: the
-finished base.
+finished base. The autoencoder's kind and the unet stage's samples are settings.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
+from datetime import timedelta
+from functools import cached_property
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint
+from diffusers import AutoencoderKL
+from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint, Timer
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from safetensors.torch import load_model, save_model
 from torch import Generator
 from torch.utils.data import DataLoader
 
 from ldm.models.architecture import Architecture, build_clip, build_vae
+from ldm.models.autoencoder import Autoencoder
 from ldm.models.base import Base, load_base, save_base
-from ldm.pretrain.autoencoder import VaeTraining, latent_statistics, normalise_latents
+from ldm.pretrain.autoencoder import (
+    AutoencoderCrops,
+    ResidualTraining,
+    VaeTraining,
+    latent_statistics,
+    normalise_latents,
+)
 from ldm.pretrain.base import BasePreview, BaseTraining, ReplayBuffer
 from ldm.pretrain.composer import Composer, Drawn, random_crop
 from ldm.pretrain.encoder import EncoderTraining
-from ldm.pretrain.picture_pack import read_pack, write_pack
+from ldm.pretrain.insertion_base import InsertionTraining, start_from
+from ldm.pretrain.insertion_measure import InsertionMeasure, fixed_samples
+from ldm.pretrain.insertion_samples import InsertionComposer
+from ldm.pretrain.picture_pack import Pack, read_pack, write_pack
+from ldm.pretrain.settings import COMPOSITE, PretrainConfig, StageSection
 from ldm.training.trainer import quieten
 
 STAGES = ("pack", "vae", "encoder", "unet", "export")
 LOG_EVERY = 20  # steps
-
-
-@dataclass(frozen=True)
-class PackSection:
-    """The file with all training pictures."""
-
-    sources: str = "../shared/data"
-    file: str = "cache/pack.zip"
-    short_side: int = 256
-    quality: int = 80
-    held_out: int = 64  # photos that no stage trains on
-
-
-@dataclass(frozen=True)
-class StageSection:
-    """One training stage; `lr` is the peak rate.
-
-    `size`: the side of its pictures, 0 for the architecture's. A VAE with attention in its middle loses about
-    3 dB at another size than it was trained at.
-    """
-
-    steps: int = 1000
-    batch_size: int = 8
-    lr: float = 1e-3
-    size: int = 0
-    perceptual: float = 0.15  # vae: weight of the perceptual distance
-    anchored: float = 0.5  # vae: share of the training in which latents are held to mean colours
-    reuse: int = 3  # unet: how often an encoded sample is used
-    capacity: int = 4096  # unet: encoded samples in the buffer
-    frozen_encoder: bool = False  # unet: the image encoder stays as it is, its outputs are buffered
-    lr_own: float = 3e-3  # unet: of the tokens that every object of the pack learns
-    ema: float = 0.998
-    compile: bool = False
-    workers: int = 1
-    checkpoint_every: int = 200
-    preview_every: int = 400
-
-
-@dataclass(frozen=True)
-class PretrainConfig:
-    """All settings; `sizes`: the config whose architecture is trained; `export`: where the base is written.
-
-    `init`: a finished base (checkpoints/mini) that the vae and the unet stage start from. A UNet fits
-    only the VAE that it was trained on: after more training of the VAE, train the UNet again.
-    """
-
-    sizes: str = "configs/mini.yaml"
-    logdir: str = "logs/pretrain_mini"
-    export: str = "checkpoints/mini"
-    init: str = ""
-    precision: str = "bf16-mixed"
-    seed: int = 0
-    pack: PackSection = field(default_factory=PackSection)
-    vae: StageSection = field(default_factory=StageSection)
-    encoder: StageSection = field(default_factory=StageSection)
-    unet: StageSection = field(default_factory=StageSection)
+WARMUP = 40  # steps of a stage that is limited by time
+DECAY, LEAST = 0.35, 0.02  # the last share of its time, in which the rate falls; the share it falls to
+VALIDATED = 12  # validation samples of the unet stage: relit scenes, and holes in photos
 
 
 class Pretraining:
-    """The stages of one run; each writes `<logdir>/<stage>.safetensors` for the next."""
+    """The stages of one run; each writes `<logdir>/<stage>.safetensors` for the next.
 
-    def __init__(self, config: PretrainConfig, architecture: Architecture) -> None:
-        self.config, self.architecture = config, architecture
+    `inner`: folder and architecture of the base that the config's `inner_from` names.
+    """
+
+    def __init__(
+        self,
+        config: PretrainConfig,
+        architecture: Architecture,
+        inner: tuple[Path, Architecture] | None = None,
+    ) -> None:
+        self.config, self.architecture, self.inner = config, architecture, inner
         self.logdir = Path(config.logdir)
+
+    @property
+    def needed(self) -> list[str]:
+        """Those of STAGES that this run needs."""
+        return [stage for stage in STAGES if stage != "encoder" or self.inner is None]
 
     def run(self, stage: str) -> str:
         """Run one of STAGES => what it has written, in a line."""
@@ -103,9 +77,17 @@ class Pretraining:
         write_pack(Path(p.sources), Path(p.file), p.short_side, p.quality)
         return f"{p.file}: {Path(p.file).stat().st_size / 2**20:.1f} MB"
 
+    @cached_property
+    def pictures(self) -> tuple[Pack, Pack]:
+        """The pack that is trained on, and the same with the held-out photos and relit scenes instead."""
+        p = self.config.pack
+        trained, photos = read_pack(Path(p.file)).split_photos(p.held_out)
+        trained, relit = trained.split_relit(p.held_out_relit)
+        return trained, replace(trained, photos=photos, relit=relit)
+
     def composer(self, size: int = 0) -> Composer:
-        pack, self.held_out = read_pack(Path(self.config.pack.file)).split_photos(self.config.pack.held_out)
-        return Composer(pack, size or self.architecture.image_size, self.architecture.reference_size)
+        a = self.architecture
+        return Composer(self.pictures[0], size or a.image_size, a.reference_size)
 
     def fit(
         self,
@@ -115,7 +97,10 @@ class Pretraining:
         validation: Iterable | None = None,
         callbacks: Sequence[pl.Callback] = (),
     ) -> None:
-        """Train, from the last checkpoint if any, to the stage's steps; then use averaged weights."""
+        """Train from the last checkpoint, if there is one, to the stage's steps or minutes.
+
+        The module ends with averaged weights.
+        """
         s: StageSection = getattr(self.config, name)
         folder = self.logdir / name
         saving = ModelCheckpoint(
@@ -126,13 +111,14 @@ class Pretraining:
             enable_version_counter=False,  # a folder that was moved would get a last-v1.ckpt
         )
         averaging = EMAWeightAveraging(decay=s.ema, update_starting_at_step=min(500, s.steps // 3))
+        limit = [TimeLimit(s.minutes)] if s.minutes else []
         quieten()
         trainer = pl.Trainer(
             max_steps=s.steps,
             max_epochs=-1,
             precision=self.config.precision,  # type: ignore[arg-type]
             logger=[CSVLogger(folder, "csv"), TensorBoardLogger(folder, "tensorboard")],
-            callbacks=[saving, averaging, *callbacks],
+            callbacks=[saving, averaging, *limit, *callbacks],
             val_check_interval=s.checkpoint_every if validation else None,
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
@@ -157,18 +143,35 @@ class Pretraining:
         return self.config.seed + steps_done(self.logdir / name)
 
     def vae(self) -> str:
+        vae = self.start().vae if self.config.init else build_vae(self.architecture)
+        train = self._residual if isinstance(vae, Autoencoder) else self._kl
+        train(vae)
+        return self.save(vae, "vae")
+
+    def _kl(self, vae: AutoencoderKL) -> None:
         s = self.config.vae
         composer = self.composer(s.size)
-        size = self.architecture.image_size
-        g = Generator().manual_seed(1)
-        unseen = torch.stack([random_crop(photo, size, g, 1.0) for photo in self.held_out]) * 2 - 1
-        vae = self.start().vae if self.config.init else build_vae(self.architecture)
         module = VaeTraining(vae, s.lr, s.steps, s.perceptual, anchored=s.anchored)
         data = self.loader(Drawn(composer.images, s.batch_size, s.steps, self.seed("vae")), s)
-        self.fit("vae", module, data, validation=DataLoader(unseen.split(16), batch_size=None))
+        self.fit("vae", module, data, validation=self._held_out_photos())
         images = Drawn(composer.images, 16, 16, self.config.seed + 1)
-        normalise_latents(module.vae, *latent_statistics(module.vae, (images[i] for i in range(len(images)))))
-        return self.save(module.vae, "vae")
+        normalise_latents(vae, *latent_statistics(vae, (images[i] for i in range(len(images)))))
+
+    def _residual(self, vae: Autoencoder) -> None:
+        s = self.config.vae
+        crops = AutoencoderCrops(self.pictures[0], s.size or self.architecture.image_size)
+        images = crops.batch(192, Generator().manual_seed(self.config.seed + 1))
+        if not self.config.init:
+            vae.start_from(images)
+        data = self.loader(Drawn(crops.batch, s.batch_size, s.steps, self.seed("vae")), s)
+        self.fit("vae", ResidualTraining(vae, s.lr, s.steps), data, validation=self._held_out_photos())
+        vae.normalise(images)
+
+    def _held_out_photos(self) -> DataLoader:
+        """The largest square of every held-out photo, in batches [b,3,S,S] in [-1,1]."""
+        g, size = Generator().manual_seed(1), self.architecture.image_size
+        photos = [random_crop(photo, size, g, 1.0) for photo in self.pictures[1].photos]
+        return DataLoader((torch.stack(photos) * 2 - 1).split(16), batch_size=None)
 
     def encoder(self) -> str:
         s = self.config.encoder
@@ -178,29 +181,51 @@ class Pretraining:
         return self.save(module.clip, "encoder")
 
     def start(self) -> Base:
-        """What the unet stage starts from: a finished base, or the results of the first two stages."""
+        """What the unet stage starts from: a finished base, or the results of the stages before it."""
         if self.config.init:
             return load_base(Path(self.config.init), self.architecture).requires_grad_(True)
         base = Base(self.architecture)
         load_model(base.vae, self.logdir / "vae.safetensors")
-        load_model(base.conditioner.clip, self.logdir / "encoder.safetensors")
+        if self.inner is None:
+            load_model(base.conditioner.clip, self.logdir / "encoder.safetensors")
+        elif not steps_done(self.logdir / "unet"):
+            images = self.composer().images(64, Generator().manual_seed(3))
+            start_from(base, load_base(*self.inner), images)
         return base
 
     def unet(self) -> str:
         s = self.config.unet
         base = self.start()
         base.conditioner.clip.requires_grad_(not s.frozen_encoder)
-        composer = self.composer()
-        seed = self.seed("unet")
-        source = self.loader(Drawn(composer.batch, s.batch_size, s.steps, seed), s)
-        buffer = ReplayBuffer(base, source, s.batch_size, s.capacity, s.reuse, seed)
+        train = self._composites if self.config.samples == COMPOSITE else self._insertions
+        train(base)
+        return self.save(base, "unet")
+
+    def _composites(self, base: Base) -> None:
+        s, composer = self.config.unet, self.composer()
         fixed = composer.batch(10, Generator().manual_seed(7))
         preview = BasePreview(fixed, self.logdir / "unet", s.preview_every)
         module = BaseTraining(base, s.lr, s.steps, objects=composer.objects, lr_own=s.lr_own)
+        self.fit("unet", module, self._buffer(base, composer), callbacks=[preview])
+
+    def _insertions(self, base: Base) -> None:
+        s, (trained, held_out) = self.config.unet, self.pictures
+        sizes = self.architecture.image_size, self.architecture.reference_size
+        composer = InsertionComposer(trained, *sizes)
+        scenes = held_out.relit[:VALIDATED]
+        fixed = fixed_samples(InsertionComposer(held_out, *sizes), scenes, holes=VALIDATED)
+        measure = InsertionMeasure(self.logdir / "unet")
+        module = InsertionTraining(base, s.lr, s.steps, measure, views=composer.views)
+        validation = DataLoader(fixed, batch_size=None)
+        self.fit("unet", module, self._buffer(base, composer), validation=validation)
+
+    def _buffer(self, base: Base, composer: Composer | InsertionComposer) -> ReplayBuffer:
+        s, seed = self.config.unet, self.seed("unet")
+        source = self.loader(Drawn(composer.batch, s.batch_size, s.steps, seed), s)
         if s.compile:
             base.unet.compile()
-        self.fit("unet", module, buffer, callbacks=[preview])
-        return self.save(base, "unet")
+        half = self.config.precision == "bf16-mixed"
+        return ReplayBuffer(base, source, s.batch_size, s.capacity, s.reuse, seed, half)
 
     def export(self) -> str:
         """Write the finished base, fp16, to where the scripts look for it."""
@@ -221,3 +246,26 @@ def steps_done(folder: Path) -> int:
     """Steps up to the last checkpoint."""
     file = last_checkpoint(folder)
     return torch.load(file, map_location="cpu", weights_only=True)["global_step"] if file else 0
+
+
+def rate(progress: float, step: int) -> float:
+    """Share of the peak rate after `progress` (0-1) of the time: warm-up, constant, then down to LEAST."""
+    return min(1.0, (step + 1) / WARMUP, max(LEAST, (1 - progress) / DECAY))
+
+
+class TimeLimit(Timer):
+    """Ends a stage after this many minutes over all its resumed runs; the learning rate depends on the time.
+
+    On a machine of unknown speed, or a shared one, a number of steps does not say when a stage ends.
+    """
+
+    def __init__(self, minutes: float) -> None:
+        super().__init__(timedelta(minutes=minutes), verbose=False)
+        self.seconds = 60 * minutes
+
+    def on_before_optimizer_step(
+        self, trainer: pl.Trainer, module: pl.LightningModule, optimizer: torch.optim.Optimizer
+    ) -> None:
+        share = rate(self.time_elapsed() / self.seconds, trainer.global_step)
+        for group in optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * share

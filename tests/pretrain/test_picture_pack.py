@@ -72,6 +72,23 @@ def test_held_out_photos_are_in_one_part_only(pack: Pack) -> None:
     assert rest.cutouts is pack.cutouts and rest.pairs is pack.pairs
 
 
+def test_relit_scenes_arrive_whole_but_for_those_too_dark(pack: Pack) -> None:
+    assert [scene.name for scene in pack.relit] == ["r0", "r1", "r2", "r3"]
+    for scene in pack.relit:
+        assert scene.background.shape == scene.truth.shape == (3, 64, 77) and scene.mask.shape == (1, 64, 77)
+        assert [x.shape for x in scene.posed] == [(4, 64, 77)] * 2 and [len(x) for x in scene.views] == [
+            4
+        ] * 3
+        both = (scene.posed[0][3] > 250) & (scene.mask[0] > 250)
+        assert both.sum() > 0.8 * (scene.mask[0] > 250).sum(), "in the same place"
+
+
+def test_held_out_relit_scenes_are_in_one_part_only(pack: Pack) -> None:
+    rest, held_out = pack.split_relit(2)
+    assert [x.name for x in held_out] == ["r0", "r2"] and [x.name for x in rest.relit] == ["r1", "r3"]
+    assert rest.photos is pack.photos
+
+
 def test_holding_out_too_many_leaves_photos_to_train_on(pack: Pack) -> None:
     rest, held_out = pack.split_photos(100)
     assert len(rest.photos) == len(held_out) == 3

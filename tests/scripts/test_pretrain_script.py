@@ -8,10 +8,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from ldm.models.base import base_state, load_base
+from ldm.config.schema import load_config
+from ldm.models.base import base_state, load_base, save_base
 from scripts import pretrain
 from tests.fixtures.pictures import write_sources
-from tests.fixtures.small import SMALL, YAML
+from tests.fixtures.small import SMALL, YAML, small_base
 
 pytest.importorskip("efficientnet_lite_pytorch", reason="needs the `pretrain` extra")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -32,6 +33,7 @@ def settings(folder: Path) -> list[str]:
         f"pack.sources={folder}/pictures",
         f"pack.file={folder}/pack.zip",
         "pack.held_out=2",
+        "pack.held_out_relit=2",
         "precision=32-true",
         "unet.checkpoint_every=1",
         "unet.preview_every=2",
@@ -58,3 +60,27 @@ def test_from_pictures_to_a_base_that_loads_and_goes_on(tmp_path: Path) -> None:
     own = {k.removeprefix("vae."): v for k, v in base_state(first).items() if k.startswith("vae.")}
     far = [(vae[k] - own[k]).norm() / (own[k].norm() + 1e-3) for k in vae if k.startswith("decoder.")]
     assert 0 < max(far) < 0.5, "it continues from the base's VAE"
+
+
+def test_insertion_samples_and_another_autoencoder_limited_by_time_and_resumed(
+    tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    write_sources(tmp_path / "pictures")
+    save_base(small_base(), tmp_path / "small")
+    (tmp_path / "small.yaml").write_text(YAML.format(base=tmp_path / "small"))
+    given = [*settings(tmp_path), f"inner_from={tmp_path}/small.yaml", "samples=insertion"]
+    other = "    autoencoder: residual\n    latent_channels: 6\n    prediction: v\n    vae_scale: 1.0\n"
+    sizes = YAML.format(base="none").replace("vae_channels: [32, 32]", "vae_channels: [12]")
+    (tmp_path / "sizes.yaml").write_text(sizes.replace("train:", f"{other}train:"))
+    given += ["vae.size=16", "vae.minutes=5", "unet.frozen_encoder=true", "unet.reuse=1"]
+    pretrain.main(["all", *given])
+    assert "== encoder" not in capsys.readouterr().out
+    architecture = load_config(tmp_path / "sizes.yaml").base.architecture
+    first = base_state(load_base(tmp_path / "base", architecture))
+    assert first["unet.conv_in.weight"].shape[1] == 13
+    assert {file.name for file in (tmp_path / "logs/unet").glob("*_scene.jpg")} == {
+        "000001_scene.jpg",
+        "000002_scene.jpg",
+    }
+    pretrain.main(["unet", *given, "unet.steps=3", "unet.minutes=5"])
+    assert (tmp_path / "logs/unet/000003_scene.jpg").is_file(), "it continues from step 2"

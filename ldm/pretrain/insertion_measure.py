@@ -1,0 +1,115 @@
+"""The validation measure of a base that is trained on insertion samples: fixed unseen samples, in few steps.
+
+- relit scenes, shown with the object in the wrong light (`scene`) or its cut-out on mid-grey (`cutout`): PSNR
+  in dB of the object and of the ring around it inside the mask, and of the plain composite (`plain`);
+- relit scenes with a grey hole, the object only as the reference (`nothing`): identity with the truth;
+- holes in photos (`hole`): PSNR inside the hole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from PIL import Image
+from torch import Generator, Tensor
+
+from ldm.data.image import to_pixels
+from ldm.features.imagenet import ImageNetFeatures
+from ldm.models.base import Base
+from ldm.models.conditioner import clip_normalised
+from ldm.models.context import Contexts
+from ldm.models.sampler import Condition, sample
+from ldm.pretrain.insertion_samples import InsertionBatch, InsertionComposer, box_of, stack
+from ldm.pretrain.picture_pack import Relit
+
+PARTS = ("scene", "cutout", "nothing", "hole")
+STEPS = 8
+AT_ONCE = 4  # samples that are drawn together
+
+
+def fixed_samples(
+    composer: InsertionComposer, unseen: list[Relit], holes: int, seed: int = 11
+) -> list[InsertionBatch]:
+    """A batch for each of PARTS: every unseen relit scene once, or so many holes in the composer's photos."""
+    g = Generator().manual_seed(seed)
+    parts = [stack([composer.sample("relit", g, part, item) for item in unseen]) for part in PARTS[:3]]
+    return [*parts, stack([composer.sample("hole", g) for _ in range(holes)])]
+
+
+@torch.no_grad()
+def drawn(
+    base: Base, batch: InsertionBatch, steps: int = STEPS, guidance_scale: float = 1.0, seed: int = 0
+) -> Tensor:
+    """What the base makes of a batch, [b,3,S,S] in [-1,1] on the CPU, pasted into the region to fill only."""
+    masked = base.encode(batch.shown.to(base.device)).float()
+    references = batch.references.to(base.device)
+    images = clip_normalised(rearrange(references, "b n c H W -> (b n) c H W"))
+    pooled = rearrange(base.conditioner.pooled(images), "(b n) d -> b n d", b=len(masked))
+    context = base.conditioner(pooled[:, 0], pooled[:, 1:])
+    null = base.conditioner.unconditional(context)
+    context = torch.where((batch.object < 0).to(base.device)[:, None, None], null, context)
+    noise = torch.randn(masked.shape, generator=Generator().manual_seed(seed)).to(masked)
+    condition = Condition(masked, base.latent_mask(batch.mask.to(masked)), Contexts(context, null))
+    x_0 = sample(base, condition, noise, sampler="dpm++", steps=steps, guidance_scale=guidance_scale)
+    mask, image = batch.mask.cpu(), batch.image.cpu()
+    return mask * base.decode(x_0).cpu() + (1 - mask) * image
+
+
+def psnr_in(image: Tensor, truth: Tensor, where: Tensor) -> Tensor:
+    """PSNR in dB of [b,3,H,W] in [-1,1] where `where` [b,1,H,W] is more than a half, one per image."""
+    inside = (where > 0.5).float()
+    error = ((image - truth) / 2).square().mean(1, keepdim=True) * inside
+    return -10 * torch.log10((error.sum((1, 2, 3)) / inside.sum((1, 2, 3)).clamp_min(1)).clamp_min(1e-6))
+
+
+@dataclass
+class InsertionMeasure:
+    """Measures a base on the batch of one part; with a `folder` it writes a sheet of the results there."""
+
+    folder: Path | None = None
+    features: ImageNetFeatures = field(default_factory=ImageNetFeatures)
+
+    @torch.no_grad()
+    def __call__(self, base: Base, part: str, batch: InsertionBatch, step: int = 0) -> dict[str, float]:
+        chunks = [InsertionBatch(*x) for x in zip(*(x.split(AT_ONCE) for x in batch), strict=True)]
+        results = torch.cat([drawn(base, chunk) for chunk in chunks])
+        batch = InsertionBatch(*(x.cpu() for x in batch))
+        if self.folder is not None:
+            write_sheet(batch, results, self.folder / f"{step:06}_{part}.jpg")
+        if part == "hole":
+            return {"hole/psnr": float(psnr_in(results, batch.image, batch.mask).mean())}
+        found: dict[str, float] = {}
+        places = {"object": batch.own * batch.mask, "ring": (batch.mask - batch.own).clamp_min(0)}
+        for name, where in places.items():
+            own = psnr_in(results, batch.image, where)
+            found[f"{part}/{name}"] = float(own.mean())
+            if part == "scene":
+                plain = psnr_in(batch.shown, batch.image, where)
+                found[f"plain/{name}"] = float(plain.mean())
+                found[f"{part}/{name}_worse"] = float((own < plain).float().mean())
+        if part == "nothing":
+            found["nothing/identity"] = self.identity(results, batch)
+        return found
+
+    def identity(self, results: Tensor, batch: InsertionBatch) -> float:
+        """Mean cosine of ImageNet features of result and truth, both cropped to the object's box."""
+        cosines = []
+        for result, truth, own in zip(results, batch.image, batch.own, strict=True):
+            x0, y0, x1, y1 = box_of(own[0])
+            crops = [
+                F.interpolate(x[None, :, y0:y1, x0:x1], size=(224, 224), mode="bilinear", antialias=True)
+                for x in (result, truth)
+            ]
+            cosines.append(F.cosine_similarity(*(self.features.pooled(crop) for crop in crops)))
+        return float(torch.cat(cosines).mean())
+
+
+def write_sheet(batch: InsertionBatch, results: Tensor, file: Path, rows: int = 10) -> None:
+    """Rows of what was shown, the result, the truth."""
+    columns = torch.stack([batch.shown[:rows], results[:rows], batch.image[:rows]])
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(to_pixels(rearrange(columns, "n b c H W -> c (b H) (n W)"))).save(file, quality=90)
