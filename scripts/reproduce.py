@@ -24,7 +24,6 @@ from ldm.evaluation.run import MethodRun, Setup, runs_of
 from ldm.evaluation.scores import real_pictures, set_scores
 from ldm.models.runtime import device_named
 
-BENCHES = ("../shared/data/insertbench", "../shared/data/photos")
 PAPER = ("configs/paper.yaml", "configs/paper_virtual.yaml")
 QUICK = (
     "flat", "poisson", "cut-out", "zero-shot", "none-kv", "linear-kv", "tokens-kv", "tokens-crossattn",
@@ -36,9 +35,8 @@ QUICK_OBJECTS, QUICK_SITES, QUICK_STEPS = 2, 2, 4  # objects a bench, sites an o
 
 def parser() -> Parser:
     p = Parser(__doc__ or "", RECIPE_FLAGS, "configs/mini.yaml")
-    benches = [Path(place(bench, ROOT)) for bench in BENCHES]
-    p.add_argument("--benches", type=Path, nargs="+", metavar="FOLDER", default=benches,
-                   help="benchmarks, or InsertSet objects (with --backgrounds) [our two]")  # fmt: skip
+    p.add_argument("--benches", type=Path, nargs="+", metavar="FOLDER", required=True,
+                   help="benchmarks, or InsertSet objects (with --backgrounds)")  # fmt: skip
     p.add_argument("--backgrounds", type=Path, metavar="FOLDER",
                    help="test bench of InsertSet: image/, mask/; or one folder for each object")  # fmt: skip
     p.add_argument("--out", type=Path, default=Path(place("runs/reproduce", ROOT)), metavar="FOLDER",

@@ -11,7 +11,7 @@ COMPOSITE, INSERTION = "composite", "insertion"
 class PackSection:
     """The file with all training pictures."""
 
-    sources: str = "../shared/data"
+    sources: str = "pictures"
     file: str = "cache/pack.zip"
     short_side: int = 256
     quality: int = 80
