@@ -23,8 +23,8 @@ class PackSection:
 class StageSection:
     """One training stage; `lr` is the peak rate.
 
-    `minutes`: limit of wall time, over all resumed runs; the rate then depends on the time, and `steps` is only
-    an upper limit. 0: no limit.
+    `minutes`: limit of wall time, over all resumed runs; the rate then depends on the time, and `steps` is
+    only an upper limit. 0: no limit.
     `size`: the side of its pictures, 0 for the architecture's. A VAE with attention in its middle loses about
     3 dB at another size than it was trained at.
     """
@@ -53,8 +53,8 @@ class PretrainConfig:
 
     `init`: a finished base (checkpoints/mini) that the vae and the unet stage start from. A UNet fits
     only the VAE that it was trained on: after more training of the VAE, train the UNet again.
-    `inner_from`: config of a finished base with another autoencoder. The unet stage starts from its conditioner
-    and its inner UNet layers, and the encoder stage is skipped.
+    `inner_from`: config of a finished base with another autoencoder. The unet stage starts from its
+    conditioner and its inner UNet layers, and the encoder stage is skipped.
     `samples`: what the unet stage trains on, `composite` (`ldm.pretrain.composer`) or `insertion`: relit
     scenes, recoloured objects, holes (`ldm.pretrain.insertion_samples`).
     """
