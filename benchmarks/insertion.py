@@ -50,13 +50,13 @@ def unet_step(base: Base, half: str, side: int, compiled: bool) -> list[Case]:
             cases.append(Case(f"{name}, {precision}", run, precision=precision, holds=holds))
         first = partial(_first, base, side, Runtime(precision, pack=pack_weights))
         cases.append(Case(f"folded, {precision}, the first time", first, precision=precision, counted=False))
-    painter = (
+    prepared = (
         twin(base, Runtime(half, compile=True, pack=pack_weights)) if compiled else folded
     )  # the last one's is `half`
-    like: dict[str, Any] = {"precision": half, "holds": bytes_of(painter.unet), "counted": not compiled}
+    like: dict[str, Any] = {"precision": half, "holds": bytes_of(prepared.unet), "counted": not compiled}
     name = f"folded, {half}, compiled" if compiled else f"folded, {half}"
-    cases.append(Case(f"{name}, deep features reused", _reused(painter, base, side), **like))
-    return [*cases, Case(name, _step(painter, base, side), **like)] if compiled else cases
+    cases.append(Case(f"{name}, deep features reused", _reused(prepared, base, side), **like))
+    return [*cases, Case(name, _step(prepared, base, side), **like)] if compiled else cases
 
 
 def insertion(
@@ -66,49 +66,49 @@ def insertion(
     scene = make_scene(base, side)
     cases = []
     for precision in ("fp32", half):
-        plain, painter = Plain(base, precision), twin(base, Runtime(precision, pack=pack_weights))
+        plain, prepared = Plain(base, precision), twin(base, Runtime(precision, pack=pack_weights))
         runs = {"plain PLMS 50": partial(fill, plain, base, scene, scene.contexts, **PLMS)}
-        runs |= {name: _filled(painter, base, side, sampling) for name, sampling in presets.items()}
+        runs |= {name: _filled(prepared, base, side, sampling) for name, sampling in presets.items()}
         for name, run in runs.items():
-            holds = bytes_of(plain.unet, base.vae) if name.startswith("plain") else bytes_of(painter)
+            holds = bytes_of(plain.unet, base.vae) if name.startswith("plain") else bytes_of(prepared)
             cases.append(Case(f"{name}, {precision}", run, precision=precision, holds=holds, counted=False))
     if compiled:
-        painter = twin(base, Runtime(half, compile=True, pack=pack_weights))
-        run, holds = _filled(painter, base, side, presets["fast"]), bytes_of(painter)
+        prepared = twin(base, Runtime(half, compile=True, pack=pack_weights))
+        run, holds = _filled(prepared, base, side, presets["fast"]), bytes_of(prepared)
         cases.append(Case(f"fast, {half}, compiled", run, precision=half, holds=holds, counted=False))
     return cases
 
 
 def vae(base: Base, side: int) -> list[Case]:
     """Both ways through the VAE, as it comes and as insertion runs it."""
-    scene, painter = make_scene(base, side), twin(base, Runtime(pack=pack_weights))
+    scene, prepared = make_scene(base, side), twin(base, Runtime(pack=pack_weights))
     return [
         Case(f"{way}, {name}", partial(getattr(model, way), x), holds=bytes_of(model.vae))
         for way, x in (("encode", scene.image), ("decode", scene.x_T))
-        for name, model in (("plain", base), ("prepared", painter))
+        for name, model in (("plain", base), ("prepared", prepared))
     ]
 
 
 def growth(base: Base, half: str, side: int, fast: InsertOptions) -> dict[str, list[Case]]:
     """A folded step by batch, resolution and number of objects; fast insertions by number of backgrounds."""
-    painter, f = twin(base, Runtime(half, pack=pack_weights)), base.architecture.vae_factor * 8
-    filled = _filled(painter, base, side, fast)
+    prepared, f = twin(base, Runtime(half, pack=pack_weights)), base.architecture.vae_factor * 8
+    filled = _filled(prepared, base, side, fast)
     sides = sorted({max(round(side * scale / f), 1) * f for scale in SCALES})
     one, several = (
-        join([painter.folded(*_tokens(base, seed)).conditional for seed in seeds])
+        join([prepared.folded(*_tokens(base, seed)).conditional for seed in seeds])
         for seeds in ([0] * OBJECTS, range(OBJECTS))
     )
     return {
         "growth with the batch": [
-            Case(f"batch {n}", _step(painter, base, side, n), n, half) for n in BATCHES
+            Case(f"batch {n}", _step(prepared, base, side, n), n, half) for n in BATCHES
         ],
-        "growth with the resolution": [  # each its own painter: packed weights are those of one size
+        "growth with the resolution": [  # each its own prepared: packed weights are those of one size
             Case(f"{s} px", _step(twin(base, Runtime(half, pack=pack_weights)), base, s), 1, half)
             for s in sides
         ],
         "growth with objects": [
-            Case(f"{OBJECTS} samples of one object", _of(painter, base, side, one), OBJECTS, half),
-            Case(f"{OBJECTS} different objects", _of(painter, base, side, several), OBJECTS, half),
+            Case(f"{OBJECTS} samples of one object", _of(prepared, base, side, one), OBJECTS, half),
+            Case(f"{OBJECTS} different objects", _of(prepared, base, side, several), OBJECTS, half),
         ],
         "growth with backgrounds": [
             Case(f"{n} pictures, fast", _several(filled, n), n, half, counted=False) for n in BACKGROUNDS
@@ -122,7 +122,7 @@ def _tokens(base: Base, seed: int) -> Contexts:
 
 @torch.no_grad()
 def _step(model: Any, base: Base, side: int, n: int = 1) -> Callable[[], Any]:
-    """A guided step of n samples; a painter gets its contexts folded."""
+    """A guided step of n samples; a prepared gets its contexts folded."""
     scene = make_scene(base, side, n)
     contexts = model.folded(*scene.contexts) if isinstance(model, InpaintingModel) else scene.contexts
     eps = guided_eps(model, condition(scene, contexts), SCALE)
@@ -135,29 +135,29 @@ def _first(base: Base, side: int, runtime: Runtime) -> None:
 
 
 @torch.no_grad()
-def _reused(painter: InpaintingModel, base: Base, side: int) -> Callable[[], Any]:
+def _reused(prepared: InpaintingModel, base: Base, side: int) -> Callable[[], Any]:
     """A guided step with deep features of the one before."""
     scene, t = make_scene(base, side), torch.tensor(500, device=base.device)
-    eps = guided_eps(DeepCache(painter, 10**9), condition(scene, painter.folded(*scene.contexts)), SCALE)
+    eps = guided_eps(DeepCache(prepared, 10**9), condition(scene, prepared.folded(*scene.contexts)), SCALE)
     eps(scene.x_T, t)
     return torch.no_grad()(partial(eps, scene.x_T, t))
 
 
 @torch.no_grad()
-def _of(painter: InpaintingModel, base: Base, side: int, objects: Any) -> Callable[[], Any]:
+def _of(prepared: InpaintingModel, base: Base, side: int, objects: Any) -> Callable[[], Any]:
     """An unguided step of as many samples as there are contexts."""
     x_T, t = make_scene(base, side, len(objects)).x_T, torch.tensor(500, device=base.device)
-    return torch.no_grad()(partial(painter.eps, x_T, t, x_T, torch.ones_like(x_T[:, :1]), objects))
+    return torch.no_grad()(partial(prepared.eps, x_T, t, x_T, torch.ones_like(x_T[:, :1]), objects))
 
 
 @torch.no_grad()
-def _filled(painter: InpaintingModel, base: Base, side: int, inserting: InsertOptions) -> Callable[[], Any]:
+def _filled(prepared: InpaintingModel, base: Base, side: int, inserting: InsertOptions) -> Callable[[], Any]:
     scene = make_scene(base, side)
-    contexts, sampling = painter.folded(*scene.contexts), inserting.sampling
+    contexts, sampling = prepared.folded(*scene.contexts), inserting.sampling
     options = {"sampler": sampling.sampler} | sampling.schedule()
 
     def run() -> Any:
-        return fill(inserting.predictor(painter), painter, scene, contexts, **options)
+        return fill(inserting.predictor(prepared), prepared, scene, contexts, **options)
 
     return run
 
