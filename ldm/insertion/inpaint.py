@@ -125,7 +125,7 @@ def shown_in(fills: Sequence[RegionFill], holes: Tensor) -> Tensor | None:
 def _start(
     model: InpaintingModel, regions: Sequence[Region], fills: Sequence[RegionFill]
 ) -> tuple[Tensor | None, float]:
-    """Start latents [b,4,h,w] and their noise level; None if no fill has a start image."""
+    """Start latents [b,c,h,w] and their noise level; None if no fill has a start image."""
     starts = [fill.start() for fill in fills]
     found = [start for start in starts if start is not None]
     if not found:

@@ -21,13 +21,13 @@ def alpha_bar(device: torch.device | str = "cpu") -> Tensor:
 
 
 def add_noise(x_0: Tensor, eps: Tensor, t: Tensor) -> Tensor:
-    """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps (DDPM, eq. 4); [b,4,h,w], t [b] in 0 .. T-1."""
+    """x_t = sqrt(alpha_bar_t) x_0 + sqrt(1 - alpha_bar_t) eps (DDPM, eq. 4); [b,c,h,w], t [b] in 0 .. T-1."""
     a = alpha_bar(x_0.device)[t].to(x_0.dtype)[:, None, None, None]
     return a.sqrt() * x_0 + (1 - a).sqrt() * eps
 
 
 def eps_of_v(v: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-    """v = sqrt(alpha_bar_t) eps - sqrt(1 - alpha_bar_t) x_0 => eps [b,4,h,w], fp32; t [b] or scalar."""
+    """v = sqrt(alpha_bar_t) eps - sqrt(1 - alpha_bar_t) x_0 => eps [b,c,h,w], fp32; t [b] or scalar."""
     a = alpha_bar(x_t.device)[t].reshape(-1, 1, 1, 1)
     return a.sqrt() * v.float() + (1 - a).sqrt() * x_t.float()
 
@@ -72,6 +72,6 @@ def level_weight(t: Tensor, min_snr_gamma: float) -> Tensor:
 
 
 def eps_loss(eps: Tensor, predicted: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Mean squared error of the predicted noise, [b,4,h,w] => scalar; `weight` [b]: of each sample."""
+    """Mean squared error of the predicted noise, [b,c,h,w] => scalar; `weight` [b]: of each sample."""
     error = (predicted.float() - eps.float()) ** 2
     return error.mean() if weight is None else (weight[:, None, None, None] * error).mean()

@@ -36,12 +36,12 @@ class Predictor(Protocol):
     """What a sampler needs of a model."""
 
     def eps(self, x_t: Tensor, t: Tensor, masked: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """The predicted noise [b,4,h,w], see `InpaintingModel.eps`."""
+        """The predicted noise [b,c,h,w], see `InpaintingModel.eps`."""
 
 
 @dataclass(frozen=True)
 class Condition:
-    """Masked-image latents [b,4,h,w], mask [b,1,h,w] (1 = fill), contexts for b samples."""
+    """Masked-image latents [b,c,h,w], mask [b,1,h,w] (1 = fill), contexts for b samples."""
 
     masked: Tensor
     mask: Tensor
@@ -73,9 +73,9 @@ def sample(
     start: tuple[Tensor, float] | None = None,
     on_step: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
-    """Noise x_T [b,4,h,w] => latents x_0 [b,4,h,w]; a guidance scale of 1 skips the unconditional half.
+    """Noise x_T [b,c,h,w] => latents x_0 [b,c,h,w]; a guidance scale of 1 skips the unconditional half.
 
-    Outside `guidance_interval` the scale is 1 (Kynkäänniemi et al. 2024). `start`: latents [b,4,h,w] to start
+    Outside `guidance_interval` the scale is 1 (Kynkäänniemi et al. 2024). `start`: latents [b,c,h,w] to start
     from and the denoising strength in (0,1], the share of noise schedule and steps to run (SDEdit, Meng et
     al. 2022); None: pure noise.
     """
@@ -98,7 +98,7 @@ def sample(
 
 
 def guided_eps(base: Predictor, c: Condition, guidance_scale: float) -> Callable[[Tensor, Tensor], Tensor]:
-    """The guided eps [b,4,h,w] as a function of x_t and t, both halves of guidance in one batch.
+    """The guided eps [b,c,h,w] as a function of x_t and t, both halves of guidance in one batch.
 
     What is constant over the steps is stacked here, once.
     """

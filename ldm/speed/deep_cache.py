@@ -42,7 +42,7 @@ class DeepCache:
 
 
 def whole(unet: nn.Module, x: Tensor, t: Tensor, context: Context) -> tuple[Tensor, Tensor]:
-    """The UNet's output [b,4,h,w] of x [b,9,h,w], and the deep features [b,C,h,w] that `shallow` needs."""
+    """The UNet's output [b,c,h,w] of x [b,2c+1,h,w], and the deep features [b,d,h,w] that `shallow` needs."""
     emb = _time(unet, x, t)
     h = unet.conv_in(x)
     skips: tuple[Tensor, ...] = (h,)
@@ -61,7 +61,7 @@ def whole(unet: nn.Module, x: Tensor, t: Tensor, context: Context) -> tuple[Tens
 
 
 def shallow(unet: nn.Module, x: Tensor, t: Tensor, context: Context, deep: Tensor) -> Tensor:
-    """The UNet's output [b,4,h,w] of x [b,9,h,w], with the deep features of another step."""
+    """The UNet's output [b,c,h,w] of x [b,2c+1,h,w], with the deep features of another step."""
     emb = _time(unet, x, t)
     skips = [unet.conv_in(x)]
     for layer in _layers(unet.down_blocks[0])[: FRESH - 1]:

@@ -117,14 +117,14 @@ class Tiled:
         return self.model.architecture.vae_factor
 
     def encode(self, image: Tensor) -> Tensor:
-        """Image [b,3,H,W] => latents [b,4,H/f,W/f]."""
+        """Image [b,3,H,W] => latents [b,c,H/f,W/f]."""
         pixels = self.tiles.scaled(self.f)
         return self.tiles.over(
             lambda at: self.model.encode(pixels.cut(image, (at[0] * self.f, at[1] * self.f)))
         )
 
     def eps(self, x_t: Tensor, t: Tensor, masked: Tensor, mask: Tensor, context: Context) -> Tensor:
-        """The predicted noise [b,4,h,w]; arguments as `InpaintingModel.eps` takes them."""
+        """The predicted noise [b,c,h,w]; arguments as `InpaintingModel.eps` takes them."""
         cut = self.tiles.cut
 
         def tile(at: Corner) -> Tensor:
@@ -134,7 +134,7 @@ class Tiled:
         return self.tiles.over(tile)
 
     def decode(self, latents: Tensor) -> Tensor:
-        """Latents [b,4,h,w] => image [b,3,f*h,f*w] in [-1,1]."""
+        """Latents [b,c,h,w] => image [b,3,f*h,f*w] in [-1,1]."""
         return self.tiles.over(lambda at: self.model.decode(self.tiles.cut(latents, at)), finer=self.f)
 
     def covered(self) -> Tensor:

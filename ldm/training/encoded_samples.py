@@ -84,24 +84,26 @@ def encoded(
 ) -> dict[str, Tensor]:
     """TrainingPairs: image [b,3,S,S], mask [b,1,S,S] (1 = fill), reference [b,3,R,R] => latents.
 
-    x_0, masked [b,4,h,w], latent_mask [b,1,h,w], and CLIP's pooled output of the reference, pooled [b,c].
+    x_0, masked [b,c,h,w], latent_mask [b,1,h,w], and CLIP's pooled output of the reference, pooled [b,c].
     Posterior samples depend on the seed and the samples' numbers, index [b].
     """
     image, mask = batch["image"], batch["mask"]
     noise = None
     if options.posterior == "sample":
-        size = base.architecture.latent_size
-        noise = posterior_noise(batch["index"], options.seed, size).to(image.device)
+        a = base.architecture
+        noise = posterior_noise(batch["index"], options.seed, a.latent_size, a.latent_channels).to(
+            image.device
+        )
     both = torch.cat([image, masked_image(image, mask, shown(batch))])
     x_0, masked = base.encode(both, noise).float().chunk(2)
     pooled = base.conditioner.pooled(clip_normalised(batch["reference"])).float()
     return {"x_0": x_0, "masked": masked, "latent_mask": base.latent_mask(mask), "pooled": pooled}
 
 
-def posterior_noise(index: Tensor, seed: int, size: int) -> Tensor:
-    """Standard normal noise [2b,4,size,size] for samples of these numbers [b]: b images, b masked ones."""
+def posterior_noise(index: Tensor, seed: int, size: int, channels: int = 4) -> Tensor:
+    """Standard normal noise [2b,c,size,size] for samples of these numbers [b]: b images, b masked ones."""
     generators = [sample_generator(POSTERIOR_STREAM + seed, i) for i in index.tolist()]
-    noise = torch.stack([torch.randn(2, 4, size, size, generator=generator) for generator in generators])
+    noise = torch.stack([torch.randn(2, channels, size, size, generator=g) for g in generators])
     return rearrange(noise, "b two c h w -> (two b) c h w")
 
 
