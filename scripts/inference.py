@@ -18,9 +18,10 @@ from ldm.config.cli import run, say, uncollected, warnings_in_a_line
 
 with uncollected():  # torch is among them; what loads a model is imported when one is loaded
     from ldm.batch.replay import difference, replay_warnings
-    from ldm.batch.results_log import ResultsLog, RunSummary
+    from ldm.batch.results_log import ResultsLog, RunSummary, check_outputs
     from ldm.batch.runner import plan_items, prepare, run_items, write_plan
     from ldm.config.inference_cli import (
+        check_overwriting,
         items_of,
         options_of,
         parse,
@@ -41,6 +42,7 @@ HELP = __doc__ or ""
 def insert_items(args: argparse.Namespace, config: Config) -> RunSummary:
     """One object into one or many backgrounds; with --plan only the regions."""
     items, options, folder = items_of(args, config), options_of(args, config), Path(config.insert.outdir)
+    check_overwriting(args, config, items)
     few = args.example_img is not None and not any(path.is_dir() for path in args.example_img)
     if args.plan:
         return plan_items(items, options, folder, print, strict=few)
@@ -59,6 +61,7 @@ def insert_scene(args: argparse.Namespace, config: Config) -> RunSummary:
     """Several objects into one background; with --plan only the regions."""
     options, folder = options_of(args, config), Path(config.insert.outdir)
     layout, summary = lay_out(scene_of(args, config), options), RunSummary(config.insert.max_seam)
+    check_overwriting(args, config, layout.items, layout.scene.file.stem)
     if args.plan:
         file, rois = folder / f"{layout.scene.file.stem}_plan.png", [r for p in layout.placed for r in p.rois]
         write_plan(file, layout.background, layout.mask, rois, layout.model_side, print)
@@ -75,10 +78,11 @@ def replay(argv: Sequence[str] | None, args: argparse.Namespace) -> int:
     """Repeat a result and compare; the exit code is 1 if a pixel differs."""
     found, config = parse_replay(argv, args, HELP)
     options = options_of(args, config)
+    file = Path(config.insert.outdir) / f"{found.file.stem}_replay.png"
+    check_outputs([file], [found.file, *(Path(found.recipe[role]) for role in found.recipe["sha256"])])
     for warning in replay_warnings(found.recipe, options.facts["machine"]):
         say(f"warning: {warning}")
     image = found.repeat(session_of(args, config, found.sources), options)
-    file = Path(config.insert.outdir) / f"{found.file.stem}_replay.png"
     file.parent.mkdir(parents=True, exist_ok=True)
     write_picture(file, image, {"recipe": json.dumps(found.recipe)})
     differs = difference(read_picture(found.file), read_picture(file))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
+from ldm.batch.results_log import SHEET
 from ldm.batch.work_item import WorkItem
 from ldm.data.picture import Picture
 from ldm.data.picture_write import write_picture
@@ -57,7 +58,7 @@ class BestOfSeeds:
         captions = [_caption(result) for result in ranked[:SHOWN]]
         row = [thumbnail(close_up(result.picture, roi)) for result in ranked[:SHOWN]]
         self.sheets.mkdir(parents=True, exist_ok=True)
-        write_picture(self.sheets / f"{item.stem}.png", Picture(contact_sheet([row], captions)))
+        write_picture(self.sheets / f"{item.stem}.png", Picture(contact_sheet([row], captions)), SHEET)
 
 
 def scores(identity: float, seam: float) -> dict[str, float]:

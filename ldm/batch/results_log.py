@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from ldm.batch.runner import ItemResult
 
 FILE = "results.jsonl"
+SHEET = {"software": "implicit-insertion"}  # text in contact sheets and plans, which have no recipe
+MARKS = {"recipe", *SHEET}  # texts by which a picture of this program is recognised
 
 
 class ResultsLog:
@@ -78,6 +80,36 @@ def recipe_in(file: Path) -> dict[str, Any]:
         return json.loads(embedded_text(file).get("recipe", "{}"))
     except (FileNotFoundError, UnidentifiedImageError, json.JSONDecodeError):
         return {}
+
+
+def check_outputs(pictures: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """ValueError if a picture to be written would replace an input, or one that this program did not write.
+
+    Links count as the file that they lead to.
+    """
+    given = {_identity(path): path for path in inputs if path.exists()}
+    for picture in pictures:
+        if not picture.exists():
+            continue
+        if (lost := given.get(_identity(picture))) is not None:
+            raise ValueError(f"{lost} would be overwritten by a result; give another --outdir")
+        if not _is_written_here(picture):
+            raise ValueError(
+                f"{picture} was not written by this program and would be overwritten by a result; "
+                "move it, or give another --outdir"
+            )
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    state = path.stat()
+    return state.st_dev, state.st_ino
+
+
+def _is_written_here(picture: Path) -> bool:
+    try:
+        return not MARKS.isdisjoint(embedded_text(picture))
+    except (OSError, UnidentifiedImageError):
+        return False
 
 
 def _cut_partial_line(path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ldm import __version__
-from ldm.batch.results_log import ResultsLog, RunSummary, recipe_in
+from ldm.batch.results_log import SHEET, ResultsLog, RunSummary, recipe_in
 from ldm.batch.work_item import WorkItem, key_of
 from ldm.data.picture import Picture, read_picture
 from ldm.data.picture_write import write_picture
@@ -133,7 +133,7 @@ def run_items(
             gallery.add(seen.background, seen.request.hole, seen.request.rois[0], seen.results)
     if gallery.rows:
         sheet = log.folder / "sheet.png"
-        write_picture(sheet, gallery.picture(_captions(items)))
+        write_picture(sheet, gallery.picture(_captions(items)), SHEET)
         report(f"{sheet}: contact sheet")
     return summary
 
@@ -172,7 +172,8 @@ def write_plan(
     for line in (f"{file.stem.removesuffix('_plan')}:", *lines(plan)):
         report(line)
     file.parent.mkdir(parents=True, exist_ok=True)
-    write_picture(file, draw_plan(background, mask, rois, [scaling(region) for region in plan.regions]))
+    picture = draw_plan(background, mask, rois, [scaling(region) for region in plan.regions])
+    write_picture(file, picture, SHEET)
     report(str(file))
 
 

@@ -13,6 +13,7 @@ import torch
 
 from ldm.batch.manifest import COLUMNS, bench_cases, parse_box, read_manifest
 from ldm.batch.replay import ItemReplay, read_recipe
+from ldm.batch.results_log import check_outputs
 from ldm.batch.runner import RunOptions
 from ldm.batch.work_item import Case, WorkItem, check_files, pair, read_roi, roi_of
 from ldm.config.build import crop_context_of, from_sections
@@ -193,6 +194,25 @@ def items_of(args: argparse.Namespace, config: Config) -> list[WorkItem]:
         items = [replace(like, case=case) for case in cases]
     check_files(items)
     return items
+
+
+def check_overwriting(
+    args: argparse.Namespace, config: Config, items: Sequence[WorkItem], scene: str = ""
+) -> None:
+    """ValueError if a picture of this run would replace one of its inputs, or a file of the user's.
+
+    `scene`: the name of a scene's result; else each item has results of its own.
+    """
+    stems = [scene] if scene else [item.stem for item in items]
+    if args.plan:
+        names = [f"{stem}_plan.png" for stem in stems]
+    else:
+        own = [name for item in items for name in item.files().values()]
+        names = [f"{scene}.png"] if scene else [*own, *["sheet.png"] * config.insert.contact_sheet]
+        names += [f"candidates/{item.stem}.png" for item in items if item.best]
+    inputs = [path for item in items for path in item.sources().values()]
+    inputs += [path for path in (args.manifest, args.list, args.scene) if path is not None]
+    check_outputs((Path(config.insert.outdir) / name for name in names), inputs)
 
 
 def roi_given(words: Sequence[str]) -> Roi | None:

@@ -60,10 +60,8 @@ def insert(
     ]
     noise = [[Generator().manual_seed(seed) for seed in request.seeds] for request in requests]
     for turn in range(max(len(request.rois) for request in requests)):
-        start, now = (
-            time.perf_counter(),
-            [i for i, request in enumerate(requests) if turn < len(request.rois)],
-        )
+        start = time.perf_counter()
+        now = [i for i, request in enumerate(requests) if turn < len(request.rois)]
         regions = [region_in(background, requests[i], turn, noise[i]) for i in now]
         fills = [objects[i].fill(region) for i, region in zip(now, regions, strict=True)]
         contexts = [objects[i].contexts for i in now]

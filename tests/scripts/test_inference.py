@@ -233,3 +233,53 @@ def test_a_scene_is_planned_made_and_known(
     with pytest.raises(ValueError, match="--mask_channel background does not go with --scene"):
         inference.main([*common, "--outdir", str(tmp_path / "none"), "--mask_channel", "background"])
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("names", "arguments", "lost"),
+    [
+        ((), ["--example_img", "a.png", "--mask", "a_mask.png"], "a.png would be overwritten"),
+        ((), ["--example_img", "a.png", "--mask", "a_mask.png", "--plan"], ""),
+        (("b.jpg",), ["--example_img", "b.jpg", "--mask", "b.png"], "b.png would be overwritten"),
+        (("sheet.png",), ["--example_img", "sheet.png", "--mask", "a_mask.png"], "sheet.png would be"),
+        (("c.jpg", "c.png"), ["--example_img", "c.jpg", *BOXED[2:]], "c.png was not written by this program"),
+        (("c.jpg", "c_plan.png"), ["--example_img", "c.jpg", *BOXED[2:], "--plan"], "c_plan.png was not"),
+        (("c.jpg", "sheet.png"), ["--example_img", "c.jpg", *BOXED[2:]], "sheet.png was not written"),
+        (("c.jpg", "sheet.png"), ["--example_img", "c.jpg", *BOXED[2:], "--no-contact_sheet"], ""),
+    ],
+)
+def test_no_input_and_no_foreign_picture_is_overwritten(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    names: tuple[str, ...],
+    arguments: list[str],
+    lost: str,
+) -> None:
+    for name in ("a.png", "b.png", "a_mask.png"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    for name in names:
+        Image.open(folder / "a.png").convert("RGB").save(tmp_path / name)
+    before = {file: file.read_bytes() for file in tmp_path.iterdir()}
+    monkeypatch.chdir(tmp_path)
+    if not lost:
+        call(folder, *arguments, "--outdir", str(tmp_path))
+        call(folder, *arguments, "--outdir", str(tmp_path))  # its own results it may write again
+    else:
+        with pytest.raises(SystemExit) as stop:
+            run(lambda: call(folder, *arguments, "--outdir", str(tmp_path)))
+        message = capsys.readouterr().err
+        assert stop.value.code == 2 and lost in message and "--outdir" in message and message.count("\n") == 1
+        assert set(tmp_path.iterdir()) == set(before)
+    assert {file: file.read_bytes() for file in before} == before
+
+
+def test_a_replay_overwrites_no_foreign_picture(folder: Path, tmp_path: Path) -> None:
+    call(folder, "--example_img", str(folder / "a.png"), "--mask", str(folder / "a_mask.png"),
+         "--outdir", str(tmp_path))  # fmt: skip
+    foreign = tmp_path / "a_replay.png"
+    foreign.write_bytes((folder / "b.png").read_bytes())
+    with pytest.raises(ValueError, match=r"a_replay\.png was not written by this program"):
+        inference.main(["--replay", str(tmp_path / "a.png"), "--outdir", str(tmp_path)])
+    assert foreign.read_bytes() == (folder / "b.png").read_bytes()
