@@ -52,7 +52,7 @@ def insert_items(args: argparse.Namespace, config: Config) -> RunSummary:
         prepare(item, options)
     session, options = session_for_items(args, config, options, items)
     if args.manifest is None:
-        session.take_on(items[0].source)
+        session.load_object(items[0].source)
     progress = partial(tqdm, unit="image", disable=len(items) < 4)
     return run_items(items, session, options, ResultsLog(folder), tqdm.write, progress)
 

@@ -42,7 +42,7 @@ class Inserter(Protocol):
 
     fingerprint: str
 
-    def take_on(self, source: ObjectSource) -> Any: ...
+    def load_object(self, source: ObjectSource) -> Any: ...
 
     def ready(self, source: ObjectSource) -> ReadyObject: ...
 
@@ -230,7 +230,7 @@ def _finish(item: WorkItem, inserter: Inserter, options: RunOptions, log: Result
             return ItemResult(item, files)
         background, request = prepare(item, options)
         item.source.check()
-        inserter.take_on(item.source)
+        inserter.load_object(item.source)
     except MISTAKES as error:
         return ItemResult(item, files, error=str(error))
     seeds = list(item.seeds) if item.best else missing

@@ -204,7 +204,7 @@ class MethodRun:
         try:
             yield lambda images: sample(session, model, ready, images, setup.seed)
         finally:
-            session.put_down()
+            session.unload_object()
 
     def _make(self, site: Site, fill: Fill, recipe: Row, facts: Mapping[str, float]) -> Row:
         """Insert, score and keep one result."""

@@ -26,7 +26,7 @@ from ldm.objects.object_context import null_context, object_contexts, view_of
 
 
 @dataclass(frozen=True)
-class CarriedObject:
+class LoadedObject:
     """The object that is applied to the base; `own` uint8 [c,P,P] is the reference stored with it."""
 
     source: ObjectSource
@@ -59,7 +59,7 @@ class Session:
         self.images = images or ObjectImages(base.architecture.reference_size)
         self.make_fill = make_fill
         self.openers = {"baked": open_baked, **(openers or {})}
-        self._ready: CarriedObject | None = None
+        self._loaded: LoadedObject | None = None
 
     def insert(
         self,
@@ -78,24 +78,24 @@ class Session:
 
     def reference(self, source: ObjectSource) -> Tensor:
         """The reference image of an object, [1,c,P,P]; ValueError if there is none."""
-        return self._reference(source, self.take_on(source).own)
+        return self._reference(source, self.load_object(source).own)
 
     def ready(self, source: ObjectSource) -> ReadyObject:
         """The object, ready to be inserted."""
-        return self.take_on(source).object
+        return self.load_object(source).object
 
-    def take_on(self, source: ObjectSource) -> CarriedObject:
+    def load_object(self, source: ObjectSource) -> LoadedObject:
         """Apply this object to the base; the weights of the base are restored exactly before."""
-        if self._ready is None or self._ready.source != source:
-            self.put_down()
-            self._ready = self.openers.get(source.kind(), open_learnt)(self, source)
-        return self._ready
+        if self._loaded is None or self._loaded.source != source:
+            self.unload_object()
+            self._loaded = self.openers.get(source.kind(), open_learnt)(self, source)
+        return self._loaded
 
-    def put_down(self) -> None:
+    def unload_object(self) -> None:
         """Restore the weights of the base."""
-        if self._ready is not None and self._ready.applied is not None:
-            self._ready.applied.remove()
-        self._ready = None
+        if self._loaded is not None and self._loaded.applied is not None:
+            self._loaded.applied.remove()
+        self._loaded = None
 
     def _reference(self, source: ObjectSource, own: Tensor | None) -> Tensor:
         if source.reference is not None:
@@ -122,10 +122,10 @@ class Session:
         )
 
 
-Opener: TypeAlias = Callable[[Session, ObjectSource], CarriedObject]
+Opener: TypeAlias = Callable[[Session, ObjectSource], LoadedObject]
 
 
-def open_learnt(session: Session, source: ObjectSource) -> CarriedObject:
+def open_learnt(session: Session, source: ObjectSource) -> LoadedObject:
     """Open an object file with weights, or a reference alone (zero-shot)."""
     base, sampling = session.base, session.options.sampling
     assert isinstance(base, Base), "an object that is not baked needs the whole base"
@@ -143,10 +143,10 @@ def open_learnt(session: Session, source: ObjectSource) -> CarriedObject:
         if applied is not None:
             applied.remove()
         raise
-    return CarriedObject(source, ReadyObject(contexts, session.make_fill(view.picture)), applied, own)
+    return LoadedObject(source, ReadyObject(contexts, session.make_fill(view.picture)), applied, own)
 
 
-def open_baked(session: Session, source: ObjectSource) -> CarriedObject:
+def open_baked(session: Session, source: ObjectSource) -> LoadedObject:
     """Open a baked object; its constants must have been made with the session's settings."""
     assert source.object is not None
     if source.reference is not None:
@@ -166,4 +166,4 @@ def open_baked(session: Session, source: ObjectSource) -> CarriedObject:
                 f"give --{flag} {own}, or bake it again with --{flag} {asked}"
             )
     contexts = baked.contexts(made, session.base, session.fingerprint, source.object_scale)
-    return CarriedObject(source, ReadyObject(contexts, session.make_fill(baked.picture(made))))
+    return LoadedObject(source, ReadyObject(contexts, session.make_fill(baked.picture(made))))

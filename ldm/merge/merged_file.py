@@ -17,7 +17,7 @@ from torch import Tensor
 from ldm.data.image import from_bytes
 from ldm.insertion.object_source import ObjectSource
 from ldm.insertion.region_fill import ReadyObject
-from ldm.insertion.session import CarriedObject, Session
+from ldm.insertion.session import LoadedObject, Session
 from ldm.models.base import Base
 from ldm.models.context import Context, Contexts
 from ldm.models.state_dict import first_few
@@ -138,7 +138,7 @@ def _matching(context: Mapping[str, Tensor], unconditional: Mapping[str, Tensor]
     )
 
 
-def open_merged(session: Session, source: ObjectSource) -> CarriedObject:
+def open_merged(session: Session, source: ObjectSource) -> LoadedObject:
     """Open one object of a merged file for a session, see `ldm.insertion.session.Opener`."""
     base, sampling = session.base, session.options.sampling
     assert source.object is not None and isinstance(base, Base)
@@ -154,4 +154,4 @@ def open_merged(session: Session, source: ObjectSource) -> CarriedObject:
     null = null_context(base, sampling.guidance_from)
     applied = apply_merged(base, merged, source.object_scale, session.fingerprint)
     fill = session.make_fill(merged_picture(merged, name))
-    return CarriedObject(source, ReadyObject(merged_contexts(base, merged, name, null), fill), applied)
+    return LoadedObject(source, ReadyObject(merged_contexts(base, merged, name, null), fill), applied)

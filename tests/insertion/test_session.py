@@ -69,7 +69,7 @@ def session_of(base: Base, composited: bool = False, **sampling: Any) -> Session
 
 def sample_by(session: Session, **sampling: Any) -> None:
     """From now on; the object is put down."""
-    session.put_down()
+    session.unload_object()
     session.options = replace(session.options, sampling=Sampling("ddim", 2, 2.0, **sampling))
 
 
@@ -101,7 +101,7 @@ def test_objects_do_not_leave_traces(session: Session, tmp_path: Path) -> None:
     assert (inserted(session, b) != alone).any()
     assert (inserted(session, ObjectSource(a.object, object_scale=0.3)) != alone).any()
     assert np.array_equal(inserted(session, a), alone)
-    session.put_down()
+    session.unload_object()
     after = session.base.state_dict()
     assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
 
@@ -123,9 +123,9 @@ def test_one_view_is_drawn_and_one_that_is_not_there_leaves_no_trace(
     assert np.abs(again - pictures[2]).max() <= 1
     sample_by(session, reference_view=7)
     with pytest.raises(ValueError, match=r"view 7: this object has \d few-shot tokens; give 1 to \d"):
-        session.take_on(source)
+        session.load_object(source)
     with pytest.raises(ValueError, match="baked with reference_view 2, asked for is 7"):
-        session.take_on(ObjectSource(tmp_path / "baked.safetensors"))
+        session.load_object(ObjectSource(tmp_path / "baked.safetensors"))
     after = session.base.state_dict()
     assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
 
@@ -169,7 +169,7 @@ def test_every_kind_of_object_file_brings_its_cut_out(tmp_path: Path, composited
         assert torch.equal(cut_outs(session, ObjectSource(file))[0, :3], delta.reference)
     pictures = [inserted(session, ObjectSource(file)).astype(int) for file in files]
     assert all(np.abs(picture - pictures[0]).max() <= 1 for picture in pictures)
-    session.put_down()
+    session.unload_object()
     assert (inserted(plain, ObjectSource(files[0])) != pictures[0]).any() == composited
 
 
@@ -217,7 +217,7 @@ def test_after_an_object_that_does_not_fit_the_next_one_does(session: Session, t
     bad = ObjectSource(write_object(tmp_path / "bad.safetensors", session.base, 1, fingerprint="f" * 16))
     alone = inserted(session, good)
     with pytest.raises(ValueError, match="is for the base ffff"):
-        session.take_on(bad)
+        session.load_object(bad)
     assert np.array_equal(inserted(session, good), alone)
 
 
@@ -231,7 +231,7 @@ def test_guidance_starts_where_it_is_told(tmp_path: Path) -> None:
     write_object(tmp_path / "o.safetensors", base, 1)
     for source in (ObjectSource(tmp_path / "o.safetensors"), ObjectSource(tmp_path / "cup.safetensors")):
         tuned = own.ready(source).contexts
-        own.put_down()
+        own.unload_object()
         ready = other.ready(source)
         for name, layer in ready.contexts.unconditional.layers.items():
             assert all(torch.equal(a, b) for a, b in zip(layer, untouched[name], strict=True))
@@ -239,11 +239,11 @@ def test_guidance_starts_where_it_is_told(tmp_path: Path) -> None:
         assert all(x.abs().max() > 1e-3 for x in moved)
         for name, layer in tuned.conditional.layers.items():
             assert torch.equal(layer.bias, ready.contexts.conditional.layers[name].bias)
-        other.put_down()
+        other.unload_object()
         different = inserted(own, source)
-        own.put_down()
+        own.unload_object()
         assert (inserted(other, source) != different).any()
-        other.put_down()
+        other.unload_object()
 
 
 @pytest.mark.parametrize("mode", ["crossattn", "crossattn-kv"])
@@ -257,11 +257,11 @@ def test_a_baked_object_holds_the_branch_that_guidance_starts_from(tmp_path: Pat
     made = bake_delta(base, delta, SMALL_IMAGES, guidance_from="base")
     save_baked(made, tmp_path / "baked.safetensors", torch.float32)
     expected = inserted(session, ObjectSource(tmp_path / "o.safetensors")).astype(int)
-    session.put_down()
+    session.unload_object()
     assert np.abs(inserted(session, ObjectSource(tmp_path / "baked.safetensors")) - expected).max() <= 1
     sample_by(session)
     with pytest.raises(ValueError, match="baked with guidance_from base, asked for is object"):
-        session.take_on(ObjectSource(tmp_path / "baked.safetensors"))
+        session.load_object(ObjectSource(tmp_path / "baked.safetensors"))
 
 
 def test_a_baked_object_needs_no_conditioner_and_inserts_the_same(session: Session, tmp_path: Path) -> None:
@@ -270,7 +270,7 @@ def test_a_baked_object_needs_no_conditioner_and_inserts_the_same(session: Sessi
     with apply(session.base, delta):
         save_baked(bake(session.base, delta.metadata, reference_of(delta)), tmp_path / "baked.safetensors")
     expected = inserted(session, ObjectSource(file)).astype(int)
-    session.put_down()
+    session.unload_object()
     source = ObjectSource(tmp_path / "baked.safetensors")
     opened = open_session(config_of(tmp_path / "small"), [source], "cpu")
     assert not isinstance(opened.base, Base)
@@ -281,7 +281,7 @@ def test_a_baked_object_needs_no_conditioner_and_inserts_the_same(session: Sessi
         (replace(source, reference=file), "takes no other"),
     ):
         with pytest.raises(ValueError, match=said):
-            opened.take_on(wrong)
+            opened.load_object(wrong)
 
 
 def test_one_object_that_is_not_baked_needs_the_whole_base(tmp_path: Path) -> None:
@@ -301,9 +301,9 @@ def test_an_object_of_a_merged_file_is_picked_by_name(session: Session, tmp_path
     )
     assert np.abs(cup - alone).max() <= 1 and np.abs(bee.astype(int) - cup).max() > 1
     with pytest.raises(ValueError, match=r"holds bee, cup; choose one: --pick NAME"):
-        session.take_on(ObjectSource(tmp_path / "both.safetensors"))
+        session.load_object(ObjectSource(tmp_path / "both.safetensors"))
     with pytest.raises(ValueError, match="no object hat"):
-        session.take_on(ObjectSource(tmp_path / "both.safetensors", pick="hat"))
+        session.load_object(ObjectSource(tmp_path / "both.safetensors", pick="hat"))
 
 
 def test_a_prepared_base_takes_on_every_kind_of_object_one_after_the_other(
@@ -331,7 +331,7 @@ def test_a_prepared_base_takes_on_every_kind_of_object_one_after_the_other(
         for name, file in files.items()
     ]
     plain = [inserted(session, source) for source in sources]
-    session.put_down()
+    session.unload_object()
     prepared = session_of(base)
     prepare(base, Runtime(pack=pack_weights))
     for source, expected in [*zip(sources, plain, strict=True)] * 2:
