@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+
+from pytorch_lightning.utilities import rank_zero_only
 
 from ldm.config.build_training import training_callbacks, training_run_of, validation_plan_of
 from ldm.config.cli import TRAINING, TRAINING_HELP, run, warnings_in_a_line
 from ldm.config.command_forms import PUBLISHED_TRAINING
 from ldm.config.schema import Config, Parser
+from ldm.data.files import locked_folder
 from ldm.data.insertset import load_insertset
 from ldm.models.base import load_base
 from ldm.training.callbacks import StopOnSignal
 from ldm.training.checkpoints import Checkpoints, find_checkpoint, new_run, resumable, run_folder
 from ldm.training.run import build_learner, train, write_inputs
+from ldm.training.trainer import check_devices
 from ldm.validation.callback import Validation
 from ldm.validation.score import reason
 
@@ -55,6 +60,7 @@ def learn(config: Config, resumed: Path | None) -> None:
     """Build, announce, train, report."""
     t, root = config.train, Path(config.data.root)
     insertset = load_insertset(root)
+    check_devices(t.accelerator, t.devices)
     folder = run_folder(resumed) if resumed else new_run(Path(t.logdir), t.name or root.resolve().name)
     config, plan = validation_plan_of(config, insertset)
     base = load_base(Path(config.base.path), config.base.architecture)
@@ -72,11 +78,13 @@ def learn(config: Config, resumed: Path | None) -> None:
             print(plan.text())
 
     saving = Checkpoints(folder, t.checkpoint_every, t.keep_checkpoints)
-    stop = StopOnSignal(
-        saving, lambda: print("\nstopping after this step; once more to stop at once", flush=True)
-    )
+    stop = StopOnSignal(saving, lambda: print(STOPPING, flush=True))
     more = training_callbacks(config, module, plan, folder, saving)
-    trainer = train(module, plan.training, training, folder, [saving, stop, *more], resumed, announce)
+    own = locked_folder(folder, "wait for it, or give another --name")
+    with own if rank_zero_only.rank == 0 else nullcontext():
+        if not resumed:
+            new_run(Path(t.logdir), folder.name)  # another process may have written it since
+        trainer = train(module, plan.training, training, folder, [saving, stop, *more], resumed, announce)
     if trainer.is_global_zero:
         validation = next((callback for callback in more if isinstance(callback, Validation)), None)
         report(folder, trainer.global_step, stop.stopped, validation)

@@ -6,12 +6,14 @@ import hashlib
 import json
 import os
 import re
+import warnings
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
+LOCK = ".lock"
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
 
 
@@ -47,6 +49,31 @@ def check_folder(folder: Path, given: str) -> None:
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not there.is_dir():
         raise ValueError(f"{given}: {there} is a file, not a folder; give another name")
+
+
+@contextmanager
+def locked_folder(folder: Path, remedy: str) -> Iterator[None]:
+    """Make a folder this process's own while the block runs; ValueError if another process holds it.
+
+    The system drops the lock when the process ends, however it ends. File systems without locks have none.
+    """
+    import fcntl  # not on Windows
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise ValueError(
+                f"{folder} is being written by process {file.read().strip() or 'unknown'}; {remedy}"
+            ) from None
+        except OSError:
+            warnings.warn(f"{folder}: its file system has no locks; run one process on it", stacklevel=3)
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        yield
 
 
 def sweep(folder: Path) -> None:

@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
@@ -37,6 +39,24 @@ class LoopOptions:
     accelerator: str = "auto"
     devices: str | int = "auto"
     workers: int = 0
+
+
+def check_devices(accelerator: str, devices: str | int) -> None:
+    """ValueError in one line if this machine lacks the devices that are asked for."""
+    quieten()
+    found = {"gpu": torch.cuda.is_available() or torch.backends.mps.is_available()}
+    found |= {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not found.get(accelerator, True):
+        there = ["cpu", *(kind for kind in ("cuda", "mps") if found[kind])]
+        raise ValueError(f"--accelerator {accelerator}: this machine has {', '.join(there)}")
+    try:
+        pl.Trainer(
+            accelerator=accelerator, devices=devices, logger=False, enable_checkpointing=False,
+            enable_model_summary=False,
+        )  # fmt: skip
+    except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(f"--accelerator {accelerator} --devices {devices}: {reason}") from None
 
 
 def build_trainer(

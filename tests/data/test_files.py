@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from ldm.data.files import atomic_file, check_folder, file_digest, list_files, natural_key, sweep
+from ldm.data.files import (
+    atomic_file,
+    check_folder,
+    file_digest,
+    list_files,
+    locked_folder,
+    natural_key,
+    sweep,
+)
 
 
 def test_natural_key_counts() -> None:
@@ -50,3 +60,22 @@ def test_digest_of_a_folder_counts_names_and_bytes(tmp_path: Path) -> None:
     first = file_digest(tmp_path)
     (tmp_path / "a.txt").rename(tmp_path / "b.txt")
     assert file_digest(tmp_path) != first and len(first) == 64
+
+
+def test_a_folder_has_one_holder_until_its_process_ends(tmp_path: Path) -> None:
+    holder = (
+        "import sys, time; from pathlib import Path; from ldm.data.files import locked_folder\n"
+        "with locked_folder(Path(sys.argv[1]), ''): print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", holder, str(tmp_path / "run")], stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"held\n"
+        with (
+            pytest.raises(ValueError, match=rf"run is being written by process {other.pid}; give another"),
+            locked_folder(tmp_path / "run", "give another --name"),
+        ):
+            pass
+        other.kill()  # nothing is tidied up
+    with locked_folder(tmp_path / "run", ""):
+        assert (tmp_path / "run" / ".lock").read_text() == str(os.getpid())

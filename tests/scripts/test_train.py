@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from ldm.config.cli import run
+from ldm.data.files import locked_folder
 from ldm.training.checkpoints import find_checkpoint, read_checkpoint
 from scripts import train
 from tests.fixtures.small import object_folder, written
@@ -151,6 +152,34 @@ def test_another_run_is_never_overwritten(tmp_path: Path, capsys: pytest.Capture
     output = failing(argv, capsys)
     assert "--resume" in output and "--name" in output
     assert find_checkpoint(tmp_path / "logs/toy").read_bytes() == before
+
+
+def test_a_run_that_another_process_writes_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = arguments(tmp_path, "--max_steps", "1")
+    with locked_folder(tmp_path / "logs/toy", ""):
+        said = failing(argv, capsys)
+        assert f"toy is being written by process {os.getpid()}; wait for it" in said and said.count("\n") == 1
+        assert [file.name for file in (tmp_path / "logs/toy").iterdir()] == [".lock"]
+    train.main(argv)
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--accelerator", "mps"], "--accelerator mps: this machine has cpu"),
+        (["--accelerator", "cpu", "--devices", "0"], "--accelerator cpu --devices 0: "),
+        (["--accelerator", "cpu", "--devices", "many"], "--accelerator cpu --devices many: "),
+    ],
+)
+def test_devices_that_are_not_there_are_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], flags: list[str], message: str
+) -> None:
+    if "mps" in flags and torch.backends.mps.is_available():
+        pytest.skip("this machine has mps")
+    said = failing(arguments(tmp_path, "--max_steps", "1", *flags), capsys)
+    assert said.startswith(f"error: {message}") and said.count("\n") == 1 and not (tmp_path / "logs").exists()
 
 
 def test_faults_of_the_folder_are_listed_and_nothing_is_written(
