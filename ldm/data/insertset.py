@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ldm.data.boxes import BOX_FORMAT, NO_BOX, Box, Frame, read_boxes
-from ldm.data.files import PICTURE_SUFFIXES, list_files, natural_key
+from ldm.data.files import PICTURE_SUFFIXES, file_digest, list_files, natural_key, text_digest
 from ldm.data.picture import read_frame, read_silhouette
 
 LAYOUT = (
@@ -41,6 +41,16 @@ class InsertSet:
     few_shot: tuple[Sample, ...]
     same_category: tuple[Sample, ...]
     reference: Path
+
+    def digests(self) -> dict[str, str]:
+        """Name of each picture => hash of the picture, its boxes and its mask."""
+        found = {self.reference.name: file_digest(self.reference)}
+        for sample in (*self.few_shot, *self.same_category):
+            mask = None if sample.mask is None else file_digest(sample.mask)
+            found[f"{sample.image.parent.name}/{sample.image.name}"] = text_digest(
+                [file_digest(sample.image), sample.boxes, mask]
+            )
+        return found
 
 
 def load_insertset(root: Path) -> InsertSet:

@@ -22,6 +22,7 @@ from ldm.training.datamodule import draw_noise
 from ldm.training.encoded_samples import DEFAULT, SampleOptions, Shown, encoded, grey, narrow_frozen
 from ldm.training.trainer import warm_cosine
 
+FILES = "files"  # of a card: the hashes of what is learnt from
 SAME = ("base", "freeze_model", "few_shot", "few_shot_count")  # of a card: what a resumed run must share
 FEATURES = "few_shot_features"
 
@@ -176,6 +177,12 @@ class FineTune(pl.LightningModule):
                 raise ValueError(
                     f"{key} is {own.get(key)}, but {saved.get(key)} in the run to resume; resume it as it was"
                 )
+        learnt, there = checkpoint["object"].get(FILES, {}), self.card.get(FILES, {})
+        if learnt and (changed := [k for k in learnt | there if learnt.get(k) != there.get(k)]):
+            raise ValueError(
+                f"{first_few(changed)}: not as when this run began; put the old files back, "
+                "or start a new run"
+            )
         shapes = {f"base.{k}": v.shape for k, v in self.trained_weights().items()}
         state = checkpoint["state_dict"]
         if wrong := [

@@ -32,7 +32,7 @@ from ldm.training.checkpoints import read_checkpoint
 from ldm.training.datamodule import SampleModule
 from ldm.training.encoded_samples import EncodedSamples, SampleOptions, Shown, grey, training_pairs
 from ldm.training.extract import object_of
-from ldm.training.finetune import FineTune, Tuning
+from ldm.training.finetune import FILES, FineTune, Tuning
 from ldm.training.trainer import LoopOptions, build_trainer
 
 
@@ -65,6 +65,7 @@ def build_learner(base: Base, insertset: InsertSet, run: TrainingRun) -> FineTun
         "reference": to_bytes(reference),
         "crops": to_bytes(crops),
         "paper_crops": to_bytes(as_in_paper),
+        FILES: insertset.digests(),
         "pictures": [sample.image.stem for sample in insertset.few_shot],
         "few_shot_pixels": t.few_shot_features,
         "stored": images.stored,

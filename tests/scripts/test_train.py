@@ -9,8 +9,10 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from ldm.config.cli import run
 from ldm.data.files import locked_folder
@@ -209,6 +211,29 @@ def test_mistakes_are_one_line(
     output = failing(arguments(tmp_path, *flags), capsys)
     assert hint in output and output.count("\n") == 1
     assert not (tmp_path / "logs").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [("data/1.png", "data/1.png"), ("reg_bbox/1.txt", "reg_data/1.png"), ("test.png", "test.png")],
+)
+def test_pictures_that_changed_are_not_resumed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, told: str
+) -> None:
+    train.main(arguments(tmp_path, "--max_steps", "1"))
+    capsys.readouterr()
+    file = tmp_path / "toy" / name
+    before = file.read_bytes()
+    if file.suffix == ".txt":
+        file.write_text("1 1 9 9")
+    else:
+        other = np.random.default_rng(0).integers(0, 256, np.asarray(Image.open(file)).shape, dtype=np.uint8)
+        Image.fromarray(other).save(file)
+    resume = ["--resume", str(tmp_path / "logs/toy"), "--max_steps", "2"]
+    output = failing(resume, capsys)
+    assert f"error: {told}: not as when this run began" in output and output.count("\n") == 1
+    file.write_bytes(before)
+    train.main(resume)
 
 
 def test_a_base_that_changed_is_not_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
