@@ -61,7 +61,7 @@ def test_every_group_is_measured_once_and_kept(tmp_path: Path) -> None:
     assert step["folded, bf16, deep features reused"]["tflop"] < step["folded, bf16"]["tflop"]
 
     names = [row["name"] for row in again.rows if row["group"] == "training by preset"]
-    assert names == ["--preset 8gb: batch 1, checkpointing", "--preset 24gb: batch 2"]
+    assert names == ["--preset 8gb: batch 1, gradient checkpointing", "--preset 24gb: batch 2"]
 
     text = report(json.loads((tmp_path / "b.json").read_text()), "python scripts/benchmark.py")
     assert all(f"## {group}: mini, 32 px, cpu" in text for group in GROUPS)

@@ -152,7 +152,7 @@ def broken(scene: Path, how: str) -> None:
         ("meta", r"s2.meta\.json: names no object"),
         ("truth", r"s2.truth\.png: 10 x 10 px.*must be the same"),
         ("mask", r"s2.mask\.png.*same size"),
-        ("empty", r"s2.object_mask\.png: empty"),
+        ("empty", r"s2.object_mask\.png: the mask is empty"),
         ("background", r"s2.background\.png: no such"),
     ],
 )

@@ -81,7 +81,7 @@ def test_composites_recipe_and_sheet(folder: Path, tmp_path: Path) -> None:
         ([*BOXED, "--second_pass", "2"], "sample.second_pass=2: expected 0 to 1"),
         ([*BOXED, "--init_noise_sigma", "-1"], "init_noise_sigma=-1: expected 0 or more"),
         ([*BOXED, "--seed", str(2**70)], "expected a whole number of 64 bits"),
-        ([*BOXED, "--pick", "x"], "what is given is no merged file"),
+        ([*BOXED, "--pick", "x"], "--pick x: the object is no merged file; leave it out"),
         (
             ["--example_img", "a.png", "--box", "1", "1", "9", "9", "--object", "no.safetensors"],
             "no.safetensors",
