@@ -106,12 +106,15 @@ def _by_id(folder: Path) -> dict[str, Path]:
 
 
 def _csv_lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    reader = csv.DictReader(StringIO(read_text(path), newline=""))
+    text = read_text(path)
+    head = text.partition("\n")[0]
+    delimiter = ";" if ";" in head and "," not in head else ","  # as spreadsheets write in some languages
+    reader = csv.DictReader(StringIO(text, newline=""), delimiter=delimiter)
     check_names(dict.fromkeys(reader.fieldnames or ()), columns, f"{path}: line 1")
     for values in reader:
         where = f"{path}: line {reader.line_num}"
         if None in values:
-            raise ValueError(f"{where}: more values than columns; put quotes around what holds a comma")
+            raise ValueError(f"{where}: more values than columns; put quotes around what holds a {delimiter}")
         yield where, {key: value.strip() for key, value in values.items() if value and value.strip()}
 
 

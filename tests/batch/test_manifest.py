@@ -42,6 +42,16 @@ def test_a_reference_alone_replaces_only_the_reference(tmp_path: Path) -> None:
     assert item.source == ObjectSource(LIKE.source.object, tmp_path / "r.png", 0.7)
 
 
+def test_columns_may_be_separated_by_semicolons(tmp_path: Path) -> None:
+    file = write(tmp_path / "w.csv", "\ufeffbackground;box\na.png;1 1 2 2\n")
+    [item] = read_manifest(file, LIKE)
+    assert item.case == Case(tmp_path / "a.png", box=(1, 1, 2, 2))
+    with pytest.raises(
+        ValueError, match="line 2: more values than columns; put quotes around what holds a ;"
+    ):
+        read_manifest(write(tmp_path / "v.csv", "background;box\na.png;1 1 2 2;3\n"), LIKE)
+
+
 def test_a_line_may_say_where_to_paste(tmp_path: Path) -> None:
     file = write(tmp_path / "w.csv", "background,box,paste_mask\na.png,1 1 9 9,p.png\nb.png,1 1 9 9,\n")
     assert [i.case.paste_mask for i in read_manifest(file, LIKE)] == [tmp_path / "p.png", None]
