@@ -56,7 +56,7 @@ def bake(
     """The object that `base` carries, described by `metadata`, with its reference [1,c,P,P].
 
     `nulls`: the layers' unconditional constants, those of the untouched base; None: the object's own.
-    `view`: see `Conditioner.view`. `keep_picture`: the file holds the reference, too.
+    `view`: see `Conditioner.tokens_of_view`. `keep_picture`: the file holds the reference, too.
     """
     context, layers = base.context(reference, view), {}
     own = null_constants(base, metadata.freeze_model) if nulls is None else nulls
