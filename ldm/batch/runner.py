@@ -21,7 +21,7 @@ from ldm.batch.work_item import WorkItem, key_of
 from ldm.data.picture import Picture, read_picture
 from ldm.data.picture_write import write_picture
 from ldm.insertion.contact_sheet import Gallery, draw_plan
-from ldm.insertion.crop_plan import CropContext, lines, plan_crops, regions_of, scaling
+from ldm.insertion.crop_plan import CropContext, lines, plan_crops, rois_around, scaling
 from ldm.insertion.mask_input import InsertMasks, MaskOptions
 from ldm.insertion.object_source import ObjectSource
 from ldm.insertion.region import InsertRequest
@@ -213,7 +213,7 @@ def prepare(item: WorkItem, options: RunOptions) -> tuple[Picture, InsertRequest
 
 def plan_request(item: WorkItem, masks: InsertMasks, context: CropContext) -> InsertRequest:
     """The request of an item, with regions planned from its mask; regions that paste nothing are dropped."""
-    rois = regions_of(masks.hole, context)
+    rois = rois_around(masks.hole, context)
     if masks.mask is not masks.hole:
         size = masks.mask.shape[0], masks.mask.shape[1]
         rois = [roi for roi in rois if masks.mask[visible(roi, size).slices].any()]

@@ -31,7 +31,7 @@ from ldm.training.finetune import FineTune, Tuning
 from ldm.training.run import TrainingRun
 from ldm.training.trainer import LoopOptions
 from ldm.validation.callback import Validation, ValidationPlan, plan_validation
-from ldm.validation.validator import RegionFiller, Validator, place_of, regions_of
+from ldm.validation.validator import RegionFiller, Validator, place_of, validation_pictures
 
 
 def training_run_of(config: Config) -> TrainingRun:
@@ -103,7 +103,7 @@ def training_callbacks(
     if t.preview_every:
         found.append(Previews(filler(plan.training.few_shot[:1]).preview, folder, t.preview_every))
     if plan.features is not None:
-        fill = filler(regions_of(plan.training, plan.held_out))
+        fill = filler(validation_pictures(plan.training, plan.held_out))
         validator = Validator(plan.training, plan.held_out, plan.features, fill)
         found.append(Validation(validator, folder, plan.every, checkpoints, t.patience))
     return found

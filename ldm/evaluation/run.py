@@ -25,7 +25,7 @@ from ldm.evaluation.methods import PASTES, Method, sample, show_ceiling, source_
 from ldm.evaluation.networks import FeatureNetworks
 from ldm.evaluation.results import Insertion, Results, Row, references_of, row_of
 from ldm.evaluation.scores import scores_of
-from ldm.insertion.crop_plan import CropContext, regions_of
+from ldm.insertion.crop_plan import CropContext, rois_around
 from ldm.insertion.session import Session
 from ldm.merge.merge import member, merge
 from ldm.merge.merged_file import save_merged
@@ -209,7 +209,7 @@ class MethodRun:
     def _make(self, site: Site, fill: Fill, recipe: Row, facts: Mapping[str, float]) -> Row:
         """Insert, score and keep one result."""
         setup = self.setup
-        images = site.read(plan=partial(regions_of, context=setup.context))
+        images = site.read(plan=partial(rois_around, context=setup.context))
         start = time.perf_counter()
         picture = fill(images)
         seconds = round(time.perf_counter() - start, 3)

@@ -55,12 +55,12 @@ class CropPlan:
     notes: tuple[str, ...] = ()
 
 
-def regions_of(mask: np.ndarray, context: CropContext) -> list[Roi]:
+def rois_around(mask: np.ndarray, context: CropContext) -> list[Roi]:
     """The squares to inpaint for a mask [H,W]."""
     return plan_rois(mask, **_around(context))
 
 
-def region_of(mask: np.ndarray, context: CropContext) -> Roi:
+def roi_around(mask: np.ndarray, context: CropContext) -> Roi:
     """The one square to inpaint for all of a mask [H,W]."""
     return plan_roi(mask, **_around(context))
 

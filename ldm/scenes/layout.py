@@ -11,7 +11,7 @@ import numpy as np
 from ldm.batch.runner import RunOptions, plan_request
 from ldm.batch.work_item import WorkItem
 from ldm.data.picture import Picture, read_picture
-from ldm.insertion.crop_plan import CropContext, region_of
+from ldm.insertion.crop_plan import CropContext, roi_around
 from ldm.insertion.mask_input import InsertMasks, MaskOptions
 from ldm.insertion.region import InsertRequest
 from ldm.insertion.roi import Roi, box_of
@@ -121,7 +121,7 @@ def _together(placement: Placement, masks: Sequence[InsertMasks], context: CropC
             )
     hole, mask = (np.logical_or.reduce(half) for half in zip(*masks, strict=True))
     return PlacedObject(
-        placement, CroppedMask.of(mask), CroppedMask.of(hole), (region_of(hole, context),), tuple(holes)
+        placement, CroppedMask.of(mask), CroppedMask.of(hole), (roi_around(hole, context),), tuple(holes)
     )
 
 

@@ -128,7 +128,7 @@ class RegionFiller:
         return np.concatenate([first, image, hatched(image, place.mask), result], axis=1)
 
 
-def regions_of(training: InsertSet, held_out: Sequence[Sample]) -> list[Sample]:
+def validation_pictures(training: InsertSet, held_out: Sequence[Sample]) -> list[Sample]:
     """Pictures whose regions are filled: held-out ones, then same-category ones, then training pictures."""
     return [*held_out, *training.same_category, *training.few_shot][:REGIONS]
 
@@ -137,7 +137,7 @@ class Validator:
     """`Validator(base, step)` scores a base that trains on `training`, without the pictures `held_out`.
 
     Identity is the similarity to the held-out pictures, or to the training pictures if there are none. `fill`
-    makes the results, see `regions_of`.
+    makes the results, see `validation_pictures`.
     """
 
     def __init__(

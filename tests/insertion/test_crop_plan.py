@@ -9,7 +9,7 @@ import pytest
 
 from ldm.data.picture import Picture
 from ldm.insertion.contact_sheet import OVERLAY_INK, draw_plan
-from ldm.insertion.crop_plan import CropContext, CropPlan, lines, plan_crops, regions_of, scaling
+from ldm.insertion.crop_plan import CropContext, CropPlan, lines, plan_crops, rois_around, scaling
 from ldm.insertion.roi import Roi
 
 ROOT = Path(__file__).parents[2]
@@ -23,7 +23,7 @@ def mask_of(*boxes: tuple[int, int, int, int], size: tuple[int, int] = (600, 900
 
 
 def planned(mask: np.ndarray, context: CropContext) -> CropPlan:
-    return plan_crops(mask, regions_of(mask, context), context.model_side)
+    return plan_crops(mask, rois_around(mask, context), context.model_side)
 
 
 def notes(mask: np.ndarray, context: CropContext) -> str:
@@ -84,7 +84,7 @@ def test_the_text_names_every_region_once() -> None:
 
 def test_no_zoom_at_all_is_refused() -> None:
     with pytest.raises(ValueError, match="zoom 0"):
-        regions_of(mask_of((1, 1, 9, 9)), CropContext(64, zoom=0))
+        rois_around(mask_of((1, 1, 9, 9)), CropContext(64, zoom=0))
 
 
 def test_labels_stay_in_their_corner() -> None:

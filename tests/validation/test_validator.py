@@ -33,8 +33,8 @@ from ldm.validation.validator import (
     Validator,
     nearest_other,
     place_of,
-    regions_of,
     score,
+    validation_pictures,
 )
 from tests.fixtures.small import object_folder, small_base, small_filler, state_of
 from tests.training.test_callbacks import fit
@@ -54,7 +54,7 @@ def toy(tmp_path: Path) -> InsertSet:
 
 
 def filler(training: InsertSet, held: tuple[Sample, ...] = ()) -> RegionFiller:
-    return small_filler(training, regions_of(training, held))
+    return small_filler(training, validation_pictures(training, held))
 
 
 def validator(insertset: InsertSet, features: ImageNetFeatures, held: str = "0") -> Validator:
