@@ -1,1 +1,1 @@
-"""Settings and command lines, above all other layers: imported by scripts only."""
+"""Settings and command lines; builds what the settings say. Imported by scripts and ldm.api only."""

@@ -1,1 +1,1 @@
-"""Learning: one object on a base (finetune), or a base from pictures (pretrain)."""
+"""Learning an object: its samples, the fine-tuned weights, the training loop, checkpoints."""
