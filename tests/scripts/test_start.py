@@ -32,7 +32,7 @@ print(*[name for name in {(*LEARNING, CLIP, "diffusers.pipelines.pipeline_utils"
 def loaded(folder: Path, *arguments: str) -> str:
     """What a process that inserts has loaded in the end, of what it may have no use for."""
     common = f"--config {folder}/tiny.yaml --example_img {folder}/grey.png --box 30 30 60 60 --steps 1"
-    command = [sys.executable, "-c", INSERT, *common.split(), "--device", "cpu", "--outdir", str(folder)]
+    command = [sys.executable, "-c", INSERT, *common.split(), "--device", "cpu", "--outdir", f"{folder}/out"]
     done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()[-1]
