@@ -14,7 +14,7 @@ from typing import Any
 
 from ldm.batch.runner import plan_request
 from ldm.batch.work_item import Case, WorkItem
-from ldm.config.build import crop_context_of, open_session
+from ldm.config.build import crop_context_of, from_sections, open_session
 from ldm.config.loader import ROOT
 from ldm.config.schema import Config, load_config
 from ldm.data.insertset import load_insertset
@@ -125,7 +125,7 @@ def insert(
     source.check()
     case = Case(Path(background), mask=_path(mask), box=tuple(box))
     item = WorkItem(case, source, seeds=(c.sample.seed if seed is None else seed,))
-    picture, masks = case.read(MaskOptions(**asdict(c.mask)))
+    picture, masks = case.read(from_sections(MaskOptions, c.mask))
     [[result]] = model.session.insert(picture, [plan_request(item, masks, crop_context_of(c))])
     return Composite(result.picture, result.record)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import UnidentifiedImageError
 
-from ldm.data.files import sweep
+from ldm.data.files import overwritten, sweep
 from ldm.data.picture_write import embedded_text
 
 if TYPE_CHECKING:
@@ -83,26 +83,16 @@ def recipe_in(file: Path) -> dict[str, Any]:
 
 
 def check_outputs(pictures: Iterable[Path], inputs: Iterable[Path]) -> None:
-    """ValueError if a picture to be written would replace an input, or one that this program did not write.
-
-    Links count as the file that they lead to.
-    """
-    given = {_identity(path): path for path in inputs if path.exists()}
+    """ValueError if a picture to be written would replace an input, or one not written by this program."""
+    pictures = list(pictures)
+    if lost := overwritten(pictures, inputs):
+        raise ValueError(f"{lost} would be overwritten by a result; give another --outdir")
     for picture in pictures:
-        if not picture.exists():
-            continue
-        if (lost := given.get(_identity(picture))) is not None:
-            raise ValueError(f"{lost} would be overwritten by a result; give another --outdir")
-        if not _is_written_here(picture):
+        if picture.exists() and not _is_written_here(picture):
             raise ValueError(
                 f"{picture} was not written by this program and would be overwritten by a result; "
                 "move it, or give another --outdir"
             )
-
-
-def _identity(path: Path) -> tuple[int, int]:
-    state = path.stat()
-    return state.st_dev, state.st_ino
 
 
 def _is_written_here(picture: Path) -> bool:

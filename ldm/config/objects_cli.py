@@ -10,7 +10,7 @@ from pathlib import Path
 from ldm.config.cli import OneLineParser
 from ldm.config.loader import ROOT, place
 from ldm.config.schema import Config, load_config
-from ldm.data.files import check_folder
+from ldm.data.files import check_folder, overwritten
 from ldm.models.base import Base, base_fingerprint, load_base
 from ldm.objects.convert import SUFFIX
 
@@ -150,8 +150,7 @@ def output(out: Path, files: Sequence[Path], suffix: str = OBJECT_SUFFIX) -> Pat
 
 def refuse_inputs(targets: Sequence[Path], files: Sequence[Path]) -> None:
     """ValueError if an input would be overwritten, or a parent folder of an output is a file."""
-    inputs = {file.resolve() for file in files}
-    if clash := [target for target in targets if target.resolve() in inputs]:
-        raise ValueError(f"--out would overwrite the input {clash[0]}; give another name")
+    if lost := overwritten(targets, files):
+        raise ValueError(f"--out would overwrite the input {lost}; give another name")
     for target in targets:
         check_folder(target.parent, f"--out {target}")

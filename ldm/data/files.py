@@ -7,7 +7,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -49,6 +49,18 @@ def check_folder(folder: Path, given: str) -> None:
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not there.is_dir():
         raise ValueError(f"{given}: {there} is a file, not a folder; give another name")
+
+
+def overwritten(outputs: Iterable[Path], inputs: Iterable[Path]) -> Path | None:
+    """The first input that an output would replace; links count as the file that they lead to."""
+    given = {_identity(path): path for path in inputs if path.exists()}
+    there = (given.get(_identity(path)) for path in outputs if path.exists())
+    return next((path for path in there if path is not None), None)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    state = path.stat()
+    return state.st_dev, state.st_ino
 
 
 @contextmanager
