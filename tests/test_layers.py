@@ -17,7 +17,7 @@ CORE = (("data",), ("models",), ("objects",), ("insertion", "training"))
 BESIDE = (
     ("features",),
     ("compositing", "speed", "tiling", "batch", "merge"),
-    ("scenes",),
+    ("scenes", "prepare"),
     ("evaluation", "pretrain"),
     ("validation",),
 )
