@@ -6,10 +6,10 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the extra `studio` is not installed")
 
-from fastapi import FastAPI, Request  # noqa: E402
-from fastapi.testclient import TestClient  # noqa: E402
+from fastapi import FastAPI, Request
+from fastapi.testclient import TestClient
 
-from ldm.studio.access import Access, Policy  # noqa: E402
+from ldm.studio.access import Access, Policy
 
 OWN = "http://127.0.0.1:7860"
 

@@ -79,7 +79,7 @@ def test_what_can_be_asked_of_a_job(book: JobBook, kind: str, state: str, wanted
 )
 def test_what_cannot(book: JobBook, kind: str, state: str, wanted: str) -> None:
     job = book.update(book.add(kind, "a", {}).id, state=state)
-    with pytest.raises(ValueError, match="job is|only learning"):
+    with pytest.raises(ValueError, match=r"job is|only learning"):
         book.ask(job.id, wanted)
     assert book.get(job.id).state == state
 

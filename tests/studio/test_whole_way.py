@@ -13,13 +13,13 @@ from PIL import Image
 
 pytest.importorskip("fastapi", reason="the extra `studio` is not installed")
 
-from fastapi.testclient import TestClient  # noqa: E402
+from fastapi.testclient import TestClient
 
-from ldm.data.picture_write import embedded_text, write_picture  # noqa: E402
-from ldm.data.picture import Picture, read_picture  # noqa: E402
-from scripts import inference  # noqa: E402
-from tests.fixtures.small import written  # noqa: E402
-from tests.studio.serving import (  # noqa: E402
+from ldm.data.picture import Picture, read_picture
+from ldm.data.picture_write import embedded_text, write_picture
+from scripts import inference
+from tests.fixtures.small import written
+from tests.studio.serving import (
     FAST,
     LEARNING,
     background_of,
