@@ -17,11 +17,11 @@ CORE = (("data",), ("models",), ("objects",), ("insertion", "training"))
 BESIDE = (
     ("features",),
     ("compositing", "speed", "tiling", "batch", "merge"),
-    ("scenes",),
+    ("scenes", "prepare"),
     ("evaluation", "pretrain"),
     ("validation",),
 )
-TOP = (("config",), ("api",))
+TOP = (("config",), ("api", "studio"))
 LEVELS = {package: i for i, level in enumerate([*CORE, *BESIDE, *TOP]) for package in level}
 OUTSIDE = {"benchmarks", "scripts", "tests"}  # never imported by ldm
 BORROWED = {"diffusers", "transformers"}

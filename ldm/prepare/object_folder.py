@@ -1,0 +1,293 @@
+"""Write an object's InsertSet folder from photos, and bring it up to date after a person's corrections.
+
+In: photos, and masks, transparency or box files where they exist (`known_beside`). Out: the folder as in
+`LAYOUT` of `ldm/data/insertset.py`: photos byte for byte, boxes and silhouettes in the pixels that a viewer
+shows. A box or mask file that differs from what was proposed was corrected by a person and is kept.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ldm.data.boxes import Box
+from ldm.data.files import atomic_file, check_folder, file_digest, list_files, locked_folder
+from ldm.data.picture import read_frame, read_rgb, read_silhouette
+from ldm.prepare.folder_record import FILE, FolderRecord, PhotoRecord, changed, read_record, write_record
+from ldm.prepare.photo_checks import check_count
+from ldm.prepare.photo_files import (
+    Known,
+    box_file,
+    find_photos,
+    known_beside,
+    mask_file,
+    photo_of,
+    photos_of,
+    stored_box,
+)
+from ldm.prepare.proposal import Proposal, Source, propose, propose_together
+from ldm.prepare.reference import write_reference
+from ldm.prepare.segmenter import Segmenter, load_segmenter
+
+Progress = Callable[[Sequence[str]], Iterable[str]]  # as tqdm
+
+
+@dataclass(frozen=True)
+class PreparedPhoto:
+    """A photo of the folder: its box in displayed pixels, its silhouette's file, and what they come from."""
+
+    name: str
+    image: Path
+    box: Box
+    mask: Path
+    source: Source
+    corrected: bool
+    warnings: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PreparedObject:
+    """An object folder; `reference`: the name of the photo that test.* shows, "" if it is another picture."""
+
+    root: Path
+    photos: tuple[PreparedPhoto, ...]
+    reference: str
+    warnings: tuple[str, ...]
+
+
+def write_object_folder(
+    root: Path,
+    photos: Sequence[Path] = (),
+    reference: Path | str | None = None,
+    category: Path | None = None,
+    segmenter: Segmenter | None = None,
+    progress: Progress = iter,
+) -> PreparedObject:
+    """Add photos to an object folder, new or not, and bring boxes, silhouettes and reference up to date.
+
+    `reference`: the name of a photo in the folder, or a picture file (a photo, or another picture).
+    `category`: a folder of same-category pictures. A photo that was removed is not added again. Raises as the
+    readers do, and ValueError if another process is writing the folder.
+    """
+    check_folder(root, f"--out {root}")
+    segmenter = segmenter or load_segmenter()
+    with locked_folder(root, "wait for it"):
+        record = read_record(root)
+        known = _add_photos(root, photos, record)
+        _update(root, known, record, segmenter, progress)
+        if category is not None:
+            _add_category(root, category, segmenter, progress)
+        return _finish(root, record, segmenter, reference)
+
+
+def read_object_folder(root: Path) -> PreparedObject:
+    """A folder that `write_object_folder` wrote, as it is now; FileNotFoundError if it is none."""
+    if not (root / FILE).is_file():
+        raise FileNotFoundError(f"{root}: not prepared; run: bash prepare.sh PHOTOS --out {root}")
+    record = read_record(root)
+    photos = []
+    for name, image in photos_of(root).items():
+        entry = record.photos.get(name) or PhotoRecord("")
+        box, mask = box_file(root, name), mask_file(root, name)
+        if not (box.is_file() and mask.is_file()):
+            raise FileNotFoundError(f"{root}: no box or no mask of {image.name}; run prepare.sh again")
+        corrected = changed(box, entry.box) or changed(mask, entry.mask)
+        own = (name, image, stored_box(root, image), mask, entry.source, corrected, tuple(entry.warnings))
+        photos.append(PreparedPhoto(*own))
+    return PreparedObject(root, tuple(photos), record.reference, tuple(record.warnings))
+
+
+def correct_photo(
+    root: Path,
+    name: str,
+    box: Box | None = None,
+    silhouette: np.ndarray | None = None,
+    segmenter: Segmenter | None = None,
+) -> PreparedObject:
+    """Store a person's box, or silhouette uint8 [H,W], or both; the other is made from the one that is given.
+
+    ValueError if one does not fit the photo, FileNotFoundError if there is no such photo.
+    """
+    segmenter = segmenter or load_segmenter()
+    with locked_folder(root, "wait for it"):
+        record, image = read_record(root), photo_of(root, name)
+        proposal = propose(read_rgb(image), box, segmenter, silhouette)
+        entry = record.photos.setdefault(name, PhotoRecord(file_digest(image)))
+        for file in (box_file(root, name), mask_file(root, name)):
+            file.unlink(missing_ok=True)
+        _write_proposal(root, name, proposal, entry, segmenter)
+        entry.box = entry.box if box is None else ""  # no file's hash: it is a person's
+        entry.mask = entry.mask if silhouette is None else ""
+        return _finish(root, record, segmenter)
+
+
+def remove_photo(root: Path, name: str) -> PreparedObject:
+    """Remove a photo, its box and silhouette; it is not added again."""
+    with locked_folder(root, "wait for it"):
+        record = read_record(root)
+        for file in (photo_of(root, name), box_file(root, name), mask_file(root, name)):
+            file.unlink(missing_ok=True)
+        if record.reference == name:
+            record.reference, record.chosen = "", False
+        return _finish(root, record, load_segmenter())
+
+
+def _add_photos(root: Path, photos: Sequence[Path], record: FolderRecord) -> dict[str, Path]:
+    """Copy those that are new; the name of each => the file that it comes from."""
+    there = {file_digest(path): name for name, path in photos_of(root).items()}
+    seen = {entry.photo for entry in record.photos.values()} | there.keys()
+    number = max([int(name) for name in {*there.values(), *record.photos} if name.isdecimal()], default=0)
+    added = {}
+    for photo in photos:
+        digest = file_digest(photo)
+        if digest in seen:
+            continue
+        read_frame(photo)  # raises if it is not readable
+        seen.add(digest)
+        number += 1
+        added[str(number)] = photo
+        _copy(photo, root / "data" / f"{number}{photo.suffix.lower()}")
+        record.photos[str(number)] = PhotoRecord(digest)
+    return added
+
+
+def _update(
+    root: Path, added: dict[str, Path], record: FolderRecord, segmenter: Segmenter, progress: Progress
+) -> None:
+    """Write the boxes and silhouettes that are missing, or were made for another box or segmenter."""
+    images, unknown = photos_of(root), []
+    for name in progress(list(images)):
+        image, entry = images[name], record.photos.setdefault(name, PhotoRecord(file_digest(images[name])))
+        if name not in added and _is_current(root, name, entry, segmenter):
+            continue
+        known = known_beside(added[name]) if name in added else _corrected(root, image, entry)
+        if known.box is None and known.silhouette is None:
+            unknown.append(name)
+            continue
+        proposal = propose(read_rgb(image), known.box, segmenter, known.silhouette)
+        _write_proposal(root, name, replace(proposal, source=known.source), entry, segmenter)
+    proposals = propose_together([read_rgb(images[name]) for name in unknown], segmenter)
+    for name, proposal in zip(unknown, proposals, strict=True):
+        _write_proposal(root, name, proposal, record.photos[name], segmenter)
+
+
+def _is_current(root: Path, name: str, entry: PhotoRecord, segmenter: Segmenter) -> bool:
+    """Whether box and silhouette are there and made for each other, by this segmenter or a person."""
+    box, mask = box_file(root, name), mask_file(root, name)
+    if not (box.is_file() and mask.is_file()):
+        return False
+    if changed(mask, entry.mask):
+        return changed(box, entry.box)
+    made = entry.segmenter in ("", segmenter.name)
+    return made and (entry.mask_for == file_digest(box))
+
+
+def _corrected(root: Path, image: Path, entry: PhotoRecord) -> Known:
+    """The box and the silhouette that are a person's, as far as there are any."""
+    box, mask = box_file(root, image.stem), mask_file(root, image.stem)
+    given = box.is_file() and (changed(box, entry.box) or entry.source == "box")
+    silhouette = read_silhouette(mask) if changed(mask, entry.mask) else None
+    source: Source = "box" if silhouette is None else "mask"
+    return Known(stored_box(root, image) if given else None, silhouette, source)
+
+
+def _write_proposal(
+    root: Path, name: str, proposal: Proposal, entry: PhotoRecord, segmenter: Segmenter
+) -> None:
+    """Write and record what is not a person's."""
+    box, mask = box_file(root, name), mask_file(root, name)
+    if not changed(box, entry.box):
+        _write(box, (" ".join(f"{value:g}" for value in proposal.box) + "\n").encode())
+        entry.box = file_digest(box)
+    if not changed(mask, entry.mask):
+        file = BytesIO()
+        Image.fromarray(proposal.silhouette).save(file, "PNG")
+        _write(mask, file.getvalue())
+        entry.mask = file_digest(mask)
+    entry.mask_for, entry.source = file_digest(box), proposal.source
+    entry.segmenter = segmenter.name if proposal.source in ("box", "proposed") else ""
+    entry.warnings = list(proposal.warnings)
+
+
+def _add_category(root: Path, category: Path, segmenter: Segmenter, progress: Progress) -> None:
+    """Copy a folder's pictures to reg_data/ with a box each, known or proposed; those that are there stay."""
+    photos = {str(path): path for path in find_photos(category)}
+    for name in progress(list(photos)):
+        photo = photos[name]
+        text = root / "reg_bbox" / f"{photo.stem}.txt"
+        if text.is_file():
+            continue
+        known = known_beside(photo)
+        box = known.box or propose(read_rgb(photo), None, segmenter, known.silhouette).box
+        _copy(photo, root / "reg_data" / f"{photo.stem}{photo.suffix.lower()}")
+        _write(text, (" ".join(f"{value:g}" for value in box) + "\n").encode())
+
+
+def _finish(
+    root: Path, record: FolderRecord, segmenter: Segmenter, reference: Path | str | None = None
+) -> PreparedObject:
+    """Write the reference and the record."""
+    photos = photos_of(root)
+    if reference is not None:
+        _choose(root, photos, record, segmenter, reference)
+    elif not record.files and _own_reference(root):
+        record.chosen = True
+    elif record.reference not in photos and not record.chosen and photos:
+        record.reference = next(iter(photos))
+    kept = any(changed(root / name, digest) for name, digest in record.files.items())
+    if record.reference in photos and not kept:
+        image = photos[record.reference]
+        silhouette = read_silhouette(mask_file(root, image.stem))
+        _record_reference(root, record, write_reference(root, image, stored_box(root, image), silhouette))
+    record.warnings = check_count(len(photos))
+    write_record(root, record)
+    return read_object_folder(root)
+
+
+def _choose(
+    root: Path, photos: dict[str, Path], record: FolderRecord, segmenter: Segmenter, reference: Path | str
+) -> None:
+    """Record the photo that a person chose as reference; write the reference if it is another picture."""
+    record.chosen, record.reference = True, str(reference)
+    _record_reference(root, record, ())
+    for file in _own_reference(root):
+        file.unlink()
+    if record.reference in photos:
+        return
+    file = Path(reference)
+    same = [name for name, path in photos.items() if file_digest(path) == file_digest(file)]
+    record.reference = same[0] if same else ""
+    if not same:
+        known = known_beside(file)
+        proposal = propose(read_rgb(file), known.box, segmenter, known.silhouette)
+        _record_reference(root, record, write_reference(root, file, proposal.box, proposal.silhouette))
+
+
+def _own_reference(root: Path) -> list[Path]:
+    """The reference's files."""
+    return [path for path in list_files(root) if path.stem in ("test", "test_mask")]
+
+
+def _record_reference(root: Path, record: FolderRecord, files: Sequence[Path]) -> None:
+    """Record the reference's files and remove those of the one before."""
+    for name in record.files.keys() - {file.name for file in files}:
+        (root / name).unlink(missing_ok=True)
+    record.files = {file.name: file_digest(file) for file in files}
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with source.open("rb") as original, atomic_file(target) as file:
+        shutil.copyfileobj(original, file)
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as file:
+        file.write(content)

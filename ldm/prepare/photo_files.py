@@ -1,0 +1,91 @@
+"""Photos and what lies beside them: boxes, masks, transparency; in any folder, and in an object folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from ldm.data.boxes import Box, Frame, read_boxes
+from ldm.data.files import list_files
+from ldm.data.insertset import silhouette_beside
+from ldm.data.picture import read_alpha, read_frame, read_silhouette
+from ldm.prepare.proposal import Source
+
+
+def find_photos(folder: Path) -> list[Path]:
+    """The photos of a folder, or of its data/: its pictures without the masks beside them.
+
+    ValueError if there are none, FileNotFoundError if there is no folder.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder; expected one with 3-6 photos of one object")
+    inner = folder / "data"
+    files = list_files(inner if inner.is_dir() else folder)
+    masks = {silhouette_beside(file) for file in files}
+    photos = [file for file in files if file not in masks]
+    if not photos:
+        raise ValueError(f"{folder}: no photos; expected 3-6 pictures of one object")
+    return photos
+
+
+class Known(NamedTuple):
+    """What is known of a photo: box, silhouette uint8 [H,W], and what it comes from."""
+
+    box: Box | None
+    silhouette: np.ndarray | None
+    source: Source
+
+
+def known_beside(photo: Path) -> Known:
+    """The box of NAME.txt, the silhouette of NAME_mask.png or of the photo's own transparency.
+
+    They may also be bbox/NAME.txt and mask/NAME.png, in the photo's folder or beside its data/.
+    """
+    parents = [photo.parent, *([photo.parent.parent] if photo.parent.name == "data" else [])]
+    texts = [photo.with_suffix(".txt"), *(box_file(parent, photo.stem) for parent in parents)]
+    masks = [silhouette_beside(photo), *(mask_file(parent, photo.stem) for parent in parents)]
+    text = next((path for path in texts if path.is_file()), None)
+    mask = next((path for path in masks if path.is_file()), None)
+    box = None if text is None else _read_box(text, photo)
+    if mask is not None:
+        return Known(box, read_silhouette(mask), "mask")
+    alpha = read_alpha(photo)
+    return Known(box, alpha, "box" if alpha is None else "alpha")
+
+
+def box_file(root: Path, name: str) -> Path:
+    return root / "bbox" / f"{name}.txt"
+
+
+def mask_file(root: Path, name: str) -> Path:
+    return root / "mask" / f"{name}.png"
+
+
+def photos_of(root: Path) -> dict[str, Path]:
+    """The photos of an object folder by name, in natural order."""
+    return {path.stem: path for path in list_files(root / "data")}
+
+
+def photo_of(root: Path, name: str) -> Path:
+    """A photo of an object folder; FileNotFoundError if it has none of this name."""
+    photos = photos_of(root)
+    if name not in photos:
+        raise FileNotFoundError(f"{root}: no photo {name!r}; it has {', '.join(photos) or 'none'}")
+    return photos[name]
+
+
+def stored_box(root: Path, image: Path) -> Box:
+    """The first box of a photo's file, in displayed pixels."""
+    return _read_box(box_file(root, image.stem), image)
+
+
+def _read_box(text: Path, image: Path) -> Box:
+    width, height, turn = read_frame(image)
+    frame = Frame(height, width) if turn > 4 else Frame(width, height)
+    faults: list[str] = []
+    boxes = read_boxes(text, frame, text.parent, faults)
+    if faults:
+        raise ValueError(f"{text.parent}/{faults[0]}")
+    return boxes[0]

@@ -1,0 +1,105 @@
+"""The studio's web application: pages, API, and the workers behind them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import FileResponse, JSONResponse
+from fastapi.staticfiles import StaticFiles
+from PIL import Image
+from starlette.exceptions import HTTPException
+
+from ldm import __version__
+from ldm.config.schema import load_config
+from ldm.studio.access import Access, Policy
+from ldm.studio.backgrounds import PIXELS, Backgrounds
+from ldm.studio.jobs import JobBook
+from ldm.studio.proxies import Proxies
+from ldm.studio.routes import add_routes
+from ldm.studio.settings import shown_settings
+from ldm.studio.workspace import Workspace
+
+PAGES = Path(__file__).parent / "pages"
+DATABASE = "studio.db"
+
+
+class Studio:
+    """Everything that the routes use."""
+
+    def __init__(self, workspace: Workspace, policy: Policy) -> None:
+        workspace.make()
+        self.workspace, self.policy = workspace, policy
+        self.config = load_config(workspace.config)
+        self.jobs = JobBook(workspace.folder / DATABASE)
+        self.backgrounds = Backgrounds(workspace)
+        self.proxies = Proxies(workspace.part("cache"))
+
+    def info(self) -> dict[str, Any]:
+        """What a page has to know before anything else."""
+        base = self.config.base
+        return {
+            "version": __version__,
+            "base": base.architecture.name,
+            "image_size": base.architecture.image_size,
+            "settings": shown_settings(self.config),
+            "limits": {"bytes": self.policy.max_bytes, "pixels": PIXELS},
+        }
+
+
+def create_app(workspace: Workspace, policy: Policy = Policy()) -> FastAPI:
+    """The application; its workers run while it is served."""
+    studio = Studio(workspace, policy)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        yield
+        studio.jobs.close()
+
+    app = FastAPI(
+        title="Studio", version=__version__, lifespan=lifespan,
+        openapi_url="/api/openapi.json", docs_url=None, redoc_url=None,
+    )  # fmt: skip
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # pixels are limited to PIXELS
+    app.add_middleware(Access, policy=policy)
+    _add_errors(app)
+    add_routes(app, studio)
+
+    @app.get("/", include_in_schema=False)
+    def index() -> FileResponse:
+        return FileResponse(PAGES / "index.html")
+
+    app.mount("/", StaticFiles(directory=PAGES, check_dir=False), name="pages")
+    return app
+
+
+def _add_errors(app: FastAPI) -> None:
+    """A user's mistake as {"error": one line} with a status of 4xx."""
+
+    def answer(status: int, text: str) -> JSONResponse:
+        return JSONResponse({"error": " ".join(text.split())}, status)
+
+    @app.exception_handler(ValueError)
+    def refused(request: Request, error: ValueError) -> JSONResponse:
+        return answer(400, str(error))
+
+    @app.exception_handler(FileNotFoundError)
+    def missing(request: Request, error: FileNotFoundError) -> JSONResponse:
+        return answer(404, str(error))
+
+    @app.exception_handler(RequestValidationError)
+    def malformed(request: Request, error: RequestValidationError) -> JSONResponse:
+        return answer(422, "; ".join(_fault(fault) for fault in error.errors()))
+
+    @app.exception_handler(HTTPException)
+    def other(request: Request, error: HTTPException) -> JSONResponse:
+        return answer(error.status_code, str(error.detail))
+
+
+def _fault(fault: Mapping[str, Any]) -> str:
+    return f"{'.'.join(str(part) for part in fault['loc'][1:])}: {fault['msg']}"
