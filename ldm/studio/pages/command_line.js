@@ -16,7 +16,8 @@ export function commandLine() {
     setTimeout(() => (copy.textContent = "Copy"), 2000);
   });
   const node = element(
-    "div", { class: "command", hidden: true },
+    "div",
+    { class: "command", hidden: true },
     element("div", { class: "row" }, element("h3", {}, "The same in a shell"), copy),
     element("pre", {}, code),
   );

@@ -15,9 +15,18 @@ export class Compare {
     this.events = new AbortController();
     this.canvas = element("canvas");
     this.divider = element("div", { class: "divider", "aria-hidden": "true" });
-    this.stage = element("div", { class: "stage compare", tabindex: "0", "aria-label": `${b.label} and ${a.label}` }, this.canvas, this.divider);
+    this.stage = element(
+      "div",
+      { class: "stage compare", tabindex: "0", "aria-label": `${b.label} and ${a.label}` },
+      this.canvas,
+      this.divider,
+    );
     this.slider = element("input", {
-      type: "range", min: 0, max: 1000, value: 500, "aria-label": "How much of the first picture is seen",
+      type: "range",
+      min: 0,
+      max: 1000,
+      value: 500,
+      "aria-label": "How much of the first picture is seen",
       oninput: () => this.setSplit(this.slider.value / 1000),
     });
     this.hold = button(`Hold to see ${b.label} (C)`, () => {}, {
@@ -27,11 +36,20 @@ export class Compare {
     });
     this.status = element("p", { class: "status" });
     const toolbar = element(
-      "div", { class: "toolbar" },
-      element("label", { class: "group wide" }, element("span", {}, b.label), this.slider, element("span", {}, a.label)),
+      "div",
+      { class: "toolbar" },
+      element(
+        "label",
+        { class: "group wide" },
+        element("span", {}, b.label),
+        this.slider,
+        element("span", {}, a.label),
+      ),
       this.hold,
       button("Fit", () => this.viewport.fit(), { title: "Show the whole picture (0)" }),
-      button("100 %", () => this.viewport.zoomTo(1), { title: "One pixel of the picture is one of the screen (1)" }),
+      button("100 %", () => this.viewport.zoomTo(1), {
+        title: "One pixel of the picture is one of the screen (1)",
+      }),
     );
     this.root = element("div", { class: "editor" }, toolbar, this.stage, this.status);
     host.replaceChildren(this.root);
@@ -53,7 +71,10 @@ export class Compare {
   tool() {
     let moves = null;
     const line = () => this.split * this.stage.clientWidth;
-    const onScreen = (point) => ({ x: this.viewport.x + point.x * this.viewport.scale, y: this.viewport.y + point.y * this.viewport.scale });
+    const onScreen = (point) => ({
+      x: this.viewport.x + point.x * this.viewport.scale,
+      y: this.viewport.y + point.y * this.viewport.scale,
+    });
     let last = null;
     return {
       down: (point) => {
@@ -84,7 +105,8 @@ export class Compare {
   }
 
   key(event, down) {
-    if (event.target.closest?.("input:not([type=range]), select, textarea") || event.ctrlKey || event.metaKey) return;
+    if (event.target.closest?.("input:not([type=range]), select, textarea") || event.ctrlKey || event.metaKey)
+      return;
     const key = event.key.toLowerCase();
     if (key === "c") this.setHeld(down);
     else if (down && key === "0") this.viewport.fit();

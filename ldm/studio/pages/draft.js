@@ -1,7 +1,14 @@
 // What is being prepared on a background: objects, their masks, settings. Kept in this browser, so that a reload or a
 // closed tab loses nothing; the masks themselves are on the server.
 
-const COLOURS = [[232, 68, 96], [38, 132, 255], [32, 168, 110], [240, 150, 30], [150, 90, 220], [0, 170, 190]];
+const COLOURS = [
+  [232, 68, 96],
+  [38, 132, 255],
+  [32, 168, 110],
+  [240, 150, 30],
+  [150, 90, 220],
+  [0, 170, 190],
+];
 
 /** The colour of the n-th object's mask. */
 export const colourOf = (n) => COLOURS[n % COLOURS.length];

@@ -21,7 +21,7 @@ function filled(node, attributes, children) {
     else if (value === true) node.setAttribute(name, "");
     else if (value !== false && value !== null && value !== undefined) node.setAttribute(name, value);
   }
-  node.append(...children.flat().filter((child) => child !== null && child !== undefined));
+  node.append(...children.flat(Infinity).filter((child) => child !== null && child !== undefined));
   return node;
 }
 
@@ -63,5 +63,9 @@ export function noticeLine() {
 /** Warnings as a list, or null when there are none. */
 export function warningList(warnings) {
   if (!warnings.length) return null;
-  return element("ul", { class: "warnings" }, warnings.map((text) => element("li", {}, text)));
+  return element(
+    "ul",
+    { class: "warnings" },
+    warnings.map((text) => element("li", {}, text)),
+  );
 }

@@ -6,7 +6,14 @@ import { curve } from "./loss_curve.js";
 
 const EVERY = 700; // ms between two questions
 const ENDED = new Set(["done", "failed", "cancelled"]);
-const STATES = { queued: "Waiting", running: "Running", paused: "Paused", done: "Done", failed: "Failed", cancelled: "Cancelled" };
+const STATES = {
+  queued: "Waiting",
+  running: "Running",
+  paused: "Paused",
+  done: "Done",
+  failed: "Failed",
+  cancelled: "Cancelled",
+};
 const KINDS = { learn: "Learning", insert: "Insertion", replay: "Replay" };
 
 export const hasEnded = (job) => ENDED.has(job.state);
@@ -55,7 +62,16 @@ export function jobPanel() {
   const notice = noticeLine();
   const charts = element("div", { class: "charts" });
   const previews = element("div", { class: "previews" });
-  const node = element("section", { class: "job", hidden: true }, bar, line, notice, buttons, previews, charts);
+  const node = element(
+    "section",
+    { class: "job", hidden: true },
+    bar,
+    line,
+    notice,
+    buttons,
+    previews,
+    charts,
+  );
   let shown = "";
   const act = (id, verb) => async () => {
     try {
@@ -82,7 +98,9 @@ export function jobPanel() {
         ...(hasEnded(job) ? [] : [button("Cancel", act(job.id, "cancel"))]),
       );
     }
-    charts.replaceChildren(...[curve("Loss", job.loss ?? []), curve("Score", job.scores ?? [])].filter(Boolean));
+    charts.replaceChildren(
+      ...[curve("Loss", job.loss ?? []), curve("Score", job.scores ?? [])].filter(Boolean),
+    );
     const urls = job.previews ?? [];
     urls.forEach((url, i) => {
       const image = previews.children[i] ?? previews.appendChild(element("img", { alt: `Preview ${i + 1}` }));
@@ -125,15 +143,19 @@ function cardOf(job) {
   const title = `${KINDS[job.kind] ?? job.kind}${job.object ? ` of ${job.object}` : ""}`;
   const links = element("div", { class: "row" });
   const node = element(
-    "article", { class: "card" },
+    "article",
+    { class: "card" },
     element("h3", {}, where ? element("a", { href: where }, title) : title),
     element("p", { class: "dim" }, new Date(job.created * 1000).toLocaleString()),
-    panel.node, links,
+    panel.node,
+    links,
   );
   const show = (now) => {
     panel.show(now);
     links.replaceChildren(
-      ...(now.results ?? []).map((id, i) => element("a", { href: `#results/${encodeURIComponent(id)}` }, `Result ${i + 1}`)),
+      ...(now.results ?? []).map((id, i) =>
+        element("a", { href: `#results/${encodeURIComponent(id)}` }, `Result ${i + 1}`),
+      ),
     );
   };
   return { node, show };

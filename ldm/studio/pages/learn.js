@@ -15,9 +15,15 @@ export function learnPanel(name, settings, onend) {
   const learnt = element("ul", { class: "plain" });
   const start = button("Learn", () => begin(), { class: "primary big" });
   const node = element(
-    "section", { class: "panel" },
+    "section",
+    { class: "panel" },
     element("h3", {}, "Learn"),
-    form.node, start, notice, panel.node, learnt, command.node,
+    form.node,
+    start,
+    notice,
+    panel.node,
+    learnt,
+    command.node,
   );
   let stop = () => {};
   const watch = (id) => {
@@ -49,7 +55,10 @@ export function learnPanel(name, settings, onend) {
   const show = (object) => {
     command.show(object.command);
     const lines = object.learnt.map(({ file, steps, score }) => {
-      const facts = [`${steps} steps`, score === null || score === undefined ? null : `score ${Number(score).toFixed(3)}`];
+      const facts = [
+        `${steps} steps`,
+        score === null || score === undefined ? null : `score ${Number(score).toFixed(3)}`,
+      ];
       return element("li", {}, element("strong", {}, fileName(file)), ` ${facts.filter(Boolean).join(", ")}`);
     });
     learnt.replaceChildren(...lines);

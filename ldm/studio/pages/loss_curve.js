@@ -13,11 +13,18 @@ export function curve(name, points) {
   const [low, high] = [Math.min(...shown), Math.max(...shown)];
   const x = (step) => LEFT + ((step - steps[0]) / (steps.at(-1) - steps[0] || 1)) * (WIDTH - LEFT - 6);
   const y = (value) => 8 + (1 - (value - low) / (high - low || 1)) * (HEIGHT - BOTTOM - 12);
-  const path = shown.map((value, i) => `${i ? "L" : "M"}${x(steps[i]).toFixed(1)} ${y(value).toFixed(1)}`).join("");
+  const path = shown
+    .map((value, i) => `${i ? "L" : "M"}${x(steps[i]).toFixed(1)} ${y(value).toFixed(1)}`)
+    .join("");
   const text = (value, left, top, anchor) => svg("text", { x: left, y: top, "text-anchor": anchor }, value);
   const chart = svg(
     "svg",
-    { viewBox: `0 0 ${WIDTH} ${HEIGHT}`, class: "chart", role: "img", "aria-label": `${name}, now ${short(shown.at(-1))}` },
+    {
+      viewBox: `0 0 ${WIDTH} ${HEIGHT}`,
+      class: "chart",
+      role: "img",
+      "aria-label": `${name}, now ${short(shown.at(-1))}`,
+    },
     svg("path", { d: `M${LEFT} 4V${HEIGHT - BOTTOM}H${WIDTH}`, class: "axis" }),
     svg("path", { d: path, class: "line" }),
     text(short(high), LEFT - 5, 14, "end"),

@@ -30,10 +30,13 @@ async function show() {
   try {
     info ??= await get(path("info"));
   } catch (error) {
-    host.replaceChildren(element("div", { class: "empty" }, element("p", { class: "notice" }, error.message)));
+    host.replaceChildren(
+      element("div", { class: "empty" }, element("p", { class: "notice" }, error.message)),
+    );
     return;
   }
-  document.querySelector("#base").textContent = `${info.base}, ${info.image_size} pixels · version ${info.version}`;
+  document.querySelector("#base").textContent =
+    `${info.base}, ${info.image_size} pixels · version ${info.version}`;
   leave = PAGES[page](host, parts.filter(Boolean), info);
   document.body.dataset.page = page;
 }

@@ -12,7 +12,12 @@ const HANDLE = 10; // screen pixels
  */
 export function markShapes(viewport, { regions, box, handles, outline }) {
   const at = ({ x, y }) => [viewport.x + x * viewport.scale, viewport.y + y * viewport.scale];
-  const corners = ([x0, y0, x1, y1]) => [{ x: x0, y: y0 }, { x: x1, y: y0 }, { x: x1, y: y1 }, { x: x0, y: y1 }];
+  const corners = ([x0, y0, x1, y1]) => [
+    { x: x0, y: y0 },
+    { x: x1, y: y0 },
+    { x: x1, y: y1 },
+    { x: x0, y: y1 },
+  ];
   const line = (kind, points, name, more = {}) => {
     const where = points.map((point) => at(point).join(",")).join(" ");
     return [svg(kind, { points: where, class: "halo" }), svg(kind, { points: where, class: name, ...more })];
@@ -28,7 +33,9 @@ export function markShapes(viewport, { regions, box, handles, outline }) {
   if (box && handles) {
     for (const handle of handlesOf(box)) {
       const [x, y] = at(handle);
-      shapes.push(svg("rect", { x: x - HANDLE / 2, y: y - HANDLE / 2, width: HANDLE, height: HANDLE, class: "handle" }));
+      shapes.push(
+        svg("rect", { x: x - HANDLE / 2, y: y - HANDLE / 2, width: HANDLE, height: HANDLE, class: "handle" }),
+      );
     }
   }
   if (outline) shapes.push(...line(outline.closed ? "polygon" : "polyline", outline.points, "sketch"));

@@ -1,12 +1,12 @@
 // The editor: a picture, its masks as coloured overlays, a toolbar. Masks keep the picture's own size at every zoom.
 
-import { element, iconButton, svg } from "./element.js";
+import { editorKey } from "./editor_keys.js";
+import { LARGEST_BRUSH, editorToolbar } from "./editor_toolbar.js";
+import { element, svg } from "./element.js";
 import { markShapes } from "./marks.js";
 import { TOOLS, hintOf } from "./mask_tools.js";
 import { PictureLayer } from "./picture_layer.js";
 import { Viewport } from "./viewport.js";
-
-const LARGEST_BRUSH = 2000; // pixels of the picture
 
 export class MaskEditor {
   /**
@@ -28,58 +28,38 @@ export class MaskEditor {
     this.penDown = false; // of the keyboard
     this.frame = 0;
     this.events = new AbortController();
-    this.build(host, tools, extra);
-    document.addEventListener("keydown", (event) => this.key(event), { signal: this.events.signal });
+    this.tools = tools;
+    this.build(host, extra);
+    document.addEventListener("keydown", (event) => editorKey(this, event), { signal: this.events.signal });
   }
 
-  build(host, tools, extra) {
+  build(host, extra) {
     this.pictureCanvas = element("canvas", { class: "picture" });
     this.maskCanvas = element("canvas", { class: "masks" });
     this.marks = svg("svg", { class: "marks", "aria-hidden": "true" });
     this.brushOutline = element("div", { class: "brush", hidden: true });
     this.stage = element(
       "div",
-      { class: "stage", tabindex: "0", role: "application", "aria-label": "Picture and mask. Arrow keys move the brush, Enter puts it down and lifts it." },
-      this.pictureCanvas, this.maskCanvas, this.marks, this.brushOutline,
+      {
+        class: "stage",
+        tabindex: "0",
+        role: "application",
+        "aria-label": "Picture and mask. Arrow keys move the brush, Enter puts it down and lifts it.",
+      },
+      this.pictureCanvas,
+      this.maskCanvas,
+      this.marks,
+      this.brushOutline,
     );
-    this.toolButtons = Object.fromEntries(
-      tools.map((name) => {
-        const { label, key } = TOOLS[name];
-        return [name, iconButton(name, `${label} (${key.toUpperCase()})`, () => this.choose(name), { "aria-pressed": "false" })];
-      }),
-    );
-    this.sizeInput = element("input", {
-      type: "range", min: 0, max: 100, "aria-label": "Brush size", title: "Brush size ([ and ])",
-      oninput: () => this.setBrush(LARGEST_BRUSH ** (this.sizeInput.value / 100)),
-    });
-    this.sizeText = element("output", { class: "size" });
-    this.removeInput = element("input", { type: "checkbox" });
-    this.toolbar = element(
-      "div",
-      { class: "toolbar", role: "toolbar", "aria-label": "Mask tools", onclick: (event) => event.detail && event.target.tagName !== "INPUT" && this.stage.focus() },
-      element("div", { class: "group" }, Object.values(this.toolButtons)),
-      element("label", { class: "group" }, this.sizeInput, this.sizeText),
-      element("label", { class: "group", title: "Shapes and strokes remove from the mask (Alt)" }, this.removeInput, "Remove"),
-      element(
-        "div", { class: "group" },
-        iconButton("undo", "Undo (Ctrl+Z)", () => this.step("undo")),
-        iconButton("redo", "Redo (Ctrl+Shift+Z)", () => this.step("redo")),
-      ),
-      element(
-        "div", { class: "group" },
-        iconButton("fit", "Show the whole picture (0)", () => this.viewport?.fit()),
-        element("button", { type: "button", title: "One pixel of the picture is one of the screen (1)", onclick: () => this.viewport?.zoomTo(1) }, "100 %"),
-      ),
-      extra,
-    );
+    this.toolbar = editorToolbar(this, this.tools, extra);
     this.status = element("p", { class: "status" });
-    this.root = element("div", { class: "editor" }, this.toolbar, this.stage, this.status);
+    this.root = element("div", { class: "editor" }, this.toolbar.node, this.stage, this.status);
     host.replaceChildren(this.root);
     this.setBrush(this.brushSize);
   }
 
   /** Show a picture (see PictureLayer) with these masks; the first tool is chosen. */
-  open(source, layers, { tool = Object.keys(this.toolButtons)[0] } = {}) {
+  open(source, layers, { tool = this.tools[0] } = {}) {
     this.viewport?.close();
     this.source = source;
     this.layers = layers;
@@ -110,7 +90,7 @@ export class MaskEditor {
     this.tool = name;
     this.keyboard = this.penDown = false;
     this.viewport.tool = TOOLS[name].make(this);
-    for (const [one, control] of Object.entries(this.toolButtons)) control.setAttribute("aria-pressed", one === name);
+    this.toolbar.showTool(name);
     this.stage.dataset.tool = name;
     this.showBrush(null);
     this.redraw();
@@ -118,13 +98,12 @@ export class MaskEditor {
 
   /** Whether a pointer event takes away instead of adding. */
   removes(event) {
-    return this.removeInput.checked || Boolean(event?.altKey) || event?.button === 2 || event?.button === 5;
+    return this.toolbar.removes() || Boolean(event?.altKey) || event?.button === 2 || event?.button === 5;
   }
 
   setBrush(size) {
     this.brushSize = Math.min(Math.max(Math.round(size), 1), LARGEST_BRUSH);
-    this.sizeInput.value = (Math.log(this.brushSize) / Math.log(LARGEST_BRUSH)) * 100;
-    this.sizeText.textContent = `${this.brushSize} px`;
+    this.toolbar.showSize(this.brushSize);
     this.showBrush(this.cursor);
   }
 
@@ -214,7 +193,9 @@ export class MaskEditor {
     const context = this.maskCanvas.getContext("2d");
     const { place, scale } = this.viewport;
     const seen = this.viewport.visible();
-    const clipped = [0, 1].map((i) => Math.max(box[i], seen[i])).concat([2, 3].map((i) => Math.min(box[i], seen[i])));
+    const clipped = [0, 1]
+      .map((i) => Math.max(box[i], seen[i]))
+      .concat([2, 3].map((i) => Math.min(box[i], seen[i])));
     if (clipped[0] >= clipped[2] || clipped[1] >= clipped[3]) return;
     const from = place(clipped[0], clipped[1]);
     const to = place(clipped[2], clipped[3]);
@@ -233,56 +214,14 @@ export class MaskEditor {
   drawMarks() {
     if (!this.viewport) return;
     const { regions, box, outline, tool } = this;
-    this.marks.replaceChildren(...markShapes(this.viewport, { regions, box, outline, handles: tool === "box" }));
+    this.marks.replaceChildren(
+      ...markShapes(this.viewport, { regions, box, outline, handles: tool === "box" }),
+    );
   }
 
   showStatus() {
     const { width, height } = this.source;
     const zoom = Math.round(this.viewport.scale * devicePixelRatio * 1000) / 10;
     this.status.textContent = `${width} × ${height} pixels, shown at ${zoom} %. ${hintOf(this.tool)}`;
-  }
-
-  key(event) {
-    if (!this.viewport || !this.root.isConnected || event.target.closest?.("input:not([type=range]), select, textarea, dialog")) return;
-    const command = event.ctrlKey || event.metaKey;
-    const letter = event.key.toLowerCase();
-    const actions = command
-      ? { z: () => this.step(event.shiftKey ? "redo" : "undo"), y: () => this.step("redo") }
-      : {
-          "[": () => this.setBrush(Math.min(this.brushSize / 1.2, this.brushSize - 1)),
-          "]": () => this.setBrush(Math.max(this.brushSize * 1.2, this.brushSize + 1)),
-          0: () => this.viewport.fit(),
-          1: () => this.viewport.zoomTo(1),
-          "+": () => this.viewport.zoom(1.25),
-          "-": () => this.viewport.zoom(0.8),
-          escape: () => this.viewport.tool.cancel(),
-          ...Object.fromEntries(Object.keys(this.toolButtons).map((name) => [TOOLS[name].key, () => this.choose(name)])),
-          ...(event.target === this.stage ? this.keyboardActions(event) : {}),
-        };
-    if (!actions[letter]) return;
-    event.preventDefault();
-    actions[letter]();
-  }
-
-  /** Drawing without a pointer: arrows move the place, Enter puts the pen down and lifts it. */
-  keyboardActions(event) {
-    const { viewport } = this;
-    const step = (event.shiftKey ? 40 : 8) / viewport.scale;
-    const middle = () => ({ x: this.source.width / 2, y: this.source.height / 2 });
-    const go = (dx, dy) => () => {
-      const { x, y } = this.cursor ?? middle();
-      const point = { x: x + dx * step, y: y + dy * step };
-      if (this.penDown) viewport.tool.move([point], event);
-      viewport.tool.hover(point);
-      this.keyboard = true;
-      this.showBrush(point);
-    };
-    const pen = () => {
-      const point = this.cursor ?? middle();
-      if (this.penDown) viewport.tool.up(event);
-      else viewport.tool.down(point, event);
-      this.penDown = !this.penDown && this.tool !== "polygon";
-    };
-    return { arrowleft: go(-1, 0), arrowright: go(1, 0), arrowup: go(0, -1), arrowdown: go(0, 1), enter: pen };
   }
 }

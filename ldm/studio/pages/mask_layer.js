@@ -17,6 +17,7 @@ export class MaskLayer {
     this.done = [];
     this.stroke = null; // tile => what it was before this stroke
     this.dirty = null; // [x0, y0, x1, y1] since `takeDirty`
+    this.stale = new Set(); // tiles whose overlay is older than they are
   }
 
   /** Start a change that undo takes back as a whole. */
@@ -38,6 +39,7 @@ export class MaskLayer {
       const from = Math.max(0, start - column * TILE);
       const to = Math.min(TILE, end - column * TILE);
       this.writable(index).fill(value, inside + from, inside + to);
+      this.stale.add(index);
     }
     this.touch(start, y, end, y + 1);
   }
@@ -60,6 +62,10 @@ export class MaskLayer {
       dirty[2] = Math.max(dirty[2], x1);
       dirty[3] = Math.max(dirty[3], y1);
     }
+  }
+
+  clear() {
+    for (let y = 0; y < this.height; y++) this.setRow(y, 0, this.width, 0);
   }
 
   /** End the change: uniform tiles become one number, undo gets an entry. Returns whether anything was touched. */
@@ -100,6 +106,12 @@ export class MaskLayer {
     this.stroke = null;
   }
 
+  /** What is there now is the beginning: no step to undo. */
+  forget() {
+    this.done = [];
+    this.undone = [];
+  }
+
   undo() {
     return this.swap(this.done, this.undone);
   }
@@ -138,9 +150,10 @@ export class MaskLayer {
   takeDirty() {
     const dirty = this.dirty;
     this.dirty = null;
-    if (dirty) {
-      for (const [index, canvas] of this.canvases) this.paint(index, canvas, dirty);
+    for (const index of this.stale) {
+      if (this.canvases.has(index)) this.paint(index, this.canvases.get(index), dirty);
     }
+    this.stale.clear();
     return dirty;
   }
 
@@ -203,7 +216,9 @@ export class MaskLayer {
 
   /** Draw the overlay's part inside `visible` ([x0, y0, x1, y1] of the picture); `place(x, y)` gives canvas pixels. */
   draw(context, visible, place) {
-    const [left, top] = [Math.floor(visible[0] / TILE), Math.floor(visible[1] / TILE)].map((n) => Math.max(0, n));
+    const [left, top] = [Math.floor(visible[0] / TILE), Math.floor(visible[1] / TILE)].map((n) =>
+      Math.max(0, n),
+    );
     for (let row = top; row < this.rows && row * TILE < visible[3]; row++) {
       for (let column = left; column < this.columns && column * TILE < visible[2]; column++) {
         this.drawTile(context, row * this.columns + column, place);
@@ -228,7 +243,15 @@ export class MaskLayer {
       this.paint(index, canvas, [x, y, x + width, y + height]);
     }
     context.drawImage(
-      this.canvases.get(index), 0, 0, width, height, from.x, from.y, to.x - from.x, to.y - from.y,
+      this.canvases.get(index),
+      0,
+      0,
+      width,
+      height,
+      from.x,
+      from.y,
+      to.x - from.x,
+      to.y - from.y,
     );
   }
 

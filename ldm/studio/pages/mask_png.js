@@ -30,7 +30,12 @@ export async function encodeMask(layer) {
   view.setUint32(0, layer.width);
   view.setUint32(4, layer.height);
   header.set([8, 0, 0, 0, 0], 8); // 8 bits, grey, deflate, no filter, not interlaced
-  const parts = [SIGNATURE, chunk("IHDR", header), chunk("IDAT", new Uint8Array(await packed)), chunk("IEND")];
+  const parts = [
+    SIGNATURE,
+    chunk("IHDR", header),
+    chunk("IDAT", new Uint8Array(await packed)),
+    chunk("IEND"),
+  ];
   return new Blob(parts, { type: "image/png" });
 }
 

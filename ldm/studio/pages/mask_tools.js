@@ -26,7 +26,8 @@ export const hintOf = (name) => HINTS[name];
 function brush(editor, erases) {
   let last = null;
   let value = 255;
-  const draw = (a, b) => strokeRows(a, b, editor.brushSize / 2, (y, x0, x1) => editor.layer.setRow(y, x0, x1, value));
+  const draw = (a, b) =>
+    strokeRows(a, b, editor.brushSize / 2, (y, x0, x1) => editor.layer.setRow(y, x0, x1, value));
   return {
     down(point, event) {
       value = erases || editor.removes(event) ? 0 : 255;
@@ -135,14 +136,23 @@ function polygon(editor) {
 }
 
 const SIDES = [
-  [0, 1], [2, 1], [2, 3], [0, 3], // corners: indices of the box's x and y
-  [null, 1], [2, null], [null, 3], [0, null],
+  [0, 1],
+  [2, 1],
+  [2, 3],
+  [0, 3], // corners: indices of the box's x and y
+  [null, 1],
+  [2, null],
+  [null, 3],
+  [0, null],
 ];
 
 /** The eight handles of a box, in the order of SIDES. */
 export function handlesOf([x0, y0, x1, y1]) {
   const box = [x0, y0, x1, y1];
-  return SIDES.map(([i, j]) => ({ x: i === null ? (x0 + x1) / 2 : box[i], y: j === null ? (y0 + y1) / 2 : box[j] }));
+  return SIDES.map(([i, j]) => ({
+    x: i === null ? (x0 + x1) / 2 : box[i],
+    y: j === null ? (y0 + y1) / 2 : box[j],
+  }));
 }
 
 function boxHandles(editor) {

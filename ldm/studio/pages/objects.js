@@ -16,9 +16,14 @@ export function objectsPage(host, name, info) {
   if (name) return objectView(main, name, info, () => listOf(aside, name));
   main.replaceChildren(
     element(
-      "div", { class: "empty" },
+      "div",
+      { class: "empty" },
       element("h2", {}, "Teach the model an object"),
-      element("p", {}, "Give the object a name on the left, then drop three to six photos of it, from different sides."),
+      element(
+        "p",
+        {},
+        "Give the object a name on the left, then drop three to six photos of it, from different sides.",
+      ),
     ),
   );
   return () => {};
@@ -29,13 +34,24 @@ async function listOf(aside, chosen) {
   const create = nameForm("New object", "Name", "Create", async (given) => {
     location.hash = `#objects/${encodeURIComponent((await post(path("objects"), { name: given })).name)}`;
   });
-  const open = nameForm("Open a folder of the project", "examples/objects/rocket_bee", "Open", async (folder) => {
-    location.hash = `#objects/${encodeURIComponent((await post(path("objects", "open"), { folder })).name)}`;
-  });
+  const open = nameForm(
+    "Open a folder of the project",
+    "examples/objects/rocket_bee",
+    "Open",
+    async (folder) => {
+      location.hash = `#objects/${encodeURIComponent((await post(path("objects", "open"), { folder })).name)}`;
+    },
+  );
   const list = element("nav", { "aria-label": "Objects" });
   const kept = aside.querySelector("nav");
   if (kept) list.replaceChildren(...kept.children);
-  aside.replaceChildren(element("h2", {}, "Objects"), notice, list, create, element("details", {}, element("summary", {}, "Open a folder"), open));
+  aside.replaceChildren(
+    element("h2", {}, "Objects"),
+    notice,
+    list,
+    create,
+    element("details", {}, element("summary", {}, "Open a folder"), open),
+  );
   try {
     const objects = await get(path("objects"));
     list.replaceChildren(...objects.map((object) => itemOf(object, object.name === chosen)));
@@ -49,9 +65,18 @@ function itemOf(object, chosen) {
   const photos = `${object.photos} photo${object.photos === 1 ? "" : "s"}`;
   return element(
     "a",
-    { class: "item", href: `#objects/${encodeURIComponent(object.name)}`, "aria-current": chosen ? "page" : null },
+    {
+      class: "item",
+      href: `#objects/${encodeURIComponent(object.name)}`,
+      "aria-current": chosen ? "page" : null,
+    },
     object.thumb ? element("img", { src: object.thumb, alt: "" }) : element("span", { class: "thumb" }),
-    element("span", {}, element("strong", {}, object.name), element("small", {}, object.learnt.length ? `${photos}, learnt` : photos)),
+    element(
+      "span",
+      {},
+      element("strong", {}, object.name),
+      element("small", {}, object.learnt.length ? `${photos}, learnt` : photos),
+    ),
   );
 }
 
@@ -80,7 +105,9 @@ function objectView(main, name, info, onlist) {
   const place = element("div");
   const reference = referencePanel(name, (answer) => show(answer));
   const learning = learnPanel(name, info.settings.learn, () => load());
-  const drop = dropZone("Drop photos of the object, or choose them", (files) => add(files), { multiple: true });
+  const drop = dropZone("Drop photos of the object, or choose them", (files) => add(files), {
+    multiple: true,
+  });
   main.replaceChildren(
     element("div", { class: "work" }, element("h2", {}, name), notice, warnings, cards, drop, place),
     element("aside", { class: "side" }, reference.node, learning.node),
@@ -168,12 +195,21 @@ function referencePanel(name, onobject) {
       notice.say(error.message);
     }
   };
-  const drop = dropZone("Drop pictures of other objects of its kind (optional)", (files) =>
-    ask(() => upload(path("objects", name, "category"), "files", files)), { multiple: true });
+  const drop = dropZone(
+    "Drop pictures of other objects of its kind (optional)",
+    (files) => ask(() => upload(path("objects", name, "category"), "files", files)),
+    { multiple: true },
+  );
   const node = element(
-    "section", { class: "panel" },
-    element("h3", {}, "What the model is shown"), shown, hint,
-    element("h3", {}, "Same category"), category, drop, notice,
+    "section",
+    { class: "panel" },
+    element("h3", {}, "What the model is shown"),
+    shown,
+    hint,
+    element("h3", {}, "Same category"),
+    category,
+    drop,
+    notice,
   );
   const show = (object) => {
     node.hidden = !object.photos.length;
@@ -183,9 +219,12 @@ function referencePanel(name, onobject) {
     category.replaceChildren(
       ...object.category.map((one) =>
         element(
-          "figure", {},
+          "figure",
+          {},
           element("img", { src: one.image, alt: one.name, title: one.name }),
-          button("Remove", () => ask(() => remove(path("objects", name, "category", one.name))), { "aria-label": `Remove ${one.name}` }),
+          button("Remove", () => ask(() => remove(path("objects", name, "category", one.name))), {
+            "aria-label": `Remove ${one.name}`,
+          }),
         ),
       ),
     );

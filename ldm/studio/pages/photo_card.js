@@ -11,13 +11,17 @@ export function photoCard(photo, { reference, onclick }) {
   const size = { width: Math.round(photo.width * scale), height: Math.round(photo.height * scale) };
   const canvas = element("canvas", size);
   draw(canvas, photo, scale).catch(() => canvas.classList.add("missing"));
-  const notes = [reference ? "Reference" : null, photo.warnings.length ? "See warning" : null].filter(Boolean);
+  const notes = [reference ? "Reference" : null, photo.warnings.length ? "See warning" : null].filter(
+    Boolean,
+  );
   return element(
     "button",
     { type: "button", class: "photo", onclick },
     canvas,
     element("span", { class: "name" }, photo.name),
-    notes.length ? element("span", { class: photo.warnings.length ? "badge warn" : "badge" }, notes.join(" · ")) : null,
+    notes.length
+      ? element("span", { class: photo.warnings.length ? "badge warn" : "badge" }, notes.join(" · "))
+      : null,
   );
 }
 

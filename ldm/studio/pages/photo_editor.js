@@ -23,7 +23,8 @@ export class PhotoEditor {
     this.title = element("h3");
     this.referenceButton = button("Use as reference", () => this.ask(() => this.makeReference()));
     const actions = element(
-      "div", { class: "row" },
+      "div",
+      { class: "row" },
       this.title,
       element("span", { class: "space" }),
       button("Propose again in this box", () => this.ask(() => this.propose())),
@@ -31,7 +32,9 @@ export class PhotoEditor {
       button("Remove photo", () => this.ask(() => this.discard()), { class: "danger" }),
     );
     const place = element("div", { class: "place" });
-    host.replaceChildren(element("section", { class: "photo-editor" }, actions, this.notice, this.warnings, place));
+    host.replaceChildren(
+      element("section", { class: "photo-editor" }, actions, this.notice, this.warnings, place),
+    );
     this.save = delayed(() => this.saveMask(), 300);
     this.editor = new MaskEditor(place, {
       tools: ["box", "brush", "eraser", "lasso", "polygon", "rectangle"],
@@ -86,7 +89,7 @@ export class PhotoEditor {
 
   async loadMask(layer) {
     await decodeMask(layer, await getBlob(withQuery(this.photo.mask, { at: Date.now() })));
-    layer.done = []; // what was there is no step to undo
+    layer.forget();
     this.editor.redraw();
   }
 

@@ -50,7 +50,8 @@ export class PictureLayer {
   *tilesOf([x0, y0, x1, y1]) {
     const { width, height } = this.source;
     for (let y = Math.floor(Math.max(0, y0) / TILE) * TILE; y < Math.min(height, y1); y += TILE) {
-      for (let x = Math.floor(Math.max(0, x0) / TILE) * TILE; x < Math.min(width, x1); x += TILE) yield [x, y];
+      for (let x = Math.floor(Math.max(0, x0) / TILE) * TILE; x < Math.min(width, x1); x += TILE)
+        yield [x, y];
     }
   }
 

@@ -10,9 +10,16 @@ import { colourOf } from "./draft.js";
  */
 export function placementList(act) {
   const list = element("ol", { class: "placements" });
-  const node = element("div", {}, list, button("Add another object", () => act.add(), { class: "quiet" }));
+  const node = element(
+    "div",
+    {},
+    list,
+    button("Add another object", () => act.add(), { class: "quiet" }),
+  );
   const show = (placements, active, objects) =>
-    list.replaceChildren(...placements.map((one, i) => rowOf(one, i, placements.length, i === active, objects, act)));
+    list.replaceChildren(
+      ...placements.map((one, i) => rowOf(one, i, placements.length, i === active, objects, act)),
+    );
   return { node, show };
 }
 
@@ -20,7 +27,8 @@ function rowOf(placement, i, count, active, objects, act) {
   const swatch = element("span", { class: "swatch" });
   swatch.style.background = `rgb(${colourOf(i).join(" ")})`;
   const object = element(
-    "select", { "aria-label": "Object", onchange: () => act.change(i, { object: object.value, reference: "" }) },
+    "select",
+    { "aria-label": "Object", onchange: () => act.change(i, { object: object.value, reference: "" }) },
     element("option", { value: "" }, "Choose an object"),
     objects.flatMap(optionsOf),
   );
@@ -28,20 +36,45 @@ function rowOf(placement, i, count, active, objects, act) {
   const moves = [
     ["↑", "Earlier", -1, i === 0],
     ["↓", "Later", 1, i === count - 1],
-  ].map(([sign, label, by, disabled]) => button(sign, () => act.move(i, by), { "aria-label": `${label}: object ${i + 1}`, title: label, disabled }));
+  ].map(([sign, label, by, disabled]) =>
+    button(sign, () => act.move(i, by), {
+      "aria-label": `${label}: object ${i + 1}`,
+      title: label,
+      disabled,
+    }),
+  );
   return element(
-    "li", { class: "placement", "aria-current": active ? "true" : null },
-    element("button", { type: "button", class: "pick", onclick: () => act.choose(i), "aria-pressed": String(active), title: "Draw this object's mask" }, swatch, `Mask ${i + 1}`),
+    "li",
+    { class: "placement", "aria-current": active ? "true" : null },
+    element(
+      "button",
+      {
+        type: "button",
+        class: "pick",
+        onclick: () => act.choose(i),
+        "aria-pressed": String(active),
+        title: "Draw this object's mask",
+      },
+      swatch,
+      `Mask ${i + 1}`,
+    ),
     object,
     count > 1
-      ? element("div", { class: "row" }, moves, button("Remove", () => act.remove(i), { "aria-label": `Remove object ${i + 1}` }))
+      ? element(
+          "div",
+          { class: "row" },
+          moves,
+          button("Remove", () => act.remove(i), { "aria-label": `Remove object ${i + 1}` }),
+        )
       : null,
   );
 }
 
 /** The choices that an object gives: each object file learnt from it, and the object as it is. */
 function optionsOf(object) {
-  const files = object.learnt.map((file) => element("option", { value: file }, `${object.name}: ${fileName(file)}`));
+  const files = object.learnt.map((file) =>
+    element("option", { value: file }, `${object.name}: ${fileName(file)}`),
+  );
   if (!object.photos) return files;
   return [...files, element("option", { value: object.name }, `${object.name}: reference only, not learnt`)];
 }

@@ -23,21 +23,41 @@ export const beforeSource = (result) => ({
 /** Links that download a result's full file and its recipe. */
 export const downloads = (result) => [
   element("a", { class: "button", href: path("results", result.id, "file"), download: "" }, "Download"),
-  element("a", { class: "button", href: path("results", result.id, "recipe"), download: `${result.id}.json` }, "Recipe"),
+  element(
+    "a",
+    { class: "button", href: path("results", result.id, "recipe"), download: `${result.id}.json` },
+    "Recipe",
+  ),
 ];
 
 /** A grid of results: each opens large; with its seed and downloads. */
 export function resultGrid(results) {
   return element(
-    "div", { class: "grid" },
+    "div",
+    { class: "grid" },
     results.map((result) =>
       element(
-        "figure", { class: "card" },
+        "figure",
+        { class: "card" },
         element(
-          "button", { type: "button", class: "picture", onclick: () => openLarge(result), title: "Compare with the background" },
-          element("img", { src: withQuery(path("results", result.id, "image"), { max: 512 }), alt: `Result with seed ${result.seed}` }),
+          "button",
+          {
+            type: "button",
+            class: "picture",
+            onclick: () => openLarge(result),
+            title: "Compare with the background",
+          },
+          element("img", {
+            src: withQuery(path("results", result.id, "image"), { max: 512 }),
+            alt: `Result with seed ${result.seed}`,
+          }),
         ),
-        element("figcaption", {}, element("a", { href: `#results/${encodeURIComponent(result.id)}` }, `Seed ${result.seed}`), downloads(result)),
+        element(
+          "figcaption",
+          {},
+          element("a", { href: `#results/${encodeURIComponent(result.id)}` }, `Seed ${result.seed}`),
+          downloads(result),
+        ),
       ),
     ),
   );
@@ -46,8 +66,16 @@ export function resultGrid(results) {
 function openLarge(result) {
   const place = element("div", { class: "place" });
   const dialog = element(
-    "dialog", { class: "large", "aria-label": "Result and background", onclose: () => leave() },
-    element("div", { class: "row" }, element("h3", {}, `${result.name}, seed ${result.seed}`), element("span", { class: "space" }), downloads(result), button("Close", () => dialog.close())),
+    "dialog",
+    { class: "large", "aria-label": "Result and background", onclose: () => leave() },
+    element(
+      "div",
+      { class: "row" },
+      element("h3", {}, `${result.name}, seed ${result.seed}`),
+      element("span", { class: "space" }),
+      downloads(result),
+      button("Close", () => dialog.close()),
+    ),
     place,
   );
   document.body.append(dialog);

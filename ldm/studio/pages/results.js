@@ -41,12 +41,21 @@ const objectsOf = (result) => result.objects.map(fileName).join(", ");
 function showAll(page, results) {
   if (!results.length) {
     page.append(
-      element("div", { class: "empty" }, element("h2", {}, "No results yet"), element("p", {}, "Results appear here as soon as you insert an object: see the page Insert.")),
+      element(
+        "div",
+        { class: "empty" },
+        element("h2", {}, "No results yet"),
+        element("p", {}, "Results appear here as soon as you insert an object: see the page Insert."),
+      ),
     );
     return;
   }
   const chosen = [];
-  const compare = button("Compare two", () => (location.hash = `#results/${chosen.map(encodeURIComponent).join("/")}`), { disabled: true });
+  const compare = button(
+    "Compare two",
+    () => (location.hash = `#results/${chosen.map(encodeURIComponent).join("/")}`),
+    { disabled: true },
+  );
   const boxes = [];
   const mark = (id, box) => {
     if (box.checked) chosen.push(id);
@@ -59,10 +68,16 @@ function showAll(page, results) {
     boxes.push(box);
     const link = `#results/${encodeURIComponent(result.id)}`;
     return element(
-      "figure", { class: "card" },
-      element("a", { class: "picture", href: link }, element("img", { src: result.thumb, alt: result.name, loading: "lazy" })),
+      "figure",
+      { class: "card" },
       element(
-        "figcaption", {},
+        "a",
+        { class: "picture", href: link },
+        element("img", { src: result.thumb, alt: result.name, loading: "lazy" }),
+      ),
+      element(
+        "figcaption",
+        {},
         element("a", { href: link }, objectsOf(result) || result.name),
         element("span", { class: "dim" }, `Seed ${result.seed} · ${result.width} × ${result.height}`),
         element("span", { class: "dim" }, whenOf(result)),
@@ -71,7 +86,13 @@ function showAll(page, results) {
     );
   };
   page.append(
-    element("div", { class: "row head" }, element("h2", {}, "Results"), element("span", { class: "space" }), compare),
+    element(
+      "div",
+      { class: "row head" },
+      element("h2", {}, "Results"),
+      element("span", { class: "space" }),
+      compare,
+    ),
     element("div", { class: "grid" }, results.map(card)),
   );
 }
@@ -105,27 +126,60 @@ function showOne(page, results, result) {
     ...Object.entries(result.settings ?? {}),
   ];
   const side = element(
-    "aside", { class: "side" },
+    "aside",
+    { class: "side" },
     element(
-      "section", { class: "panel" },
+      "section",
+      { class: "panel" },
       element("h2", {}, objectsOf(result) || result.name),
       element("div", { class: "row" }, downloads(result)),
-      element("div", { class: "row" }, button("Open in Insert", () => ask(() => reopen(result))), button("Replay", () => ask(replay), { title: "Make it again from its recipe, and compare the pixels" })),
-      notice, panel.node,
-      element("dl", {}, facts.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, String(value))])),
+      element(
+        "div",
+        { class: "row" },
+        button("Open in Insert", () => ask(() => reopen(result))),
+        button("Replay", () => ask(replay), {
+          title: "Make it again from its recipe, and compare the pixels",
+        }),
+      ),
+      notice,
+      panel.node,
+      element(
+        "dl",
+        {},
+        facts.flatMap(([name, value]) => [element("dt", {}, name), element("dd", {}, String(value))]),
+      ),
       command.node,
     ),
   );
   const others = results.filter((one) => one.id !== result.id);
   const other = element(
-    "select", { "aria-label": "Compare with another result", onchange: () => (location.hash = `#results/${encodeURIComponent(result.id)}/${encodeURIComponent(other.value)}`) },
+    "select",
+    {
+      "aria-label": "Compare with another result",
+      onchange: () =>
+        (location.hash = `#results/${encodeURIComponent(result.id)}/${encodeURIComponent(other.value)}`),
+    },
     element("option", { value: "" }, "Compare with another result…"),
-    others.map((one) => element("option", { value: one.id }, `${objectsOf(one)}, seed ${one.seed}, ${whenOf(one)}`)),
+    others.map((one) =>
+      element("option", { value: one.id }, `${objectsOf(one)}, seed ${one.seed}, ${whenOf(one)}`),
+    ),
   );
   page.append(
     element(
-      "div", { class: "columns result" },
-      element("div", { class: "work" }, element("div", { class: "row" }, element("a", { href: "#results" }, "All results"), element("span", { class: "space" }), others.length ? other : null), place),
+      "div",
+      { class: "columns result" },
+      element(
+        "div",
+        { class: "work" },
+        element(
+          "div",
+          { class: "row" },
+          element("a", { href: "#results" }, "All results"),
+          element("span", { class: "space" }),
+          others.length ? other : null,
+        ),
+        place,
+      ),
       side,
     ),
   );
@@ -139,9 +193,17 @@ function showOne(page, results, result) {
 function showTwo(page, results, one, two) {
   const place = element("div", { class: "place" });
   page.append(
-    element("div", { class: "work" }, element("div", { class: "row" }, element("a", { href: "#results" }, "All results")), place),
+    element(
+      "div",
+      { class: "work" },
+      element("div", { class: "row" }, element("a", { href: "#results" }, "All results")),
+      place,
+    ),
   );
-  const source = (result) => ({ ...resultSource(result), label: `${objectsOf(result)}, seed ${result.seed}` });
+  const source = (result) => ({
+    ...resultSource(result),
+    label: `${objectsOf(result)}, seed ${result.seed}`,
+  });
   const compare = new Compare(place, source(two), source(one));
   return () => compare.close();
 }
@@ -151,7 +213,13 @@ async function reopen(result) {
   await get(path("backgrounds", result.background)); // says so if it has been removed
   const placements = result.placements ?? [{ object: result.objects[0], mask: result.mask }];
   keepDraft(result.background, {
-    placements: placements.map(({ object, reference, mask }) => ({ object, reference: reference ?? "", mask: newMask(), url: mask, stored: false })),
+    placements: placements.map(({ object, reference, mask }) => ({
+      object,
+      reference: reference ?? "",
+      mask: newMask(),
+      url: mask,
+      stored: false,
+    })),
     settings: result.settings ?? {},
     seeds: 1,
     seed: result.seed,

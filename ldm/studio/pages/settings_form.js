@@ -8,7 +8,8 @@ import { button, element } from "./element.js";
  */
 export function settingsForm(settings, onchange = () => {}) {
   const fields = settings.map((setting) => ({ setting, input: inputOf(setting, onchange) }));
-  const rows = (group) => fields.filter(({ setting }) => (setting.group === "main") === (group === "main")).map(rowOf);
+  const rows = (group) =>
+    fields.filter(({ setting }) => (setting.group === "main") === (group === "main")).map(rowOf);
   const set = (values) => {
     for (const { setting, input } of fields) write(setting, input, values[setting.key] ?? setting.default);
   };
@@ -28,7 +29,9 @@ export function settingsForm(settings, onchange = () => {}) {
     "form",
     { class: "settings", onsubmit: (event) => event.preventDefault() },
     rows("main"),
-    more.length ? element("details", {}, element("summary", {}, `More settings (${more.length})`), more) : null,
+    more.length
+      ? element("details", {}, element("summary", {}, `More settings (${more.length})`), more)
+      : null,
     button("Reset to defaults", reset, { class: "quiet" }),
   );
   set({});
@@ -38,7 +41,11 @@ export function settingsForm(settings, onchange = () => {}) {
 function inputOf({ key, type, choices, min, max }, onchange) {
   const shared = { name: key, onchange };
   if (type === "choice") {
-    return element("select", shared, choices.map((choice) => element("option", { value: choice }, String(choice))));
+    return element(
+      "select",
+      shared,
+      choices.map((choice) => element("option", { value: choice }, String(choice))),
+    );
   }
   if (type === "bool") return element("input", { type: "checkbox", ...shared });
   if (type === "text") return element("input", { type: "text", ...shared });
@@ -46,7 +53,12 @@ function inputOf({ key, type, choices, min, max }, onchange) {
 }
 
 function rowOf({ setting, input }) {
-  return element("label", { class: "setting", title: setting.help }, element("span", {}, setting.label), input);
+  return element(
+    "label",
+    { class: "setting", title: setting.help },
+    element("span", {}, setting.label),
+    input,
+  );
 }
 
 function write({ type }, input, value) {

@@ -52,7 +52,10 @@ export class Viewport {
   /** A place of the screen (an event) => the picture's pixels. */
   toImage(event) {
     const frame = this.host.getBoundingClientRect();
-    return { x: (event.clientX - frame.left - this.x) / this.scale, y: (event.clientY - frame.top - this.y) / this.scale };
+    return {
+      x: (event.clientX - frame.left - this.x) / this.scale,
+      y: (event.clientY - frame.top - this.y) / this.scale,
+    };
   }
 
   /** Show the whole picture, or a box [x0, y0, x1, y1] of it with some space around. */
@@ -141,7 +144,10 @@ export class Viewport {
     else if (this.mode === "pinch" && before) this.pinch(event.pointerId, before, now);
     else if (this.mode === "tool" && before) {
       const all = event.getCoalescedEvents?.() ?? [];
-      this.tool?.move((all.length ? all : [event]).map((one) => this.toImage(one)), event);
+      this.tool?.move(
+        (all.length ? all : [event]).map((one) => this.toImage(one)),
+        event,
+      );
     }
     this.tool?.hover(this.toImage(event));
   }
