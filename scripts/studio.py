@@ -21,9 +21,9 @@ def arguments(argv: Sequence[str] | None) -> Namespace:
     parser.add_argument("--config", default=place("configs/mini.yaml", ROOT), metavar="YAML",
                         help="settings file of the base to serve [configs/mini.yaml]")  # fmt: skip
     parser.add_argument("--folder", default=place("outputs/studio", ROOT), metavar="FOLDER",
-                        help="objects, backgrounds, runs and results are kept here [outputs/studio]")  # fmt: skip
-    parser.add_argument("--host", default="127.0.0.1", help="address to serve; any but the loopback address "
-                        "(127.0.0.1) needs a token [127.0.0.1]")  # fmt: skip
+                        help="of objects, backgrounds, runs and results [outputs/studio]")  # fmt: skip
+    parser.add_argument("--host", default="127.0.0.1",
+                        help="address; any but a loopback one needs a token [127.0.0.1]")  # fmt: skip
     parser.add_argument("--port", type=int, default=7860, help="[7860]")
     parser.add_argument("--token", default="", help="secret that requests must have [made, if one is needed]")
     parser.add_argument("--max_upload_mb", type=int, default=1024, metavar="N",

@@ -16,56 +16,32 @@ from PIL import Image
 from starlette.exceptions import HTTPException
 
 from ldm import __version__
-from ldm.config.schema import load_config
 from ldm.studio.access import Access, Policy
-from ldm.studio.backgrounds import PIXELS, Backgrounds
-from ldm.studio.jobs import JobBook
-from ldm.studio.proxies import Proxies
 from ldm.studio.routes import add_routes
-from ldm.studio.settings import shown_settings
+from ldm.studio.studio import Studio
 from ldm.studio.workspace import Workspace
 
 PAGES = Path(__file__).parent / "pages"
-DATABASE = "studio.db"
+PATIENCE = 2.0  # seconds that a worker has to end
 
 
-class Studio:
-    """Everything that the routes use."""
-
-    def __init__(self, workspace: Workspace, policy: Policy) -> None:
-        workspace.make()
-        self.workspace, self.policy = workspace, policy
-        self.config = load_config(workspace.config)
-        self.jobs = JobBook(workspace.folder / DATABASE)
-        self.backgrounds = Backgrounds(workspace)
-        self.proxies = Proxies(workspace.part("cache"))
-
-    def info(self) -> dict[str, Any]:
-        """What a page has to know before anything else."""
-        base = self.config.base
-        return {
-            "version": __version__,
-            "base": base.architecture.name,
-            "image_size": base.architecture.image_size,
-            "settings": shown_settings(self.config),
-            "limits": {"bytes": self.policy.max_bytes, "pixels": PIXELS},
-        }
-
-
-def create_app(workspace: Workspace, policy: Policy = Policy()) -> FastAPI:
-    """The application; its workers run while it is served."""
-    studio = Studio(workspace, policy)
+def create_app(workspace: Workspace, policy: Policy | None = None, device: str | None = None) -> FastAPI:
+    """The application; its workers run while it is served. `device`: cpu, cuda, or None for the best."""
+    policy = policy or Policy()
+    studio = Studio(workspace, policy, device)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        studio.start()
         yield
-        studio.jobs.close()
+        studio.stop(PATIENCE)
 
     app = FastAPI(
         title="Studio", version=__version__, lifespan=lifespan,
         openapi_url="/api/openapi.json", docs_url=None, redoc_url=None,
     )  # fmt: skip
-    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # pixels are limited to PIXELS
+    warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)  # uploads are limited anyway
+    app.state.studio = studio
     app.add_middleware(Access, policy=policy)
     _add_errors(app)
     add_routes(app, studio)

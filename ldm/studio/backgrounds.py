@@ -99,12 +99,15 @@ def store(file: Path, data: BinaryIO) -> None:
         shutil.copyfileobj(data, out, COPIED)
 
 
-def facts_of(file: Path, name: str) -> dict[str, Any]:
-    """Size, depth, profile and hash of a picture file; ValueError in one line, that calls it `name`."""
+def facts_of(file: Path, name: str, convert: bool = False) -> dict[str, Any]:
+    """Size, depth, profile and hash of a picture file; ValueError in one line, that calls it `name`.
+
+    `convert`: other colour modes are taken, too, as `read_picture` has it.
+    """
     from ldm.data.picture import read_header
 
     try:
-        header = read_header(file)
+        header = read_header(file, convert)
     except ValueError as error:
         raise ValueError(str(error).replace(str(file), name[:80])) from error
     if header.width * header.height > PIXELS:

@@ -17,8 +17,8 @@ from typing import Any
 from ldm.studio.workspace import new_id
 
 ENDED = ("done", "failed", "cancelled")
-PRIVATE = ("client", "request", "process", "since", "state_wanted")  # of a job, not for the pages
-UNSAVED = ("progress", "step", "steps", "seconds_left", "previews")  # change often; a restart finds them anew
+PRIVATE = ("client", "request", "process", "state_wanted")  # of a job, not for the pages
+QUICK = {"progress", "step", "steps", "seconds_left", "previews", "loss", "scores", "message"}  # change often
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,7 @@ class Job:
     """One job. `kind`: learn, insert or replay. `request`: what was asked for, as plain data.
 
     `process`: of a training run, 0: none. `state_wanted`: paused or cancelled, as soon as the job notices.
+    `previews`: names of pictures.
     """
 
     id: str
@@ -54,7 +55,8 @@ class Job:
 
     def public(self) -> dict[str, Any]:
         """The job as pages see it."""
-        return {key: value for key, value in asdict(self).items() if key not in PRIVATE}
+        values = {key: value for key, value in asdict(self).items() if key not in PRIVATE}
+        return values | {"previews": [f"/api/jobs/{self.id}/previews/{name}" for name in self.previews]}
 
 
 class JobBook:
@@ -73,10 +75,10 @@ class JobBook:
             job = Job(**values)
             self._jobs[job.id] = job
 
-    def add(self, kind: str, client: str, request: Mapping[str, Any], **facts: Any) -> Job:
-        """Put a new job into the queue."""
+    def add(self, kind: str, client: str, request: Mapping[str, Any], own: str = "", **facts: Any) -> Job:
+        """Put a new job into the queue; `own`: its id, made by `new_id`, if it is known already."""
         with self._changed:
-            job = Job(new_id(), kind, client, request, created=time.time(), **facts)
+            job = Job(own or new_id(), kind, client, request, created=time.time(), **facts)
             self._jobs[job.id] = job
             self._save(job)
             self._changed.notify_all()
@@ -95,11 +97,11 @@ class JobBook:
             return self._jobs[own]
 
     def update(self, own: str, **changes: Any) -> Job:
-        """Change a job; it is saved unless only values that change often have changed."""
+        """Change a job; it is saved, unless nothing but quickly changing values is new."""
         with self._changed:
             job = replace(self._jobs[own], **changes)
             self._jobs[own] = job
-            if not changes.keys() <= set(UNSAVED):
+            if not changes.keys() <= QUICK:
                 self._save(job)
             self._changed.notify_all()
             return job
@@ -128,7 +130,7 @@ class JobBook:
             return self.update(own, state=wanted, state_wanted="")
 
     def take(self, kinds: Collection[str], timeout: float) -> Job | None:
-        """The next waiting job of these kinds, which is now running; None if there is none for `timeout` s."""
+        """The next waiting job of these kinds, now running; None if none came in `timeout` seconds."""
         with self._changed:
             self._changed.wait_for(lambda: self._next(kinds) is not None, timeout)
             job = self._next(kinds)
@@ -143,8 +145,7 @@ class JobBook:
         return min(waiting, key=lambda job: order[job.id], default=None)
 
     def _save(self, job: Job) -> None:
-        body = {key: value for key, value in asdict(job).items() if key not in UNSAVED}
-        self._file.execute("INSERT OR REPLACE INTO jobs VALUES (?, ?)", (job.id, json.dumps(body)))
+        self._file.execute("INSERT OR REPLACE INTO jobs VALUES (?, ?)", (job.id, json.dumps(asdict(job))))
 
     def close(self) -> None:
         """Close the file."""

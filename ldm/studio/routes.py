@@ -1,33 +1,152 @@
-"""The API of the studio: each route checks its request and calls a function that knows nothing of HTTP."""
+"""The API: each route checks its request and calls a function that knows nothing of HTTP."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
-from fastapi import APIRouter, FastAPI, Header, Request, Response, UploadFile
-from fastapi.responses import FileResponse, StreamingResponse
+from fastapi import APIRouter, FastAPI, Request, Response, UploadFile
+from fastapi.responses import FileResponse
+from pydantic import BaseModel, Field
 
-from ldm.studio.jobs import ENDED
+from ldm.studio.job_routes import Tab, insert_routes, job_routes, result_routes
+from ldm.studio.responses import NOT_KEPT, fresh, mask_of, proxy, tile_of
+from ldm.studio.workspace import checked_name
 
 if TYPE_CHECKING:
-    from ldm.studio.app import Studio
+    from ldm.studio.studio import Studio
 
-POLL = 0.2  # seconds between looks at a job, for its event stream
-Tab = Annotated[str, Header(alias="x-tab", max_length=64)]
+Uploads = list[UploadFile]
+
+
+class Named(BaseModel):
+    """A new object."""
+
+    name: str
+
+
+class Opened(BaseModel):
+    """An object folder, relative to the project or absolute."""
+
+    folder: str
+
+
+class Boxed(BaseModel):
+    """A box x0 y0 x1 y1 in displayed pixels; `propose`: with a new silhouette in it."""
+
+    box: tuple[float, float, float, float]
+    propose: bool = False
+
+
+class Chosen(BaseModel):
+    """The photo that is the reference."""
+
+    photo: str
+
+
+class Learning(BaseModel):
+    """Settings of learning, by key."""
+
+    settings: dict[str, Any] = Field(default_factory=dict)
 
 
 def add_routes(app: FastAPI, studio: Studio) -> None:
     """Add all routes below /api."""
-    for router in (background_routes(studio), job_routes(studio)):
-        app.include_router(router, prefix="/api")
+    for made in (object_routes, background_routes, insert_routes, job_routes, result_routes):
+        app.include_router(made(studio), prefix="/api")
 
-    @app.get("/api/info")
+    @app.get("/api/info", tags=["info"])
     def info() -> dict[str, Any]:
         """The base, the settings and the limits."""
         return studio.info()
+
+
+def object_routes(studio: Studio) -> APIRouter:
+    """Objects: photos, boxes, silhouettes, learning."""
+    api, found = APIRouter(prefix="/objects", tags=["objects"]), studio.objects
+
+    @api.get("")
+    def every() -> list[dict[str, Any]]:
+        return found.all()
+
+    @api.post("")
+    def create(body: Named) -> dict[str, Any]:
+        return found.create(checked_name(body.name))
+
+    @api.post("/open")
+    def open_folder(body: Opened) -> dict[str, Any]:
+        """Open an InsertSet folder inside the project."""
+        return found.open(body.folder)
+
+    @api.get("/{name}")
+    def one(name: str) -> dict[str, Any]:
+        return found.get(name)
+
+    @api.delete("/{name}")
+    def remove(name: str) -> list[dict[str, Any]]:
+        """Remove an object's folder; one that was opened elsewhere is only closed."""
+        found.remove(name)
+        return found.all()
+
+    @api.post("/{name}/photos")
+    def add_photos(name: str, files: Uploads) -> dict[str, Any]:
+        """Store photos byte for byte, with a proposed box and silhouette each."""
+        return found.add_photos(name, [(file.filename or "", file.file) for file in files])
+
+    @api.get("/{name}/photos/{own}/image")
+    def image(name: str, own: str, max: int = 1600, original: int = 0) -> FileResponse:
+        """A JPEG of about `max` pixels on its longer side, or the stored bytes."""
+        file = found.photo(name, own)
+        return FileResponse(file) if original else proxy(studio.proxies, file, max)
+
+    @api.get("/{name}/photos/{own}/mask")
+    def mask(name: str, own: str) -> FileResponse:
+        return fresh(found.mask(name, own))
+
+    @api.put("/{name}/photos/{own}/mask")
+    async def put_mask(name: str, own: str, request: Request) -> dict[str, Any]:
+        """Store a silhouette: a grey PNG of the photo's displayed size, white where the object is."""
+        return await asyncio.to_thread(found.put_mask, name, own, await mask_of(request))
+
+    @api.put("/{name}/photos/{own}")
+    def put_box(name: str, own: str, body: Boxed) -> dict[str, Any]:
+        return found.put_box(name, own, body.box, body.propose)
+
+    @api.delete("/{name}/photos/{own}")
+    def remove_photo(name: str, own: str) -> dict[str, Any]:
+        return found.remove_photo(name, own)
+
+    @api.put("/{name}/reference")
+    def reference(name: str, body: Chosen) -> dict[str, Any]:
+        return found.choose_reference(name, body.photo)
+
+    @api.post("/{name}/category")
+    def add_category(name: str, files: Uploads) -> dict[str, Any]:
+        """Add pictures of other objects of the category."""
+        return found.add_category(name, [(file.filename or "", file.file) for file in files])
+
+    @api.get("/{name}/category/{file}")
+    def category(name: str, file: str, max: int = 512) -> FileResponse:
+        return proxy(studio.proxies, found.category_file(name, file), max)
+
+    @api.delete("/{name}/category/{file}")
+    def remove_category(name: str, file: str) -> dict[str, Any]:
+        return found.remove_category(name, file)
+
+    @api.get("/{name}/thumb")
+    def thumb(name: str, max: int = 256) -> FileResponse:
+        return proxy(studio.proxies, found.thumb(name), max, kept=False)
+
+    @api.get("/{name}/shown")
+    def shown(name: str) -> Response:
+        """What the model is shown: the reference, then each photo's crop, side by side."""
+        return Response(found.shown(name), media_type="image/png", headers=NOT_KEPT)
+
+    @api.post("/{name}/learn")
+    def learn(name: str, body: Learning, tab: Tab = "") -> dict[str, Any]:
+        return studio.learn(name, body.settings, tab).public()
+
+    return api
 
 
 def background_routes(studio: Studio) -> APIRouter:
@@ -56,15 +175,12 @@ def background_routes(studio: Studio) -> APIRouter:
     def image(own: str, max: int = 2048) -> FileResponse:
         """A JPEG of about `max` pixels on its longer side."""
         file, key = found.file(own)
-        return _picture(FileResponse(studio.proxies.proxy(file, key, max)))
+        return proxy(studio.proxies, file, max, key)
 
     @api.get("/{own}/tile")
     def tile(own: str, x: int, y: int, w: int, h: int, max: int = 1024) -> Response:
-        """A crop of the full picture as PNG."""
-        file, key = found.file(own)
-        return _picture(
-            Response(studio.proxies.tile(file, key, (x, y, x + w, y + h), max), media_type="image/png")
-        )
+        """A crop of the full picture, as PNG of at most `max` pixels a side."""
+        return tile_of(studio.proxies, *found.file(own), (x, y, x + w, y + h), max)
 
     @api.get("/{own}/original")
     def original(own: str) -> FileResponse:
@@ -74,12 +190,11 @@ def background_routes(studio: Studio) -> APIRouter:
     @api.put("/{own}/masks/{mask}")
     async def put_mask(own: str, mask: str, request: Request) -> dict[str, Any]:
         """Store a mask: a grey PNG of the background's size, white where the object goes."""
-        data = await request.body()
-        return await asyncio.to_thread(found.put_mask, own, mask, data)
+        return await asyncio.to_thread(found.put_mask, own, mask, await mask_of(request))
 
     @api.get("/{own}/masks/{mask}")
     def get_mask(own: str, mask: str) -> FileResponse:
-        return FileResponse(found.mask_file(own, mask), headers={"cache-control": "no-cache"})
+        return fresh(found.mask_file(own, mask))
 
     @api.delete("/{own}/masks/{mask}")
     def remove_mask(own: str, mask: str) -> dict[str, Any]:
@@ -87,56 +202,3 @@ def background_routes(studio: Studio) -> APIRouter:
         return found.get(own)
 
     return api
-
-
-def job_routes(studio: Studio) -> APIRouter:
-    """Jobs."""
-    api, book = APIRouter(prefix="/jobs", tags=["jobs"]), studio.jobs
-
-    @api.get("")
-    def every() -> list[dict[str, Any]]:
-        """All jobs, newest first."""
-        return [job.public() for job in book.all()]
-
-    @api.get("/{own}")
-    def one(own: str) -> dict[str, Any]:
-        return book.get(own).public()
-
-    @api.post("/{own}/cancel")
-    def cancel(own: str) -> dict[str, Any]:
-        return book.ask(own, "cancelled").public()
-
-    @api.post("/{own}/pause")
-    def pause(own: str) -> dict[str, Any]:
-        return book.ask(own, "paused").public()
-
-    @api.post("/{own}/resume")
-    def resume(own: str) -> dict[str, Any]:
-        return book.ask(own, "queued").public()
-
-    @api.get("/{own}/events")
-    async def events(own: str, request: Request) -> StreamingResponse:
-        """The job as a stream of events, until it has ended."""
-        book.get(own)
-
-        async def stream() -> AsyncIterator[str]:
-            sent = None
-            while not await request.is_disconnected():
-                job = book.get(own)
-                if job != sent:
-                    yield f"data: {json.dumps(job.public())}\n\n"
-                    sent = job
-                if job.state in ENDED:
-                    return
-                await asyncio.sleep(POLL)
-
-        headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
-        return StreamingResponse(stream(), media_type="text/event-stream", headers=headers)
-
-    return api
-
-
-def _picture(response: Response) -> Any:
-    """A picture that does not change as long as its address does not."""
-    response.headers["cache-control"] = "private, max-age=3600"
-    return response

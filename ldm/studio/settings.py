@@ -1,4 +1,4 @@
-"""The settings that pages show: a few for everyone, others folded away; made from the schema of the settings."""
+"""The settings that pages show: a few for everyone, others folded away; read from their schema."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from ldm.config.schema import Config
 LEARN_MAIN = ("max_steps", "freeze_model", "lr", "hold_out", "precision")
 LEARN_MORE = (
     "few_shot", "batch_size", "accumulate_grad_batches", "lr_conditioner", "lr_tokens", "lr_final",
-    "warmup_steps", "drop_context", "single_view", "min_snr_gamma", "cached_samples", "gradient_checkpointing",
+    "warmup_steps", "drop_context", "single_view", "min_snr_gamma", "cached_samples",
+    "gradient_checkpointing",
     "checkpoint_every", "preview_every", "validate_every", "patience", "seed",
 )  # fmt: skip
 INSERT_MAIN = (
@@ -21,7 +22,8 @@ INSERT_MAIN = (
 )  # fmt: skip
 INSERT_MORE = (
     "sample.init_noise_sigma", "sample.guidance_from", "sample.guidance_interval", "sample.reference_view",
-    "sample.deep_cache_interval", "sample.precision", "sample.second_pass", "insert.context_px", "insert.zoom",
+    "sample.deep_cache_interval", "sample.precision", "sample.second_pass", "insert.context_px",
+    "insert.zoom",
     "insert.feather", "insert.reach", "mask.fill_holes", "mask.grow",
 )  # fmt: skip
 COMPOSITE_ONLY = "base.region_fill=composite"  # in the help of settings that other bases do not have
@@ -49,7 +51,7 @@ def shown_settings(config: Config) -> dict[str, list[dict[str, Any]]]:
 def changed(config: Config, given: Mapping[str, Any], page: str) -> list[str]:
     """Settings of a request as `section.key=value`, without those that the config has already.
 
-    ValueError for a setting that the page (learn, insert) does not have; values are checked when they are used.
+    ValueError for a setting that the page (learn, insert) does not have; values are checked in use.
     """
     known = {entry["key"]: entry for entry in shown_settings(config)[page]}
     if unknown := [key for key in given if key not in known]:
