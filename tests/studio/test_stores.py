@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +55,7 @@ def test_a_background_is_stored_as_it_is_whatever_its_name(client: TestClient) -
     [
         (b"no picture", "a.png", "not a readable picture"),
         (photo(1)[:40], "a.jpg", "picture"),
+        (photo(1, (400, 300))[:-5000], "a.jpg", "broken picture"),
         (b"", "a.png", "picture"),
         (photo(1), "a.exe", "expected a picture"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "a.svg", "expected a picture"),
@@ -169,6 +172,30 @@ def test_a_persons_box_and_silhouette_are_kept(client: TestClient, tmp_path: Pat
     assert client.put(address, json={"box": [1, 2, 3]}).status_code == 422
 
 
+def test_one_bad_photo_of_several_adds_none(client: TestClient) -> None:
+    object_of(client, "cup", photos=1)
+    good, bad = photo(5), photo(6, (400, 300))[:-5000]
+    files = [("files", ("good.jpg", good)), ("files", ("bad.jpg", bad))]
+    answer = client.post("/api/objects/cup/photos", files=files)
+    assert answer.status_code == 400 and "broken picture" in answer.json()["error"]
+    assert len(client.get("/api/objects/cup").json()["photos"]) == 1
+
+
+def test_two_tabs_change_one_object_at_once(client: TestClient) -> None:
+    object_of(client, "cup")
+
+    def change(i: int) -> int:
+        box = [10 + i, 10, 60 + i, 60]
+        return client.put(f"/api/objects/cup/photos/{1 + i % 3}", json={"box": box}).status_code
+
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(change, range(6))) == {200}
+    boxes = [entry["box"] for entry in client.get("/api/objects/cup").json()["photos"]]
+    assert [box[0] for box in boxes] in [
+        [10 + a, 11 + b, 12 + c] for a in (0, 3) for b in (0, 3) for c in (0, 3)
+    ]
+
+
 def test_reference_removed_photos_and_category(client: TestClient, tmp_path: Path) -> None:
     object_of(client, "cup")
     assert client.put("/api/objects/cup/reference", json={"photo": "3"}).json()["reference"] == "3"
@@ -196,9 +223,6 @@ def test_a_folder_made_elsewhere_opens(client: TestClient, tmp_path: Path) -> No
 
 def test_two_uploads_at_once_get_ids_of_their_own(client: TestClient) -> None:
     studio: Backgrounds = client.app.state.studio.backgrounds  # type: ignore[attr-defined]
-    from concurrent.futures import ThreadPoolExecutor
-    from io import BytesIO
-
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda i: studio.add(f"{i}.jpg", BytesIO(photo(i % 3))), range(24)))
     assert len({entry["id"] for entry in found}) == 24 == len(studio.all())
