@@ -39,6 +39,7 @@ def listening(host: str, port: int) -> socket.socket:
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         found.bind((host, port))
+        found.listen()
     except (OSError, OverflowError) as error:
         found.close()
         raise ValueError(
@@ -62,12 +63,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     folder = Path(args.folder)
     check_folder(folder, f"--folder {folder}")
     token = args.token or ("" if args.host in LOOPBACK else secrets.token_urlsafe(18))
-    policy = Policy(args.host, args.port, token, args.max_upload_mb << 20)
     with listening(args.host, args.port) as own, locked_folder(folder, "give another --folder"):
+        policy = Policy(args.host, own.getsockname()[1], token, args.max_upload_mb << 20)
         app = create_app(Workspace(folder, Path(args.config)), policy)
         name = f"[{args.host}]" if ":" in args.host else args.host
         print(
-            f"studio: http://{name}:{args.port}/{f'?token={token}' if token else ''} (Ctrl-C ends it)",
+            f"studio: http://{name}:{policy.port}/{f'?token={token}' if token else ''} (Ctrl-C ends it)",
             flush=True,
         )
         options = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)

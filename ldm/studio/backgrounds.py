@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -109,10 +111,8 @@ def facts_of(file: Path, name: str, convert: bool = False) -> dict[str, Any]:
     """
     from ldm.data.picture import read_header
 
-    try:
+    with calling(file, name):
         header = read_header(file, convert)
-    except ValueError as error:
-        raise ValueError(str(error).replace(str(file), name[:80])) from error
     if header.width * header.height > PIXELS:
         millions = header.width * header.height / 1e6
         raise ValueError(f"{name[:80]}: {millions:.0f} megapixels; at most {PIXELS / 1e6:.0f} are taken")
@@ -123,6 +123,15 @@ def facts_of(file: Path, name: str, convert: bool = False) -> dict[str, Any]:
         "profile": profile_name(header.icc_profile),
         "sha256": file_digest(file),
     }
+
+
+@contextmanager
+def calling(file: Path, name: str) -> Iterator[None]:
+    """Errors about a stored file call it by the name that its owner knows."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(str(error).replace(str(file), name[:80])) from error
 
 
 def profile_name(profile: bytes | None) -> str:

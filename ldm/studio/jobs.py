@@ -109,7 +109,8 @@ class JobBook:
     def end(self, own: str, state: str, **changes: Any) -> Job:
         """Finish a job: done, failed or cancelled."""
         assert state in ENDED, state
-        return self.update(own, state=state, finished=time.time(), seconds_left=None, process=0, **changes)
+        ended = {"state": state, "finished": time.time(), "seconds_left": None, "process": 0}
+        return self.update(own, **{**changes, **ended})
 
     def ask(self, own: str, wanted: str) -> Job:
         """Ask a job to become paused, cancelled or queued (again); ValueError if it cannot.

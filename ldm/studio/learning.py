@@ -7,6 +7,7 @@ running, interrupted (it is resumed), learnt but not extracted, or finished.
 from __future__ import annotations
 
 import csv
+import logging
 import os
 import re
 import shlex
@@ -25,7 +26,8 @@ from ldm.studio.jobs import Job, JobBook
 from ldm.studio.settings import changed
 from ldm.studio.workspace import Workspace, shown_path
 
-LOG = "studio.log"  # of a run folder: what the processes print
+LOG = logging.getLogger(__name__)
+OUTPUT = "studio.log"  # of a run folder: what the processes print
 POLL = 0.5  # seconds
 TAIL = 4000  # bytes of the log that are read
 BAR = re.compile(r"(encoding|learning):[^\r\n]*?(\d+)/(\d+)")  # of tqdm
@@ -76,13 +78,12 @@ class Trainings(threading.Thread):
 
     def run(self) -> None:
         """Follow the runs that a server before this one started, then those of the queue."""
-        for job in reversed(self.jobs.all()):
-            if job.kind == "learn" and job.state == "running":
-                self._follow(job)
+        for job in reversed(self.running()):
+            self._follow_safely(job)
         while not self.ending.is_set():
-            job_or_none = self.jobs.take(("learn",), POLL)
-            if job_or_none is not None:
-                self._follow(job_or_none)
+            taken = self.jobs.take(("learn",), POLL)
+            if taken is not None:
+                self._follow_safely(taken)
 
     def stop(self) -> None:
         """End this thread; a training goes on."""
@@ -91,6 +92,13 @@ class Trainings(threading.Thread):
     def running(self) -> list[Job]:
         """The learning jobs that are running."""
         return [job for job in self.jobs.all() if job.kind == "learn" and job.state == "running"]
+
+    def _follow_safely(self, job: Job) -> None:
+        try:
+            self._follow(job)
+        except Exception as error:  # a fault of ours, or a full disk: the next job has its turn
+            LOG.exception("job %s", job.id)
+            self.jobs.end(job.id, "failed", error=" ".join(f"{type(error).__name__}: {error}".split())[:300])
 
     def _follow(self, job: Job) -> None:
         """Advance a job until it has ended or is paused."""
@@ -108,7 +116,7 @@ class Trainings(threading.Thread):
             code = None if self._child is None else self._child.poll()
             self._child = None
             if object_file(run).is_file():
-                self.jobs.end(job.id, "done", **progress_of(run), message="learnt", error="")
+                self.jobs.end(job.id, "done", **{**progress_of(run), "message": "learnt"})
                 return
             if code or tries > 2:
                 self.jobs.end(job.id, "failed", error=last_line(run) or f"the process ended with {code}")
@@ -127,7 +135,7 @@ class Trainings(threading.Thread):
             script, words, message = "train", ["--resume", shown_path(run)], "resuming"
         else:
             script, words, message = "train", list(job.request["words"]), "starting"
-        with (run / LOG).open("ab") as log:
+        with (run / OUTPUT).open("ab") as log:
             self._child = subprocess.Popen(
                 [sys.executable, str(ROOT / "scripts" / f"{script}.py"), *words],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
@@ -150,17 +158,10 @@ class Trainings(threading.Thread):
         wanted = self.jobs.get(job.id).state_wanted
         found = progress_of(Path(job.request["run"]))
         if wanted == "cancelled":
-            self.jobs.end(job.id, "cancelled", **found, message="cancelled; its run folder is kept")
+            self.jobs.end(job.id, "cancelled", **{**found, "message": "cancelled; its run folder is kept"})
         else:
-            self.jobs.update(
-                job.id,
-                **found,
-                state="paused",
-                state_wanted="",
-                process=0,
-                seconds_left=None,
-                message="paused",
-            )
+            paused = {"state": "paused", "state_wanted": "", "process": 0, "seconds_left": None}
+            self.jobs.update(job.id, **{**found, **paused, "message": "paused"})
 
     def _runs(self, job: Job) -> bool:
         """Whether the job's process runs, be it a child or one that an earlier server started."""
@@ -199,7 +200,7 @@ def object_file(run: Path) -> Path:
 
 def tail(run: Path) -> str:
     """The end of what the processes printed."""
-    log = run / LOG
+    log = run / OUTPUT
     if not log.is_file():
         return ""
     with log.open("rb") as file:

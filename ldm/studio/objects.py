@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ldm.config.schema import load_config
 from ldm.data.files import PICTURE_SUFFIXES, file_digest, list_files, locked_folder
-from ldm.studio.backgrounds import facts_of, mask_levels, store
+from ldm.studio.backgrounds import calling, facts_of, mask_levels, store
 from ldm.studio.object_files import learnt_from
 from ldm.studio.workspace import Workspace, checked_name, read_json, shown_path, stored_name, write_json
 
@@ -105,7 +105,8 @@ class Objects:
                 file.parent.mkdir()
                 store(file, data)
                 names[facts_of(file, given, convert=True)["sha256"]] = given
-                read_frame(file)  # decodes it, so damage shows before anything is added
+                with calling(file, given):
+                    read_frame(file)  # decodes it, so damage shows before anything is added
                 stored.append(file)
             with self._locks[name]:
                 write_object_folder(root, stored)
