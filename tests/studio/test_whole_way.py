@@ -28,6 +28,7 @@ from tests.studio.serving import (
     ended,
     mask_png,
     object_of,
+    waited,
 )
 
 SIZE = (120, 90)  # of the backgrounds, width and height
@@ -160,19 +161,17 @@ def test_a_running_insertion_is_cancelled_between_two_steps(
     client: TestClient, learnt: str, tmp_path: Path
 ) -> None:
     found = background(client, tmp_path)
-    request = asked(found["id"], "disc", settings={"sample.steps": 900, "sample.sampler": "ddim"})
+    request = asked(found["id"], "disc", settings={"sample.steps": 499, "sample.sampler": "ddim"})
     job = client.post("/api/insert", json=request).json()
-    with client.stream("GET", f"/api/jobs/{job['id']}/events") as lines:
-        for line in lines.iter_lines():
-            if not line.startswith("data: "):
-                continue
-            job = json.loads(line.removeprefix("data: "))
-            if job["previews"] and not job["finished"]:
-                shown = client.get(job["previews"][0])
-                if shown.status_code == 200:  # else a newer one has replaced it
-                    assert shown.headers["content-type"] == "image/jpeg"
-                client.post(f"/api/jobs/{job['id']}/cancel")
-    assert job["state"] == "cancelled" and 0 < job["step"] < 900 and job["results"] == []
+    job = waited(client, job, lambda job: job["previews"] or job["finished"])
+    shown = client.get(job["previews"][0])
+    if shown.status_code == 200:  # else a newer one has replaced it
+        assert shown.headers["content-type"] == "image/jpeg"
+    client.post(f"/api/jobs/{job['id']}/cancel")
+    job = ended(client, job, "cancelled")
+    assert 0 < job["step"] < 499 and job["results"] == []
+    events = client.get(f"/api/jobs/{job['id']}/events").text  # of a job that has ended: one, then the end
+    assert json.loads(events.removeprefix("data: ")) == job
     ended(client, client.post("/api/insert", json=asked(found["id"], "disc")).json())
 
 
