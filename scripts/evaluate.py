@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from ldm.config.cli import INFERENCE, RECIPE_FLAGS, run, warnings_in_a_line
 from ldm.config.evaluation_cli import add_scoring_flags, base_note, networks_of, setup_of
-from ldm.config.schema import Config, Parser
+from ldm.config.parser import SettingsParser
+from ldm.config.schema import Config
 from ldm.data.files import check_folder
 from ldm.evaluation.benchmark import load_benchmark
 from ldm.evaluation.collect import check_pairs, collect
@@ -35,8 +36,8 @@ FLAGS = RECIPE_FLAGS | {
 }
 
 
-def parser() -> Parser:
-    p = Parser(__doc__ or "", FLAGS, "configs/mini.yaml", presets=INFERENCE)
+def parser() -> SettingsParser:
+    p = SettingsParser(__doc__ or "", FLAGS, "configs/mini.yaml", presets=INFERENCE)
     work = p.add_mutually_exclusive_group(required=True)
     work.add_argument("--bench", type=Path, metavar="FOLDER", help="benchmark: run methods on it")
     work.add_argument("--results", type=Path, metavar="PATH",

@@ -11,8 +11,9 @@ from typing import Any
 from ldm.config.cli import INFERENCE, RECIPE_FLAGS, run, warnings_in_a_line
 from ldm.config.evaluation_cli import add_scoring_flags, base_note, setup_of
 from ldm.config.loader import ROOT, place
+from ldm.config.parser import SettingsParser
 from ldm.config.published import published
-from ldm.config.schema import Config, Parser, load_config
+from ldm.config.schema import Config, load_config
 from ldm.data.files import check_folder
 from ldm.evaluation.ablations import Comparison, ablations
 from ldm.evaluation.benchmark import Benchmark, load_benchmark
@@ -33,8 +34,8 @@ OF_SETS = {measure.metric for measure in MEASURES.values() if measure.of_set}
 QUICK_OBJECTS, QUICK_SITES, QUICK_STEPS = 2, 2, 4  # objects a bench, sites an object, times fewer steps
 
 
-def parser() -> Parser:
-    p = Parser(__doc__ or "", RECIPE_FLAGS, "configs/mini.yaml")
+def parser() -> SettingsParser:
+    p = SettingsParser(__doc__ or "", RECIPE_FLAGS, "configs/mini.yaml")
     p.add_argument("--benches", type=Path, nargs="+", metavar="FOLDER", required=True,
                    help="benchmarks, or InsertSet objects (with --backgrounds)")  # fmt: skip
     p.add_argument("--backgrounds", type=Path, metavar="FOLDER",

@@ -20,7 +20,9 @@ from ldm.config.build import crop_context_of, from_sections
 from ldm.config.cli import INFERENCE, INSERTION_FLAGS, uncollected
 from ldm.config.command_forms import PUBLISHED_INFERENCE
 from ldm.config.loader import place
-from ldm.config.schema import EXTRACTED_SUFFIX, Config, Parser, load_config
+from ldm.config.parser import SettingsParser
+from ldm.config.schema import Config, load_config
+from ldm.config.training_sections import EXTRACTED_SUFFIX
 from ldm.data.files import check_folder
 from ldm.insertion.mask_input import MaskOptions
 from ldm.insertion.object_source import ObjectSource
@@ -81,9 +83,9 @@ def given_path(text: str) -> Path:
     return Path(place(text, Path.cwd()))
 
 
-def parser(description: str) -> Parser:
+def parser(description: str) -> SettingsParser:
     """All flags of inference."""
-    p = Parser(
+    p = SettingsParser(
         description, INSERTION_FLAGS, "configs/mini.yaml", presets=INFERENCE, published=PUBLISHED_INFERENCE,
         gives_way=GIVES_WAY, short_help=SHORT_HELP, more_help=MORE_HELP,
     )  # fmt: skip
