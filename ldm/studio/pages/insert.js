@@ -8,7 +8,7 @@ import { button, element, noticeLine, warningList } from "./element.js";
 import { hasEnded, jobPanel, watchJob } from "./jobs.js";
 import { MaskEditor } from "./mask_editor.js";
 import { decodeMask, encodeMask } from "./mask_png.js";
-import { placementList } from "./placements.js";
+import { placementList, withOtherFiles } from "./placements.js";
 import { resultGrid } from "./result_grid.js";
 import { Scene } from "./scene.js";
 import { settingsForm } from "./settings_form.js";
@@ -159,8 +159,9 @@ class InsertPage {
 
   async start(id) {
     await this.ask(async () => {
-      const [objects, known] = await Promise.all([get(path("objects")), get(path("backgrounds"))]);
-      this.objects = objects;
+      const asked = ["objects", "learnt", "backgrounds"].map((name) => get(path(name)));
+      const [objects, files, known] = await Promise.all(asked);
+      this.objects = withOtherFiles(objects, files);
       this.backgrounds.replaceChildren(...known.map((one) => this.thumb(one, one.id === id)));
       if (id) await this.open(await get(path("backgrounds", id)));
     });
@@ -265,7 +266,7 @@ class InsertPage {
     this.stop();
     this.running = true;
     this.stop = watchJob(id, async (job) => {
-      this.panel.show({ ...job, previews: hasEnded(job) ? [] : job.previews });
+      this.panel.show(job);
       this.running = !hasEnded(job);
       this.run.disabled = this.running || Boolean(this.scene.missing());
       if (!job.results?.length) return;
