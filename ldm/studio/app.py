@@ -5,12 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from html import escape
 from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import FileResponse, JSONResponse
+from fastapi.responses import FileResponse, HTMLResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from PIL import Image
 from starlette.exceptions import HTTPException
@@ -50,6 +51,10 @@ def create_app(workspace: Workspace, policy: Policy | None = None, device: str |
     def index() -> FileResponse:
         return FileResponse(PAGES / "index.html")
 
+    @app.get("/api", include_in_schema=False)
+    def api() -> HTMLResponse:
+        return HTMLResponse(api_page(app.openapi()))
+
     app.mount("/", StaticFiles(directory=PAGES, check_dir=False), name="pages")
     return app
 
@@ -79,3 +84,31 @@ def _add_errors(app: FastAPI) -> None:
 
 def _fault(fault: Mapping[str, Any]) -> str:
     return f"{'.'.join(str(part) for part in fault['loc'][1:])}: {fault['msg']}"
+
+
+def api_page(openapi: Mapping[str, Any]) -> str:
+    """The API as a page without scripts: every route, what it does, and the fields of its body."""
+    rows = []
+    for path, methods in openapi["paths"].items():
+        for method, route in methods.items():
+            about = route.get("description") or route["summary"]
+            fields = ", ".join(_fields_of(openapi, route))
+            cells = (method.upper(), path, " ".join(about.split()), fields)
+            rows.append("".join(f"<td>{escape(cell)}</td>" for cell in cells))
+    table = "\n".join(f"<tr>{row}</tr>" for row in rows)
+    head = "<tr><th>method<th>address<th>what it does<th>fields of the body</tr>"
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Studio API</title>'
+        '<link rel="stylesheet" href="/style.css"><main><h1>Studio API</h1>'
+        '<p>The same as OpenAPI: <a href="/api/openapi.json">/api/openapi.json</a></p>'
+        f"<table>{head}{table}</table></main></html>"
+    )
+
+
+def _fields_of(openapi: Mapping[str, Any], route: Mapping[str, Any]) -> list[str]:
+    """The names of the fields in a route's body."""
+    found = []
+    for content in route.get("requestBody", {}).get("content", {}).values():
+        name = content["schema"].get("$ref", "").rpartition("/")[2]
+        found += openapi["components"]["schemas"].get(name, {}).get("properties", {})
+    return found

@@ -7,19 +7,21 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ldm.data.files import PICTURE_SUFFIXES, atomic_file, file_digest
+from ldm.studio.proxies import Proxies
 from ldm.studio.workspace import Workspace, checked_name, new_id, read_json, stored_name, write_json
 
 ABOUT = "about.json"
 PIXELS = 170_000_000  # a larger picture is refused: Pillow takes it for an attack
 COPIED = 1 << 20  # bytes at once
+PROXY = 2048  # pixels; what pages ask for first
 MASK_LEVEL = 127  # brighter pixels of a mask belong to the object
 
 
 class Backgrounds:
     """The backgrounds of a workspace, by id."""
 
-    def __init__(self, workspace: Workspace) -> None:
-        self.workspace = workspace
+    def __init__(self, workspace: Workspace, proxies: Proxies) -> None:
+        self.workspace, self.proxies = workspace, proxies
 
     def all(self) -> list[dict[str, Any]]:
         """Newest first."""
@@ -35,6 +37,7 @@ class Backgrounds:
         try:
             store(file, data)
             facts = facts_of(file, name)
+            self.proxies.proxy(file, facts["sha256"], PROXY)  # decodes all of it, so damage shows now
         except BaseException:
             shutil.rmtree(folder)
             raise

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -217,8 +218,8 @@ def progress_of(run: Path) -> dict[str, Any]:
     """How far a run is, from its folder: steps, loss, scores, previews, seconds left."""
     from ldm.validation.score import read_scores
 
-    settings = run / "config.yaml"
-    steps = load_config(settings).train.max_steps if settings.is_file() else 0
+    settings = _settings(run)
+    steps = settings.train.max_steps if settings else 0
     rows = _metrics(run)
     found: dict[str, Any] = {
         "steps": steps,
@@ -245,6 +246,17 @@ def progress_of(run: Path) -> dict[str, Any]:
     return found
 
 
+def _settings(run: Path) -> Config | None:
+    """The settings of a run; None before it has written them."""
+    file = run / "config.yaml"
+    return _read_settings(file, file.stat().st_mtime_ns) if file.is_file() else None
+
+
+@lru_cache(maxsize=8)
+def _read_settings(file: Path, changed: int) -> Config:
+    return load_config(file)
+
+
 def _metrics(run: Path) -> list[dict[str, str]]:
     file = run / "metrics.csv"
     if not file.is_file():
@@ -258,5 +270,8 @@ def _seconds_left(run: Path, rows: Sequence[Mapping[str, str]], steps: int) -> f
     speeds = [float(row["samples_per_s"]) for row in rows if row.get("samples_per_s")]
     if not speeds:
         return None
-    t = load_config(run / "config.yaml").train
+    settings = _settings(run)
+    if settings is None:
+        return None
+    t = settings.train
     return round(steps * t.batch_size * t.accumulate_grad_batches / max(speeds[-1], 1e-9), 1)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import threading
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from io import BytesIO
@@ -29,6 +31,7 @@ class Objects:
 
     def __init__(self, workspace: Workspace) -> None:
         self.workspace = workspace
+        self._locks: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
 
     def all(self) -> list[dict[str, Any]]:
         """A summary of each, in the order of their names."""
@@ -61,14 +64,17 @@ class Objects:
         there = self._opened().get(name) or str(self.workspace.part("objects", name).resolve())
         if Path(there).is_dir() and Path(there).resolve() != folder:
             raise ValueError(f"there is an object {name} already, {there}; rename one of the folders")
-        write_object_folder(folder)
+        with self._locks[name]:
+            write_object_folder(folder)
         if folder.parent != self.workspace.part("objects").resolve():
             write_json(self.workspace.folder / OPENED, {**self._opened(), name: str(folder)})
         return self.get(name)
 
     def get(self, name: str) -> dict[str, Any]:
         """All that is known of an object."""
-        root, found = self.root(name), self._prepared(name)
+        root = self.root(name)
+        with self._locks[name]:
+            found = self._prepared(name)
         names = read_json(root / NAMES) if (root / NAMES).is_file() else {}
         photos = [] if found is None else [_photo(name, photo, names) for photo in found.photos]
         category = [
@@ -88,6 +94,7 @@ class Objects:
 
     def add_photos(self, name: str, files: Sequence[tuple[str, BinaryIO]]) -> dict[str, Any]:
         """Store photos byte for byte, with a proposed box and silhouette each; known ones are left out."""
+        from ldm.data.picture import read_frame
         from ldm.prepare.object_folder import write_object_folder
 
         root = self.root(name)
@@ -98,10 +105,12 @@ class Objects:
                 file.parent.mkdir()
                 store(file, data)
                 names[facts_of(file, given, convert=True)["sha256"]] = given
+                read_frame(file)  # decodes it, so damage shows before anything is added
                 stored.append(file)
-            write_object_folder(root, stored)
-        there = read_json(root / NAMES) if (root / NAMES).is_file() else {}
-        write_json(root / NAMES, {**there, **names})
+            with self._locks[name]:
+                write_object_folder(root, stored)
+                there = read_json(root / NAMES) if (root / NAMES).is_file() else {}
+                write_json(root / NAMES, {**there, **names})
         return self.get(name)
 
     def photo(self, name: str, own: str) -> Path:
@@ -124,8 +133,9 @@ class Objects:
 
         header = read_header(self.photo(name, own), convert=True)
         levels = mask_levels(data, (header.width, header.height))
-        correct_photo(self.root(name), own, silhouette=levels)
-        return self._one(name, own)
+        with self._locks[name]:
+            correct_photo(self.root(name), own, silhouette=levels)
+            return self._one(name, own)
 
     def put_box(self, name: str, own: str, box: Sequence[float], propose: bool) -> dict[str, Any]:
         """Store a box that a person drew; `propose`: with a new silhouette in it, else the old one stays."""
@@ -133,10 +143,10 @@ class Objects:
         from ldm.prepare.object_folder import correct_photo
 
         x0, y0, x1, y1 = box
-        kept = None if propose else read_silhouette(self.mask(name, own))
-        self.photo(name, own)
-        correct_photo(self.root(name), own, (x0, y0, x1, y1), kept)
-        return self._one(name, own)
+        with self._locks[name]:
+            kept = None if propose else read_silhouette(self.mask(name, own))
+            correct_photo(self.root(name), checked_name(own), (x0, y0, x1, y1), kept)
+            return self._one(name, own)
 
     def remove_photo(self, name: str, own: str) -> dict[str, Any]:
         """Remove a photo with its box and silhouette; it may be added again."""
@@ -144,20 +154,22 @@ class Objects:
         from ldm.prepare.object_folder import remove_photo
 
         root = self.root(name)
-        remove_photo(root, checked_name(own))
-        with locked_folder(root, WAIT):
-            record = read_record(root)
-            record.photos.pop(own, None)
-            write_record(root, record)
-        return self.get(name)
+        with self._locks[name]:
+            remove_photo(root, checked_name(own))
+            with locked_folder(root, WAIT):
+                record = read_record(root)
+                record.photos.pop(own, None)
+                write_record(root, record)
+            return self.get(name)
 
     def choose_reference(self, name: str, own: str) -> dict[str, Any]:
         """Make a photo the reference."""
         from ldm.prepare.object_folder import write_object_folder
 
         self.photo(name, own)
-        write_object_folder(self.root(name), reference=own)
-        return self.get(name)
+        with self._locks[name]:
+            write_object_folder(self.root(name), reference=own)
+            return self.get(name)
 
     def add_category(self, name: str, files: Sequence[tuple[str, BinaryIO]]) -> dict[str, Any]:
         """Add pictures of other objects of the category."""
@@ -168,7 +180,8 @@ class Objects:
                 file = Path(folder) / stored_name(given, PICTURE_SUFFIXES)
                 store(file, data)
                 facts_of(file, given, convert=True)
-            write_object_folder(self.root(name), category=Path(folder))
+            with self._locks[name]:
+                write_object_folder(self.root(name), category=Path(folder))
         return self.get(name)
 
     def category_file(self, name: str, file: str) -> Path:

@@ -84,13 +84,16 @@ def _age(file: Path) -> float:
 
 def _small(file: Path, side: int) -> tuple[Image.Image, bytes | None]:
     """A picture at most `side` pixels a side, RGB and upright, and its profile; JPEG is decoded small."""
-    with file.open("rb") as raw, Image.open(raw) as opened:
-        profile, turn = opened.info.get("icc_profile"), orientation(opened)
-        if opened.format == "JPEG" and opened.mode in ("RGB", "L"):
-            opened.draft(opened.mode, (side, side))
-            small = opened.convert("RGB")
-            small.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
-            return Image.fromarray(upright(np.asarray(small), turn)), profile
+    try:
+        with file.open("rb") as raw, Image.open(raw) as opened:
+            profile, turn = opened.info.get("icc_profile"), orientation(opened)
+            if opened.format == "JPEG" and opened.mode in ("RGB", "L"):
+                opened.draft(opened.mode, (side, side))
+                small = opened.convert("RGB")
+                small.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
+                return Image.fromarray(upright(np.asarray(small), turn)), profile
+    except (OSError, SyntaxError) as error:
+        raise ValueError(f"{file.name}: broken picture ({error}); save it again") from error
     small = Image.fromarray(_pixels(file))
     small.thumbnail((side, side), Image.Resampling.BOX, reducing_gap=2.0)
     return small, profile

@@ -42,8 +42,9 @@ class Studio:
         self.workspace, self.policy = workspace, policy
         self.config = load_config(workspace.config)
         self.jobs = JobBook(workspace.folder / DATABASE)
-        self.objects, self.backgrounds = Objects(workspace), Backgrounds(workspace)
-        self.results, self.proxies = Results(workspace), Proxies(workspace.part("cache"))
+        self.proxies = Proxies(workspace.part("cache"))
+        self.objects, self.backgrounds = Objects(workspace), Backgrounds(workspace, self.proxies)
+        self.results = Results(workspace)
         self.worker = ModelWorker(workspace, self.jobs, device)
         self.trainings = Trainings(workspace, self.jobs)
 

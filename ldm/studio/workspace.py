@@ -75,8 +75,8 @@ def checked_name(name: str) -> str:
 
 
 def new_id() -> str:
-    """An id that sorts by time, like 20260131-120000-1f9a."""
-    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}"
+    """An id that sorts by time, like 20260131-120000-1f9a02."""
+    return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
 
 
 def stored_name(given: str, suffixes: tuple[str, ...]) -> str:

@@ -325,7 +325,9 @@ def test_a_stroke_on_24_megapixels_keeps_up_with_the_screen(
 def test_no_picture_is_refused_in_one_line(server: Server, context: Any) -> None:
     page = context.new_page()
     page.goto(f"{server.url}/#insert")
-    page.set_input_files(".drop input", {"name": "a.png", "mimeType": "image/png", "buffer": BytesIO(b"x").read()})
+    page.set_input_files(
+        ".drop input", {"name": "a.png", "mimeType": "image/png", "buffer": BytesIO(b"x").read()}
+    )
     notice = page.locator(".panel .notice:not([data-kind=hint])").first
     notice.wait_for()
     assert notice.text_content().startswith("a.png") and "\n" not in notice.text_content()
