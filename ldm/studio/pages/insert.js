@@ -25,7 +25,6 @@ export function insertPage(host, id, info) {
 class InsertPage {
   constructor(host, info) {
     this.objects = [];
-    this.scene = null;
     this.stop = () => {};
     this.planned = 0; // number of the newest question for a plan
     this.stored = Promise.resolve(); // one store after the other
@@ -272,7 +271,9 @@ class InsertPage {
       if (!job.results?.length) return;
       const made = new Set(job.results);
       const results = await this.ask(() => get(path("results")), this.runNotice);
-      if (results) this.results.replaceChildren(resultGrid(results.filter((one) => made.has(one.id))));
+      if (!results) return;
+      const shown = results.filter((one) => made.has(one.id)).sort((a, b) => a.seed - b.seed);
+      this.results.replaceChildren(resultGrid(shown));
     });
   }
 
