@@ -150,8 +150,9 @@ def result_routes(studio: Studio) -> APIRouter:
         return found.recipe(found.get(own))
 
     @api.get("/{own}/mask")
-    def mask(own: str) -> Response:
-        return Response(found.mask(found.get(own)), media_type="image/png", headers=KEPT)
+    def mask(own: str, index: int | None = None) -> Response:
+        """All its masks in one picture, or that of placement `index`."""
+        return Response(found.mask(found.get(own), index), media_type="image/png", headers=KEPT)
 
     @api.get("/{own}/before")
     def before(own: str, max: int = 2048) -> FileResponse:

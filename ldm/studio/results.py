@@ -88,13 +88,14 @@ class Results:
         rows = [one.row, *one.row.get("placements", [])]
         return [file for row in rows if row.get("mask") and (file := self._allowed(row["mask"])).is_file()]
 
-    def mask(self, one: Result) -> bytes:
-        """All masks of a result as one PNG."""
+    def mask(self, one: Result, index: int | None = None) -> bytes:
+        """All masks of a result as one PNG, or the one of placement `index`."""
         from io import BytesIO
 
         import numpy as np
 
         levels = [np.asarray(Image.open(file).convert("L")) for file in self.masks(one)]
+        levels = levels if index is None else levels[index : index + 1]
         if not levels:
             raise FileNotFoundError(f"{one.file.name}: its mask is no longer there")
         out = BytesIO()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.fixtures.browser import MISSING, Server, browsing, chromium, serving
+from tests.fixtures.browser import MISSING, Server, browser, browsing, chromium, serving
+from tests.fixtures.small import written
+from tests.studio.serving import photo as disc
 
 pytest.importorskip("playwright", reason="the extra `dev` is not installed")
 pytest.importorskip("fastapi", reason="the extra `studio` is not installed")
@@ -24,13 +25,21 @@ FITTED = 0.96  # share of the stage that a fitted picture fills
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    with serving(tmp_path_factory.mktemp("studio") / "folder") as server:
+    folder = tmp_path_factory.mktemp("studio")
+    config, _ = written(folder)
+    with serving(folder / "folder", "--config", str(config), "--device", "cpu") as server:
         yield server
 
 
+@pytest.fixture(scope="module")
+def started() -> Iterator[Any]:
+    with browser() as started:
+        yield started
+
+
 @pytest.fixture
-def context() -> Iterator[Any]:
-    with browsing() as context:
+def context(started: Any) -> Iterator[Any]:
+    with browsing(started) as context:
         yield context
 
 
@@ -325,9 +334,103 @@ def test_a_stroke_on_24_megapixels_keeps_up_with_the_screen(
 def test_no_picture_is_refused_in_one_line(server: Server, context: Any) -> None:
     page = context.new_page()
     page.goto(f"{server.url}/#insert")
-    page.set_input_files(
-        ".drop input", {"name": "a.png", "mimeType": "image/png", "buffer": BytesIO(b"x").read()}
-    )
+    page.set_input_files(".drop input", {"name": "a.png", "mimeType": "image/png", "buffer": b"x"})
     notice = page.locator(".panel .notice:not([data-kind=hint])").first
     notice.wait_for()
     assert notice.text_content().startswith("a.png") and "\n" not in notice.text_content()
+
+
+def chosen_option(page: Any, label: str, text: str) -> None:
+    """Choose the option of a select whose text begins so."""
+    options = page.get_by_label(label).locator("option").all_text_contents()
+    page.get_by_label(label).select_option(label=next(one for one in options if one.startswith(text)))
+
+
+def settled(page: Any, panel: str, minutes: int = 5) -> str:
+    """The line of a job when it has ended."""
+    line = page.locator(f"{panel} .job[data-state=done], {panel} .job[data-state=failed]")
+    line.wait_for(timeout=minutes * 60_000)
+    assert line.get_attribute("data-state") == "done", line.text_content()
+    return line.locator(".status").text_content()
+
+
+@pytest.mark.slow  # learns an object: minutes on a busy machine
+def test_from_three_photos_to_a_replayed_result_by_clicks(
+    server: Server, context: Any, tmp_path: Path
+) -> None:
+    page, room = context.new_page(), photo(tmp_path)
+    page.goto(server.url)
+    page.get_by_label("New object").fill("disc")
+    page.get_by_role("button", name="Create").click()
+    page.locator("h2", has_text="disc").wait_for()
+    names = [f"<b>{i}</b>.jpg" for i in range(3)]
+    files = [
+        {"name": name, "mimeType": "image/jpeg", "buffer": disc(i, (180, 140))}
+        for i, name in enumerate(names)
+    ]
+    page.set_input_files(".work .drop input", files)
+    page.locator(".photo").nth(2).wait_for()
+    assert page.locator(".photo .name").all_text_contents() == names
+
+    about = json.loads(server.read("/api/objects/disc"))
+    for i, one in enumerate(about["photos"]):
+        stored = server.read(f"/api/objects/disc/photos/{one['id']}/image?original=1")
+        assert stored == disc(i, (180, 140)) and one["box"][2] > one["box"][0]
+    silhouette = f"/api/objects/disc/photos/{about['photos'][0]['id']}/mask"
+    before = server.mask(silhouette)
+    page.locator(".toolbar button[aria-label^='Eraser']").click()
+    with page.expect_response(lambda answer: answer.request.method == "PUT" and answer.ok):
+        page.locator(".stage").click()
+    after = server.mask(silhouette)
+    height, width = before.shape
+    assert before[height // 2, width // 2] == 255 and after[height // 2, width // 2] == 0
+    assert (after <= before).all()
+    page.locator(".photo").nth(1).click()
+    page.get_by_role("button", name="Use as reference").click()
+    page.get_by_role("button", name="Is the reference").wait_for()
+
+    page.locator("input[name='train.max_steps']").fill("2")
+    page.get_by_role("button", name="Learn", exact=True).click()
+    settled(page, ".side")
+    page.locator(".side li strong", has_text=".safetensors").wait_for()
+
+    editor = Editor(server, page).drop(room)
+    chosen_option(page, "Object", "disc")
+    with editor.saving():
+        editor.drag((400, 300), (460, 300))
+    mask = editor.mask()
+    page.locator("input[name='sample.steps']").fill("2")
+    page.get_by_label("Results").fill("2")
+    page.get_by_label("Results").press("Tab")
+    page.locator(".command code", has_text="--n_samples 2").wait_for()
+    page.get_by_role("button", name="Insert", exact=True).click()
+    settled(page, ".side")
+    page.locator(".grid .card").nth(1).wait_for()
+
+    page.locator(".grid .picture").first.click()  # large, beside its background
+    page.keyboard.down("c")
+    page.get_by_text("Before, at").wait_for()
+    page.keyboard.up("c")
+    page.get_by_text("Before left, Result right").wait_for()
+    page.keyboard.press("Escape")
+    page.locator(".grid figcaption a", has_text="Seed 321").click()
+    page.get_by_role("button", name="Replay").wait_for()
+    with page.expect_download() as download:
+        page.get_by_role("link", name="Download").click()
+    result = Image.open(download.value.path())
+    assert result.size == (W, H)
+    changed = (np.asarray(result) != np.asarray(Image.open(room))).any(2)
+    assert changed.any() and not changed[mask == 0].any()
+    page.get_by_role("button", name="Replay").click()
+    assert "equal" in settled(page, ".side")
+
+    page.get_by_role("button", name="Open in Insert").click()
+    Editor(server, page).shown()
+    assert page.get_by_label("Results").input_value() == "1"
+    assert page.locator("input[name='sample.steps']").input_value() == "2"
+    page.goto(f"{server.url}/#results")
+    boxes = page.get_by_label("Compare")
+    boxes.nth(0).check()
+    boxes.nth(1).check()
+    page.get_by_role("button", name="Compare two").click()
+    page.get_by_text("left, ").wait_for()

@@ -8,7 +8,7 @@ import { button, element, noticeLine, warningList } from "./element.js";
 import { hasEnded, jobPanel, watchJob } from "./jobs.js";
 import { MaskEditor } from "./mask_editor.js";
 import { decodeMask, encodeMask } from "./mask_png.js";
-import { placementList } from "./placements.js";
+import { placementList, withOtherFiles } from "./placements.js";
 import { resultGrid } from "./result_grid.js";
 import { Scene } from "./scene.js";
 import { settingsForm } from "./settings_form.js";
@@ -25,7 +25,6 @@ export function insertPage(host, id, info) {
 class InsertPage {
   constructor(host, info) {
     this.objects = [];
-    this.scene = null;
     this.stop = () => {};
     this.planned = 0; // number of the newest question for a plan
     this.stored = Promise.resolve(); // one store after the other
@@ -159,8 +158,9 @@ class InsertPage {
 
   async start(id) {
     await this.ask(async () => {
-      const [objects, known] = await Promise.all([get(path("objects")), get(path("backgrounds"))]);
-      this.objects = objects;
+      const asked = ["objects", "learnt", "backgrounds"].map((name) => get(path(name)));
+      const [objects, files, known] = await Promise.all(asked);
+      this.objects = withOtherFiles(objects, files);
       this.backgrounds.replaceChildren(...known.map((one) => this.thumb(one, one.id === id)));
       if (id) await this.open(await get(path("backgrounds", id)));
     });
@@ -265,13 +265,15 @@ class InsertPage {
     this.stop();
     this.running = true;
     this.stop = watchJob(id, async (job) => {
-      this.panel.show({ ...job, previews: hasEnded(job) ? [] : job.previews });
+      this.panel.show(job);
       this.running = !hasEnded(job);
       this.run.disabled = this.running || Boolean(this.scene.missing());
       if (!job.results?.length) return;
       const made = new Set(job.results);
       const results = await this.ask(() => get(path("results")), this.runNotice);
-      if (results) this.results.replaceChildren(resultGrid(results.filter((one) => made.has(one.id))));
+      if (!results) return;
+      const shown = results.filter((one) => made.has(one.id)).sort((a, b) => a.seed - b.seed);
+      this.results.replaceChildren(resultGrid(shown));
     });
   }
 

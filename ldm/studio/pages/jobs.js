@@ -49,7 +49,7 @@ function lineOf(job) {
   const parts = [STATES[job.state] ?? job.state];
   if (job.steps && !hasEnded(job)) parts.push(`step ${job.step ?? 0} of ${job.steps}`);
   if (job.state === "running" && job.seconds_left) parts.push(`about ${duration(job.seconds_left)} left`);
-  if (job.finished && job.started) parts.push(`took ${duration(job.finished - job.started)}`);
+  if (job.finished && job.started && !job.message) parts.push(`took ${duration(job.finished - job.started)}`);
   if (job.message) parts.push(job.message);
   return parts.join(" · ");
 }
@@ -101,7 +101,8 @@ export function jobPanel() {
     charts.replaceChildren(
       ...[curve("Loss", job.loss ?? []), curve("Score", job.scores ?? [])].filter(Boolean),
     );
-    const urls = job.previews ?? [];
+    const gone = job.kind !== "learn" && hasEnded(job); // the results have taken their place
+    const urls = gone ? [] : (job.previews ?? []);
     urls.forEach((url, i) => {
       const image = previews.children[i] ?? previews.appendChild(element("img", { alt: `Preview ${i + 1}` }));
       if (image.getAttribute("src") !== url) image.src = url;

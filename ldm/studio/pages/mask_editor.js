@@ -189,6 +189,27 @@ export class MaskEditor {
     if (dirty && this.viewport) this.drawMasks(dirty);
   }
 
+  /** Show a piece of a stroke at once; the pixels themselves are painted when the stroke is complete. */
+  paintLine(a, b, value) {
+    const context = this.maskCanvas.getContext("2d");
+    const { place, scale } = this.viewport;
+    const [corner, end] = [place(0, 0), place(this.source.width, this.source.height)];
+    const [from, to] = [place(a.x, a.y), place(b.x, b.y)];
+    context.save();
+    context.beginPath();
+    context.rect(corner.x, corner.y, end.x - corner.x, end.y - corner.y);
+    context.clip();
+    context.globalCompositeOperation = value ? "source-over" : "destination-out";
+    context.strokeStyle = `rgb(${this.layer.colour.join(" ")})`;
+    context.lineCap = "round";
+    context.lineWidth = Math.max(this.brushSize * scale * devicePixelRatio, 1);
+    context.beginPath();
+    context.moveTo(from.x, from.y);
+    context.lineTo(to.x + 0.01, to.y); // a line of no length would not be drawn
+    context.stroke();
+    context.restore();
+  }
+
   drawMasks(box) {
     const context = this.maskCanvas.getContext("2d");
     const { place, scale } = this.viewport;

@@ -31,7 +31,7 @@ export function objectsPage(host, name, info) {
 
 async function listOf(aside, chosen) {
   const notice = noticeLine();
-  const create = nameForm("New object", "Name", "Create", async (given) => {
+  const create = nameForm("New object", "New object", "Create", async (given) => {
     location.hash = `#objects/${encodeURIComponent((await post(path("objects"), { name: given })).name)}`;
   });
   const open = nameForm(
@@ -98,7 +98,6 @@ function nameForm(label, placeholder, action, onsubmit) {
 function objectView(main, name, info, onlist) {
   let object = null;
   let chosen = null; // id of the photo in the editor
-  const changes = new Map(); // photo => how often its mask or box was changed here
   const notice = noticeLine();
   const warnings = element("div");
   const cards = element("div", { class: "photos" });
@@ -114,7 +113,6 @@ function objectView(main, name, info, onlist) {
   );
   const editor = new PhotoEditor(place, name, {
     onphoto: (photo) => {
-      changes.set(photo.id, (changes.get(photo.id) ?? 0) + 1);
       object.photos = object.photos.map((old) => (old.id === photo.id ? photo : old));
       if (photo.id === chosen) editor.update(photo, photo.id === object.reference);
       load();
@@ -141,7 +139,7 @@ function objectView(main, name, info, onlist) {
   const made = new Map(); // photo => its card, as long as nothing about it changed
   const cardOf = (photo) => {
     const reference = photo.id === object.reference;
-    const key = JSON.stringify([photo, reference, changes.get(photo.id)]);
+    const key = JSON.stringify([photo, reference]); // a changed mask has another address
     if (made.get(photo.id)?.key !== key) {
       made.set(photo.id, { key, node: photoCard(photo, { reference, onclick: () => choose(photo.id) }) });
     }

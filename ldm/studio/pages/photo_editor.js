@@ -6,7 +6,7 @@ import { MaskEditor } from "./mask_editor.js";
 import { MaskLayer } from "./mask_layer.js";
 import { decodeMask, encodeMask } from "./mask_png.js";
 
-const OBJECT_COLOUR = [38, 132, 255];
+const OBJECT_COLOUR = [226, 40, 190];
 
 export class PhotoEditor {
   /**
@@ -88,7 +88,7 @@ export class PhotoEditor {
   }
 
   async loadMask(layer) {
-    await decodeMask(layer, await getBlob(withQuery(this.photo.mask, { at: Date.now() })));
+    await decodeMask(layer, await getBlob(this.photo.mask));
     layer.forget();
     this.editor.redraw();
   }
@@ -105,8 +105,10 @@ export class PhotoEditor {
   async propose() {
     await this.save.flush();
     this.notice.say("Looking for the object in this box…", "hint");
-    this.onphoto(await put(this.url, { box: this.editor.box, propose: true }));
-    await decodeMask(this.editor.layer, await getBlob(withQuery(this.photo.mask, { at: Date.now() })));
+    const photo = await put(this.url, { box: this.editor.box, propose: true });
+    this.photo = photo;
+    this.onphoto(photo);
+    await decodeMask(this.editor.layer, await getBlob(this.photo.mask));
     this.editor.redraw();
     this.notice.say("");
   }

@@ -72,11 +72,22 @@ function rowOf(placement, i, count, active, objects, act) {
 
 /** The choices that an object gives: each object file learnt from it, and the object as it is. */
 function optionsOf(object) {
-  const files = object.learnt.map((file) =>
-    element("option", { value: file }, `${object.name}: ${fileName(file)}`),
-  );
+  const files = object.learnt.map((file) => {
+    const stem = stemOf(file);
+    const label = stem === object.name ? `${stem} (learnt)` : `${object.name}: ${stem}`;
+    return element("option", { value: file }, label);
+  });
   if (!object.photos) return files;
   return [...files, element("option", { value: object.name }, `${object.name}: reference only, not learnt`)];
+}
+
+const stemOf = (file) => fileName(file).replace(/\.safetensors$/, "");
+
+/** The objects, and those that only an object file is left of: {name, photos, learnt}. */
+export function withOtherFiles(objects, files) {
+  const listed = new Set(objects.flatMap((object) => object.learnt));
+  const others = files.map(({ file }) => file).filter((file) => !listed.has(file));
+  return [...objects, ...others.map((file) => ({ name: stemOf(file), photos: 0, learnt: [file] }))];
 }
 
 /** What to choose for a new placement: the first object file, else the first object with photos. */

@@ -5,20 +5,24 @@ import { path, withQuery } from "./api.js";
 import { Compare } from "./compare.js";
 
 /** A result's picture for the comparison. */
-export const resultSource = (result) => ({
-  label: "Result",
-  width: result.width,
-  height: result.height,
-  proxy: (max) => withQuery(path("results", result.id, "image"), { max }),
-});
+export const resultSource = (result) => sourceOf(result, "Result", ["results", result.id], "image");
 
-/** The background that a result was made on. */
-export const beforeSource = (result) => ({
-  label: "Before",
-  width: result.width,
-  height: result.height,
-  proxy: (max) => withQuery(path("results", result.id, "before"), { max }),
-});
+/** The background that a result was made on; its tiles are there if the studio has it. */
+export function beforeSource(result) {
+  const source = sourceOf(result, "Before", ["results", result.id], "before");
+  const { tile } = sourceOf(result, "", ["backgrounds", result.background], "");
+  return result.placements.length ? { ...source, tile } : { ...source, tile: null };
+}
+
+function sourceOf({ width, height }, label, parts, image) {
+  return {
+    label,
+    width,
+    height,
+    proxy: (max) => withQuery(path(...parts, image), { max }),
+    tile: (x, y, w, h) => withQuery(path(...parts, "tile"), { x, y, w, h, max: Math.max(w, h) }),
+  };
+}
 
 /** Links that download a result's full file and its recipe. */
 export const downloads = (result) => [

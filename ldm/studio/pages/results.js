@@ -1,6 +1,6 @@
 // The page of results: all of them, newest first; one with what made it; two side by side.
 
-import { get, path, post } from "./api.js";
+import { get, path, post, withQuery } from "./api.js";
 import { commandLine } from "./command_line.js";
 import { Compare } from "./compare.js";
 import { keepDraft, newMask } from "./draft.js";
@@ -119,7 +119,7 @@ function showOne(page, results, result) {
   };
   const facts = [
     ["Objects", objectsOf(result)],
-    ["Background", result.name],
+    ["Background", result.background_name],
     ["Made", whenOf(result)],
     ["Seed", result.seed],
     ["Size", `${result.width} × ${result.height} pixels`],
@@ -210,19 +210,18 @@ function showTwo(page, results, one, two) {
 
 /** Prepare an insertion like this one: its background, masks, objects and settings. */
 async function reopen(result) {
+  if (!result.placements.length) {
+    throw new Error("It was made in a shell: drop its background on the page Insert to go on with it.");
+  }
   await get(path("backgrounds", result.background)); // says so if it has been removed
-  const placements = result.placements ?? [{ object: result.objects[0], mask: result.mask }];
-  keepDraft(result.background, {
-    placements: placements.map(({ object, reference, mask }) => ({
-      object,
-      reference: reference ?? "",
-      mask: newMask(),
-      url: mask,
-      stored: false,
-    })),
-    settings: result.settings ?? {},
-    seeds: 1,
-    seed: result.seed,
-  });
+  const masks = path("results", result.id, "mask");
+  const placements = result.placements.map(({ object, reference }, index) => ({
+    object,
+    reference: reference ?? "",
+    mask: newMask(),
+    url: withQuery(masks, { index }),
+    stored: false,
+  }));
+  keepDraft(result.background, { placements, settings: result.settings, seeds: 1, seed: result.seed });
   location.hash = `#insert/${encodeURIComponent(result.background)}`;
 }
