@@ -37,6 +37,7 @@ SCRIPTS = {  # the least that each one parses
     "reproduce": ["--benches", "x"],
     "pretrain": ["all"],
     "benchmark": [],
+    "studio": [],
 }
 FOREIGN = {"--help", "--help-all"} | {f"--{name}" for name in PUBLISHED_INFERENCE}
 SECTIONS = {f.name: get_type_hints(Config)[f.name] for f in fields(Config)}
