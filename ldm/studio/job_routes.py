@@ -8,10 +8,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-from fastapi import APIRouter, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
+from ldm.studio.imports import import_models, import_pictures
 from ldm.studio.jobs import ENDED
 from ldm.studio.object_files import object_files
 from ldm.studio.responses import KEPT, NOT_KEPT, proxy, tile_of
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from ldm.studio.studio import Studio
 
 POLL = 0.2  # seconds between looks at a job, for its event stream
+PICTURES, MODELS = [Depends(import_pictures)], [Depends(import_models)]
 Tab = Annotated[str, Header(alias="x-tab", max_length=64)]  # each browser tab gets its turn
 
 
@@ -45,17 +47,17 @@ def insert_routes(studio: Studio) -> APIRouter:
     """Insertions, and the object files that can be inserted."""
     api = APIRouter(tags=["insert"])
 
-    @api.get("/learnt")
+    @api.get("/learnt", dependencies=PICTURES)
     def learnt() -> list[dict[str, Any]]:
         """All object files, newest first."""
         return object_files(studio.workspace)
 
-    @api.post("/plan")
+    @api.post("/plan", dependencies=MODELS)
     def plan(body: Planned) -> dict[str, Any]:
         """The regions that the model will see, warnings, and the command line that does the same."""
         return studio.plan(body.model_dump())
 
-    @api.post("/insert")
+    @api.post("/insert", dependencies=MODELS)
     def insert(body: Planned, tab: Tab = "") -> dict[str, Any]:
         return studio.insert(body.model_dump(), tab).public()
 
@@ -117,7 +119,10 @@ def job_routes(studio: Studio) -> APIRouter:
 
 def result_routes(studio: Studio) -> APIRouter:
     """Results."""
-    api, found = APIRouter(prefix="/results", tags=["results"]), studio.results
+    api, found = (
+        APIRouter(prefix="/results", tags=["results"], dependencies=PICTURES),
+        studio.results,
+    )
 
     @api.get("")
     def every() -> list[dict[str, Any]]:

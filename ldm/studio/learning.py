@@ -22,6 +22,7 @@ from typing import Any
 
 from ldm.config.loader import ROOT
 from ldm.config.schema import Config, load_config
+from ldm.studio.imports import import_pictures
 from ldm.studio.jobs import Job, JobBook
 from ldm.studio.settings import changed
 from ldm.studio.workspace import Workspace, shown_path
@@ -95,6 +96,7 @@ class Trainings(threading.Thread):
 
     def _follow_safely(self, job: Job) -> None:
         try:
+            import_pictures()
             self._follow(job)
         except Exception as error:  # a fault of ours, or a full disk: the next job has its turn
             LOG.exception("job %s", job.id)
@@ -126,12 +128,10 @@ class Trainings(threading.Thread):
 
     def _start(self, job: Job, run: Path) -> None:
         """Start what the run needs next: training, training resumed, or extraction."""
-        from ldm.training.checkpoints import checkpoints
-
         run.mkdir(parents=True, exist_ok=True)
         if FINISHED in tail(run):
             script, words, message = "get_deltas", ["--path", shown_path(run)], "extracting"
-        elif checkpoints(run):
+        elif any((run / "checkpoints").glob("step-*.ckpt")):  # ldm.training would load Lightning
             script, words, message = "train", ["--resume", shown_path(run)], "resuming"
         else:
             script, words, message = "train", list(job.request["words"]), "starting"

@@ -9,7 +9,7 @@ from fastapi import APIRouter, FastAPI, Request, Response, UploadFile
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
 
-from ldm.studio.job_routes import Tab, insert_routes, job_routes, result_routes
+from ldm.studio.job_routes import MODELS, PICTURES, Tab, insert_routes, job_routes, result_routes
 from ldm.studio.responses import NOT_KEPT, fresh, mask_of, proxy, tile_of
 from ldm.studio.workspace import checked_name
 
@@ -63,7 +63,7 @@ def add_routes(app: FastAPI, studio: Studio) -> None:
 
 def object_routes(studio: Studio) -> APIRouter:
     """Objects: photos, boxes, silhouettes, learning."""
-    api, found = APIRouter(prefix="/objects", tags=["objects"]), studio.objects
+    api, found = APIRouter(prefix="/objects", tags=["objects"], dependencies=PICTURES), studio.objects
 
     @api.get("")
     def every() -> list[dict[str, Any]]:
@@ -137,7 +137,7 @@ def object_routes(studio: Studio) -> APIRouter:
     def thumb(name: str, max: int = 256) -> FileResponse:
         return proxy(studio.proxies, found.thumb(name), max, kept=False)
 
-    @api.get("/{name}/shown")
+    @api.get("/{name}/shown", dependencies=MODELS)
     def shown(name: str) -> Response:
         """What the model is shown: the reference, then each photo's crop, side by side."""
         return Response(found.shown(name), media_type="image/png", headers=NOT_KEPT)
@@ -157,7 +157,7 @@ def background_routes(studio: Studio) -> APIRouter:
     def every() -> list[dict[str, Any]]:
         return found.all()
 
-    @api.post("")
+    @api.post("", dependencies=PICTURES)
     def add(file: UploadFile) -> dict[str, Any]:
         """Store a picture, byte for byte."""
         return found.add(file.filename or "", file.file)
@@ -171,13 +171,13 @@ def background_routes(studio: Studio) -> APIRouter:
         found.remove(own)
         return found.all()
 
-    @api.get("/{own}/image")
+    @api.get("/{own}/image", dependencies=PICTURES)
     def image(own: str, max: int = 2048) -> FileResponse:
         """A JPEG of about `max` pixels on its longer side."""
         file, key = found.file(own)
         return proxy(studio.proxies, file, max, key)
 
-    @api.get("/{own}/tile")
+    @api.get("/{own}/tile", dependencies=PICTURES)
     def tile(own: str, x: int, y: int, w: int, h: int, max: int = 1024) -> Response:
         """A crop of the full picture, as PNG of at most `max` pixels a side."""
         return tile_of(studio.proxies, *found.file(own), (x, y, x + w, y + h), max)

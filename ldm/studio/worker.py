@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ldm.config.cli import uncollected
 from ldm.config.schema import Config, load_config
+from ldm.studio.imports import import_models
 from ldm.studio.jobs import Job, JobBook
 from ldm.studio.plans import HELP
 from ldm.studio.results import result_id
@@ -92,14 +93,16 @@ class ModelWorker(threading.Thread):
     def _load(self) -> None:
         """Load the model before anybody waits for it."""
         try:
-            with uncollected():
-                from ldm.models.runtime import device_named
+            import_models()
+            from ldm.models.runtime import device_named
 
+            with uncollected():
                 self.model.session(load_config(self.workspace.config), device_named(self.device))
         except Exception as error:  # the first insertion shows it
             LOG.warning("the base cannot be loaded: %s", error)
 
     def _do(self, job: Job) -> None:
+        import_models()
         from ldm.studio.watch import Stopped
 
         self.previews = {job.id: {}}

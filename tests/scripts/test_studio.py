@@ -7,8 +7,10 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.error
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -18,6 +20,21 @@ pytest.importorskip("fastapi", reason="the extra `studio` is not installed")
 from ldm.config.cli import run
 from ldm.config.loader import ROOT
 from scripts import studio
+
+PLAN = b'{"background": "none", "placements": [{"object": "x", "mask": "m"}]}'
+AT_ONCE: list[tuple[str, bytes | None]] = [
+    ("api/objects", None), ("api/results", None), ("api/learnt", None), ("api/backgrounds", None),
+    ("api/plan", PLAN), ("api/insert", PLAN), ("api/objects", b'{"name": "cup"}'),
+]  # fmt: skip
+
+
+def answer(address: str, route: str, body: bytes | None) -> int:
+    """The status of an answer."""
+    request = urllib.request.Request(f"{address}{route}", body, {"content-type": "application/json"})
+    try:
+        return urllib.request.urlopen(request, timeout=300).status
+    except urllib.error.HTTPError as error:
+        return error.code
 
 
 @pytest.fixture
@@ -59,7 +76,8 @@ def test_mistakes_are_one_line(
     assert expected in refused(["--port", "0", "--folder", str(tmp_path), *argv], capsys)
 
 
-def test_it_serves_and_ends_at_once(tmp_path: Path) -> None:
+def test_first_requests_may_come_at_once_and_it_ends_at_ctrl_c(tmp_path: Path) -> None:
+    """Each of them needs imports that take seconds; threads must not get in each other's way."""
     process = subprocess.Popen(
         [sys.executable, str(ROOT / "scripts/studio.py"), "--port", "0", "--folder", str(tmp_path)],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -70,6 +88,9 @@ def test_it_serves_and_ends_at_once(tmp_path: Path) -> None:
         address = process.stdout.readline().split()[1]
         assert b"script" in urllib.request.urlopen(address, timeout=60).read()
         assert b"sample.steps" in urllib.request.urlopen(f"{address}api/info", timeout=60).read()
+        with ThreadPoolExecutor(len(AT_ONCE)) as pool:
+            answers = list(pool.map(lambda request: answer(address, *request), AT_ONCE))
+        assert answers == [200, 200, 200, 200, 404, 404, 200]
         process.send_signal(signal.SIGINT)
         assert process.wait(60) == 130
         assert process.communicate()[1] == "interrupted\n"
