@@ -1,19 +1,24 @@
 """Continue a background into a hole from its surroundings, by patches of the picture itself.
 
-Coarse to fine, every patch around the hole looks for the most similar patch of known pixels (PatchMatch, Barnes
-et al. 2009), and the hole's pixels become the mean of what those patches show there (Wexler et al. 2007).
+Coarse to fine, every patch around the hole looks for the most similar patch of known pixels (PatchMatch,
+Barnes et al. 2009), and the hole's pixels become the mean of what those patches show (Wexler et al. 2007).
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 
 RADIUS = 3  # pixels around a patch's centre
-SEARCHED = 192  # pixels of the longer side at which patches are searched; above it, their places are scaled up
-COARSEST = 24  # pixels of the hole's thickest part, from its edge, times 4: where the search starts
+SEARCHED = 160  # pixels of the longer side at which patches are searched; the result is scaled up
+COARSEST = 6  # pixels from the hole's edge to its middle, at most, where the search starts
 ROUNDS = 6  # of search and mean at the coarsest level; one less at each finer one, 2 at least
-PLAINER = 0.06  # weight of a patch's own variance: of similar patches the plainer one, so that no object is repeated
+ROWS = 0.2  # weight of the squared distance in height, in shares of the picture's: scenes have horizons
+PLAINER = 0.06  # weight of a source's variance: plain patches are preferred, so that no object is repeated
+SMOOTHED = 300  # times that an interpolation is blurred: at the coarsest size nearly harmonic
+SIDE = 2 * RADIUS + 1
 OFFSETS = [(y, x) for y in range(-RADIUS, RADIUS + 1) for x in range(-RADIUS, RADIUS + 1)]
 
 
@@ -27,74 +32,72 @@ def fill_background(image: np.ndarray, hole: np.ndarray, seed: int = 0) -> np.nd
         return image.copy()
     rng = np.random.default_rng(seed)
     places: np.ndarray | None = None  # for every pixel, where its patch's source is: [h,w,2], y x
-    filled = image
-    for small, small_hole, rounds in _levels(image, hole):
-        places, filled = _fill_level(small, small_hole, places, filled, rounds, rng)
-        if places is None:
-            return _interpolated(image, hole)
+    filled = image.astype(np.float32)
+    levels = [level for level in _levels(image, hole) if level.known.any()]
+    if not levels:
+        return _interpolated(image, hole)
+    for level in levels:
+        places, filled = _fill_level(level, places, rng)
+    if filled.shape != image.shape:  # only coarse patches are known
+        filled = cv2.resize(filled, hole.shape[::-1], interpolation=cv2.INTER_CUBIC)
     out = image.copy()
     out[hole] = filled[hole]
     return out
 
 
-def _levels(image: np.ndarray, hole: np.ndarray) -> list[tuple[np.ndarray, np.ndarray, int]]:
-    """The image and its hole from coarse to fine, and the rounds of search; 0: places are only scaled up."""
+class _Level(NamedTuple):
+    """The picture at one size. `known` [h,w]: centres of known patches; `targets` [T,2]: of those to find."""
+
+    image: np.ndarray
+    hole: np.ndarray
+    known: np.ndarray
+    targets: np.ndarray
+    rounds: int
+
+
+def _levels(image: np.ndarray, hole: np.ndarray) -> list[_Level]:
+    """From coarse to fine; at the own size of a picture above SEARCHED places are not searched."""
     h, w = hole.shape
     thickness = float(cv2.distanceTransform(np.pad(hole, 1).astype(np.uint8), cv2.DIST_L2, 5).max())
-    finest = min(1.0, SEARCHED / max(h, w))
-    scales = [finest]
-    while scales[-1] * thickness * 4 > COARSEST and min(h, w) * scales[-1] / 2 > 4 * RADIUS + 2:
+    scales = [min(1.0, SEARCHED / max(h, w))]
+    while scales[-1] * thickness > COARSEST and min(h, w) * scales[-1] / 2 > 2 * SIDE:
         scales.append(scales[-1] / 2)
-    levels = [
-        (*_scaled(image, hole, scale), max(2, ROUNDS - i)) for i, scale in enumerate(reversed(scales))
-    ]
-    return levels if finest == 1 else [*levels, (image, hole, 0)]
+    levels = [_level(image, hole, scale, max(2, ROUNDS - i)) for i, scale in enumerate(reversed(scales))]
+    return levels if scales[0] == 1 else [*levels, _level(image, hole, 1, 0)]
 
 
-def _scaled(image: np.ndarray, hole: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
-    """Both made smaller; a pixel of the hole does not enter the mean of known ones."""
-    if scale == 1:
-        return image.astype(np.float32), hole
+def _level(image: np.ndarray, hole: np.ndarray, scale: float, rounds: int) -> _Level:
+    """The picture made smaller; pixels of the hole do not enter the mean of known ones."""
     h, w = (max(1, round(side * scale)) for side in hole.shape)
     known = cv2.resize((~hole).astype(np.float32), (w, h), interpolation=cv2.INTER_AREA)
-    shown = (image * ~hole[..., None]).astype(np.float32)
-    total = cv2.resize(shown, (w, h), interpolation=cv2.INTER_AREA)
-    return total / np.maximum(known, 1e-3)[..., None], known < 0.5
+    total = cv2.resize((image * ~hole[..., None]).astype(np.float32), (w, h), interpolation=cv2.INTER_AREA)
+    small, small_hole = total / np.maximum(known, 1e-3)[..., None], (known < 0.5).astype(np.uint8)
+    patch = np.ones((SIDE, SIDE), np.uint8)
+    centres = cv2.erode(1 - small_hole, patch, borderValue=0).astype(bool)
+    near = cv2.dilate(small_hole, patch).astype(bool)
+    near[:RADIUS] = near[h - RADIUS :] = near[:, :RADIUS] = near[:, w - RADIUS :] = False
+    return _Level(small, small_hole.astype(bool), centres, np.argwhere(near), rounds)
 
 
 def _fill_level(
-    image: np.ndarray,
-    hole: np.ndarray,
-    places: np.ndarray | None,
-    coarse: np.ndarray,
-    rounds: int,
-    rng: np.random.Generator,
-) -> tuple[np.ndarray | None, np.ndarray]:
-    """Fill one level from the places and the image of the one before => its places and image."""
-    h, w = hole.shape
-    side = 2 * RADIUS + 1
-    known = cv2.erode((~hole).astype(np.uint8), np.ones((side, side), np.uint8), borderValue=0).astype(bool)
-    sources = np.argwhere(known)
-    if not len(sources):
-        return None, image
-    near = cv2.dilate(hole.astype(np.uint8), np.ones((side, side), np.uint8)).astype(bool)
-    inside = np.zeros_like(near)
-    inside[RADIUS : h - RADIUS, RADIUS : w - RADIUS] = True
-    targets = np.argwhere(near & inside)
-    if not len(targets):
-        return None, image
-    search = _Search(image, hole, known, targets, rng)
+    level: _Level, places: np.ndarray | None, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Fill one level from the places of the one before, the source y x of every pixel's patch [h,w,2].
+
+    => this level's places and image.
+    """
+    search, known, targets = _Search(level, rng), level.known, level.targets
+    found = search.any_source(len(targets))
     if places is None:
-        image = _interpolated(image, hole)
-        found = sources[rng.integers(len(sources), size=len(targets))]
+        image = _interpolated(level.image, level.hole)
     else:
-        found = _scaled_places(places, targets, hole.shape)
-        found = np.where(known[found[:, 0], found[:, 1]][:, None], found, search.any_source(len(targets)))
+        scaled = _scaled_places(places, targets, level.hole.shape)
+        found = np.where(known[scaled[:, 0], scaled[:, 1]][:, None], scaled, found)
         image = search.mean_of(found, np.zeros(len(targets)))
-    for _ in range(rounds):
+    for _ in range(level.rounds):
         found, distance = search.improved(image, found)
         image = search.mean_of(found, distance)
-    out = np.zeros((h, w, 2), np.int64)
+    out = np.zeros((*level.hole.shape, 2), np.int64)
     out[targets[:, 0], targets[:, 1]] = found
     return out, image
 
@@ -112,7 +115,7 @@ def _scaled_places(places: np.ndarray, targets: np.ndarray, shape: tuple[int, in
 
 def _spread(places: np.ndarray) -> np.ndarray:
     """Pixels without a place (0, 0) get that of the nearest pixel with one, moved along."""
-    empty = (places == 0).all(-1)
+    empty = np.all(places == 0, axis=-1)
     _, labels = cv2.distanceTransformWithLabels(
         empty.astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )
@@ -120,34 +123,28 @@ def _spread(places: np.ndarray) -> np.ndarray:
     ys, xs = np.nonzero(~empty)
     at[labels[ys, xs]] = np.stack([ys, xs], -1)
     nearest = at[labels]
-    step = np.stack(np.indices(empty.shape), -1) - nearest
+    ys, xs = np.indices(empty.shape)
+    step = np.stack([ys, xs], -1) - nearest
     return places[nearest[..., 0], nearest[..., 1]] + step
 
 
 class _Search:
     """Patches around the centres `targets` [T,2] of one level, and the known patches that they resemble."""
 
-    def __init__(
-        self,
-        image: np.ndarray,
-        hole: np.ndarray,
-        known: np.ndarray,
-        targets: np.ndarray,
-        rng: np.random.Generator,
-    ) -> None:
-        self.image, self.hole, self.known, self.targets, self.rng = image, hole, known, targets, rng
-        self.sources = np.argwhere(known)
-        self.busy = PLAINER * _variance(image)
-        self.number = np.full(hole.shape, -1)
-        self.number[targets[:, 0], targets[:, 1]] = np.arange(len(targets))
-        depth = cv2.distanceTransform(hole.astype(np.uint8), cv2.DIST_L2, 5)
-        self.weight = 1.3 ** -depth[targets[:, 0], targets[:, 1]]  # what is near known pixels is surer
+    def __init__(self, level: _Level, rng: np.random.Generator) -> None:
+        self.image, self.hole, self.known, self.targets, _ = level
+        self.rng, self.sources = rng, np.argwhere(level.known)
+        self.busy = PLAINER * _variance(self.image)
+        self.number = np.full(self.hole.shape, -1)
+        self.number[self.targets[:, 0], self.targets[:, 1]] = np.arange(len(self.targets))
+        depth = cv2.distanceTransform(self.hole.astype(np.uint8), cv2.DIST_L2, 5)
+        self.weight = 1.3 ** -depth[self.targets[:, 0], self.targets[:, 1]]  # near known pixels is surer
 
     def any_source(self, count: int) -> np.ndarray:
         return self.sources[self.rng.integers(len(self.sources), size=count)]
 
     def improved(self, image: np.ndarray, found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """One round of PatchMatch: the neighbours' sources, then random ones ever nearer => sources, distances."""
+        """One round of PatchMatch: the neighbours' sources, then random ones => sources, distances."""
         found = found.copy()
         distance = self._distances(image, found)
         for step in ((1, 0), (0, 1), (-1, 0), (0, -1)) * 2:
@@ -165,9 +162,10 @@ class _Search:
         self, image: np.ndarray, found: np.ndarray, distance: np.ndarray, tried: np.ndarray
     ) -> None:
         h, w = self.hole.shape
-        inside = (tried >= 0).all(1) & (tried < (h, w)).all(1)
+        inside = np.all((tried >= 0) & (tried < (h, w)), axis=1)
         tried = np.where(inside[:, None], tried, 0)
-        valid = np.flatnonzero(inside & self.known[tried[:, 0], tried[:, 1]] & (tried != found).any(1))
+        new_one = np.any(tried != found, axis=1)
+        valid = np.flatnonzero(inside & self.known[tried[:, 0], tried[:, 1]] & new_one)
         new = self._distances(image, tried[valid], valid)
         better = valid[new < distance[valid]]
         distance[better] = new[new < distance[valid]]
@@ -186,7 +184,8 @@ class _Search:
             step = y * width + x
             difference = flat[a + step] - flat[b + step]
             total += np.einsum("tc,tc->t", difference, difference)
-        return total / len(OFFSETS) + self.busy[found[:, 0], found[:, 1]]
+        higher = (targets[:, 0] - found[:, 0]) / len(image)
+        return total / len(OFFSETS) + self.busy[found[:, 0], found[:, 1]] + ROWS * higher**2
 
     def mean_of(self, found: np.ndarray, distance: np.ndarray) -> np.ndarray:
         """The image whose hole is the weighted mean of the sources of all patches over each pixel."""
@@ -207,19 +206,23 @@ class _Search:
 
 def _variance(image: np.ndarray) -> np.ndarray:
     """The variance of every pixel's patch, summed over the colours, [h,w]."""
-    size = (2 * RADIUS + 1, 2 * RADIUS + 1)
+    size = (SIDE, SIDE)
     mean, power = cv2.blur(image, size), cv2.blur(image * image, size)
     return np.maximum(power - mean * mean, 0).sum(-1)
 
 
 def _interpolated(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """The hole as a smooth continuation of its edge (Telea 2004)."""
-    if hole.all():
-        return np.broadcast_to(image.mean((0, 1)), image.shape).astype(np.float32)
-    low, high = float(image[~hole].min()), float(image[~hole].max())
-    span = max(high - low, 1e-6)
-    levels = np.round((image - low) / span * 255).clip(0, 255).astype(np.uint8)
-    telea = cv2.inpaint(levels, hole.astype(np.uint8), 3, cv2.INPAINT_TELEA)
+    """The hole as a smooth continuation of its edge: the nearest known pixels, blurred."""
     out = image.astype(np.float32).copy()
-    out[hole] = telea[hole] / 255 * span + low
+    if hole.all():
+        out[:] = image.mean((0, 1))
+        return out
+    _, labels = cv2.distanceTransformWithLabels(
+        hole.astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+    )
+    colour = np.zeros((labels.max() + 1, image.shape[-1]), np.float32)
+    colour[labels[~hole]] = out[~hole]
+    out[hole] = colour[labels[hole]]
+    for _ in range(SMOOTHED):
+        out[hole] = cv2.blur(out, (3, 3))[hole]
     return out
