@@ -137,6 +137,7 @@ def make_fill(config: Config, **other: Any) -> MakeFill:
         "strength": s.strength < 1,
         "contact_shadow": s.contact_shadow,
         "detail_transfer": s.detail_transfer,
+        "keep_scene": i.keep_scene,
         "paste_margin": i.paste_margin,
     }
     if unknown := [flag for flag, on in given.items() if on]:
