@@ -1,0 +1,116 @@
+"""A small network that finds an object's alpha in a picture, by a box around it or without one.
+
+The encoder is EfficientNet-Lite0 (Apache 2.0) up to stride 32 without its normalisation layers, which are
+folded into the convolutions; the decoder is a U-Net's. A base ships its weights as matting.safetensors.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+
+from ldm.data.files import atomic_file
+from ldm.data.image import to_image
+
+FILE = "matting.safetensors"  # beside the weights of a base
+SIZE = 160  # pixels: the side of what the network sees
+STEM = 32
+# (expansion, kernel, channels, stride) of each block of EfficientNet-Lite0, without its last three
+BLOCKS = (
+    (1, 3, 16, 1),
+    *((6, 3, 24, 2), (6, 3, 24, 1)),
+    *((6, 5, 40, 2), (6, 5, 40, 1)),
+    *((6, 3, 80, 2), (6, 3, 80, 1), (6, 3, 80, 1)),
+    *((6, 5, 112, 1), (6, 5, 112, 1), (6, 5, 112, 1)),
+    *((6, 5, 192, 2), (6, 5, 192, 1)),
+)
+WITH_BOX = 5  # the block before which the box joins the encoder
+WIDTHS = (96, 64, 40, 24)  # of the decoder at strides 16, 8, 4, 2
+
+
+class Block(nn.Module):
+    """MobileNet's inverted residual: widen, filter each channel, narrow; [b,c,h,w] => [b,d,h/s,w/s]."""
+
+    def __init__(self, inputs: int, expansion: int, kernel: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        wide = inputs * expansion
+        self.expand = nn.Conv2d(inputs, wide, 1) if expansion > 1 else None
+        self.depthwise = nn.Conv2d(wide, wide, kernel, stride, kernel // 2, groups=wide)
+        self.project = nn.Conv2d(wide, outputs, 1)
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x if self.expand is None else F.relu6(self.expand(x))
+        y = self.project(F.relu6(self.depthwise(y)))
+        return x + y if self.residual else y
+
+
+class Up(nn.Module):
+    """Enlarge twofold, add what the encoder saw at that size, mix."""
+
+    def __init__(self, inputs: int, skipped: int, outputs: int) -> None:
+        super().__init__()
+        self.coarse, self.skip = nn.Conv2d(inputs, outputs, 1), nn.Conv2d(skipped, outputs, 1)
+        self.depthwise = nn.Conv2d(outputs, outputs, 3, padding=1, groups=outputs)
+        self.project = nn.Conv2d(outputs, outputs, 1)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        x = F.interpolate(self.coarse(x), size=skip.shape[-2:], mode="bilinear")
+        x = F.relu(x + self.skip(skip))
+        return F.relu(x + self.project(F.relu(self.depthwise(x))))
+
+
+class MattingNetwork(nn.Module):
+    """[b,4,S,S], RGB in [-1,1] and the box (1 = inside; 1 everywhere: find it) => logits of alpha [b,1,S,S].
+
+    S is a multiple of 32.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, STEM, 3, 2, 1)
+        channels = [STEM, *(block[2] for block in BLOCKS)]
+        self.blocks = nn.ModuleList(Block(c, *block) for c, block in zip(channels, BLOCKS, strict=False))
+        # the encoder's last maps at strides 16, 8, 4, 2, each with the box
+        skips = [c for c, block in zip(channels, BLOCKS, strict=False) if block[3] == 2][::-1]
+        inputs = [channels[-1], *WIDTHS[:-1]]
+        self.box = nn.Conv2d(1, channels[WITH_BOX], 1)
+        self.up = nn.ModuleList(Up(c, 1 + s, d) for c, s, d in zip(inputs, skips, WIDTHS, strict=True))
+        self.fine = nn.Conv2d(4 * 4, WIDTHS[-1], 3, padding=1)
+        self.mix = nn.Conv2d(WIDTHS[-1], WIDTHS[-1], 3, padding=1)
+        self.alpha = nn.Conv2d(WIDTHS[-1], 4, 1)  # of 2 x 2 pixels
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps: list[Tensor] = []
+        box = x[:, 3:]
+        y = F.relu6(self.stem(x[:, :3]))
+        for i, (block, (_, _, _, stride)) in enumerate(zip(self.blocks, BLOCKS, strict=True)):
+            if i == WITH_BOX:
+                y = y + self.box(F.adaptive_avg_pool2d(box, y.shape[-2:]))
+            if stride == 2:
+                maps.append(torch.cat([y, F.adaptive_avg_pool2d(box, y.shape[-2:])], 1))
+            y = block(y)
+        for up in self.up:
+            y = up(y, maps.pop())
+        y = y + F.relu(self.fine(F.pixel_unshuffle(x, 2)))
+        return F.pixel_shuffle(self.alpha(F.relu(self.mix(y))), 2)
+
+
+def save_matting(network: MattingNetwork, file: Path) -> None:
+    """Write the weights as fp16."""
+    weights = {key: value.half().contiguous() for key, value in network.state_dict().items()}
+    with atomic_file(file) as out:
+        out.write(save(weights, metadata={"format": "pt"}))
+
+
+def load_matting(file: Path) -> MattingNetwork:
+    """Weights as `save_matting` writes them, fp32, ready to use; FileNotFoundError without the file."""
+    network = MattingNetwork()
+    network.load_state_dict({key: value.float() for key, value in load_file(file).items()})
+    return network.to(memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
