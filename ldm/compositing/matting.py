@@ -12,14 +12,16 @@ import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from ldm.data.files import atomic_file
+from ldm.compositing.cut_out import PixelBox, surroundings, tidied
 from ldm.data.image import to_image
+from ldm.models.checkpoint import read_state, write_safetensors
+from ldm.models.state_dict import load_strictly
 
 FILE = "matting.safetensors"  # beside the weights of a base
 SIZE = 160  # pixels: the side of what the network sees
+RIM = 0.04  # of a picture's sides: a box that leaves no more than this free is no box
 STEM = 32
 # (expansion, kernel, channels, stride) of each block of EfficientNet-Lite0, without its last three
 BLOCKS = (
@@ -102,15 +104,66 @@ class MattingNetwork(nn.Module):
         return F.pixel_shuffle(self.alpha(F.relu(self.mix(y))), 2)
 
 
+class Matting:
+    """Finds objects by the network of a file, as `cut_out.segment` does by GrabCut."""
+
+    def __init__(self, file: Path) -> None:
+        """FileNotFoundError without the file, ValueError if it holds something else."""
+        self.network = load_matting(file)
+
+    def __call__(self, pixels: np.ndarray, box: PixelBox) -> np.ndarray:
+        """uint8 [h,w,3], the object's box in it => alpha float [h,w] in [0,1].
+
+        A box around nearly all of the picture does not say where the object is: it is proposed first.
+        """
+        if not _is_whole(box, pixels.shape[:2]):
+            return self.alpha(pixels, box)
+        found = self.propose(pixels)
+        alpha = np.zeros(pixels.shape[:2], np.float32)
+        if found is not None:
+            window, inner = surroundings(found, pixels.shape[:2])
+            alpha[window] = self.alpha(pixels[window], inner)
+        return alpha
+
+    def propose(self, pixels: np.ndarray) -> PixelBox | None:
+        """The box of what stands out in a picture uint8 [h,w,3]; None if nothing does."""
+        found = tidied(self.alpha(pixels, (0, 0, pixels.shape[1], pixels.shape[0])) > 0.5)
+        rows, columns = (np.flatnonzero(found.any(side)) for side in (1, 0))
+        if not len(rows):
+            return None
+        return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+    @torch.inference_mode()
+    def alpha(self, pixels: np.ndarray, box: PixelBox) -> np.ndarray:
+        """As `__call__`, in one pass; the mean over the picture and its mirror image."""
+        height, width = pixels.shape[:2]
+        small = cv2.resize(pixels, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+        x0, y0, x1, y1 = (round(v * SIZE / side) for v, side in zip(box, (width, height) * 2, strict=True))
+        inside = torch.zeros(1, SIZE, SIZE)
+        inside[:, y0:y1, x0:x1] = 1
+        x = torch.cat([to_image(small), inside])[None]
+        x = torch.cat([x, x.flip(-1)]).contiguous(memory_format=torch.channels_last)
+        there, mirrored = self.network(x).sigmoid()
+        mean = ((there + mirrored.flip(-1)) / 2)[0].numpy()
+        return cv2.resize(mean, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def _is_whole(box: PixelBox, size: tuple[int, int]) -> bool:
+    x0, y0, x1, y1 = box
+    height, width = size
+    return max(x0, width - x1) <= RIM * width and max(y0, height - y1) <= RIM * height
+
+
 def save_matting(network: MattingNetwork, file: Path) -> None:
     """Write the weights as fp16."""
-    weights = {key: value.half().contiguous() for key, value in network.state_dict().items()}
-    with atomic_file(file) as out:
-        out.write(save(weights, metadata={"format": "pt"}))
+    write_safetensors(file, {key: value.half() for key, value in network.state_dict().items()})
 
 
 def load_matting(file: Path) -> MattingNetwork:
-    """Weights as `save_matting` writes them, fp32, ready to use; FileNotFoundError without the file."""
+    """Weights as `save_matting` writes them, fp32, ready to use.
+
+    FileNotFoundError without the file, ValueError if it is damaged or of another network.
+    """
     network = MattingNetwork()
-    network.load_state_dict({key: value.float() for key, value in load_file(file).items()})
+    load_strictly(network, read_state(file), "the matting network")
     return network.to(memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]

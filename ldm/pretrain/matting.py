@@ -40,9 +40,9 @@ def start_from_imagenet(network: MattingNetwork) -> None:
     nn.init.zeros_(network.box.weight)
 
 
-def edges(alpha: Tensor) -> tuple[Tensor, Tensor]:
-    """Differences to the pixel on the right and to the one below, [b,1,S,S-1] and [b,1,S-1,S]."""
-    return alpha[..., 1:] - alpha[..., :-1], alpha[..., 1:, :] - alpha[..., :-1, :]
+def gradient_error(alpha: Tensor, truth: Tensor) -> Tensor:
+    """Mean error of the differences between neighbouring pixels across and along, [b,1,S,S] => scalar."""
+    return sum(((alpha - truth).diff(dim=dim).abs().mean() for dim in (-1, -2)), alpha.new_zeros(()))
 
 
 def overlap(alpha: Tensor, truth: Tensor) -> Tensor:
@@ -58,9 +58,7 @@ def matting_loss(logits: Tensor, truth: Tensor) -> dict[str, Tensor]:
         "cross_entropy": F.binary_cross_entropy_with_logits(logits, truth),
         "dice": (1 - 2 * (alpha * truth).sum((1, 2, 3)) / ((alpha + truth).sum((1, 2, 3)) + 1)).mean(),
         "l1": (alpha - truth).abs().mean(),
-        "gradient": sum(
-            ((a - b).abs().mean() for a, b in zip(edges(alpha), edges(truth), strict=True)), alpha.new_zeros(())
-        ),
+        "gradient": gradient_error(alpha, truth),
     }
     return {"loss": sum(terms.values(), alpha.new_zeros(())), **terms}
 

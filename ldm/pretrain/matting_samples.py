@@ -1,4 +1,4 @@
-"""Training samples of the matting network: objects with exact alpha on photos, a box drawn loosely around them.
+"""Training samples of the matting network: objects with exact alpha on photos, in a loosely drawn box.
 
 A picture is float32 [H,W,3] in [0,1], a layer float32 [H,W,4] with its colour premultiplied by alpha.
 """
@@ -14,7 +14,7 @@ import torch
 from einops import rearrange
 from torch import Generator, Tensor
 
-from ldm.pretrain.picture_pack import Pack
+from ldm.pretrain.picture_pack import Pack, Pair, Relit
 
 Rng = np.random.Generator
 SIZES = (128, 160)  # pixels: a batch has one of them
@@ -43,7 +43,7 @@ class MattingComposer:
         # drawings and renders: the source is drawn first, so that no one of them prevails
         self.layers = [[_pixels(x) for x in source] for source in (pack.cutouts, views, relit) if source]
         self.photos = [_pixels(x) for x in pack.photos]
-        scenes = [*pack.pairs, *pack.relit]
+        scenes: list[Pair | Relit] = [*pack.pairs, *pack.relit]
         self.scenes = [(_pixels(scene.truth), _pixels(scene.mask)) for scene in scenes]
         self.sizes = tuple(sizes)
 
@@ -135,7 +135,7 @@ class MattingComposer:
         if rng.random() < RECOLOURED:
             colour = colour[..., rng.permutation(3)]
         if rng.random() < TEXTURED:  # the renders and drawings are smoother than what is photographed
-            texture, share = self._texture(*layer.shape[:2], rng), rng.uniform(0.3, 1)
+            texture, share = self._texture(layer.shape[0], layer.shape[1], rng), rng.uniform(0.3, 1)
             if rng.random() < 0.6:  # the object's own shading stays
                 grey = colour.mean(-1, keepdims=True)
                 texture = texture * (grey + 0.1) / ((grey * alpha).sum() / max(alpha.sum(), 1) + 0.1)
@@ -168,7 +168,7 @@ def tinted(colour: np.ndarray, rng: Rng, amount: float) -> np.ndarray:
 
 
 def placed(layer: np.ndarray, size: tuple[int, int], length: float, rng: Rng) -> np.ndarray:
-    """A layer scaled to a length, rotated, stretched, mirrored, and put somewhere in a transparent [H,W,4]."""
+    """A layer scaled to a length, rotated, stretched, mirrored, put somewhere in a transparent [H,W,4]."""
     rows, columns = (np.flatnonzero((layer[..., 3] > 0.05).any(side)) for side in (1, 0))
     if len(rows) < 2 or len(columns) < 2:
         return np.zeros((*size, 4), np.float32)
@@ -176,8 +176,8 @@ def placed(layer: np.ndarray, size: tuple[int, int], length: float, rng: Rng) ->
     scale = min(length / max(layer.shape[:2]), 1.5)
     h, w = (max(8, round(side * scale)) for side in layer.shape[:2])
     layer = _resized(layer, w, h)
-    angle = rng.uniform(-25, 25) if rng.random() < 0.6 else 0
-    angle += 90 * rng.integers(4) if rng.random() < 0.1 else 0
+    angle = rng.uniform(-25, 25) if rng.random() < 0.6 else 0.0
+    angle += 90.0 * float(rng.integers(4)) if rng.random() < 0.1 else 0.0
     stretch, mirror = np.exp(rng.uniform(-0.2, 0.2)), rng.choice((-1, 1))
     cos, sin = np.cos(np.radians(angle)), np.sin(np.radians(angle))
     turn = np.array([[cos, -sin], [sin, cos]]) @ np.diag([mirror * stretch, 1 / stretch])
@@ -213,7 +213,7 @@ def gradient(size: tuple[int, int], rng: Rng) -> np.ndarray:
 
 
 def shadow(alpha: np.ndarray, rng: Rng) -> np.ndarray:
-    """A shadow [H,W] in [0,1] of a silhouette: below its lower edge, flattened and soft, or cast to a side."""
+    """A soft shadow [H,W] in [0,1] of a silhouette: flattened below its lower edge, or cast to a side."""
     rows, columns = (np.flatnonzero((alpha > 0.3).any(side)) for side in (1, 0))
     if not len(rows):
         return np.zeros_like(alpha)

@@ -82,7 +82,7 @@ class Pack:
         return replace(self, relit=kept), self.relit[::every]
 
     def split_layers(self, every: int = 25) -> tuple[Pack, Pack]:
-        """=> the pack without every k-th cut-out, many-sided object and pair, and the pack with only these."""
+        """=> the pack without every k-th cut-out, object of many views and pair, and one of only these."""
         names = list(self.multiview)
 
         def part(held_out: bool) -> Pack:

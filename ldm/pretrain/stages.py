@@ -1,8 +1,8 @@
 """The stages of training a base, from pictures to a folder that loads; a stage resumes where it was stopped.
 
 pack: pictures => one file. vae, encoder, unet: training, on the results of the stages before. export: the
-finished base. The autoencoder's kind and the unet stage's samples are settings. matting: the network that cuts
-out objects, which goes with the base but depends on none of it.
+finished base. The autoencoder's kind and the unet stage's samples are settings. matting: the network that
+cuts out objects; it is shipped with the base, but no other stage needs it.
 """
 
 from __future__ import annotations
