@@ -19,9 +19,9 @@ from ldm.pretrain.picture_pack import Pack, Pair, Relit
 Rng = np.random.Generator
 SIZES = (128, 160)  # pixels: a batch has one of them
 WHOLE = 0.3  # share of the samples that show a whole picture without a box
-SCENES = 0.2  # share of the samples from rendered scenes, whose shadows and reflections are real
+SCENES = 0.3  # share of the samples from rendered scenes, whose shadows and reflections are real
 CANVAS = (150, 330)  # pixels: the longer side of a composed picture
-RECOLOURED, TEXTURED, LIKE_GROUND, EXTREME = 0.3, 0.35, 0.3, 0.15  # shares of the objects
+RECOLOURED, TEXTURED, LIKE_GROUND, EXTREME = 0.3, 0.35, 0.22, 0.08  # shares of the objects
 OCCLUDED = 0.06  # share of the objects that something stands in front of
 LOOSE = 0.2  # of the box's sides: how far it is drawn from the object, at most
 CUTS = 0.04  # likewise: how far it cuts into the object, in a quarter of the samples
@@ -122,7 +122,7 @@ class MattingComposer:
         layer[..., :3] *= layer[..., 3:]
         layer = placed(layer, picture.shape[:2], length, rng)
         if rng.random() < LIKE_GROUND:
-            layer = like_ground(layer, picture, rng.uniform(0.5, 0.95))
+            layer = like_ground(layer, picture, rng.uniform(0.4, 0.9))
         if rng.random() < 0.5:
             layer = layer.copy()
             layer[..., :3] *= gradient(picture.shape[:2], rng)[..., None]
