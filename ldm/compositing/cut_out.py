@@ -158,11 +158,17 @@ def segment(pixels: np.ndarray, box: PixelBox) -> np.ndarray:
     along = (2 * y - b - d) / max(d - b, 1)
     labels[across**2 + along**2 < CORE**2] = cv2.GC_FGD
     if (labels == cv2.GC_BGD).any() and (labels == cv2.GC_PR_FGD).any():
-        cv2.setRNGSeed(0)  # the same cut-out for the same picture
-        models = np.zeros((1, 65)), np.zeros((1, 65))
-        cv2.grabCut(small, labels, None, *models, ITERATIONS, cv2.GC_INIT_WITH_MASK)
+        grab_cut(small, labels)
     found = tidied(np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)))
     return cv2.resize(found.astype(np.float32), pixels.shape[1::-1])
+
+
+def grab_cut(pixels: np.ndarray, labels: np.ndarray) -> None:
+    """Run GrabCut from OpenCV's labels uint8 [h,w], which are changed in place."""
+    cv2.setRNGSeed(0)  # the same cut-out for the same picture
+    cv2.grabCut(
+        pixels, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), ITERATIONS, cv2.GC_INIT_WITH_MASK
+    )
 
 
 def tidied(found: np.ndarray) -> np.ndarray:

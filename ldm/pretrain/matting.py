@@ -85,8 +85,9 @@ class MattingTraining(pl.LightningModule):
         alpha = self.network(batch.image).sigmoid()
         with_box = batch.image[:, 3].amin((1, 2)) == 0
         found = overlap(alpha, batch.alpha)
-        logged = {"with_box": found[with_box].mean(), "whole": found[~with_box].mean()}
-        self.log_dict({f"val_{name}": value for name, value in logged.items()}, batch_size=len(alpha))
+        for name, part in (("val_with_box", found[with_box]), ("val_whole", found[~with_box])):
+            if len(part):
+                self.log(name, part.mean(), batch_size=len(part))
 
     def configure_optimizers(self) -> dict:
         encoder = [p for p in self.network.blocks.parameters() if p.requires_grad]
