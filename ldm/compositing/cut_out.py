@@ -166,9 +166,7 @@ def segment(pixels: np.ndarray, box: PixelBox) -> np.ndarray:
 def grab_cut(pixels: np.ndarray, labels: np.ndarray) -> None:
     """Run GrabCut from OpenCV's labels uint8 [h,w], which are changed in place."""
     cv2.setRNGSeed(0)  # the same cut-out for the same picture
-    cv2.grabCut(
-        pixels, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), ITERATIONS, cv2.GC_INIT_WITH_MASK
-    )
+    cv2.grabCut(pixels, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), ITERATIONS, cv2.GC_INIT_WITH_MASK)
 
 
 def tidied(found: np.ndarray) -> np.ndarray:

@@ -117,9 +117,9 @@ class Matting:
     def __call__(self, pixels: np.ndarray, box: PixelBox) -> np.ndarray:
         """uint8 [h,w,3], the object's box in it => alpha float [h,w] in [0,1].
 
-        The network misses much of what it takes for ground, such as animals: where the silhouette does not fill
-        the box and GrabCut's fills it better, that is taken. A box around nearly all of the picture does not say
-        where the object is: it is proposed first.
+        The network misses much of what it takes for ground, such as animals: where its silhouette does not
+        fill the box and GrabCut's fills it better, that is taken. A box around nearly all of the picture does
+        not say where the object is: it is proposed first.
         """
         if not _is_whole(box, pixels.shape[:2]):
             found = with_edges(pixels, self.alpha(pixels, box))

@@ -83,7 +83,7 @@ def test_samples_depend_on_the_generator_alone_and_have_their_ranges(composer: M
     assert torch.equal(batch.image, again.image) and torch.equal(batch.alpha, again.alpha)
     assert not torch.equal(batch.image, other.image)
     assert batch.image.shape == (6, 4, SIZE, SIZE) and batch.alpha.shape == (6, 1, SIZE, SIZE)
-    assert batch.image[:, :3].abs().max() <= 1 and 0 <= batch.alpha.min() and batch.alpha.max() <= 1
+    assert batch.image[:, :3].abs().max() <= 1 and batch.alpha.min() >= 0 and batch.alpha.max() <= 1
     assert set(batch.image[:, 3].unique().tolist()) <= {0.0, 1.0}
 
 
@@ -130,5 +130,5 @@ def test_a_shadow_lies_at_the_foot_and_is_soft() -> None:
     alpha = np.zeros((80, 80), np.float32)
     alpha[20:60, 30:50] = 1
     dark = shadow(alpha, rng(2))
-    assert 0 <= dark.min() and dark.max() < 1 and dark[50:75].sum() > 5 * dark[:20].sum()
+    assert dark.min() >= 0 and dark.max() < 1 and dark[50:75].sum() > 5 * dark[:20].sum()
     assert not shadow(alpha * 0, rng()).any()
