@@ -126,10 +126,10 @@ class Matting:
             if fit(found, box) >= FITS:
                 return found
             return max(found, segment(pixels, box), key=lambda alpha: fit(alpha, box))
-        found = self.propose(pixels)
+        place = self.propose(pixels)
         alpha = np.zeros(pixels.shape[:2], np.float32)
-        if found is not None:
-            window, inner = surroundings(found, pixels.shape[:2])
+        if place is not None:
+            window, inner = surroundings(place, pixels.shape[:2])
             alpha[window] = with_edges(pixels[window], self.alpha(pixels[window], inner))
         return alpha
 
