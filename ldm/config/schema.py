@@ -26,6 +26,12 @@ class BaseSection:
         "cut-out pasted on the scene, for a base that was trained this way",
         ["grey", "composite"],
     )
+    segmenter: str = setting(
+        "grabcut",
+        "how the composite cuts out an object without a silhouette: grabcut; or matting: the network "
+        "matting.safetensors in the base's folder, GrabCut where there is none",
+        ["grabcut", "matting"],
+    )
 
 
 @dataclass(frozen=True)

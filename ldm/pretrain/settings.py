@@ -71,3 +71,4 @@ class PretrainConfig:
     vae: StageSection = field(default_factory=StageSection)
     encoder: StageSection = field(default_factory=StageSection)
     unet: StageSection = field(default_factory=StageSection)
+    matting: StageSection = field(default_factory=StageSection)
