@@ -18,11 +18,10 @@ from ldm.config.schema import Config
 from ldm.data.files import check_folder
 from ldm.evaluation.benchmark import load_benchmark
 from ldm.evaluation.collect import check_pairs, collect
-from ldm.evaluation.measures import ScoredRun, write_measures
 from ldm.evaluation.methods import METHODS
 from ldm.evaluation.networks import FeatureNetworks, Weights, load_networks
 from ldm.evaluation.quality import COMPONENTS, estimator, fit_mixture, save_mixture
-from ldm.evaluation.report import write_report
+from ldm.evaluation.report import ScoredRun, write_report
 from ldm.evaluation.results import Insertion, Row, row_of
 from ldm.evaluation.run import runs_of
 from ldm.evaluation.scores import clip_features, pictures_in, real_pictures, scores_of, set_scores
@@ -67,8 +66,14 @@ def announce(row: Row) -> None:
     print(f"{row['name']:20} {row['method']:16} {', '.join(numbers)}", flush=True)
 
 
+def announce_report(files: Sequence[Path]) -> None:
+    """Print the tables, and where they are."""
+    print(next(file for file in files if file.suffix == ".md").read_text("utf-8"))
+    print(*files, sep="\n")
+
+
 def fill_bench(args: argparse.Namespace, config: Config) -> None:
-    """Every chosen method at every chosen site: table, contact sheet, page."""
+    """Every chosen method at every chosen site: tables and a sheet."""
     names = args.methods or list(METHODS)
     if config.sample.reference_view > 0 and "merged" in names:
         others = " ".join(name for name in names if name != "merged")
@@ -88,10 +93,8 @@ def fill_bench(args: argparse.Namespace, config: Config) -> None:
     runs.sort(key=lambda one: methods.index(one.method))  # stable: objects stay in order
     rows = [row for one in runs for row in one.rows()]
     insertions = [x for one in runs for x in one.insertions()]
-    note = base_note(setup, config)
-    files = write_report(args.out, benchmark, methods, rows, note)
-    print(files[0].read_text("utf-8"))
-    print(*files, *write_measures(args.out, ScoredRun(str(args.out), insertions, rows), [note]), sep="\n")
+    done = ScoredRun(str(args.out), insertions, rows)
+    announce_report(write_report(args.out, done, [base_note(setup, config)]))
 
 
 def score_results(args: argparse.Namespace) -> None:
@@ -104,9 +107,7 @@ def score_results(args: argparse.Namespace) -> None:
     names = "; ".join(f"{key}: {name}" for key, name in networks.names.items())
     notes = [f"Networks: {names or 'none'}."]
     notes += [f"Frechet distances to the {real_pictures(x, args.real)[1]}." for x in found if runs[0].sets]
-    files = write_measures(args.out, runs[0], list(dict.fromkeys(notes)), *runs[1:])
-    print(files[1].read_text("utf-8"))
-    print(*files, sep="\n")
+    announce_report(write_report(args.out, runs[0], list(dict.fromkeys(notes)), *runs[1:]))
 
 
 def scored(

@@ -27,7 +27,7 @@ from ldm.evaluation.results import Insertion, Results, Row, references_of, row_o
 from ldm.evaluation.scores import scores_of
 from ldm.insertion.crop_plan import CropContext, rois_around
 from ldm.insertion.session import Session
-from ldm.merge.merge import member, merge
+from ldm.merge.merge import merge, merge_input
 from ldm.merge.merged_file import save_merged
 from ldm.models.base import Base
 from ldm.models.inpainting_model import InpaintingModel
@@ -177,13 +177,15 @@ class MethodRun:
 
     def _merge(self) -> None:
         session, _ = self.setup.open_session(self.method.insertion)
-        members = []
+        objects = []
         for run in self._members():
             delta = load(run.object_file)
             parent = parent_of(run.object_file, delta.metadata) | {"name": run.object}
             fingerprint = self.setup.fingerprint
-            members.append(member(self.setup.base, delta, run.object, session.images, parent, fingerprint))
-        save_merged(merge(members)[0], self.object_file)
+            objects.append(
+                merge_input(self.setup.base, delta, run.object, session.images, parent, fingerprint)
+            )
+        save_merged(merge(objects)[0], self.object_file)
 
     @contextmanager
     def _prepared(self) -> Iterator[Fill]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +25,6 @@ from ldm.validation.score import (
     ValidationResult,
     ValidationScore,
     best,
-    draw_scores,
     read_scores,
     reason,
     since_highest,
@@ -85,15 +83,6 @@ class Validation(pl.Callback):
             self.stopped = trainer.should_stop = True
             if self.checkpoints.saved != step:
                 self.checkpoints.save(trainer)
-
-    def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
-        """Draw the scores over the steps as `<run>/validation.png`."""
-        if not (trainer.is_global_zero and self.scores):
-            return
-        try:
-            draw_scores(self.run / "validation.png", self.scores, best(self.scores).step)
-        except ModuleNotFoundError as error:
-            warnings.warn(f"no validation.png: {error}", stacklevel=2)
 
     def _validate(self, trainer: pl.Trainer, module: Any) -> None:
         """Score the base as it is now, and write score, sheet and best checkpoint."""

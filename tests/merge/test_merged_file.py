@@ -7,16 +7,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from ldm.objects.effect import constants
 from safetensors.torch import load_file, save_file
 
-from ldm.merge.merge import member, merge
+from ldm.merge.merge import merge, merge_input
 from ldm.merge.merged_file import Merged, apply_merged, load_merged, save_merged
 from ldm.models.base import Base
 from ldm.models.checkpoint import read_metadata
 from ldm.models.cross_attention import cross_attentions
 from ldm.objects.apply import apply
 from ldm.objects.delta import Delta
-from ldm.objects.effect import constants
 from ldm.objects.object_context import reference_of
 from tests.fixtures.objects import learnt
 from tests.fixtures.small import SMALL, SMALL_IMAGES, state_of
@@ -36,7 +36,7 @@ def made(base: Base) -> tuple[dict[str, Delta], Merged]:
         for i, name in enumerate(["a", "b.1", "c d"])
     }
     members = [
-        member(base, delta, name, SMALL_IMAGES, {"name": name, "author": name})
+        merge_input(base, delta, name, SMALL_IMAGES, {"name": name, "author": name})
         for name, delta in objects.items()
     ]
     return objects, merge(members)[0]

@@ -122,7 +122,7 @@ def test_it_is_stopped_goes_on_and_tells(
     text = (folder / "out/RESULTS.md").read_text("utf-8")
     assert f"{len(METHODS)} of {len(METHODS)} runs" in text
     assert "few-shot tokens beat K/V tuning" in text and "### Best recipe" in text and "### Guidance" in text
-    assert (folder / "out/pages/objects/measures.html").is_file()
+    assert (folder / "out/reports/objects/sheet.png").is_file()
 
     capsys.readouterr()
     call(folder, "--plan")
