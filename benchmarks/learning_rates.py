@@ -30,9 +30,8 @@ from ldm.data.object_crops import ObjectImages
 from ldm.data.pairs import TrainingPairs
 from ldm.models.base import Base, load_base
 from ldm.objects.few_shot import prepare_few_shot
-from ldm.training.datamodule import draw_noise
-from ldm.training.encoded_samples import encoded
 from ldm.training.finetune import FineTune, Tuning
+from ldm.training.samples import draw_noise, encoded
 
 FULL_SIZE = 257 * 1024  # inputs of the prior encoder at Paint-by-Example's size
 SAMPLES, MEASURED = 48, 16  # encoded few-shot samples, and how many of them the loss is measured on

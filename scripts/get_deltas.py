@@ -26,7 +26,7 @@ from ldm.objects.ldm_format import (
     trim_training,
 )
 from ldm.training.checkpoints import best_checkpoint, find_checkpoint, read_checkpoint, run_folder
-from ldm.training.extract import object_of, prior_encoder_of
+from ldm.training.run import object_of, prior_encoder_of
 
 DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
 FLAGS = {name: f"extract.{name}" for name in ExtractSection.__dataclass_fields__}

@@ -28,7 +28,7 @@ from ldm.data.insertset import load_insertset
 from ldm.merge.merge import merge, merge_input, merge_table
 from ldm.merge.merged_file import save_merged, verify_merged
 from ldm.models.base import base_state
-from ldm.models.pickle_reader import PICKLES
+from ldm.models.checkpoint import PICKLES
 from ldm.objects.apply import check_fits
 from ldm.objects.baked import bake_delta
 from ldm.objects.baked import save as save_baked

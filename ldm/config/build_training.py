@@ -26,9 +26,9 @@ from ldm.models.base import Base
 from ldm.objects.object_context import ObjectView, null_context
 from ldm.training.callbacks import Previews
 from ldm.training.checkpoints import Checkpoints
-from ldm.training.encoded_samples import SampleOptions, Shown, grey
 from ldm.training.finetune import FineTune, Tuning
 from ldm.training.run import TrainingRun
+from ldm.training.samples import SampleOptions, Shown, grey
 from ldm.training.trainer import LoopOptions
 from ldm.validation.callback import Validation, ValidationPlan, plan_validation
 from ldm.validation.validator import RegionFiller, Validator, place_of, validation_pictures

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 from torchmetrics.image.fid import FrechetInceptionDistance
 
+from ldm.features.encoders import Lpips
 from ldm.features.imagenet import ImageNetFeatures
-from ldm.features.lpips import Lpips
 from ldm.insertion.roi import box_of
 
 DIGITS = 5  # behind the point, in files

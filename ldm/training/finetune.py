@@ -1,6 +1,6 @@
 """Fine-tuning on one object: a LightningModule that trains exactly the weights of the object.
 
-In: batches of ldm.training.datamodule. Out: checkpoints with what trains and what get_deltas needs to know.
+In: batches of ldm.training.samples. Out: checkpoints with what trains and what get_deltas needs to know.
 """
 
 from __future__ import annotations
@@ -18,8 +18,7 @@ from ldm.models.base import Base
 from ldm.models.diffusion import add_noise, eps_loss, level_weight
 from ldm.models.state_dict import first_few
 from ldm.objects.delta import trained_names
-from ldm.training.datamodule import draw_noise
-from ldm.training.encoded_samples import DEFAULT, SampleOptions, Shown, encoded, grey, narrow_frozen
+from ldm.training.samples import DEFAULT, SampleOptions, Shown, draw_noise, encoded, grey, narrow_frozen
 from ldm.training.trainer import warm_cosine
 
 FILES = "files"  # of a card: the hashes of what is learnt from

@@ -25,8 +25,8 @@ from ldm.training.checkpoints import (
     find_checkpoint,
     read_checkpoint,
 )
-from ldm.training.datamodule import SampleModule
 from ldm.training.finetune import FineTune, Tuning
+from ldm.training.samples import SampleModule
 from ldm.training.trainer import LoopOptions, build_trainer
 from tests.fixtures.small import SMALL, SMALL_IMAGES, object_folder, small_base, small_filler
 

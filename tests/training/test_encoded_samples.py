@@ -9,7 +9,7 @@ from ldm.compositing.composite import boxes_for
 from ldm.compositing.region_fill import shown_in_training
 from ldm.models.conditioner import clip_normalised
 from ldm.models.diffusion import latent_mask, masked_image
-from ldm.training.encoded_samples import encoded, grey
+from ldm.training.samples import encoded, grey
 from tests.fixtures.small import small_base
 
 

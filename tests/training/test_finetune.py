@@ -13,14 +13,12 @@ from ldm.data.insertset import load_insertset
 from ldm.data.pairs import TrainingPairs
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised, raw_pixels
-from ldm.models.ldm_blocks import diffusers_blocks
-from ldm.models.ldm_keys import ldm_key
+from ldm.models.ldm_keys import diffusers_blocks, ldm_key
 from ldm.objects.delta import FREEZE_MODELS
 from ldm.objects.few_shot import prepare_few_shot
 from ldm.training.checkpoints import Checkpoints, find_checkpoint
-from ldm.training.datamodule import Order, SampleModule, draw_noise
-from ldm.training.encoded_samples import EncodedSamples, SampleOptions, encoded
 from ldm.training.finetune import FineTune, Tuning
+from ldm.training.samples import EncodedSamples, Order, SampleModule, SampleOptions, draw_noise, encoded
 from ldm.training.trainer import LoopOptions, build_trainer
 from tests.fixtures import tiny
 from tests.fixtures.small import SMALL, SMALL_IMAGES, object_folder, small_base, state_of
