@@ -28,13 +28,12 @@ from ldm.data.insertset import load_insertset
 from ldm.merge.merge import merge, merge_input, merge_table
 from ldm.merge.merged_file import save_merged, verify_merged
 from ldm.models.base import base_state
-from ldm.models.checkpoint import PICKLES
-from ldm.objects.apply import check_fits
+from ldm.models.pickle_reader import PICKLES
 from ldm.objects.baked import bake_delta
 from ldm.objects.baked import save as save_baked
 from ldm.objects.compress import compress
 from ldm.objects.convert import SUFFIX, conditioner_file, halved, read_any, write_any
-from ldm.objects.delta import load, save
+from ldm.objects.delta import check_fits, load, save
 from ldm.objects.info import (
     facts,
     losses_table,

@@ -19,7 +19,7 @@ from ldm.evaluation.benchmark import Site
 from ldm.evaluation.results import FILE, Insertion, References, Results, references_in
 from ldm.insertion.mask_input import MaskOptions
 from ldm.insertion.roi import Roi
-from ldm.models.checkpoint import PICKLES
+from ldm.models.pickle_reader import PICKLES
 from ldm.objects.object_file import read_object_metadata
 
 COLUMNS = (

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ldm.data.insertset import silhouette_beside
-from ldm.models.checkpoint import PICKLES
+from ldm.models.pickle_reader import PICKLES
 from ldm.objects.object_file import read_object_metadata
 
 

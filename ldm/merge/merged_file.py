@@ -21,8 +21,7 @@ from ldm.insertion.session import LoadedObject, Session
 from ldm.models.base import Base
 from ldm.models.context import Context, Contexts
 from ldm.models.state_dict import first_few
-from ldm.objects.apply import AppliedObject, apply
-from ldm.objects.delta import DIFFERENCE, Delta
+from ldm.objects.delta import DIFFERENCE, AppliedObject, Delta, apply
 from ldm.objects.object_context import null_context
 from ldm.objects.object_file import CONTEXT, ObjectMetadata, read_object, write_object
 

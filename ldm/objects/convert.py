@@ -17,10 +17,10 @@ from torch import Tensor
 from ldm.data.insertset import InsertSet
 from ldm.data.object_crops import ObjectImages
 from ldm.models.base import Base, base_fingerprint, base_state
-from ldm.models.checkpoint import PICKLES, read_metadata, read_state, write_safetensors
+from ldm.models.checkpoint import read_metadata, read_state, write_safetensors
+from ldm.models.pickle_reader import PICKLES
 from ldm.models.state_dict import fingerprint, first_few
-from ldm.objects.apply import check_fits
-from ldm.objects.delta import Delta, differences, is_trained, load, save
+from ldm.objects.delta import Delta, check_fits, differences, is_trained, load, save
 from ldm.objects.ldm_format import layer_for, read_with_pictures, save_ldm_delta
 from ldm.objects.low_rank import dense
 from ldm.objects.object_file import FORMAT, ObjectMetadata

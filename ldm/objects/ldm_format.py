@@ -21,9 +21,10 @@ from ldm.data.image import to_bytes
 from ldm.data.insertset import InsertSet
 from ldm.data.object_crops import ObjectImages, paper_crops
 from ldm.models.base import Base, base_fingerprint, base_state
-from ldm.models.checkpoint import load_pickle, tensors_of, write_ckpt
+from ldm.models.checkpoint import write_ckpt
 from ldm.models.conditioner import PriorEncoder
 from ldm.models.ldm_keys import diffusers_blocks, is_extra, ldm_key, ldm_to_diffusers
+from ldm.models.pickle_reader import load_pickle, tensors_of
 from ldm.models.state_dict import fingerprint as fingerprint_of
 from ldm.models.state_dict import first_few
 from ldm.objects.delta import Delta, is_trained

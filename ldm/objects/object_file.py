@@ -20,7 +20,8 @@ from PIL import Image
 from torch import Tensor
 
 from ldm.data.files import file_digest
-from ldm.models.checkpoint import PICKLES, read_metadata, read_state, write_safetensors
+from ldm.models.checkpoint import read_metadata, read_state, write_safetensors
+from ldm.models.pickle_reader import PICKLES
 from ldm.models.state_dict import first_few
 
 FORMAT = "implicit-insertion object"

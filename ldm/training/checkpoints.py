@@ -15,7 +15,8 @@ import torch
 from lightning_fabric.plugins.io import CheckpointIO
 
 from ldm.data.files import check_folder
-from ldm.models.checkpoint import refusing_damage, write_ckpt
+from ldm.models.checkpoint import write_ckpt
+from ldm.models.pickle_reader import refusing_damage
 
 FOLDER = "checkpoints"
 BEST, REASON = "best.ckpt", "best.txt"

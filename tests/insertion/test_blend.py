@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from ldm.insertion.blend import (
     BLENDS,
     Blend,
+    _solve,
     blend,
     blend_named,
     composite,
@@ -20,8 +21,8 @@ from ldm.insertion.blend import (
     membrane,
     paper_blur,
     ring,
+    spread,
 )
-from ldm.insertion.membrane import _solve, spread
 from ldm.insertion.result_checks import ring_offset, seam_ratio
 
 

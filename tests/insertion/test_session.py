@@ -27,10 +27,9 @@ from ldm.merge.merge import merge, merge_input
 from ldm.merge.merged_file import open_merged, save_merged
 from ldm.models.base import Base, base_fingerprint, base_state
 from ldm.models.runtime import Runtime, prepare
-from ldm.objects.apply import apply
 from ldm.objects.baked import bake, bake_delta
 from ldm.objects.baked import save as save_baked
-from ldm.objects.delta import extract, load, save, trained_names
+from ldm.objects.delta import apply, extract, load, save, trained_names
 from ldm.objects.ldm_format import FewShotLayer, save_ldm_delta
 from ldm.objects.object_context import reference_of
 from ldm.objects.object_file import ObjectMetadata

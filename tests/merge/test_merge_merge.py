@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ldm.merge.merge import MergeInput, merge, merge_input, right_inverse
 from ldm.models.base import base_state
-from ldm.objects.apply import apply
 from ldm.objects.compress import compress
+from ldm.objects.delta import apply
 from ldm.objects.low_rank import dense
 from ldm.objects.object_context import reference_of
 from ldm.objects.object_file import ObjectMetadata

@@ -15,8 +15,7 @@ from ldm.merge.merged_file import Merged, apply_merged, load_merged, save_merged
 from ldm.models.base import Base
 from ldm.models.checkpoint import read_metadata
 from ldm.models.cross_attention import cross_attentions
-from ldm.objects.apply import apply
-from ldm.objects.delta import Delta
+from ldm.objects.delta import Delta, apply
 from ldm.objects.object_context import reference_of
 from tests.fixtures.objects import learnt
 from tests.fixtures.small import SMALL, SMALL_IMAGES, state_of

@@ -13,9 +13,8 @@ from ldm.models.base import Base, base_fingerprint, load_inpainting_model, save_
 from ldm.models.context import Contexts
 from ldm.models.sampler import Condition, sample
 from ldm.objects import baked
-from ldm.objects.apply import apply
 from ldm.objects.baked import bake
-from ldm.objects.delta import Delta, is_trained
+from ldm.objects.delta import Delta, apply, is_trained
 from ldm.objects.object_file import ObjectMetadata
 from tests.fixtures.small import SMALL, small_base
 

@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from ldm.models.base import base_state
-from ldm.objects.apply import apply
 from ldm.objects.compress import Spectrum, compress, rank_for, spectrum
-from ldm.objects.delta import load, save
+from ldm.objects.delta import apply, load, save
 from ldm.objects.low_rank import LowRank, dense
 from tests.fixtures.objects import as_tuned, learnt
 from tests.fixtures.small import small_base, state_of

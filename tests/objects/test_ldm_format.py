@@ -15,8 +15,7 @@ from ldm.data.insertset import load_insertset
 from ldm.data.object_crops import ObjectImages, paper_crops
 from ldm.models.base import Base, base_fingerprint, base_state
 from ldm.models.ldm_keys import diffusers_to_ldm
-from ldm.objects.apply import apply
-from ldm.objects.delta import Delta, extract, trained_names
+from ldm.objects.delta import Delta, apply, extract, trained_names
 from ldm.objects.few_shot import few_shot_features
 from ldm.objects.ldm_format import (
     OWN,

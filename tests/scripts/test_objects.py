@@ -17,8 +17,7 @@ from ldm.models.base import base_fingerprint, load_inpainting_model
 from ldm.models.checkpoint import read_metadata
 from ldm.models.context import Folded
 from ldm.objects import baked
-from ldm.objects.apply import apply
-from ldm.objects.delta import load, save
+from ldm.objects.delta import apply, load, save
 from ldm.objects.object_context import reference_of
 from scripts import objects
 from tests.fixtures.objects import as_tuned, learnt
