@@ -41,7 +41,7 @@ def settings(argv: Sequence[str] | None) -> ExtractSection:
     file = find_checkpoint(Path(config.extract.path))
     if args.config or is_ldm_training(file):
         return config.extract
-    own = read_checkpoint(file, mmap=True)["object"]["about"]["recipe"].get("extract", {})
+    own = read_checkpoint(file, mmap=True)["object"]["metadata"]["recipe"].get("extract", {})
     return parser.parse_config(argv, {"extract": own} if own else None)[1].extract
 
 
@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from_paper(file, e)
         return
     checkpoint = read_checkpoint(file, mmap=True)
-    trained: Config = load_config(checkpoint["object"]["about"]["recipe"])
+    trained: Config = load_config(checkpoint["object"]["metadata"]["recipe"])
     base = load_base(Path(e.base or trained.base.path), trained.base.architecture)
 
     delta = object_of(checkpoint, base, torch.float32 if e.format == "ldm" else DTYPES[e.dtype])

@@ -30,12 +30,12 @@ QUICK = (
     "paper-kv", "paper-zero-shot",
 )  # fmt: skip
 OF_SETS = {measure.metric for measure in MEASURES.values() if measure.of_set}
-QUICK_OBJECTS, QUICK_SITES, QUICK_STEPS = 2, 2, 4  # objects a bench, sites an object, times fewer steps
+QUICK_OBJECTS, QUICK_SITES, QUICK_STEPS = 2, 2, 4  # objects a benchmark, sites an object, times fewer steps
 
 
 def parser() -> SettingsParser:
     p = SettingsParser(__doc__ or "", RECIPE_FLAGS, "configs/mini.yaml")
-    p.add_argument("--benches", type=Path, nargs="+", metavar="FOLDER", required=True,
+    p.add_argument("--benchmarks", type=Path, nargs="+", metavar="FOLDER", required=True,
                    help="benchmarks, or InsertSet objects (with --backgrounds)")  # fmt: skip
     p.add_argument("--backgrounds", type=Path, metavar="FOLDER",
                    help="test bench of InsertSet: image/, mask/; or one folder for each object")  # fmt: skip
@@ -135,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     sites = args.sites or (QUICK_SITES if args.quick else 0)
     with warnings_in_a_line():
         benchmarks = [
-            load_benchmark(root, args.backgrounds, objects=objects, sites=sites) for root in args.benches
+            load_benchmark(root, args.backgrounds, objects=objects, sites=sites) for root in args.benchmarks
         ]
     setup = setup_of(args, config)
     runs = runs_of(setup, compared.methods.values(), benchmarks)

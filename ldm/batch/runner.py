@@ -30,7 +30,7 @@ from ldm.insertion.roi import Roi, covered, squared, visible
 
 if TYPE_CHECKING:
     from ldm.insertion.region import Result
-    from ldm.insertion.region_fill import ReadyObject
+    from ldm.insertion.region_fill import InsertableObject
 
 
 MISTAKES = (ValueError, FileNotFoundError, PermissionError)
@@ -44,13 +44,13 @@ class Inserter(Protocol):
 
     def load_object(self, source: ObjectSource) -> Any: ...
 
-    def ready(self, source: ObjectSource) -> ReadyObject: ...
+    def ready(self, source: ObjectSource) -> InsertableObject: ...
 
     def insert(
         self,
         background: Picture,
         requests: Sequence[InsertRequest],
-        objects: Sequence[ReadyObject] | None = None,
+        objects: Sequence[InsertableObject] | None = None,
     ) -> list[list[Result]]: ...
 
 

@@ -31,7 +31,7 @@ from ldm.evaluation.run import Changes, Setup
 from ldm.insertion.session import Session
 from ldm.models.base import base_fingerprint, load_base
 from ldm.models.inpainting_model import InpaintingModel
-from ldm.models.runtime import twin
+from ldm.models.runtime import inference_copy
 from ldm.training.run import learn_to_file
 
 
@@ -74,10 +74,10 @@ def setup_of(args: argparse.Namespace, config: Config) -> Setup:
     @lru_cache(maxsize=1)  # methods that insert alike follow one another
     def opened(changes: str) -> tuple[Session, InpaintingModel]:
         own = with_settings(config, json.loads(changes))
-        return session_for(own, base, fingerprint), twin(base, runtime_of(own, args.device))
+        return session_for(own, base, fingerprint), inference_copy(base, runtime_of(own, args.device))
 
     def open_session(changes: Mapping[str, Any]) -> tuple[Session, InpaintingModel]:
-        """The base makes contexts in fp32; a twin in the precision that is asked for samples."""
+        """The base makes contexts in fp32; a copy in the precision that is asked for samples."""
         return opened(json.dumps(dict(changes), sort_keys=True))
 
     return Setup(

@@ -27,7 +27,7 @@ COLUMNS = (
     "object", "name", "method", "model", "truth", "object_mask", "seconds",
 )  # fmt: skip
 PATHS = ("result", "background", "mask", "references", "truth", "object_mask")
-FACTS = ("seconds", "ring_offset")  # of inference's results
+FACTS = ("seconds", "colour_offset")  # of inference's results
 
 
 def collect(source: Path, references: Path | None = None, methods: Sequence[str] = ()) -> list[Insertion]:

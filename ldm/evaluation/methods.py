@@ -27,7 +27,7 @@ from ldm.insertion.insert import insert
 from ldm.insertion.object_source import ObjectSource
 from ldm.insertion.paste import cut_region, paste_region, patched
 from ldm.insertion.region import InsertRequest
-from ldm.insertion.region_fill import ReadyObject
+from ldm.insertion.region_fill import InsertableObject
 from ldm.insertion.roi import Roi, box_of, crop
 from ldm.insertion.session import Session
 from ldm.models.base import Base
@@ -109,7 +109,7 @@ class Method:
         return self.kind in SAMPLED
 
 
-METHODS = {  # of `evaluate.py --bench`, in the order of its report
+METHODS = {  # of `evaluate.py --benchmark`, in the order of its report
     method.name: method
     for method in (
         Method("flat", "reference pasted flat into the mask", "flat"),
@@ -135,22 +135,22 @@ def source_of(kind: str, insertset: InsertSet, file: Path | None, object_scale: 
 
 
 @torch.no_grad()
-def with_untrained_tokens(session: Session, insertset: InsertSet) -> ReadyObject:
+def with_untrained_tokens(session: Session, insertset: InsertSet) -> InsertableObject:
     """The reference, and CLIP's pooled feature of each few-shot crop as a token, on the base as it is."""
     base, images = session.base, session.images
     assert isinstance(base, Base), "tokens need the whole base"
     reference = images.reference(insertset.reference)
     tokens = base.conditioner.image_features(images.few_shot(insertset).to(base.device))
     context = base.conditioner(base.conditioner.image_features(reference.to(base.device)), tokens)
-    return ReadyObject(base.contexts(context), session.make_fill(reference))
+    return InsertableObject(base.contexts(context), session.make_fill(reference))
 
 
 def sample(
-    session: Session, model: InpaintingModel, ready: ReadyObject, images: SiteImages, seed: int
+    session: Session, model: InpaintingModel, ready: InsertableObject, images: SiteImages, seed: int
 ) -> Picture:
     """Inpaint the site's regions with the object, by a model that may run in another precision."""
     request = InsertRequest(images.mask, images.mask, images.rois, [seed])
-    own = ReadyObject(ready.contexts.to(model.unet.conv_in.weight), ready.fill)
+    own = InsertableObject(ready.contexts.to(model.unet.conv_in.weight), ready.fill)
     [[result]] = insert(model, images.background, [request], [own], session.options)
     return result.picture
 

@@ -24,7 +24,7 @@ CROSS = np.array([[0, 1, 0], [1, 0, 1], [0, 1, 0]], np.float32)
 STEPS = ((0, 1), (2, 1), (1, 0), (1, 2))  # the four neighbours, in an array with a border of 1
 
 
-def spread(values: np.ndarray, inside: np.ndarray, edge: np.ndarray, damping: float) -> np.ndarray:
+def continued(values: np.ndarray, inside: np.ndarray, edge: np.ndarray, damping: float) -> np.ndarray:
     """Continue `values` [h,w,c] smoothly from `edge` [h,w] over `inside` [h,w], unchanged elsewhere.
 
     `edge` must surround `inside`, except at the array's border, where the gradient is 0. `damping` per
@@ -33,7 +33,7 @@ def spread(values: np.ndarray, inside: np.ndarray, edge: np.ndarray, damping: fl
     if max(inside.shape) <= DIRECT:
         return _solve(values, inside, damping)
     half = (inside.shape[0] + 1) // 2, (inside.shape[1] + 1) // 2
-    coarse = spread(*shrink(values, inside, edge, half), damping * 4)
+    coarse = continued(*coarsened(values, inside, edge, half), damping * 4)
     u = cv2.resize(coarse, inside.shape[::-1], interpolation=cv2.INTER_LINEAR).reshape(values.shape)
     outside = ~inside[..., None]
     np.copyto(u, values, where=outside)
@@ -43,10 +43,10 @@ def spread(values: np.ndarray, inside: np.ndarray, edge: np.ndarray, damping: fl
     return u
 
 
-def shrink(
+def coarsened(
     values: np.ndarray, inside: np.ndarray, edge: np.ndarray, size: tuple[int, int]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The arguments of `spread` on a coarser grid (h, w): a cell with edge pixels is edge."""
+    """The arguments of `continued` on a coarser grid (h, w): a cell with edge pixels is edge."""
 
     def area(array: np.ndarray) -> np.ndarray:
         return cv2.resize(array.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)
@@ -158,8 +158,8 @@ def membrane(
     cell = max(1, int(smooth / LOW_PASS))  # what is smoothed that much needs no finer grid
     if cell > 1:
         coarse = mask.shape[0] // cell, mask.shape[1] // cell
-        offset, inside, edge = shrink(offset, inside, edge, coarse)
-    lift = spread(_smoothed(offset, edge, smooth / cell), inside, edge, (cell / reach) ** 2)
+        offset, inside, edge = coarsened(offset, inside, edge, coarse)
+    lift = continued(_smoothed(offset, edge, smooth / cell), inside, edge, (cell / reach) ** 2)
     lift = cv2.resize(lift, mask.shape[::-1], interpolation=cv2.INTER_LINEAR)
     return generated + torch.from_numpy(rearrange(lift, "h w c -> c h w")).to(generated)
 

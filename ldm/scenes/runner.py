@@ -27,7 +27,7 @@ from ldm.insertion.roi import crop, visible
 from ldm.scenes.layout import CroppedMask, PlacedObject, SceneLayout
 
 if TYPE_CHECKING:
-    from ldm.insertion.region_fill import ReadyObject
+    from ldm.insertion.region_fill import InsertableObject
 
 
 class PlacementCache:
@@ -150,7 +150,7 @@ def _make(
         cache.add(key, results[0].part(placed.mask.box), facts | results[0].record)
 
 
-def _object(placed: PlacedObject, size: tuple[int, int], inserter: Inserter, side: int) -> ReadyObject:
+def _object(placed: PlacedObject, size: tuple[int, int], inserter: Inserter, side: int) -> InsertableObject:
     """The object to insert; several members become one, each in its own mask of a region of `side` px."""
     from ldm.scenes.regional_context import in_regions  # a plan loads no model
 

@@ -33,7 +33,14 @@ from ldm.objects.object_file import ObjectMetadata, held_out_in, preview_of
 from ldm.training.callbacks import Progress
 from ldm.training.checkpoints import read_checkpoint
 from ldm.training.finetune import FEATURES, FILES, FineTune, Tuning
-from ldm.training.samples import EncodedSamples, SampleModule, SampleOptions, Shown, grey, training_pairs
+from ldm.training.samples import (
+    EncodedSamples,
+    FillImages,
+    SampleModule,
+    SampleOptions,
+    fill_with_grey,
+    training_pairs,
+)
 from ldm.training.trainer import LoopOptions, build_trainer
 
 
@@ -49,7 +56,7 @@ class TrainingRun:
     samples: SampleOptions = field(default_factory=SampleOptions)
     loop: LoopOptions = field(default_factory=LoopOptions)
     images: ObjectImages | None = None
-    shown: Shown = grey
+    shown: FillImages = fill_with_grey
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -62,7 +69,7 @@ def build_learner(base: Base, insertset: InsertSet, run: TrainingRun) -> FineTun
     prepare_few_shot(base, seen, t.few_shot, t.few_shot_features, Generator().manual_seed(run.samples.seed))
     reference = images.own_reference(insertset, crops)[0]
     card = {
-        "about": asdict(_metadata(base, insertset, crops, run)),
+        "metadata": asdict(_metadata(base, insertset, crops, run)),
         "reference": to_bytes(reference),
         "crops": to_bytes(crops),
         "paper_crops": to_bytes(as_in_paper),
@@ -133,7 +140,7 @@ def write_inputs(card: Mapping[str, Any], folder: Path) -> None:
     """Write what a run starts from, for its reader: config.yaml, and shown.png (reference and crops)."""
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_file(folder / "config.yaml") as file:
-        file.write(OmegaConf.to_yaml(card["about"]["recipe"]).encode())
+        file.write(OmegaConf.to_yaml(card["metadata"]["recipe"]).encode())
     row = torch.cat([card["reference"], *card["crops"]], dim=2)[:3]
     write_picture(folder / "shown.png", Picture(row.permute(1, 2, 0).cpu().numpy()))
 
@@ -144,7 +151,7 @@ TOKENS = "conditioner.few_shot_tokens"
 
 def object_of(checkpoint: Mapping[str, Any], base: Base, dtype: torch.dtype = torch.float16) -> Delta:
     """The object at this checkpoint of a run on `base`; ValueError if the run had another base."""
-    card, metadata = checkpoint["object"], ObjectMetadata(**checkpoint["object"]["about"])
+    card, metadata = checkpoint["object"], ObjectMetadata(**checkpoint["object"]["metadata"])
     if metadata.base != (own := base_fingerprint(base)):
         raise ValueError(
             f"this run was made on the base {metadata.base}, the one given is {own}; give its own base"
@@ -167,7 +174,7 @@ def prior_encoder_of(checkpoint: Mapping[str, Any], base: Base) -> FewShotLayer:
     tuned, card = tuned_state(checkpoint), checkpoint["object"]
     facts: dict[str, Any] = {
         "pictures": tuple(card["pictures"]),
-        "held_out": held_out_in(card["about"]["recipe"]),
+        "held_out": held_out_in(card["metadata"]["recipe"]),
     }
     if TOKENS in tuned:
         crops = from_bytes(card["paper_crops"])

@@ -33,7 +33,7 @@ POSTERIOR_STREAM = 2**34  # the same for samples of the VAE's posterior
 HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # Lightning's names
 
 # a batch of training pairs => what the masked regions show [b,3,S,S] in [-1,1]; None: mid-grey
-Shown = Callable[[Mapping[str, Tensor]], Tensor | None]
+FillImages = Callable[[Mapping[str, Tensor]], Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class SampleOptions:
 DEFAULT = SampleOptions()
 
 
-def grey(batch: Mapping[str, Tensor]) -> None:
+def fill_with_grey(batch: Mapping[str, Tensor]) -> None:
     """Masked regions are mid-grey, as in the paper."""
     return
 
@@ -84,7 +84,10 @@ def training_pairs(
 
 @torch.no_grad()
 def encoded(
-    base: Base, batch: Mapping[str, Tensor], shown: Shown = grey, options: SampleOptions = DEFAULT
+    base: Base,
+    batch: Mapping[str, Tensor],
+    shown: FillImages = fill_with_grey,
+    options: SampleOptions = DEFAULT,
 ) -> dict[str, Tensor]:
     """TrainingPairs: image [b,3,S,S], mask [b,1,S,S] (1 = fill), reference [b,3,R,R] => latents.
 
@@ -123,7 +126,7 @@ class EncodedSamples(Dataset):
         base: Base,
         pairs: Dataset,
         options: SampleOptions,
-        shown: Shown = grey,
+        shown: FillImages = fill_with_grey,
         precision: str = "32-true",
         progress: Callable[[Iterable[int]], Iterable[int]] = iter,
     ) -> None:

@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def call(folder: Path, *arguments: str) -> None:
-    paths = ["--config", str(folder / "tiny.yaml"), "--bench", str(folder / "bench")]
+    paths = ["--config", str(folder / "tiny.yaml"), "--benchmark", str(folder / "bench")]
     few = [
         "--sampler",
         "ddim",
@@ -128,12 +128,12 @@ def test_results_are_scored_by_every_protocol_against_another_run(
         (["--results", "FILLED", "--metrics", "lpips", "--alexnet", "no.pth"], "no no.pth; fetch https://"),
         (["--results", "FILLED", "--metrics", "clipp"], "clipp"),
         (["--results", "FILLED", "--references", "nowhere.png"], "nowhere.png: no such"),
-        (["--results", "FILLED", "--bench", "x"], "not allowed with"),
+        (["--results", "FILLED", "--benchmark", "x"], "not allowed with"),
         (["--results", "FILLED", "--device", "warp"], "--device warp: this machine has cpu"),
         (["--results", "FILLED", "--out", __file__], "is a file, not a folder"),
-        (["--bench", "x", "--against", "FILLED"], "--against goes with --results"),
+        (["--benchmark", "x", "--against", "FILLED"], "--against goes with --results"),
         (["--fit_quality", "nowhere"], "nowhere: no such folder of pictures"),
-        ([], "--bench --results --fit_quality"),
+        ([], "--benchmark --results --fit_quality"),
     ],
 )
 def test_a_mistake_in_scoring_is_one_line_and_leaves_nothing(
@@ -160,7 +160,7 @@ def test_a_mistake_in_scoring_is_one_line_and_leaves_nothing(
         (["--methods", "flatt"], "flatt"),
         (["--scenes", "s7"], "no s7; there are s1, s2, s10"),
         (["--objects", "pear"], "no pear; there are apple, brick"),
-        (["--bench", "nowhere"], "nowhere: no such folder"),
+        (["--benchmark", "nowhere"], "nowhere: no such folder"),
         (["--base", "nowhere"], "nowhere"),
         (["sample.stepz=3"], "steps"),
         (

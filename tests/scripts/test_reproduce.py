@@ -65,7 +65,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def call(folder: Path, *more: str) -> None:
     reproduce.main([
         "train.cached_samples=4", "--config", str(folder / "small.yaml"),
-        "--benches", str(folder / "objects"), "--backgrounds", str(folder / "bench"),
+        "--benchmarks", str(folder / "objects"), "--backgrounds", str(folder / "bench"),
         "--out", str(folder / "out"), "--methods", *METHODS,
         "--max_steps", "2", "--sampler", "ddim", "--steps", "2", "--device", "cpu",
         "--published", str(folder / "paper.yaml"), str(folder / "virtual.yaml"), *more,
@@ -137,7 +137,7 @@ def test_it_is_stopped_goes_on_and_tells(
 
 def test_quick_is_less(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     reproduce.main([
-        "--config", str(folder / "small.yaml"), "--benches", str(folder / "objects"), "--backgrounds",
+        "--config", str(folder / "small.yaml"), "--benchmarks", str(folder / "objects"), "--backgrounds",
         str(folder / "bench"), "--out", str(folder / "quick"), "--quick", "--plan", "--device", "cpu",
     ])  # fmt: skip
     said = capsys.readouterr().out.splitlines()
@@ -149,7 +149,7 @@ def test_quick_is_less(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
     [
         (["--methods", "linear"], "no method linear; there are flat"),
         (["--published", "nowhere.yaml"], "nowhere.yaml: no such config"),
-        (["--benches", "nowhere"], "nowhere: no such folder"),
+        (["--benchmarks", "nowhere"], "nowhere: no such folder"),
         (["--out", __file__], "is a file, not a folder"),
         (["--base", "nowhere"], "nowhere does not exist"),
         (["--metrics", "quality", "--quality_model", "x", "--clip", "nowhere"], "nowhere"),

@@ -58,7 +58,7 @@ def fit(
         start,
     )
     pairs = TrainingPairs(insertset, SMALL.image_size, SMALL.reference_size, length=10**6)
-    module = FineTune(base, Tuning(lr=1e-2, max_steps=1), card={"about": {}})
+    module = FineTune(base, Tuning(lr=1e-2, max_steps=1), card={"metadata": {}})
     trainer.fit(module, datamodule=SampleModule(pairs, 1), ckpt_path=find_checkpoint(run) if start else None)
     return trainer
 
