@@ -40,7 +40,7 @@ def parser() -> SettingsParser:
     work = p.add_mutually_exclusive_group(required=True)
     work.add_argument("--benchmark", type=Path, metavar="FOLDER", help="benchmark: run methods on it")
     work.add_argument("--results", type=Path, metavar="PATH",
-                      help="results of a run (inference.sh, --benchmark ...) or a manifest: score")  # fmt: skip
+                      help="results of a run (inference.sh, --benchmark) or a manifest: score")  # fmt: skip
     work.add_argument("--fit_quality", "--fit-quality", type=Path, metavar="FOLDER",
                       help="pictures to fit the quality score's mixture on; --out is its file")  # fmt: skip
     p.add_argument("--out", type=Path, required=True, help="folder of the results; a stopped run goes on")

@@ -18,13 +18,8 @@ from ldm.data.insertset import load_insertset
 from ldm.models.base import load_base
 from ldm.objects.convert import halved
 from ldm.objects.delta import Delta, save
-from ldm.objects.ldm_format import (
-    FewShotLayer,
-    is_ldm_training,
-    read_with_pictures,
-    save_ldm_delta,
-    trim_training,
-)
+from ldm.objects.few_shot import FewShotLayer
+from ldm.objects.ldm_format import is_ldm_training, read_with_pictures, save_ldm_delta, trim_training
 from ldm.training.checkpoints import best_checkpoint, find_checkpoint, read_checkpoint, run_folder
 from ldm.training.run import object_of, prior_encoder_of
 

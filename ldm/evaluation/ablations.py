@@ -148,12 +148,16 @@ def ablations(
         "Samplers": _solvers(recipe, sampler, steps),
         "Guidance": _guided(recipe, guidance_scale),
     }
+    return _comparison(recipe, tables)
+
+
+def _comparison(recipe: Method, tables: Mapping[str, Sequence[Method]]) -> Comparison:
+    """Of the methods in these tables, with the claims about them; a table of one method is left out."""
     found = {method.name: method for own in tables.values() for method in own}
-    claims = _claims(recipe.name)
     return Comparison(
         methods=found,
         tables={title: [method.name for method in own] for title, own in tables.items() if len(own) > 1},
-        claims=[c for c in claims if {c.better, c.worse} <= found.keys()],
+        claims=[c for c in _claims(recipe.name) if {c.better, c.worse} <= found.keys()],
         recipe=recipe.name,
     )
 

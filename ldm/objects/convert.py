@@ -21,7 +21,8 @@ from ldm.models.checkpoint import read_metadata, read_state, write_safetensors
 from ldm.models.pickle_reader import PICKLES
 from ldm.models.state_dict import fingerprint, first_few
 from ldm.objects.delta import Delta, check_fits, differences, is_trained, load, save
-from ldm.objects.ldm_format import layer_for, read_with_pictures, save_ldm_delta
+from ldm.objects.few_shot import layer_for
+from ldm.objects.ldm_format import read_with_pictures, save_ldm_delta
 from ldm.objects.low_rank import dense
 from ldm.objects.object_file import FORMAT, ObjectMetadata
 

@@ -27,8 +27,7 @@ from ldm.models.architecture import Architecture
 from ldm.models.base import Base, base_fingerprint, base_state, load_base
 from ldm.models.conditioner import PriorEncoder
 from ldm.objects.delta import Delta, extract, is_trained, save
-from ldm.objects.few_shot import few_shot_features, prepare_few_shot
-from ldm.objects.ldm_format import FewShotLayer, linear_for
+from ldm.objects.few_shot import FewShotLayer, few_shot_features, linear_for, prepare_few_shot
 from ldm.objects.object_file import ObjectMetadata, held_out_in, preview_of
 from ldm.training.callbacks import Progress
 from ldm.training.checkpoints import read_checkpoint

@@ -186,7 +186,8 @@ def choose_held_out(features: ImageNetFeatures, insertset: InsertSet) -> str:
     """The name of the picture to hold out of four or more; "" if none can be.
 
     It is the one most similar to the others: training loses least by it, and it shows best what the object
-    looks like. Never the one most similar to the reference, which is often cut from it, nor one that is there twice.
+    looks like. Never the one most similar to the reference, which is often cut from it, nor one that is there
+    twice.
     """
     samples = insertset.few_shot
     if len(samples) < FEWEST:

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm.batch.results_log import FILE, ResultsLog, RunSummary, recipe_in, rows
-from ldm.batch.runner import ItemResult, images_of, prepare, work
+from ldm.batch.results_log import FILE, ItemResult, ResultsLog, RunSummary, recipe_in, rows
+from ldm.batch.runner import images_of, prepare, work
 from ldm.batch.work_item import Case, WorkItem, check_files
 from ldm.data.picture import Picture, read_picture
 from ldm.insertion.paste import Patch

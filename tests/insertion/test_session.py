@@ -30,7 +30,8 @@ from ldm.models.runtime import Runtime, prepare
 from ldm.objects.baked import bake, bake_delta
 from ldm.objects.baked import save as save_baked
 from ldm.objects.delta import apply, extract, load, save, trained_names
-from ldm.objects.ldm_format import FewShotLayer, save_ldm_delta
+from ldm.objects.few_shot import FewShotLayer
+from ldm.objects.ldm_format import save_ldm_delta
 from ldm.objects.object_context import reference_of
 from ldm.objects.object_file import ObjectMetadata
 from ldm.scenes.regional_context import in_regions
