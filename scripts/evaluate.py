@@ -75,12 +75,6 @@ def announce_report(files: Sequence[Path]) -> None:
 def fill_benchmark(args: argparse.Namespace, config: Config) -> None:
     """Every chosen method at every chosen site: tables and a sheet."""
     names = args.methods or list(METHODS)
-    if config.sample.reference_view > 0 and "merged" in names:
-        others = " ".join(name for name in names if name != "merged")
-        raise ValueError(
-            f"sample.reference_view={config.sample.reference_view}: a merged object has no views; "
-            f"leave it out (--methods {others}), or sample.reference_view"
-        )
     benchmark = load_benchmark(args.benchmark, args.backgrounds, objects=args.objects, sites=args.scenes)
     if args.methods == [] and any(site.truth is None for site in benchmark.sites):
         names.remove("ceiling")

@@ -163,10 +163,6 @@ def test_a_mistake_in_scoring_is_one_line_and_leaves_nothing(
         (["--benchmark", "nowhere"], "nowhere: no such folder"),
         (["--base", "nowhere"], "nowhere"),
         (["sample.stepz=3"], "steps"),
-        (
-            ["--methods", "flat", "merged", "sample.reference_view=2"],
-            "leave it out (--methods flat), or sample.reference_view",
-        ),
         (["--out", __file__], "is a file, not a folder"),
     ],
 )
