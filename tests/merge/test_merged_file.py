@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from ldm.objects.effect import constants
 from safetensors.torch import load_file, save_file
 
 from ldm.merge.merge import merge, merge_input
@@ -48,8 +47,11 @@ def test_every_object_inserts_what_it_did_alone(tmp_path: Path) -> None:
     save_merged(merged, tmp_path / "all.safetensors")
     merged = load_merged(tmp_path / "all.safetensors")
     for name, delta in objects.items():
-        context, layers, _ = constants(base, delta, reference_of(delta))
         with apply(base, delta):
+            context = base.context(reference_of(delta))[0]
+            layers = {
+                key: (layer.to_k(context), layer.to_v(context)) for key, layer in cross_attentions(base.unet)
+            }
             null = base.conditioner.learnable_vector[0, 0].clone()
             own = {key: layer.to_v(null) for key, layer in cross_attentions(base.unet)}
         with apply_merged(base, merged):
@@ -58,8 +60,8 @@ def test_every_object_inserts_what_it_did_alone(tmp_path: Path) -> None:
             assert torch.equal(unconditional[0, -1], null)
             for key, layer in cross_attentions(base.unet):
                 for kept, now in (
-                    (layers[f"{key}.to_k"], layer.to_k(mine[0])),
-                    (layers[f"{key}.to_v"], layer.to_v(mine[0])),
+                    (layers[key][0], layer.to_k(mine[0])),
+                    (layers[key][1], layer.to_v(mine[0])),
                     (own[key], layer.to_v(unconditional[0, 0])),
                 ):
                     assert float((now - kept).norm() / kept.norm()) < 1e-3
