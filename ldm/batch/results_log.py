@@ -38,7 +38,7 @@ class ResultsLog:
         folder.mkdir(parents=True, exist_ok=True)
         sweep(folder)
         if self.path.is_file():
-            _cut_partial_line(self.path)
+            cut_partial_line(self.path)
             for row in rows(self.path):
                 self._note(row)
 
@@ -104,7 +104,7 @@ def _is_written_here(picture: Path) -> bool:
         return False
 
 
-def _cut_partial_line(path: Path) -> None:
+def cut_partial_line(path: Path) -> None:
     """Remove a last line that was not written completely."""
     with path.open("rb+") as file:
         content = file.read()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ldm import __version__
+from ldm.batch.contact_sheet import Gallery, draw_plan
 from ldm.batch.results_log import (
     SHEET,
     ItemResult,
@@ -27,7 +28,6 @@ from ldm.batch.results_log import (
 from ldm.batch.work_item import WorkItem, key_of
 from ldm.data.picture import Picture, read_picture
 from ldm.data.picture_write import write_picture
-from ldm.insertion.contact_sheet import Gallery, draw_plan
 from ldm.insertion.crop_plan import CropContext, lines, plan_crops, rois_around, scaling
 from ldm.insertion.mask_input import InsertMasks, MaskOptions
 from ldm.insertion.object_source import ObjectSource

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import torch
 
+from ldm.batch.contact_sheet import rgb8
 from ldm.compositing.composite import composite, composite_layers
 from ldm.compositing.cut_out import cut_out_picture
 from ldm.compositing.cut_out_images import SIZE
@@ -22,7 +23,6 @@ from ldm.data.image import resize, to_image
 from ldm.data.insertset import InsertSet
 from ldm.data.picture import Picture, read_rgb
 from ldm.evaluation.benchmark import SiteImages
-from ldm.insertion.contact_sheet import rgb8
 from ldm.insertion.insert import insert
 from ldm.insertion.object_source import ObjectSource
 from ldm.insertion.paste import cut_region, paste_region, patched

@@ -11,13 +11,13 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ldm.batch.contact_sheet import close_up, contact_sheet, thumbnail
 from ldm.data.files import atomic_file
 from ldm.data.picture import Picture
 from ldm.data.picture_write import write_picture
 from ldm.evaluation.metrics import MEASURES, heading
 from ldm.evaluation.results import Insertion, Row
 from ldm.evaluation.tables import difference_table, markdown, measured, table
-from ldm.insertion.contact_sheet import close_up, contact_sheet, thumbnail
 from ldm.insertion.roi import Roi, plan_roi
 
 PROTOCOLS = (

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ldm.batch.contact_sheet import CAPTION, MARGIN
 from ldm.data.picture import Picture
 from ldm.data.picture_write import write_picture
 from ldm.evaluation import report
@@ -16,7 +17,6 @@ from ldm.evaluation.metrics import bootstrap
 from ldm.evaluation.report import TILE, ScoredRun, write_report
 from ldm.evaluation.results import row_of
 from ldm.evaluation.tables import cell
-from ldm.insertion.contact_sheet import CAPTION, MARGIN
 from tests.evaluation.test_collect import bench_results
 from tests.fixtures.bench import write_bench
 
