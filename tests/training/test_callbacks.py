@@ -132,6 +132,12 @@ def test_a_wrong_checkpoint_file_is_named(tmp_path: Path) -> None:
         read_checkpoint(tmp_path / "half.ckpt")
 
 
+def test_a_checkpoint_of_an_older_version_is_read(tmp_path: Path) -> None:
+    torch.save({"object": {"about": {"base": "1"}, "crops": torch.zeros(1)}}, tmp_path / "old.ckpt")
+    card = read_checkpoint(tmp_path / "old.ckpt")["object"]
+    assert card["metadata"] == {"base": "1"} and card.keys() == {"metadata", "crops"}
+
+
 def test_the_log_of_a_resumed_run_has_every_step_once(tmp_path: Path) -> None:
     fit(tmp_path, [Progress(1, show=False), Checkpoints(tmp_path / "run", every=2)], 4)
     (tmp_path / "run/checkpoints/step-000004.ckpt").unlink()  # as if it had crashed after step 2
