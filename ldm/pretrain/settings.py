@@ -34,6 +34,7 @@ class StageSection:
     reuse: int = 3  # unet: how often an encoded sample is used
     capacity: int = 4096  # unet: encoded samples in the buffer
     frozen_encoder: bool = False  # unet: the image encoder stays as it is, its outputs are buffered
+    validated: int = 12  # unet: relit scenes, and holes in photos, of a validation
     ema: float = 0.998
     compile: bool = False
     workers: int = 1

@@ -38,7 +38,6 @@ STAGES = ("pack", "vae", "encoder", "unet", "export")
 LOG_EVERY = 20  # steps
 WARMUP = 40  # steps of a stage that is limited by time
 DECAY, LEAST = 0.35, 0.02  # the last share of its time, in which the rate falls; the share it falls to
-VALIDATED = 12  # validation samples of the unet stage: relit scenes, and holes in photos
 
 
 class Drawn(Dataset):
@@ -199,8 +198,8 @@ class Pretraining:
         s, (trained, held_out) = self.config.unet, self.pictures
         base = self.start()
         base.conditioner.clip.requires_grad_(not s.frozen_encoder)
-        scenes = held_out.relit[:VALIDATED]
-        fixed = fixed_samples(InsertionComposer(held_out, *self.sizes), scenes, holes=VALIDATED)
+        scenes = held_out.relit[: s.validated]
+        fixed = fixed_samples(InsertionComposer(held_out, *self.sizes), scenes, holes=s.validated)
         module = BaseTraining(base, s.lr, s.steps, InsertionMeasure(self.logdir / "unet"))
         validation = DataLoader(fixed, batch_size=None)
         self.fit("unet", module, self._buffer(base, trained), validation=validation)

@@ -42,6 +42,7 @@ def settings(folder: Path) -> list[str]:
         "vae.size=16",
         "unet.checkpoint_every=2",
         "unet.reuse=1",
+        "unet.validated=2",
         *stages,
     ]
 
