@@ -7,18 +7,12 @@ import torch
 from torch import Generator, Tensor
 
 from ldm.models.autoencoder import Autoencoder
-from ldm.pretrain.image_ops import choice, happens, over, placed, premultiplied, random_crop, uniform
+from ldm.pretrain.image_ops import choice, happens, over, placed, premultiplied, psnr, random_crop, uniform
 from ldm.pretrain.picture_pack import Pack
 from ldm.training.trainer import warm_cosine
 
 RENDERED, CUT_OUTS = 0.2, 0.35  # shares of the crops: of relit scenes, of photos with a cut-out on them
 SMALLEST = 0.4  # of the short side of a picture: what a crop shows at least
-
-
-def psnr(a: Tensor, b: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio in dB of images [b,c,H,W] in [-1,1], one per image."""
-    mse = ((a.clamp(-1, 1) - b) / 2).square().mean((1, 2, 3))
-    return -10 * torch.log10(mse.clamp_min(1e-10))
 
 
 class AutoencoderCrops:

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 from ldm.models.architecture import build_clip
 from ldm.models.base import Base
 from ldm.models.diffusion import alpha_bar
-from ldm.pretrain.autoencoder import AutoencoderCrops, psnr
+from ldm.pretrain.autoencoder import AutoencoderCrops
 from ldm.pretrain.base import MIN_SNR, OUTSIDE, BaseTraining, Encoded, draw_levels, weighted_loss
 from ldm.pretrain.encoder import EncoderTraining, view_agreement
+from ldm.pretrain.image_ops import psnr
 from ldm.pretrain.insertion_samples import InsertionComposer
 from ldm.pretrain.picture_pack import Pack
 from ldm.pretrain.stages import Drawn
