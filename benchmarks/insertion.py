@@ -21,7 +21,7 @@ from ldm.insertion.insert import InsertOptions
 from ldm.models.base import Base
 from ldm.models.context import Contexts, join
 from ldm.models.inpainting_model import InpaintingModel
-from ldm.models.runtime import Runtime, twin
+from ldm.models.runtime import Runtime, inference_copy
 from ldm.models.sampler import guided_eps
 from ldm.speed.deep_cache import DeepCache
 from ldm.speed.onednn_packing import pack_weights
@@ -39,7 +39,7 @@ def unet_step(base: Base, half: str, side: int, compiled: bool) -> list[Case]:
     """
     cases = []
     for precision in ("fp32", half):
-        folded = twin(base, Runtime(precision, pack=pack_weights))
+        folded = inference_copy(base, Runtime(precision, pack=pack_weights))
         models: dict[str, Plain | InpaintingModel] = {
             "plain": Plain(base, precision),
             "folded": folded,
@@ -51,7 +51,7 @@ def unet_step(base: Base, half: str, side: int, compiled: bool) -> list[Case]:
         first = partial(_first, base, side, Runtime(precision, pack=pack_weights))
         cases.append(Case(f"folded, {precision}, the first time", first, precision=precision, counted=False))
     prepared = (
-        twin(base, Runtime(half, compile=True, pack=pack_weights)) if compiled else folded
+        inference_copy(base, Runtime(half, compile=True, pack=pack_weights)) if compiled else folded
     )  # the last one's is `half`
     like: dict[str, Any] = {"precision": half, "holds": bytes_of(prepared.unet), "counted": not compiled}
     name = f"folded, {half}, compiled" if compiled else f"folded, {half}"
@@ -66,14 +66,14 @@ def insertion(
     scene = make_scene(base, side)
     cases = []
     for precision in ("fp32", half):
-        plain, prepared = Plain(base, precision), twin(base, Runtime(precision, pack=pack_weights))
+        plain, prepared = Plain(base, precision), inference_copy(base, Runtime(precision, pack=pack_weights))
         runs = {"plain PLMS 50": partial(fill, plain, base, scene, scene.contexts, **PLMS)}
         runs |= {name: _filled(prepared, base, side, sampling) for name, sampling in presets.items()}
         for name, run in runs.items():
             holds = bytes_of(plain.unet, base.vae) if name.startswith("plain") else bytes_of(prepared)
             cases.append(Case(f"{name}, {precision}", run, precision=precision, holds=holds, counted=False))
     if compiled:
-        prepared = twin(base, Runtime(half, compile=True, pack=pack_weights))
+        prepared = inference_copy(base, Runtime(half, compile=True, pack=pack_weights))
         run, holds = _filled(prepared, base, side, presets["fast"]), bytes_of(prepared)
         cases.append(Case(f"fast, {half}, compiled", run, precision=half, holds=holds, counted=False))
     return cases
@@ -81,7 +81,7 @@ def insertion(
 
 def vae(base: Base, side: int) -> list[Case]:
     """Both ways through the VAE, as it comes and as insertion runs it."""
-    scene, prepared = make_scene(base, side), twin(base, Runtime(pack=pack_weights))
+    scene, prepared = make_scene(base, side), inference_copy(base, Runtime(pack=pack_weights))
     return [
         Case(f"{way}, {name}", partial(getattr(model, way), x), holds=bytes_of(model.vae))
         for way, x in (("encode", scene.image), ("decode", scene.x_T))
@@ -91,7 +91,7 @@ def vae(base: Base, side: int) -> list[Case]:
 
 def growth(base: Base, half: str, side: int, fast: InsertOptions) -> dict[str, list[Case]]:
     """A folded step by batch, resolution and number of objects; fast insertions by number of backgrounds."""
-    prepared, f = twin(base, Runtime(half, pack=pack_weights)), base.architecture.vae_factor * 8
+    prepared, f = inference_copy(base, Runtime(half, pack=pack_weights)), base.architecture.vae_factor * 8
     filled = _filled(prepared, base, side, fast)
     sides = sorted({max(round(side * scale / f), 1) * f for scale in SCALES})
     one, several = (
@@ -103,7 +103,7 @@ def growth(base: Base, half: str, side: int, fast: InsertOptions) -> dict[str, l
             Case(f"batch {n}", _step(prepared, base, side, n), n, half) for n in BATCHES
         ],
         "growth with the resolution": [  # each its own prepared: packed weights are those of one size
-            Case(f"{s} px", _step(twin(base, Runtime(half, pack=pack_weights)), base, s), 1, half)
+            Case(f"{s} px", _step(inference_copy(base, Runtime(half, pack=pack_weights)), base, s), 1, half)
             for s in sides
         ],
         "growth with objects": [
@@ -131,7 +131,7 @@ def _step(model: Any, base: Base, side: int, n: int = 1) -> Callable[[], Any]:
 
 def _first(base: Base, side: int, runtime: Runtime) -> None:
     """What a step takes that has everything before it: weights cast and packed, contexts folded."""
-    _step(twin(base, runtime), base, side)()
+    _step(inference_copy(base, runtime), base, side)()
 
 
 @torch.no_grad()

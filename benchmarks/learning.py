@@ -13,8 +13,8 @@ from torch.optim import AdamW, Optimizer
 from benchmarks.measure import Case
 from benchmarks.subjects import bytes_of
 from ldm.models.base import Base
-from ldm.training.encoded_samples import narrow_frozen
 from ldm.training.finetune import FineTune, Tuning
+from ldm.training.samples import narrow_frozen
 
 MakeBase = Callable[[], Base]
 FEW_SHOT = 4

@@ -1,5 +1,6 @@
 """Learning rates of the few-shot part alone, on mini: loss, and movement of the tokens.
 
+    pip install '.[charts]'
     python benchmarks/learning_rates.py   # about 10 minutes of one core => docs/learning_rates.png and .csv
 
 Everything but the few-shot part is frozen. The loss is measured on the same samples and noise each time. mini
@@ -27,12 +28,10 @@ from ldm.data.files import atomic_file
 from ldm.data.insertset import InsertSet, load_insertset
 from ldm.data.object_crops import ObjectImages
 from ldm.data.pairs import TrainingPairs
-from ldm.evaluation.charts import new_figure, save_figure
 from ldm.models.base import Base, load_base
 from ldm.objects.few_shot import prepare_few_shot
-from ldm.training.datamodule import draw_noise
-from ldm.training.encoded_samples import encoded
 from ldm.training.finetune import FineTune, Tuning
+from ldm.training.samples import draw_noise, encoded
 
 FULL_SIZE = 257 * 1024  # inputs of the prior encoder at Paint-by-Example's size
 SAMPLES, MEASURED = 48, 16  # encoded few-shot samples, and how many of them the loss is measured on
@@ -129,8 +128,11 @@ def loss_of(module: FineTune, samples: dict[str, Tensor], which: Tensor, index: 
 
 def draw(path: Path, rows: Sequence[Row]) -> None:
     """Two panels a few-shot part: loss and movement over steps."""
-    figure = new_figure()
-    figure.set_size_inches(7.6, 5.4)
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.6, 5.4), dpi=150, layout="constrained")
+    FigureCanvasAgg(figure)  # draws without a display
     axes = figure.subplots(2, 2)
     units = {"tokens": "movement, standard deviations", "linear": "movement, norms of the tokens"}
     for pair, (panel, unit) in zip(axes, units.items(), strict=True):
@@ -145,7 +147,8 @@ def draw(path: Path, rows: Sequence[Row]) -> None:
         pair[1].set(ylabel=unit, xlabel="step", yscale="log")
         pair[1].set_ylim(bottom=min(row[4] for row in mine if row[4]) / 30)  # room for the legend
         pair[1].legend(title="rate", fontsize="x-small", title_fontsize="small", loc="lower right")
-    save_figure(figure, path)
+    with atomic_file(path) as file:
+        figure.savefig(file, format="png")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

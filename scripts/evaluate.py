@@ -1,4 +1,4 @@
-"""Measure insertions: compare methods on a benchmark (--bench), score a folder or manifest of results
+"""Measure insertions: compare methods on a benchmark (--benchmark), score a folder or manifest of results
 (--results), alone or --against another run, or fit the mixture of the quality score (--fit_quality).
 """
 
@@ -18,11 +18,10 @@ from ldm.config.schema import Config
 from ldm.data.files import check_folder
 from ldm.evaluation.benchmark import load_benchmark
 from ldm.evaluation.collect import check_pairs, collect
-from ldm.evaluation.measures import ScoredRun, write_measures
 from ldm.evaluation.methods import METHODS
 from ldm.evaluation.networks import FeatureNetworks, Weights, load_networks
 from ldm.evaluation.quality import COMPONENTS, estimator, fit_mixture, save_mixture
-from ldm.evaluation.report import write_report
+from ldm.evaluation.report import ScoredRun, write_report
 from ldm.evaluation.results import Insertion, Row, row_of
 from ldm.evaluation.run import runs_of
 from ldm.evaluation.scores import clip_features, pictures_in, real_pictures, scores_of, set_scores
@@ -39,16 +38,16 @@ FLAGS = RECIPE_FLAGS | {
 def parser() -> SettingsParser:
     p = SettingsParser(__doc__ or "", FLAGS, "configs/mini.yaml", presets=INFERENCE)
     work = p.add_mutually_exclusive_group(required=True)
-    work.add_argument("--bench", type=Path, metavar="FOLDER", help="benchmark: run methods on it")
+    work.add_argument("--benchmark", type=Path, metavar="FOLDER", help="benchmark: run methods on it")
     work.add_argument("--results", type=Path, metavar="PATH",
-                      help="results of a run (inference.sh, --bench ...) or a manifest: score")  # fmt: skip
+                      help="results of a run (inference.sh, --benchmark) or a manifest: score")  # fmt: skip
     work.add_argument("--fit_quality", "--fit-quality", type=Path, metavar="FOLDER",
                       help="pictures to fit the quality score's mixture on; --out is its file")  # fmt: skip
     p.add_argument("--out", type=Path, required=True, help="folder of the results; a stopped run goes on")
     p.add_argument("--methods", nargs="+", choices=list(METHODS), default=[], help="rows [all]")
     p.add_argument("--backgrounds", type=Path, metavar="FOLDER", help="test bench of InsertSet objects")
-    p.add_argument("--objects", nargs="+", default=[], metavar="NAME", help="objects of the bench [all]")
-    p.add_argument("--scenes", nargs="+", default=[], metavar="NAME", help="scenes of the bench [all]")
+    p.add_argument("--objects", nargs="+", default=[], metavar="NAME", help="objects of the benchmark [all]")
+    p.add_argument("--scenes", nargs="+", default=[], metavar="NAME", help="scenes of the benchmark [all]")
     p.add_argument("--against", type=Path, metavar="PATH", help="another run, compared paired by image")
     p.add_argument("--references", type=Path, metavar="PATH",
                    help="the object's InsertSet folder or picture [what each result says]")  # fmt: skip
@@ -67,16 +66,16 @@ def announce(row: Row) -> None:
     print(f"{row['name']:20} {row['method']:16} {', '.join(numbers)}", flush=True)
 
 
-def fill_bench(args: argparse.Namespace, config: Config) -> None:
-    """Every chosen method at every chosen site: table, contact sheet, page."""
+def announce_report(files: Sequence[Path]) -> None:
+    """Print the tables, and where they are."""
+    print(next(file for file in files if file.suffix == ".md").read_text("utf-8"))
+    print(*files, sep="\n")
+
+
+def fill_benchmark(args: argparse.Namespace, config: Config) -> None:
+    """Every chosen method at every chosen site: tables and a sheet."""
     names = args.methods or list(METHODS)
-    if config.sample.reference_view > 0 and "merged" in names:
-        others = " ".join(name for name in names if name != "merged")
-        raise ValueError(
-            f"sample.reference_view={config.sample.reference_view}: a merged object has no views; "
-            f"leave it out (--methods {others}), or sample.reference_view"
-        )
-    benchmark = load_benchmark(args.bench, args.backgrounds, objects=args.objects, sites=args.scenes)
+    benchmark = load_benchmark(args.benchmark, args.backgrounds, objects=args.objects, sites=args.scenes)
     if args.methods == [] and any(site.truth is None for site in benchmark.sites):
         names.remove("ceiling")
     methods = [method for method in METHODS.values() if method.name in names]
@@ -88,10 +87,8 @@ def fill_bench(args: argparse.Namespace, config: Config) -> None:
     runs.sort(key=lambda one: methods.index(one.method))  # stable: objects stay in order
     rows = [row for one in runs for row in one.rows()]
     insertions = [x for one in runs for x in one.insertions()]
-    note = base_note(setup, config)
-    files = write_report(args.out, benchmark, methods, rows, note)
-    print(files[0].read_text("utf-8"))
-    print(*files, *write_measures(args.out, ScoredRun(str(args.out), insertions, rows), [note]), sep="\n")
+    done = ScoredRun(str(args.out), insertions, rows)
+    announce_report(write_report(args.out, done, [base_note(setup, config)]))
 
 
 def score_results(args: argparse.Namespace) -> None:
@@ -104,9 +101,7 @@ def score_results(args: argparse.Namespace) -> None:
     names = "; ".join(f"{key}: {name}" for key, name in networks.names.items())
     notes = [f"Networks: {names or 'none'}."]
     notes += [f"Frechet distances to the {real_pictures(x, args.real)[1]}." for x in found if runs[0].sets]
-    files = write_measures(args.out, runs[0], list(dict.fromkeys(notes)), *runs[1:])
-    print(files[1].read_text("utf-8"))
-    print(*files, sep="\n")
+    announce_report(write_report(args.out, runs[0], list(dict.fromkeys(notes)), *runs[1:]))
 
 
 def scored(
@@ -145,10 +140,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args.device = device_named(args.device)
     if args.against and not args.results:
         raise ValueError("--against goes with --results: both runs are scored and compared paired by image")
-    if args.bench or args.results:
+    if args.benchmark or args.results:
         check_folder(args.out, f"--out {args.out}")
-    if args.bench:
-        fill_bench(args, config)
+    if args.benchmark:
+        fill_benchmark(args, config)
     elif args.results:
         score_results(args)
     else:

@@ -18,15 +18,10 @@ from ldm.data.insertset import load_insertset
 from ldm.models.base import load_base
 from ldm.objects.convert import halved
 from ldm.objects.delta import Delta, save
-from ldm.objects.ldm_format import (
-    FewShotLayer,
-    is_ldm_training,
-    read_with_pictures,
-    save_ldm_delta,
-    trim_training,
-)
+from ldm.objects.few_shot import FewShotLayer
+from ldm.objects.ldm_format import is_ldm_training, read_with_pictures, save_ldm_delta, trim_training
 from ldm.training.checkpoints import best_checkpoint, find_checkpoint, read_checkpoint, run_folder
-from ldm.training.extract import object_of, prior_encoder_of
+from ldm.training.run import object_of, prior_encoder_of
 
 DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
 FLAGS = {name: f"extract.{name}" for name in ExtractSection.__dataclass_fields__}
@@ -41,7 +36,7 @@ def settings(argv: Sequence[str] | None) -> ExtractSection:
     file = find_checkpoint(Path(config.extract.path))
     if args.config or is_ldm_training(file):
         return config.extract
-    own = read_checkpoint(file, mmap=True)["object"]["about"]["recipe"].get("extract", {})
+    own = read_checkpoint(file, mmap=True)["object"]["metadata"]["recipe"].get("extract", {})
     return parser.parse_config(argv, {"extract": own} if own else None)[1].extract
 
 
@@ -92,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         from_paper(file, e)
         return
     checkpoint = read_checkpoint(file, mmap=True)
-    trained: Config = load_config(checkpoint["object"]["about"]["recipe"])
+    trained: Config = load_config(checkpoint["object"]["metadata"]["recipe"])
     base = load_base(Path(e.base or trained.base.path), trained.base.architecture)
 
     delta = object_of(checkpoint, base, torch.float32 if e.format == "ldm" else DTYPES[e.dtype])

@@ -25,21 +25,16 @@ from ldm.config.objects_cli import (
     refuse_inputs,
 )
 from ldm.data.insertset import load_insertset
-from ldm.merge.merge import contexts_of, member, merge, merge_table, second_moment
+from ldm.merge.merge import merge, merge_input, merge_table
 from ldm.merge.merged_file import save_merged, verify_merged
 from ldm.models.base import base_state
 from ldm.models.pickle_reader import PICKLES
-from ldm.objects.apply import check_fits
 from ldm.objects.baked import bake_delta
 from ldm.objects.baked import save as save_baked
 from ldm.objects.compress import compress
-from ldm.objects.convert import SUFFIX, halved, read_any, write_any
-from ldm.objects.delta import load, save
-from ldm.objects.diffusers_format import conditioner_file
-from ldm.objects.effect import effect
+from ldm.objects.convert import SUFFIX, conditioner_file, halved, read_any, write_any
+from ldm.objects.delta import check_fits, load, save
 from ldm.objects.info import (
-    MEGABYTE,
-    effect_line,
     facts,
     losses_table,
     readable,
@@ -103,7 +98,6 @@ def bake_command(args: argparse.Namespace) -> None:
 def compress_command(args: argparse.Namespace) -> None:
     targets = outputs(args.files, args.out)
     base, fingerprint = open_optional_base(args)
-    size = None if args.size is None else int(args.size * MEGABYTE)
     state = None if base is None else base_state(base)
     bar = partial(tqdm, unit="matrix", leave=False, disable=None)
     for file, target in zip(args.files, targets, strict=True):
@@ -111,32 +105,26 @@ def compress_command(args: argparse.Namespace) -> None:
             delta = load(file)
             if base is not None:
                 check_fits(base, delta, fingerprint)
-            delta = replace(delta, metadata=made_from(file, delta.metadata))  # counts in the file's size
-            small, losses = compress(delta, energy=args.energy, size=size, base_state=state, progress=bar)
+            delta = replace(delta, metadata=made_from(file, delta.metadata))
+            small, losses = compress(delta, args.energy, state, bar)
         save(small, target)
         print(*losses_table(losses), sep="\n")
-        if base is not None and delta.reference is not None:
-            print(effect_line(effect(base, delta, small, fingerprint=fingerprint)))
         print(f"{size_line(target, file)}, relative error of all weights {losses.error:.3%}")
 
 
 def merge_command(args: argparse.Namespace) -> None:
     target = output(args.out, args.files)
     base, fingerprint = open_base(args)
-    images, moment, members = object_images(config_of(args)), None, []
-    if args.weighted:
-        pictures = partial(tqdm, unit="picture", disable=None)
-        moment = second_moment(contexts_of(base, args.weighted, images, pictures))
+    images, inputs = object_images(config_of(args)), []
     for file in tqdm(args.files, unit="object", disable=None):
         with naming(file):
             delta = load(file)
-            members.append(
-                member(base, delta, file.stem, images, parent_of(file, delta.metadata), fingerprint)
-            )
-    merged, report = merge(members, moment)
+            parent = parent_of(file, delta.metadata)
+            inputs.append(merge_input(base, delta, file.stem, images, parent, fingerprint))
+    merged, report = merge(inputs)
     save_merged(merged, target)
     dtype = str(next(iter(merged.weights.values())).dtype).removeprefix("torch.")
-    print(*merge_table(report), f"{size_line(target)}, {len(members)} objects, {dtype}", sep="\n")
+    print(*merge_table(report), f"{size_line(target)}, {len(inputs)} objects, {dtype}", sep="\n")
 
 
 def convert_command(args: argparse.Namespace) -> None:

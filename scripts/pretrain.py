@@ -16,7 +16,7 @@ from ldm.pretrain.stages import STAGES, Pretraining
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", choices=[*STAGES, "all"], help="what to run; `all`: one after the other")
-    parser.add_argument("--config", default="configs/pretrain_mini.yaml", help="settings file")
+    parser.add_argument("--config", default="configs/pretrain_mini_gpu.yaml", help="settings file")
     parser.add_argument(
         "settings", nargs="*", metavar="section.key=value", help="settings that win over the file's"
     )

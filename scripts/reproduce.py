@@ -9,16 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from ldm.config.cli import INFERENCE, RECIPE_FLAGS, run, warnings_in_a_line
-from ldm.config.evaluation_cli import add_scoring_flags, base_note, setup_of
+from ldm.config.evaluation_cli import add_scoring_flags, base_note, published, setup_of
 from ldm.config.loader import ROOT, place
 from ldm.config.parser import SettingsParser
-from ldm.config.published import published
 from ldm.config.schema import Config, load_config
 from ldm.data.files import check_folder
 from ldm.evaluation.ablations import Comparison, ablations
 from ldm.evaluation.benchmark import Benchmark, load_benchmark
-from ldm.evaluation.measures import ScoredRun, write_measures
 from ldm.evaluation.metrics import MEASURES
+from ldm.evaluation.report import ScoredRun, write_report
 from ldm.evaluation.reproduction_report import BenchmarkResults, write_results
 from ldm.evaluation.results import Insertion, Row
 from ldm.evaluation.run import MethodRun, Setup, runs_of
@@ -31,12 +30,12 @@ QUICK = (
     "paper-kv", "paper-zero-shot",
 )  # fmt: skip
 OF_SETS = {measure.metric for measure in MEASURES.values() if measure.of_set}
-QUICK_OBJECTS, QUICK_SITES, QUICK_STEPS = 2, 2, 4  # objects a bench, sites an object, times fewer steps
+QUICK_OBJECTS, QUICK_SITES, QUICK_STEPS = 2, 2, 4  # objects a benchmark, sites an object, times fewer steps
 
 
 def parser() -> SettingsParser:
     p = SettingsParser(__doc__ or "", RECIPE_FLAGS, "configs/mini.yaml")
-    p.add_argument("--benches", type=Path, nargs="+", metavar="FOLDER", required=True,
+    p.add_argument("--benchmarks", type=Path, nargs="+", metavar="FOLDER", required=True,
                    help="benchmarks, or InsertSet objects (with --backgrounds)")  # fmt: skip
     p.add_argument("--backgrounds", type=Path, metavar="FOLDER",
                    help="test bench of InsertSet: image/, mask/; or one folder for each object")  # fmt: skip
@@ -105,7 +104,7 @@ def make(runs: Sequence[MethodRun]) -> None:
 def results_of(
     benchmark: Benchmark, runs: Sequence[MethodRun], setup: Setup, shown: Sequence[str]
 ) -> tuple[BenchmarkResults, ScoredRun]:
-    """All rows of a benchmark and, for its page, those of the methods that are shown, with their images."""
+    """All rows of a benchmark and, for its report, those of the methods that are shown, with their images."""
     own = [one for one in runs if one.benchmark is benchmark]
     rows: dict[str, list[Row]] = {one.method.name: [] for one in own}
     insertions: dict[str, list[Insertion]] = {name: [] for name in rows}
@@ -136,7 +135,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     sites = args.sites or (QUICK_SITES if args.quick else 0)
     with warnings_in_a_line():
         benchmarks = [
-            load_benchmark(root, args.backgrounds, objects=objects, sites=sites) for root in args.benches
+            load_benchmark(root, args.backgrounds, objects=objects, sites=sites) for root in args.benchmarks
         ]
     setup = setup_of(args, config)
     runs = runs_of(setup, compared.methods.values(), benchmarks)
@@ -145,14 +144,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     if not args.report:
         make(runs)
-    shown = compared.series[0].names if compared.series else list(compared.methods)
+    shown = next(iter(compared.tables.values()), list(compared.methods))
     found = [results_of(benchmark, runs, setup, shown) for benchmark in benchmarks]
     t = config.train
     recipe = f"{t.max_steps} steps of {t.batch_size * t.accumulate_grad_batches}"
     note = f"Recipe `{compared.recipe}`, {recipe}. {base_note(setup, config)}"
     file = write_results(args.out, [one for one, _ in found], compared, [note])
     pages = [
-        write_measures(args.out / "pages" / page.source, page, [note])[-1] for _, page in found if page.rows
+        write_report(args.out / "reports" / page.source, page, [note])[-1] for _, page in found if page.rows
     ]
     print(file.read_text("utf-8"))
     print(file, *pages, sep="\n")

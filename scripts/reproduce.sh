@@ -2,7 +2,7 @@
 # Run the comparison of the paper's claims on benchmarks and write RESULTS.md; the same command again goes on.
 # `--plan` shows what is missing; `--quick` is a small comparison. Your own objects and base:
 #   bash scripts/reproduce.sh --config configs/v.yaml --base checkpoints/model.ckpt \
-#     --benches InsertSet/objects --backgrounds InsertSet/bench --metrics identity clip dino clip-fid background
+#     --benchmarks InsertSet/objects --backgrounds InsertSet/bench --metrics identity clip dino clip-fid background
 set -eu
 root=$(cd "$(dirname "$0")/.." && pwd)
 . "$root/setup.sh"

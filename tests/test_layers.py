@@ -121,7 +121,7 @@ def test_benchmarks_stand_on_what_they_measure(file: Path) -> None:
         ("scenes.runner", "from ldm.batch.work_item import WorkItem", False),
         ("speed.deep_cache", "from ldm.config.schema import Config", True),
         ("validation.validator", "from ldm.evaluation.metrics import psnr", False),
-        ("evaluation.charts", "from ldm.validation.score import ValidationScore", True),
+        ("evaluation.report", "from ldm.validation.score import ValidationScore", True),
         ("evaluation.bench", "from ldm.insertion.roi import Roi\nimport torch", False),
         ("config.build", "from ldm.evaluation.bench import Bench", False),
     ],

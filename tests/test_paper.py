@@ -31,8 +31,8 @@ from ldm.insertion.blend import Blend
 from ldm.models.architecture import Architecture
 from ldm.models.base import save_base
 from ldm.models.pickle_reader import read_pickle
-from ldm.training.encoded_samples import posterior_noise, training_pairs
 from ldm.training.run import build_learner
+from ldm.training.samples import posterior_noise, training_pairs
 from scripts import get_deltas, inference, train
 from tests.fixtures import tiny
 

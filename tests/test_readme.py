@@ -34,7 +34,7 @@ SCRIPTS = {  # the least that each one parses
     "inference": ["--example_img", "a.png"],
     "objects": ["info", "x.safetensors"],
     "evaluate": ["--results", "x", "--out", "y"],
-    "reproduce": ["--benches", "x"],
+    "reproduce": ["--benchmarks", "x"],
     "pretrain": ["all"],
     "benchmark": [],
     "studio": [],

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from torch import Tensor
 
+from ldm.batch.contact_sheet import SHARP, close_up, contact_sheet, thumbnail
 from ldm.batch.results_log import SHEET
 from ldm.batch.work_item import WorkItem
 from ldm.data.picture import Picture
 from ldm.data.picture_write import write_picture
-from ldm.insertion.contact_sheet import SHARP, close_up, contact_sheet, thumbnail
 from ldm.insertion.object_source import ObjectSource
 from ldm.insertion.paste import cut_region
 from ldm.insertion.region import InsertRequest

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +19,9 @@ from ldm.data.files import overwritten, sweep
 from ldm.data.picture_write import embedded_text
 
 if TYPE_CHECKING:
-    from ldm.batch.runner import ItemResult
+    from ldm.batch.work_item import WorkItem
+    from ldm.data.picture import Picture
+    from ldm.insertion.region import InsertRequest
 
 FILE = "results.jsonl"
 SHEET = {"software": "implicit-insertion"}  # text in contact sheets and plans, which have no recipe
@@ -36,7 +38,7 @@ class ResultsLog:
         folder.mkdir(parents=True, exist_ok=True)
         sweep(folder)
         if self.path.is_file():
-            _cut_partial_line(self.path)
+            cut_partial_line(self.path)
             for row in rows(self.path):
                 self._note(row)
 
@@ -102,11 +104,41 @@ def _is_written_here(picture: Path) -> bool:
         return False
 
 
-def _cut_partial_line(path: Path) -> None:
+def cut_partial_line(path: Path) -> None:
     """Remove a last line that was not written completely."""
     with path.open("rb+") as file:
         content = file.read()
         file.truncate(content.rfind(b"\n") + 1)
+
+
+@dataclass(frozen=True, eq=False)
+class ResultImages:
+    """The background and request of an item, and its results, read one at a time to save memory."""
+
+    background: Picture
+    request: InsertRequest
+    results: Iterable[Picture]
+
+
+@dataclass(frozen=True, eq=False)
+class ItemResult:
+    """The result files of an item by seed, the seeds that were made in this run, or the item's error.
+
+    `images` is set if all results are new.
+    """
+
+    item: WorkItem
+    files: Mapping[int, str]
+    made: Sequence[int] = ()
+    error: str = ""
+    seconds: float = 0.0
+    images: ResultImages | None = None
+
+    def lines(self, log: ResultsLog) -> Iterator[str]:
+        """One line for each result file."""
+        for seed, file in self.files.items():
+            done = f"{self.seconds / len(self.made):.1f} s" if seed in self.made else "exists already"
+            yield f"{log.folder / file}: {done}, seam {log.seam(file):.2f}"
 
 
 SEAMS_SHOW = 1  # exit code if a seam is above the limit; 2 is a mistake before anything was made

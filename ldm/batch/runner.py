@@ -16,11 +16,18 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ldm import __version__
-from ldm.batch.results_log import SHEET, ResultsLog, RunSummary, recipe_in
+from ldm.batch.contact_sheet import Gallery, draw_plan
+from ldm.batch.results_log import (
+    SHEET,
+    ItemResult,
+    ResultImages,
+    ResultsLog,
+    RunSummary,
+    recipe_in,
+)
 from ldm.batch.work_item import WorkItem, key_of
 from ldm.data.picture import Picture, read_picture
 from ldm.data.picture_write import write_picture
-from ldm.insertion.contact_sheet import Gallery, draw_plan
 from ldm.insertion.crop_plan import CropContext, lines, plan_crops, rois_around, scaling
 from ldm.insertion.mask_input import InsertMasks, MaskOptions
 from ldm.insertion.object_source import ObjectSource
@@ -30,7 +37,7 @@ from ldm.insertion.roi import Roi, covered, squared, visible
 
 if TYPE_CHECKING:
     from ldm.insertion.region import Result
-    from ldm.insertion.region_fill import ReadyObject
+    from ldm.insertion.region_fill import InsertableObject
 
 
 MISTAKES = (ValueError, FileNotFoundError, PermissionError)
@@ -44,13 +51,13 @@ class Inserter(Protocol):
 
     def load_object(self, source: ObjectSource) -> Any: ...
 
-    def ready(self, source: ObjectSource) -> ReadyObject: ...
+    def ready(self, source: ObjectSource) -> InsertableObject: ...
 
     def insert(
         self,
         background: Picture,
         requests: Sequence[InsertRequest],
-        objects: Sequence[ReadyObject] | None = None,
+        objects: Sequence[InsertableObject] | None = None,
     ) -> list[list[Result]]: ...
 
 
@@ -76,36 +83,6 @@ class RunOptions:
     max_seam: float = 0.0
     contact_sheet: bool = True
     cache_bytes: float = 1e9
-
-
-@dataclass(frozen=True, eq=False)
-class ItemResult:
-    """The result files of an item by seed, the seeds that were made in this run, or the item's error.
-
-    `images` is set if all results are new.
-    """
-
-    item: WorkItem
-    files: Mapping[int, str]
-    made: Sequence[int] = ()
-    error: str = ""
-    seconds: float = 0.0
-    images: ResultImages | None = None
-
-    def lines(self, log: ResultsLog) -> Iterator[str]:
-        """One line for each result file."""
-        for seed, file in self.files.items():
-            done = f"{self.seconds / len(self.made):.1f} s" if seed in self.made else "exists already"
-            yield f"{log.folder / file}: {done}, seam {log.seam(file):.2f}"
-
-
-@dataclass(frozen=True, eq=False)
-class ResultImages:
-    """The background and request of an item, and its results, read one at a time to save memory."""
-
-    background: Picture
-    request: InsertRequest
-    results: Iterable[Picture]
 
 
 def run_items(

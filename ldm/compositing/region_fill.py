@@ -16,8 +16,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ldm.compositing.background_fill import fill_background
-from ldm.compositing.composite import VISIBLE, composite, composite_layers, flattened, placed
-from ldm.compositing.detail_transfer import transfer_detail, with_contact_shadow
+from ldm.compositing.composite import (
+    VISIBLE,
+    composite,
+    composite_layers,
+    flattened,
+    placed,
+    transfer_detail,
+    with_contact_shadow,
+)
 from ldm.insertion.region import Region
 from ldm.insertion.region_fill import ObjectFill, RegionFill, Start
 

@@ -26,9 +26,9 @@ from ldm.models.base import Base
 from ldm.objects.object_context import ObjectView, null_context
 from ldm.training.callbacks import Previews
 from ldm.training.checkpoints import Checkpoints
-from ldm.training.encoded_samples import SampleOptions, Shown, grey
 from ldm.training.finetune import FineTune, Tuning
 from ldm.training.run import TrainingRun
+from ldm.training.samples import FillImages, SampleOptions, fill_with_grey
 from ldm.training.trainer import LoopOptions
 from ldm.validation.callback import Validation, ValidationPlan, plan_validation
 from ldm.validation.validator import RegionFiller, Validator, place_of, validation_pictures
@@ -55,13 +55,13 @@ def device_of(accelerator: str) -> str:
     return accelerator
 
 
-def shown_in_training(config: Config) -> Shown:
+def shown_in_training(config: Config) -> FillImages:
     """What the masked regions of training samples show."""
     if config.base.region_fill == COMPOSITE:
         from ldm.compositing.region_fill import shown_in_training as composites
 
         return composites
-    return grey
+    return fill_with_grey
 
 
 def validation_plan_of(config: Config, insertset: InsertSet) -> tuple[Config, ValidationPlan]:

@@ -67,17 +67,14 @@ def _bake(c: ArgumentParser) -> None:
 
 def _compress(c: ArgumentParser) -> None:
     _add_files(c)
-    goal = c.add_mutually_exclusive_group(required=True)
-    goal.add_argument("--energy", type=float, help="share of its energy that every matrix keeps, like 0.99")
-    goal.add_argument("--size", type=float, metavar="MB", help="size of the file at most")
+    c.add_argument("--energy", type=float, required=True,
+                   help="share of its energy that every matrix keeps, like 0.99")  # fmt: skip
     _add_out(c, FOLDER)
     _add_base(c, optional=True)
 
 
 def _merge(c: ArgumentParser) -> None:
     _add_files(c)
-    c.add_argument("--weighted", nargs="+", type=Path, default=[], metavar="PICTURES",
-                   help="pictures or folders: change the base least for images like these")  # fmt: skip
     _add_out(c, FILE)
     _add_base(c)
 

@@ -13,6 +13,55 @@ from ldm.evaluation.tables import Interval
 PAPER = "paper"  # first in the names of methods that are the paper's recipe
 PSNR, PERCEPTUAL = "v2/psnr_object", "v2/perceptual_object"
 FEWEST = 5  # objects; fewer agree by chance one time in eight, so that an interval claims too much
+SHORT = {KV: "kv", ALL: "crossattn"}
+IMAGES, SCALES = (1, 3, 5), (1.0, 2.5, 5.0, 7.5)
+SOLVERS = ("plms", "ddim", "dpm++", "unipc")
+SHARES = (8, 4, 2, 1)  # of the training steps, and (but the first) of the sampling steps
+Presets = Mapping[str, Mapping[str, Any]]
+
+LINEAR = "`linear` few-shot tokens (the paper's layer, our recipe)"
+TUNED = (  # few-shot part, what it is, what of the cross-attention trains
+    ("none", "no few-shot tokens (as Custom Diffusion)", KV),
+    ("linear", LINEAR, KV),
+    ("tokens", "`tokens` (ours)", KV),
+    ("linear", LINEAR, ALL),
+    ("tokens", "`tokens` (ours)", ALL),
+)
+METHODS = (  # from pasting to tuning all of the cross-attention, in the order of the table
+    Method("flat", "reference pasted flat", "flat"),
+    Method("poisson", "reference pasted by Poisson's equation", "poisson"),
+    Method("cut-out", "reference cut out and pasted", "cut-out"),
+    Method("zero-shot", "base as it is, one reference", "zero-shot"),
+    *(
+        Method(f"{few_shot}-{SHORT[mode]}", f"{what}, {mode}",
+               learning={"few_shot": few_shot, "freeze_model": mode})
+        for few_shot, what, mode in TUNED
+    ),
+)  # fmt: skip
+
+CLAIMS = (  # what is claimed, the better method, the worse one; R: our recipe, P: the paper's
+    ("the paper: learning the object beats one reference alone", "paper-kv", "paper-zero-shot"),
+    ("the paper: few-shot tokens beat K/V tuning without them", "paper-kv", "paper-none-kv"),
+    ("the paper: same-category pictures help", "paper-kv", "paper-kv-alone"),
+    ("the paper: tuning all of the cross-attention beats K and V", "paper-crossattn", "paper-kv"),
+    ("ours: the recipe beats the paper's", "R", "P"),
+    ("ours, `linear`: learning the object beats one reference alone", "linear-kv", "zero-shot"),
+    ("ours, `linear`: few-shot tokens beat K/V tuning without them", "linear-kv", "none-kv"),
+    ("ours, `linear`: same-category pictures help", "linear-kv", "linear-kv-alone"),
+    ("more few-shot pictures help (5 against 1)", "R-5-images", "R-1-images"),
+    ("more few-shot pictures help (5 against 3)", "R-5-images", "R-3-images"),
+    ("ours, `linear`: tuning all of the cross-attention beats K and V", "linear-crossattn", "linear-kv"),
+    ("ours: `tokens` beat `linear`, crossattn-kv", "tokens-kv", "linear-kv"),
+    ("ours: `tokens` beat `linear`, crossattn", "tokens-crossattn", "linear-crossattn"),
+    ("ours: our learning-rate schedule beats the paper's", "R", "R-paper-rate"),
+    ("ours: same-category pictures help the recipe", "R", "R-alone"),
+)
+EQUAL = (  # likewise, where the second costs nothing against the third
+    ("ours: `--preset fast` costs nothing against `exact`", "R-fast", "R-exact"),
+    ("ours: `--preset fast` costs the recipe nothing", "R-fast", "R"),
+    ("ours: the recipe's sampling is as good as `--preset exact`", "R", "R-exact"),
+    ("ours: cached samples cost nothing", "R", "R-no-cached-samples"),
+)
 
 
 @dataclass(frozen=True)
@@ -40,90 +89,26 @@ class Claim:
         )
 
 
-def claims_of(recipe: str) -> list[Claim]:
-    """The paper's claims, of its own recipe, and ours, around the method `recipe`."""
-    paper = f"{PAPER}-{recipe.partition('-')[2]}"
-    fast, exact = f"{recipe}-fast", f"{recipe}-exact"
-    equal = [
-        ("ours: `--preset fast` costs nothing against `exact`", fast, exact),
-        ("ours: `--preset fast` costs the recipe nothing", fast, recipe),
-        ("ours: the recipe's sampling is as good as `--preset exact`", recipe, exact),
-        ("ours: cached samples cost nothing", recipe, f"{recipe}-no-cached-samples"),
-    ]
-    return [
-        Claim("the paper: learning the object beats one reference alone", "paper-kv", "paper-zero-shot"),
-        Claim("the paper: few-shot tokens beat K/V tuning without them", "paper-kv", "paper-none-kv"),
-        Claim("the paper: same-category pictures help", "paper-kv", "paper-kv-alone"),
-        Claim("the paper: tuning all of the cross-attention beats K and V", "paper-crossattn", "paper-kv"),
-        Claim("ours: the recipe beats the paper's", recipe, paper),
-        Claim("ours, `linear`: learning the object beats one reference alone", "linear-kv", "zero-shot"),
-        Claim("ours, `linear`: few-shot tokens beat K/V tuning without them", "linear-kv", "none-kv"),
-        Claim("ours, `linear`: same-category pictures help", "linear-kv", "linear-kv-alone"),
-        Claim("more few-shot pictures help (5 against 1)", f"{recipe}-5-images", f"{recipe}-1-images"),
-        Claim("more few-shot pictures help (5 against 3)", f"{recipe}-5-images", f"{recipe}-3-images"),
-        Claim(
-            "ours, `linear`: tuning all of the cross-attention beats K and V", "linear-crossattn", "linear-kv"
-        ),
-        Claim("ours: `tokens` beat `linear`, crossattn-kv", "tokens-kv", "linear-kv"),
-        Claim("ours: `tokens` beat `linear`, crossattn", "tokens-crossattn", "linear-crossattn"),
-        Claim("ours: our learning-rate schedule beats the paper's", recipe, f"{recipe}-paper-rate"),
-        Claim("ours: same-category pictures help the recipe", recipe, f"{recipe}-alone"),
-        *(Claim(text, one, other, equal=True) for text, one, other in equal),
-    ]
-
-
-@dataclass(frozen=True)
-class Series:
-    """Methods side by side: line's name => points (x, method's name); without `axis` it is no chart."""
-
-    title: str
-    lines: Mapping[str, Sequence[tuple[float, str]]]
-    axis: str = ""
-    log: bool = False
-
-    @property
-    def names(self) -> list[str]:
-        """All its methods, each once."""
-        return list(dict.fromkeys(name for points in self.lines.values() for _, name in points))
-
-    def of(self, names: Collection[str]) -> Series:
-        """The series with these methods only."""
-        lines = {line: [p for p in points if p[1] in names] for line, points in self.lines.items()}
-        return replace(self, lines={line: points for line, points in lines.items() if points})
-
-
 @dataclass(frozen=True)
 class Comparison:
-    """All that one reproduction compares; `recipe` names the method that the others differ from."""
+    """All that one reproduction compares: methods by name, tables of them by title, and claims.
+
+    `recipe` names the method that the others differ from.
+    """
 
     methods: Mapping[str, Method]
-    series: Sequence[Series]
+    tables: Mapping[str, Sequence[str]]
     claims: Sequence[Claim]
     recipe: str
 
     def of(self, names: Collection[str]) -> Comparison:
-        """With these methods only, and the series and claims that have them; ValueError for unknown names."""
+        """With these methods only, and the tables and claims that have them; ValueError for unknown names."""
         if unknown := [name for name in names if name not in self.methods]:
             raise ValueError(f"no method {', '.join(unknown)}; there are {', '.join(self.methods)}")
         chosen = {name: method for name, method in self.methods.items() if name in names}
-        series = [kept for one in self.series if len((kept := one.of(names)).names) > 1]
+        kept = {title: [name for name in own if name in chosen] for title, own in self.tables.items()}
         claims = [claim for claim in self.claims if {claim.better, claim.worse} <= chosen.keys()]
-        return Comparison(chosen, series, claims, self.recipe)
-
-
-SHORT = {KV: "kv", ALL: "crossattn"}
-TUNED = (  # few-shot part, what it is, what of the cross-attention trains
-    ("none", "no few-shot tokens (as Custom Diffusion)", KV),
-    ("linear", "`linear` few-shot tokens (the paper's layer, our recipe)", KV),
-    ("tokens", "`tokens` (ours)", KV),
-    ("linear", "`linear` few-shot tokens (the paper's layer, our recipe)", ALL),
-    ("tokens", "`tokens` (ours)", ALL),
-)
-IMAGES, SCALES = (1, 3, 5), (1.0, 2.5, 5.0, 7.5)
-SOLVERS = ("plms", "ddim", "dpm++", "unipc")
-Presets = Mapping[str, Mapping[str, Any]]
-SHARES = (8, 4, 2)  # of the training steps, and (the last two) of the sampling steps
-Group = tuple[Series, list[Method]]
+        return Comparison(chosen, {k: v for k, v in kept.items() if len(v) > 1}, claims, self.recipe)
 
 
 def ablations(
@@ -143,48 +128,49 @@ def ablations(
     `presets`: name => settings of the section `sample` that it stands for. `published`: the paper's recipe,
     scaled to the base, as `paper-kv` and `paper-crossattn`; the paper's claims are tested by these.
     """
-    methods = [*_methods(), *published]
-    [recipe] = [v for v in methods if v.name == f"tokens-{SHORT[freeze_model]}"]
-    both = [v for v in methods if v.name in ("linear-kv", recipe.name)]
+    methods = {method.name: method for method in METHODS}
+    recipe = methods[f"tokens-{SHORT[freeze_model]}"]
+    both = {name: methods[name] for name in ("linear-kv", recipe.name)}.values()
     all_views = _tuned(recipe, "all-views", "every sample sees all few-shot tokens", single_view=0.0)
     not_cached = _tuned(
         recipe, "no-cached-samples", "every sample encoded when it is drawn", cached_samples=0
     )
-    groups = [
-        _table("Methods", methods),
-        _table("The paper's recipe", _of_the_paper(published)),
-        _table("Same-category pictures", [v for own in both for v in (own, _alone(own))]),
-        _table("Learning-rate schedule", [recipe, *_rates(recipe, max_steps, published)]),
-        _table("Single views", [recipe, all_views] if single_view else []),
-        _table("Cached samples", [recipe, not_cached] if cached_samples else []),
-        _table("Presets", [recipe, *_presets(recipe, presets or {})]),
-        _chart("Few-shot pictures", {"recipe": {n: _fewer(recipe, n) for n in IMAGES}}, "few-shot pictures"),
-        _chart("Training steps", {"recipe": _trained(recipe, max_steps)}, "training steps", log=True),
-        _chart("Samplers", _solvers(recipe, sampler, steps), "UNet evaluations", log=True),
-        _chart("Guidance", {"recipe": _guided(recipe, guidance_scale)}, "guidance scale"),
-    ]
-    found = {method.name: method for _, methods in groups for method in methods}
-    claims = [c for c in claims_of(recipe.name) if {c.better, c.worse} <= found.keys()]
-    series = [series for series, methods in groups if len(methods) > 1]
-    return Comparison(found, series, claims, recipe.name)
+    tables = {
+        "Methods": [*METHODS, *published],
+        "The paper's recipe": _of_the_paper(published),
+        "Same-category pictures": [v for own in both for v in (own, _alone(own))],
+        "Learning-rate schedule": [recipe, *_rates(recipe, max_steps, published)],
+        "Single views": [recipe, all_views] if single_view else [],
+        "Cached samples": [recipe, not_cached] if cached_samples else [],
+        "Presets": [recipe, *(_sampled(recipe, k, f"--preset {k}", **v) for k, v in (presets or {}).items())],
+        "Few-shot pictures": [_fewer(recipe, n) for n in IMAGES],
+        "Training steps": _trained(recipe, max_steps),
+        "Samplers": _solvers(recipe, sampler, steps),
+        "Guidance": _guided(recipe, guidance_scale),
+    }
+    return _comparison(recipe, tables)
 
 
-def _methods() -> list[Method]:
-    """From pasting to tuning all of the cross-attention, in the order of the table."""
-    return [
-        Method("flat", "reference pasted flat", "flat"),
-        Method("poisson", "reference pasted by Poisson's equation", "poisson"),
-        Method("cut-out", "reference cut out and pasted", "cut-out"),
-        Method("zero-shot", "base as it is, one reference", "zero-shot"),
-        *(
-            Method(
-                f"{few_shot}-{SHORT[mode]}",
-                f"{what}, {mode}",
-                learning={"few_shot": few_shot, "freeze_model": mode},
-            )
-            for few_shot, what, mode in TUNED
-        ),
-    ]
+def _comparison(recipe: Method, tables: Mapping[str, Sequence[Method]]) -> Comparison:
+    """Of the methods in these tables, with the claims about them; a table of one method is left out."""
+    found = {method.name: method for own in tables.values() for method in own}
+    return Comparison(
+        methods=found,
+        tables={title: [method.name for method in own] for title, own in tables.items() if len(own) > 1},
+        claims=[c for c in _claims(recipe.name) if {c.better, c.worse} <= found.keys()],
+        recipe=recipe.name,
+    )
+
+
+def _claims(recipe: str) -> list[Claim]:
+    own = {"R": recipe, "P": f"{PAPER}-{recipe.partition('-')[2]}"}
+
+    def named(short: str) -> str:
+        first, dash, rest = short.partition("-")
+        return own.get(first, first) + dash + rest
+
+    better = [Claim(text, named(a), named(b)) for text, a, b in CLAIMS]
+    return better + [Claim(text, named(a), named(b), equal=True) for text, a, b in EQUAL]
 
 
 def _of_the_paper(published: Sequence[Method]) -> list[Method]:
@@ -235,40 +221,27 @@ def _sampled(recipe: Method, name: str, title: str, **sample: Any) -> Method:
     return replace(recipe, name=f"{recipe.name}-{name}", title=f"recipe, {title}", insertion=changes)
 
 
-def _presets(recipe: Method, presets: Presets) -> list[Method]:
-    return [_sampled(recipe, name, f"--preset {name}", **sample) for name, sample in presets.items()]
+def _trained(recipe: Method, max_steps: int) -> list[Method]:
+    """The recipe after shares of its steps."""
+    counts = dict.fromkeys(max_steps // share for share in SHARES[:-1] if max_steps >= share)
+    return [_tuned(recipe, f"{n}-steps", f"{n} training steps", max_steps=n) for n in counts] + [recipe]
 
 
-def _trained(recipe: Method, max_steps: int) -> dict[int, Method]:
-    """The recipe after shares of its steps, by step."""
-    counts = dict.fromkeys(max_steps // share for share in SHARES if max_steps >= share)
-    fewer = {n: _tuned(recipe, f"{n}-steps", f"{n} training steps", max_steps=n) for n in counts}
-    return fewer | {max_steps: recipe}
-
-
-def _solvers(recipe: Method, sampler: str, steps: int) -> dict[str, dict[int, Method]]:
+def _solvers(recipe: Method, sampler: str, steps: int) -> list[Method]:
     """The recipe by every solver, in shares of its number of steps."""
-    counts = dict.fromkeys([*(max(1, steps // share) for share in SHARES[1:]), steps])
-    other = {
-        solver: {n: _sampled(recipe, f"{solver}-{n}", f"{solver}, {n} steps", sampler=solver, steps=n)
-                 for n in counts}
-        for solver in SOLVERS
-    }  # fmt: skip
-    other[sampler][steps] = recipe
-    return other
+    counts = dict.fromkeys(max(1, steps // share) for share in SHARES[1:])
+    return [
+        recipe if (solver, n) == (sampler, steps)
+        else _sampled(recipe, f"{solver}-{n}", f"{solver}, {n} steps", sampler=solver, steps=n)
+        for solver in SOLVERS for n in counts
+    ]  # fmt: skip
 
 
-def _guided(recipe: Method, guidance_scale: float) -> dict[float, Method]:
-    """The recipe by guidance scale."""
-    other = {x: _sampled(recipe, f"scale-{x:g}", f"guidance {x:g}", guidance_scale=x) for x in SCALES}
-    return other | {guidance_scale: recipe}
-
-
-def _table(title: str, methods: Sequence[Method]) -> Group:
-    return Series(title, {"": [(i, method.name) for i, method in enumerate(methods)]}), list(methods)
-
-
-def _chart(title: str, lines: Mapping[str, Mapping[Any, Method]], axis: str, log: bool = False) -> Group:
-    points = {line: sorted((x, method.name) for x, method in found.items()) for line, found in lines.items()}
-    methods = [method for found in lines.values() for method in found.values()]
-    return Series(title, points, axis, log), methods
+def _guided(recipe: Method, guidance_scale: float) -> list[Method]:
+    """The recipe by guidance scale, in their order."""
+    scales = sorted({*SCALES, guidance_scale})
+    return [
+        recipe if x == guidance_scale
+        else _sampled(recipe, f"scale-{x:g}", f"guidance {x:g}", guidance_scale=x)
+        for x in scales
+    ]  # fmt: skip

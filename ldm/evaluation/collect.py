@@ -13,10 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from ldm.batch.manifest import parse_box, read_lines
-from ldm.batch.results_log import recipe_in, rows
+from ldm.batch.results_log import FILE, recipe_in, rows
 from ldm.batch.work_item import Case
 from ldm.evaluation.benchmark import Site
-from ldm.evaluation.results import FILE, Insertion, References, Results, references_in
+from ldm.evaluation.results import Insertion, References, Results, references_in
 from ldm.insertion.mask_input import MaskOptions
 from ldm.insertion.roi import Roi
 from ldm.models.pickle_reader import PICKLES
@@ -27,7 +27,7 @@ COLUMNS = (
     "object", "name", "method", "model", "truth", "object_mask", "seconds",
 )  # fmt: skip
 PATHS = ("result", "background", "mask", "references", "truth", "object_mask")
-FACTS = ("seconds", "ring_offset")  # of inference's results
+FACTS = ("seconds", "colour_offset")  # of inference's results
 
 
 def collect(source: Path, references: Path | None = None, methods: Sequence[str] = ()) -> list[Insertion]:

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import torch
 
+from ldm.batch.contact_sheet import rgb8
 from ldm.compositing.composite import composite, composite_layers
 from ldm.compositing.cut_out import cut_out_picture
 from ldm.compositing.cut_out_images import SIZE
@@ -22,15 +23,13 @@ from ldm.data.image import resize, to_image
 from ldm.data.insertset import InsertSet
 from ldm.data.picture import Picture, read_rgb
 from ldm.evaluation.benchmark import SiteImages
-from ldm.insertion.contact_sheet import rgb8
 from ldm.insertion.insert import insert
 from ldm.insertion.object_source import ObjectSource
 from ldm.insertion.paste import cut_region, paste_region, patched
 from ldm.insertion.region import InsertRequest
-from ldm.insertion.region_fill import ReadyObject
+from ldm.insertion.region_fill import InsertableObject
 from ldm.insertion.roi import Roi, box_of, crop
 from ldm.insertion.session import Session
-from ldm.models.base import Base
 from ldm.models.inpainting_model import InpaintingModel
 
 KV, ALL = "crossattn-kv", "crossattn"  # what of the cross-attention is trained
@@ -73,9 +72,7 @@ PASTES: dict[str, Callable[[Path, Picture, np.ndarray], Picture]] = {
     "poisson": paste_poisson,
     "cut-out": paste_cut_out,
 }
-UNTRAINED = ("zero-shot", "zero-shot-tokens")
-TRAINED = ("learnt", "merged")
-SAMPLED = (*UNTRAINED, *TRAINED)
+SAMPLED = ("zero-shot", "learnt")
 KINDS = (*PASTES, "ceiling", *SAMPLED)
 
 
@@ -101,7 +98,7 @@ class Method:
     @property
     def is_trained(self) -> bool:
         """Does it need an object file?"""
-        return self.kind in TRAINED
+        return self.kind == "learnt"
 
     @property
     def is_sampled(self) -> bool:
@@ -109,48 +106,32 @@ class Method:
         return self.kind in SAMPLED
 
 
-METHODS = {  # of `evaluate.py --bench`, in the order of its report
+METHODS = {  # of `evaluate.py --benchmark`, in the order of its report
     method.name: method
     for method in (
         Method("flat", "reference pasted flat into the mask", "flat"),
         Method("cut-out", "reference cut out and pasted: no model", "cut-out"),
         Method("zero-shot", "base as it is, one reference", "zero-shot"),
-        Method("zero-shot-tokens", "base as it is, few-shot tokens", "zero-shot-tokens"),
         Method(KV, f"fine-tuned, {KV}", learning={"freeze_model": KV}),
-        Method("merged", f"the same {KV} objects, all merged into one file", "merged", {"freeze_model": KV}),
         Method(ALL, f"fine-tuned, {ALL}", learning={"freeze_model": ALL}),
         Method("ceiling", "ceiling: truth through the VAE", "ceiling"),
     )
 }
 
 
-def source_of(kind: str, insertset: InsertSet, file: Path | None, object_scale: float = 1.0) -> ObjectSource:
-    """What a method inserts: an object file, one object of a merged file, or the reference alone."""
-    if kind == "zero-shot":
+def source_of(insertset: InsertSet, file: Path | None, object_scale: float = 1.0) -> ObjectSource:
+    """What a method inserts: an object file, or the reference alone."""
+    if file is None:
         return ObjectSource(reference=insertset.reference)
-    assert file is not None, f"{kind} needs an object file"
-    if kind == "merged":
-        return ObjectSource(file, object_scale=object_scale, pick=insertset.root.name)
     return ObjectSource(file, object_scale=object_scale, pictures=insertset.root)
 
 
-@torch.no_grad()
-def with_untrained_tokens(session: Session, insertset: InsertSet) -> ReadyObject:
-    """The reference, and CLIP's pooled feature of each few-shot crop as a token, on the base as it is."""
-    base, images = session.base, session.images
-    assert isinstance(base, Base), "tokens need the whole base"
-    reference = images.reference(insertset.reference)
-    tokens = base.conditioner.image_features(images.few_shot(insertset).to(base.device))
-    context = base.conditioner(base.conditioner.image_features(reference.to(base.device)), tokens)
-    return ReadyObject(base.contexts(context), session.make_fill(reference))
-
-
 def sample(
-    session: Session, model: InpaintingModel, ready: ReadyObject, images: SiteImages, seed: int
+    session: Session, model: InpaintingModel, ready: InsertableObject, images: SiteImages, seed: int
 ) -> Picture:
     """Inpaint the site's regions with the object, by a model that may run in another precision."""
     request = InsertRequest(images.mask, images.mask, images.rois, [seed])
-    own = ReadyObject(ready.contexts.to(model.unet.conv_in.weight), ready.fill)
+    own = InsertableObject(ready.contexts.to(model.unet.conv_in.weight), ready.fill)
     [[result]] = insert(model, images.background, [request], [own], session.options)
     return result.picture
 

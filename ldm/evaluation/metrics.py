@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 from torchmetrics.image.fid import FrechetInceptionDistance
 
+from ldm.features.encoders import Lpips
 from ldm.features.imagenet import ImageNetFeatures
-from ldm.features.lpips import Lpips
 from ldm.insertion.roi import box_of
 
 DIGITS = 5  # behind the point, in files
@@ -57,7 +57,7 @@ MEASURES = {  # <protocol>/<name>, in the order of columns; numbers compare only
     "v2/lpips_object": Measure("lpips", "LPIPS object", 3, -1),
     "v2/lpips_region": Measure("lpips", "LPIPS region", 3, -1),
     "v2/seam": Measure("background", "seam ratio", 2, -1),
-    "v2/ring_offset": Measure("background", "ring offset, levels", 2, -1),
+    "v2/colour_offset": Measure("background", "colour offset around the mask, levels", 2, -1),
     "v2/outside": Measure("background", "changed outside, most", 0, -1),
     "v2/outside_mean": Measure("background", "changed outside, mean", 3, -1),
     "v2/seconds": Measure("background", "seconds", 2, 0),

@@ -14,9 +14,8 @@ from torch import Tensor, nn
 from ldm.evaluation.crops import object_view, whole
 from ldm.evaluation.quality import Mixture, load_mixture
 from ldm.evaluation.results import References
-from ldm.features.encoders import Encoder, load_clip, load_dino, load_inception
+from ldm.features.encoders import Encoder, Lpips, load_clip, load_dino, load_inception, load_lpips
 from ldm.features.imagenet import ImageNetFeatures, identity_crop
-from ldm.features.lpips import Lpips, load_lpips
 
 IMAGENET = "EfficientNet-Lite0 (ImageNet)"
 

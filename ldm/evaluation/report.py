@@ -1,103 +1,154 @@
-"""Results on a benchmark => report.md, a table with 95 % intervals, and sheet.png, a row for each site."""
+"""Scored results => measures.jsonl (a line an image), report.md (tables) and sheet.png, in one folder."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from ldm.batch.contact_sheet import close_up, contact_sheet, thumbnail
 from ldm.data.files import atomic_file
-from ldm.data.picture import Picture, read_picture
+from ldm.data.picture import Picture
 from ldm.data.picture_write import write_picture
-from ldm.evaluation.benchmark import Benchmark, SiteImages
-from ldm.evaluation.methods import Method
-from ldm.evaluation.metrics import MEASURES
-from ldm.evaluation.results import Row
-from ldm.evaluation.tables import cell, interval, markdown, measured, pairs
-from ldm.insertion.contact_sheet import close_up, contact_sheet
+from ldm.evaluation.metrics import MEASURES, heading
+from ldm.evaluation.results import Insertion, Row
+from ldm.evaluation.tables import difference_table, markdown, measured, table
+from ldm.insertion.roi import Roi, plan_roi
 
-IDENTITY = ("v2/identity", "v2/identity_mean")  # the first of these that a row has stands on its tile
-COLUMNS = (
-    *IDENTITY, "v2/psnr_object", "v2/psnr_region", "v2/ssim_object", "v2/ssim_region", "v2/seam",
-    "v2/seconds", "v2/learning_seconds", "v2/outside",
-)  # fmt: skip
+PROTOCOLS = (
+    "Every number is of the protocol before its colon, and compares only inside it: paper and pbe repeat the "
+    "published code of the paper and of Paint-by-Example, v2 is ours. Mean over images [95 % bootstrap "
+    "interval]; of changes outside the mask, the largest. Identity, CLIP, DINOv2: cosines, 1 for the same. "
+    "'model' is the fingerprint of the base that made the result."
+)
 TILE, BAR = 192, 17  # pixels
+MOST_ROWS = 48  # of the sheet, the worst ones
+
+
+@dataclass(frozen=True)
+class ScoredRun:
+    """Insertions and a row of scores for each, one to one; `sets`: method => numbers of all its results."""
+
+    source: str
+    insertions: Sequence[Insertion]
+    rows: Sequence[Row]
+    sets: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+    @property
+    def methods(self) -> list[str]:
+        """In the order in which they come; [""] for a run that has none."""
+        return list(dict.fromkeys(row["method"] for row in self.rows))
+
+    def rows_of(self, method: str) -> list[Row]:
+        """The rows of one method."""
+        return [row for row in self.rows if row["method"] == method]
 
 
 def write_report(
-    folder: Path, benchmark: Benchmark, methods: Sequence[Method], rows: Sequence[Row], note: str = ""
-) -> tuple[Path, Path]:
-    """Write report.md and sheet.png of these methods' rows into a folder."""
-    text, sheet = folder / "report.md", folder / "sheet.png"
-    with atomic_file(text) as file:
-        parts = [heading(benchmark, note), table(methods, rows), *paired(rows, "crossattn-kv", "merged")]
-        file.write("\n\n".join([*parts, "![all sites](sheet.png)\n"]).encode())
-    write_picture(sheet, Picture(site_sheet(benchmark, methods, rows)))
-    return text, sheet
+    folder: Path, run: ScoredRun, notes: Sequence[str], against: ScoredRun | None = None
+) -> list[Path]:
+    """Write the three files, each whole or not at all; returns them. `against` is a run of one method."""
+    tables = {"Methods": table(run.rows), "By object": table(run.rows, by_object=True)}
+    tables |= _set_table(run) | _difference_tables(run, against)
+    text = [f"# Measures of {run.source}", PROTOCOLS, *notes]
+    text += [f"## {name}\n\n{markdown(rows)}" for name, rows in tables.items() if len(rows) > 1]
+    contents = {
+        folder / "measures.jsonl": "".join(json.dumps(row) + "\n" for row in run.rows),
+        folder / "report.md": "\n\n".join([*text, "![results, the worst first](sheet.png)\n"]),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    for path, content in contents.items():
+        with atomic_file(path) as file:
+            file.write(content.encode())
+    sheet = folder / "sheet.png"
+    write_picture(sheet, Picture(result_sheet(run, against)))
+    return [*contents, sheet]
 
 
-def heading(benchmark: Benchmark, note: str = "") -> str:
-    """What the table is about."""
-    size = f"{len(benchmark.sites)} sites of {len(benchmark.objects)} objects"
-    about = (
-        f"Protocol `v2` on {benchmark.name}, {size}; mean over sites [95 % bootstrap interval]. Identity is "
-        "the cosine of ImageNet features of the object's box, result against truth; PSNR and SSIM are "
-        "against the truth, inside the object's silhouette and inside the inpainted region."
-    )
-    return f"# Insertion\n\n{about} {note}".rstrip()
+def _set_table(run: ScoredRun) -> dict[str, list[list[str]]]:
+    names = [name for name in MEASURES if any(name in scores for scores in run.sets.values())]
+    lines = [["method", *(heading(name) for name in names)]]
+    for method, scores in run.sets.items():
+        cells = [f"{scores[name]:.{MEASURES[name].decimals}f}" for name in names]
+        lines.append([method or "–", *cells])
+    return {"All results together": lines}
 
 
-def table(methods: Sequence[Method], rows: Sequence[Row]) -> str:
-    """One Markdown line for each method that has rows."""
-    names = [name for name in COLUMNS if name in measured(rows)]
-    lines = [["method", "sites", *(MEASURES[name].title for name in names)]]
-    for method in methods:
-        if own := [row for row in rows if row["method"] == method.name]:
-            lines.append([method.title, str(len(own)), *(cell(own, name) for name in names)])
-    return markdown(lines)
+def _difference_tables(run: ScoredRun, against: ScoredRun | None) -> dict[str, list[list[str]]]:
+    if against is None:
+        return {}
+    found = {}
+    for method in run.methods:
+        name = " ".join([*filter(None, [method]), "against", against.source])
+        title = f"{name[0].upper()}{name[1:]}, paired by image"
+        found[title] = difference_table(run.rows_of(method), against.rows)
+    return found
 
 
-def paired(rows: Sequence[Row], before: str, after: str) -> list[str]:
-    """A sentence on how identity differs between two methods, site by site; none if one was not run."""
-    own = [[row for row in rows if row["method"] == method] for method in (after, before)]
-    values = pairs(*own).get(IDENTITY[0])
-    if values is None:
-        return []
-    difference = interval(values[:, 0] - values[:, 1]).text(3, sign=True)
-    return [f"Identity of `{after}` minus that of `{before}`, site by site ({len(values)}): {difference}."]
+def result_sheet(run: ScoredRun, against: ScoredRun | None = None) -> np.ndarray:
+    """A row for each image, the worst first: what it was made from, and the result of each method.
 
-
-def site_sheet(benchmark: Benchmark, methods: Sequence[Method], rows: Sequence[Row]) -> np.ndarray:
-    """A row for each site: background, truth, and each method's result with its identity, uint8 [H,W,3]."""
-    known = {(row["method"], row["name"]): row for row in rows}
+    uint8 [H,W,3]; a result's label is the first measure that says what is better.
+    """
+    measure = next((name for name in measured(run.rows) if MEASURES[name].better), "")
+    own = {(x.method, x.name): (x, row) for x, row in zip(run.insertions, run.rows, strict=True)}
+    if against is not None:
+        others = zip(against.insertions, against.rows, strict=True)
+        own |= {("other run", x.name): (x, row) for x, row in others}
+    columns = [*run.methods, *["other run"] * (against is not None)]
     lines = []
-    for site in benchmark.sites:
-        images = site.read()
-        tiles = [_tile(images.background, images, site.name)]
-        tiles.append(_blank() if images.truth is None else _tile(images.truth, images, site.object))
-        for method in methods:
-            row = known.get((method.name, site.name))
-            tiles.append(_blank() if row is None else _result_tile(row, images))
-        lines.append(tiles)
-    return contact_sheet(lines, ["background", "truth", *(method.name for method in methods)], TILE)
+    for name in _worst_first(run, measure)[:MOST_ROWS]:
+        found = {method: own[method, name] for method in columns if (method, name) in own}
+        results = {method: _result_tile(*one, measure) for method, one in found.items()}
+        first, _ = next(iter(found.values()))
+        lines.append([*_site_tiles(first), *(results.get(method, _blank()) for method in columns)])
+    captions = ["background", "reference", "truth", *(method or "result" for method in columns)]
+    return contact_sheet(lines, captions, TILE)
 
 
-def _result_tile(row: Row, images: SiteImages) -> np.ndarray:
-    scores = [row["scores"][name] for name in IDENTITY if name in row["scores"]]
-    return _tile(read_picture(Path(row["result"])), images, f"{scores[0]:.2f}" if scores else "")
+def _worst_first(run: ScoredRun, measure: str) -> list[str]:
+    """The names of the images by the mean of a measure over the methods; in their order without one."""
+    values: dict[str, list[float]] = {row["name"]: [] for row in run.rows}
+    for row in run.rows:
+        if measure in row["scores"]:
+            values[row["name"]].append(MEASURES[measure].better * row["scores"][measure])
+    return sorted(values, key=lambda name: float(np.mean(values[name])) if values[name] else np.inf)
 
 
-def _tile(picture: Picture, images: SiteImages, label: str) -> np.ndarray:
-    """A site's first region of a picture, TILE px wide, with a label along its foot."""
-    pixels = close_up(picture, images.rois[0])
-    shrinks = pixels.shape[0] > TILE
-    small = cv2.resize(pixels, (TILE, TILE), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
-    tile = Image.fromarray(small)
+def _site_tiles(insertion: Insertion) -> list[np.ndarray]:
+    """Background, reference and truth of an image."""
+    _, images = insertion.read()
+    roi = _region(images.rois, images.mask)
+    truth = _blank() if images.truth is None else _tile(close_up(images.truth, roi), "")
+    reference = _tile(thumbnail(insertion.references.picture(), TILE), insertion.object)
+    return [_tile(close_up(images.background, roi), insertion.name), reference, truth]
+
+
+def _result_tile(insertion: Insertion, row: Row, measure: str) -> np.ndarray:
+    result, images = insertion.read()
+    value = row["scores"].get(measure)
+    label = "" if value is None else f"{value:.{MEASURES[measure].decimals}f}"
+    return _tile(close_up(result, _region(images.rois, images.mask)), label)
+
+
+def _region(rois: Sequence[Roi], mask: np.ndarray) -> Roi:
+    return rois[0] if len(rois) == 1 else plan_roi(mask)
+
+
+def _tile(pixels: np.ndarray, label: str) -> np.ndarray:
+    """Pixels uint8 [h,w,3] in a square of TILE px, with a label along its foot."""
+    factor = TILE / max(pixels.shape[:2])
+    size = tuple(max(1, round(side * factor)) for side in pixels.shape[1::-1])
+    way = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    tile = Image.new("RGB", (TILE, TILE), "white")
+    tile.paste(Image.fromarray(cv2.resize(pixels, size, interpolation=way)))
     draw = ImageDraw.Draw(tile)
-    draw.rectangle((0, TILE - BAR, TILE, TILE), fill=(255, 255, 255))
+    draw.rectangle((0, TILE - BAR, TILE, TILE), fill="white")
     draw.text((4, TILE - BAR + 1), label, (40, 40, 40), ImageFont.load_default(12))
     return np.asarray(tile)
 

@@ -1,15 +1,13 @@
-"""The results of a reproduction so far => RESULTS.md: claims, the best recipe, tables and charts."""
+"""The results of a reproduction so far => RESULTS.md: claims, the best recipe, tables."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ldm.data.files import atomic_file
-from ldm.evaluation.ablations import FEWEST, Comparison, Series
-from ldm.evaluation.charts import draw_lines
+from ldm.evaluation.ablations import FEWEST, Comparison
 from ldm.evaluation.metrics import MEASURES, heading
 from ldm.evaluation.results import Row
 from ldm.evaluation.tables import Interval, cell, interval, markdown, measured, pairs, values_of
@@ -61,15 +59,15 @@ class BenchmarkResults:
 def write_results(
     folder: Path, found: Sequence[BenchmarkResults], comparison: Comparison, notes: Sequence[str]
 ) -> Path:
-    """Write RESULTS.md and its charts into `folder`; returns it."""
+    """Write RESULTS.md into `folder`; returns it."""
     folder.mkdir(parents=True, exist_ok=True)
     parts = ["# Results", ABOUT, *notes]
     for one in found:
         parts += [f"## {one.benchmark}", f"{one.done} of {one.runs} runs (a method on an object) are done."]
         if any(one.rows.values()):
             parts += [*_claims(one, comparison), *_best(one, comparison)]
-            for series in comparison.series:
-                parts += _series(folder, one, series, comparison)
+            for title, names in comparison.tables.items():
+                parts += _table(one, title, names, comparison)
     file = folder / "RESULTS.md"
     with atomic_file(file) as out:
         out.write(("\n\n".join(parts) + "\n").encode())
@@ -110,8 +108,8 @@ def _best(found: BenchmarkResults, comparison: Comparison) -> list[str]:
     return ["### Best recipe", text, f"Settings: {settings}."]
 
 
-def _series(folder: Path, found: BenchmarkResults, series: Series, comparison: Comparison) -> list[str]:
-    names = [name for name in series.names if found.rows.get(name)]
+def _table(found: BenchmarkResults, title: str, names: Sequence[str], comparison: Comparison) -> list[str]:
+    names = [name for name in names if found.rows.get(name)]
     if not names:
         return []
     rows = [row for name in names for row in found.rows[name]]
@@ -121,41 +119,10 @@ def _series(folder: Path, found: BenchmarkResults, series: Series, comparison: C
     for name in names:
         cells = [_cell(found, name, measure) for measure in measures]
         lines.append([name, comparison.methods[name].title, str(len(found.rows[name])), *cells])
-    return [f"### {series.title}", markdown(lines, left=2), *_charts(folder, found, series)]
+    return [f"### {title}", markdown(lines, left=2)]
 
 
 def _cell(found: BenchmarkResults, name: str, measure: str) -> str:
     if measure in found.sets.get(name, {}):
         return f"{found.sets[name][measure]:.{MEASURES[measure].decimals}f}"
     return cell(found.rows[name], measure)
-
-
-def _charts(folder: Path, found: BenchmarkResults, series: Series) -> list[str]:
-    """What decides over the axis, and over seconds if there are several lines; none without matplotlib."""
-    if not series.axis:
-        return []
-    slug = re.sub(r"[^a-z0-9]+", "-", f"{found.benchmark} {series.title}".lower())
-    ways = {series.axis: (f"{slug}.png", lambda x, name: x)}
-    if len(series.lines) > 1:
-        ways["seconds"] = (f"{slug}-seconds.png", lambda x, name: _mean(found.values(name, "v2/seconds")))
-    out = []
-    for axis, (file, place) in ways.items():
-        lines = {}
-        for line, points in series.lines.items():
-            known = [
-                (place(x, name), found.values(name, found.measure))
-                for x, name in points
-                if found.rows.get(name)
-            ]
-            lines[line] = [(x, i.mean, i.low, i.high) for x, values in known for i in [interval(values)]]
-        lines = {line: points for line, points in lines.items() if points}
-        try:
-            draw_lines(folder / file, lines, x=axis, y=heading(found.measure), log=series.log)
-        except ModuleNotFoundError as error:
-            return [f"No chart: {error}"]
-        out.append(f"![{series.title} over {axis}]({file})")
-    return out
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values)

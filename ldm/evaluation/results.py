@@ -12,6 +12,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from ldm.batch.contact_sheet import rgb8
+from ldm.batch.results_log import FILE, cut_partial_line
 from ldm.batch.work_item import Case
 from ldm.data.image import from_bytes, to_image
 from ldm.data.insertset import InsertSet, Sample, load_insertset
@@ -20,14 +22,12 @@ from ldm.data.picture import Picture, read_rgb
 from ldm.data.picture_write import write_picture
 from ldm.evaluation.benchmark import Benchmark, Site, SiteImages, read_alike
 from ldm.evaluation.metrics import DIGITS
-from ldm.insertion.contact_sheet import rgb8
 from ldm.insertion.mask_input import MaskOptions
 from ldm.insertion.roi import Roi
 from ldm.models.checkpoint import read_state
 from ldm.objects.object_file import REFERENCE, unpacked
 
 Row = Mapping[str, Any]
-FILE = "results.jsonl"
 
 
 @dataclass(frozen=True)
@@ -139,8 +139,9 @@ class Results:
         write_picture(insertion.result, picture, {"row": json.dumps(row)})
         file = str(insertion.result.relative_to(self.folder))
         whole = {"file": file, **row, "site": _site_as_row(insertion.site), "facts": dict(insertion.facts)}
-        with self.file.open("ab+") as out:
-            _cut_broken_line(out)
+        if self.file.is_file():
+            cut_partial_line(self.file)
+        with self.file.open("ab") as out:
             out.write((json.dumps(whole) + "\n").encode())
         self._rows[file] = whole
 
@@ -183,9 +184,3 @@ def _read(file: Path) -> dict[str, Row]:
         except (ValueError, KeyError, TypeError) as error:
             raise ValueError(f"{file}: line {number} is no result ({error!r}); remove the line") from error
     return rows
-
-
-def _cut_broken_line(file: Any) -> None:
-    """Remove a last line that was not written to its end; appending goes on behind what is left."""
-    file.seek(0)
-    file.truncate(file.read().rfind(b"\n") + 1)

@@ -21,18 +21,14 @@ from ldm.data.insertset import InsertSet
 from ldm.data.picture import Picture
 from ldm.data.picture_write import write_picture
 from ldm.evaluation.benchmark import Benchmark, Site, SiteImages
-from ldm.evaluation.methods import PASTES, Method, sample, show_ceiling, source_of, with_untrained_tokens
+from ldm.evaluation.methods import PASTES, Method, sample, show_ceiling, source_of
 from ldm.evaluation.networks import FeatureNetworks
 from ldm.evaluation.results import Insertion, Results, Row, references_of, row_of
 from ldm.evaluation.scores import scores_of
 from ldm.insertion.crop_plan import CropContext, rois_around
 from ldm.insertion.session import Session
-from ldm.merge.merge import member, merge
-from ldm.merge.merged_file import save_merged
 from ldm.models.base import Base
 from ldm.models.inpainting_model import InpaintingModel
-from ldm.objects.delta import load
-from ldm.objects.object_file import parent_of
 
 Changes = Mapping[str, Any]  # settings that differ from the run's
 Learn = Callable[[InsertSet, Changes, Path], None]  # object, changed settings of training, its file
@@ -99,16 +95,11 @@ class MethodRun:
     def object_file(self) -> Path:
         """Named by what it depends on, so that methods share what they can."""
         folder = self.setup.folder / "objects" / self.benchmark.name
-        if self.method.kind == "merged":
-            parts = [file_digest(run.object_file) for run in self._members()]
-            return folder / f"merged-{text_digest(parts)[:16]}.safetensors"
         return folder / self.object / f"{text_digest(self.learns_from)[:16]}.safetensors"
 
     @property
     def is_learnt(self) -> bool:
         """Is there nothing to learn before sites can be filled?"""
-        if self.method.kind == "merged" and not all(run.is_learnt for run in self._members()):
-            return False
         return not self.method.is_trained or self.object_file.is_file()
 
     def missing(self) -> list[Site]:
@@ -153,18 +144,8 @@ class MethodRun:
         results = self.setup.results
         return results.row(results.path(self.method.name, self.benchmark, site), recipe)
 
-    def _members(self) -> list[MethodRun]:
-        """Of a merged file: the runs whose object files it is made of, those of all objects."""
-        alone = replace(self.method, kind="learnt")
-        return [replace(self, method=alone, object=name) for name in self.benchmark.objects]
-
     def _learn(self) -> float:
         """Make the object file if it is missing => the seconds that learning took, then or now."""
-        if self.method.kind == "merged":
-            seconds = {run.object: run._learn() for run in self._members()}
-            if not self.object_file.is_file():
-                self._merge()
-            return seconds[self.object]
         file, note = self.object_file, self.object_file.with_suffix(".json")
         if not file.is_file():
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -174,16 +155,6 @@ class MethodRun:
             with atomic_file(note) as out:
                 out.write(json.dumps(seconds | self.learns_from).encode())
         return json.loads(note.read_text("utf-8"))["seconds"]
-
-    def _merge(self) -> None:
-        session, _ = self.setup.open_session(self.method.insertion)
-        members = []
-        for run in self._members():
-            delta = load(run.object_file)
-            parent = parent_of(run.object_file, delta.metadata) | {"name": run.object}
-            fingerprint = self.setup.fingerprint
-            members.append(member(self.setup.base, delta, run.object, session.images, parent, fingerprint))
-        save_merged(merge(members)[0], self.object_file)
 
     @contextmanager
     def _prepared(self) -> Iterator[Fill]:
@@ -196,11 +167,8 @@ class MethodRun:
             yield partial(show_ceiling, setup.base)
             return
         session, model = setup.open_session(self.method.insertion)
-        if kind == "zero-shot-tokens":
-            ready = with_untrained_tokens(session, insertset)
-        else:
-            file = self.object_file if self.method.is_trained else None
-            ready = session.ready(source_of(kind, insertset, file, setup.object_scale))
+        file = self.object_file if self.method.is_trained else None
+        ready = session.ready(source_of(insertset, file, setup.object_scale))
         try:
             yield lambda images: sample(session, model, ready, images, setup.seed)
         finally:

@@ -9,6 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from ldm.batch.contact_sheet import rgb8
 from ldm.data.files import PICTURE_SUFFIXES, list_files
 from ldm.data.picture import Picture, read_picture
 from ldm.evaluation.benchmark import SiteImages
@@ -27,7 +28,6 @@ from ldm.evaluation.networks import FeatureNetworks
 from ldm.evaluation.quality import quality
 from ldm.evaluation.results import Insertion
 from ldm.features.encoders import features_of
-from ldm.insertion.contact_sheet import rgb8
 from ldm.insertion.paste import cut_region
 from ldm.insertion.result_checks import difference_outside, mean_difference_outside, seam_ratio
 from ldm.insertion.roi import Roi, box_of, covered, crop

@@ -10,7 +10,6 @@ import numpy as np
 from ldm.evaluation.metrics import MEASURES, bootstrap, heading, in_order
 from ldm.evaluation.results import Row
 
-ALL = "all"
 WORST = "v2/outside"  # the one measure of which the worst counts, not the mean
 
 
@@ -55,21 +54,23 @@ def cell(rows: Sequence[Row], name: str) -> str:
     return found.text(measure.decimals) if measure.better else f"{found.mean:.{measure.decimals}f}"
 
 
-def table(rows: Sequence[Row]) -> list[list[str]]:
-    """For each method a line for each object, and one over all its images if there are several objects.
+def table(rows: Sequence[Row], by_object: bool = False) -> list[list[str]]:
+    """A line for each method over all its images, or for each of its objects, if there are several.
 
     Text; the heading first.
     """
     names = measured(rows)
-    lines = [["method", "object", "model", "images", *(heading(name) for name in names)]]
+    lines = [["method", *["object"] * by_object, "model", "images", *(heading(name) for name in names)]]
+    objects = list(dict.fromkeys(row["object"] for row in rows))
+    if by_object and len(objects) < 2:
+        return lines
     for method in dict.fromkeys(row["method"] for row in rows):
-        whole = [row for row in rows if row["method"] == method]
-        parts = {row["object"]: [r for r in whole if r["object"] == row["object"]] for row in whole}
-        if len(parts) > 1:
-            parts[ALL] = whole
-        for title, own in parts.items():
+        for title in objects if by_object else [""]:
+            own = [row for row in rows if row["method"] == method and title in ("", row["object"])]
             models = ", ".join(dict.fromkeys(row["model"] for row in own))
-            lines.append([method or "–", title, models, str(len(own)), *(cell(own, name) for name in names)])
+            if own:
+                first = [method or "–", *[title] * by_object, models, str(len(own))]
+                lines.append([*first, *(cell(own, name) for name in names)])
     return lines
 
 

@@ -1,6 +1,8 @@
-"""Image encoders for scores: CLIP ViT-B/32, DINOv2 ViT-g/14 and Inception v3, by path or from a cache.
+"""Networks for scores, by path or from a cache: CLIP ViT-B/32, DINOv2 ViT-g/14, Inception v3, LPIPS.
 
 Nothing is downloaded: where weights are missing, the error names them and the command that fetches them.
+LPIPS (Zhang et al. 2018, version 0.1, AlexNet) is a map, so that a region can be scored by itself:
+torchmetrics' own class needs torchvision and returns only the mean over a whole picture.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+import torchmetrics
 from einops import rearrange
 from torch import Tensor, nn
 
@@ -19,7 +22,7 @@ from ldm.features.imagenet import MEAN, STD
 from ldm.models.checkpoint import read_state
 from ldm.models.conditioner import CLIP_MEAN, CLIP_STD
 from ldm.models.pickle_reader import refusing_damage
-from ldm.models.state_dict import fingerprint, first_few
+from ldm.models.state_dict import fingerprint, first_few, load_strictly
 
 SIZE = 224  # pixels; the input of CLIP and DINOv2
 HUB_OFFSET = 0.1  # patches
@@ -120,14 +123,14 @@ def _quietly(kind: Any, source: str) -> tuple[nn.Module, dict[str, Any]]:
         logging.enable_progress_bar()
 
 
-FILE = "weights-inception-2015-12-05-6726825d.pth"
-URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{FILE}"
+INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
+INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION}"
 FEATURES = "2048"  # the pooled ones
 
 
 def load_inception(path: Path | None = None) -> tuple[nn.Module, str]:
     """uint8 [b,3,H,W] => features [b,2048], as `features_of` calls it; and `<file> <fingerprint>`."""
-    file = weights_file("Inception v3 (FID)", path, FILE, URL, "--inception")
+    file = weights_file("Inception v3 (FID)", path, INCEPTION, INCEPTION_URL, "--inception")
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
     except ImportError as error:
@@ -151,3 +154,54 @@ def weights_file(what: str, given: Path | None, name: str, url: str, flag: str) 
     if not file.is_file():
         raise FileNotFoundError(f"{what}: no {file}; fetch {url} there, or say where it is: {flag} FILE")
     return file
+
+
+ALEXNET = "alexnet-owt-7be5be79.pth"
+ALEXNET_URL = f"https://download.pytorch.org/models/{ALEXNET}"
+WIDTHS = (64, 192, 384, 256, 256)  # channels of the five layers that are compared
+AFTER = (1, 4, 7, 9, 11)  # the ReLU behind each, in torchvision's numbering
+SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)  # [-1,1] => about ImageNet's normalisation
+
+
+class Lpips(nn.Module):
+    """Two images [1,3,H,W] in [-1,1], 64 px a side at least => their distance at every pixel [H,W]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features = nn.Sequential(
+            nn.Conv2d(3, 64, 11, 4, 2), nn.ReLU(), nn.MaxPool2d(3, 2),
+            nn.Conv2d(64, 192, 5, 1, 2), nn.ReLU(), nn.MaxPool2d(3, 2),
+            nn.Conv2d(192, 384, 3, 1, 1), nn.ReLU(),
+            nn.Conv2d(384, 256, 3, 1, 1), nn.ReLU(),
+            nn.Conv2d(256, 256, 3, 1, 1), nn.ReLU(),
+        )  # fmt: skip
+        self.lins = nn.ParameterList([nn.Parameter(torch.zeros(1, width, 1, 1)) for width in WIDTHS])
+
+    @torch.no_grad()
+    def forward(self, a: Tensor, b: Tensor) -> Tensor:
+        maps = []
+        for x, y, weight in zip(self._layers(a), self._layers(b), self.lins, strict=True):
+            difference = ((x - y).square() * weight).sum(1, keepdim=True)
+            maps.append(F.interpolate(difference, a.shape[2:], mode="bilinear", align_corners=False))
+        return torch.stack(maps).sum(0)[0, 0]
+
+    def _layers(self, image: Tensor) -> list[Tensor]:
+        shift, scale = (torch.tensor(x).to(image)[:, None, None] for x in (SHIFT, SCALE))
+        x, out = (image - shift) / scale, []
+        for i, layer in enumerate(self.features):
+            x = layer(x)
+            if i in AFTER:
+                out.append(x / (x.square().sum(1, keepdim=True) + 1e-8).sqrt())
+        return out
+
+
+def load_lpips(path: Path | None = None) -> tuple[Lpips, str]:
+    """LPIPS with torchvision's AlexNet file, and `<file> <fingerprint>`."""
+    file = weights_file("AlexNet (LPIPS)", path, ALEXNET, ALEXNET_URL, "--alexnet")
+    linear = Path(torchmetrics.__file__).parent / "functional" / "image" / "lpips_models" / "alex.pth"
+    learnt = read_state(linear)
+    lins = {f"lins.{i}": learnt[f"lin{i}.model.1.weight"] for i in range(len(WIDTHS))}
+    trunk = {key: value for key, value in read_state(file).items() if key.startswith("features.")}
+    net = Lpips()
+    load_strictly(net, trunk | lins, f"the AlexNet of LPIPS ({file})")
+    return net.eval().requires_grad_(False), f"{file.name} {fingerprint(net.state_dict())}"

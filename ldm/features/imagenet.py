@@ -57,13 +57,6 @@ class ImageNetFeatures(nn.Module):
                 out.append(F.normalize(x, dim=1))
         return out
 
-    def perceptual_distance(self, a: Tensor, b: Tensor) -> Tensor:
-        """LPIPS-like: mean squared distance of unit-length feature maps of a and b [b,3,H,W] => scalar."""
-        with torch.no_grad():
-            target = self.maps(b)
-        distances = [((x - y) ** 2).sum(1).mean() for x, y in zip(self.maps(a), target, strict=True)]
-        return torch.stack(distances).mean()
-
 
 def likeness(features: ImageNetFeatures, image: Tensor, reference: Tensor) -> float:
     """Cosine of the pooled features of two images [3,h,w] in [-1,1] of any sizes; 1 is the same image."""

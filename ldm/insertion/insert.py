@@ -15,14 +15,14 @@ from ldm.insertion.blend import BLENDS, Blend, blend, composite, feather, pixel_
 from ldm.insertion.inpaint import Sampling, inpaint
 from ldm.insertion.paste import paste_region
 from ldm.insertion.region import InsertRequest, Region, Result, region_in
-from ldm.insertion.region_fill import ReadyObject, RegionFill
-from ldm.insertion.result_checks import ring_offset, seam_ratio
+from ldm.insertion.region_fill import InsertableObject, RegionFill
+from ldm.insertion.result_checks import colour_offset, seam_ratio
 from ldm.models.inpainting_model import InpaintingModel
 from ldm.models.sampler import Predictor
 
 # model, object, region, its fill, first results [3,h,w], sampling => results [3,h,w]
 SecondPass = Callable[
-    [InpaintingModel, ReadyObject, Region, RegionFill, Sequence[Tensor], Sampling], Sequence[Tensor]
+    [InpaintingModel, InsertableObject, Region, RegionFill, Sequence[Tensor], Sampling], Sequence[Tensor]
 ]
 
 
@@ -44,7 +44,7 @@ def insert(
     model: InpaintingModel,
     background: Picture,
     requests: Sequence[InsertRequest],
-    objects: Sequence[ReadyObject],
+    objects: Sequence[InsertableObject],
     options: InsertOptions,
     on_step: Callable[[int, Tensor], None] | None = None,
 ) -> list[list[Result]]:
@@ -87,7 +87,7 @@ def blended(fill: RegionFill, generated: Tensor, options: Blend) -> tuple[Tensor
 
 def _second_pass(
     model: InpaintingModel,
-    one: ReadyObject,
+    one: InsertableObject,
     region: Region,
     fill: RegionFill,
     images: Sequence[Tensor],
@@ -110,8 +110,8 @@ def _pasted(result: Result, fill: RegionFill, generated: Tensor, options: Blend)
         "roi": [roi.x0, roi.y0, roi.x1, roi.y1],
         "seam_before": round(seam_ratio(composite(known, generated, flat), mask), 3),
         "seam": round(seam_ratio(composite(known, image, alpha), edge), 3),
-        "ring_offset_before": round(ring_offset(known, generated, mask), 4),
-        "ring_offset": round(ring_offset(known, image, mask), 4),
+        "colour_offset_before": round(colour_offset(known, generated, mask), 4),
+        "colour_offset": round(colour_offset(known, image, mask), 4),
     }
     record = result.record | {"regions": [*result.record["regions"], facts]}
     patch = paste_region(result.background, roi, image, whole)

@@ -70,7 +70,7 @@ def grey_fill(picture: Tensor | None) -> ObjectFill:
     return ObjectFill()
 
 
-class ReadyObject(NamedTuple):
+class InsertableObject(NamedTuple):
     """An object that can be inserted: folded contexts of one sample, and how it fills a region."""
 
     contexts: Contexts

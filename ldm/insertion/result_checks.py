@@ -32,7 +32,7 @@ def seam_ratio(image: Tensor, mask: np.ndarray, width: float = 8) -> float:
     return _mean(across) / max(_mean(beside), FLOOR)
 
 
-def ring_offset(background: Tensor, generated: Tensor, mask: np.ndarray, width: float = 8) -> float:
+def colour_offset(background: Tensor, generated: Tensor, mask: np.ndarray, width: float = 8) -> float:
     """Colour offset on the ring outside the mask: largest mean difference of a channel, in 8-bit levels."""
     around = ring(mask, max(width * pixel_unit(mask), 1))
     if not around.any():
@@ -50,7 +50,7 @@ def _mean(parts: list[np.ndarray]) -> float:
 
 
 ROWS = 64  # compared at once: 100 megapixels fit into memory a few times only
-SEAM = ("seam_before", "seam", "ring_offset_before", "ring_offset")
+SEAM = ("seam_before", "seam", "colour_offset_before", "colour_offset")
 
 
 def difference_outside(pixels: np.ndarray, background: np.ndarray, mask: np.ndarray) -> int:

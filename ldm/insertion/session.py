@@ -15,12 +15,11 @@ from ldm.data.picture import Picture
 from ldm.insertion.insert import InsertOptions, insert
 from ldm.insertion.object_source import ObjectSource
 from ldm.insertion.region import InsertRequest, Result
-from ldm.insertion.region_fill import MakeFill, ReadyObject, grey_fill
+from ldm.insertion.region_fill import InsertableObject, MakeFill, grey_fill
 from ldm.models.base import Base, base_fingerprint
 from ldm.models.inpainting_model import InpaintingModel
 from ldm.objects import baked
-from ldm.objects.apply import AppliedObject, apply
-from ldm.objects.delta import Delta, load
+from ldm.objects.delta import AppliedObject, Delta, apply, load
 from ldm.objects.ldm_format import read_with_pictures
 from ldm.objects.object_context import null_context, object_contexts, view_of
 
@@ -30,7 +29,7 @@ class LoadedObject:
     """The object that is applied to the base; `own` uint8 [c,P,P] is the reference stored with it."""
 
     source: ObjectSource
-    object: ReadyObject
+    object: InsertableObject
     applied: AppliedObject | None = None
     own: Tensor | None = None
 
@@ -65,7 +64,7 @@ class Session:
         self,
         background: Picture,
         requests: Sequence[InsertRequest],
-        objects: Sequence[ReadyObject] | None = None,
+        objects: Sequence[InsertableObject] | None = None,
     ) -> list[list[Result]]:
         """For each request one composite per seed, all in one batch; see `ldm.insertion.insert.insert`.
 
@@ -80,7 +79,7 @@ class Session:
         """The reference image of an object, [1,c,P,P]; ValueError if there is none."""
         return self._reference(source, self.load_object(source).own)
 
-    def ready(self, source: ObjectSource) -> ReadyObject:
+    def ready(self, source: ObjectSource) -> InsertableObject:
         """The object, ready to be inserted."""
         return self.load_object(source).object
 
@@ -143,7 +142,7 @@ def open_learnt(session: Session, source: ObjectSource) -> LoadedObject:
         if applied is not None:
             applied.remove()
         raise
-    return LoadedObject(source, ReadyObject(contexts, session.make_fill(view.picture)), applied, own)
+    return LoadedObject(source, InsertableObject(contexts, session.make_fill(view.picture)), applied, own)
 
 
 def open_baked(session: Session, source: ObjectSource) -> LoadedObject:
@@ -166,4 +165,4 @@ def open_baked(session: Session, source: ObjectSource) -> LoadedObject:
                 f"give --{flag} {own}, or bake it again with --{flag} {asked}"
             )
     contexts = baked.contexts(made, session.base, session.fingerprint, source.object_scale)
-    return LoadedObject(source, ReadyObject(contexts, session.make_fill(baked.picture(made))))
+    return LoadedObject(source, InsertableObject(contexts, session.make_fill(baked.picture(made))))

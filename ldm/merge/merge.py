@@ -2,67 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from pathlib import Path
 
 import torch
 from torch import Tensor
-from torch.linalg import cholesky_ex, solve_triangular
 
-from ldm.data.files import PICTURE_SUFFIXES, list_files
 from ldm.data.image import to_bytes
 from ldm.data.object_crops import NEAREST, ObjectImages
 from ldm.merge.merged_file import Merged
 from ldm.models.base import Base
 from ldm.models.state_dict import first_few
-from ldm.objects.apply import apply
-from ldm.objects.delta import Delta, is_trained
+from ldm.objects.delta import Delta, apply, is_trained
 from ldm.objects.object_context import view_of
 from ldm.objects.object_file import ObjectMetadata
-
-RIDGE = 1e-2  # of the mean variance, added to the second moment: few contexts do not span all directions
-
-
-@torch.no_grad()
-def contexts_of(
-    base: Base,
-    paths: Sequence[Path],
-    images: ObjectImages,
-    progress: Callable[[list[Path]], Iterable[Path]] = iter,
-) -> Tensor:
-    """Pictures, or folders of them => the base's reference tokens for them, and its unconditional one, [n,d].
-
-    Raises FileNotFoundError or ValueError in one line. `progress` wraps the list of pictures.
-    """
-    rows = [base.context(images.reference(file))[0] for file in progress(_pictures(paths))]
-    return torch.cat([*rows, base.conditioner.learnable_vector[0]])
-
-
-def second_moment(contexts: Tensor) -> Tensor:
-    """Context tokens [n,d] in use => their second moment [d,d], made positive definite."""
-    tokens = contexts.double()
-    moment = tokens.T @ tokens / len(tokens)
-    return moment + RIDGE * moment.diagonal().mean() * torch.eye(len(moment)).to(moment)
-
-
-def _pictures(paths: Sequence[Path]) -> list[Path]:
-    if missing := [path for path in paths if not path.exists()]:
-        raise FileNotFoundError(f"{missing[0]}: no such picture or folder")
-    pictures = [file for path in paths for file in (list_files(path) if path.is_dir() else [path])]
-    if not pictures:
-        suffixes = ", ".join(PICTURE_SUFFIXES)
-        raise ValueError(f"{paths[0]} holds no pictures ({suffixes}); give pictures, or folders of them")
-    return pictures
-
 
 RCOND = 1e-6  # relative to the largest singular value: smaller ones are rounding noise of fp32 tokens
 FP16_LOSS = 1e-3  # relative error of an object's change above which the weights are stored in fp32
 
 
 @dataclass(frozen=True, eq=False)
-class Member:
+class MergeInput:
     """One object of a merge: its tokens and its K and V for them.
 
     `context` [1+N,d] and `unconditional` [d] are tokens of its own conditioner. For each K/V weight,
@@ -103,14 +64,14 @@ class MergeReport:
 
 
 @torch.no_grad()
-def member(
+def merge_input(
     base: Base,
     delta: Delta,
     name: str,
     images: ObjectImages,
     parent: Mapping[str, str] | None = None,
     fingerprint: str = "",
-) -> Member:
+) -> MergeInput:
     """Prepare an object for a merge, with its own reference and the few-shot token nearest to it.
 
     Raises ValueError as `apply` does, or if more than K and V of the cross-attention was tuned.
@@ -128,7 +89,9 @@ def member(
             size += float(difference.square().sum())
     picture = to_bytes(view.picture[0]) if images.stored else None
     parent = parent or {"name": name}
-    return Member(name, delta.metadata, parent, context, unconditional, wanted, change, size**0.5, picture)
+    return MergeInput(
+        name, delta.metadata, parent, context, unconditional, wanted, change, size**0.5, picture
+    )
 
 
 def refuse_unmergeable(delta: Delta) -> None:
@@ -150,45 +113,36 @@ def kv_weights(base: Base) -> dict[str, Tensor]:
     }
 
 
-def right_inverse(tokens: Tensor, moment: Tensor | None = None, rcond: float = RCOND) -> tuple[Tensor, int]:
+def right_inverse(tokens: Tensor, rcond: float = RCOND) -> tuple[Tensor, int]:
     """Tokens C [m,d] => P [d,m] such that D = (P Y)^T is the smallest D [out,d] with C D^T = Y; and C's rank.
 
-    Smallest in tr(D M D^T) for a positive definite `moment` M [d,d], else in tr(D D^T). Tokens may be
-    linearly dependent; if no exact D exists, C D^T is the least-squares fit to Y. float64.
+    Tokens may be linearly dependent; if no exact D exists, C D^T is the least-squares fit to Y. float64.
     """
-    tokens = tokens.double()
-    if moment is None:
-        return _pseudo_inverse(tokens, rcond)
-    factor, failed = cholesky_ex(moment.double())  # M = L L^T; D L is minimised
-    if failed:
-        raise ValueError("the second moment is not positive definite; make it with second_moment")
-    whitened = solve_triangular(factor, tokens.T, upper=False).T
-    inverse, rank = _pseudo_inverse(whitened, rcond)
-    return solve_triangular(factor.T, inverse, upper=True), rank
+    u, s, vh = torch.linalg.svd(tokens.double(), full_matrices=False)
+    rank = int((s > rcond * s[0]).sum())
+    return (vh[:rank].T / s[:rank]) @ u[:, :rank].T, rank
 
 
-def merge(
-    members: Sequence[Member], moment: Tensor | None = None, dtype: torch.dtype | None = None
-) -> tuple[Merged, MergeReport]:
-    """One set of K/V weights for all objects, in any order. `moment` [d,d] weighs the change.
+def merge(objects: Sequence[MergeInput], dtype: torch.dtype | None = None) -> tuple[Merged, MergeReport]:
+    """One set of K/V weights for all objects, in any order.
 
     `dtype` of the stored differences: by default fp16, or fp32 if fp16 costs more than 0.1 % of an object's
     change. Raises ValueError if names are not unique, or bases differ.
     """
-    _check(members)
-    tokens = torch.cat([each.tokens for each in members])
-    inverse, rank = right_inverse(tokens, moment)
+    _check(objects)
+    tokens = torch.cat([each.tokens for each in objects])
+    inverse, rank = right_inverse(tokens)
     exact = {
-        name: (inverse @ torch.cat([each.change[name] for each in members])).T for name in members[0].change
+        name: (inverse @ torch.cat([each.change[name] for each in objects])).T for name in objects[0].change
     }
     weights = {name: value.to(dtype or torch.float16) for name, value in exact.items()}
-    if dtype is None and max(_misfit(each, weights)[1] for each in members) > FP16_LOSS:
+    if dtype is None and max(_misfit(each, weights)[1] for each in objects) > FP16_LOSS:
         weights = {name: value.float() for name, value in exact.items()}
-    misfits = {each.name: _misfit(each, weights) for each in members}
-    growth = _norm(weights.values()) / max(max(each.size for each in members), 1e-30)
+    misfits = {each.name: _misfit(each, weights) for each in objects}
+    growth = _norm(weights.values()) / max(max(each.size for each in objects), 1e-30)
     residual, lost = ({name: pair[i] for name, pair in misfits.items()} for i in (0, 1))
     report = MergeReport(residual, lost, rank, len(tokens), growth)
-    return _merged(members, weights, report, weighted=moment is not None), report
+    return _merged(objects, weights, report), report
 
 
 def merge_table(report: MergeReport) -> list[str]:
@@ -201,13 +155,7 @@ def merge_table(report: MergeReport) -> list[str]:
     return [*lines, f"the weights change {growth}"]
 
 
-def _pseudo_inverse(matrix: Tensor, rcond: float) -> tuple[Tensor, int]:
-    u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
-    rank = int((s > rcond * s[0]).sum())
-    return (vh[:rank].T / s[:rank]) @ u[:, :rank].T, rank
-
-
-def _misfit(each: Member, weights: Mapping[str, Tensor]) -> tuple[float, float]:
+def _misfit(each: MergeInput, weights: Mapping[str, Tensor]) -> tuple[float, float]:
     """One object's worst relative error of K or V, and its error over all layers relative to its change."""
     tokens, worst = each.tokens, 0.0
     errors = {name: tokens @ value.double().T - each.change[name] for name, value in weights.items()}
@@ -217,19 +165,19 @@ def _misfit(each: Member, weights: Mapping[str, Tensor]) -> tuple[float, float]:
 
 
 def _joint_metadata(
-    members: Sequence[ObjectMetadata], parents: Sequence[Mapping[str, str]], recipe: Mapping[str, object]
+    objects: Sequence[ObjectMetadata], parents: Sequence[Mapping[str, str]], recipe: Mapping[str, object]
 ) -> ObjectMetadata:
     """The metadata of a merged file: the current date, all authors and licences."""
-    first = members[0]
-    modes = {metadata.freeze_model for metadata in members}
+    first = objects[0]
+    modes = {metadata.freeze_model for metadata in objects}
     return ObjectMetadata(
         base=first.base,
         architecture=first.architecture,
         freeze_model=first.freeze_model if len(modes) == 1 else "crossattn",
         recipe=dict(recipe),
         date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        author="; ".join(dict.fromkeys(metadata.author for metadata in members if metadata.author)),
-        licence="; ".join(dict.fromkeys(metadata.licence for metadata in members if metadata.licence)),
+        author="; ".join(dict.fromkeys(metadata.author for metadata in objects if metadata.author)),
+        licence="; ".join(dict.fromkeys(metadata.licence for metadata in objects if metadata.licence)),
         parents=list(parents),
     )
 
@@ -239,32 +187,30 @@ def _norm(tensors: Iterable[Tensor]) -> float:
     return sum(float(value.double().square().sum()) for value in tensors) ** 0.5
 
 
-def _merged(
-    members: Sequence[Member], weights: Mapping[str, Tensor], report: MergeReport, *, weighted: bool
-) -> Merged:
-    record = {"weighted": weighted, "residual": dict(report.residual), "lost": dict(report.lost)}
+def _merged(objects: Sequence[MergeInput], weights: Mapping[str, Tensor], report: MergeReport) -> Merged:
+    record: dict[str, object] = {"residual": dict(report.residual), "lost": dict(report.lost)}
     record |= {"rank": report.rank, "tokens": report.tokens, "growth": report.growth}
     metadata = _joint_metadata(
-        [each.metadata for each in members], [each.parent for each in members], {"merged": record}
+        [each.metadata for each in objects], [each.parent for each in objects], {"merged": record}
     )
     return Merged(
         replace(metadata, kind="merged", freeze_model="crossattn-kv"),
         weights,
-        {each.name: each.context for each in members},
-        {each.name: each.unconditional for each in members},
-        {each.name: each.reference for each in members if each.reference is not None},
+        {each.name: each.context for each in objects},
+        {each.name: each.unconditional for each in objects},
+        {each.name: each.reference for each in objects if each.reference is not None},
     )
 
 
-def _check(members: Sequence[Member]) -> None:
-    if not members:
+def _check(objects: Sequence[MergeInput]) -> None:
+    if not objects:
         raise ValueError("no objects to merge; give two or more files")
-    names = [each.name for each in members]
+    names = [each.name for each in objects]
     if twice := sorted({name for name in names if names.count(name) > 1}):
         raise ValueError(
             f"several objects are called {first_few(twice)}; rename the files: objects are identified by name"
         )
-    if len(bases := sorted({each.metadata.base for each in members})) > 1:
+    if len(bases := sorted({each.metadata.base for each in objects})) > 1:
         raise ValueError(
             f"these objects are for different bases ({first_few(bases)}); give objects learnt on one"
         )

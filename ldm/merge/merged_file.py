@@ -16,13 +16,12 @@ from torch import Tensor
 
 from ldm.data.image import from_bytes
 from ldm.insertion.object_source import ObjectSource
-from ldm.insertion.region_fill import ReadyObject
+from ldm.insertion.region_fill import InsertableObject
 from ldm.insertion.session import LoadedObject, Session
 from ldm.models.base import Base
 from ldm.models.context import Context, Contexts
 from ldm.models.state_dict import first_few
-from ldm.objects.apply import AppliedObject, apply
-from ldm.objects.delta import DIFFERENCE, Delta
+from ldm.objects.delta import DIFFERENCE, AppliedObject, Delta, apply
 from ldm.objects.object_context import null_context
 from ldm.objects.object_file import CONTEXT, ObjectMetadata, read_object, write_object
 
@@ -154,4 +153,4 @@ def open_merged(session: Session, source: ObjectSource) -> LoadedObject:
     null = null_context(base, sampling.guidance_from)
     applied = apply_merged(base, merged, source.object_scale, session.fingerprint)
     fill = session.make_fill(merged_picture(merged, name))
-    return LoadedObject(source, ReadyObject(merged_contexts(base, merged, name, null), fill), applied)
+    return LoadedObject(source, InsertableObject(merged_contexts(base, merged, name, null), fill), applied)

@@ -63,7 +63,7 @@ def prepare(model: InpaintingModel, runtime: Runtime) -> None:
         runtime.pack(model, dtype, runtime.compile)
 
 
-def twin(base: Base, runtime: Runtime) -> InpaintingModel:
+def inference_copy(base: Base, runtime: Runtime) -> InpaintingModel:
     """Another inpainting model with the base's weights, which runs as `runtime` says.
 
     Weights that stay in fp32 are shared with the base (on a CPU until they are packed).

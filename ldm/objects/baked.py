@@ -22,8 +22,7 @@ from ldm.models.context import Contexts, Folded, Layer, fold_layer
 from ldm.models.cross_attention import Attention, cross_attentions
 from ldm.models.inpainting_model import InpaintingModel
 from ldm.models.state_dict import first_few
-from ldm.objects.apply import apply
-from ldm.objects.delta import Delta
+from ldm.objects.delta import Delta, apply
 from ldm.objects.object_context import view_of
 from ldm.objects.object_file import REFERENCE, ObjectMetadata, check_base, read_object, write_object
 

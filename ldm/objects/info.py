@@ -11,10 +11,8 @@ from typing import Any
 from ldm.models.base import Base
 from ldm.models.checkpoint import read_metadata, read_shapes
 from ldm.objects import baked
-from ldm.objects.apply import check_fits
 from ldm.objects.compress import Losses
-from ldm.objects.delta import load
-from ldm.objects.effect import Effect
+from ldm.objects.delta import check_fits, load
 from ldm.objects.low_rank import UP
 from ldm.objects.object_file import CONTEXT, read_object_metadata
 
@@ -114,12 +112,6 @@ def losses_table(losses: Losses) -> list[str]:
         shape, rank = "x".join(map(str, each.shape)), "whole" if each.rank is None else str(each.rank)
         lines.append(f"{each.name:86} {shape:>12} {rank:>5} {each.error:8.2%}")
     return [*lines, f"{len(losses.layers) - len(changed)} weights are unchanged"]
-
-
-def effect_line(effect: Effect) -> str:
-    """The effect of a compression on context, K, V and predicted noise, as a line."""
-    errors = f"context {effect.context:.3%}, K, V {effect.mean:.3%}, worst {effect.worst:.3%}"
-    return f"effect with its reference: {errors}, predicted noise {effect.output:.3%}"
 
 
 def size_line(target: Path, source: Path | None = None) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,39 +23,19 @@ from ldm.data.object_crops import ObjectImages, paper_crops
 from ldm.models.base import Base, base_fingerprint, base_state
 from ldm.models.checkpoint import write_ckpt
 from ldm.models.conditioner import PriorEncoder
-from ldm.models.ldm_blocks import diffusers_blocks
-from ldm.models.ldm_keys import is_extra, ldm_key, ldm_to_diffusers
+from ldm.models.ldm_keys import diffusers_blocks, is_extra, ldm_key, ldm_to_diffusers
 from ldm.models.pickle_reader import load_pickle, tensors_of
 from ldm.models.state_dict import fingerprint as fingerprint_of
 from ldm.models.state_dict import first_few
 from ldm.objects.delta import Delta, is_trained
-from ldm.objects.few_shot import few_shot_features
-from ldm.objects.object_file import ObjectMetadata, held_out_in
+from ldm.objects.few_shot import LINEAR, OWN, PAPER, PICTURES, FewShotLayer, few_shot_features, learnt_from
+from ldm.objects.object_file import ObjectMetadata
 
-LINEAR = "conditioner.prior_encoder.prior_block.1."
 VECTOR, LDM_VECTOR = "conditioner.learnable_vector", "learnable_vector"
-MAX_TOKEN_ERROR = 1e-3  # relative error of the tokens that a layer fitted to them may have
-PAPER, OWN = "paper", "own"  # few-shot crops: by `paper_crops`; by `ObjectImages.few_shot` in older files
 UNET = "model.diffusion_model."
 TUNED = re.compile(  # LDM names of the 146 tensors
     r"model\.diffusion_model\..+\.attn2\..+|cond_stage_model\.(mapper|final_ln|prior_encoder)\..+|proj_out\..+"
 )
-PICTURES = "give the object's pictures too: --dataset-dir FOLDER"
-
-
-@dataclass(frozen=True, eq=False)
-class FewShotLayer:
-    """The paper's few-shot layer and its inputs; `weights` under diffusers names, {} if there are no tokens.
-
-    `features`: CLIP's input, raw or clip. `crops`: how they are cut. `pictures`: the names of the training
-    pictures in the tokens' order, () if unknown. `held_out`: the picture not trained on, if any.
-    """
-
-    weights: Mapping[str, Tensor] = field(default_factory=dict)
-    features: str = "raw"
-    crops: str = PAPER
-    pictures: tuple[str, ...] = ()
-    held_out: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,51 +90,6 @@ def is_ldm_training(path: Path) -> bool:
     if not isinstance(checkpoint, Mapping) or "object" in checkpoint:
         return False
     return _sorted(checkpoint, path).is_training
-
-
-def learnt_from(insertset: InsertSet, layer: FewShotLayer) -> InsertSet:
-    """The set with only the pictures that a file's tokens were learnt from; ValueError if one is missing."""
-    known = {sample.image.stem: sample for sample in insertset.few_shot}
-    names = layer.pictures or tuple(name for name in known if name != layer.held_out)
-    if missing := [name for name in names if name not in known]:
-        raise ValueError(
-            f"{insertset.root}: no few-shot picture {first_few(missing)}, which this object was learnt from; "
-            "give the folder that it was learnt from"
-        )
-    return replace(insertset, few_shot=tuple(known[name] for name in names))
-
-
-def linear_for(tokens: Tensor, features: Tensor) -> dict[str, Tensor]:
-    """Tokens t [N,c], features f [N,tokens,c] => the smallest weight W [c,tokens*c] with W f_i = t_i, bias 0.
-
-    Raises ValueError if there is none: equal pictures with different tokens, or another number of pictures.
-    """
-    if len(features) != len(tokens):
-        raise ValueError(
-            f"this object has {len(tokens)} few-shot tokens, the folder {len(features)} pictures; give the "
-            "folder with the pictures that it was learnt from, and no others"
-        )
-    f, t = features.flatten(1).double(), tokens.double()
-    weight = (torch.linalg.pinv(f @ f.T, hermitian=True) @ t).T @ f  # normal equations: N x N, N is small
-    if float((f @ weight.T - t).norm()) > MAX_TOKEN_ERROR * float(t.norm()):
-        raise ValueError(
-            "no prior encoder makes these few-shot tokens from these pictures: some of them are the same; "
-            "give the pictures that the object was learnt from, or write --format safetensors"
-        )
-    return {LINEAR + "weight": weight.float(), LINEAR + "bias": torch.zeros(len(weight))}
-
-
-def layer_for(delta: Delta, base: Base, insertset: InsertSet | None, features: str) -> FewShotLayer:
-    """The smallest layer that computes the object's tokens from its pictures, cropped as in the paper."""
-    if delta.tokens is None:
-        return FewShotLayer(features=features)
-    if insertset is None:
-        raise ValueError(f"a .ckpt computes few-shot tokens from pictures; {PICTURES}")
-    layer = FewShotLayer({}, features, held_out=held_out_in(delta.metadata.recipe))
-    learnt = learnt_from(insertset, layer)
-    crops = paper_crops(learnt, base.architecture.reference_size)
-    weights = linear_for(delta.tokens, few_shot_features(base, crops, features))
-    return replace(layer, weights=weights, pictures=tuple(x.image.stem for x in learnt.few_shot))
 
 
 def save_ldm_delta(path: Path, base: Base, delta: Delta, layer: FewShotLayer) -> None:
@@ -247,20 +182,26 @@ def load_ldm_delta(
     if wrong := [k for k, v in weights.items() if not is_trained(k, "crossattn") or own[k].shape != v.shape]:
         raise ValueError(f"{file.path} does not fit the {base.architecture.name} base: {first_few(wrong)}")
     tokens = _tokens(base, linear, crops, file.layer.features or features) if linear else None
-    step, held_out = file.extra.get("global_step", 0), file.layer.held_out
-    held = {"train": {"hold_out": held_out}} if held_out else {}
-    metadata = ObjectMetadata(
-        base=str(file.extra.get("base") or fingerprint or base_fingerprint(base)),
-        architecture=base.architecture.name,
-        freeze_model="crossattn",
-        few_shot="linear" if linear else "none",
-        few_shot_count=len(tokens) if tokens is not None else 0,
-        step=step if isinstance(step, int) else 0,
-        recipe={"imported": file.path.name} | held,
-    )
+    metadata = _metadata(file, base, "linear" if linear else "none", 0 if tokens is None else len(tokens))
+    metadata = replace(metadata, base=metadata.base or fingerprint or base_fingerprint(base))
     views = None if shown is None else to_bytes(shown)
     return Delta(
         metadata, {name: value.float() for name, value in weights.items()}, True, tokens, views=views
+    )
+
+
+def _metadata(file: LdmFile, base: Base, few_shot: str, count: int) -> ObjectMetadata:
+    """What the file says about its object; `base` is "" in files of the paper's code."""
+    step, held_out = file.extra.get("global_step", 0), file.layer.held_out
+    held = {"train": {"hold_out": held_out}} if held_out else {}
+    return ObjectMetadata(
+        base=str(file.extra.get("base") or ""),
+        architecture=base.architecture.name,
+        freeze_model="crossattn",
+        few_shot=few_shot,
+        few_shot_count=count,
+        step=step if isinstance(step, int) else 0,
+        recipe={"imported": file.path.name} | held,
     )
 
 

@@ -1,47 +1,42 @@
-"""Third stage of a base: UNet, conditioner and image encoder together, as Paint-by-Example was trained.
+"""Third stage of a base: UNet and conditioner on insertion samples, from noise to the image.
 
-What is added to it: a sample's reference comes with 0-5 further views of the object as few-shot tokens, so
-that these have a meaning before any tuning. Every object of the pack learns an offset of its tokens, as a
-user's object does, so that the UNet responds to tuned tokens. The loss has a larger weight in the masked
-region, and min-SNR weights of the noise levels (Hang et al. 2023).
+What is added to Paint-by-Example's training: a sample's reference comes with further views of the object as
+few-shot tokens, so that these have a meaning before any tuning. The loss has a larger weight in the masked
+region, and min-SNR weights of the noise levels (Hang et al. 2023). The stage may start from the UNet and the
+conditioner of another base whose autoencoder has the same number of cells but other channels.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import pytorch_lightning as pl
 import torch
-from einops import rearrange
-from PIL import Image
+from einops import einsum, rearrange
 from torch import Generator, Tensor, nn
 
-from ldm.compositing.composite import placed
-from ldm.data.image import from_bytes, resize, to_bytes, to_pixels
+from ldm.data.image import from_bytes, to_bytes
 from ldm.models.base import Base
 from ldm.models.conditioner import Conditioner, clip_normalised
-from ldm.models.context import Contexts
 from ldm.models.cross_attention import use_few_token_attention
-from ldm.models.diffusion import STEPS, add_noise, level_weight, masked_image
-from ldm.models.sampler import Condition, sample
-from ldm.pretrain.composer import Composed
+from ldm.models.diffusion import STEPS, add_noise, level_weight
+from ldm.pretrain.insertion_measure import PARTS, InsertionMeasure
 from ldm.pretrain.insertion_samples import InsertionBatch
 from ldm.training.trainer import warm_cosine
 
-OWN = 0.3  # share of the samples whose tokens have the learnt offset of their object
 ALL_VIEWS = 0.6  # share of the batches with all further views; the others have a random number of them
 OUTSIDE = 0.25  # weight of the loss outside the mask
 MIN_SNR = 5.0
-BARE = 0.2  # share of the samples whose masked region is mid-grey and shows no reference
+OUTER = ("conv_in.weight", "conv_in.bias", "conv_out.weight", "conv_out.bias")
 
 
 class Encoded(NamedTuple):
     """Latents x_0 and masked [b,c,h,w], mask [b,1,h,w] (1 = fill), references [b,1+n,...], object [b].
 
-    References are uint8 [3,R,R] if the image encoder is trained, else its pooled outputs [c].
+    References are uint8 [3,R,R] if the image encoder is trained, else its pooled outputs [c]. `object` is -1
+    where there is no object.
     """
 
     x_0: Tensor
@@ -51,25 +46,17 @@ class Encoded(NamedTuple):
     object: Tensor
 
 
-def encode(base: Base, batch: Composed | InsertionBatch, half: bool = True) -> Encoded:
+def encode(base: Base, batch: InsertionBatch, half: bool = True) -> Encoded:
     """One batch through VAE and a frozen CLIP, in bf16 if `half`; image and masked image in one pass."""
-    image = batch.image.to(base.device)
-    mask = batch.mask.to(base.device)
-    references = batch.references.to(base.device)
-    if isinstance(batch, InsertionBatch):
-        shown = batch.shown.to(base.device)
-    else:
-        bare = torch.rand(len(mask), 1, 1, 1, device=base.device) < BARE
-        objects = placed(references[:, 0, :3], batch.place, mask)
-        shown = masked_image(image, mask, torch.where(bare, 0.0, objects))
+    image, shown, mask, _, references, number = (x.to(base.device) for x in batch)
     with torch.autocast(image.device.type, torch.bfloat16, enabled=half):
         x_0, masked = base.encode(torch.cat([image, shown])).float().chunk(2)
-        references = seen(base.conditioner, references)
-    return Encoded(x_0, masked, base.latent_mask(mask), references, batch.object.to(base.device))
+        references = stored(base.conditioner, references)
+    return Encoded(x_0, masked, base.latent_mask(mask), references, number)
 
 
-def seen(conditioner: Conditioner, references: Tensor) -> Tensor:
-    """References [b,1+n,3,R,R] in [-1,1] => what is stored: bytes, or a frozen encoder's outputs."""
+def stored(conditioner: Conditioner, references: Tensor) -> Tensor:
+    """References [b,1+n,3,R,R] in [-1,1] => what is buffered: bytes, or a frozen encoder's outputs."""
     if any(weight.requires_grad for weight in conditioner.clip.parameters()):
         return to_bytes(references)
     images = clip_normalised(rearrange(references, "b n c H W -> (b n) c H W"))
@@ -85,7 +72,7 @@ class ReplayBuffer:
     def __init__(
         self,
         base: Base,
-        source: Iterable[Composed] | Iterable[InsertionBatch],
+        source: Iterable[InsertionBatch],
         batch_size: int,
         capacity: int,
         reuse: int,
@@ -127,44 +114,35 @@ def draw_levels(count: int) -> Tensor:
 
 
 class BaseTraining(pl.LightningModule):
-    """Trains everything but the VAE.
-
-    `objects` is the number of object ids (0: an object without an offset of its own, -1: no object), `views`
-    the largest number of further views. The learnt offsets of the objects' tokens are `own`
-    [objects,views,c], with the learning rate `lr_own`.
-    """
+    """Trains everything but the VAE; `measure` validates it on a batch of fixed samples for each of PARTS."""
 
     def __init__(
         self,
         base: Base,
         lr: float,
         steps: int,
+        measure: InsertionMeasure | None = None,
         drop_context: float = 0.1,
-        objects: int = 1,
-        views: int = 5,
-        lr_own: float = 3e-3,
     ) -> None:
         super().__init__()
         self.base, self.lr, self.steps, self.drop_context = base, lr, steps, drop_context
-        self.own = nn.Parameter(torch.zeros(objects, views, base.architecture.clip_width))
-        self.lr_own = lr_own
+        self.measure = measure
         base.vae.requires_grad_(False)
         use_few_token_attention(base.unet, all_learn=True)
 
     def contexts(self, references: Tensor, objects: Tensor) -> Tensor:
-        """References and object ids, see `Encoded`, => context [b,1+k,d] of 1 + k views.
+        """References and `object`, see `Encoded`, => context [b,1+k,d] of 1 + k views.
 
         k is random, 0 .. n. With probability `drop_context`, and without an object, a sample's context is the
         unconditional vector.
         """
-        n, chance = references.shape[1] - 1, torch.rand(2, len(references), 1, 1, device=references.device)
+        n = references.shape[1] - 1
         k = n if torch.rand(()) < ALL_VIEWS else int(torch.randint(n + 1, ()))
         pooled, further = self.pooled(references[:, : 1 + k]).split([1, k], dim=1)
-        shifted = (chance[0] < OWN) & (objects > 0)[:, None, None]
-        further = further + shifted * self.own[objects, :k]
         context = self.base.conditioner(pooled[:, 0], further if k else None)
-        dropped = (chance[1] < self.drop_context) | (objects < 0)[:, None, None]
-        return torch.where(dropped, self.base.conditioner.unconditional(context), context)
+        chance = torch.rand(len(references), device=references.device)
+        dropped = (chance < self.drop_context) | (objects < 0)
+        return torch.where(dropped[:, None, None], self.base.conditioner.unconditional(context), context)
 
     def pooled(self, references: Tensor) -> Tensor:
         """References, see `Encoded`, => pooled [b,1+k,c]; only the first one has a gradient."""
@@ -186,53 +164,46 @@ class BaseTraining(pl.LightningModule):
         self.log("loss", loss, prog_bar=True)
         return loss
 
+    def validation_step(self, batch: InsertionBatch, i: int) -> None:
+        assert self.measure is not None, "validation needs a measure"
+        found = self.measure(self.base, PARTS[i], batch, self.global_step)
+        self.log_dict(found, batch_size=len(batch.image))
+
     def configure_optimizers(self) -> dict:
-        weights = {"params": [p for p in self.base.parameters() if p.requires_grad], "weight_decay": 0.01}
-        own = {"params": [self.own], "lr": self.lr_own, "weight_decay": 0.0}
-        optimizer = torch.optim.AdamW([weights, own], lr=self.lr, betas=(0.9, 0.99))
+        weights = [p for p in self.base.parameters() if p.requires_grad]
+        optimizer = torch.optim.AdamW(weights, lr=self.lr, betas=(0.9, 0.99), weight_decay=0.01)
         return {"optimizer": optimizer, "lr_scheduler": warm_cosine(optimizer, self.steps, warmup_steps=200)}
 
 
-class BasePreview(pl.Callback):
-    """Every `every` steps, a sheet: masked image, reference, results with one and with all tokens, truth."""
+@torch.no_grad()
+def latent_map(ours: Tensor, theirs: Tensor) -> Tensor:
+    """The linear map from latents [n,c] to those of another autoencoder [n,d] of the same cells, [d,c]."""
+    return torch.linalg.lstsq(ours.double(), theirs.double()).solution.T.float()
 
-    def __init__(
-        self, fixed: Composed, folder: Path, every: int, steps: int = 12, scale: float = 3.0
-    ) -> None:
-        self.fixed, self.folder, self.every, self.steps, self.scale = fixed, folder, every, steps, scale
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: pl.LightningModule, *_: object) -> None:
-        if self.every and trainer.global_step % self.every == 0:
-            module.eval()
-            self.write(module.base, self.folder / f"preview_{trainer.global_step:06}.png")
-            module.train()
+@torch.no_grad()
+def start_from(base: Base, other: Base, images: Tensor) -> None:
+    """Take over another base's conditioner, and its UNet: the inner layers as they are.
 
-    @torch.no_grad()
-    def write(self, base: Base, file: Path) -> None:
-        """Sample with fixed noise and write the sheet."""
-        image, mask = self.fixed.image.to(base.device), self.fixed.mask.to(base.device)
-        references = self.fixed.references.to(base.device)
-        masked = masked_image(image, mask, placed(references[:, 0], self.fixed.place, mask))
-        columns = [masked, resize(references[:, 0], image.shape[-1])]
-        for context in self._contexts(base, references):
-            filled = self._fill(base, masked, mask, context)
-            columns.append(mask * filled + (1 - mask) * image)
-        sheet = rearrange(torch.stack([*columns, image]), "n b c H W -> c (b H) (n W)")
-        file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(to_pixels(sheet)).save(file)
-
-    def _contexts(self, base: Base, references: Tensor) -> list[Tensor]:
-        """References [b,1+n,3,R,R] => the context of the first one, and that of all."""
-        images = clip_normalised(rearrange(references, "b v c H W -> (b v) c H W"))
-        pooled = rearrange(base.conditioner.pooled(images), "(b v) c -> b v c", b=len(references))
-        return [base.conditioner(pooled[:, 0], further) for further in (None, pooled[:, 1:])]
-
-    def _fill(self, base: Base, masked: Tensor, mask: Tensor, context: Tensor) -> Tensor:
-        """Masked image [b,3,H,W] => the same size, made by the model from fixed noise."""
-        latents = base.encode(masked)
-        contexts = Contexts(context, base.conditioner.unconditional(context))
-        condition = Condition(latents, base.latent_mask(mask), contexts)
-        noise = torch.randn(latents.shape, generator=Generator().manual_seed(0)).to(latents)
-        return base.decode(
-            sample(base, condition, noise, sampler="dpm++", steps=self.steps, guidance_scale=self.scale)
+    First and last layer see and give the other base's latents by a linear map, found on images [n,3,S,S] in
+    [-1,1]. Raises ValueError if the inner layers or the latents differ in size.
+    """
+    a, b = base.architecture, other.architecture
+    if a.latent_size != b.latent_size or a.unet_channels != b.unet_channels:
+        raise ValueError(
+            f"the {a.name} base cannot start from {b.name}: latents of {a.latent_size} and {b.latent_size} a "
+            f"side, UNet channels {list(a.unet_channels)} and {list(b.unet_channels)}; these must be the same"
         )
+    small = nn.functional.interpolate(images, size=b.image_size, mode="area")
+    pairs = [(base.encode(x), other.encode(y)) for x, y in zip(images.split(8), small.split(8), strict=True)]
+    ours, theirs = (torch.cat([rearrange(pair[i], "b c h w -> (b h w) c") for pair in pairs]) for i in (0, 1))
+    to_theirs, to_ours = latent_map(ours, theirs), latent_map(theirs, ours)
+    state, own = other.unet.state_dict(), base.unet.state_dict()
+    base.unet.load_state_dict(state | {key: own[key] for key in OUTER})
+    base.conditioner.load_state_dict(other.conditioner.state_dict())
+    d, first = len(to_theirs), state["conv_in.weight"]
+    x_t, masked = (einsum(first[:, i : i + d], to_theirs, "o d x y, d c -> o c x y") for i in (0, d))
+    base.unet.conv_in.weight.copy_(torch.cat([x_t, masked, first[:, 2 * d :]], 1))
+    base.unet.conv_in.bias.copy_(state["conv_in.bias"])
+    base.unet.conv_out.weight.copy_(einsum(state["conv_out.weight"], to_ours, "d i x y, c d -> c i x y"))
+    base.unet.conv_out.bias.copy_(to_ours @ state["conv_out.bias"])

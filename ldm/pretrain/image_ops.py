@@ -175,6 +175,17 @@ def squared(image: Tensor, size: int) -> Tensor:
     return F.pad(scaled(image, h, w), [left, size - left - w, top, size - top - h], value=GREY)
 
 
+def psnr(image: Tensor, truth: Tensor, where: Tensor | None = None) -> Tensor:
+    """Peak signal-to-noise ratio in dB of images [b,c,H,W] in [-1,1], one per image, at most 100.
+
+    `where` [b,1,H,W]: only where it is more than a half.
+    """
+    error = ((image.clamp(-1, 1) - truth) / 2).square().mean(1, keepdim=True)
+    inside = torch.ones_like(error) if where is None else (where > 0.5).to(error)
+    mse = (error * inside).sum((1, 2, 3)) / inside.sum((1, 2, 3)).clamp_min(1)
+    return -10 * torch.log10(mse.clamp_min(1e-10))
+
+
 def _patches(height: int, width: int, g: Generator) -> Tensor:
     """Smooth patches [1,h,w] in {0,1} of random shape, about a sixth of the area."""
     field = F.interpolate(torch.randn(1, 1, 4, 4, generator=g), size=(height, width), mode="bicubic")

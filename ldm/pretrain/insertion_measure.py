@@ -23,6 +23,7 @@ from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
 from ldm.models.context import Contexts
 from ldm.models.sampler import Condition, sample
+from ldm.pretrain.image_ops import psnr
 from ldm.pretrain.insertion_samples import InsertionBatch, InsertionComposer, box_of, stack
 from ldm.pretrain.picture_pack import Relit
 
@@ -59,13 +60,6 @@ def drawn(
     return mask * base.decode(x_0).cpu() + (1 - mask) * image
 
 
-def psnr_in(image: Tensor, truth: Tensor, where: Tensor) -> Tensor:
-    """PSNR in dB of [b,3,H,W] in [-1,1] where `where` [b,1,H,W] is more than a half, one per image."""
-    inside = (where > 0.5).float()
-    error = ((image - truth) / 2).square().mean(1, keepdim=True) * inside
-    return -10 * torch.log10((error.sum((1, 2, 3)) / inside.sum((1, 2, 3)).clamp_min(1)).clamp_min(1e-6))
-
-
 @dataclass
 class InsertionMeasure:
     """Measures a base on the batch of one part; with a `folder` it writes a sheet of the results there."""
@@ -81,14 +75,14 @@ class InsertionMeasure:
         if self.folder is not None:
             write_sheet(batch, results, self.folder / f"{step:06}_{part}.jpg")
         if part == "hole":
-            return {"hole/psnr": float(psnr_in(results, batch.image, batch.mask).mean())}
+            return {"hole/psnr": float(psnr(results, batch.image, batch.mask).mean())}
         found: dict[str, float] = {}
         places = {"object": batch.own * batch.mask, "ring": (batch.mask - batch.own).clamp_min(0)}
         for name, where in places.items():
-            own = psnr_in(results, batch.image, where)
+            own = psnr(results, batch.image, where)
             found[f"{part}/{name}"] = float(own.mean())
             if part == "scene":
-                plain = psnr_in(batch.shown, batch.image, where)
+                plain = psnr(batch.shown, batch.image, where)
                 found[f"plain/{name}"] = float(plain.mean())
                 found[f"{part}/{name}_worse"] = float((own < plain).float().mean())
         if part == "nothing":

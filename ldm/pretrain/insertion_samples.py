@@ -126,6 +126,11 @@ class InsertionComposer:
         names = list(KINDS)
         return stack([self.sample(names[int(kind)], g) for kind in kinds])
 
+    def references(self, count: int, g: Generator) -> Tensor:
+        """References of `count` objects, [b,1+n,3,R,R] in [-1,1]: what an image encoder is trained on."""
+        drawn = [self._references(self._object(g) * (1 + self.views), g) for _ in range(count)]
+        return torch.stack([torch.stack(views) for views in drawn]) * 2 - 1
+
     def sample(self, kind: str, g: Generator, shows: str = "", item: Relit | None = None) -> InsertionBatch:
         """One sample, a batch of 1; `shows`: one of SHOWN, by default drawn by SHOWS."""
         how = shows or SHOWN[int(torch.multinomial(torch.tensor(SHOWS[kind]), 1, generator=g))]
@@ -216,15 +221,20 @@ class InsertionComposer:
         scene = image * (1 - alpha) + recoloured(image, g) * alpha
         return Composition(image, scene, alpha, region(box, self.size, g), views)
 
-    def _composed(self, g: Generator) -> Composition:
+    def _object(self, g: Generator) -> list[Tensor]:
+        """A cut-out, or several views of an object, in random order."""
         if happens(0.4, g):
-            target = premultiplied(choice(self.cutouts, g))
+            return [premultiplied(choice(self.cutouts, g))]
+        views = self.multiview[choice(list(self.multiview), g)]
+        order = torch.randperm(len(views), generator=g)[: 2 + self.views].tolist()
+        return [premultiplied(views[i]) for i in order]
+
+    def _composed(self, g: Generator) -> Composition:
+        target, *others = self._object(g)
+        if not others:
             others = [target]
-        else:
-            views = self.multiview[choice(list(self.multiview), g)]
-            order = torch.randperm(len(views), generator=g)[: 2 + self.views].tolist()
-            target, *others = (premultiplied(views[i]) for i in order)
-            others = [target, *others] if happens(SAME_POSE, g) else others
+        elif happens(SAME_POSE, g):
+            others = [target, *others]
         if happens(0.5, g):
             order = torch.randperm(3, generator=g).tolist()
             target, *others = (torch.cat([each[order], each[3:]]) for each in (target, *others))

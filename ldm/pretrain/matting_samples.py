@@ -14,7 +14,7 @@ import torch
 from einops import rearrange
 from torch import Generator, Tensor
 
-from ldm.pretrain.picture_pack import Pack, Pair, Relit
+from ldm.pretrain.picture_pack import Pack
 
 Rng = np.random.Generator
 SIZES = (128, 160)  # pixels: a batch has one of them
@@ -43,8 +43,7 @@ class MattingComposer:
         # drawings and renders: the source is drawn first, so that no one of them prevails
         self.layers = [[_pixels(x) for x in source] for source in (pack.cutouts, views, relit) if source]
         self.photos = [_pixels(x) for x in pack.photos]
-        scenes: list[Pair | Relit] = [*pack.pairs, *pack.relit]
-        self.scenes = [(_pixels(scene.truth), _pixels(scene.mask)) for scene in scenes]
+        self.scenes = [(_pixels(scene.truth), _pixels(scene.mask)) for scene in pack.relit]
         self.sizes = tuple(sizes)
 
     def batch(self, count: int, g: Generator) -> MattingBatch:

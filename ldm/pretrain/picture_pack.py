@@ -1,9 +1,8 @@
 """One file with all pictures for the training of a base: folders => zip => uint8 tensors in memory.
 
-The pack is a plain zip of WebP files in five folders:
-`photos/<id>`, `cutouts/<id>` (with alpha), `multiview/<object>/<view>` (with alpha),
-`pairs/<id>/{background,truth,mask}` and `relit/<id>/{background,truth,mask,posed_0,posed_1,view_0 ...}`
-(`posed` and `view` with alpha). `index.json` names the object of each pair.
+The pack is a plain zip of WebP files in four folders:
+`photos/<id>`, `cutouts/<id>` (with alpha), `multiview/<object>/<view>` (with alpha) and
+`relit/<id>/{background,truth,mask,posed_0,posed_1,view_0 ...}` (`posed` and `view` with alpha).
 """
 
 from __future__ import annotations
@@ -35,16 +34,6 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Pair:
-    """A rendered scene without and with an object, uint8 [3,H,W]; mask [1,H,W] (255 = object)."""
-
-    background: Tensor
-    truth: Tensor
-    mask: Tensor
-    object_id: str
-
-
-@dataclass(frozen=True)
 class Relit:
     """A rendered scene without and with an object, uint8 [3,H,W]; mask [1,H,W] (255 = object).
 
@@ -67,7 +56,6 @@ class Pack:
     photos: list[Tensor]
     cutouts: list[Tensor]
     multiview: dict[str, list[Tensor]]
-    pairs: list[Pair]
     relit: list[Relit] = field(default_factory=list)
 
     def split_photos(self, held_out: int) -> tuple[Pack, list[Tensor]]:
@@ -82,7 +70,7 @@ class Pack:
         return replace(self, relit=kept), self.relit[::every]
 
     def split_layers(self, every: int = 25) -> tuple[Pack, Pack]:
-        """=> the pack without every k-th cut-out, object of many views and pair, and one of only these."""
+        """=> the pack without every k-th cut-out and object of many views, and one of only these."""
         names = list(self.multiview)
 
         def part(held_out: bool) -> Pack:
@@ -90,7 +78,7 @@ class Pack:
                 return [item for i, item in enumerate(items) if (i % every == 0) == held_out]
 
             views = {name: self.multiview[name] for name in kept(names)}
-            return replace(self, cutouts=kept(self.cutouts), multiview=views, pairs=kept(self.pairs))
+            return replace(self, cutouts=kept(self.cutouts), multiview=views)
 
         return part(False), part(True)
 
@@ -103,9 +91,6 @@ def sources(root: Path) -> Iterator[tuple[str, Path]]:
         yield f"cutouts/{file.stem}", file
     for file in sorted((root / "insertbench/multiview").glob("*/*.webp")):
         yield f"multiview/{file.parent.name}/{file.stem}", file
-    for folder in sorted(p for p in (root / "insertbench/pairs").glob("*") if p.is_dir()):
-        for name in ("background.webp", "truth.webp", "mask.png"):
-            yield f"pairs/{folder.name}/{Path(name).stem}", folder / name
     for name in _usable_relit(root / "insertbench/relit"):
         cut_outs = [*(f"posed_{i}.webp" for i in range(POSED)), *(f"view_{i}.webp" for i in range(VIEWS))]
         for part in ("background.webp", "truth.webp", "mask.png", *cut_outs):
@@ -139,12 +124,8 @@ def write_pack(root: Path, target: Path, short_side: int = 256, quality: int = 8
     files = list(sources(root))
     if not files:
         raise FileNotFoundError(f"{root}: no training pictures; expected photos/ and insertbench/ inside")
-    objects = {
-        pair["id"]: pair["object"] for pair in json.loads((root / "insertbench/pairs/index.json").read_text())
-    }
     target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(target) as out, zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
-        archive.writestr("index.json", json.dumps({"pair_objects": objects}))
         for name, file in tqdm(files, desc="packing", unit="file"):
             archive.writestr(f"{name}.webp", _webp(file, short_side, quality))
 
@@ -160,31 +141,20 @@ def read_pack(file: Path) -> Pack:
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no pack here; write one with `python scripts/pretrain.py pack`")
     with zipfile.ZipFile(file) as archive:
-        objects = json.loads(archive.read("index.json"))["pair_objects"]
         images = {
             name[: -len(".webp")]: _decode(name, archive.read(name))
             for name in archive.namelist()
-            if name.endswith(".webp")
+            if name.endswith(".webp") and not name.startswith("pairs/")  # of older packs
         }
     multiview: dict[str, list[Tensor]] = {}
     for name, image in images.items():
         if name.startswith("multiview/"):
             multiview.setdefault(name.split("/")[1], []).append(image)
-    pairs = [
-        Pair(
-            images[f"pairs/{i}/background"],
-            images[f"pairs/{i}/truth"],
-            images[f"pairs/{i}/mask"][:1],
-            objects[i],
-        )
-        for i in sorted(objects)
-    ]
     scenes = sorted({name.split("/")[1] for name in images if name.startswith("relit/")})
     return Pack(
         photos=[image for name, image in images.items() if name.startswith("photos/")],
         cutouts=[image for name, image in images.items() if name.startswith("cutouts/")],
         multiview=multiview,
-        pairs=pairs,
         relit=[_relit(name, images) for name in scenes],
     )
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-COMPOSITE, INSERTION = "composite", "insertion"
-
 
 @dataclass(frozen=True)
 class PackSection:
@@ -25,8 +23,7 @@ class StageSection:
 
     `minutes`: limit of wall time, over all resumed runs; the rate then depends on the time, and `steps` is
     only an upper limit. 0: no limit.
-    `size`: the side of its pictures, 0 for the architecture's. A VAE with attention in its middle loses about
-    3 dB at another size than it was trained at.
+    `size`: the side of its pictures, 0 for the architecture's.
     """
 
     steps: int = 1000
@@ -34,37 +31,31 @@ class StageSection:
     batch_size: int = 8
     lr: float = 1e-3
     size: int = 0
-    perceptual: float = 0.15  # vae: weight of the perceptual distance
-    anchored: float = 0.5  # vae: share of the training in which latents are held to mean colours
     reuse: int = 3  # unet: how often an encoded sample is used
     capacity: int = 4096  # unet: encoded samples in the buffer
     frozen_encoder: bool = False  # unet: the image encoder stays as it is, its outputs are buffered
-    lr_own: float = 3e-3  # unet: of the tokens that every object of the pack learns
+    validated: int = 12  # unet: relit scenes, and holes in photos, of a validation; matting: its batch
     ema: float = 0.998
     compile: bool = False
     workers: int = 1
     checkpoint_every: int = 200
-    preview_every: int = 400
 
 
 @dataclass(frozen=True)
 class PretrainConfig:
     """All settings; `sizes`: the config whose architecture is trained; `export`: where the base is written.
 
-    `init`: a finished base (checkpoints/mini) that the vae and the unet stage start from. A UNet fits
+    `init`: a finished base (like checkpoints/mini256) that the vae and the unet stage start from. A UNet fits
     only the VAE that it was trained on: after more training of the VAE, train the UNet again.
     `inner_from`: config of a finished base with another autoencoder. The unet stage starts from its
     conditioner and its inner UNet layers, and the encoder stage is skipped.
-    `samples`: what the unet stage trains on, `composite` (`ldm.pretrain.composer`) or `insertion`: relit
-    scenes, recoloured objects, holes (`ldm.pretrain.insertion_samples`).
     """
 
-    sizes: str = "configs/mini.yaml"
-    logdir: str = "logs/pretrain_mini"
-    export: str = "checkpoints/mini"
+    sizes: str = "configs/mini256.yaml"
+    logdir: str = "logs/pretrain_mini256"
+    export: str = "checkpoints/mini256"
     init: str = ""
     inner_from: str = ""
-    samples: str = field(default=COMPOSITE, metadata={"choices": (COMPOSITE, INSERTION)})
     precision: str = "bf16-mixed"
     seed: int = 0
     pack: PackSection = field(default_factory=PackSection)

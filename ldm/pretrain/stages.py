@@ -1,55 +1,60 @@
 """The stages of training a base, from pictures to a folder that loads; a stage resumes where it was stopped.
 
 pack: pictures => one file. vae, encoder, unet: training, on the results of the stages before. export: the
-finished base. The autoencoder's kind and the unet stage's samples are settings. matting: the network that
-cuts out objects; it is shipped with the base, but no other stage needs it.
+finished base. matting: the network that cuts out objects; it is shipped with the base, but no other stage
+needs it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from diffusers import AutoencoderKL
 from pytorch_lightning.callbacks import EMAWeightAveraging, ModelCheckpoint, Timer
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from safetensors.torch import load_model, save_model
 from torch import Generator
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from ldm.compositing.matting import FILE, SIZE, MattingNetwork, save_matting
 from ldm.models.architecture import Architecture, build_clip, build_vae
 from ldm.models.autoencoder import Autoencoder
 from ldm.models.base import Base, load_base, save_base
-from ldm.pretrain.autoencoder import (
-    AutoencoderCrops,
-    ResidualTraining,
-    VaeTraining,
-    latent_statistics,
-    normalise_latents,
-)
-from ldm.pretrain.base import BasePreview, BaseTraining, ReplayBuffer
-from ldm.pretrain.composer import Composer, Drawn, random_crop
+from ldm.pretrain.autoencoder import AutoencoderCrops, ResidualTraining
+from ldm.pretrain.base import BaseTraining, ReplayBuffer, start_from
 from ldm.pretrain.encoder import EncoderTraining
-from ldm.pretrain.insertion_base import InsertionTraining, start_from
+from ldm.pretrain.image_ops import random_crop
 from ldm.pretrain.insertion_measure import InsertionMeasure, fixed_samples
 from ldm.pretrain.insertion_samples import InsertionComposer
 from ldm.pretrain.matting import MattingTraining, start_from_imagenet
 from ldm.pretrain.matting_samples import MattingComposer
 from ldm.pretrain.picture_pack import Pack, read_pack, write_pack
-from ldm.pretrain.settings import COMPOSITE, PretrainConfig, StageSection
+from ldm.pretrain.settings import PretrainConfig, StageSection
 from ldm.training.trainer import quieten
 
 STAGES = ("pack", "vae", "encoder", "unet", "export", "matting")
 LOG_EVERY = 20  # steps
 WARMUP = 40  # steps of a stage that is limited by time
 DECAY, LEAST = 0.35, 0.02  # the last share of its time, in which the rate falls; the share it falls to
-VALIDATED = 12  # validation samples of the unet stage: relit scenes, and holes in photos
+
+
+class Drawn(Dataset):
+    """`steps` items; item i is `draw(count, generator)` and depends on (seed, i) alone."""
+
+    def __init__(self, draw: Callable[[int, Generator], Any], count: int, steps: int, seed: int) -> None:
+        self.draw, self.count, self.steps, self.seed = draw, count, steps, seed
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, i: int) -> Any:
+        return self.draw(self.count, Generator().manual_seed(self.seed * 10**9 + i))
 
 
 class Pretraining:
@@ -89,9 +94,14 @@ class Pretraining:
         trained, relit = trained.split_relit(p.held_out_relit)
         return trained, replace(trained, photos=photos, relit=relit)
 
-    def composer(self, size: int = 0) -> Composer:
-        a = self.architecture
-        return Composer(self.pictures[0], size or a.image_size, a.reference_size)
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """Pixels a side of an image and of a reference."""
+        return self.architecture.image_size, self.architecture.reference_size
+
+    def crops(self, size: int = 0) -> AutoencoderCrops:
+        """Crops of the trained pictures, of the architecture's size unless another is given."""
+        return AutoencoderCrops(self.pictures[0], size or self.architecture.image_size)
 
     def fit(
         self,
@@ -99,7 +109,6 @@ class Pretraining:
         module: pl.LightningModule,
         data: Iterable,
         validation: Iterable | None = None,
-        callbacks: Sequence[pl.Callback] = (),
     ) -> None:
         """Train from the last checkpoint, if there is one, to the stage's steps or minutes.
 
@@ -122,7 +131,7 @@ class Pretraining:
             max_epochs=-1,
             precision=self.config.precision,  # type: ignore[arg-type]
             logger=[CSVLogger(folder, "csv"), TensorBoardLogger(folder, "tensorboard")],
-            callbacks=[saving, averaging, *limit, *callbacks],
+            callbacks=[saving, averaging, *limit],
             val_check_interval=s.checkpoint_every if validation else None,
             check_val_every_n_epoch=None,
             num_sanity_val_steps=0,
@@ -132,7 +141,7 @@ class Pretraining:
         )
         trainer.fit(module, data, validation, ckpt_path=last_checkpoint(folder), weights_only=True)
 
-    def loader(self, dataset: torch.utils.data.Dataset, s: StageSection) -> DataLoader:
+    def loader(self, dataset: Dataset, s: StageSection) -> DataLoader:
         return DataLoader(
             dataset, batch_size=None, num_workers=s.workers, prefetch_factor=4 if s.workers else None
         )
@@ -147,29 +156,20 @@ class Pretraining:
         return self.config.seed + steps_done(self.logdir / name)
 
     def vae(self) -> str:
-        vae = self.start().vae if self.config.init else build_vae(self.architecture)
-        train = self._residual if isinstance(vae, Autoencoder) else self._kl
-        train(vae)
-        return self.save(vae, "vae")
-
-    def _kl(self, vae: AutoencoderKL) -> None:
-        s = self.config.vae
-        composer = self.composer(s.size)
-        module = VaeTraining(vae, s.lr, s.steps, s.perceptual, anchored=s.anchored)
-        data = self.loader(Drawn(composer.images, s.batch_size, s.steps, self.seed("vae")), s)
-        self.fit("vae", module, data, validation=self._held_out_photos())
-        images = Drawn(composer.images, 16, 16, self.config.seed + 1)
-        normalise_latents(vae, *latent_statistics(vae, (images[i] for i in range(len(images)))))
-
-    def _residual(self, vae: Autoencoder) -> None:
-        s = self.config.vae
-        crops = AutoencoderCrops(self.pictures[0], s.size or self.architecture.image_size)
+        s, vae = self.config.vae, self.start().vae if self.config.init else build_vae(self.architecture)
+        if not isinstance(vae, Autoencoder):
+            raise ValueError(
+                f"{self.config.sizes}: base.architecture.autoencoder is {self.architecture.autoencoder}; "
+                "only a residual one is trained here"
+            )
+        crops = self.crops(s.size)
         images = crops.batch(192, Generator().manual_seed(self.config.seed + 1))
         if not self.config.init:
             vae.start_from(images)
         data = self.loader(Drawn(crops.batch, s.batch_size, s.steps, self.seed("vae")), s)
         self.fit("vae", ResidualTraining(vae, s.lr, s.steps), data, validation=self._held_out_photos())
         vae.normalise(images)
+        return self.save(vae, "vae")
 
     def _held_out_photos(self) -> DataLoader:
         """The largest square of every held-out photo, in batches [b,3,S,S] in [-1,1]."""
@@ -180,7 +180,8 @@ class Pretraining:
     def encoder(self) -> str:
         s = self.config.encoder
         module = EncoderTraining(build_clip(self.architecture), s.lr, s.steps)
-        data = Drawn(self.composer().references, s.batch_size, s.steps, self.seed("encoder"))
+        composer = InsertionComposer(self.pictures[0], *self.sizes)
+        data = Drawn(composer.references, s.batch_size, s.steps, self.seed("encoder"))
         self.fit("encoder", module, self.loader(data, s))
         return self.save(module.clip, "encoder")
 
@@ -193,38 +194,24 @@ class Pretraining:
         if self.inner is None:
             load_model(base.conditioner.clip, self.logdir / "encoder.safetensors")
         elif not steps_done(self.logdir / "unet"):
-            images = self.composer().images(64, Generator().manual_seed(3))
+            images = self.crops().batch(64, Generator().manual_seed(3))
             start_from(base, load_base(*self.inner), images)
         return base
 
     def unet(self) -> str:
-        s = self.config.unet
+        s, (trained, held_out) = self.config.unet, self.pictures
         base = self.start()
         base.conditioner.clip.requires_grad_(not s.frozen_encoder)
-        train = self._composites if self.config.samples == COMPOSITE else self._insertions
-        train(base)
+        scenes = held_out.relit[: s.validated]
+        fixed = fixed_samples(InsertionComposer(held_out, *self.sizes), scenes, holes=s.validated)
+        module = BaseTraining(base, s.lr, s.steps, InsertionMeasure(self.logdir / "unet"))
+        validation = DataLoader(fixed, batch_size=None)
+        self.fit("unet", module, self._buffer(base, trained), validation=validation)
         return self.save(base, "unet")
 
-    def _composites(self, base: Base) -> None:
-        s, composer = self.config.unet, self.composer()
-        fixed = composer.batch(10, Generator().manual_seed(7))
-        preview = BasePreview(fixed, self.logdir / "unet", s.preview_every)
-        module = BaseTraining(base, s.lr, s.steps, objects=composer.objects, lr_own=s.lr_own)
-        self.fit("unet", module, self._buffer(base, composer), callbacks=[preview])
-
-    def _insertions(self, base: Base) -> None:
-        s, (trained, held_out) = self.config.unet, self.pictures
-        sizes = self.architecture.image_size, self.architecture.reference_size
-        composer = InsertionComposer(trained, *sizes)
-        scenes = held_out.relit[:VALIDATED]
-        fixed = fixed_samples(InsertionComposer(held_out, *sizes), scenes, holes=VALIDATED)
-        measure = InsertionMeasure(self.logdir / "unet")
-        module = InsertionTraining(base, s.lr, s.steps, measure, views=composer.views)
-        validation = DataLoader(fixed, batch_size=None)
-        self.fit("unet", module, self._buffer(base, composer), validation=validation)
-
-    def _buffer(self, base: Base, composer: Composer | InsertionComposer) -> ReplayBuffer:
+    def _buffer(self, base: Base, pictures: Pack) -> ReplayBuffer:
         s, seed = self.config.unet, self.seed("unet")
+        composer = InsertionComposer(pictures, *self.sizes)
         source = self.loader(Drawn(composer.batch, s.batch_size, s.steps, seed), s)
         if s.compile:
             base.unet.compile()
@@ -236,7 +223,8 @@ class Pretraining:
         s, (trained, held_out) = self.config.matting, (pack.split_layers() for pack in self.pictures)
         network = MattingNetwork()
         start_from_imagenet(network)
-        unseen = Drawn(MattingComposer(held_out[1], [s.size or SIZE]).batch, VALIDATED, 5, self.config.seed)
+        composer = MattingComposer(held_out[1], [s.size or SIZE])
+        unseen = Drawn(composer.batch, s.validated, 5, self.config.seed)
         validation = DataLoader([unseen[i] for i in range(len(unseen))], batch_size=None)
         data = Drawn(MattingComposer(trained[0]).batch, s.batch_size, s.steps, self.seed("matting"))
         module = MattingTraining(network, s.lr, s.steps)

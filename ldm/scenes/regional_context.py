@@ -12,18 +12,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ldm.insertion.region_fill import ReadyObject
+from ldm.insertion.region_fill import InsertableObject
 from ldm.models.context import Constants, Context, Contexts, Folded, Layer, Share
 
 
-def in_regions(objects: Sequence[ReadyObject], masks: Tensor) -> ReadyObject:
+def in_regions(objects: Sequence[InsertableObject], masks: Tensor) -> InsertableObject:
     """Objects of one sample each, and their masks [k,h,w] in [0,1] => one object."""
     contexts = [one.contexts for one in objects]
     conditional, unconditional = ([_folded(c[half]) for c in contexts] for half in (0, 1))
     rest = _mean(unconditional)
     halves = Regional(masks, conditional, rest), Regional(masks, unconditional, rest)
     first, *others = (one.fill for one in objects)
-    return ReadyObject(Contexts(*halves), first.joined(others, masks))
+    return InsertableObject(Contexts(*halves), first.joined(others, masks))
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 
 from ldm import __version__
-from ldm.batch.results_log import ResultsLog, recipe_in
-from ldm.batch.runner import Inserter, ItemResult, Report, RunOptions, check_and_log
+from ldm.batch.results_log import ItemResult, ResultsLog, recipe_in
+from ldm.batch.runner import Inserter, Report, RunOptions, check_and_log
 from ldm.batch.work_item import Case, WorkItem
 from ldm.data.files import file_digest, sweep, text_digest
 from ldm.data.picture import Picture, read_picture
@@ -27,7 +27,7 @@ from ldm.insertion.roi import crop, visible
 from ldm.scenes.layout import CroppedMask, PlacedObject, SceneLayout
 
 if TYPE_CHECKING:
-    from ldm.insertion.region_fill import ReadyObject
+    from ldm.insertion.region_fill import InsertableObject
 
 
 class PlacementCache:
@@ -150,7 +150,7 @@ def _make(
         cache.add(key, results[0].part(placed.mask.box), facts | results[0].record)
 
 
-def _object(placed: PlacedObject, size: tuple[int, int], inserter: Inserter, side: int) -> ReadyObject:
+def _object(placed: PlacedObject, size: tuple[int, int], inserter: Inserter, side: int) -> InsertableObject:
     """The object to insert; several members become one, each in its own mask of a region of `side` px."""
     from ldm.scenes.regional_context import in_regions  # a plan loads no model
 

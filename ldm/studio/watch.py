@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ldm.data.picture import Picture
     from ldm.insertion.object_source import ObjectSource
     from ldm.insertion.region import InsertRequest, Result
-    from ldm.insertion.region_fill import ReadyObject
+    from ldm.insertion.region_fill import InsertableObject
     from ldm.insertion.session import Session
     from ldm.models.context import Context
     from ldm.models.inpainting_model import InpaintingModel
@@ -118,14 +118,14 @@ class WatchedSession:
     def load_object(self, source: ObjectSource) -> Any:
         return self.session.load_object(source)
 
-    def ready(self, source: ObjectSource) -> ReadyObject:
+    def ready(self, source: ObjectSource) -> InsertableObject:
         return self.session.ready(source)
 
     def insert(
         self,
         background: Picture,
         requests: Sequence[InsertRequest],
-        objects: Sequence[ReadyObject] | None = None,
+        objects: Sequence[InsertableObject] | None = None,
     ) -> list[list[Result]]:
         """See `Session.insert`."""
         self.watch.batch(background, requests)

@@ -18,7 +18,7 @@ from ldm.data.image import resize
 from ldm.insertion.inpaint import Sampling
 from ldm.insertion.paste import to_model_mask
 from ldm.insertion.region import Region
-from ldm.insertion.region_fill import ReadyObject, RegionFill
+from ldm.insertion.region_fill import InsertableObject, RegionFill
 from ldm.insertion.roi import box_of
 from ldm.models.context import Context, Contexts
 from ldm.models.diffusion import masked_image
@@ -157,7 +157,7 @@ class TiledSecondPass:
     def __call__(
         self,
         model: InpaintingModel,
-        one: ReadyObject,
+        one: InsertableObject,
         region: Region,
         fill: RegionFill,
         images: Sequence[Tensor],

@@ -20,6 +20,7 @@ from ldm.models.pickle_reader import refusing_damage
 
 FOLDER = "checkpoints"
 BEST, REASON = "best.ckpt", "best.txt"
+ABOUT = "about"  # in checkpoints of older versions: metadata
 NAME = re.compile(r"step-(\d+)\.ckpt")
 
 
@@ -49,6 +50,9 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     if not isinstance(checkpoint, dict) or "object" not in checkpoint:
         raise ValueError(f"{path} is no checkpoint of a training run; give one that train.sh wrote")
+    card = checkpoint["object"]
+    if ABOUT in card:
+        card["metadata"] = card.pop(ABOUT)
     return checkpoint
 
 
@@ -78,7 +82,7 @@ def resumable(path: Path) -> tuple[Path, dict[str, Any]]:
     saved = read_checkpoint(checkpoint)
     if "optimizer_states" not in saved:
         raise ValueError(f"{checkpoint} cannot be resumed; give its run: --resume {run_folder(checkpoint)}")
-    return checkpoint, saved["object"]["about"]["recipe"]
+    return checkpoint, saved["object"]["metadata"]["recipe"]
 
 
 def new_run(logdir: Path, name: str) -> Path:

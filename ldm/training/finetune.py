@@ -1,6 +1,6 @@
 """Fine-tuning on one object: a LightningModule that trains exactly the weights of the object.
 
-In: batches of ldm.training.datamodule. Out: checkpoints with what trains and what get_deltas needs to know.
+In: batches of ldm.training.samples. Out: checkpoints with what trains and what get_deltas needs to know.
 """
 
 from __future__ import annotations
@@ -18,8 +18,15 @@ from ldm.models.base import Base
 from ldm.models.diffusion import add_noise, eps_loss, level_weight
 from ldm.models.state_dict import first_few
 from ldm.objects.delta import trained_names
-from ldm.training.datamodule import draw_noise
-from ldm.training.encoded_samples import DEFAULT, SampleOptions, Shown, encoded, grey, narrow_frozen
+from ldm.training.samples import (
+    DEFAULT,
+    FillImages,
+    SampleOptions,
+    draw_noise,
+    encoded,
+    fill_with_grey,
+    narrow_frozen,
+)
 from ldm.training.trainer import warm_cosine
 
 FILES = "files"  # of a card: the hashes of what is learnt from
@@ -71,7 +78,7 @@ class FineTune(pl.LightningModule):
     """Trains `trained_names(base, freeze_model)` of a base that has its few-shot part (`prepare_few_shot`).
 
     `samples` and `shown`: how batches are encoded, see `encoded`. `card` is plain data and tensors about the
-    object, kept in every checkpoint under "object"; its "about" are the fields of an object file's
+    object, kept in every checkpoint under "object"; its "metadata" are the fields of an object file's
     `ObjectMetadata`.
     """
 
@@ -83,7 +90,7 @@ class FineTune(pl.LightningModule):
         tuning: Tuning = Tuning(),
         samples: SampleOptions = DEFAULT,
         *,
-        shown: Shown = grey,
+        shown: FillImages = fill_with_grey,
         card: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
@@ -171,7 +178,7 @@ class FineTune(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another base, object or mode; restore its few-shot features."""
-        own, saved = self.card.get("about", {}), checkpoint["object"].get("about", {})
+        own, saved = self.card.get("metadata", {}), checkpoint["object"].get("metadata", {})
         for key in SAME:
             if own.get(key) != saved.get(key):
                 raise ValueError(

@@ -1,4 +1,4 @@
-"""One training run: a base and an object's pictures => the tuned weights, or the object file.
+"""One training run: a base and an object's pictures => the tuned weights; a checkpoint of it => the object.
 
 scripts/train.py adds callbacks, resuming and messages; evaluation calls `learn_to_file`.
 """
@@ -6,7 +6,8 @@ scripts/train.py adds callbacks, resuming and messages; evaluation calls `learn_
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -17,22 +18,28 @@ from torch import Generator, Tensor
 from tqdm import tqdm
 
 from ldm.data.files import atomic_file
-from ldm.data.image import to_bytes
+from ldm.data.image import from_bytes, to_bytes
 from ldm.data.insertset import InsertSet
 from ldm.data.object_crops import ObjectImages, paper_crops
 from ldm.data.picture import Picture
 from ldm.data.picture_write import write_picture
 from ldm.models.architecture import Architecture
-from ldm.models.base import Base, base_fingerprint, load_base
-from ldm.objects.delta import save
-from ldm.objects.few_shot import prepare_few_shot
-from ldm.objects.object_file import ObjectMetadata, preview_of
+from ldm.models.base import Base, base_fingerprint, base_state, load_base
+from ldm.models.conditioner import PriorEncoder
+from ldm.objects.delta import Delta, extract, is_trained, save
+from ldm.objects.few_shot import FewShotLayer, few_shot_features, linear_for, prepare_few_shot
+from ldm.objects.object_file import ObjectMetadata, held_out_in, preview_of
 from ldm.training.callbacks import Progress
 from ldm.training.checkpoints import read_checkpoint
-from ldm.training.datamodule import SampleModule
-from ldm.training.encoded_samples import EncodedSamples, SampleOptions, Shown, grey, training_pairs
-from ldm.training.extract import object_of
-from ldm.training.finetune import FILES, FineTune, Tuning
+from ldm.training.finetune import FEATURES, FILES, FineTune, Tuning
+from ldm.training.samples import (
+    EncodedSamples,
+    FillImages,
+    SampleModule,
+    SampleOptions,
+    fill_with_grey,
+    training_pairs,
+)
 from ldm.training.trainer import LoopOptions, build_trainer
 
 
@@ -48,7 +55,7 @@ class TrainingRun:
     samples: SampleOptions = field(default_factory=SampleOptions)
     loop: LoopOptions = field(default_factory=LoopOptions)
     images: ObjectImages | None = None
-    shown: Shown = grey
+    shown: FillImages = fill_with_grey
     recipe: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -61,7 +68,7 @@ def build_learner(base: Base, insertset: InsertSet, run: TrainingRun) -> FineTun
     prepare_few_shot(base, seen, t.few_shot, t.few_shot_features, Generator().manual_seed(run.samples.seed))
     reference = images.own_reference(insertset, crops)[0]
     card = {
-        "about": asdict(_metadata(base, insertset, crops, run)),
+        "metadata": asdict(_metadata(base, insertset, crops, run)),
         "reference": to_bytes(reference),
         "crops": to_bytes(crops),
         "paper_crops": to_bytes(as_in_paper),
@@ -132,6 +139,61 @@ def write_inputs(card: Mapping[str, Any], folder: Path) -> None:
     """Write what a run starts from, for its reader: config.yaml, and shown.png (reference and crops)."""
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_file(folder / "config.yaml") as file:
-        file.write(OmegaConf.to_yaml(card["about"]["recipe"]).encode())
+        file.write(OmegaConf.to_yaml(card["metadata"]["recipe"]).encode())
     row = torch.cat([card["reference"], *card["crops"]], dim=2)[:3]
     write_picture(folder / "shown.png", Picture(row.permute(1, 2, 0).cpu().numpy()))
+
+
+LINEAR = "conditioner.prior_encoder."
+TOKENS = "conditioner.few_shot_tokens"
+
+
+def object_of(checkpoint: Mapping[str, Any], base: Base, dtype: torch.dtype = torch.float16) -> Delta:
+    """The object at this checkpoint of a run on `base`; ValueError if the run had another base."""
+    card, metadata = checkpoint["object"], ObjectMetadata(**checkpoint["object"]["metadata"])
+    if metadata.base != (own := base_fingerprint(base)):
+        raise ValueError(
+            f"this run was made on the base {metadata.base}, the one given is {own}; give its own base"
+        )
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    metadata = replace(metadata, step=int(checkpoint["global_step"]), date=now)
+    tuned = tuned_state(checkpoint)
+    names = [name for name in tuned if is_trained(name, metadata.freeze_model)]
+    tokens = few_shot_tokens(tuned, card[FEATURES])
+    pictures = {"reference": card["reference"], "views": card["crops"] if card.get("stored") else None}
+    return extract(base_state(base), tuned, names, metadata, tokens=tokens, dtype=dtype, **pictures)
+
+
+def prior_encoder_of(checkpoint: Mapping[str, Any], base: Base) -> FewShotLayer:
+    """The paper's layer for a run's few-shot tokens, and the pictures that it reads.
+
+    A `linear` run has its own. For `tokens` it is the layer of least norm that makes them from raw pixels, as
+    the paper's code passes them to CLIP. For `none` it has no weights.
+    """
+    tuned, card = tuned_state(checkpoint), checkpoint["object"]
+    facts: dict[str, Any] = {
+        "pictures": tuple(card["pictures"]),
+        "held_out": held_out_in(card["metadata"]["recipe"]),
+    }
+    if TOKENS in tuned:
+        crops = from_bytes(card["paper_crops"])
+        return FewShotLayer(linear_for(tuned[TOKENS], few_shot_features(base, crops, "raw")), "raw", **facts)
+    weights = {k: v for k, v in tuned.items() if k.startswith(LINEAR)}
+    return FewShotLayer(weights, str(card["few_shot_pixels"]), **facts)
+
+
+def tuned_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
+    """The trained weights by name."""
+    return {key.removeprefix("base."): value for key, value in checkpoint["state_dict"].items()}
+
+
+@torch.no_grad()
+def few_shot_tokens(tuned: Mapping[str, Tensor], features: Tensor | None) -> Tensor | None:
+    """A run's few-shot tokens [N,c]: learnt, or computed from its features [N,tokens,c]."""
+    if TOKENS in tuned:
+        return tuned[TOKENS]
+    if features is None:
+        return None
+    encoder = PriorEncoder(*features.shape[1:])
+    encoder.load_state_dict({k.removeprefix(LINEAR): v for k, v in tuned.items() if k.startswith(LINEAR)})
+    return encoder(features.float())

@@ -82,7 +82,7 @@ def build_trainer(
         callbacks=list(callbacks),
         plugins=[AtomicCheckpointIO()],
         log_every_n_steps=min(LOG_EVERY, max_steps),
-        use_distributed_sampler=False,  # ldm.training.datamodule distributes the samples
+        use_distributed_sampler=False,  # ldm.training.samples distributes the samples
         enable_checkpointing=False,  # ours: ldm.training.checkpoints
         enable_progress_bar=False,
         enable_model_summary=False,

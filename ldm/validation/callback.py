@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,7 +25,6 @@ from ldm.validation.score import (
     ValidationResult,
     ValidationScore,
     best,
-    draw_scores,
     read_scores,
     reason,
     since_highest,
@@ -39,7 +37,7 @@ SAMPLE = 2  # UNet forwards that a training sample costs at least: forward and b
 MOST = 11  # validations of a run: before the first step and after every tenth of the steps
 AUTO, NONE = "auto", "none"  # values of hold_out
 FEWEST = 4  # few-shot pictures of which one can be held out
-TWIN = 0.95  # similarity above which two pictures are the same; frames of one burst have 0.96
+SAME = 0.95  # similarity above which two pictures are the same; frames of one burst have 0.96
 
 Validate = Callable[[Base, int], ValidationResult]  # the base as it is now, and the step
 
@@ -85,15 +83,6 @@ class Validation(pl.Callback):
             self.stopped = trainer.should_stop = True
             if self.checkpoints.saved != step:
                 self.checkpoints.save(trainer)
-
-    def on_train_end(self, trainer: pl.Trainer, module: Any) -> None:
-        """Draw the scores over the steps as `<run>/validation.png`."""
-        if not (trainer.is_global_zero and self.scores):
-            return
-        try:
-            draw_scores(self.run / "validation.png", self.scores, best(self.scores).step)
-        except ModuleNotFoundError as error:
-            warnings.warn(f"no validation.png: {error}", stacklevel=2)
 
     def _validate(self, trainer: pl.Trainer, module: Any) -> None:
         """Score the base as it is now, and write score, sheet and best checkpoint."""
@@ -197,7 +186,8 @@ def choose_held_out(features: ImageNetFeatures, insertset: InsertSet) -> str:
     """The name of the picture to hold out of four or more; "" if none can be.
 
     It is the one most similar to the others: training loses least by it, and it shows best what the object
-    looks like. Never the one most similar to the reference, which is often cut from it, nor one with a twin.
+    looks like. Never the one most similar to the reference, which is often cut from it, nor one that is there
+    twice.
     """
     samples = insertset.few_shot
     if len(samples) < FEWEST:
@@ -206,7 +196,7 @@ def choose_held_out(features: ImageNetFeatures, insertset: InsertSet) -> str:
     reference = image_features(features, [to_image(read_rgb(insertset.reference))])
     similarity = found @ found.T
     similarity.fill_diagonal_(0)
-    allowed = similarity.amax(1) < TWIN
+    allowed = similarity.amax(1) < SAME
     allowed[int((found @ reference.T).argmax())] = False
     if not allowed.any():
         return ""

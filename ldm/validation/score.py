@@ -17,7 +17,6 @@ from statistics import fmean, stdev
 import numpy as np
 
 from ldm.data.files import atomic_file
-from ldm.evaluation.charts import new_figure, save_figure
 
 FILE = "validation.csv"
 COLUMNS = ("step", "score", "identity", "seam", "copying", "scores")
@@ -118,18 +117,3 @@ def write_scores(run: Path, scores: Sequence[ValidationScore]) -> None:
     run.mkdir(parents=True, exist_ok=True)
     with atomic_file(run / FILE) as file:
         file.write(text.getvalue().encode())
-
-
-def draw_scores(path: Path, scores: Sequence[ValidationScore], best_step: int) -> None:
-    """Score and identity of a run over its steps, each region's score as a dot, the best step marked."""
-    figure = new_figure()
-    axes = figure.subplots()
-    steps = [each.step for each in scores]
-    for each in scores:
-        axes.plot([each.step] * len(each.scores), each.scores, ".", color="0.75")
-    for name in ("score", "identity"):
-        axes.plot(steps, [getattr(each, name) for each in scores], "o-", label=name, markersize=4)
-    axes.axvline(best_step, color="0.5", linestyle=":", label=f"best: step {best_step}")
-    axes.set(xlabel="step", ylabel="cosine of ImageNet features")
-    axes.legend()
-    save_figure(figure, path)

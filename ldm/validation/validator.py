@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from ldm.batch.best_of import SEAM_WEIGHT
+from ldm.batch.contact_sheet import contact_sheet, hatched, rgb8
 from ldm.data.boxes import Box
 from ldm.data.image import to_image
 from ldm.data.insertset import InsertSet, Sample
@@ -24,7 +25,6 @@ from ldm.data.picture import read_rgb
 from ldm.data.training_masks import pixel_box
 from ldm.features.imagenet import ImageNetFeatures, identity_crop
 from ldm.insertion.blend import BLENDS, Blend, composite
-from ldm.insertion.contact_sheet import contact_sheet, hatched, rgb8
 from ldm.insertion.inpaint import Sampling, inpaint
 from ldm.insertion.insert import blended
 from ldm.insertion.paste import to_model_mask

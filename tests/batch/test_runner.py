@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm.batch.results_log import FILE, ResultsLog, RunSummary, recipe_in, rows
-from ldm.batch.runner import ItemResult, images_of, prepare, work
+from ldm.batch.results_log import FILE, ItemResult, ResultsLog, RunSummary, recipe_in, rows
+from ldm.batch.runner import images_of, prepare, work
 from ldm.batch.work_item import Case, WorkItem, check_files
 from ldm.data.picture import Picture, read_picture
 from ldm.insertion.paste import Patch
 from ldm.insertion.region import InsertRequest, Result
-from ldm.insertion.region_fill import ReadyObject
+from ldm.insertion.region_fill import InsertableObject
 from ldm.insertion.roi import Roi
 from tests.fixtures.stub import Stub, items, options
 
@@ -43,7 +43,7 @@ def test_results_are_named_proven_and_listed(tmp_path: Path) -> None:
     ]
     for row in lines(tmp_path / "out"):
         assert row["outside"] == 0 and row["seam"] == 1 + row["seed"] / 1000 and row["seam_before"] == 2
-        assert row["ring_offset_before"] == 3 and row["batch"] == [5, 6] and "settings" not in row
+        assert row["colour_offset_before"] == 3 and row["batch"] == [5, 6] and "settings" not in row
         recipe = recipe_in(tmp_path / "out" / row["file"])
         assert recipe["key"] == row["key"] and recipe["base_fingerprint"] == Stub.fingerprint
         assert set(recipe["sha256"]) == {"background", "mask", "reference"}
@@ -136,7 +136,7 @@ def test_a_changed_pixel_outside_is_not_let_pass(tmp_path: Path) -> None:
             self,
             background: Picture,
             requests: Sequence[InsertRequest],
-            objects: Sequence[ReadyObject] | None = None,
+            objects: Sequence[InsertableObject] | None = None,
         ) -> list[list[Result]]:
             [[result]] = super().insert(background, requests, objects)
             corner = Patch(Roi(0, 0, 1, 1), background.pixels[:1, :1] ^ 1)

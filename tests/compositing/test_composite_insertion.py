@@ -20,7 +20,7 @@ from ldm.insertion.blend import Blend, blend
 from ldm.insertion.inpaint import Sampling
 from ldm.insertion.insert import InsertOptions, blended, insert
 from ldm.insertion.region import InsertRequest, Result, region_of
-from ldm.insertion.region_fill import ObjectFill, ReadyObject
+from ldm.insertion.region_fill import InsertableObject, ObjectFill
 from ldm.insertion.roi import Roi
 from ldm.models.base import Base
 from ldm.models.sampler import sample
@@ -68,7 +68,7 @@ def made(
     seeds: tuple[int, ...] = (5,),
 ) -> list[Result]:
     """One task whose region is all of the background."""
-    one = ReadyObject(base.contexts(base.context(cut_outs)), fill)
+    one = InsertableObject(base.contexts(base.context(cut_outs)), fill)
     [results] = insert(
         base, background, [InsertRequest(mask, mask, [WHOLE], seeds)], [one], InsertOptions(FAST, seam)
     )

@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ldm.compositing.composite import composite
-from ldm.compositing.detail_transfer import transfer_detail, with_contact_shadow
+from ldm.compositing.composite import composite, transfer_detail, with_contact_shadow
 
 
 def block(size: int = 120) -> Tensor:

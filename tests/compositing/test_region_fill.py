@@ -15,7 +15,7 @@ from ldm.compositing.region_fill import (
 )
 from ldm.insertion.inpaint import shown_in
 from ldm.insertion.region import Region, region_of
-from ldm.insertion.region_fill import ObjectFill, ReadyObject, RegionFill
+from ldm.insertion.region_fill import InsertableObject, ObjectFill, RegionFill
 from ldm.models.diffusion import masked_image
 from ldm.scenes.regional_context import in_regions
 from tests.fixtures.small import small_base
@@ -73,7 +73,7 @@ def test_training_shows_the_reference_in_its_place() -> None:
 
 def test_objects_that_share_a_picture_are_each_shown_in_their_own_region() -> None:
     base = small_base()
-    objects = [ReadyObject(base.contexts(base.context(plain(x))), made(x)) for x in (0.5, -0.5)]
+    objects = [InsertableObject(base.contexts(base.context(plain(x))), made(x)) for x in (0.5, -0.5)]
     masks = torch.zeros(2, 32, 32)
     masks[0, :, :20], masks[1, :, 20:] = 1, 1
     shown = in_regions(objects, masks).fill(region()).shown(HOLE)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ldm.config.published import published, samples, scaled, with_learning
+from ldm.config.evaluation_cli import published, samples, scaled, with_learning
 from ldm.config.schema import Config, how_to_learn, load_config
 from ldm.evaluation.ablations import Comparison, ablations
 
@@ -99,8 +99,7 @@ def test_the_papers_claims_are_told_of_the_papers_recipe() -> None:
     assert len(papers) == 4
     assert all(name.startswith("paper-") for claim in papers for name in (claim.better, claim.worse))
     assert told["ours: the recipe beats the paper's"].worse == "paper-crossattn"
-    methods = next(series for series in full.series if series.title == "Methods")
-    assert {"linear-kv", "tokens-crossattn", "paper-kv", "paper-crossattn"} <= set(methods.names)
+    assert {"linear-kv", "tokens-crossattn", "paper-kv", "paper-crossattn"} <= set(full.tables["Methods"])
     none, kv, zero = (full.methods[f"paper-{name}"] for name in ("none-kv", "kv", "zero-shot"))
     assert none.learning == dict(kv.learning) | {"few_shot": "none"}
     assert (zero.kind, zero.insertion) == ("zero-shot", kv.insertion)

@@ -37,7 +37,7 @@ def made(**other: object) -> Comparison:
 )
 def test_series_and_claims_are_of_methods_that_are_made(settings: dict) -> None:
     full = made(**settings)
-    told = {name for series in full.series for name in series.names}
+    told = {name for names in full.tables.values() for name in names}
     assert told == set(full.methods) and full.recipe in told
     assert {x for claim in full.claims for x in (claim.better, claim.worse)} <= told
     assert all(name == method.name for name, method in full.methods.items())
@@ -58,13 +58,17 @@ def test_no_two_methods_do_the_same() -> None:
     assert len({str(x) for x in done}) == len(done)
 
 
-def test_the_recipe_stands_in_every_series_of_its_own() -> None:
+def test_the_recipe_stands_in_every_table_of_its_own() -> None:
     full = made()
-    charts = {series.title: series for series in full.series if series.axis}
-    assert (800, full.recipe) in charts["Training steps"].lines["recipe"]
-    assert (16, full.recipe) in charts["Samplers"].lines["dpm++"]
-    assert (5.0, full.recipe) in charts["Guidance"].lines["recipe"]
-    assert [x for x, _ in charts["Training steps"].lines["recipe"]] == [100, 200, 400, 800]
+    for title in ("Training steps", "Samplers", "Guidance", "Presets"):
+        assert full.recipe in full.tables[title]
+    steps = [full.methods[name].learning.get("max_steps", 800) for name in full.tables["Training steps"]]
+    assert steps == [100, 200, 400, 800]
+    solvers = [full.methods[name].insertion for name in full.tables["Samplers"] if name != full.recipe]
+    assert {x["sample.steps"] for x in solvers} == {4, 8, 16} and len(solvers) == 4 * 3 - 1
+    assert {"sample.sampler": "dpm++", "sample.steps": 16} not in solvers, "that is the recipe"
+    scales = [full.methods[n].insertion.get("sample.guidance_scale", 5) for n in full.tables["Guidance"]]
+    assert scales == [1.0, 2.5, 5.0, 7.5]
 
 
 def test_cached_samples_single_views_and_presets_are_compared_where_the_recipe_has_others() -> None:
@@ -98,7 +102,7 @@ def test_without_a_published_recipe_nothing_is_said_of_the_paper() -> None:
 
 def test_a_choice_keeps_what_it_can_tell() -> None:
     few = made().of(["paper-zero-shot", "paper-kv", "paper-none-kv"])
-    assert [series.title for series in few.series] == ["The paper's recipe"]
+    assert list(few.tables) == ["The paper's recipe"]
     assert [claim.worse for claim in few.claims] == ["paper-zero-shot", "paper-none-kv"]
     with pytest.raises(ValueError, match="no method linear-kw; there are flat, poisson"):
         made().of(["linear-kw"])

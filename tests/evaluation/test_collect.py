@@ -35,7 +35,7 @@ def log(folder: Path, bench: Path, **changes: object) -> dict:
     row = {
         "file": "a.png", "key": "k", "base_fingerprint": "base1", "background": str(scene / "background.png"),
         "mask": str(scene / "mask.png"), "reference": str(bench / "objects" / "apple" / "test.jpg"),
-        "box": [], "regions": [{"roi": [16, 8, 80, 72]}], "seconds": 0.5, "seam": 1.0, "ring_offset": 2.0,
+        "box": [], "regions": [{"roi": [16, 8, 80, 72]}], "seconds": 0.5, "seam": 1.0, "colour_offset": 2.0,
     } | changes  # fmt: skip
     settings = {"mask": {"channel": "auto", "threshold": 0.5, "invert": True, "fill_holes": False, "grow": 0}}
     folder.mkdir(exist_ok=True)
@@ -54,7 +54,7 @@ def test_inferences_folder_tells_all(tmp_path: Path, bench: Path) -> None:
     assert found.site.case == Case(Path(row["background"]), Path(row["mask"]))
     assert found.references == References(Path(row["reference"]))
     assert found.site.rois == (Roi(16, 8, 80, 72),) and found.mask_options == MaskOptions(invert=True)
-    assert found.facts == {"seconds": 0.5, "ring_offset": 2.0}
+    assert found.facts == {"seconds": 0.5, "colour_offset": 2.0}
     _, images = found.read()
     assert not images.mask[30, 40] and images.mask[0, 0]  # read as it was then, inverted
     (other,) = collect(out, references=bench / "objects" / "brick")

@@ -1,82 +1,91 @@
-"""The table holds the means of the rows it is given; the sheet shows every picture in its place."""
+"""The report: rows as they are, tables of them, and a sheet that shows every picture in its place."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ldm.evaluation.benchmark import load_benchmark
-from ldm.evaluation.methods import METHODS
+from ldm.batch.contact_sheet import CAPTION, MARGIN
+from ldm.data.picture import Picture
+from ldm.data.picture_write import write_picture
+from ldm.evaluation import report
+from ldm.evaluation.collect import collect
 from ldm.evaluation.metrics import bootstrap
-from ldm.evaluation.report import TILE, paired, table, write_report
+from ldm.evaluation.report import TILE, ScoredRun, write_report
+from ldm.evaluation.results import row_of
 from ldm.evaluation.tables import cell
-from ldm.insertion.contact_sheet import CAPTION, MARGIN
+from tests.evaluation.test_collect import bench_results
 from tests.fixtures.bench import write_bench
 
+SETS = {"flat": {"paper/clip_fid": 12.345}, "ceiling": {"paper/clip_fid": 3}}
 
-def row(method: str, name: str, **scores: float) -> dict:
-    """All scores 0.5 but those that are given."""
-    names = ("identity", "psnr_object", "ssim_object", "seam", "seconds", "outside")
-    whole = {f"v2/{key}": value for key, value in (dict.fromkeys(names, 0.5) | scores).items()}
-    return {"method": method, "name": name, "object": "apple", "model": "m", "scores": whole}
+
+@pytest.fixture
+def run(tmp_path: Path) -> ScoredRun:
+    """flat s1, s2, ceiling s1, s2: grey results, each a little lighter than the one before."""
+    insertions = collect(bench_results(tmp_path / "out", write_bench(tmp_path / "bench")))
+    for shade, insertion in enumerate(insertions, start=1):
+        write_picture(insertion.result, Picture(np.full((80, 96, 3), 40 * shade, np.uint8)))
+    scores = [0.8, 0.2, 0.5, 0.6]
+    rows = [row_of(x, {"v2/identity": s, "v2/seam": 1}, {}) for x, s in zip(insertions, scores, strict=True)]
+    return ScoredRun("out", insertions, rows, SETS)
 
 
 def test_a_cell_is_mean_and_interval() -> None:
     values = [0.1, 0.4, 0.7, 0.2]
-    rows = [row("flat", str(i), identity=value, seconds=value) for i, value in enumerate(values)]
+    rows = [{"scores": {"v2/identity": x, "v2/seconds": x}} for x in values]
     low, high = bootstrap(values)
     assert cell(rows, "v2/identity") == f"0.350 [{low:.3f}, {high:.3f}]" and low < 0.35 < high
     assert cell(rows, "v2/seconds") == "0.35"
     assert cell(rows, "v2/learning_seconds") == "–"
 
 
-def test_the_table_has_a_line_for_each_method_in_order_and_the_worst_outside() -> None:
-    rows = [row("ceiling", "a"), row("flat", "a", outside=0), row("flat", "b", outside=3)]
-    lines = table(list(METHODS.values()), rows).splitlines()
-    assert [line.split(" | ")[0] for line in lines[2:]] == [
-        "| reference pasted flat into the mask",
-        "| ceiling: truth through the VAE",
-    ]
-    assert len({line.count("|") for line in lines}) == 1
-    assert lines[2].split(" | ")[1] == "2" and lines[2].endswith("| 3 |")
+def test_lines_and_tables_say_what_was_measured(tmp_path: Path, run: ScoredRun) -> None:
+    lines, text, _ = write_report(tmp_path / "report", run, ["Networks: X 123."])
+    rows = [json.loads(line) for line in lines.read_text("utf-8").splitlines()]
+    assert rows == run.rows and rows[1]["scores"] == {"v2/identity": 0.2, "v2/seam": 1}
+    assert rows[0]["model"] == "base2" and rows[0]["views"] == 2
+    said = text.read_text("utf-8")
+    assert "| flat | base2 | 2 | 0.500 [0.200, 0.800] |" in said and "Networks: X 123." in said
+    assert "## By object" in said and "| flat | brick | base2 | 1 | 0.200 [0.200, 0.200] |" in said
+    assert "paper: CLIP-FID" in said and "| flat | 12.35 |" in said
 
 
-def test_two_methods_are_compared_site_by_site() -> None:
-    rows = [
-        row(m, str(i), identity=0.2 * i + shift)
-        for m, shift in (("flat", 0), ("ceiling", 0.1))
-        for i in (1, 2)
-    ]
-    [sentence] = paired([*rows, row("flat", "alone", identity=9)], "flat", "ceiling")
-    assert "(2): +0.100 [+0.100, +0.100]" in sentence
-    assert paired(rows[:2], "flat", "ceiling") == []
-
-
-@pytest.fixture
-def rows(tmp_path: Path) -> list[dict]:
-    """Three results with their pictures."""
-    found = []
-    for shade, (method, name) in enumerate([("flat", "s1"), ("ceiling", "s1"), ("ceiling", "s2")], start=1):
-        file = tmp_path / f"{method}_{name}.png"
-        Image.fromarray(np.full((80, 96, 3), 40 * shade, np.uint8)).save(file)
-        found.append(row(method, name, identity=0.3 * shade) | {"result": str(file)})
-    return found
-
-
-def test_the_report_shows_background_truth_and_every_result(tmp_path: Path, rows: list[dict]) -> None:
-    benchmark = load_benchmark(write_bench(tmp_path / "bench"), sites=["s1", "s2"])
-    methods = [METHODS["flat"], METHODS["ceiling"]]
-    text, sheet_file = write_report(tmp_path, benchmark, methods, rows, "By hand.")
-    written = text.read_text("utf-8")
-    assert "2 sites of 2 objects" in written and "By hand." in written
-    assert "| ceiling: truth through the VAE | 2 |" in written and "0.750 [0.600, 0.900]" in written
-    sheet, step = np.asarray(Image.open(sheet_file)), TILE + MARGIN
-    centres = [
-        [sheet[CAPTION + MARGIN + y * step + TILE // 2, MARGIN + x * step + TILE // 2] for x in range(4)]
+def test_the_sheet_shows_every_picture_the_worst_first(tmp_path: Path, run: ScoredRun) -> None:
+    *_, file = write_report(tmp_path / "report", run, [])
+    sheet, step = np.asarray(Image.open(file)), TILE + MARGIN
+    assert sheet.shape[:2] == (CAPTION + MARGIN + 2 * step, MARGIN + 5 * step)
+    middle = [
+        [sheet[CAPTION + MARGIN + y * step + TILE // 2, MARGIN + x * step + TILE // 2] for x in range(5)]
         for y in range(2)
     ]
-    assert sheet.shape[:2] == (CAPTION + MARGIN + 2 * step, MARGIN + 4 * step)
-    assert centres[0][2].tolist() == [40] * 3 and centres[0][3].tolist() == [80] * 3
-    assert centres[1][2].tolist() == [255] * 3 and centres[1][3].tolist() == [120] * 3  # flat, s2: none yet
-    assert centres[0][1][0] > centres[0][1][2] + 30 and centres[1][1][2] > centres[1][1][0] + 30  # red, blue
+    assert [middle[0][x].tolist() for x in (3, 4)] == [[80] * 3, [160] * 3], "s2: 0.2 and 0.6"
+    assert [middle[1][x].tolist() for x in (3, 4)] == [[40] * 3, [120] * 3], "s1: 0.8 and 0.5"
+    assert middle[0][2][2] > middle[0][2][0] + 30 and middle[1][2][0] > middle[1][2][2] + 30  # blue, red
+    assert middle[0][1].argmax() == 2 and middle[1][1].argmax() == 0, "the references"
+    assert np.ptp(middle[0][0]) < 60
+
+
+def test_two_runs_stand_side_by_side(tmp_path: Path, run: ScoredRun) -> None:
+    half = [i for i, x in enumerate(run.insertions) if x.method == "flat"]
+    flat = ScoredRun("out/flat", [run.insertions[i] for i in half], [run.rows[i] for i in half])
+    _, text, file = write_report(tmp_path / "report", run, [], flat)
+    said = text.read_text("utf-8")
+    assert "Ceiling against out/flat, paired by image" in said
+    assert "| v2: identity, to the truth | 2 | 0.550 | 0.500 | +0.050 [-0.300, +0.400] | undecided |" in said
+    sheet = np.asarray(Image.open(file))
+    assert sheet.shape[1] == MARGIN + 6 * (TILE + MARGIN)
+    other = sheet[CAPTION + MARGIN + TILE // 2, MARGIN + 5 * (TILE + MARGIN) + TILE // 2]
+    assert other.tolist() == [80] * 3, "the other run's s2"
+
+
+def test_a_sheet_holds_the_worst_rows_only(run: ScoredRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(report, "MOST_ROWS", 1)
+    unscored = [row | {"scores": {}} if row["name"] == "s2" else row for row in run.rows]
+    sheet = report.result_sheet(replace(run, rows=unscored))
+    assert sheet.shape[0] == CAPTION + MARGIN + TILE + MARGIN
+    centre = sheet[CAPTION + MARGIN + TILE // 2, MARGIN + 3 * (TILE + MARGIN) + TILE // 2]
+    assert centre.tolist() == [40] * 3, "what has no score comes last"

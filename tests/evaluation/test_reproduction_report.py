@@ -97,15 +97,3 @@ def test_without_truth_the_views_decide_and_numbers_of_sets_are_shown(tmp_path: 
 def test_nothing_done_is_said(tmp_path: Path) -> None:
     file = write_results(tmp_path, [BenchmarkResults("cups", {}, 0, 7, {})], FULL, [])
     assert "0 of 7 runs" in file.read_text() and "Claims" not in file.read_text()
-
-
-def test_charts_or_what_they_need(tmp_path: Path) -> None:
-    names = [f"tokens-crossattn-{n}-steps" for n in (100, 200)]
-    text = written(tmp_path, {name: [0.1, 0.2] for name in names})
-    try:
-        import matplotlib  # noqa: F401
-    except ImportError:
-        assert "No chart: charts need matplotlib" in text and not list(tmp_path.glob("*.png"))
-    else:
-        assert "![Training steps over training steps](cups-training-steps.png)" in text
-        assert (tmp_path / "cups-training-steps.png").stat().st_size > 1000

@@ -20,7 +20,6 @@ from ldm.evaluation.benchmark import Benchmark, load_benchmark
 from ldm.evaluation.methods import METHODS
 from ldm.evaluation.metrics import OFFLINE
 from ldm.evaluation.networks import Weights, load_networks
-from ldm.evaluation.report import write_report
 from ldm.evaluation.results import Results
 from ldm.evaluation.run import Setup, runs_of
 from ldm.insertion.blend import BLENDS
@@ -28,12 +27,10 @@ from ldm.insertion.crop_plan import CropContext
 from ldm.insertion.inpaint import Sampling
 from ldm.insertion.insert import InsertOptions
 from ldm.insertion.session import Session
-from ldm.merge.merged_file import load_merged, open_merged
 from ldm.models.base import base_fingerprint, base_state
 from ldm.objects.delta import extract, save, trained_names
 from ldm.objects.object_file import ObjectMetadata
 from tests.fixtures.bench import MASK, write_bench
-from tests.fixtures.objects import learnt
 from tests.fixtures.tiny import loaded_base
 
 
@@ -46,7 +43,7 @@ def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Benchmark:
 def shared() -> Setup:
     """A setup without a folder of its own; it learns objects that change K and V a lot."""
     options = InsertOptions(Sampling("ddim", 1, 2.0), BLENDS["paste"])
-    session = Session(loaded_base(), options, openers={"merged": open_merged})
+    session = Session(loaded_base(), options)
     base = session.base
 
     def learn(insertset: Any, learning: Mapping[str, Any], file: Path) -> None:
@@ -91,7 +88,7 @@ def test_every_method_fills_the_mask_and_leaves_base_and_background_alone(
     for method, pixels in pictures.items():
         assert np.array_equal(pixels[~images.mask], images.background.pixels[~images.mask]), method
         assert (pixels[images.mask] != images.background.pixels[images.mask]).mean() > 0.5, method
-    for a, b in [("zero-shot", "zero-shot-tokens"), ("zero-shot-tokens", "crossattn"), ("zero-shot", "flat")]:
+    for a, b in [("zero-shot", "crossattn-kv"), ("crossattn-kv", "crossattn"), ("zero-shot", "flat")]:
         assert not np.array_equal(pictures[a], pictures[b]), (a, b)
     reference = Image.open(alone.objects["apple"].reference)
     size = MASK[2] - MASK[0], MASK[3] - MASK[1]
@@ -126,35 +123,6 @@ def test_a_run_goes_on_where_it_stopped(benchmark: Benchmark, shared: Setup, tmp
     made(replace(setup, training={"lr": 2}), benchmark, "crossattn")
     assert len(lessons) == 4  # other settings: another object
     assert len(Results(tmp_path).rows) == 6
-
-
-def test_merged_is_each_object_out_of_one_file(benchmark: Benchmark, shared: Setup, tmp_path: Path) -> None:
-    """Learnt once for both methods, merged once; merging objects that agree changes no picture by much."""
-    lessons = []
-
-    def learn(insertset: Any, learning: Mapping[str, Any], file: Path) -> None:
-        lessons.append((insertset.root.name, learning["freeze_model"]))
-        [session, _] = shared.open_session({})
-        one = learnt(shared.base, len(lessons), learning["freeze_model"], 2)
-        save(replace(one, reference=to_bytes(session.images.reference(insertset.reference))[0]), file)
-
-    setup, names = replace(shared, folder=tmp_path, learn=learn), ("crossattn-kv", "merged")
-    made(setup, benchmark, *names)
-    assert sorted(lessons) == [("apple", "crossattn-kv"), ("brick", "crossattn-kv")]
-    [file] = (tmp_path / "objects" / "mini").glob("merged-*.safetensors")
-    merged = load_merged(file)
-    assert merged.names == ["apple", "brick"] and len({p["sha256"] for p in merged.metadata.parents}) == 2
-    rows = Results(tmp_path).rows
-    identity = {(row["method"], row["name"]): row["scores"]["v2/identity"] for row in rows}
-    for site in ("s1", "s2", "s10"):
-        assert identity["merged", site] == pytest.approx(identity["crossattn-kv", site], abs=0.02)
-    methods = [METHODS[name] for name in names]
-    written = write_report(tmp_path, benchmark, methods, rows)[0].read_text("utf-8")
-    [line] = [line for line in written.splitlines() if "minus that of `crossattn-kv`" in line]
-    assert "site by site (3)" in line
-    assert made(setup, benchmark, "merged") == [] and len(lessons) == 2
-    next((tmp_path / "objects" / "mini" / "apple").glob("*.safetensors")).unlink()
-    assert len(made(setup, benchmark, "merged")) == 3, "another object: merged again"
 
 
 def test_a_broken_last_line_is_made_again_and_any_other_is_named(

@@ -15,28 +15,17 @@ def row(name: str, thing: str = "apple", method: str = "flat", **scores: float) 
 ROWS = [row("a", identity=0.1, outside=0), row("b", identity=0.4, outside=3), row("c", "brick", identity=0.7)]
 
 
-def test_there_is_a_line_for_each_object_and_one_for_all() -> None:
-    _, *found = table(ROWS)
-    assert [line[1:4:2] for line in found] == [["apple", "2"], ["brick", "1"], ["all", "3"]]
+def test_there_is_a_line_for_each_method_and_one_for_each_object() -> None:
+    head, line = table(ROWS)
     low, high = bootstrap([0.1, 0.4, 0.7])
-    assert found[-1][4] == f"0.400 [{low:.3f}, {high:.3f}]" and found[1][5] == "–"
-    assert [line[1] for line in table(ROWS[:2])[1:]] == ["apple"]  # one object: it is all
-    assert table([*ROWS, row("a", method="ceiling", identity=1)])[-1][:2] == ["ceiling", "apple"]
-
-
-def test_a_table_names_the_protocol_and_shows_the_worst_outside() -> None:
-    head, *body = table(ROWS)
-    assert head == [
-        "method",
-        "object",
-        "model",
-        "images",
-        "v2: identity, to the truth",
-        "v2: changed outside, most",
-    ]
-    assert [line[-1] for line in body] == ["3", "–", "3"] and body[2][2] == "m1"
-    low, high = bootstrap([0.1, 0.4, 0.7])
-    assert body[2][4] == f"0.400 [{low:.3f}, {high:.3f}]"
+    assert head[:4] == ["method", "model", "images", "v2: identity, to the truth"]
+    assert line == ["flat", "m1", "3", f"0.400 [{low:.3f}, {high:.3f}]", "3"]  # the worst outside
+    head, *found = table(ROWS, by_object=True)
+    assert head[1] == "object" and [line[1:4:2] for line in found] == [["apple", "2"], ["brick", "1"]]
+    assert [line[-1] for line in found] == ["3", "–"] and found[1][4] == "0.700 [0.700, 0.700]"
+    assert table(ROWS[:2], by_object=True)[1:] == []  # one object: it is all
+    both = table([*ROWS, row("a", method="ceiling", identity=1)])
+    assert [line[0] for line in both[1:]] == ["flat", "ceiling"]
 
 
 def test_a_difference_is_paired_by_image() -> None:

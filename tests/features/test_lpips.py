@@ -10,8 +10,7 @@ from torch import nn
 from torchmetrics.functional.image import lpips as theirs
 
 from ldm.features import encoders as inception
-from ldm.features.encoders import features_of, load_inception
-from ldm.features.lpips import load_lpips
+from ldm.features.encoders import features_of, load_inception, load_lpips
 from tests.fixtures.networks import write_alexnet
 
 
@@ -70,7 +69,7 @@ def test_inception_reads_its_file_as_data_only(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_missing_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    file = tmp_path / inception.FILE
+    file = tmp_path / inception.INCEPTION
     torch.save({"scale": torch.tensor(0.5)}, file)
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
     with pytest.raises(ModuleNotFoundError, match=r"torch-fidelity.*pip install '\.\[eval\]'"):

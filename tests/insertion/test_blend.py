@@ -12,17 +12,18 @@ from hypothesis import strategies as st
 from ldm.insertion.blend import (
     BLENDS,
     Blend,
+    _solve,
     blend,
     blend_named,
     composite,
+    continued,
     depth,
     feather,
     membrane,
     paper_blur,
     ring,
 )
-from ldm.insertion.membrane import _solve, spread
-from ldm.insertion.result_checks import ring_offset, seam_ratio
+from ldm.insertion.result_checks import colour_offset, seam_ratio
 
 
 def scene(side: int = 128, seed: int = 0) -> tuple[torch.Tensor, np.ndarray]:
@@ -137,7 +138,7 @@ def test_grids_agree_with_the_direct_solution(damping):
     values = np.stack([x + y, np.sin(5 * x)], -1).astype(np.float32)
     edge = ring(mask, 6)
     direct = _solve(values, mask, damping)
-    error = np.abs(spread(values, mask, edge, damping) - direct)[mask]
+    error = np.abs(continued(values, mask, edge, damping) - direct)[mask]
     assert error.max() < 0.06 and error.mean() < 0.015
     if damping == 0:
         assert np.abs(direct[..., 0] - values[..., 0]).max() < 1e-4  # x + y is harmonic
@@ -176,7 +177,7 @@ def test_seam_is_smaller_after_blending():
     for mode, options in {**BLENDS, "feather": Blend(feather=8)}.items():
         image, alpha = blend(background, generated, mask, options)
         ratio[mode] = seam_ratio(composite(background, image, alpha), mask)
-        offset[mode] = ring_offset(background, image, mask)
+        offset[mode] = colour_offset(background, image, mask)
     assert ratio["paste"] > ratio["paper"] > ratio["membrane"]
     assert ratio["paste"] > 1.5 * ratio["feather"] and ratio["feather"] > 1.2 * ratio["membrane"]
     assert ratio["membrane"] == pytest.approx(seam_ratio(background, mask), abs=0.1)

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from ldm.batch.contact_sheet import OVERLAY_INK, draw_plan
 from ldm.data.picture import Picture
-from ldm.insertion.contact_sheet import OVERLAY_INK, draw_plan
 from ldm.insertion.crop_plan import CropContext, CropPlan, lines, plan_crops, rois_around, scaling
 from ldm.insertion.roi import Roi
 

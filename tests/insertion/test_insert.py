@@ -13,7 +13,7 @@ from ldm.insertion.inpaint import Sampling
 from ldm.insertion.insert import InsertOptions, insert
 from ldm.insertion.paste import to_model_mask
 from ldm.insertion.region import InsertRequest, Result
-from ldm.insertion.region_fill import ObjectFill, ReadyObject
+from ldm.insertion.region_fill import InsertableObject, ObjectFill
 from ldm.insertion.roi import Roi, plan_rois
 from ldm.models.base import Base
 from ldm.tiling.second_pass import TiledSecondPass
@@ -29,10 +29,10 @@ def base() -> Base:
 
 
 @pytest.fixture(scope="module")
-def one(base: Base) -> ReadyObject:
+def one(base: Base) -> InsertableObject:
     """An object that is nothing but its reference; regions are mid-grey."""
     reference = torch.rand(1, 3, 56, 56, generator=torch.Generator().manual_seed(1)) * 2 - 1
-    return ReadyObject(base.contexts(base.context(reference)), ObjectFill())
+    return InsertableObject(base.contexts(base.context(reference)), ObjectFill())
 
 
 def picture(height: int = 150, width: int = 190, channels: int = 3, dtype: type = np.uint8) -> Picture:
@@ -48,7 +48,7 @@ def box(size: tuple[int, int], x0: int = 40, y0: int = 30, x1: int = 80, y1: int
 
 def made(
     base: Base,
-    one: ReadyObject,
+    one: InsertableObject,
     background: Picture,
     mask: np.ndarray,
     rois: list[Roi],
@@ -65,7 +65,7 @@ def made(
 @pytest.mark.parametrize("name", BLENDS)
 @pytest.mark.parametrize(("channels", "dtype"), [(3, np.uint8), (4, np.uint16), (1, np.uint8)])
 def test_only_masked_pixels_change(
-    base: Base, one: ReadyObject, name: str, channels: int, dtype: type
+    base: Base, one: InsertableObject, name: str, channels: int, dtype: type
 ) -> None:
     background = picture(channels=channels, dtype=dtype)
     mask = box(background.size)
@@ -76,7 +76,7 @@ def test_only_masked_pixels_change(
     assert (after[mask] != before[mask]).mean() > 0.2
 
 
-def test_a_seed_means_one_picture_alone_or_in_a_batch(base: Base, one: ReadyObject) -> None:
+def test_a_seed_means_one_picture_alone_or_in_a_batch(base: Base, one: InsertableObject) -> None:
     background = picture()
     mask = box(background.size)
     both = made(base, one, background, mask, plan_rois(mask), [5, 6], FAST, BLENDS["paste"])
@@ -86,7 +86,7 @@ def test_a_seed_means_one_picture_alone_or_in_a_batch(base: Base, one: ReadyObje
     assert [r.record["seed"] for r in both] == [5, 6]
 
 
-def test_without_start_noise_all_seeds_are_alike(base: Base, one: ReadyObject) -> None:
+def test_without_start_noise_all_seeds_are_alike(base: Base, one: InsertableObject) -> None:
     background, mask = picture(), box((150, 190))
 
     def apart(noise: float) -> float:
@@ -97,7 +97,7 @@ def test_without_start_noise_all_seeds_are_alike(base: Base, one: ReadyObject) -
     assert apart(0.0) == 0 < apart(1.0)
 
 
-def test_far_components_are_filled_each_in_its_own_square(base: Base, one: ReadyObject) -> None:
+def test_far_components_are_filled_each_in_its_own_square(base: Base, one: InsertableObject) -> None:
     background = picture(200, 600)
     mask = box(background.size) | box(background.size, 500, 100, 540, 150)
     rois = plan_rois(mask)
@@ -108,7 +108,7 @@ def test_far_components_are_filled_each_in_its_own_square(base: Base, one: Ready
     assert (result.picture.pixels[~mask] == background.pixels[~mask]).all()
 
 
-def test_a_picture_smaller_than_its_square_is_reflected(base: Base, one: ReadyObject) -> None:
+def test_a_picture_smaller_than_its_square_is_reflected(base: Base, one: InsertableObject) -> None:
     background = picture(40, 90)
     mask = box(background.size, 10, 5, 80, 30)
     rois = plan_rois(mask, factor=2.0, min_side=128)
@@ -119,13 +119,13 @@ def test_a_picture_smaller_than_its_square_is_reflected(base: Base, one: ReadyOb
     )
 
 
-def test_the_record_says_where_and_how_well(base: Base, one: ReadyObject) -> None:
+def test_the_record_says_where_and_how_well(base: Base, one: InsertableObject) -> None:
     background = picture()
     mask = box(background.size)
     [result] = made(base, one, background, mask, [Roi(10, 0, 110, 100)], [9], FAST, BLENDS["membrane"])
     [region] = result.record["regions"]
     assert region["roi"] == [10, 0, 110, 100] and result.record["seconds"] > 0
-    assert all(region[key] >= 0 for key in ("seam", "seam_before", "ring_offset", "ring_offset_before"))
+    assert all(region[key] >= 0 for key in ("seam", "seam_before", "colour_offset", "colour_offset_before"))
 
 
 def test_a_mask_covers_every_model_pixel_it_touches() -> None:
@@ -136,7 +136,9 @@ def test_a_mask_covers_every_model_pixel_it_touches() -> None:
 
 
 @pytest.mark.parametrize("name", BLENDS)
-def test_what_is_generated_is_pasted_in_its_own_mask_only(base: Base, one: ReadyObject, name: str) -> None:
+def test_what_is_generated_is_pasted_in_its_own_mask_only(
+    base: Base, one: InsertableObject, name: str
+) -> None:
     background = picture()
     hole, mask = box(background.size), box(background.size, 50, 40, 70, 80)
     request = InsertRequest(mask, hole, plan_rois(hole), [5])
@@ -149,7 +151,7 @@ def test_what_is_generated_is_pasted_in_its_own_mask_only(base: Base, one: Ready
 
 
 def test_a_large_region_is_worked_on_smaller_and_pasted_at_its_own_size(
-    base: Base, one: ReadyObject, monkeypatch: pytest.MonkeyPatch
+    base: Base, one: InsertableObject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Close to what it is at full size, and sharp at the mask's edge."""
     smooth = cv2.resize(picture(6, 8).pixels, (400, 300), interpolation=cv2.INTER_CUBIC)
@@ -166,7 +168,7 @@ def test_a_large_region_is_worked_on_smaller_and_pasted_at_its_own_size(
 @pytest.mark.parametrize("antialias", [False, True])
 @pytest.mark.parametrize("strength", [0.0, 0.5])
 def test_the_unet_sees_the_mask_as_its_architecture_says(
-    base: Base, one: ReadyObject, monkeypatch: pytest.MonkeyPatch, antialias: bool, strength: float
+    base: Base, one: InsertableObject, monkeypatch: pytest.MonkeyPatch, antialias: bool, strength: float
 ) -> None:
     """In the first pass and in tiles: a hole of whole latents has fractional cells only if antialiased."""
     monkeypatch.setattr(base, "architecture", replace(TINY, mask_antialias=antialias))

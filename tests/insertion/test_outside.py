@@ -23,7 +23,7 @@ from ldm.insertion.inpaint import Sampling
 from ldm.insertion.insert import InsertOptions, insert
 from ldm.insertion.mask_input import InsertMasks
 from ldm.insertion.object_source import ObjectSource
-from ldm.insertion.region_fill import ObjectFill, ReadyObject
+from ldm.insertion.region_fill import InsertableObject, ObjectFill
 from ldm.insertion.result_checks import difference_outside
 from ldm.models.context import Contexts
 from ldm.models.inpainting_model import InpaintingModel
@@ -114,7 +114,7 @@ def test_pixels_outside_the_mask_are_identical(
     )
     fill = CompositeObject(torch.rand(1, 4, 9, 9), composited) if shown else ObjectFill()
     with patch.object(region, "MOST", most):  # larger regions are worked on at that size
-        one = ReadyObject(Contexts(context, context), fill)
+        one = InsertableObject(Contexts(context, context), fill)
         [results] = insert(model, background, [request], [one], options)  # type: ignore[arg-type]
     with TemporaryDirectory() as folder:
         file = Path(folder) / f"r{suffix}"

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ldm.batch.contact_sheet import draw_plan
 from ldm.data.picture import Picture
-from ldm.insertion.contact_sheet import draw_plan
 from ldm.insertion.roi import Roi, crop, plan_roi, plan_rois, squared, visible
 
 

@@ -23,15 +23,15 @@ from ldm.insertion.object_source import ObjectSource
 from ldm.insertion.region import InsertRequest
 from ldm.insertion.roi import Roi, plan_rois
 from ldm.insertion.session import Session
-from ldm.merge.merge import member, merge
+from ldm.merge.merge import merge, merge_input
 from ldm.merge.merged_file import open_merged, save_merged
 from ldm.models.base import Base, base_fingerprint, base_state
 from ldm.models.runtime import Runtime, prepare
-from ldm.objects.apply import apply
 from ldm.objects.baked import bake, bake_delta
 from ldm.objects.baked import save as save_baked
-from ldm.objects.delta import extract, load, save, trained_names
-from ldm.objects.ldm_format import FewShotLayer, save_ldm_delta
+from ldm.objects.delta import apply, extract, load, save, trained_names
+from ldm.objects.few_shot import FewShotLayer
+from ldm.objects.ldm_format import save_ldm_delta
 from ldm.objects.object_context import reference_of
 from ldm.objects.object_file import ObjectMetadata
 from ldm.scenes.regional_context import in_regions
@@ -163,7 +163,7 @@ def test_every_kind_of_object_file_brings_its_cut_out(tmp_path: Path, composited
     delta, files = learnt(base, 1), [tmp_path / f"{i}.safetensors" for i in range(3)]
     save(delta, files[0])
     save_baked(bake_delta(base, delta, session.images), files[1], torch.float32)
-    save_merged(merge([member(base, delta, "one", session.images)])[0], files[2])
+    save_merged(merge([merge_input(base, delta, "one", session.images)])[0], files[2])
     assert delta.reference is not None
     for file in files if composited else []:
         assert torch.equal(cut_outs(session, ObjectSource(file))[0, :3], delta.reference)
@@ -226,7 +226,7 @@ def test_guidance_starts_where_it_is_told(tmp_path: Path) -> None:
     base = small_base()
     untouched = base.null().layers
     own, other = (session_of(base, guidance_from=x) for x in SIDES)
-    cup = member(base, learnt(base, 3), "cup", SMALL_IMAGES)
+    cup = merge_input(base, learnt(base, 3), "cup", SMALL_IMAGES)
     save_merged(merge([cup])[0], tmp_path / "cup.safetensors")
     write_object(tmp_path / "o.safetensors", base, 1)
     for source in (ObjectSource(tmp_path / "o.safetensors"), ObjectSource(tmp_path / "cup.safetensors")):
@@ -292,7 +292,7 @@ def test_one_object_that_is_not_baked_needs_the_whole_base(tmp_path: Path) -> No
 
 def test_an_object_of_a_merged_file_is_picked_by_name(session: Session, tmp_path: Path) -> None:
     base = session.base
-    members = [member(base, learnt(base, i), name, SMALL_IMAGES) for i, name in ((1, "cup"), (2, "bee"))]
+    members = [merge_input(base, learnt(base, i), name, SMALL_IMAGES) for i, name in ((1, "cup"), (2, "bee"))]
     save_merged(merge(members)[0], tmp_path / "both.safetensors")
     save(learnt(base, 1), tmp_path / "cup.safetensors")
     alone = inserted(session, ObjectSource(tmp_path / "cup.safetensors")).astype(int)
@@ -315,7 +315,7 @@ def test_a_prepared_base_takes_on_every_kind_of_object_one_after_the_other(
     files = {name: tmp_path / name for name in ("a.safetensors", "both.safetensors", "baked.safetensors")}
     files |= {name: tmp_path / name for name in ("b.ckpt", "c.ckpt")}
     save(learnt(base, 1), files["a.safetensors"])
-    members = [member(base, learnt(base, i), f"{i}", SMALL_IMAGES) for i in (1, 2)]
+    members = [merge_input(base, learnt(base, i), f"{i}", SMALL_IMAGES) for i in (1, 2)]
     save_merged(merge(members)[0], files["both.safetensors"])
     save_baked(bake_delta(base, learnt(base, 3), SMALL_IMAGES), files["baked.safetensors"])
     for i, name in ((4, "b.ckpt"), (5, "c.ckpt")):

@@ -9,14 +9,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from ldm.merge.merge import member, merge
+from ldm.merge.merge import merge, merge_input
 from ldm.merge.merged_file import Merged, apply_merged, load_merged, save_merged
 from ldm.models.base import Base
 from ldm.models.checkpoint import read_metadata
 from ldm.models.cross_attention import cross_attentions
-from ldm.objects.apply import apply
-from ldm.objects.delta import Delta
-from ldm.objects.effect import constants
+from ldm.objects.delta import Delta, apply
 from ldm.objects.object_context import reference_of
 from tests.fixtures.objects import learnt
 from tests.fixtures.small import SMALL, SMALL_IMAGES, state_of
@@ -36,7 +34,7 @@ def made(base: Base) -> tuple[dict[str, Delta], Merged]:
         for i, name in enumerate(["a", "b.1", "c d"])
     }
     members = [
-        member(base, delta, name, SMALL_IMAGES, {"name": name, "author": name})
+        merge_input(base, delta, name, SMALL_IMAGES, {"name": name, "author": name})
         for name, delta in objects.items()
     ]
     return objects, merge(members)[0]
@@ -49,8 +47,11 @@ def test_every_object_inserts_what_it_did_alone(tmp_path: Path) -> None:
     save_merged(merged, tmp_path / "all.safetensors")
     merged = load_merged(tmp_path / "all.safetensors")
     for name, delta in objects.items():
-        context, layers, _ = constants(base, delta, reference_of(delta))
         with apply(base, delta):
+            context = base.context(reference_of(delta))[0]
+            layers = {
+                key: (layer.to_k(context), layer.to_v(context)) for key, layer in cross_attentions(base.unet)
+            }
             null = base.conditioner.learnable_vector[0, 0].clone()
             own = {key: layer.to_v(null) for key, layer in cross_attentions(base.unet)}
         with apply_merged(base, merged):
@@ -59,8 +60,8 @@ def test_every_object_inserts_what_it_did_alone(tmp_path: Path) -> None:
             assert torch.equal(unconditional[0, -1], null)
             for key, layer in cross_attentions(base.unet):
                 for kept, now in (
-                    (layers[f"{key}.to_k"], layer.to_k(mine[0])),
-                    (layers[f"{key}.to_v"], layer.to_v(mine[0])),
+                    (layers[key][0], layer.to_k(mine[0])),
+                    (layers[key][1], layer.to_v(mine[0])),
                     (own[key], layer.to_v(unconditional[0, 0])),
                 ):
                     assert float((now - kept).norm() / kept.norm()) < 1e-3

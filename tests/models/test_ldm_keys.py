@@ -8,12 +8,15 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor, nn
 from transformers import CLIPVisionConfig, CLIPVisionModel
 
-from ldm.models.ldm_blocks import SD1, Blocks, diffusers_blocks, ldm_blocks
 from ldm.models.ldm_keys import (
     CONDITIONER,
+    SD1,
+    Blocks,
+    diffusers_blocks,
     diffusers_key,
     diffusers_to_ldm,
     is_ldm,
+    ldm_blocks,
     ldm_key,
     ldm_to_diffusers,
     match_clip_keys,

@@ -18,8 +18,7 @@ from torch import Tensor
 
 from ldm.models.base import Base, base_fingerprint, base_state
 from ldm.models.checkpoint import read_metadata
-from ldm.objects.apply import apply
-from ldm.objects.delta import FREEZE_MODELS, Delta, extract, load, save, trained_names
+from ldm.objects.delta import FREEZE_MODELS, Delta, apply, extract, load, save, trained_names
 from ldm.objects.object_file import PREVIEW_BYTES, ObjectMetadata, preview_of, write_object
 from tests.fixtures.small import small_base, state_of
 

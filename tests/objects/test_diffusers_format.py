@@ -10,9 +10,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ldm.models.architecture import build_unet
-from ldm.objects.apply import apply
-from ldm.objects.delta import load, save
-from ldm.objects.diffusers_format import conditioner_file, load_diffusers, save_diffusers
+from ldm.objects.convert import conditioner_file, load_diffusers, save_diffusers
+from ldm.objects.delta import apply, load, save
 from tests.fixtures.objects import as_tuned, learnt
 from tests.fixtures.small import SMALL, small_base, state_of
 

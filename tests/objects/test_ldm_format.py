@@ -15,16 +15,12 @@ from ldm.data.insertset import load_insertset
 from ldm.data.object_crops import ObjectImages, paper_crops
 from ldm.models.base import Base, base_fingerprint, base_state
 from ldm.models.ldm_keys import diffusers_to_ldm
-from ldm.objects.apply import apply
-from ldm.objects.delta import Delta, extract, trained_names
-from ldm.objects.few_shot import few_shot_features
+from ldm.objects.delta import Delta, apply, extract, trained_names
+from ldm.objects.few_shot import FewShotLayer, few_shot_features, layer_for, linear_for
 from ldm.objects.ldm_format import (
     OWN,
     PAPER,
-    FewShotLayer,
     is_ldm_training,
-    layer_for,
-    linear_for,
     load_ldm_delta,
     read_with_pictures,
     save_ldm_delta,

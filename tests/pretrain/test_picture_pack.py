@@ -20,7 +20,7 @@ def pack(tmp_path_factory: pytest.TempPathFactory) -> Pack:
 
 
 def test_everything_arrives_as_uint8_in_its_shape(pack: Pack) -> None:
-    assert (len(pack.photos), len(pack.cutouts), len(pack.pairs)) == (6, 2, 2)
+    assert (len(pack.photos), len(pack.cutouts)) == (6, 2)
     assert {name: len(views) for name, views in pack.multiview.items()} == {
         "thing_0": VIEWS,
         "thing_1": VIEWS,
@@ -29,9 +29,6 @@ def test_everything_arrives_as_uint8_in_its_shape(pack: Pack) -> None:
     assert all(picture.dtype == torch.uint8 for picture in pictures)
     assert [len(photo) for photo in pack.photos] == [3] * 6
     assert [len(picture) for picture in pictures[6:]] == [4] * (2 + 2 * VIEWS)
-    for pair in pack.pairs:
-        assert pair.background.shape == pair.truth.shape == (3, 64, 77) and pair.mask.shape == (1, 64, 77)
-    assert [pair.object_id for pair in pack.pairs] == ["thing_0", "thing_1"]
 
 
 def test_large_pictures_are_shrunk_and_small_ones_kept(pack: Pack) -> None:
@@ -46,13 +43,13 @@ def test_small_webp_files_are_kept_byte_for_byte(pack: Pack) -> None:
     assert torch.equal(pack.cutouts[0], expected)
 
 
-def test_pairs_show_the_object_where_their_mask_is(pack: Pack) -> None:
-    for pair in pack.pairs:
-        inside, outside = pair.mask[0] > 250, pair.mask[0] < 5
+def test_relit_scenes_show_the_object_where_their_mask_is(pack: Pack) -> None:
+    for scene in pack.relit:
+        inside, outside = scene.mask[0] > 250, scene.mask[0] < 5
         assert 0.05 < inside.float().mean() < 0.4
         red = torch.tensor(OBJECT)[:, None]
-        assert (pair.truth[:, inside].int() - red).abs().float().mean() < 12
-        changed = (pair.truth.int() - pair.background.int()).abs().float().mean(0)
+        assert (scene.truth[:, inside].int() - red).abs().float().mean() < 12
+        changed = (scene.truth.int() - scene.background.int()).abs().float().mean(0)
         assert changed[outside].mean() < 8 < 60 < changed[inside].mean()
 
 
@@ -69,7 +66,7 @@ def test_held_out_photos_are_in_one_part_only(pack: Pack) -> None:
     rest, held_out = pack.split_photos(2)
     assert len(held_out) == 2 and len(rest.photos) == 4
     assert not {photo.data_ptr() for photo in rest.photos} & {photo.data_ptr() for photo in held_out}
-    assert rest.cutouts is pack.cutouts and rest.pairs is pack.pairs
+    assert rest.cutouts is pack.cutouts and rest.relit is pack.relit
 
 
 def test_relit_scenes_arrive_whole_but_for_those_too_dark(pack: Pack) -> None:
@@ -103,7 +100,7 @@ def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
 def test_a_failed_pack_leaves_nothing_and_keeps_the_old_one(tmp_path: Path) -> None:
     write_sources(tmp_path / "in")
     (tmp_path / "pack.zip").write_text("old")
-    (tmp_path / "in/insertbench/pairs/p1/truth.webp").write_text("no picture")
+    (tmp_path / "in/insertbench/relit/r1/truth.webp").write_text("no picture")
     with pytest.raises(OSError):
         write_pack(tmp_path / "in", tmp_path / "pack.zip", 64)
     assert {path.name for path in tmp_path.iterdir()} == {"in", "pack.zip"}
@@ -120,5 +117,5 @@ def test_names_say_what_a_picture_is(tmp_path: Path) -> None:
     write_pack(tmp_path, tmp_path / "new/pack.zip", 64)
     with zipfile.ZipFile(tmp_path / "new/pack.zip") as archive:
         names = set(archive.namelist())
-    assert names == {f"{name}.webp" for name, _ in sources(tmp_path)} | {"index.json"}
-    assert {"photos/0.webp", "cutouts/1.webp", "multiview/thing_1/03.webp", "pairs/p0/mask.webp"} <= names
+    assert names == {f"{name}.webp" for name, _ in sources(tmp_path)}
+    assert {"photos/0.webp", "cutouts/1.webp", "multiview/thing_1/03.webp", "relit/r0/mask.webp"} <= names

@@ -10,13 +10,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ldm.compositing.composite import boxes_for, placed
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
 from ldm.models.diffusion import latent_mask, masked_image
-from ldm.pretrain import base as pretrain_base
 from ldm.pretrain.base import Encoded, ReplayBuffer, encode
-from ldm.pretrain.composer import Composed
+from ldm.pretrain.insertion_samples import InsertionBatch
 from tests.fixtures.small import small_base
 
 BATCH = 4
@@ -35,18 +33,22 @@ class Shrinking:
         return latent_mask(mask, (mask.shape[-2] // 8, mask.shape[-1] // 8))
 
 
-def composed(first: int) -> Composed:
+def batch_of(image: Tensor, shown: Tensor, mask: Tensor, references: Tensor) -> InsertionBatch:
+    return InsertionBatch(image, shown, mask, mask, references, torch.zeros(len(mask)).long())
+
+
+def numbered(first: int) -> InsertionBatch:
     """BATCH samples; the number of each is its brightness and its references' bytes."""
     numbers = torch.arange(first, first + BATCH).float().view(BATCH, 1, 1, 1)
     levels = (numbers / 127.5 - 1).expand(BATCH, 3, 16, 16)
     mask = torch.zeros(BATCH, 1, 16, 16)
     mask[..., :8] = 1
     references = (numbers / 127.5 - 1)[:, None].expand(BATCH, 2, 3, 4, 4)
-    return Composed(levels, mask, boxes_for(mask), references, torch.ones(BATCH).long())
+    return batch_of(levels, masked_image(levels, mask), mask, references)
 
 
 def buffer(batches: int, capacity: int, reuse: int, seed: int = 0) -> ReplayBuffer:
-    source = [composed(BATCH * i) for i in range(batches)]
+    source = [numbered(BATCH * i) for i in range(batches)]
     return ReplayBuffer(cast(Base, Shrinking()), source, BATCH, capacity, reuse, seed)
 
 
@@ -54,21 +56,21 @@ def numbers(batch: Encoded) -> list[int]:
     return batch.references[:, 0, 0, 0, 0].tolist()
 
 
-def test_encoding_is_the_vaes_of_image_and_masked_image(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretrain_base, "BARE", 1.0)
+def test_encoding_is_the_vaes_of_image_and_of_what_is_shown() -> None:
     base, g = small_base(), torch.Generator().manual_seed(0)
     image = torch.rand(2, 3, 32, 32, generator=g) * 2 - 1
     mask = torch.zeros(2, 1, 32, 32)
     mask[:, :, 8:20, 4:30] = 1
     references = torch.randint(256, (2, 3, 3, 28, 28), generator=g).to(torch.uint8)
-    composed = Composed(image, mask, boxes_for(mask), references / 127.5 - 1, torch.ones(2).long())
-    batch = encode(base.requires_grad_(True), composed)
+    shown = masked_image(image, mask, torch.rand(2, 3, 32, 32, generator=g) * 2 - 1)
+    samples = batch_of(image, shown, mask, references / 127.5 - 1)
+    batch = encode(base.requires_grad_(True), samples)
     assert torch.allclose(batch.x_0, base.encode(image), atol=0.05), "bf16"
-    assert torch.allclose(batch.masked, base.encode(masked_image(image, mask)), atol=0.05), "bf16"
+    assert torch.allclose(batch.masked, base.encode(shown), atol=0.05), "bf16"
     assert torch.equal(batch.mask, latent_mask(mask, (16, 16)))
     assert torch.equal(batch.references, references), "bytes in, bytes out"
-    stored = encode(base.requires_grad_(False), composed).references
-    alone = base.conditioner.pooled(clip_normalised(composed.references[:, 2]))
+    stored = encode(base.requires_grad_(False), samples).references
+    alone = base.conditioner.pooled(clip_normalised(samples.references[:, 2]))
     assert stored.shape == (2, 3, alone.shape[1]) and torch.allclose(stored[:, 2], alone, atol=0.05)
 
 
@@ -84,8 +86,7 @@ def test_a_buffer_smaller_than_its_reuse_still_reuses(capacity: int) -> None:
     assert len(list(buffer(batches=9, capacity=capacity, reuse=6))) == (held - 1) + (10 - held) * 6
 
 
-def test_parts_of_a_sample_stay_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretrain_base, "BARE", 1.0)
+def test_parts_of_a_sample_stay_together() -> None:
     for batch in buffer(batches=8, capacity=4 * BATCH, reuse=2):
         levels = torch.tensor(numbers(batch)) / 127.5 - 1
         assert batch.x_0.shape == (BATCH, 4, 2, 2) and batch.mask.shape == (BATCH, 1, 2, 2)
@@ -119,22 +120,3 @@ def test_the_seed_decides_what_is_drawn() -> None:
         return [numbers(batch) for batch in buffer(batches=6, capacity=100, reuse=2, seed=seed)]
 
     assert drawn(1) == drawn(1) != drawn(2)
-
-
-def test_most_references_are_shown_in_the_masked_region(monkeypatch: pytest.MonkeyPatch) -> None:
-    base = small_base()
-    g = torch.Generator().manual_seed(0)
-    mask = torch.zeros(BATCH, 1, 32, 32)
-    mask[:, :, 8:20, 4:30] = 1
-    image, references = (
-        torch.rand(BATCH, 3, 32, 32, generator=g),
-        torch.rand(BATCH, 2, 3, 28, 28, generator=g),
-    )
-    places = torch.tensor([[6.0, 10.0, 14.0, 18.0]]).expand(BATCH, 4)  # not the box of the mask
-    batch = Composed(image, mask, places, references, torch.ones(BATCH).long())
-    objects, elsewhere = (placed(references[:, 0], p, mask) for p in (places, boxes_for(mask)))
-    assert not torch.equal(objects, elsewhere)
-    for share in (0.0, 1.0):
-        monkeypatch.setattr(pretrain_base, "BARE", share)
-        shown = masked_image(image, mask, None if share else objects)
-        assert torch.allclose(encode(base, batch).masked, base.encode(shown), atol=0.05), "bf16"

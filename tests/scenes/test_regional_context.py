@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ldm.config.schema import load_config
 from ldm.data.object_crops import ObjectImages
-from ldm.insertion.region_fill import ObjectFill, ReadyObject
+from ldm.insertion.region_fill import InsertableObject, ObjectFill
 from ldm.models.base import Base, load_base
 from ldm.models.context import Context, Contexts, Folded, Joined, fold, join
 from ldm.models.cross_attention import cross_attentions
@@ -41,7 +41,7 @@ def objects(base: Base, *counts: int) -> list[Contexts]:
 
 def together(contexts: Sequence[Contexts], masks: Tensor) -> Contexts:
     """Objects in regions of one picture."""
-    return in_regions([ReadyObject(each, ObjectFill()) for each in contexts], masks).contexts
+    return in_regions([InsertableObject(each, ObjectFill()) for each in contexts], masks).contexts
 
 
 def halves(side: int) -> Tensor:

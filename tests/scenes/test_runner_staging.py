@@ -10,8 +10,7 @@ import yaml
 from PIL import Image
 
 from ldm.batch.replay import difference, read_recipe
-from ldm.batch.results_log import FILE, ResultsLog, rows
-from ldm.batch.runner import ItemResult
+from ldm.batch.results_log import FILE, ItemResult, ResultsLog, rows
 from ldm.data.picture import Picture, read_picture
 from ldm.scenes.layout import lay_out
 from ldm.scenes.replay import SceneReplay

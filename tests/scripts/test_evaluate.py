@@ -28,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def call(folder: Path, *arguments: str) -> None:
-    paths = ["--config", str(folder / "tiny.yaml"), "--bench", str(folder / "bench")]
+    paths = ["--config", str(folder / "tiny.yaml"), "--benchmark", str(folder / "bench")]
     few = [
         "--sampler",
         "ddim",
@@ -52,7 +52,7 @@ def test_one_command_makes_the_table(folder: Path, tmp_path: Path, capsys: pytes
     seconds = {method: row["scores"].get("v2/learning_seconds") for method, row in rows.items()}
     assert seconds["crossattn"] > 0 and seconds["crossattn-kv"] > 0 and seconds["zero-shot"] is None
     text = (tmp_path / "report.md").read_text("utf-8")
-    assert all(method.title in text for method in METHODS.values()) and (tmp_path / "sheet.png").is_file()
+    assert all(f"| {name} |" in text for name in METHODS) and (tmp_path / "sheet.png").is_file()
     files = (tmp_path / "objects" / "bench" / "brick").glob("*.safetensors")
     narrow, wide = sorted((load(file) for file in files), key=lambda delta: len(delta.weights))
     assert (
@@ -65,11 +65,10 @@ def test_one_command_makes_the_table(folder: Path, tmp_path: Path, capsys: pytes
 
     call(folder, "--out", str(tmp_path), "--scenes", "s2", "--methods", "crossattn", "flat")
     out = capsys.readouterr().out
-    assert (tmp_path / "measures.html").stat().st_size > 10_000  # pictures and all
     measures = [json.loads(line) for line in (tmp_path / "measures.jsonl").read_text().splitlines()]
     assert [row["method"] for row in measures] == ["flat", "crossattn"]
     assert {row["scores"]["v2/outside"] for row in measures} == {0}
-    assert "s2 " not in out and "fine-tuned, crossattn |" in out and "ceiling" not in out  # nothing made anew
+    assert "s2 " not in out and "| crossattn |" in out and "ceiling" not in out  # nothing made anew
 
 
 @pytest.fixture(scope="module")
@@ -108,7 +107,7 @@ def test_results_are_scored_by_every_protocol_against_another_run(
         own = known[row["method"], row["name"]]
         for name in ("identity", "psnr_object", "ssim_region", "seam", "outside", "seconds"):
             assert row["scores"][f"v2/{name}"] == pytest.approx(own[f"v2/{name}"], abs=2e-5)
-    said = (tmp_path / "report" / "measures.md").read_text("utf-8")
+    said = (tmp_path / "report" / "report.md").read_text("utf-8")
     assert "paper: region DINOv2, x 100" in said and "pbe: quality score (close to, by our own GMM)" in said
     assert "clip: clip " in said and "2 components" not in said and "own, on pictures" in said
     assert "Frechet distances to the truths" in said and "paper: CLIP-FID" in said
@@ -129,12 +128,12 @@ def test_results_are_scored_by_every_protocol_against_another_run(
         (["--results", "FILLED", "--metrics", "lpips", "--alexnet", "no.pth"], "no no.pth; fetch https://"),
         (["--results", "FILLED", "--metrics", "clipp"], "clipp"),
         (["--results", "FILLED", "--references", "nowhere.png"], "nowhere.png: no such"),
-        (["--results", "FILLED", "--bench", "x"], "not allowed with"),
+        (["--results", "FILLED", "--benchmark", "x"], "not allowed with"),
         (["--results", "FILLED", "--device", "warp"], "--device warp: this machine has cpu"),
         (["--results", "FILLED", "--out", __file__], "is a file, not a folder"),
-        (["--bench", "x", "--against", "FILLED"], "--against goes with --results"),
+        (["--benchmark", "x", "--against", "FILLED"], "--against goes with --results"),
         (["--fit_quality", "nowhere"], "nowhere: no such folder of pictures"),
-        ([], "--bench --results --fit_quality"),
+        ([], "--benchmark --results --fit_quality"),
     ],
 )
 def test_a_mistake_in_scoring_is_one_line_and_leaves_nothing(
@@ -161,13 +160,9 @@ def test_a_mistake_in_scoring_is_one_line_and_leaves_nothing(
         (["--methods", "flatt"], "flatt"),
         (["--scenes", "s7"], "no s7; there are s1, s2, s10"),
         (["--objects", "pear"], "no pear; there are apple, brick"),
-        (["--bench", "nowhere"], "nowhere: no such folder"),
+        (["--benchmark", "nowhere"], "nowhere: no such folder"),
         (["--base", "nowhere"], "nowhere"),
         (["sample.stepz=3"], "steps"),
-        (
-            ["--methods", "flat", "merged", "sample.reference_view=2"],
-            "leave it out (--methods flat), or sample.reference_view",
-        ),
         (["--out", __file__], "is a file, not a folder"),
     ],
 )

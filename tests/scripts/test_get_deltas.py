@@ -13,8 +13,7 @@ from ldm.config.cli import run
 from ldm.data.insertset import load_insertset
 from ldm.models.base import base_state, save_base
 from ldm.models.ldm_keys import diffusers_to_ldm
-from ldm.objects.apply import apply
-from ldm.objects.delta import is_trained, load
+from ldm.objects.delta import apply, is_trained, load
 from ldm.objects.ldm_format import read_with_pictures
 from ldm.training.checkpoints import find_checkpoint, read_checkpoint
 from scripts import get_deltas, objects, train

@@ -12,14 +12,18 @@ from ldm.config.schema import load_config
 from ldm.models.base import base_state, load_base, save_base
 from scripts import pretrain
 from tests.fixtures.pictures import write_sources
-from tests.fixtures.small import SMALL, YAML, small_base
+from tests.fixtures.small import YAML, small_base
 
 pytest.importorskip("efficientnet_lite_pytorch", reason="needs the `pretrain` extra")
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 
+OTHER = "    autoencoder: residual\n    latent_channels: 6\n    prediction: v\n    vae_scale: 1.0\n"
+
+
 def settings(folder: Path) -> list[str]:
-    (folder / "sizes.yaml").write_text(YAML.format(base="none"))
+    sizes = YAML.format(base="none").replace("vae_channels: [32, 32]", "vae_channels: [12]")
+    (folder / "sizes.yaml").write_text(sizes.replace("train:", f"{OTHER}train:"))
     (folder / "empty.yaml").write_text("{}\n")
     stages = [
         f"{s}.{k}" for s in ("vae", "encoder", "unet") for k in ("batch_size=2", "workers=0", "steps=2")
@@ -35,8 +39,10 @@ def settings(folder: Path) -> list[str]:
         "pack.held_out=2",
         "pack.held_out_relit=2",
         "precision=32-true",
-        "unet.checkpoint_every=1",
-        "unet.preview_every=2",
+        "vae.size=16",
+        "unet.checkpoint_every=2",
+        "unet.reuse=1",
+        "unet.validated=2",
         *stages,
     ]
 
@@ -45,42 +51,42 @@ def test_from_pictures_to_a_base_that_loads_and_goes_on(tmp_path: Path) -> None:
     write_sources(tmp_path / "pictures")
     given = settings(tmp_path)
     pretrain.main(["all", *given])
-    first = load_base(tmp_path / "base", SMALL)
-    assert (tmp_path / "logs/unet/preview_000002.png").is_file()
+    architecture = load_config(tmp_path / "sizes.yaml").base.architecture
+    first = base_state(load_base(tmp_path / "base", architecture))
+    assert first["unet.conv_in.weight"].shape[1] == 13
 
     pretrain.main(["unet", *given, f"init={tmp_path}/base", f"logdir={tmp_path}/more"])
     pretrain.main(["export", *given, f"logdir={tmp_path}/more", f"export={tmp_path}/better"])
-    second = base_state(load_base(tmp_path / "better", SMALL))
-    changed = {k for k, v in base_state(first).items() if not torch.equal(v, second[k])}
+    second = base_state(load_base(tmp_path / "better", architecture))
+    changed = {k for k, v in first.items() if not torch.equal(v, second[k])}
     assert changed and not any(name.startswith("vae.") for name in changed)
     assert any(name.startswith("unet.") for name in changed)
 
-    pretrain.main(["vae", *given, f"init={tmp_path}/base", f"logdir={tmp_path}/vae", "vae.anchored=0"])
+    pretrain.main(["vae", *given, f"init={tmp_path}/base", f"logdir={tmp_path}/vae"])
     vae = load_file(tmp_path / "vae/vae.safetensors")
-    own = {k.removeprefix("vae."): v for k, v in base_state(first).items() if k.startswith("vae.")}
+    own = {k.removeprefix("vae."): v for k, v in first.items() if k.startswith("vae.")}
     far = [(vae[k] - own[k]).norm() / (own[k].norm() + 1e-3) for k in vae if k.startswith("decoder.")]
     assert 0 < max(far) < 0.5, "it continues from the base's VAE"
 
 
-def test_insertion_samples_and_another_autoencoder_limited_by_time_and_resumed(
-    tmp_path: Path, capsys: pytest.CaptureFixture
-) -> None:
+def test_from_another_base_limited_by_time_and_resumed(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     write_sources(tmp_path / "pictures")
     save_base(small_base(), tmp_path / "small")
     (tmp_path / "small.yaml").write_text(YAML.format(base=tmp_path / "small"))
-    given = [*settings(tmp_path), f"inner_from={tmp_path}/small.yaml", "samples=insertion"]
-    other = "    autoencoder: residual\n    latent_channels: 6\n    prediction: v\n    vae_scale: 1.0\n"
-    sizes = YAML.format(base="none").replace("vae_channels: [32, 32]", "vae_channels: [12]")
-    (tmp_path / "sizes.yaml").write_text(sizes.replace("train:", f"{other}train:"))
-    given += ["vae.size=16", "vae.minutes=5", "unet.frozen_encoder=true", "unet.reuse=1"]
+    given = [*settings(tmp_path), f"inner_from={tmp_path}/small.yaml"]
+    given += ["vae.minutes=5", "unet.frozen_encoder=true", "unet.checkpoint_every=1"]
     pretrain.main(["all", *given])
     assert "== encoder" not in capsys.readouterr().out
-    architecture = load_config(tmp_path / "sizes.yaml").base.architecture
-    first = base_state(load_base(tmp_path / "base", architecture))
-    assert first["unet.conv_in.weight"].shape[1] == 13
     assert {file.name for file in (tmp_path / "logs/unet").glob("*_scene.jpg")} == {
         "000001_scene.jpg",
         "000002_scene.jpg",
     }
     pretrain.main(["unet", *given, "unet.steps=3", "unet.minutes=5"])
     assert (tmp_path / "logs/unet/000003_scene.jpg").is_file(), "it continues from step 2"
+
+
+def test_only_the_residual_autoencoder_is_trained(tmp_path: Path) -> None:
+    given = settings(tmp_path)
+    (tmp_path / "sizes.yaml").write_text(YAML.format(base="none"))
+    with pytest.raises(ValueError, match="autoencoder is kl; only a residual one is trained here"):
+        pretrain.main(["vae", *given])

@@ -1,4 +1,4 @@
-"""The reproduction end to end, on three pictures in InsertSet's layout: planned, run, stopped, resumed."""
+"""The reproduction end to end, on two pictures in InsertSet's layout: planned, run, stopped, resumed."""
 
 from __future__ import annotations
 
@@ -58,14 +58,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert "  steps: 50\n" in recipe
         (folder / f"{name}.yaml").write_text(recipe.replace("  steps: 50\n", "  steps: 2\n"))
     object_folder(folder / "objects/cup")
-    backgrounds(folder / "bench", 3)
+    backgrounds(folder / "bench", 2)
     return folder
 
 
 def call(folder: Path, *more: str) -> None:
     reproduce.main([
         "train.cached_samples=4", "--config", str(folder / "small.yaml"),
-        "--benches", str(folder / "objects"), "--backgrounds", str(folder / "bench"),
+        "--benchmarks", str(folder / "objects"), "--backgrounds", str(folder / "bench"),
         "--out", str(folder / "out"), "--methods", *METHODS,
         "--max_steps", "2", "--sampler", "ddim", "--steps", "2", "--device", "cpu",
         "--published", str(folder / "paper.yaml"), str(folder / "virtual.yaml"), *more,
@@ -86,7 +86,7 @@ def test_it_is_stopped_goes_on_and_tells(
     make, made = MethodRun._make, []
 
     def interrupted(self: MethodRun, *arguments: object) -> object:
-        if len(made) == 13:
+        if len(made) == 9:
             raise KeyboardInterrupt
         made.append(self.method.name)
         return make(self, *arguments)  # type: ignore[arg-type]
@@ -95,14 +95,14 @@ def test_it_is_stopped_goes_on_and_tells(
     with pytest.raises(KeyboardInterrupt):
         call(folder)
     first = {path: path.stat().st_mtime_ns for path in (folder / "out").rglob("*.png")}
-    assert len(first) == 13 and not (folder / "out/RESULTS.md").exists()
-    assert len((folder / "out/results.jsonl").read_text().splitlines()) == 13
+    assert len(first) == 9 and not (folder / "out/RESULTS.md").exists()
+    assert len((folder / "out/results.jsonl").read_text().splitlines()) == 9
     monkeypatch.setattr(MethodRun, "_make", make)
     call(folder)
     assert all(path.stat().st_mtime_ns == at for path, at in first.items())  # nothing was made twice
 
     pictures = sorted((folder / "out").glob("*/objects/cup/*.png"))
-    assert len(pictures) == 3 * len(METHODS)
+    assert len(pictures) == 2 * len(METHODS)
     files = list((folder / "out/objects/objects/cup").glob("*.safetensors"))
     assert len(files) == len(LEARNT)  # three pictures are all, also of five; sampling learns nothing
     row = json.loads(embedded_text(folder / "out/linear-kv/objects/cup/0001.png")["row"])
@@ -122,7 +122,7 @@ def test_it_is_stopped_goes_on_and_tells(
     text = (folder / "out/RESULTS.md").read_text("utf-8")
     assert f"{len(METHODS)} of {len(METHODS)} runs" in text
     assert "few-shot tokens beat K/V tuning" in text and "### Best recipe" in text and "### Guidance" in text
-    assert (folder / "out/pages/objects/measures.html").is_file()
+    assert (folder / "out/reports/objects/sheet.png").is_file()
 
     capsys.readouterr()
     call(folder, "--plan")
@@ -137,7 +137,7 @@ def test_it_is_stopped_goes_on_and_tells(
 
 def test_quick_is_less(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     reproduce.main([
-        "--config", str(folder / "small.yaml"), "--benches", str(folder / "objects"), "--backgrounds",
+        "--config", str(folder / "small.yaml"), "--benchmarks", str(folder / "objects"), "--backgrounds",
         str(folder / "bench"), "--out", str(folder / "quick"), "--quick", "--plan", "--device", "cpu",
     ])  # fmt: skip
     said = capsys.readouterr().out.splitlines()
@@ -149,7 +149,7 @@ def test_quick_is_less(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
     [
         (["--methods", "linear"], "no method linear; there are flat"),
         (["--published", "nowhere.yaml"], "nowhere.yaml: no such config"),
-        (["--benches", "nowhere"], "nowhere: no such folder"),
+        (["--benchmarks", "nowhere"], "nowhere: no such folder"),
         (["--out", __file__], "is a file, not a folder"),
         (["--base", "nowhere"], "nowhere does not exist"),
         (["--metrics", "quality", "--quality_model", "x", "--clip", "nowhere"], "nowhere"),

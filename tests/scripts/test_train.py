@@ -116,10 +116,10 @@ def test_a_run_validates_on_a_picture_that_it_does_not_learn_from(
     train.main(validated(tmp_path))
     output = capsys.readouterr().out
     saved = read_checkpoint(find_checkpoint(run))["object"]
-    held = saved["about"]["recipe"]["train"]["hold_out"]
+    held = saved["metadata"]["recipe"]["train"]["hold_out"]
     assert "3 few-shot, 2 same-category" in output and f"on picture {held}, which is held out" in output
     assert "best: step " in output and "before training" in output
-    assert saved["about"]["few_shot_count"] == len(saved["crops"]) == 3
+    assert saved["metadata"]["few_shot_count"] == len(saved["crops"]) == 3
     sheets = [path.name for path in sorted((run / "validation").iterdir())]
     assert sheets == ["step-000000.png", "step-000002.png", "step-000004.png"]
     names = {path.name for path in run.iterdir()}

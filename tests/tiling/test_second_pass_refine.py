@@ -12,7 +12,7 @@ from ldm.insertion.blend import BLENDS
 from ldm.insertion.inpaint import Sampling
 from ldm.insertion.insert import InsertOptions, insert
 from ldm.insertion.region import InsertRequest
-from ldm.insertion.region_fill import ObjectFill, ReadyObject
+from ldm.insertion.region_fill import InsertableObject, ObjectFill
 from ldm.insertion.roi import Roi
 from ldm.models.base import Base
 from ldm.models.context import Contexts
@@ -84,7 +84,7 @@ def test_insert_refines_large_regions_only(base: Base, contexts: Contexts) -> No
     def made(roi: Roi, strength: float) -> np.ndarray:
         second_pass = TiledSecondPass(strength) if strength else None
         options = InsertOptions(Sampling("ddim", 3, 2.0), BLENDS["paste"], second_pass=second_pass)
-        one, request = ReadyObject(contexts, ObjectFill()), InsertRequest(mask, mask, [roi], [1])
+        one, request = InsertableObject(contexts, ObjectFill()), InsertRequest(mask, mask, [roi], [1])
         [[result]] = insert(base, Picture(pixels), [request], [one], options)
         assert (result.picture.pixels[~mask] == pixels[~mask]).all()
         return result.picture.pixels

@@ -25,8 +25,8 @@ from ldm.training.checkpoints import (
     find_checkpoint,
     read_checkpoint,
 )
-from ldm.training.datamodule import SampleModule
 from ldm.training.finetune import FineTune, Tuning
+from ldm.training.samples import SampleModule
 from ldm.training.trainer import LoopOptions, build_trainer
 from tests.fixtures.small import SMALL, SMALL_IMAGES, object_folder, small_base, small_filler
 
@@ -58,7 +58,7 @@ def fit(
         start,
     )
     pairs = TrainingPairs(insertset, SMALL.image_size, SMALL.reference_size, length=10**6)
-    module = FineTune(base, Tuning(lr=1e-2, max_steps=1), card={"about": {}})
+    module = FineTune(base, Tuning(lr=1e-2, max_steps=1), card={"metadata": {}})
     trainer.fit(module, datamodule=SampleModule(pairs, 1), ckpt_path=find_checkpoint(run) if start else None)
     return trainer
 
@@ -130,6 +130,12 @@ def test_a_wrong_checkpoint_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "half.ckpt").write_bytes((tmp_path / "other.ckpt").read_bytes()[:200])
     with pytest.raises(ValueError, match="damaged"):
         read_checkpoint(tmp_path / "half.ckpt")
+
+
+def test_a_checkpoint_of_an_older_version_is_read(tmp_path: Path) -> None:
+    torch.save({"object": {"about": {"base": "1"}, "crops": torch.zeros(1)}}, tmp_path / "old.ckpt")
+    card = read_checkpoint(tmp_path / "old.ckpt")["object"]
+    assert card["metadata"] == {"base": "1"} and card.keys() == {"metadata", "crops"}
 
 
 def test_the_log_of_a_resumed_run_has_every_step_once(tmp_path: Path) -> None:

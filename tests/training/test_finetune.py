@@ -13,14 +13,12 @@ from ldm.data.insertset import load_insertset
 from ldm.data.pairs import TrainingPairs
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised, raw_pixels
-from ldm.models.ldm_blocks import diffusers_blocks
-from ldm.models.ldm_keys import ldm_key
+from ldm.models.ldm_keys import diffusers_blocks, ldm_key
 from ldm.objects.delta import FREEZE_MODELS
 from ldm.objects.few_shot import prepare_few_shot
 from ldm.training.checkpoints import Checkpoints, find_checkpoint
-from ldm.training.datamodule import Order, SampleModule, draw_noise
-from ldm.training.encoded_samples import EncodedSamples, SampleOptions, encoded
 from ldm.training.finetune import FineTune, Tuning
+from ldm.training.samples import EncodedSamples, Order, SampleModule, SampleOptions, draw_noise, encoded
 from ldm.training.trainer import LoopOptions, build_trainer
 from tests.fixtures import tiny
 from tests.fixtures.small import SMALL, SMALL_IMAGES, object_folder, small_base, state_of
@@ -72,7 +70,7 @@ def make(
     crops = SMALL_IMAGES.few_shot(load_insertset(root))
     prepare_few_shot(base, crops, few_shot, "clip", torch.Generator().manual_seed(0))
     tuning = Tuning(mode, **(RATE | {"drop_context": 0.3, "max_steps": 1} | changes))
-    return FineTune(base, tuning, SampleOptions(seed), card=card or {"about": {}})
+    return FineTune(base, tuning, SampleOptions(seed), card=card or {"metadata": {}})
 
 
 def fit(
@@ -213,11 +211,11 @@ def test_checkpoints_hold_what_trains_only(tmp_path: Path) -> None:
 
 def test_another_mode_or_object_is_not_resumed(tmp_path: Path) -> None:
     root = object_folder(tmp_path / "toy")
-    card = {"about": {"freeze_model": "crossattn-kv"}}
+    card = {"metadata": {"freeze_model": "crossattn-kv"}}
     fit(make(root, card=card), data(root), tmp_path / "run", 1)
     last = find_checkpoint(tmp_path / "run")
     with pytest.raises(ValueError, match="freeze_model is crossattn, but crossattn-kv"):
-        other = make(root, mode="crossattn", card={"about": {"freeze_model": "crossattn"}})
+        other = make(root, mode="crossattn", card={"metadata": {"freeze_model": "crossattn"}})
         fit(other, data(root), tmp_path / "run", 2, resume=last)
     with pytest.raises(ValueError, match="does not fit what this run trains"):
         fit(make(root, few_shot="none", card=card), data(root), tmp_path / "run", 2, resume=last)

@@ -13,8 +13,8 @@ from ldm.config.cli import TRAINING
 from ldm.config.schema import load_config
 from ldm.models.architecture import Architecture
 from ldm.models.base import Base
-from ldm.training.encoded_samples import narrow_frozen
 from ldm.training.finetune import FineTune, Tuning
+from ldm.training.samples import narrow_frozen
 from tests.fixtures.small import small_base
 
 

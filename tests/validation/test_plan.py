@@ -1,4 +1,4 @@
-"""Which picture is held out: never the reference's own, never one with a twin; and what a run plans."""
+"""Which picture is held out: never the reference's own, never one shown twice; and what a run plans."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def toy(folder: Path, reds: list[int], reference: int) -> InsertSet:
     [
         ([0, 60, 120, 180, 240], 250, "2"),  # the one in the middle
         ([0, 60, 120, 180, 230], 122, "1"),  # is the reference
-        ([0, 60, 62, 120, 250], 10, "3"),  # 1 and 2 are twins
+        ([0, 60, 62, 120, 250], 10, "3"),  # 1 and 2 are the same
         ([0, 120, 240], 60, ""),  # too few
         ([100, 101, 102, 103], 104, ""),  # all are one picture
     ],
@@ -97,7 +97,7 @@ def test_without_the_package_nothing_is_validated_or_held_out(
     assert text.startswith("no validation: ImageNet features need") and "\n" not in text
 
 
-def test_the_example_holds_out_no_twin_of_the_reference(tmp_path: Path) -> None:
+def test_the_example_holds_out_no_copy_of_the_reference(tmp_path: Path) -> None:
     """One of the pictures becomes the reference: it is never chosen."""
     pytest.importorskip("efficientnet_lite_pytorch")
     from ldm.features.imagenet import ImageNetFeatures

@@ -1,19 +1,23 @@
-"""What training feeds the UNet: samples encoded by VAE and CLIP, each when it is drawn or all in advance.
+"""The samples of a run: drawn in their order, encoded by VAE and CLIP, and fed to the trainer batch by batch.
 
+Sample i depends on (seed, i) alone, the noise it is trained with included; which samples a batch holds
+depends on the step alone. So a resumed run continues as if it had not stopped, whatever the workers did.
 VAE and CLIP are frozen, so a sample need not be encoded each time it is seen: on two CPU cores that is more
 than half of a small base's training step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import signal
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from sys import maxsize
 
+import pytorch_lightning as pl
 import torch
 from einops import rearrange
 from torch import Tensor, nn
-from torch.utils.data import Dataset, default_collate
+from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
 from ldm.data.insertset import InsertSet
 from ldm.data.object_crops import ObjectImages
@@ -21,7 +25,7 @@ from ldm.data.pairs import TrainingPairs, sample_generator
 from ldm.models.architecture import Architecture
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
-from ldm.models.diffusion import masked_image
+from ldm.models.diffusion import STEPS, masked_image
 
 PIXELS = 8 * 128**2  # encoded at a time: a large base's VAE needs gigabytes for a few pictures
 DRAW_STREAM = 2**33  # added to the seed: which sample is drawn is independent of pictures and noise
@@ -29,7 +33,7 @@ POSTERIOR_STREAM = 2**34  # the same for samples of the VAE's posterior
 HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # Lightning's names
 
 # a batch of training pairs => what the masked regions show [b,3,S,S] in [-1,1]; None: mid-grey
-Shown = Callable[[Mapping[str, Tensor]], Tensor | None]
+FillImages = Callable[[Mapping[str, Tensor]], Tensor | None]
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,7 @@ class SampleOptions:
 DEFAULT = SampleOptions()
 
 
-def grey(batch: Mapping[str, Tensor]) -> None:
+def fill_with_grey(batch: Mapping[str, Tensor]) -> None:
     """Masked regions are mid-grey, as in the paper."""
     return
 
@@ -80,7 +84,10 @@ def training_pairs(
 
 @torch.no_grad()
 def encoded(
-    base: Base, batch: Mapping[str, Tensor], shown: Shown = grey, options: SampleOptions = DEFAULT
+    base: Base,
+    batch: Mapping[str, Tensor],
+    shown: FillImages = fill_with_grey,
+    options: SampleOptions = DEFAULT,
 ) -> dict[str, Tensor]:
     """TrainingPairs: image [b,3,S,S], mask [b,1,S,S] (1 = fill), reference [b,3,R,R] => latents.
 
@@ -119,7 +126,7 @@ class EncodedSamples(Dataset):
         base: Base,
         pairs: Dataset,
         options: SampleOptions,
-        shown: Shown = grey,
+        shown: FillImages = fill_with_grey,
         precision: str = "32-true",
         progress: Callable[[Iterable[int]], Iterable[int]] = iter,
     ) -> None:
@@ -151,3 +158,72 @@ def narrow_frozen(module: nn.Module, precision: str) -> None:
             for weight in part.parameters(recurse=False):
                 if not weight.requires_grad:
                     weight.data = weight.data.to(dtype)
+
+
+NOISE_STREAM = 2**32  # added to the seed: noise is independent of the pictures
+
+
+class Numbered(Dataset):
+    """A data set of dicts, with the `index` of every item added."""
+
+    def __init__(self, samples: Dataset) -> None:
+        self.samples = samples
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        return self.samples[index] | {"index": torch.tensor(index)}
+
+
+class Order(Sampler):
+    """Batches `first` .. `last` - 1 of sample numbers; every device takes its own part of a batch."""
+
+    def __init__(self, batch_size: int, first: int, last: int, rank: int = 0, world: int = 1) -> None:
+        self.batch_size, self.first, self.last, self.rank, self.world = batch_size, first, last, rank, world
+
+    def __len__(self) -> int:
+        return self.last  # Lightning also counts the batches before the step that is resumed
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for batch in range(self.first, self.last):
+            start = (batch * self.world + self.rank) * self.batch_size
+            yield list(range(start, start + self.batch_size))
+
+
+class SampleModule(pl.LightningDataModule):
+    """Feeds the trainer the samples from its current step on."""
+
+    def __init__(self, samples: Dataset, batch_size: int, workers: int = 0) -> None:
+        super().__init__()
+        self.samples, self.batch_size, self.workers = Numbered(samples), batch_size, workers
+
+    def train_dataloader(self) -> DataLoader:
+        """The batches from the trainer's step on; called after a checkpoint is restored."""
+        trainer = self.trainer
+        assert trainer is not None
+        first, last = (s * trainer.accumulate_grad_batches for s in (trainer.global_step, trainer.max_steps))
+        order = Order(self.batch_size, first, last, trainer.global_rank, trainer.world_size)
+        return DataLoader(
+            self.samples,
+            batch_sampler=order,
+            num_workers=self.workers,
+            worker_init_fn=leave_interrupts_to_parent if self.workers else None,
+            persistent_workers=self.workers > 0,
+        )
+
+
+def leave_interrupts_to_parent(worker: int) -> None:
+    """Ctrl-C reaches every process; a worker must keep running until the trainer has saved."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def draw_noise(
+    index: Tensor, seed: int, shape: tuple[int, ...], drop_context: float
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Sample numbers [b] => t [b] in 0 .. T-1, eps [b,*shape], drop the context [b]; drawn on the CPU."""
+    drawn = [_draw(sample_generator(NOISE_STREAM + seed, i), shape) for i in index.tolist()]
+    t, eps, chance = (torch.stack(x) for x in zip(*drawn, strict=True))
+    return t, eps, chance < drop_context
+
+
+def _draw(generator: torch.Generator, shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
+    t = torch.randint(STEPS, (), generator=generator)
+    return t, torch.randn(shape, generator=generator), torch.rand((), generator=generator)

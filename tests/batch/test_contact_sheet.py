@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from ldm.data.picture import Picture
-from ldm.insertion.contact_sheet import (
+from ldm.batch.contact_sheet import (
     CAPTION,
     MARGIN,
     MOST_ROWS,
@@ -15,6 +14,7 @@ from ldm.insertion.contact_sheet import (
     rgb8,
     thumbnail,
 )
+from ldm.data.picture import Picture
 from ldm.insertion.roi import Roi
 
 
