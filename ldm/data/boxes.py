@@ -1,4 +1,4 @@
-"""Boxes: where the object is in a picture, or where it goes, as numbers of a file, a manifest or a command line.
+"""Boxes: where the object is in a picture, or where it goes, as numbers of a file or a command line.
 
 One convention: a box is x0 y0 x1 y1 in pixels of the picture as viewers show it (turned by EXIF), x to the
 right, y down, (0, 0) the outer corner of the top left pixel. Numbers of another convention are read, with a
@@ -105,10 +105,15 @@ CORNERS, SWAPPED, SIZED, STORED = (
 )
 READINGS: Mapping[str, Callable[[Box, Frame], Box]] = {
     CORNERS: lambda box, frame: box,
-    SWAPPED: lambda box, frame: (*map(min, box[:2], box[2:]), *map(max, box[:2], box[2:])),  # type: ignore[arg-type, return-value]
+    SWAPPED: lambda box, frame: _sorted(box),
     SIZED: lambda box, frame: (box[0], box[1], box[0] + box[2], box[1] + box[3]),
     STORED: upright,
 }
+
+
+def _sorted(box: Box) -> Box:
+    (x0, x1), (y0, y1) = sorted(box[::2]), sorted(box[1::2])
+    return x0, y0, x1, y1
 
 
 def numbers_of(value: Any) -> Numbers:
@@ -126,33 +131,34 @@ def numbers_of(value: Any) -> Numbers:
 
 
 def parse_box(value: Any, where: str) -> Box:
-    """Four numbers, as text or as a list, in any convention that `box_in` reads; ValueError that says where."""
+    """Four numbers, as text or as a list, as `box_in` reads them; ValueError that says where."""
     try:
-        x0, y0, x1, y1 = numbers_of(value)
+        return _four(numbers_of(value))
     except ValueError as error:
         raise ValueError(f"{where}: box {value!r}; {FOUR_NUMBERS} ({error})") from error
-    return x0, y0, x1, y1
 
 
 def read_box_file(path: Path) -> Box:
     """A file of one box or region: four numbers, one a line or on one line."""
     text = read_text(path, "box file")
     try:
-        x0, y0, x1, y1 = numbers_of(text)
+        return _four(numbers_of(text))
     except ValueError as error:
         raise ValueError(f"{path}: {FOUR_NUMBERS} ({error})") from error
-    return x0, y0, x1, y1
 
 
-def box_in(numbers: Sequence[float], frame: Frame, where: str) -> Box:
+def box_in(numbers: Sequence[float], frame: Frame, where: str, may_leave: bool = False) -> Box:
     """Four numbers => the box that they mean, inside the picture as shown; a warning if they are no corners.
 
-    ValueError if they mean nothing, or more than one thing.
+    `may_leave`: it may reach beyond the picture, and is not clipped. ValueError if the numbers mean nothing,
+    or more than one thing.
     """
     x0, y0, x1, y1 = numbers
     given = Given((x0, y0, x1, y1), frame, f"{where} {_text(numbers)}")
     how = convention([given])
-    box = placed(given, how)
+    x0, y0, x1, y1 = box = given.read_as(how)
+    if not may_leave or x0 >= x1 or y0 >= y1:
+        box = placed(given, how)
     _warn([given], how)
     return box
 
@@ -160,10 +166,11 @@ def box_in(numbers: Sequence[float], frame: Frame, where: str) -> Box:
 def convention(every: Sequence[Given], overhang: float = OVERHANG) -> str:
     """How numbers that were made together are meant: a key of `READINGS`.
 
-    Corners if these fit all pictures, else the one other reading that fits all, corners if there is none.
+    Corners if these fit all pictures, else the one other reading that fits all. Whatever may be x y width
+    height may be swapped corners, too, or a slip, so it is never read.
     """
     fitting = [how for how in READINGS if all(given.fits(how, overhang) for given in every)]
-    return CORNERS if CORNERS in fitting or len(fitting) != 1 else fitting[0]
+    return fitting[0] if len(fitting) == 1 and fitting != [SIZED] else CORNERS
 
 
 def placed(given: Given, how: str, overhang: float = OVERHANG) -> Box:
@@ -240,7 +247,7 @@ def _read_lines(
     return found
 
 
-def _four(numbers: Numbers, slips: Counter[str] | None) -> Box:
+def _four(numbers: Numbers, slips: Counter[str] | None = None) -> Box:
     """The four numbers of a line; a line of YOLO (class, centre and size as shares) as corners, as shares."""
     if len(numbers) == 5:
         kind, x, y, w, h = numbers
@@ -266,9 +273,10 @@ def _warn(every: Sequence[Given], how: str, prefix: str = "") -> None:
         _say(odd, how, prefix, how)
     turned = [given for given in every if given.frame.orientation > 1] if prefix and how == CORNERS else []
     if turned and all(given.fits(STORED, OVERHANG) for given in turned):
+        first = turned[0].where.split(",")[0]
         warnings.warn(
-            f"{prefix}{_count(turned)} of pictures that EXIF turns, like {turned[0].where.split(',')[0]}, count "
-            "in the picture as viewers show it; if they were drawn in the stored one, correct them",
+            f"{prefix}{_count(turned)} of pictures that EXIF turns, like {first}: they count in the picture "
+            "as viewers show it; correct them if they were drawn in the stored one",
             stacklevel=4,
         )
 

@@ -1,4 +1,4 @@
-"""Files: found by the paths that users write, listed in natural order, written atomically, compared by sha256."""
+"""Files: found by users' paths, listed in natural order, written atomically, compared by sha256."""
 
 from __future__ import annotations
 
@@ -57,9 +57,13 @@ def pictures_in(folder: Path, also: Collection[str] = ()) -> list[Path]:
     names = ", ".join(path.name for path in unread[:5]) + (", ..." if len(unread) > 5 else "")
     if not found:
         others = f"; it has {names}, of kinds that are not read: save them as PNG" if unread else ""
-        raise ValueError(f"{folder}: holds no picture; expected {', '.join((*PICTURE_SUFFIXES, *also))}{others}")
+        raise ValueError(
+            f"{folder}: holds no picture; expected {', '.join((*PICTURE_SUFFIXES, *also))}{others}"
+        )
     if unread:
-        what = "1 picture of a kind that is" if len(unread) == 1 else f"{len(unread)} pictures of kinds that are"
+        what = (
+            "1 picture of a kind that is" if len(unread) == 1 else f"{len(unread)} pictures of kinds that are"
+        )
         warnings.warn(f"{folder}: {what} not read, left out: {names}; save as PNG to use it", stacklevel=2)
     return found
 

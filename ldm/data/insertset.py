@@ -126,7 +126,7 @@ def _read_samples(
 def _pictures(folder: Path, faults: list[str]) -> dict[str, Path]:
     """A folder's pictures by stem, in natural order; one of a kind that is not read counts if it is alone.
 
-    Reading that one is refused; beside a picture of its stem it is taken for its source, as with 1.psd, 1.png.
+    Reading that one is refused; beside a picture of its stem it is taken for its source (1.psd, 1.png).
     """
     found = _by_stem(folder, UNREAD_SUFFIXES, []) | _by_stem(folder, PICTURE_SUFFIXES, faults)
     return dict(sorted(found.items(), key=lambda item: natural_key(item[1].name)))

@@ -1,7 +1,7 @@
 """Read picture files: at their own depth for backgrounds, as 8-bit RGB for training and references.
 
-In: PNG, TIFF, JPEG, WebP, BMP, GIF, AVIF, and HEIC with the extra `heic`. Out: `Picture` with alpha, profile, EXIF and dpi, and its views:
-RGB, alpha, silhouette (uint8), colours (tensors in [-1,1]).
+In: PNG, TIFF, JPEG, WebP, BMP, GIF, AVIF, and HEIC with the extra `heic`. Out: `Picture` with
+alpha, profile, EXIF and dpi, and its views: RGB, alpha, silhouette (uint8), colours (tensors in [-1,1]).
 A picture is never converted to floats as a whole: 100 megapixels would be 1.2 GB.
 """
 
@@ -68,8 +68,8 @@ def read_picture(path: Path, convert: bool = False) -> Picture:
     """A picture file => `Picture`, upright, palette expanded, depth kept; 16-bit grey + alpha comes as RGBA.
 
     `convert`: other colour modes (CMYK) are converted to RGB, and of an animation the first frame is read,
-    with a warning; else they are refused, because they cannot be written back as they were. Raises FileNotFoundError if the
-    file is missing and ValueError if it is unreadable or of another kind.
+    with a warning; else they are refused, because they cannot be written back as they were. Raises
+    FileNotFoundError if the file is missing and ValueError if it is unreadable or of another kind.
     """
     path = Path(path)
     with _one_line_errors(path):
@@ -82,6 +82,7 @@ def read_picture(path: Path, convert: bool = False) -> Picture:
 def read_frame(path: Path) -> Frame:
     """Decode a whole picture file => its size as stored and its orientation; raises as `read_picture`."""
     with _one_line_errors(path), path.open("rb") as raw, Image.open(raw, formats=_formats(path)) as file:
+        _check(path, file, convert=True)
         turn = orientation(file)  # before a TIFF is loaded: Pillow turns it, and forgets
         file.load()
         return Frame(*(file.size[::-1] if file.format == "TIFF" and turn > 4 else file.size), turn)

@@ -40,7 +40,7 @@ def _encoding(data: bytes) -> str:
 
 
 def whole_number(value: Any, where: str) -> int:
-    """A whole number as people and spreadsheets write it: 3, "3" or 3.0; ValueError that begins with `where`."""
+    """A whole number as people and spreadsheets write it, 3, "3" or 3.0; errors begin with `where`."""
     try:
         number = Decimal(str(value))
         if number % 1:  # a decimal of more than 28 digits cannot be divided, either

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ldm.data.boxes import box_in, numbers_of, read_box_file
+from ldm.data.boxes import box_in, read_box_file
 from ldm.data.picture import Picture
 from ldm.data.text import read_text
 from ldm.insertion.mask_shapes import Polygon, box_mask, polygon_mask, polygons_in, read_mask, refine_mask
@@ -114,17 +114,27 @@ def read_polygons(path: Path) -> list[Polygon]:
 
 
 def parse_polygons(found: Any, where: str) -> list[Polygon]:
-    """A list of polygons, each a list of points [x, y] in pixels; or one polygon."""
+    """A list of polygons, each a list of points [x, y], or of numbers x y x y ...; or one polygon."""
     try:
-        polygons = [found] if _is_point(found[0]) else found
-        return [tuple((float(x), float(y)) for x, y in polygon) for polygon in polygons]
+        polygons = [found] if _is_number(found[0]) or _is_point(found[0]) else found
+        return [_points(polygon) for polygon in polygons]
     except (ValueError, TypeError, LookupError) as error:
         expected = "expected a list of polygons like [[[10, 20], [90, 20], [50, 80]]], in pixels"
         raise ValueError(f"{where}: {expected} ({type(error).__name__}: {error})") from error
 
 
+def _points(polygon: Any) -> Polygon:
+    flat = _is_number(polygon[0])
+    pairs = zip(polygon[::2], polygon[1::2], strict=True) if flat else polygon
+    return tuple((float(x), float(y)) for x, y in pairs)
+
+
 def _is_point(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and not isinstance(value[0], list)
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
 
 
 def _transparent(path: Path, picture: Picture, threshold: float) -> np.ndarray:

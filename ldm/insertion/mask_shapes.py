@@ -45,7 +45,9 @@ def read_mask(
     picture = read_picture(source)
     if turn > 4 and picture.turn == 1 and picture.size == tuple(size)[::-1] != tuple(size):
         picture = replace(picture, pixels=upright_pixels(picture.pixels, turn))
-        warnings.warn(f"{source}: fits the stored background only, and is turned as EXIF turns that", stacklevel=2)
+        warnings.warn(
+            f"{source}: fits the stored background only, and is turned as EXIF turns that", stacklevel=2
+        )
     if picture.size != tuple(size):
         raise ValueError(
             f"{source}: mask of {_px(picture.size)}, background of {_px(size)}; make them the same size"
