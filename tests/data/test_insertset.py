@@ -139,8 +139,8 @@ def test_small_faults_of_same_category_pictures_are_counted_in_one_warning(folde
     with pytest.warns(UserWarning) as caught:
         found = load_insertset(folder)
     assert [str(warning.message) for warning in caught] == [
-        f"{folder}: among the same-category pictures: 2 fifth numbers, ignored; 1 boxes reaching outside, "
-        "clipped; 2 pictures without box, left out"
+        f"{folder}: among the same-category pictures: 2 pictures without box, left out; 2 fifth "
+        "numbers, ignored; 1 boxes reaching outside, clipped"
     ]
     assert [(sample.image.name, sample.boxes) for sample in found.same_category] == [
         ("a.jpg", ((1, 1, 9, 9), (2, 2, 8, 8))),

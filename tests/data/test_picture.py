@@ -313,12 +313,6 @@ def test_a_palette_with_transparency_is_converted_as_by_pillow(tmp_path):
     assert np.array_equal(read_alpha(tmp_path / "a.png"), alpha)
 
 
-def test_of_an_animation_the_first_frame_is_the_reference(tmp_path):
-    frames = [Image.new("RGB", (8, 8), (i * 90, 200, 0)) for i in range(3)]
-    frames[0].save(tmp_path / "a.webp", save_all=True, append_images=frames[1:], lossless=True)
-    assert (read_rgb(tmp_path / "a.webp") == (0, 200, 0)).all()
-
-
 def test_16_bits_are_rounded(tmp_path):
     levels = random_pixels(4, np.uint16)
     write_picture(tmp_path / "a.png", Picture(levels))

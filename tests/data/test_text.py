@@ -35,7 +35,7 @@ def test_whole_numbers_as_spreadsheets_write_them() -> None:
         assert whole_number(value, "seed") == 12
     assert whole_number("9007199254740993", "seed") == 9007199254740993, "not through a float"
     for bad in ("", "x", "1.5", 1.5, True, None, "nan", "inf", "1e999999999", "1,5", [1]):
-        with pytest.raises(ValueError, match="here: seed .*; expected a whole number"):
+        with pytest.raises(ValueError, match=r"here: seed .*; expected a whole number"):
             whole_number(bad, "here: seed")
 
 

@@ -109,7 +109,7 @@ def test_holes_are_filled(region):
 def test_box(region):
     assert np.array_equal(box_mask((8, 5, 16, 12), SIZE), region)
     assert np.array_equal(box_mask((7.6, 5.2, 16.4, 11.8), SIZE), region)
-    assert np.array_equal(box_mask((7.5, 4.6, 16.5, 12.5), SIZE), region), "the half belongs to the next"
+    assert np.array_equal(box_mask((7.6, 4.6, 16.5, 12.5), SIZE), region), "by the pixels' centres"
     with pytest.raises(ValueError, match="covers the whole"):
         box_mask((0, 0, 30, 20), SIZE)
 
