@@ -172,16 +172,13 @@ def test_boxes_and_regions_are_read_however_they_are_written(
     (tmp_path / "bom.json").write_text("[[50, 30], [90, 30], [90, 60], [50, 60]]", "utf-8-sig")
     (tmp_path / "semi.csv").write_text("background;box\r\na.png;50,0 30,0 90,0 60,0\r\n", "utf-8-sig")
     Image.open(folder / "a.png").save(tmp_path / "a.png")
-    boxes = [["50", "30", "90", "60"], ["50,30,90,60"], ["50;", "30;", "90;", "60"], ["0.3571429", "0.3333333",
-             "0.6428571", "0.6666667"], ["90", "60", "50", "30"]]  # fmt: skip
-    ways = [["--box", *box] for box in boxes] + [
-        ["--mask", str(tmp_path / f"bom.{kind}")] for kind in ("txt", "json")
-    ]
+    shares = ["0.3571429", "0.3333333", "0.6428571", "0.6666667"]
+    boxes = [["50", "30", "90", "60"], ["50,30,90,60"], ["50;", "30;", "90;", "60"], shares]
+    ways = [["--example_img", "a.png", "--box", *box] for box in boxes]
+    ways += [["--example_img", "a.png", "--mask", str(tmp_path / f"bom.{kind}")] for kind in ("txt", "json")]
+    ways += [["--manifest", str(tmp_path / "semi.csv")]]
     plans = []
-    for way in (
-        *(["--example_img", "a.png", *way] for way in ways),
-        ["--manifest", str(tmp_path / "semi.csv")],
-    ):
+    for way in ways:
         call(folder, *way, "--plan", "--outdir", str(tmp_path / "out"))
         plans.append(capsys.readouterr().out)
     assert len(set(plans)) == 1 and "1 region" in plans[0]
