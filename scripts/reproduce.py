@@ -13,7 +13,7 @@ from ldm.config.evaluation_cli import add_scoring_flags, base_note, published, s
 from ldm.config.loader import ROOT, place
 from ldm.config.parser import SettingsParser
 from ldm.config.schema import Config, load_config
-from ldm.data.files import check_folder
+from ldm.data.files import check_folder, path_of
 from ldm.evaluation.ablations import Comparison, ablations
 from ldm.evaluation.benchmark import Benchmark, load_benchmark
 from ldm.evaluation.metrics import MEASURES
@@ -35,13 +35,13 @@ QUICK_OBJECTS, QUICK_SITES, QUICK_STEPS = 2, 2, 4  # objects a benchmark, sites 
 
 def parser() -> SettingsParser:
     p = SettingsParser(__doc__ or "", RECIPE_FLAGS, "configs/mini.yaml")
-    p.add_argument("--benchmarks", type=Path, nargs="+", metavar="FOLDER", required=True,
+    p.add_argument("--benchmarks", type=path_of, nargs="+", metavar="FOLDER", required=True,
                    help="benchmarks, or InsertSet objects (with --backgrounds)")  # fmt: skip
-    p.add_argument("--backgrounds", type=Path, metavar="FOLDER",
+    p.add_argument("--backgrounds", type=path_of, metavar="FOLDER",
                    help="test bench of InsertSet: image/, mask/; or one folder for each object")  # fmt: skip
-    p.add_argument("--out", type=Path, default=Path(place("runs/reproduce", ROOT)), metavar="FOLDER",
+    p.add_argument("--out", type=path_of, default=Path(place("runs/reproduce", ROOT)), metavar="FOLDER",
                    help="[runs/reproduce]")  # fmt: skip
-    p.add_argument("--published", type=Path, nargs="*", metavar="YAML",
+    p.add_argument("--published", type=path_of, nargs="*", metavar="YAML",
                    default=[Path(place(file, ROOT)) for file in PAPER],
                    help=f"the paper's recipe, scaled to the base [{' '.join(PAPER)}]")  # fmt: skip
     p.add_argument(

@@ -7,13 +7,13 @@ import sys
 import textwrap
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import Field, fields, is_dataclass
-from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
 from ldm.config.cli import OneLineParser, Presets, ShortHelp
 from ldm.config.command_forms import Published, translated, with_defaults
 from ldm.config.loader import ROOT, place
 from ldm.config.schema import Config, load_config
+from ldm.data.files import path_of
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
@@ -141,7 +141,7 @@ class SettingsParser(OneLineParser):
             if getattr(args, dotted) is not None
         ]
         preset = self.presets[args.preset] if self.presets and args.preset else ()
-        path = Path(args.config) if args.config else None
+        path = path_of(args.config) if args.config else None
         return args, load_config(saved or path, [*preset, *settings, *args.settings, *given], self.schema)
 
 

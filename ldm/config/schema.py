@@ -45,7 +45,9 @@ class SampleSection:
     best_of: int = setting(
         1, "make so many results and keep the one that looks most like the object", least=1
     )
-    seed: int = setting(321, "seed of the noise; result i of a background uses seed + i")
+    seed: int = setting(
+        321, "seed of the noise; result i of a background uses seed + i", least=0, most=2**63 - 1
+    )
     object_scale: float = setting(
         1.0, "factor of the object's learnt weight change, as a LoRA scale; 1: as learnt"
     )

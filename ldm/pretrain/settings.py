@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+PATH = {"path": True}  # relative to the project as a default, to the user's folder on the command line
+
 
 @dataclass(frozen=True)
 class PackSection:
     """The file with all training pictures."""
 
-    sources: str = "pictures"
-    file: str = "cache/pack.zip"
+    sources: str = field(default="pictures", metadata=PATH)
+    file: str = field(default="cache/pack.zip", metadata=PATH)
     short_side: int = 256
     quality: int = 80
     held_out: int = 64  # photos that no stage trains on
@@ -51,11 +53,11 @@ class PretrainConfig:
     conditioner and its inner UNet layers, and the encoder stage is skipped.
     """
 
-    sizes: str = "configs/mini256.yaml"
-    logdir: str = "logs/pretrain_mini256"
-    export: str = "checkpoints/mini256"
-    init: str = ""
-    inner_from: str = ""
+    sizes: str = field(default="configs/mini256.yaml", metadata=PATH)
+    logdir: str = field(default="logs/pretrain_mini256", metadata=PATH)
+    export: str = field(default="checkpoints/mini256", metadata=PATH)
+    init: str = field(default="", metadata=PATH)
+    inner_from: str = field(default="", metadata=PATH)
     precision: str = "bf16-mixed"
     seed: int = 0
     pack: PackSection = field(default_factory=PackSection)
