@@ -17,6 +17,7 @@ from ldm.batch.work_item import Case, WorkItem
 from ldm.config.build import crop_context_of, from_sections, open_session
 from ldm.config.loader import ROOT
 from ldm.config.schema import Config, load_config
+from ldm.data.files import path_of
 from ldm.data.insertset import load_insertset
 from ldm.data.picture import Picture
 from ldm.data.picture_write import write_picture
@@ -46,7 +47,7 @@ class LearnedObject:
 
     def save(self, path: str | Path) -> Path:
         """Copy the object file to `path`, a .safetensors; its folder is made if need be."""
-        path = Path(path)
+        path = path_of(str(path))
         if path.suffix != self.file.suffix:
             raise ValueError(f"{path}: expected the name of a {self.file.suffix} file")
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -66,7 +67,7 @@ class Composite:
 
     def save(self, path: str | Path) -> Path:
         """Write a .png, .tif or .webp (lossless, with the background's profile); ValueError for others."""
-        path = Path(path)
+        path = path_of(str(path))
         path.parent.mkdir(parents=True, exist_ok=True)
         write_picture(path, self.picture)
         return path
@@ -78,7 +79,7 @@ def load(config: str | Path = MINI, *settings: str, device: str | None = None) -
     `device`: cpu or cuda; None: cuda where there is one. Raises FileNotFoundError or ValueError that name
     what is missing or wrong.
     """
-    loaded, chosen = load_config(Path(config), settings), device_named(device)
+    loaded, chosen = load_config(path_of(str(config)), settings), device_named(device)
     return Model(loaded, open_session(loaded, [ObjectSource()], chosen), chosen)
 
 
@@ -92,7 +93,7 @@ def learn(model: Model, pictures: str | Path, **settings: Any) -> LearnedObject:
     from ldm.config.build_training import training_run_of
     from ldm.training.run import learn_to_file
 
-    root = Path(pictures)
+    root = path_of(str(pictures))
     insertset = load_insertset(root)
     given = [f"data.root={root.resolve()}", *(f"train.{key}={value}" for key, value in settings.items())]
     config: Config = load_config(asdict(model.config), given)
@@ -123,7 +124,7 @@ def insert(
     file = obj.file if isinstance(obj, LearnedObject) else _path(obj)
     source = ObjectSource(object=file, reference=_path(reference), object_scale=c.sample.object_scale)
     source.check()
-    case = Case(Path(background), mask=_path(mask), box=tuple(box))
+    case = Case(path_of(str(background)), mask=_path(mask), box=tuple(box))
     item = WorkItem(case, source, seeds=(c.sample.seed if seed is None else seed,))
     picture, masks = case.read(from_sections(MaskOptions, c.mask))
     [[result]] = model.session.insert(picture, [plan_request(item, masks, crop_context_of(c))])
@@ -131,4 +132,4 @@ def insert(
 
 
 def _path(given: str | Path | None) -> Path | None:
-    return None if given is None else Path(given)
+    return None if given is None else path_of(str(given))

@@ -23,12 +23,13 @@ from benchmarks.report import report
 from ldm import __version__
 from ldm.config.build import insert_options
 from ldm.config.cli import INFERENCE, TRAINING, OneLineParser, run
+from ldm.config.loader import ROOT
 from ldm.config.schema import load_config
-from ldm.data.files import atomic_file
+from ldm.data.files import atomic_file, path_of
 from ldm.insertion.insert import InsertOptions
 
 REPEATS = {"mini": 7, "full": 3}
-CONFIGS = {"mini": Path("configs/mini.yaml"), "full": Path("configs/v.yaml")}
+CONFIGS = {"mini": ROOT / "configs/mini.yaml", "full": ROOT / "configs/v.yaml"}
 
 
 def parser() -> OneLineParser:
@@ -40,7 +41,7 @@ def parser() -> OneLineParser:
     p.add_argument("--devices", nargs="+", choices=["cpu", "cuda"], default=devices, help="[what there is]")
     p.add_argument("--repeats", type=int, default=0, help="runs of each case [7 of mini, 3 of full]")
     p.add_argument("--side", type=int, default=0, help="px of pictures [the base's; full on a CPU: 256]")
-    p.add_argument("--out", type=Path, default=Path("BENCHMARKS.md"), help="the report [BENCHMARKS.md]")
+    p.add_argument("--out", type=path_of, default=ROOT / "BENCHMARKS.md", help="the report [BENCHMARKS.md]")
     return p
 
 

@@ -7,14 +7,14 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from tqdm import tqdm
 
 from ldm.config.cli import INFERENCE, RECIPE_FLAGS, run, warnings_in_a_line
 from ldm.config.evaluation_cli import add_scoring_flags, base_note, networks_of, setup_of
-from ldm.config.schema import Config, Parser
-from ldm.data.files import check_folder
+from ldm.config.parser import SettingsParser
+from ldm.config.schema import Config
+from ldm.data.files import check_folder, path_of, pictures_in
 from ldm.evaluation.benchmark import load_benchmark
 from ldm.evaluation.collect import check_pairs, collect
 from ldm.evaluation.measures import ScoredRun, write_measures
@@ -24,7 +24,7 @@ from ldm.evaluation.quality import COMPONENTS, estimator, fit_mixture, save_mixt
 from ldm.evaluation.report import write_report
 from ldm.evaluation.results import Insertion, Row, row_of
 from ldm.evaluation.run import runs_of
-from ldm.evaluation.scores import clip_features, pictures_in, real_pictures, scores_of, set_scores
+from ldm.evaluation.scores import clip_features, real_pictures, scores_of, set_scores
 from ldm.models.runtime import device_named
 
 FLAGS = RECIPE_FLAGS | {
@@ -35,23 +35,23 @@ FLAGS = RECIPE_FLAGS | {
 }
 
 
-def parser() -> Parser:
-    p = Parser(__doc__ or "", FLAGS, "configs/mini.yaml", presets=INFERENCE)
+def parser() -> SettingsParser:
+    p = SettingsParser(__doc__ or "", FLAGS, "configs/mini.yaml", presets=INFERENCE)
     work = p.add_mutually_exclusive_group(required=True)
-    work.add_argument("--bench", type=Path, metavar="FOLDER", help="benchmark: run methods on it")
-    work.add_argument("--results", type=Path, metavar="PATH",
+    work.add_argument("--bench", type=path_of, metavar="FOLDER", help="benchmark: run methods on it")
+    work.add_argument("--results", type=path_of, metavar="PATH",
                       help="results of a run (inference.sh, --bench ...) or a manifest: score")  # fmt: skip
-    work.add_argument("--fit_quality", "--fit-quality", type=Path, metavar="FOLDER",
+    work.add_argument("--fit_quality", "--fit-quality", type=path_of, metavar="FOLDER",
                       help="pictures to fit the quality score's mixture on; --out is its file")  # fmt: skip
-    p.add_argument("--out", type=Path, required=True, help="folder of the results; a stopped run goes on")
+    p.add_argument("--out", type=path_of, required=True, help="folder of the results; a stopped run goes on")
     p.add_argument("--methods", nargs="+", choices=list(METHODS), default=[], help="rows [all]")
-    p.add_argument("--backgrounds", type=Path, metavar="FOLDER", help="test bench of InsertSet objects")
+    p.add_argument("--backgrounds", type=path_of, metavar="FOLDER", help="test bench of InsertSet objects")
     p.add_argument("--objects", nargs="+", default=[], metavar="NAME", help="objects of the bench [all]")
     p.add_argument("--scenes", nargs="+", default=[], metavar="NAME", help="scenes of the bench [all]")
-    p.add_argument("--against", type=Path, metavar="PATH", help="another run, compared paired by image")
-    p.add_argument("--references", type=Path, metavar="PATH",
+    p.add_argument("--against", type=path_of, metavar="PATH", help="another run, compared paired by image")
+    p.add_argument("--references", type=path_of, metavar="PATH",
                    help="the object's InsertSet folder or picture [what each result says]")  # fmt: skip
-    p.add_argument("--real", type=Path, metavar="FOLDER",
+    p.add_argument("--real", type=path_of, metavar="FOLDER",
                    help="pictures for the Frechet distances [the truths, else the backgrounds]")  # fmt: skip
     p.add_argument("--components", type=int, default=COMPONENTS, help=f"of --fit_quality [{COMPONENTS}]")
     add_scoring_flags(p)

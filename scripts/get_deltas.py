@@ -11,7 +11,9 @@ import torch
 from ldm.config.build import object_images
 from ldm.config.cli import run, say
 from ldm.config.command_forms import PUBLISHED_EXTRACTION
-from ldm.config.schema import EXTRACTED_SUFFIX, Config, ExtractSection, Parser, load_config
+from ldm.config.parser import SettingsParser
+from ldm.config.schema import Config, load_config
+from ldm.config.training_sections import EXTRACTED_SUFFIX, ExtractSection
 from ldm.data.insertset import load_insertset
 from ldm.models.base import load_base
 from ldm.objects.convert import halved
@@ -32,7 +34,7 @@ FLAGS = {name: f"extract.{name}" for name in ExtractSection.__dataclass_fields__
 
 def settings(argv: Sequence[str] | None) -> ExtractSection:
     """Command line => what to extract; without --config, the other settings are those of the run."""
-    parser = Parser(__doc__ or "", FLAGS, "", Config, published=PUBLISHED_EXTRACTION)
+    parser = SettingsParser(__doc__ or "", FLAGS, "", Config, published=PUBLISHED_EXTRACTION)
     args, config = parser.parse_config(argv)
     if not config.extract.path:
         raise ValueError("no run given; give its folder, like --path logs/rocket_bee")

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytorch_lightning as pl
 
 from ldm.config.cli import run
+from ldm.config.loader import ROOT, place
 from ldm.config.schema import load_config
+from ldm.data.files import path_of
 from ldm.pretrain.settings import PretrainConfig
 from ldm.pretrain.stages import STAGES, Pretraining
 
@@ -16,12 +18,12 @@ from ldm.pretrain.stages import STAGES, Pretraining
 def main(argv: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("stage", choices=[*STAGES, "all"], help="what to run; `all`: one after the other")
-    parser.add_argument("--config", default="configs/pretrain_mini.yaml", help="settings file")
+    parser.add_argument("--config", default=place("configs/pretrain_mini.yaml", ROOT), help="settings file")
     parser.add_argument(
         "settings", nargs="*", metavar="section.key=value", help="settings that win over the file's"
     )
     args = parser.parse_intermixed_args(argv)
-    config = load_config(Path(args.config), args.settings, PretrainConfig)
+    config = load_config(path_of(args.config), args.settings, PretrainConfig)
     pl.seed_everything(config.seed, verbose=False)
     other = load_config(Path(config.inner_from)).base if config.inner_from else None
     inner = (Path(other.path), other.architecture) if other else None

@@ -11,9 +11,10 @@ from typing import Any
 from ldm.config.cli import INFERENCE, RECIPE_FLAGS, run, warnings_in_a_line
 from ldm.config.evaluation_cli import add_scoring_flags, base_note, setup_of
 from ldm.config.loader import ROOT, place
+from ldm.config.parser import SettingsParser
 from ldm.config.published import published
-from ldm.config.schema import Config, Parser, load_config
-from ldm.data.files import check_folder
+from ldm.config.schema import Config, load_config
+from ldm.data.files import check_folder, path_of
 from ldm.evaluation.ablations import Comparison, ablations
 from ldm.evaluation.benchmark import Benchmark, load_benchmark
 from ldm.evaluation.measures import ScoredRun, write_measures
@@ -33,15 +34,15 @@ OF_SETS = {measure.metric for measure in MEASURES.values() if measure.of_set}
 QUICK_OBJECTS, QUICK_SITES, QUICK_STEPS = 2, 2, 4  # objects a bench, sites an object, times fewer steps
 
 
-def parser() -> Parser:
-    p = Parser(__doc__ or "", RECIPE_FLAGS, "configs/mini.yaml")
-    p.add_argument("--benches", type=Path, nargs="+", metavar="FOLDER", required=True,
+def parser() -> SettingsParser:
+    p = SettingsParser(__doc__ or "", RECIPE_FLAGS, "configs/mini.yaml")
+    p.add_argument("--benches", type=path_of, nargs="+", metavar="FOLDER", required=True,
                    help="benchmarks, or InsertSet objects (with --backgrounds)")  # fmt: skip
-    p.add_argument("--backgrounds", type=Path, metavar="FOLDER",
+    p.add_argument("--backgrounds", type=path_of, metavar="FOLDER",
                    help="test bench of InsertSet: image/, mask/; or one folder for each object")  # fmt: skip
-    p.add_argument("--out", type=Path, default=Path(place("runs/reproduce", ROOT)), metavar="FOLDER",
+    p.add_argument("--out", type=path_of, default=Path(place("runs/reproduce", ROOT)), metavar="FOLDER",
                    help="[runs/reproduce]")  # fmt: skip
-    p.add_argument("--published", type=Path, nargs="*", metavar="YAML",
+    p.add_argument("--published", type=path_of, nargs="*", metavar="YAML",
                    default=[Path(place(file, ROOT)) for file in PAPER],
                    help=f"the paper's recipe, scaled to the base [{' '.join(PAPER)}]")  # fmt: skip
     p.add_argument(

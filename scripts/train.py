@@ -11,7 +11,8 @@ from pytorch_lightning.utilities import rank_zero_only
 from ldm.config.build_training import training_callbacks, training_run_of, validation_plan_of
 from ldm.config.cli import TRAINING, TRAINING_HELP, run, warnings_in_a_line
 from ldm.config.command_forms import PUBLISHED_TRAINING
-from ldm.config.schema import Config, Parser
+from ldm.config.parser import SettingsParser
+from ldm.config.schema import Config
 from ldm.data.files import locked_folder
 from ldm.data.insertset import load_insertset
 from ldm.models.base import load_base
@@ -34,7 +35,7 @@ STOPPING = "\nstopping after this step; once more to stop at once"
 
 def settings(argv: Sequence[str] | None) -> tuple[Config, Path | None]:
     """Command line => settings, and the checkpoint to resume; a resumed run keeps the settings it had."""
-    parser = Parser(
+    parser = SettingsParser(
         __doc__ or "", FLAGS, "configs/mini.yaml",
         presets=TRAINING, published=PUBLISHED_TRAINING, short_help=TRAINING_HELP,
     )  # fmt: skip

@@ -13,8 +13,8 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from ldm.config.cli import SettingsParser
 from ldm.config.command_forms import PUBLISHED_INFERENCE
+from ldm.config.parser import SettingsParser
 from ldm.config.schema import Config
 from ldm.data.picture import read_picture
 from tests.test_api import FEW

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from io import StringIO
@@ -14,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from ldm.batch.work_item import ROLE, Case, WorkItem, pair
-from ldm.data.files import list_files
-from ldm.data.text import check_names, read_text
+from ldm.data.boxes import parse_box
+from ldm.data.files import list_files, one_per_stem, path_of, pictures_in
+from ldm.data.text import check_names, read_text, whole_number
 from ldm.insertion.object_source import ObjectSource
 
 COLUMNS = ("background", "mask", "box", "paste_mask", "object", "reference", "pick", "seed", "name")
@@ -55,7 +57,7 @@ def bench_cases(folder: Path, ids: Path | None = None) -> list[Case]:
     for needed in (folder / "image", folder / "mask"):
         if not needed.is_dir():
             raise FileNotFoundError(f"{needed}: no such folder; expected a test bench with image/ and mask/")
-    lists = [ids] if ids else sorted(folder.glob("*.txt"))
+    lists = [ids] if ids else list_files(folder, (".txt",))
     if not lists:
         return pair([folder / "image"], [folder / "mask"])
     if len(lists) > 1:
@@ -102,19 +104,24 @@ def _among(files: Mapping[str, Path], name: str) -> Path | None:
 
 
 def _by_id(folder: Path) -> dict[str, Path]:
-    return {ROLE.sub("", file.stem): file for file in list_files(folder)}
+    return one_per_stem(pictures_in(folder), lambda file: ROLE.sub("", file.stem))
 
 
 def _csv_lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    text = read_text(path)
-    head = text.partition("\n")[0]
-    delimiter = ";" if ";" in head and "," not in head else ","  # as spreadsheets write in some languages
+    text, skipped = read_text(path), 0
+    head, _, rest = text.partition("\n")
+    if named := re.fullmatch("sep=(.)", head.strip()):  # a spreadsheet's own line
+        text, skipped, head = rest, 1, rest.partition("\n")[0]
+    found = [sign for sign in (",", ";", "\t") if sign in head]  # the latter as in some languages
+    delimiter = named[1] if named else (found or [","])[0]
     reader = csv.DictReader(StringIO(text, newline=""), delimiter=delimiter)
-    check_names(dict.fromkeys(reader.fieldnames or ()), columns, f"{path}: line 1")
+    reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
+    check_names(dict.fromkeys(reader.fieldnames), columns, f"{path}: line {1 + skipped}")
     for values in reader:
-        where = f"{path}: line {reader.line_num}"
+        where = f"{path}: line {reader.line_num + skipped}"
         if None in values:
-            raise ValueError(f"{where}: more values than columns; put quotes around what holds a {delimiter}")
+            sign = "tab" if delimiter == "\t" else delimiter
+            raise ValueError(f"{where}: more values than columns; put quotes around what holds a {sign}")
         yield where, {key: value.strip() for key, value in values.items() if value and value.strip()}
 
 
@@ -138,9 +145,12 @@ def _item(values: Mapping[str, Any], where: str, root: Path, like: WorkItem, tra
         raise ValueError(f"{where}: no background")
     if ("mask" in values) + ("box" in values) + transparent != 1:
         raise ValueError(f"{where}: expected one of mask and box" + (", or neither" if transparent else ""))
-    paths = {key: root / str(values[key]) for key in FILES if key in values}
+    paths = {key: path_of(str(values[key]), root) for key in FILES if key in values}
     box = parse_box(values["box"], where) if "box" in values else ()
-    first, name = _seed(values.get("seed", like.seeds[0]), where), str(values.get("name", ""))
+    first, name = (
+        whole_number(values.get("seed", like.seeds[0]), f"{where}: seed"),
+        str(values.get("name", "")),
+    )
     if name != Path(name).name:
         raise ValueError(f"{where}: name {name!r}; expected a name without folders")
     source = replace(like.source, reference=paths.get("reference", like.source.reference))
@@ -149,21 +159,7 @@ def _item(values: Mapping[str, Any], where: str, root: Path, like: WorkItem, tra
     source = replace(source, pick=str(values.get("pick", source.pick)))
     seeds = tuple(first + i for i in range(len(like.seeds)))
     case = Case(paths["background"], paths.get("mask"), box, paths.get("paste_mask"))
-    return replace(like, case=case, source=source, seeds=seeds, name=name)
-
-
-def parse_box(value: Any, where: str) -> tuple[float, ...]:
-    """ "x0 y0 x1 y1", with blanks or commas, or a list of four numbers."""
-    words = value if isinstance(value, list) else str(value).replace(",", " ").replace(";", " ").split()
     try:
-        x0, y0, x1, y1 = (float(word) for word in words)
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{where}: box {value!r}; expected four numbers x0 y0 x1 y1 in pixels") from error
-    return x0, y0, x1, y1
-
-
-def _seed(value: Any, where: str) -> int:
-    try:
-        return int(str(value))
-    except ValueError as error:
-        raise ValueError(f"{where}: seed {value!r}; expected a whole number") from error
+        return replace(like, case=case, source=source, seeds=seeds, name=name)
+    except ValueError as error:  # of the seeds
+        raise ValueError(f"{where}: {error}") from error

@@ -13,10 +13,10 @@ from ldm import __version__
 from ldm.batch.results_log import recipe_in
 from ldm.batch.runner import Inserter, RunOptions, prepare
 from ldm.batch.work_item import Case, WorkItem
+from ldm.data.boxes import parse_box
 from ldm.data.files import file_digest
 from ldm.data.picture import Picture
 from ldm.insertion.object_source import ObjectSource
-from ldm.insertion.roi import Roi
 
 NEEDED = ("key", "settings", "sha256", "base_fingerprint", "machine", "few_shot_features")
 
@@ -112,5 +112,5 @@ def _item(recipe: Mapping[str, Any]) -> WorkItem:
     case = Case(paths["background"], paths.get("mask"), tuple(recipe["box"]), paths.get("paste_mask"))
     object_, reference, pictures = (paths.get(role) for role in ("object", "reference", "pictures"))
     source = ObjectSource(object_, reference, recipe["object_scale"], pictures, recipe["pick"])
-    roi = None if recipe["roi"] is None else Roi(*recipe["roi"])
+    roi = None if recipe["roi"] is None else parse_box(recipe["roi"], "roi")
     return WorkItem(case, source, tuple(recipe["batch"]), roi, recipe["name"], recipe["best_of"] > 1)

@@ -17,7 +17,7 @@ import numpy as np
 
 from ldm import __version__
 from ldm.batch.results_log import SHEET, ResultsLog, RunSummary, recipe_in
-from ldm.batch.work_item import WorkItem, key_of
+from ldm.batch.work_item import WorkItem, key_of, roi_in
 from ldm.data.picture import Picture, read_picture
 from ldm.data.picture_write import write_picture
 from ldm.insertion.contact_sheet import Gallery, draw_plan
@@ -198,11 +198,12 @@ def prepare(item: WorkItem, options: RunOptions) -> tuple[Picture, InsertRequest
     background, masks = item.case.read(options.mask_options)
     if item.roi is None:
         return background, plan_request(item, masks, options.crop_context)
-    roi = squared(item.roi, background.size)
+    given = roi_in(item.roi, background.frame)
+    roi = squared(given, background.size)
     if not covered(masks.hole, roi):
         raise ValueError(f"the given ROI cuts off a part of the mask of {item.case.background}; enlarge it")
-    if roi != item.roi:
-        height, width = item.roi.size
+    if roi != given:
+        height, width = given.size
         warnings.warn(
             f"the given ROI is {width} x {height} px; the square around it is used: "
             f"{roi.x0} {roi.y0} {roi.x1} {roi.y1}",
@@ -273,13 +274,12 @@ def _facts(
     item: WorkItem, digests: Mapping[str, str], seeds: Sequence[int], base: str, options: RunOptions
 ) -> dict[str, Any]:
     """The part of a recipe that all results of an item share."""
-    roi = item.roi
     return {
         "version": __version__,
         "base_fingerprint": base,
         **{role: str(path) for role, path in item.sources().items()},
         "box": list(item.case.box),
-        "roi": None if roi is None else [roi.x0, roi.y0, roi.x1, roi.y1],
+        "roi": None if item.roi is None else list(item.roi),
         "name": item.stem,
         "object_scale": item.source.object_scale,
         "pick": item.source.pick,

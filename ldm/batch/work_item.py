@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,19 +9,19 @@ from pathlib import Path
 from typing import Any
 
 from ldm import __version__
-from ldm.data.files import PICTURE_SUFFIXES, file_digest, list_files, text_digest
+from ldm.data.boxes import Box, Frame, box_in
+from ldm.data.files import file_digest, one_per_stem, pictures_in, text_digest
 from ldm.data.picture import Picture, read_picture
 from ldm.insertion.mask_input import (
     BOX_FILE,
     POLYGON_FILE,
     InsertMasks,
     MaskOptions,
-    Polygon,
     read_insert_mask,
     read_paste_mask,
     warn_of_unseen,
 )
-from ldm.insertion.mask_shapes import read_roi_file
+from ldm.insertion.mask_shapes import Polygon
 from ldm.insertion.object_source import ObjectSource
 from ldm.insertion.roi import Roi
 
@@ -31,6 +30,7 @@ ROLE = re.compile(
 )  # 0001_img.png goes with 0001_mask.png
 
 MASK_OPTIONS = MaskOptions()
+LAST_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def pair(
     One box or mask file may serve all backgrounds; else masks go by name (0001_img.png with 0001_mask.png,
     a.jpg with a.png), or, where names do not match, in the order given. `transparent`: no mask is needed.
     """
-    images = _files(backgrounds, PICTURE_SUFFIXES)
+    images = _files(backgrounds)
     if transparent + bool(masks) + bool(box) > 1:
         raise ValueError("the region is given twice; give one of --mask, --box and --mask_channel background")
     if not (transparent or masks or box):
@@ -93,15 +93,17 @@ def pair(
 
 def _matched(backgrounds: Sequence[Path], masks: Sequence[Path], kind: str) -> list[Path]:
     """The mask file of each background."""
-    images = _files(backgrounds, PICTURE_SUFFIXES)
-    found = _files(masks, (*PICTURE_SUFFIXES, BOX_FILE, POLYGON_FILE))
+    images = _files(backgrounds)
+    found = _files(masks, (BOX_FILE, POLYGON_FILE))
     if len(found) == 1:
         return found * len(images)
-    by_name = {ROLE.sub("", file.stem): file for file in found}
+    folders = any(path.is_dir() for path in (*backgrounds, *masks))
     names = [ROLE.sub("", image.stem) for image in images]
-    if all(name in by_name for name in names) and len(by_name) == len(found):
+    by_name = {ROLE.sub("", file.stem): file for file in found}
+    if all(name in by_name for name in names) and (len(by_name) == len(found) or folders):
+        by_name = one_per_stem(found, lambda file: ROLE.sub("", file.stem))
         return [by_name[name] for name in names]
-    if len(found) == len(images) and not any(path.is_dir() for path in (*backgrounds, *masks)):
+    if len(found) == len(images) and not folders:
         return found
     lonely = [image.name for image, name in zip(images, names, strict=True) if name not in by_name]
     raise ValueError(
@@ -109,31 +111,20 @@ def _matched(backgrounds: Sequence[Path], masks: Sequence[Path], kind: str) -> l
     )
 
 
-def _files(paths: Sequence[Path], suffixes: Sequence[str]) -> list[Path]:
-    """Folders => the files in them, in natural order; files stay."""
-    out: list[Path] = []
-    for path in paths:
-        if not path.exists():
-            raise FileNotFoundError(f"{path} does not exist; give a picture or a folder of pictures")
-        inside = list_files(path, suffixes) if path.is_dir() else [path]
-        if not inside:
-            raise ValueError(f"{path} holds no picture; expected {', '.join(suffixes)}")
-        out += inside
-    return out
+def _files(paths: Sequence[Path], also: Sequence[str] = ()) -> list[Path]:
+    """Folders => the pictures in them, and files of suffixes `also`, in natural order; files stay."""
+    if missing := [path for path in paths if not path.exists()]:
+        raise FileNotFoundError(f"{missing[0]} does not exist; give a picture or a folder of pictures")
+    return [file for path in paths for file in (pictures_in(path, also) if path.is_dir() else [path])]
 
 
-def read_roi(path: Path) -> Roi:
-    """An ROI file as the region to inpaint, instead of a planned one."""
-    return roi_of(read_roi_file(path), str(path))
-
-
-def roi_of(numbers: Sequence[float], where: str) -> Roi:
-    """x0 y0 x1 y1 in pixels, rounded, as a region; ValueError that says where if it is empty."""
-    if not all(map(math.isfinite, numbers)):
-        raise ValueError(f"{where}: expected four numbers x0 y0 x1 y1 in pixels")
-    roi = Roi(*(round(value) for value in numbers))
+def roi_in(numbers: Box, frame: Frame) -> Roi:
+    """Four numbers as the region of a background, rounded; ValueError if they are none."""
+    roi = Roi(*(round(value) for value in box_in(numbers, frame, "region", may_leave=True)))
     if min(roi.size) <= 0:
-        raise ValueError(f"{where}: an empty region; give x0 y0 x1 y1 with x0 < x1 and y0 < y1")
+        raise ValueError(
+            f"region {' '.join(f'{value:g}' for value in numbers)}: less than a pixel; enlarge it"
+        )
     return roi
 
 
@@ -141,20 +132,23 @@ def roi_of(numbers: Sequence[float], where: str) -> Roi:
 class WorkItem:
     """A background with its mask, the object to insert, and a seed for each result.
 
-    `best`: of all seeds only the best result is kept. `roi`: the square to inpaint, else it is planned.
+    `best`: of all seeds only the best result is kept. `roi`: the numbers of the square to inpaint, else it is
+    planned.
     `name`: of the results, else that of the background.
     """
 
     case: Case
     source: ObjectSource
     seeds: tuple[int, ...]
-    roi: Roi | None = None
+    roi: Box | None = None
     name: str = ""
     best: bool = False
 
     def __post_init__(self) -> None:
-        if wrong := [seed for seed in self.seeds if not -(2**63) <= seed < 2**63]:
-            raise ValueError(f"seed {wrong[0]}: expected a whole number of 64 bits")
+        if wrong := [seed for seed in self.seeds if not 0 <= seed <= LAST_SEED]:
+            raise ValueError(
+                f"seed {wrong[0]}: expected 0 to {LAST_SEED} (2^63 - 1); no seed stands for a random one"
+            )
 
     @property
     def stem(self) -> str:
@@ -188,14 +182,13 @@ def key_of(
     item: WorkItem, seed: int, digests: Mapping[str, str], base: str, settings: Mapping[str, Any]
 ) -> str:
     """32 hex digits of all that determines a result: file contents, not names."""
-    roi = None if item.roi is None else (item.roi.x0, item.roi.y0, item.roi.x1, item.roi.y1)
     facts = {
         "version": __version__,
         "base": base,
         "settings": settings,
         "digests": digests,
         "box": item.case.box,
-        "roi": roi,
+        "roi": item.roi,
         "object_scale": item.source.object_scale,
         "pick": item.source.pick,
         "seed": seed,

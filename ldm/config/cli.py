@@ -1,20 +1,17 @@
-"""The command line of a script: flags made from the settings, and a user's mistake as one line."""
+"""What the scripts share: a user's mistake as one line, warnings as lines, flags and presets by name."""
 
 from __future__ import annotations
 
 import argparse
 import gc
 import sys
-import textwrap
 import warnings
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import Field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, NoReturn, get_type_hints
+from typing import Any, NoReturn
 
-from ldm.config.command_forms import Published, translated, with_defaults
-from ldm.config.loader import OTHER_NAMES, ROOT, place, read_settings
+from ldm.config.loader import OTHER_NAMES
 from ldm.data.text import suggestion
 
 MISPLACED = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
@@ -35,134 +32,6 @@ class OneLineParser(argparse.ArgumentParser):
         raise SystemExit(2)
 
 
-class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Help that shows one spelling of each flag."""
-
-    def _format_action_invocation(self, action: argparse.Action) -> str:
-        if not action.option_strings:
-            return super()._format_action_invocation(action)
-        name = action.option_strings[-1] if action.dest == "help" else action.option_strings[0]
-        if isinstance(action, argparse.BooleanOptionalAction):
-            return f"--[no-]{name.removeprefix('--')}"
-        if action.nargs == "+":
-            return f"{name} {action.metavar} ..."
-        return name if action.nargs == 0 else f"{name} {self._format_args(action, action.dest.upper())}"
-
-
-class HelpAll(argparse.Action):
-    """`--help-all`: all flags, presets and settings."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> NoReturn:
-        assert isinstance(parser, SettingsParser)
-        print(parser.format_all(), end="")
-        raise SystemExit(0)
-
-
-class SettingsParser(OneLineParser):
-    """Flags made from the settings; both `--dataset-dir` and `--dataset_dir` are understood."""
-
-    def __init__(
-        self,
-        description: str,
-        flags: Mapping[str, str],
-        config: str,
-        schema: type,
-        presets: Presets | None = None,
-        published: Published | None = None,
-        gives_way: Mapping[str, Collection[str]] | None = None,
-        short_help: ShortHelp | None = None,
-        more_help: str = "",
-    ) -> None:
-        """`flags`: a flag's name => the dotted setting that it gives; `config`: the default YAML file.
-
-        `published`: flags of the published code; `gives_way`: see `command_forms`. `short_help`: the flags
-        that `--help` shows, by heading, followed by `more_help`; without it `--help` shows all.
-        """
-        super().__init__(
-            usage="%(prog)s [--flag value ...] [section.key=value ...]",
-            description=description,
-            formatter_class=HelpFormatter,
-            allow_abbrev=False,
-        )
-        self.flags, self.schema, self.presets = flags, schema, presets or {}
-        self.published, self.gives_way = published or {}, gives_way or {}
-        self.short_help, self.more_help = short_help or {}, more_help
-        self.add_argument("--help-all", action=HelpAll, nargs=0, help="show all flags, presets and settings")
-        self.add_argument(
-            "--config", default=place(config, ROOT), metavar="YAML", help=f"settings file [{config}]"
-        )
-        self.add_argument(
-            "settings", nargs="*", metavar="section.key=value", help="settings that win over the file's"
-        )
-        if presets:
-            self.add_argument(
-                "--preset", choices=list(presets), metavar="NAME",
-                help=f"several settings by one name: {', '.join(presets)}",
-            )  # fmt: skip
-        for flag, dotted in flags.items():
-            self._add(flag, _field(schema, dotted), dotted)
-
-    def _add(self, flag: str, f: Field, dotted: str) -> None:
-        names = dict.fromkeys([f"--{flag}", f"--{flag.replace('_', '-')}", f"--{flag.replace('-', '_')}"])
-        options: dict[str, Any] = {"dest": dotted, "help": f"{_help(f)} [{dotted}]".replace("%", "%%")}
-        if isinstance(f.default, bool):
-            self.add_argument(*names, action=argparse.BooleanOptionalAction, **options)
-        else:
-            metavar = {int: "N", float: "X", str: "NAME"}.get(type(f.default), "X,X")
-            self.add_argument(*names, metavar="PATH" if f.metadata["path"] else metavar, **options)
-
-    def format_help(self) -> str:
-        """The help of `--help`: the flags that most people use, and where the others are."""
-        if not self.short_help:
-            return self.format_all()
-        formatter = self._get_formatter()
-        formatter.add_usage(self.usage, self._actions, self._mutually_exclusive_groups)
-        formatter.add_text(self.description)
-        for heading, names in self.short_help.items():
-            formatter.start_section(heading)
-            formatter.add_arguments([self._option_string_actions[f"--{name}"] for name in names])
-            formatter.end_section()
-        sections = ", ".join(name for name, _ in _settings(self.schema))
-        formatter.add_text(
-            f"{self.more_help}Every setting can be given as section.key=value, like train.max_steps=400.\n"
-            f"Sections: {sections}.\n--help-all lists all flags, presets and settings."
-        )
-        return formatter.format_help()
-
-    def format_all(self) -> str:
-        """The help of `--help-all`: all flags, presets and settings."""
-        parts = [super().format_help()]
-        if self.presets:
-            parts.append("presets:\n" + "".join(f"  {k}: {' '.join(v)}\n" for k, v in self.presets.items()))
-        for section, known in _settings(self.schema):
-            lines = [textwrap.fill(f"{section}.{f.name}={f.default}: {_help(f)}", 110, initial_indent="  ",
-                                   subsequent_indent="      ") for f in known]  # fmt: skip
-            parts.append("\n".join([f"settings {section}.*:", *lines, ""]))
-        return "\n".join(parts)
-
-    def _is_setting(self, word: str) -> bool:
-        """Whether it is `section.key=value`: a flag that takes several values would keep one behind them."""
-        section, _, rest = word.partition(".")
-        return "=" in rest and section in get_type_hints(self.schema)
-
-    def parse_config(
-        self, argv: Sequence[str] | None = None, saved: Mapping[str, Any] | None = None
-    ) -> tuple[argparse.Namespace, Any]:
-        """Command line => its own arguments and the resolved settings; `saved` ones replace the file's."""
-        words = translated(sys.argv[1:] if argv is None else argv, self.published)
-        words = with_defaults(words, self.gives_way)
-        args = self.parse_intermixed_args([word for word in words if not self._is_setting(word)])
-        settings = [word for word in words if self._is_setting(word)]
-        given = [
-            f"{dotted}={getattr(args, dotted)}"
-            for dotted in self.flags.values()
-            if getattr(args, dotted) is not None
-        ]
-        preset = self.presets[args.preset] if self.presets and args.preset else ()
-        path = Path(args.config) if args.config else None
-        return args, read_settings(saved or path, [*preset, *settings, *args.settings, *given], self.schema)
-
-
 def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
     """The flags of a parser and of its commands."""
     yield from parser._option_string_actions
@@ -170,25 +39,6 @@ def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
         if isinstance(action, argparse._SubParsersAction):
             for command in action.choices.values():
                 yield from _options(command)
-
-
-def _field(schema: type, dotted: str) -> Field:
-    section, _, key = dotted.partition(".")
-    return {f.name: f for f in fields(get_type_hints(schema)[section])}[key]
-
-
-def _settings(schema: type) -> Iterator[tuple[str, list[Field]]]:
-    """The sections and their settings."""
-    types = get_type_hints(schema)
-    for section in fields(schema):
-        if is_dataclass(types[section.name]):
-            yield section.name, [f for f in fields(types[section.name]) if "help" in f.metadata]
-
-
-def _help(f: Field) -> str:
-    """A setting's help and choices; those that the help names already are not repeated."""
-    missing = [choice for choice in f.metadata["choices"] if choice not in f.metadata["help"]]
-    return f.metadata["help"] + (f" ({', '.join(f.metadata['choices'])})" if missing else "")
 
 
 def say(line: str) -> None:

@@ -21,6 +21,7 @@ from ldm.config.build import (
 from ldm.config.build_training import training_run_of
 from ldm.config.published import with_learning
 from ldm.config.schema import Config, how_to_learn
+from ldm.data.files import path_of
 from ldm.data.insertset import InsertSet
 from ldm.evaluation.metrics import METRICS, OFFLINE
 from ldm.evaluation.networks import FeatureNetworks, Weights, load_networks
@@ -36,11 +37,11 @@ def add_scoring_flags(p: argparse.ArgumentParser) -> None:
     """Metrics and the weights of their networks; without a path they are in their library's cache."""
     p.add_argument("--metrics", nargs="+", choices=METRICS, default=list(OFFLINE), metavar="NAME",
                    help=f"of {', '.join(METRICS)} [{' '.join(OFFLINE)}]")  # fmt: skip
-    p.add_argument("--clip", type=Path, metavar="FOLDER", help="CLIP ViT-B/32, transformers' layout")
-    p.add_argument("--dino", type=Path, metavar="FOLDER", help="DINOv2 ViT-g/14, transformers' layout")
-    p.add_argument("--inception", type=Path, metavar="FILE", help="torch-fidelity's Inception weights")
-    p.add_argument("--alexnet", type=Path, metavar="FILE", help="torchvision's AlexNet weights, for LPIPS")
-    p.add_argument("--quality_model", "--quality-model", type=Path, metavar="FILE",
+    p.add_argument("--clip", type=path_of, metavar="FOLDER", help="CLIP ViT-B/32, transformers' layout")
+    p.add_argument("--dino", type=path_of, metavar="FOLDER", help="DINOv2 ViT-g/14, transformers' layout")
+    p.add_argument("--inception", type=path_of, metavar="FILE", help="torch-fidelity's Inception weights")
+    p.add_argument("--alexnet", type=path_of, metavar="FILE", help="torchvision's AlexNet weights, for LPIPS")
+    p.add_argument("--quality_model", "--quality-model", type=path_of, metavar="FILE",
                    help="mixture of the quality score, of evaluate.py --fit_quality")  # fmt: skip
     p.add_argument("--device", help="cpu, cuda [auto]")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -11,20 +12,22 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ldm.batch.manifest import COLUMNS, bench_cases, parse_box, read_manifest
+from ldm.batch.manifest import COLUMNS, bench_cases, read_manifest
 from ldm.batch.replay import ItemReplay, read_recipe
 from ldm.batch.results_log import check_outputs
 from ldm.batch.runner import RunOptions
-from ldm.batch.work_item import Case, WorkItem, check_files, pair, read_roi, roi_of
+from ldm.batch.work_item import Case, WorkItem, check_files, pair
 from ldm.config.build import crop_context_of, from_sections
 from ldm.config.cli import INFERENCE, INSERTION_FLAGS, uncollected
 from ldm.config.command_forms import PUBLISHED_INFERENCE
 from ldm.config.loader import place
-from ldm.config.schema import EXTRACTED_SUFFIX, Config, Parser, load_config
+from ldm.config.parser import SettingsParser
+from ldm.config.schema import Config, load_config
+from ldm.config.training_sections import EXTRACTED_SUFFIX
+from ldm.data.boxes import Box, parse_box, read_box_file
 from ldm.data.files import check_folder
 from ldm.insertion.mask_input import MaskOptions
 from ldm.insertion.object_source import ObjectSource
-from ldm.insertion.roi import Roi
 from ldm.models.runtime import device_named, machine
 from ldm.scenes.replay import SceneReplay
 from ldm.scenes.scene_file import Scene, read_scene
@@ -81,9 +84,9 @@ def given_path(text: str) -> Path:
     return Path(place(text, Path.cwd()))
 
 
-def parser(description: str) -> Parser:
+def parser(description: str) -> SettingsParser:
     """All flags of inference."""
-    p = Parser(
+    p = SettingsParser(
         description, INSERTION_FLAGS, "configs/mini.yaml", presets=INFERENCE, published=PUBLISHED_INFERENCE,
         gives_way=GIVES_WAY, short_help=SHORT_HELP, more_help=MORE_HELP,
     )  # fmt: skip
@@ -106,8 +109,8 @@ def parser(description: str) -> Parser:
     ):
         p.add_argument(*dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"]), nargs="+",
                        type=given_path, default=default, metavar="PATH", help=help)  # fmt: skip
-    p.add_argument("--box", nargs=4, type=float, default=[], metavar=("X0", "Y0", "X1", "Y1"),
-                   help="where to insert, in pixels of the background")  # fmt: skip
+    p.add_argument("--box", nargs="+", default=[], metavar="X0 Y0 X1 Y1",
+                   help="where to insert, in pixels of the background as viewers show it")  # fmt: skip
     p.add_argument("--roi", nargs="+", default=[], metavar="FILE",
                    help="the square region to inpaint: a file, or x0 y0 x1 y1 [planned]")  # fmt: skip
     p.add_argument("--pick", default="", metavar="NAME", help="which object of a merged file")
@@ -190,7 +193,8 @@ def items_of(args: argparse.Namespace, config: Config) -> list[WorkItem]:
         items = read_manifest(args.manifest, like, transparent)
     else:
         cases = bench_cases(args.bench, args.list) if args.bench else []
-        cases = cases or pair(args.example_img, args.mask, args.box, transparent, args.paste_mask)
+        box = parse_box(" ".join(args.box), "--box") if args.box else ()
+        cases = cases or pair(args.example_img, args.mask, box, transparent, args.paste_mask)
         items = [replace(like, case=case) for case in cases]
     check_files(items)
     return items
@@ -215,13 +219,11 @@ def check_overwriting(
     check_outputs((Path(config.insert.outdir) / name for name in names), inputs)
 
 
-def roi_given(words: Sequence[str]) -> Roi | None:
+def roi_given(words: Sequence[str]) -> Box | None:
     """The region of --roi, a file or four numbers; None if nothing is given."""
-    if not words:
-        return None
-    if len(words) == 1:
-        return read_roi(given_path(words[0]))
-    return roi_of(parse_box(list(words), "--roi"), "--roi")
+    if len(words) == 1 and len(re.split(r"[\s,;]+", words[0])) < 4:
+        return read_box_file(given_path(words[0]))
+    return parse_box(" ".join(words), "--roi") if words else None
 
 
 def options_of(args: argparse.Namespace, config: Config) -> RunOptions:

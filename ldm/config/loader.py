@@ -14,7 +14,8 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from ldm.data.text import suggestion
+from ldm.data.files import list_files, path_of
+from ldm.data.text import read_text, suggestion
 
 ROOT = Path(__file__).resolve().parents[2]  # of the project
 # names by which people may look for a setting => its name, which an error then suggests
@@ -40,7 +41,10 @@ def place(text: str, folder: Path) -> str:
     """A path that is relative to `folder`, made absolute; "" stays.
 
     In the project's own folder paths stay as they were written: what a run records moves with the project.
+    `~/` is the home folder.
     """
+    if text.startswith("~"):
+        return str(path_of(text, folder))
     return text if not text or Path.cwd() == folder == ROOT else str(folder / text)
 
 
@@ -87,24 +91,23 @@ def _place_paths(values: Any, schema: type, folder: Path) -> None:
     if not isinstance(values, dict):
         return
     kinds = get_type_hints(schema)
-    for section in fields(schema):
-        if not is_dataclass(kinds[section.name]):
-            continue
-        for f in (f for f in fields(kinds[section.name]) if f.metadata.get("path")):
-            given = values.get(section.name)
-            if isinstance(given, dict) and isinstance(given.get(f.name), str):
-                given[f.name] = place(given[f.name], folder)
-            elif given is None or isinstance(given, dict):
-                values[section.name] = {f.name: place(str(f.default), ROOT), **(given or {})}
+    for f in fields(schema):
+        if is_dataclass(kinds[f.name]):
+            values[f.name] = {} if values.get(f.name) is None else values[f.name]
+            _place_paths(values[f.name], kinds[f.name], folder)
+        elif f.metadata.get("path") and f.name not in values:
+            values[f.name] = place(str(f.default), ROOT)
+        elif f.metadata.get("path") and isinstance(values[f.name], str):
+            values[f.name] = place(values[f.name], folder)
 
 
 def _read_yaml(path: Path) -> Any:
     if not path.is_file():
-        there = ", ".join(str(file) for file in sorted(Path(place("configs", ROOT)).glob("*.yaml")))
+        there = ", ".join(str(file) for file in list_files(Path(place("configs", ROOT)), (".yaml",)))
         raise FileNotFoundError(f"{path}: no such config; there are {there or 'none in configs/'}")
     try:
-        return OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    except (OmegaConfBaseException, YAMLError, UnicodeDecodeError, OSError) as error:
+        return OmegaConf.to_container(OmegaConf.create(read_text(path)), resolve=True)
+    except (OmegaConfBaseException, YAMLError, OSError) as error:
         raise ValueError(f"{path}: not readable: {' '.join(str(error).split())}") from error
 
 
@@ -164,6 +167,8 @@ def _typed(kind: Any, value: Any, name: str, allowed: Mapping[str, Any]) -> Any:
         return tuple(_typed(get_args(kind)[0], item, name, allowed) for item in items)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
+    if kind is int and isinstance(value, float) and value.is_integer():
+        value = int(value)
     if kind is str and not isinstance(value, bool | list | dict | None):
         value = str(value)
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):

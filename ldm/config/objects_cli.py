@@ -10,7 +10,7 @@ from pathlib import Path
 from ldm.config.cli import OneLineParser
 from ldm.config.loader import ROOT, place
 from ldm.config.schema import Config, load_config
-from ldm.data.files import check_folder, overwritten
+from ldm.data.files import check_folder, overwritten, path_of
 from ldm.models.base import Base, base_fingerprint, load_base
 from ldm.objects.convert import SUFFIX
 
@@ -55,7 +55,7 @@ def _verify(c: ArgumentParser) -> None:
 
 def _bake(c: ArgumentParser) -> None:
     _add_files(c)
-    c.add_argument("--reference", type=Path, metavar="PICTURE", help="in place of the object's own")
+    c.add_argument("--reference", type=path_of, metavar="PICTURE", help="in place of the object's own")
     c.add_argument("--object_scale", type=float, default=1.0, help="of the object's learnt change [1]")
     c.add_argument("--guidance_from", "--guidance-from", choices=["object", "base"],
                    help="whose unconditional branch is baked [the config's]")  # fmt: skip
@@ -76,7 +76,7 @@ def _compress(c: ArgumentParser) -> None:
 
 def _merge(c: ArgumentParser) -> None:
     _add_files(c)
-    c.add_argument("--weighted", nargs="+", type=Path, default=[], metavar="PICTURES",
+    c.add_argument("--weighted", nargs="+", type=path_of, default=[], metavar="PICTURES",
                    help="pictures or folders: change the base least for images like these")  # fmt: skip
     _add_out(c, FILE)
     _add_base(c)
@@ -87,7 +87,7 @@ def _convert(c: ArgumentParser) -> None:
     c.add_argument("--to", required=True, choices=list(SUFFIX), help="format to write; from: any of these")
     c.add_argument("--dtype", choices=["fp16", "fp32"], default="fp32",
                    help="for --to object; fp16: differences, fp32: as read [fp32]")  # fmt: skip
-    c.add_argument("--dataset-dir", "--dataset_dir", type=Path, metavar="FOLDER",
+    c.add_argument("--dataset-dir", "--dataset_dir", type=path_of, metavar="FOLDER",
                    help="the object's InsertSet folder: few-shot tokens of a .ckpt need it")  # fmt: skip
     c.add_argument("--few_shot_features", "--few-shot-features", default="raw", choices=["raw", "clip"],
                    help="CLIP's input for that .ckpt [raw, as in the paper's code]")  # fmt: skip
@@ -96,15 +96,15 @@ def _convert(c: ArgumentParser) -> None:
 
 
 def _add_files(c: ArgumentParser) -> None:
-    c.add_argument("files", nargs="+", type=Path)
+    c.add_argument("files", nargs="+", type=path_of)
 
 
 def _add_out(c: ArgumentParser, what: str) -> None:
-    c.add_argument("--out", type=Path, required=True, help=f"{what} to write, other than the inputs")
+    c.add_argument("--out", type=path_of, required=True, help=f"{what} to write, other than the inputs")
 
 
 def _add_base(c: ArgumentParser, *, optional: bool = False) -> None:
-    c.add_argument("--config", type=Path, default=Path(place("configs/mini.yaml", ROOT)), metavar="YAML",
+    c.add_argument("--config", type=path_of, default=Path(place("configs/mini.yaml", ROOT)), metavar="YAML",
                    help="settings file of the base [configs/mini.yaml]")  # fmt: skip
     c.add_argument("--base", metavar="PATH", help="base checkpoint, in place of the config's")
     if optional:

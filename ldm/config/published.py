@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from ldm.config.build import insert_settings
-from ldm.config.schema import Config, TrainSection, how_to_learn, load_config
+from ldm.config.schema import Config, how_to_learn, load_config
+from ldm.config.training_sections import TrainSection
 from ldm.evaluation.ablations import PAPER, SHORT
 from ldm.evaluation.methods import Method
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from ldm.config.cli import SettingsParser
 from ldm.config.loader import read_settings, setting
+from ldm.config.training_sections import DataSection, ExtractSection, TrainSection
 from ldm.models.architecture import LEGACY_DEFAULTS, Architecture
-
-EXTRACTED_SUFFIX = {"safetensors": ".safetensors", "ldm": ".ckpt"}  # by extract.format
 
 
 @dataclass(frozen=True)
@@ -32,128 +29,6 @@ class BaseSection:
 
 
 @dataclass(frozen=True)
-class DataSection:
-    """The object's pictures."""
-
-    root: str = setting(
-        "examples/objects/rocket_bee",
-        "InsertSet folder: data/ bbox/ test.jpg [reg_data/ reg_bbox/]",
-        path=True,
-    )
-    augment: bool = setting(True, "augment references by flip, rotation, blur and elastic deformation")
-    augment_odds: str = setting(
-        "fixed",
-        "probabilities of these: fixed (flip 0.5, blur and deformation 0.3), or drawn per sample as in the "
-        "paper (flip 0.7 r, blur and deformation 0.4 r, r uniform in [0,1])",
-        ["fixed", "drawn"],
-    )
-    crop_squares: bool = setting(True, "crop square pictures, too; false: use them whole, as in the paper")
-    mask_resize: str = setting(
-        "cover",
-        "how training masks are resized: cover fills every pixel that the mask touches; bilinear gives soft "
-        "edges, as in the paper",
-        ["cover", "bilinear"],
-    )
-    workers: int = setting(0, "worker processes that prepare samples; 0: the training process does", least=0)
-
-
-@dataclass(frozen=True)
-class TrainSection:
-    """Training on one object."""
-
-    name: str = setting("", "name of the run [the object folder's name]")
-    logdir: str = setting("logs", "runs are written to <logdir>/<name>", path=True)
-    resume: str = setting("", "run folder or checkpoint file to resume, with its own settings", path=True)
-    freeze_model: str = setting(
-        "crossattn-kv",
-        "what trains: K and V (real objects) or all of the cross-attention (virtual ones)",
-        ["crossattn-kv", "crossattn"],
-    )
-    few_shot: str = setting(
-        "tokens",
-        "few-shot part of the context: none, the paper's linear layer, or tokens that are trained",
-        ["none", "linear", "tokens"],
-    )
-    few_shot_features: str = setting(
-        "clip",
-        "preprocessing of CLIP's input for few_shot=linear; raw: as in the paper's code",
-        ["clip", "raw"],
-    )
-    max_steps: int = setting(4000, "optimizer steps", least=1)
-    batch_size: int = setting(1, "samples per batch", least=1)
-    accumulate_grad_batches: int = setting(1, "batches per optimizer step", least=1)
-    lr: float = setting(1e-5, "AdamW learning rate of the cross-attention", least=0)
-    lr_conditioner: float = setting(
-        1e-5, "learning rate of mapper, final_ln, proj_out and learnable vector", least=0
-    )
-    lr_tokens: float = setting(1e-5, "learning rate of the few-shot tokens", least=0)
-    lr_prior_encoder: float = setting(
-        -1, "learning rate of the prior encoder (few_shot=linear); -1: lr_conditioner", least=-1
-    )
-    weight_decay: float = setting(0.01, "AdamW's weight decay", least=0)
-    decayed: str = setting(
-        "matrices",
-        "weights with decay: matrices (not few-shot tokens), or all, as in the paper",
-        ["matrices", "all"],
-    )
-    warmup_steps: int = setting(100, "steps of linear warm-up", least=0)
-    lr_final: float = setting(
-        1.0,
-        "learning rates at the last step as a share of their start, along a cosine; 1: constant",
-        least=0,
-        most=1,
-    )
-    drop_context: float = setting(
-        0.15, "share of samples trained with the unconditional context", least=0, most=1
-    )
-    single_view: float = setting(
-        0.0,
-        "share of few-shot samples whose reference and only token are their own picture, so that "
-        "sample.reference_view can select a pose",
-        least=0,
-        most=1,
-    )
-    cached_samples: int = setting(
-        0,
-        "samples that are encoded once, before the first step, and reused; 0: every sample is new",
-        least=0,
-    )
-    posterior: str = setting(
-        "mean",
-        "latents of an image: mean of the VAE's posterior, or a sample of it, as in the paper",
-        ["mean", "sample"],
-    )
-    min_snr_gamma: float = setting(
-        0.0, "gamma of min-SNR loss weights (for v-prediction); 0: plain eps MSE", least=0
-    )
-    precision: str = setting(
-        "32-true",
-        "Lightning's precision; bf16 runs as 32-true where the device would emulate it",
-        ["32-true", "bf16-mixed", "16-mixed"],
-    )
-    gradient_checkpointing: bool = setting(
-        False, "recompute the UNet's activations in the backward pass: less memory, more time"
-    )
-    devices: str = setting("auto", "Lightning's devices: auto, a number, or a list like 0,1")
-    accelerator: str = setting("auto", "cpu, gpu or auto", ["auto", "cpu", "gpu", "mps"])
-    seed: int = setting(23, "seed of samples, noise and initial weights")
-    checkpoint_every: int = setting(500, "steps between checkpoints", least=1)
-    keep_checkpoints: int = setting(2, "newest checkpoints to keep", least=1)
-    preview_every: int = setting(500, "steps between preview images; 0: none", least=0)
-    validate_every: int = setting(
-        -1,
-        "steps between validations; 0: none; -1: as often as 10 % of the training time allows",
-        least=-1,
-    )
-    hold_out: str = setting(
-        "auto", "few-shot picture for validation, not trained on: its name; auto: one of 4 or more; none"
-    )
-    patience: int = setting(
-        0, "validations without a new highest score after which the run stops; 0: never", least=0
-    )
-
-
-@dataclass(frozen=True)
 class SampleSection:
     """Sampling."""
 
@@ -164,7 +39,9 @@ class SampleSection:
     best_of: int = setting(
         1, "make so many results and keep the one that looks most like the object", least=1
     )
-    seed: int = setting(321, "seed of the noise; result i of a background uses seed + i")
+    seed: int = setting(
+        321, "seed of the noise; result i of a background uses seed + i", least=0, most=2**63 - 1
+    )
     object_scale: float = setting(
         1.0, "factor of the object's learnt weight change, as a LoRA scale; 1: as learnt"
     )
@@ -295,38 +172,10 @@ class MaskSection:
     grow: float = setting(0.0, "pixels to dilate the mask by; negative: erode")
 
 
-@dataclass(frozen=True)
-class ExtractSection:
-    """Extracting an object file from a run."""
-
-    path: str = setting("", "run folder, or a checkpoint file", path=True)
-    which: str = setting(
-        "best", "checkpoint of a run folder: best (last without validation) or last", ["best", "last"]
-    )
-    out: str = setting("", "file to write [<run>/<name of the run>.safetensors or .ckpt]", path=True)
-    format: str = setting(
-        "safetensors", "object file, or ldm: the .ckpt of the paper's code", list(EXTRACTED_SUFFIX)
-    )
-    dtype: str = setting(
-        "fp16",
-        "fp16: differences to the base; fp32: the tuned values, exact, twice the size",
-        ["fp16", "fp32"],
-    )
-    author: str = setting("", "author, stored in the file")
-    licence: str = setting("", "licence, stored in the file")
-    base: str = setting("", "base checkpoint, if it has moved since the run", path=True)
-    base_config: str = setting(
-        "configs/v.yaml",
-        "settings file of the base, for a training checkpoint of the paper's code",
-        path=True,
-    )
-    dataset_dir: str = setting(
-        "", "the object's folder, for a checkpoint of the paper's code, which has no pictures", path=True
-    )
-
-
 DROPPED = ("train.mask_growth",)  # settings of earlier versions, which kept recipes may still have
 COLLAGE = "collage"  # in an architecture of earlier versions: base.region_fill is composite
+
+
 # of the training settings, what another run of the same object may differ in
 INCIDENTAL = (
     "name", "logdir", "resume", "freeze_model", "checkpoint_every", "keep_checkpoints", "preview_every",
@@ -381,18 +230,3 @@ def how_to_learn(config: Config) -> dict[str, Any]:
     """The settings that decide what is learnt, but for the freeze mode, by name."""
     training = {key: value for key, value in asdict(config.train).items() if key not in INCIDENTAL}
     return training | {key: value for key, value in asdict(config.data).items() if key != "root"}
-
-
-class Parser(SettingsParser):
-    """Flags made from `Config`, or from another schema."""
-
-    def __init__(
-        self, description: str, flags: Mapping[str, str], config: str, schema: type = Config, **others: Any
-    ) -> None:
-        super().__init__(description, flags, config, schema, **others)
-
-    def parse_config(
-        self, argv: Sequence[str] | None = None, saved: Mapping[str, Any] | None = None
-    ) -> tuple[Namespace, Any]:
-        """Command line => its own arguments and the resolved settings; `saved`: see `present`."""
-        return super().parse_config(argv, None if saved is None else present(saved))

@@ -1,4 +1,4 @@
-"""Files: listed in natural order, written atomically, compared by sha256."""
+"""Files: found by users' paths, listed in natural order, written atomically, compared by sha256."""
 
 from __future__ import annotations
 
@@ -7,21 +7,77 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
 LOCK = ".lock"
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
+PICTURE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff"),
+    *(".bmp", ".gif", ".avif", ".heic", ".heif"),
+)
+# pictures to a viewer, but of kinds that are not read
+UNREAD_SUFFIXES = (
+    *(".tga", ".jxl", ".jp2", ".j2k", ".jpf", ".psd", ".psb", ".xcf", ".kra", ".exr", ".hdr", ".svg", ".ico"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".ppm", ".pgm", ".pnm", ".pcx", ".qoi"),
+)
+
+
+def path_of(text: str, folder: Path = Path()) -> Path:
+    """A path as a user writes it, relative to `folder`; `~/` is the home folder.
+
+    Backslashes of a path from Windows count as slashes, unless there is a file of this very name.
+    """
+    path = folder / (Path(text).expanduser() if text.startswith(("~/", "~\\")) or text == "~" else text)
+    if "\\" in text and not path.exists():
+        return path_of(text.replace("\\", "/"), folder)
+    return path
 
 
 def list_files(folder: Path, suffixes: Collection[str] = PICTURE_SUFFIXES) -> list[Path]:
-    """A folder's visible files with these suffixes, in natural order; none if there is no folder."""
-    paths = [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
+    """A folder's visible files with these suffixes, in natural order; none if there is no folder.
+
+    Links that lead nowhere are among them: whoever reads them names them.
+    """
+    paths = list(folder.iterdir()) if folder.is_dir() else []
     paths = [path for path in paths if path.suffix.lower() in suffixes and not path.name.startswith(".")]
-    return sorted(paths, key=lambda path: natural_key(path.name))
+    return sorted((path for path in paths if not path.is_dir()), key=lambda path: natural_key(path.name))
+
+
+def pictures_in(folder: Path, also: Collection[str] = ()) -> list[Path]:
+    """A folder's pictures, and files with the suffixes `also`, in natural order; one-line errors if none.
+
+    A warning counts and names pictures of kinds that are not read.
+    """
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: no such folder of pictures")
+    found, unread = list_files(folder, (*PICTURE_SUFFIXES, *also)), list_files(folder, UNREAD_SUFFIXES)
+    names = ", ".join(path.name for path in unread[:5]) + (", ..." if len(unread) > 5 else "")
+    if not found:
+        others = f"; it has {names}, of kinds that are not read: save them as PNG" if unread else ""
+        raise ValueError(
+            f"{folder}: holds no picture; expected {', '.join((*PICTURE_SUFFIXES, *also))}{others}"
+        )
+    if unread:
+        what = (
+            "1 picture of a kind that is" if len(unread) == 1 else f"{len(unread)} pictures of kinds that are"
+        )
+        warnings.warn(f"{folder}: {what} not read, left out: {names}; save as PNG to use it", stacklevel=2)
+    return found
+
+
+def one_per_stem(files: Iterable[Path], stem: Callable[[Path], str]) -> dict[str, Path]:
+    """Files by what `stem` makes of their names; ValueError if two have the same."""
+    found: dict[str, Path] = {}
+    for file in files:
+        if (first := found.setdefault(stem(file), file)) != file:
+            raise ValueError(
+                f"{file.parent}: {first.name} and {file.name} go by the same name, {stem(file)!r}; "
+                "rename or remove one"
+            )
+    return found
 
 
 def natural_key(text: str) -> list[str | int]:
@@ -110,12 +166,13 @@ BLOCK = 1 << 20  # bytes
 
 
 def file_digest(path: Path) -> str:
-    """sha256 of a file's bytes, 64 hex digits; of a folder: of all its files' names and bytes.
+    """sha256 of a file's bytes, 64 hex digits; of a folder: of all its visible files' names and bytes.
 
     Raises FileNotFoundError in one line.
     """
     if path.is_dir():
-        files = sorted(file for file in path.rglob("*") if file.is_file())
+        every = sorted(file for file in path.rglob("*") if file.is_file())
+        files = [file for file in every if not any(p.startswith(".") for p in file.relative_to(path).parts)]
         return text_digest([[str(file.relative_to(path)), file_digest(file)] for file in files])
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file")

@@ -11,7 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ldm.data.boxes import BOX_FORMAT, NO_BOX, Box, Frame, read_boxes
-from ldm.data.files import PICTURE_SUFFIXES, file_digest, list_files, natural_key, text_digest
+from ldm.data.files import (
+    PICTURE_SUFFIXES,
+    UNREAD_SUFFIXES,
+    file_digest,
+    list_files,
+    natural_key,
+    text_digest,
+)
 from ldm.data.picture import read_frame, read_silhouette
 
 LAYOUT = (
@@ -88,7 +95,7 @@ def _read_samples(
 
     With `slips`, small faults are counted there instead.
     """
-    pictures = _by_stem(root / images, PICTURE_SUFFIXES, faults)
+    pictures = _pictures(root / images, faults)
     texts = _by_stem(root / boxes, (".txt",), faults)
     if images == "data" and "test" not in texts:
         pictures.pop("test_mask", None)
@@ -97,22 +104,32 @@ def _read_samples(
         faults.append(f"data: no few-shot picture; put at least one ({', '.join(PICTURE_SUFFIXES)}) there")
     for stem in sorted(texts.keys() - pictures.keys(), key=natural_key):
         faults.append(f"{boxes}/{texts[stem].name}: no picture {images}/{stem}.*; add it or remove this file")
-    silhouettes = _by_stem(root / masks, PICTURE_SUFFIXES, faults)
+    silhouettes = _pictures(root / masks, faults)
     for stem in sorted(silhouettes.keys() - pictures.keys(), key=natural_key):
         faults.append(f"{masks}/{silhouettes[stem].name}: no picture {images}/{stem}.*; remove this file")
-    samples = []
+    frames = {}
     for stem, picture in pictures.items():
         frame, mask = _read_frame(picture, root, faults), silhouettes.get(stem)
         if mask is not None:
             _check_mask(mask, frame, root, faults)
         if stem in texts:
-            if found := read_boxes(texts[stem], frame, root, faults, slips):
-                samples.append(Sample(picture, found, mask))
+            frames[stem] = frame
         elif slips is not None:
             slips[NO_BOX] += 1
         else:
             faults.append(f"{images}/{picture.name}: no box file; {BOX_FORMAT}, to {boxes}/{stem}.txt")
-    return tuple(samples)
+    found = read_boxes({texts[stem]: frame for stem, frame in frames.items()}, root, faults, slips)
+    boxed = [(stem, found[texts[stem]]) for stem in frames if found[texts[stem]]]
+    return tuple(Sample(pictures[stem], own, silhouettes.get(stem)) for stem, own in boxed)
+
+
+def _pictures(folder: Path, faults: list[str]) -> dict[str, Path]:
+    """A folder's pictures by stem, in natural order; one of a kind that is not read counts if it is alone.
+
+    Reading that one is refused; beside a picture of its stem it is taken for its source (1.psd, 1.png).
+    """
+    found = _by_stem(folder, UNREAD_SUFFIXES, []) | _by_stem(folder, PICTURE_SUFFIXES, faults)
+    return dict(sorted(found.items(), key=lambda item: natural_key(item[1].name)))
 
 
 def _by_stem(folder: Path, suffixes: tuple[str, ...], faults: list[str]) -> dict[str, Path]:
@@ -130,6 +147,7 @@ def _by_stem(folder: Path, suffixes: tuple[str, ...], faults: list[str]) -> dict
 def _find_reference(root: Path, faults: list[str]) -> Path | None:
     """test.* of the folder, else the one in data/ if it has no box; it must be readable."""
     found = [path for path in list_files(root) if path.stem == "test"]
+    found = found or [path for path in list_files(root, UNREAD_SUFFIXES) if path.stem == "test"]
     faults.extend(f"{path.name}: a second reference; keep one of test.*" for path in found[1:])
     if not found and not (root / "bbox" / "test.txt").is_file():
         found = [path for path in list_files(root / "data") if path.stem == "test"]
@@ -145,7 +163,7 @@ def _find_reference(root: Path, faults: list[str]) -> Path | None:
 def _read_frame(path: Path, root: Path, faults: list[str]) -> Frame | None:
     """Decode a picture completely and return its frame; None, and a fault, if that fails."""
     try:
-        return Frame(*read_frame(path))
+        return read_frame(path)
     except (ValueError, FileNotFoundError) as error:
         faults.append(_inside(path, root, error))
         return None
@@ -156,11 +174,11 @@ def _check_mask(path: Path, frame: Frame | None, root: Path, faults: list[str]) 
     own = _read_frame(path, root, faults)
     if own is None or frame is None:
         return
-    sizes = [(f.height, f.width) if f.orientation > 4 else (f.width, f.height) for f in (own, frame)]
     name = path.relative_to(root).as_posix()
-    if sizes[0] != sizes[1]:
-        is_, needed = (f"{width} x {height}" for width, height in sizes)
-        faults.append(f"{name}: {is_} pixels, its picture is {needed}; make them the same size")
+    if own.shown != frame.shown:
+        is_, needed = (f"{width} x {height}" for width, height in (own.shown, frame.shown))
+        turned = ", as viewers show it (EXIF turns it)" if frame.orientation > 4 else ""
+        faults.append(f"{name}: {is_} pixels, its picture is {needed}{turned}; make them the same size")
     try:
         read_silhouette(path)
     except ValueError as error:

@@ -1,7 +1,7 @@
 """Read picture files: at their own depth for backgrounds, as 8-bit RGB for training and references.
 
-In: PNG, TIFF, JPEG, WebP (also BMP and GIF). Out: `Picture` with alpha, profile, EXIF and dpi, and its views:
-RGB, alpha, silhouette (uint8), colours (tensors in [-1,1]).
+In: PNG, TIFF, JPEG, WebP, BMP, GIF, AVIF, and HEIC with the extra `heic`. Out: `Picture` with
+alpha, profile, EXIF and dpi, and its views: RGB, alpha, silhouette (uint8), colours (tensors in [-1,1]).
 A picture is never converted to floats as a whole: 100 megapixels would be 1.2 GB.
 """
 
@@ -20,9 +20,11 @@ from einops import rearrange
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
+from ldm.data.boxes import Frame
 from ldm.data.exif import orientation, photo_exif, upright
 
-FORMATS = ("PNG", "TIFF", "JPEG", "WEBP", "BMP", "GIF")
+FORMATS = ("PNG", "TIFF", "JPEG", "WEBP", "BMP", "GIF", "AVIF")
+HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc")  # brands, one of which is in such a file's first bytes
 MODES = {"1": "L", "L": "L", "LA": "LA", "RGB": "RGB", "RGBA": "RGBA", "P": "RGB", "PA": "RGBA"}
 ROWS = 256  # converted at once
 LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as in Pillow and OpenCV
@@ -39,6 +41,7 @@ class Picture:
     icc_profile: bytes | None = None
     exif: bytes | None = None
     dpi: tuple[float, float] | None = None
+    turn: int = 1  # the file's EXIF orientation, which is undone in `pixels`
 
     def __post_init__(self) -> None:
         assert self.pixels.ndim == 3 and 1 <= self.pixels.shape[2] <= 4, f"not [H,W,C]: {self.pixels.shape}"
@@ -50,6 +53,12 @@ class Picture:
         return self.pixels.shape[0], self.pixels.shape[1]
 
     @property
+    def frame(self) -> Frame:
+        """Size and orientation of the stored picture."""
+        height, width = self.size if self.turn <= 4 else self.size[::-1]
+        return Frame(width, height, self.turn)
+
+    @property
     def n_colours(self) -> int:
         """1 for grey, 3 for RGB; an alpha channel comes after them."""
         return 1 if self.pixels.shape[2] <= 2 else 3
@@ -58,9 +67,9 @@ class Picture:
 def read_picture(path: Path, convert: bool = False) -> Picture:
     """A picture file => `Picture`, upright, palette expanded, depth kept; 16-bit grey + alpha comes as RGBA.
 
-    `convert`: other colour modes (CMYK) are converted to RGB, and of an animation the first frame is read;
-    else they are refused, because they cannot be written back as they were. Raises FileNotFoundError if the
-    file is missing and ValueError if it is unreadable or of another kind.
+    `convert`: other colour modes (CMYK) are converted to RGB, and of an animation the first frame is read,
+    with a warning; else they are refused, because they cannot be written back as they were. Raises
+    FileNotFoundError if the file is missing and ValueError if it is unreadable or of another kind.
     """
     path = Path(path)
     with _one_line_errors(path):
@@ -70,11 +79,13 @@ def read_picture(path: Path, convert: bool = False) -> Picture:
         return replace(picture, pixels=upright(_read_deep(path), turn))
 
 
-def read_frame(path: Path) -> tuple[int, int, int]:
-    """Decode a whole picture file => stored width and height, EXIF orientation; raises as `read_picture`."""
-    with _one_line_errors(path), path.open("rb") as raw, Image.open(raw, formats=FORMATS) as file:
+def read_frame(path: Path) -> Frame:
+    """Decode a whole picture file => its size as stored and its orientation; raises as `read_picture`."""
+    with _one_line_errors(path), path.open("rb") as raw, Image.open(raw, formats=_formats(path)) as file:
+        _check(path, file, convert=True)
+        turn = orientation(file)  # before a TIFF is loaded: Pillow turns it, and forgets
         file.load()
-        return (*file.size, orientation(file))
+        return Frame(*(file.size[::-1] if file.format == "TIFF" and turn > 4 else file.size), turn)
 
 
 def read_rgb(path: Path) -> np.ndarray:
@@ -148,7 +159,7 @@ def _one_line_errors(path: Path) -> Iterator[None]:
     except Image.DecompressionBombError as error:
         raise ValueError(f"{path}: {error}; give a smaller picture") from error
     except UnidentifiedImageError as error:
-        raise ValueError(f"{path}: not a readable picture; give PNG, TIFF, JPEG or WebP") from error
+        raise ValueError(f"{path}: not a readable picture; save it as PNG, TIFF, JPEG or WebP") from error
     except (OSError, SyntaxError, cv2.error) as error:
         raise ValueError(f"{path}: broken picture ({error}); save it again") from error
 
@@ -166,19 +177,40 @@ def _opened(path: Path, convert: bool) -> tuple[Picture, int]:
     Pillow's own copy is freed when this returns.
     """
     # not by name: Pillow maps some files of a name into memory, and then does not turn sideways TIFFs
-    with path.open("rb") as raw, Image.open(raw, formats=FORMATS) as file:
+    with path.open("rb") as raw, Image.open(raw, formats=_formats(path)) as file:
         _check(path, file, convert)
-        turn = 1 if file.format == "TIFF" else orientation(file)  # Pillow and OpenCV turn TIFFs themselves
+        shown = orientation(file)
+        turn = 1 if file.format == "TIFF" else shown  # Pillow and OpenCV turn TIFFs themselves
         exif, dpi, icc = photo_exif(file), file.info.get("dpi"), file.info.get("icc_profile")
         deep = _is_deep(path, file)
         pixels = np.empty((0, 0, 1), np.uint16) if deep else upright(_read_shallow(file), turn)
-        return Picture(pixels, icc, exif, (float(dpi[0]), float(dpi[1])) if dpi else None), turn
+        return Picture(pixels, icc, exif, (float(dpi[0]), float(dpi[1])) if dpi else None, shown), turn
+
+
+def _formats(path: Path) -> tuple[str, ...]:
+    """The kinds of files that are read; HEIC is one of them if the extra is installed."""
+    with path.open("rb") as raw:
+        head = raw.read(64)
+    if head[4:8] != b"ftyp" or b"avif" in head or not any(brand in head for brand in HEIC):
+        return FORMATS
+    try:
+        from pillow_heif import register_heif_opener
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"{path}: HEIC needs the extra `heic`: pip install '.[heic]', or save it as PNG or JPEG"
+        ) from error
+    register_heif_opener()
+    return (*FORMATS, "HEIF")
 
 
 def _check(path: Path, file: Image.Image, convert: bool) -> None:
     frames = getattr(file, "n_frames", 1)
-    if frames > 1 and file.format != "MPO" and not convert:  # MPO: a phone's JPEG with a preview behind it
-        raise ValueError(f"{path}: animated or of several pages ({frames}); save the one you mean by itself")
+    if frames > 1 and file.format != "MPO":  # MPO: a phone's JPEG with a preview behind it
+        if not convert:
+            raise ValueError(
+                f"{path}: animated or of several pages ({frames}); save the one you mean by itself"
+            )
+        warnings.warn(f"{path}: animated or of several pages, the first of {frames} is taken", stacklevel=5)
     if file.mode in ("I", "F") and not _is_deep(path, file):
         raise ValueError(f"{path}: 32 bits a channel, of unknown range; save it with 8 or 16 bits")
     if file.mode not in MODES and not convert and not _is_deep(path, file):

@@ -2,23 +2,52 @@
 
 from __future__ import annotations
 
+import codecs
 import difflib
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 
 def read_text(path: Path, kind: str = "file") -> str:
-    """A text file in UTF-8, with or without byte order mark; `kind` names it in errors.
+    """A text file in UTF-8 or UTF-16, with or without byte order mark; `kind` names it in errors.
 
-    Raises FileNotFoundError, or ValueError in one line if it is no UTF-8.
+    Raises FileNotFoundError, or ValueError in one line that shows the first line of another encoding.
     """
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such {kind}")
+    data = path.read_bytes()
     try:
-        return path.read_text("utf-8-sig")
+        return data.decode(_encoding(data)).replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not readable as UTF-8 text ({error.reason}); save it as UTF-8") from error
+        number = data[: error.start].count(b"\n") + 1
+        line = data.splitlines()[number - 1][:80].decode("cp1252", "replace")
+        raise ValueError(
+            f"{path}: not readable as UTF-8 text: line {number}, {line!r} in Windows' old encoding; "
+            "save it as UTF-8 (spreadsheets: CSV UTF-8)"
+        ) from error
+
+
+def _encoding(data: bytes) -> str:
+    """UTF-16 if a byte order mark says so, or if every second byte of plain text is zero; else UTF-8."""
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    low, high = data[::2], data[1::2]
+    if low and high and not (any(low) and any(high)):
+        return "utf-16-be" if any(high) else "utf-16-le"
+    return "utf-8-sig"
+
+
+def whole_number(value: Any, where: str) -> int:
+    """A whole number as people and spreadsheets write it, 3, "3" or 3.0; errors begin with `where`."""
+    try:
+        number = Decimal(str(value))
+        if number % 1:  # a decimal of more than 28 digits cannot be divided, either
+            raise ValueError(f"{value} has a fraction")
+        return int(number)
+    except (ValueError, ArithmeticError) as error:
+        raise ValueError(f"{where} {value!r}; expected a whole number") from error
 
 
 def suggestion(key: str, known: Iterable[str], where: str = "") -> str:

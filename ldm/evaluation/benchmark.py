@@ -18,7 +18,8 @@ from typing import TypeVar
 import numpy as np
 
 from ldm.batch.manifest import bench_cases
-from ldm.batch.work_item import Case, read_roi
+from ldm.batch.work_item import Case
+from ldm.data.boxes import read_box_file
 from ldm.data.files import natural_key
 from ldm.data.insertset import InsertSet, load_insertset
 from ldm.data.picture import Picture, read_picture
@@ -158,8 +159,8 @@ def _scene(folder: Path) -> Site:
 
 
 def _square(path: Path) -> Roi:
-    roi = read_roi(path)
-    if roi.size[0] != roi.size[1]:
+    roi = Roi(*(round(value) for value in read_box_file(path)))
+    if roi.size[0] != roi.size[1] or roi.size[0] <= 0:
         raise ValueError(f"{path}: {roi.size[1]} x {roi.size[0]} px; expected a square x0 y0 x1 y1")
     return roi
 
@@ -197,7 +198,11 @@ def _photos(root: Path) -> Benchmark:
 def _insertset(root: Path, backgrounds: Path | None) -> Benchmark:
     """One object folder, or a folder of them: each object goes into every background of its test bench."""
     alone = (root / "data").is_dir()
-    folders = [root] if alone else [path for path in root.iterdir() if (path / "data").is_dir()]
+    folders = (
+        [root]
+        if alone
+        else [path for path in sorted(root.iterdir()) if (path / "data").is_dir() and path.name[0] != "."]
+    )
     if not folders:
         raise ValueError(
             f"{root}: neither a benchmark (scenes/, objects/), nor an InsertSet folder (data/, bbox/, "
@@ -231,7 +236,8 @@ def _folders(folder: Path) -> list[str]:
     """The names of the folders inside one, in natural order."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected a benchmark with scenes/ and objects/")
-    return sorted((path.name for path in folder.iterdir() if path.is_dir()), key=natural_key)
+    names = [path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")]
+    return sorted(names, key=natural_key)
 
 
 def _choose(names: Sequence[str], choice: Choice, where: Path) -> list[str]:

@@ -12,9 +12,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ldm.batch.manifest import parse_box, read_lines
+from ldm.batch.manifest import read_lines
 from ldm.batch.results_log import recipe_in, rows
 from ldm.batch.work_item import Case
+from ldm.data.boxes import parse_box
+from ldm.data.files import path_of
 from ldm.evaluation.benchmark import Site
 from ldm.evaluation.results import FILE, Insertion, References, Results, references_in
 from ldm.insertion.mask_input import MaskOptions
@@ -133,7 +135,7 @@ def _lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
 
 
 def _listed(values: Mapping[str, Any], where: str, root: Path, references: Path | None) -> Insertion:
-    paths = {key: root / str(values[key]) for key in PATHS if key in values}
+    paths = {key: path_of(str(values[key]), root) for key in PATHS if key in values}
     if lacking := [key for key in ("result", "background") if key not in paths]:
         raise ValueError(f"{where}: no {lacking[0]}")
     if ("mask" in values) + ("box" in values) != 1:

@@ -9,7 +9,7 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
-from ldm.data.files import PICTURE_SUFFIXES, list_files
+from ldm.data.files import pictures_in
 from ldm.data.picture import Picture, read_picture
 from ldm.evaluation.benchmark import SiteImages
 from ldm.evaluation.crops import centre, object_region, paper_region, pbe_region
@@ -153,16 +153,6 @@ def real_pictures(insertions: Sequence[Insertion], folder: Path | None) -> tuple
     if len(truths) == len(insertions):
         return sorted(set(truths)), "truths"
     return sorted({insertion.site.case.background for insertion in insertions}), "backgrounds"
-
-
-def pictures_in(folder: Path) -> list[Path]:
-    """The pictures of a folder in natural order; one-line errors if there is none."""
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: no such folder of pictures")
-    found = list_files(folder)
-    if not found:
-        raise ValueError(f"{folder}: holds no picture; expected {', '.join(PICTURE_SUFFIXES)}")
-    return found
 
 
 def clip_features(networks: FeatureNetworks, paths: Iterable[Path]) -> Tensor:

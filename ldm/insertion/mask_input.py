@@ -14,11 +14,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from ldm.data.boxes import box_in, read_box_file
 from ldm.data.picture import Picture
 from ldm.data.text import read_text
-from ldm.insertion.mask_shapes import box_mask, polygon_mask, read_mask, read_roi_file, refine_mask
+from ldm.insertion.mask_shapes import Polygon, box_mask, polygon_mask, polygons_in, read_mask, refine_mask
 
-Polygon = tuple[tuple[float, float], ...]  # points x, y in pixels
 BOX_FILE, POLYGON_FILE = ".txt", ".json"
 CHANNELS = ("auto", "luma", "alpha", "background")  # background: its transparent part, no mask image needed
 
@@ -57,10 +57,12 @@ def read_insert_mask(
     }
     if not 0 <= options.threshold < 1:
         raise ValueError(f"mask threshold {options.threshold:g}: expected 0 up to, not including, 1")
+    frame, size = picture.frame, picture.size
     if box:
-        return refine_mask(box_mask(box, picture.size), name="the box", **refine)
+        return refine_mask(box_mask(box_in(box, frame, "box"), size), name="the box", **refine)
     if polygons:
-        return refine_mask(polygon_mask(polygons, picture.size), name="the polygons", **refine)
+        found = polygons_in(polygons, frame, "polygons")
+        return refine_mask(polygon_mask(found, size), name="the polygons", **refine)
     if options.channel == "background":
         return refine_mask(
             _transparent(background, picture, options.threshold), name=str(background), **refine
@@ -68,10 +70,13 @@ def read_insert_mask(
     if mask is None:
         raise ValueError(f"{background}: no mask is given; give a mask or a box")
     if mask.suffix.lower() == BOX_FILE:
-        return refine_mask(box_mask(read_roi_file(mask), picture.size), name=str(mask), **refine)
+        found_box = box_in(read_box_file(mask), frame, f"{mask}: box")
+        return refine_mask(box_mask(found_box, size), name=str(mask), **refine)
     if mask.suffix.lower() == POLYGON_FILE:
-        return refine_mask(polygon_mask(read_polygons(mask), picture.size), name=str(mask), **refine)
-    return read_mask(mask, picture.size, options.threshold, channel=_channel(options.channel), **refine)
+        found = polygons_in(read_polygons(mask), frame, str(mask))
+        return refine_mask(polygon_mask(found, size), name=str(mask), **refine)
+    channel = _channel(options.channel)
+    return read_mask(mask, size, options.threshold, turn=picture.turn, channel=channel, **refine)
 
 
 def read_paste_mask(
@@ -109,17 +114,27 @@ def read_polygons(path: Path) -> list[Polygon]:
 
 
 def parse_polygons(found: Any, where: str) -> list[Polygon]:
-    """A list of polygons, each a list of points [x, y] in pixels; or one polygon."""
+    """A list of polygons, each a list of points [x, y], or of numbers x y x y ...; or one polygon."""
     try:
-        polygons = [found] if _is_point(found[0]) else found
-        return [tuple((float(x), float(y)) for x, y in polygon) for polygon in polygons]
+        polygons = [found] if _is_number(found[0]) or _is_point(found[0]) else found
+        return [_points(polygon) for polygon in polygons]
     except (ValueError, TypeError, LookupError) as error:
         expected = "expected a list of polygons like [[[10, 20], [90, 20], [50, 80]]], in pixels"
         raise ValueError(f"{where}: {expected} ({type(error).__name__}: {error})") from error
 
 
+def _points(polygon: Any) -> Polygon:
+    flat = _is_number(polygon[0])
+    pairs = zip(polygon[::2], polygon[1::2], strict=True) if flat else polygon
+    return tuple((float(x), float(y)) for x, y in pairs)
+
+
 def _is_point(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and not isinstance(value[0], list)
+    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float)
 
 
 def _transparent(path: Path, picture: Picture, threshold: float) -> np.ndarray:

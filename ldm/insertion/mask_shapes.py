@@ -1,24 +1,26 @@
-"""A mask image, a box, a ROI file or polygons => mask, bool [H,W], True where the object goes.
+"""A mask image, a box or polygons => mask, bool [H,W], True where the object goes.
 
 Sizes are (H, W); messages name them as width x height.
 """
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw
 from scipy import ndimage
 
+from ldm.data.boxes import OVERHANG, Box, Frame, upright
+from ldm.data.exif import upright as upright_pixels
 from ldm.data.picture import Picture, read_picture
-from ldm.data.text import read_text
-from ldm.insertion.roi import Roi
 
+Polygon = tuple[tuple[float, float], ...]  # points x, y
 Channel = Literal["auto", "luma", "alpha"]
 MOSTLY = 0.5  # a mask that covers more is probably inverted
 
@@ -28,6 +30,7 @@ def read_mask(
     size: tuple[int, int],
     threshold: float = 0.5,
     *,
+    turn: int = 1,
     channel: Channel = "auto",
     invert: bool = False,
     grow: float = 0,
@@ -36,9 +39,15 @@ def read_mask(
     """A mask picture for a background of size (H, W); white, or opaque, is where the object goes.
 
     `auto` takes the luma, or the alpha channel if that is all that varies. To fill the transparent part of a
-    background, read the background itself with channel="alpha", invert=True.
+    background, read the background itself with channel="alpha", invert=True. `turn`: EXIF orientation of the
+    background: a mask that was made of the stored, sideways picture is turned with it.
     """
     picture = read_picture(source)
+    if turn > 4 and picture.turn == 1 and picture.size == tuple(size)[::-1] != tuple(size):
+        picture = replace(picture, pixels=upright_pixels(picture.pixels, turn))
+        warnings.warn(
+            f"{source}: fits the stored background only, and is turned as EXIF turns that", stacklevel=2
+        )
     if picture.size != tuple(size):
         raise ValueError(
             f"{source}: mask of {_px(picture.size)}, background of {_px(size)}; make them the same size"
@@ -68,46 +77,60 @@ def refine_mask(
     return mask
 
 
-def box_mask(box: Sequence[float], size: tuple[int, int]) -> np.ndarray:
-    """A box x0, y0, x1, y1 (pixels, rounded, x1 and y1 exclusive) as a mask of size (H, W)."""
-    height, width = size
-    if not np.isfinite(box).all():
-        raise ValueError(f"box {_numbers(box)}: expected x0 y0 x1 y1 in pixels")
-    roi = Roi(*(round(value) for value in box))
-    if min(roi.size) <= 0:
-        raise ValueError(f"box {_numbers(box)} is empty; give x0 y0 x1 y1 with x0 < x1 and y0 < y1")
-    if roi.x0 < 0 or roi.y0 < 0 or roi.x1 > width or roi.y1 > height:
-        raise ValueError(f"box {_numbers(box)} reaches outside the background of {_px(size)}; move it inside")
+def box_mask(box: Box, size: tuple[int, int]) -> np.ndarray:
+    """The pixels whose centres lie in a box of a picture of size (H, W), as a mask; see `box_in`."""
     mask = np.zeros(size, bool)
-    mask[roi.slices] = True
-    _check(mask, f"box {_numbers(box)}", "make it smaller")
+    x0, y0, x1, y1 = (math.ceil(value - 0.5) for value in box)
+    mask[max(y0, 0) : y1, max(x0, 0) : x1] = True
+    _check(mask, "box " + " ".join(f"{value:g}" for value in box), "make it smaller")
     return mask
 
 
-def polygon_mask(polygons: Sequence[Sequence[tuple[float, float]]], size: tuple[int, int]) -> np.ndarray:
-    """Polygons, each a list of (x, y) in pixels, as a mask of size (H, W); where they overlap both count."""
-    canvas = Image.new("L", (size[1], size[0]))
+def polygon_mask(polygons: Sequence[Polygon], size: tuple[int, int]) -> np.ndarray:
+    """The pixels whose centres lie in polygons, as a mask of size (H, W); see `polygons_in`.
+
+    What a polygon encloses twice is outside of it; where two polygons overlap both count.
+    """
+    mask = np.zeros(size, bool)
     for polygon in polygons:
-        if len(polygon) < 3:
-            raise ValueError(f"polygon of {len(polygon)} points; give at least 3 points x, y")
-        if not np.isfinite(polygon).all():
-            raise ValueError("polygon with a point that is not finite; give x, y in pixels")
-        ImageDraw.Draw(canvas).polygon([(float(x), float(y)) for x, y in polygon], fill=255)
-    mask = np.asarray(canvas) > 0
+        crossed = np.zeros((size[0], size[1] + 1), bool)  # from such a pixel on, inside and outside change
+        for (xa, ya), (xb, yb) in zip(polygon, (*polygon[1:], polygon[0]), strict=True):
+            first, last = (min(max(math.ceil(y - 0.5), 0), size[0]) for y in sorted((ya, yb)))
+            rows = np.arange(first, last)
+            if len(rows):
+                x = xa + (rows + 0.5 - ya) * ((xb - xa) / (yb - ya))
+                crossed[rows, np.clip(np.ceil(x - 0.5), 0, size[1]).astype(int)] ^= True
+        mask |= np.logical_xor.accumulate(crossed, axis=1)[:, :-1]
     _check(mask, "polygons", f"draw them inside the background of {_px(size)}, and smaller than it")
     return mask
 
 
-def read_roi_file(path: Path) -> tuple[float, float, float, float]:
-    """A ROI file: four numbers x0 y0 x1 y1, one a line or on one line, blanks or commas between them."""
-    text = read_text(Path(path), "ROI file")
-    try:
-        x0, y0, x1, y1 = (float(word) for word in text.replace(",", " ").split())
-    except ValueError as error:
-        raise ValueError(f"{path}: expected four numbers x0 y0 x1 y1 ({error})") from error
-    if not np.isfinite((x0, y0, x1, y1)).all():
-        raise ValueError(f"{path}: expected four numbers x0 y0 x1 y1 in pixels")
-    return x0, y0, x1, y1
+def polygons_in(polygons: Sequence[Polygon], frame: Frame, where: str) -> list[Polygon]:
+    """Polygons as given => in pixels of the background as shown; a warning if they are no such pixels."""
+    if short := [polygon for polygon in polygons if len(polygon) < 3]:
+        raise ValueError(f"{where}: a polygon of {len(short[0])} points; give at least 3 points x, y")
+    points = np.array([point for polygon in polygons for point in polygon])
+    if not np.isfinite(points).all():
+        raise ValueError(f"{where}: a point is not finite; give x, y in pixels")
+    (width, height), said = frame.shown, ""
+    outside = [_outside(points, size) for size in (frame.shown, (frame.width, frame.height))]
+    if points.min() >= 0 and points.max() <= 1:
+        said = "read as shares of the background"
+        polygons = [tuple((x * width, y * height) for x, y in polygon) for polygon in polygons]
+    elif outside[0] and not outside[1]:
+        said = "read as pixels of the stored background, before EXIF turns it"
+        polygons = [tuple(upright((x, y, x, y), frame)[:2] for x, y in polygon) for polygon in polygons]
+    elif outside[0]:
+        said = f"{outside[0]} of {len(points)} points lie outside the background of {width} x {height} px"
+        said += "; the part inside counts"
+    if said:
+        warnings.warn(f"{where}: {said}", stacklevel=2)
+    return list(polygons)
+
+
+def _outside(points: np.ndarray, size: tuple[int, int]) -> int:
+    """How many points [n,2] lie outside a picture of this width and height, by more than rounding."""
+    return int(((points < -OVERHANG) | (points > np.array(size) + OVERHANG)).any(axis=1).sum())
 
 
 def _levels(source: Path, picture: Picture, channel: Channel) -> np.ndarray:
@@ -138,7 +161,3 @@ def _check(mask: np.ndarray, name: str, remedy: str) -> None:
 
 def _px(size: Sequence[int]) -> str:
     return f"{size[1]} x {size[0]} px"
-
-
-def _numbers(box: Sequence[float]) -> str:
-    return " ".join(f"{value:g}" for value in box)

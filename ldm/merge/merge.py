@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.linalg import cholesky_ex, solve_triangular
 
-from ldm.data.files import PICTURE_SUFFIXES, list_files
+from ldm.data.files import pictures_in
 from ldm.data.image import to_bytes
 from ldm.data.object_crops import NEAREST, ObjectImages
 from ldm.merge.merged_file import Merged
@@ -50,11 +50,7 @@ def second_moment(contexts: Tensor) -> Tensor:
 def _pictures(paths: Sequence[Path]) -> list[Path]:
     if missing := [path for path in paths if not path.exists()]:
         raise FileNotFoundError(f"{missing[0]}: no such picture or folder")
-    pictures = [file for path in paths for file in (list_files(path) if path.is_dir() else [path])]
-    if not pictures:
-        suffixes = ", ".join(PICTURE_SUFFIXES)
-        raise ValueError(f"{paths[0]} holds no pictures ({suffixes}); give pictures, or folders of them")
-    return pictures
+    return [file for path in paths for file in (pictures_in(path) if path.is_dir() else [path])]
 
 
 RCOND = 1e-6  # relative to the largest singular value: smaller ones are rounding noise of fp32 tokens

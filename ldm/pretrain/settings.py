@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+PATH = {"path": True}  # relative to the project as a default, to the user's folder on the command line
 COMPOSITE, INSERTION = "composite", "insertion"
 
 
@@ -11,8 +12,8 @@ COMPOSITE, INSERTION = "composite", "insertion"
 class PackSection:
     """The file with all training pictures."""
 
-    sources: str = "pictures"
-    file: str = "cache/pack.zip"
+    sources: str = field(default="pictures", metadata=PATH)
+    file: str = field(default="cache/pack.zip", metadata=PATH)
     short_side: int = 256
     quality: int = 80
     held_out: int = 64  # photos that no stage trains on
@@ -59,11 +60,11 @@ class PretrainConfig:
     scenes, recoloured objects, holes (`ldm.pretrain.insertion_samples`).
     """
 
-    sizes: str = "configs/mini.yaml"
-    logdir: str = "logs/pretrain_mini"
-    export: str = "checkpoints/mini"
-    init: str = ""
-    inner_from: str = ""
+    sizes: str = field(default="configs/mini.yaml", metadata=PATH)
+    logdir: str = field(default="logs/pretrain_mini", metadata=PATH)
+    export: str = field(default="checkpoints/mini", metadata=PATH)
+    init: str = field(default="", metadata=PATH)
+    inner_from: str = field(default="", metadata=PATH)
     samples: str = field(default=COMPOSITE, metadata={"choices": (COMPOSITE, INSERTION)})
     precision: str = "bf16-mixed"
     seed: int = 0

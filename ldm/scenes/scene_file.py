@@ -19,6 +19,7 @@ Paths are relative to the scene file.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,9 +27,10 @@ from typing import Any
 
 import yaml
 
-from ldm.batch.manifest import parse_box
 from ldm.batch.work_item import Case, WorkItem
-from ldm.data.text import check_names, read_text
+from ldm.data.boxes import parse_box
+from ldm.data.files import path_of
+from ldm.data.text import check_names, read_text, whole_number
 from ldm.insertion.mask_input import CHANNELS, parse_polygons
 from ldm.insertion.object_source import ObjectSource
 
@@ -87,7 +89,7 @@ def scene_of(values: Mapping[str, Any], file: Path, seed: int = 321, object_scal
     entries = values.get("placements")
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"{file}: no placements; write a list of {{{', '.join(PLACEMENT)}}}")
-    background = file.parent / values["background"]
+    background = path_of(values["background"], file.parent)
     if not background.is_file():
         raise FileNotFoundError(f"{file}: background {background}: no such file")
     placements = []
@@ -136,7 +138,7 @@ def _placement(
     check_names(entry, (*PLACEMENT, "together"), where)
     values = {**defaults, **entry}
     numbers = {key: _number(values[key], kind, f"{where}: {key}") for key, kind in NUMBERS.items()}
-    paths = {key: root / str(values[key]) for key in FILES if values.get(key)}
+    paths = {key: path_of(str(values[key]), root) for key in FILES if values.get(key)}
     if not paths.keys() & {"object", "reference"}:
         raise ValueError(f"{where}: expected an object, a reference or both")
     if numbers["n"] < 1:
@@ -146,15 +148,14 @@ def _placement(
             raise FileNotFoundError(f"{where}: {key} {paths[key]}: no such file")
     object_, reference, pick = paths.get("object"), paths.get("reference"), str(values.get("pick") or "")
     source = ObjectSource(object_, reference, numbers["object_scale"], pick=pick)
-    try:
-        source.check()
-    except (ValueError, FileNotFoundError) as error:
-        raise type(error)(f"{where}: {error}") from error
     seeds = tuple(numbers["seed"] + i for i in range(numbers["n"]))
     case = replace(like.case, mask=paths.get("mask"), paste_mask=paths.get("paste_mask"))
-    item = replace(
-        like, case=_with_region(case, values, where), source=source, seeds=seeds, best=len(seeds) > 1
-    )
+    case = _with_region(case, values, where)
+    try:
+        source.check()
+        item = replace(like, case=case, source=source, seeds=seeds, best=len(seeds) > 1)
+    except (ValueError, FileNotFoundError) as error:
+        raise type(error)(f"{where}: {error}") from error
     return Placement(item, numbers["order"])
 
 
@@ -174,6 +175,8 @@ def _with_region(case: Case, values: Mapping[str, Any], where: str) -> Case:
 
 
 def _number(value: Any, kind: type, where: str) -> Any:
-    if isinstance(value, bool) or not isinstance(value, (int, float) if kind is float else int):
-        raise ValueError(f"{where}={value!r}; expected a {'number' if kind is float else 'whole number'}")
-    return kind(value)
+    if kind is int:
+        return whole_number(value, where)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise ValueError(f"{where}={value!r}; expected a number")
+    return float(value)

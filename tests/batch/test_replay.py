@@ -12,7 +12,6 @@ from ldm.batch.results_log import ResultsLog
 from ldm.batch.runner import RunOptions, work
 from ldm.batch.work_item import WorkItem
 from ldm.data.picture import Picture, read_picture
-from ldm.insertion.roi import Roi
 from tests.fixtures.stub import Stub, items, options
 
 FACTS = {"settings": {}, "machine": {}, "few_shot_features": "raw"}
@@ -29,7 +28,7 @@ def made(item: WorkItem, folder: Path, how: RunOptions | None = None) -> list[Pa
 
 def test_the_item_comes_back_with_its_whole_batch(tmp_path: Path) -> None:
     [item] = items(tmp_path, 1, seeds=(5, 6))
-    item = replace(item, name="x", source=replace(item.source, object_scale=0.5), roi=Roi(4, 4, 24, 24))
+    item = replace(item, name="x", source=replace(item.source, object_scale=0.5), roi=(4, 4, 24, 24))
     file = made(item, tmp_path / "out")[1]
     again = read_replay(file)
     assert again.item == item and again.recipe["seed"] == 6

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm.batch.work_item import Case, pair, read_roi
+from ldm.batch.work_item import Case, pair, roi_in
+from ldm.data.boxes import Frame, read_box_file
 from ldm.insertion.mask_input import MaskOptions
 from ldm.insertion.roi import Roi
 
@@ -82,7 +83,7 @@ def test_a_box_a_box_file_and_a_picture_mark_the_same(tmp_path: Path) -> None:
     ]
     assert masks[0].sum() == 12
     assert (masks[0] == masks[1]).all() and (masks[0] == masks[2]).all()
-    assert read_roi(file) == Roi(3, 2, 7, 5)
+    assert roi_in(read_box_file(file), Frame(20, 10)) == Roi(3, 2, 7, 5)
 
 
 def test_names_of_results_drop_the_role() -> None:

@@ -13,7 +13,8 @@ import pytest
 from ldm.config.build import insert_options, make_fill
 from ldm.config.cli import TRAINING, TRAINING_HELP, run
 from ldm.config.inference_cli import parser as inference
-from ldm.config.schema import Config, Parser, load_config
+from ldm.config.parser import SettingsParser
+from ldm.config.schema import Config, load_config
 from ldm.models.architecture import Architecture
 from scripts.train import FLAGS as TRAIN_FLAGS
 
@@ -35,15 +36,17 @@ def yaml(tmp_path: Path, text: str) -> Path:
 
 
 def parsed(*argv: str, config: Path | str = "") -> Any:
-    return Parser("Test.", FLAGS, str(config)).parse_config(argv)[1]
+    return SettingsParser("Test.", FLAGS, str(config)).parse_config(argv)[1]
 
 
-def inference_parser() -> Parser:
+def inference_parser() -> SettingsParser:
     return inference("Test.")
 
 
-def train_parser() -> Parser:
-    return Parser("Test.", TRAIN_FLAGS, "configs/mini.yaml", presets=TRAINING, short_help=TRAINING_HELP)
+def train_parser() -> SettingsParser:
+    return SettingsParser(
+        "Test.", TRAIN_FLAGS, "configs/mini.yaml", presets=TRAINING, short_help=TRAINING_HELP
+    )
 
 
 def failure(capsys: pytest.CaptureFixture[str], *argv: str, config: Path | str = "") -> str:
@@ -104,7 +107,7 @@ def test_both_spellings_of_a_flag_and_settings_between_flags(argv: list[str]) ->
 
 @pytest.mark.parametrize("at", range(6))
 def test_a_setting_may_stand_anywhere_even_behind_a_flag_that_takes_several_values(at: int) -> None:
-    parser = Parser("Test.", FLAGS, "")
+    parser = SettingsParser("Test.", FLAGS, "")
     parser.add_argument("--files", nargs="+")
     words = ["--files", "a.png", "b=2", "--name", "x"]
     args, config = parser.parse_config([*words[:at], "train.max_steps=9", *words[at:]])
@@ -268,7 +271,7 @@ def test_help_names_every_setting_there_is(capsys: pytest.CaptureFixture[str]) -
 
 @pytest.mark.parametrize("script", [inference_parser, train_parser])
 def test_help_is_two_screens_and_hides_flags_that_still_work(
-    script: Callable[[], Parser], monkeypatch: pytest.MonkeyPatch
+    script: Callable[[], SettingsParser], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     parser = script()
@@ -347,7 +350,7 @@ def test_the_mini_base_is_small() -> None:
 def test_kept_settings_that_are_no_more_are_passed_over_but_not_in_a_users_file(tmp_path: Path) -> None:
     old = {"train": {"mask_growth": 0.4, "max_steps": 7}}
     assert load_config(old).train.max_steps == 7
-    assert Parser("Test.", FLAGS, "").parse_config([], old)[1] == load_config(old)
+    assert SettingsParser("Test.", FLAGS, "").parse_config([], old)[1] == load_config(old)
     (tmp_path / "old.yaml").write_text("train:\n  mask_growth: 0.4\n")
     with pytest.raises(ValueError, match=r"unknown setting 'train\.mask_growth'"):
         load_config(tmp_path / "old.yaml")
@@ -357,7 +360,7 @@ def test_kept_settings_of_a_base_mean_what_they_meant(tmp_path: Path) -> None:
     """Bases from before `mask_antialias` read their masks antialiased."""
     kept = {"base": {"architecture": {"name": "mine"}}}
     assert load_config(kept).base.architecture.mask_antialias
-    assert Parser("Test.", FLAGS, "").parse_config([], kept)[1] == load_config(kept)
+    assert SettingsParser("Test.", FLAGS, "").parse_config([], kept)[1] == load_config(kept)
     (tmp_path / "mine.yaml").write_text("base:\n  architecture:\n    name: mine\n")
     assert not load_config(tmp_path / "mine.yaml").base.architecture.mask_antialias
     newer = {"base": {"architecture": {"mask_antialias": False}}}
@@ -369,7 +372,7 @@ def test_kept_settings_of_a_base_of_collages_are_those_of_a_base_of_composites(
     collage: bool, fill: str
 ) -> None:
     old = {"base": {"path": "x", "architecture": {"name": "mini", "collage": collage}}}
-    for config in (load_config(old), Parser("Test.", FLAGS, "").parse_config([], old)[1]):
+    for config in (load_config(old), SettingsParser("Test.", FLAGS, "").parse_config([], old)[1]):
         assert (config.base.path, config.base.architecture.name) == ("x", "mini")
         assert config.base.region_fill == fill
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from ldm.data.boxes import Frame, upright
+from ldm.data.exif import upright as turned_upright
 from ldm.data.insertset import load_insertset
 from ldm.data.picture import read_rgb, read_silhouette
 
@@ -109,7 +110,7 @@ def test_rounding_overhang_is_clamped_and_more_is_a_fault(folder: Path) -> None:
     [
         ("1 2 3", "3 values, expected 4"),
         ("1 2 3 4 5", "5 values"),
-        ("1, 2, 3, 4", "'1,' is not a number"),
+        ("1, 2, x, 4", "'x' is not a number"),
         ("1 2 3 nan", "'nan' is not a number"),
         ("1 2 inf 4", "'inf' is not a number"),
         ("9 2 9 8", "empty"),
@@ -138,8 +139,8 @@ def test_small_faults_of_same_category_pictures_are_counted_in_one_warning(folde
     with pytest.warns(UserWarning) as caught:
         found = load_insertset(folder)
     assert [str(warning.message) for warning in caught] == [
-        f"{folder}: among the same-category pictures: 2 fifth numbers, ignored; 1 boxes reaching outside, "
-        "clipped; 2 pictures without box, left out"
+        f"{folder}: among the same-category pictures: 2 pictures without box, left out; 2 fifth "
+        "numbers, ignored; 1 boxes reaching outside, clipped"
     ]
     assert [(sample.image.name, sample.boxes) for sample in found.same_category] == [
         ("a.jpg", ((1, 1, 9, 9), (2, 2, 8, 8))),
@@ -167,7 +168,7 @@ def test_every_fault_is_reported_at_once(folder: Path) -> None:
     picture(folder / "data" / "1.png")
     picture(folder / "reg_data" / "6.jpg")
     boxes(folder / "reg_bbox" / "6.txt", "1 2 3")
-    (folder / "bbox" / "7.txt").write_bytes(b"\xff\xfe\x00\x80")
+    (folder / "bbox" / "7.txt").write_bytes(b"1 1 5 5 \xe9")
     picture(folder / "data" / "7.jpg")
     found = faults(folder)
     expected = [
@@ -231,7 +232,7 @@ def test_a_silhouette_may_be_opaque_instead_of_white(folder: Path) -> None:
 
 
 def test_no_few_shot_picture_is_a_fault(folder: Path) -> None:
-    (folder / "data" / "1.jpg").rename(folder / "data" / "1.heic")
+    (folder / "data" / "1.jpg").rename(folder / "data" / "1.doc")
     found = faults(folder)
     assert found[0].startswith("data: no few-shot picture")
     assert found[1].startswith("bbox/1.txt: no picture")
@@ -242,24 +243,80 @@ def test_a_missing_folder_is_named_with_the_layout(tmp_path: Path) -> None:
         load_insertset(tmp_path / "nowhere")
 
 
+KINDS = [".jpg", ".png", ".webp", ".tif", ".avif"]
+
+
+@pytest.mark.parametrize("suffix", KINDS)
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_boxes_follow_the_exif_turn(folder: Path, orientation: int) -> None:
-    """Oracle: a box painted into the stored picture; the upright one is white there and only there."""
-    pixels = np.zeros((30, 40, 3), np.uint8)
-    pixels[4:20, 10:15] = 255
+@pytest.mark.parametrize("same_category", [False, True])
+def test_boxes_count_in_the_picture_that_a_viewer_shows(
+    folder: Path, orientation: int, suffix: str, same_category: bool
+) -> None:
+    """Oracle: a box painted into the shown picture, which is stored turned."""
+    shown = np.zeros((60, 80, 3), np.uint8)
+    shown[8:40, 24:56] = 255
+    back = {6: 8, 8: 6}.get(orientation, orientation)  # undoes the turn
+    stored = turned_upright(shown, back)
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = folder / "data" / "1.png"
-    (folder / "data" / "1.jpg").unlink()
-    Image.fromarray(pixels).save(path, exif=exif)
-    boxes(folder / "bbox" / "1.txt", "10 4 15 20")
-    x0, y0, x1, y1 = (int(value) for value in load_insertset(folder).few_shot[0].boxes[0])
-    white = read_rgb(path)[..., 0] == 255
-    assert white[y0:y1, x0:x1].all()
-    assert white.sum() == (x1 - x0) * (y1 - y0) == 80
+    images, texts = ("reg_data", "reg_bbox") if same_category else ("data", "bbox")
+    path = folder / images / f"2{suffix}"
+    path.parent.mkdir(exist_ok=True)
+    Image.fromarray(stored).save(path, exif=exif, quality=100)
+    boxes(folder / texts / "2.txt", "24 8 56 40")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*pictures that EXIF turns")
+        found = load_insertset(folder)
+    sample = found.same_category[0] if same_category else found.few_shot[1]
+    assert sample.boxes == ((24, 8, 56, 40),)
+    white = read_rgb(sample.image)[..., 0] > 127
+    assert white.shape == (60, 80) and white[9:39, 25:55].all() and not white[:, 58:].any()
+    assert abs(int(white.sum()) - 32 * 32) < 64
 
 
-def test_upright_keeps_the_order_of_corners() -> None:
-    for orientation in range(1, 9):
-        x0, y0, x1, y1 = upright((1, 2, 5, 9), Frame(40, 30, orientation))
-        assert x0 < x1 and y0 < y1
+def test_boxes_of_the_stored_picture_are_read_there_if_they_fit_nowhere_else(folder: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.new("RGB", (80, 30)).save(folder / "data/2.jpg", exif=exif)
+    boxes(folder / "bbox/2.txt", "10 5 70 25")
+    with pytest.warns(
+        UserWarning, match=r"bbox/2\.txt: line 1, '10 5 70 25': read as pixels of the stored picture"
+    ):
+        assert load_insertset(folder).few_shot[1].boxes == ((5, 10, 25, 70),)
+    (folder / "mask").mkdir()
+    Image.new("L", (80, 30), 255).save(folder / "mask/2.png")
+    with pytest.warns(UserWarning):
+        [fault] = faults(folder)
+    assert fault.startswith(
+        "mask/2.png: 80 x 30 pixels, its picture is 30 x 80, as viewers show it (EXIF turns it)"
+    )
+
+
+def test_pictures_of_kinds_that_are_not_read_are_faults_unless_beside_one_that_is(folder: Path) -> None:
+    for name in ("1.psd", ".DS_Store", "._1.jpg", "Thumbs.db", "notes.txt"):
+        (folder / "data" / name).write_bytes(b"8BPS")
+    assert len(load_insertset(folder).few_shot) == 1
+    picture(folder / "data/2.bmp").rename(folder / "data/2.tga")
+    (folder / "data/2.tga").write_bytes(b"no picture")
+    boxes(folder / "bbox/2.txt", "1 1 9 9")
+    assert faults(folder) == ["data/2.tga: not a readable picture; save it as PNG, TIFF, JPEG or WebP"]
+    (folder / "data/2.tga").rename(folder / "data/2.heic")
+    (folder / "data/2.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    [fault] = faults(folder)
+    assert fault.startswith("data/2.heic: ") and ("heic" in fault)
+
+
+@pytest.mark.parametrize("name", ["2.BMP", "2.gif", "2.JFIF", "2.jpe", "2.avif"])
+def test_all_kinds_that_are_read_count(folder: Path, name: str) -> None:
+    kind = {".jfif": "JPEG", ".jpe": "JPEG"}.get(Path(name).suffix.lower())
+    Image.new("RGB", SIZE).save(folder / "data" / name, kind)
+    boxes(folder / "bbox/2.txt", "1 1 9 9")
+    assert [sample.image.name for sample in load_insertset(folder).few_shot] == ["1.jpg", name]
+
+
+def test_an_animated_picture_is_never_taken_silently(folder: Path) -> None:
+    frames = [Image.new("RGB", SIZE, (90 * i, 0, 0)) for i in range(3)]
+    frames[0].save(folder / "data/2.gif", save_all=True, append_images=frames[1:])
+    boxes(folder / "bbox/2.txt", "1 1 9 9")
+    with pytest.warns(UserWarning, match=r"2\.gif: animated or of several pages, the first of 3 is taken"):
+        load_insertset(folder)

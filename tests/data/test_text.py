@@ -6,20 +6,37 @@ from pathlib import Path
 
 import pytest
 
-from ldm.data.text import check_names, read_text
+from ldm.data.text import check_names, read_text, whole_number
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-def test_utf_8_is_read(tmp_path: Path, encoding: str) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
+def test_utf_8_and_16_are_read(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "a.txt").write_text("1 2\r\nübung\n", encoding, newline="")
     assert read_text(tmp_path / "a.txt") == "1 2\nübung\n"
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "utf-16"])
+@pytest.mark.parametrize("text", ["", "7", "10 20\n"])
+def test_short_texts_are_no_utf_16(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.txt").write_text(text)
+    assert read_text(tmp_path / "a.txt") == text
+
+
+@pytest.mark.parametrize("encoding", ["latin-1", "cp1252"])
 def test_other_encodings_are_one_line(tmp_path: Path, encoding: str) -> None:
-    (tmp_path / "a.txt").write_text("übung", encoding)
-    with pytest.raises(ValueError, match=r"a\.txt: not readable as UTF-8 text \([^\n]*\); save it as UTF-8$"):
+    (tmp_path / "a.txt").write_text("1 2\ncafé, 3\n", encoding)
+    with pytest.raises(
+        ValueError, match=r"a\.txt: not readable as UTF-8 text: line 2, 'café, 3' in .*; save it"
+    ):
         read_text(tmp_path / "a.txt")
+
+
+def test_whole_numbers_as_spreadsheets_write_them() -> None:
+    for value in (12, "12", 12.0, "12.0", " 12 ", "1.2e1"):
+        assert whole_number(value, "seed") == 12
+    assert whole_number("9007199254740993", "seed") == 9007199254740993, "not through a float"
+    for bad in ("", "x", "1.5", 1.5, True, None, "nan", "inf", "1e999999999", "1,5", [1]):
+        with pytest.raises(ValueError, match=r"here: seed .*; expected a whole number"):
+            whole_number(bad, "here: seed")
 
 
 def test_a_missing_file_is_named_by_its_kind(tmp_path: Path) -> None:

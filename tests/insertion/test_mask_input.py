@@ -47,7 +47,7 @@ def write(path: Path, text: str) -> Path:
 
 
 def test_box_files_polygons_pictures_and_transparency_agree(tmp_path: Path, region: np.ndarray) -> None:
-    corners = [[8, 5], [15, 5], [15, 11], [8, 11]]
+    corners = [[8, 5], [16, 5], [16, 12], [8, 12]]
     Image.fromarray(region).save(tmp_path / "m.png")
     Image.fromarray((np.dstack([~region] * 3 + [region]) * 255).astype(np.uint8)).save(tmp_path / "a.png")
     found = [
@@ -55,6 +55,7 @@ def test_box_files_polygons_pictures_and_transparency_agree(tmp_path: Path, regi
         marked(write(tmp_path / "b.txt", "8 5 16 12")),
         marked(write(tmp_path / "one.json", json.dumps(corners))),
         marked(write(tmp_path / "list.json", json.dumps([corners]))),
+        marked(write(tmp_path / "flat.json", json.dumps([[8, 5, 16, 5, 16, 12, 8, 12]]))),
         marked(tmp_path / "m.png"),
         marked(tmp_path / "a.png", channel="alpha"),
         marked(of=picture(~region), channel="background"),

@@ -4,11 +4,15 @@ import warnings
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
+from ldm.data.boxes import Frame
+from ldm.data.exif import upright
 from ldm.data.picture import Picture
 from ldm.data.picture_write import write_picture
-from ldm.insertion.mask_shapes import box_mask, polygon_mask, read_mask, read_roi_file, refine_mask
+from ldm.insertion.mask_shapes import box_mask, polygon_mask, polygons_in, read_mask, refine_mask
 
 SIZE = (20, 30)
 
@@ -105,35 +109,70 @@ def test_holes_are_filled(region):
 def test_box(region):
     assert np.array_equal(box_mask((8, 5, 16, 12), SIZE), region)
     assert np.array_equal(box_mask((7.6, 5.2, 16.4, 11.8), SIZE), region)
-    with pytest.raises(ValueError, match="reaches outside the background of 30 x 20 px"):
-        box_mask((0, 0, 31, 20), SIZE)
-    with pytest.raises(ValueError, match="box 5 5 5 9 is empty"):
-        box_mask((5, 5, 5, 9), SIZE)
+    assert np.array_equal(box_mask((7.6, 4.6, 16.5, 12.5), SIZE), region), "by the pixels' centres"
     with pytest.raises(ValueError, match="covers the whole"):
         box_mask((0, 0, 30, 20), SIZE)
 
 
 def test_polygons(region):
-    corners = [(8.0, 5.0), (15.0, 5.0), (15.0, 11.0), (8.0, 11.0)]  # Pillow draws the outline too
+    corners = ((8.0, 5.0), (16.0, 5.0), (16.0, 12.0), (8.0, 12.0))
     assert np.array_equal(polygon_mask([corners], SIZE), region)
-    two = polygon_mask([corners, [(0, 0), (3, 0), (0, 3)]], SIZE)
-    assert two[0, 0] and two.sum() > region.sum()
-    with pytest.raises(ValueError, match="at least 3 points"):
-        polygon_mask([[(0, 0), (1, 1)]], SIZE)
+    assert np.array_equal(polygon_mask([corners[::-1]], SIZE), region)
+    two = polygon_mask([corners, ((0, 0), (3, 0), (0, 3))], SIZE)
+    assert two[0, 0] and two.sum() == region.sum() + 3
     with pytest.raises(ValueError, match="empty"):
-        polygon_mask([[(100, 100), (120, 100), (100, 120)]], SIZE)
+        polygon_mask([((100, 100), (120, 100), (100, 120))], SIZE)
 
 
-@pytest.mark.parametrize("text", ["1 2 3.5 4", "1\n2\n3.5\n4\n", "1, 2, 3.5, 4"])
-def test_roi_file(tmp_path, text):
-    (tmp_path / "roi.txt").write_text(text)
-    assert read_roi_file(tmp_path / "roi.txt") == (1, 2, 3.5, 4)
+@given(
+    st.lists(
+        st.lists(st.tuples(st.floats(-9, 40), st.floats(-9, 30)), min_size=3, max_size=7),
+        min_size=1,
+        max_size=2,
+    )
+)
+def test_polygons_hold_the_pixels_whose_centres_lie_in_them(polygons):
+    """Oracle: a ray from each centre crosses the outline an odd number of times."""
+    expected = np.zeros(SIZE, bool)
+    for polygon in polygons:
+        crossings = np.zeros(SIZE, int)
+        for (xa, ya), (xb, yb) in zip(polygon, polygon[1:] + polygon[:1], strict=True):
+            for y in range(SIZE[0]):
+                if min(ya, yb) <= y + 0.5 < max(ya, yb):
+                    at = xa + (y + 0.5 - ya) * ((xb - xa) / (yb - ya))
+                    crossings[y] += np.arange(SIZE[1]) + 0.5 >= at
+        expected |= crossings % 2 == 1
+    if expected.any() and not expected.all():
+        assert np.array_equal(polygon_mask([tuple(polygon) for polygon in polygons], SIZE), expected)
 
 
-@pytest.mark.parametrize("text", ["1 2 3", "1 2 3 4 5", "a b c d", ""])
-def test_bad_roi_file(tmp_path, text):
-    (tmp_path / "roi.txt").write_text(text)
-    with pytest.raises(ValueError, match=r"roi\.txt: expected four numbers x0 y0 x1 y1"):
-        read_roi_file(tmp_path / "roi.txt")
-    with pytest.raises(FileNotFoundError, match=r"none\.txt"):
-        read_roi_file(tmp_path / "none.txt")
+SQUARE = ((3.0, 4.0), (9.0, 4.0), (9.0, 10.0), (3.0, 10.0))
+
+
+def test_polygons_of_another_convention_are_read_with_a_warning():
+    frame = Frame(30, 20)
+    assert polygons_in([SQUARE], frame, "p") == [SQUARE]
+    shares = tuple((x / 30, y / 20) for x, y in SQUARE)
+    with pytest.warns(UserWarning, match="p: read as shares of the background"):
+        [found] = polygons_in([shares], frame, "p")
+    assert np.allclose(found, SQUARE)
+    with pytest.warns(UserWarning, match="p: 2 of 4 points lie outside the background of 30 x 20 px"):
+        assert polygons_in([((1.0, 1.0), (33.0, 1.0), (33.0, 9.0), (1.0, 9.0))], frame, "p")
+    with pytest.raises(ValueError, match="p: a polygon of 2 points; give at least 3"):
+        polygons_in([SQUARE, SQUARE[:2]], frame, "p")
+    with pytest.raises(ValueError, match="not finite"):
+        polygons_in([(*SQUARE, (float("nan"), 1.0))], frame, "p")
+
+
+@pytest.mark.parametrize("orientation", range(5, 9))
+def test_masks_and_polygons_of_the_stored_background_turn_with_it(tmp_path, orientation):
+    """Only the sideways, stored background is as wide as they reach."""
+    frame, size = Frame(30, 20, orientation), (30, 20)
+    wide = ((3.0, 4.0), (28.0, 4.0), (28.0, 10.0), (3.0, 10.0))
+    with pytest.warns(UserWarning, match="stored background"):
+        turned = polygon_mask(polygons_in([wide], frame, "p"), size)
+    stored = polygon_mask([wide], (20, 30))
+    assert np.array_equal(turned, upright(stored, orientation))
+    write_picture(tmp_path / "m.png", Picture((stored * np.uint8(255))[..., None]))
+    with pytest.warns(UserWarning, match="fits the stored background only"):
+        assert np.array_equal(read_mask(tmp_path / "m.png", size, turn=orientation), turned)

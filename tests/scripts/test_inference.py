@@ -76,11 +76,14 @@ def test_composites_recipe_and_sheet(folder: Path, tmp_path: Path) -> None:
         (["--manifest", "w.csv", "--paste-mask", "no.png"], "--paste_mask does not go with --manifest"),
         ([*BOXED, "--device", "tpu"], "--device tpu: this machine has cpu"),
         ([*BOXED, "--roi", "outside.txt"], "cuts off a part of the mask"),
-        ([*BOXED, "--roi", "empty.txt"], "an empty region"),
+        (
+            [*BOXED, "--roi", "empty.txt"],
+            "is 1 1 9 9 (swapped corners) or 9 9 10 10 (x y width height) meant?",
+        ),
         ([*BOXED, "--roi_factor", "0.5"], "context of factor 0.5 cuts the mask; give 1 or more"),
         ([*BOXED, "--second_pass", "2"], "sample.second_pass=2: expected 0 to 1"),
         ([*BOXED, "--init_noise_sigma", "-1"], "init_noise_sigma=-1: expected 0 or more"),
-        ([*BOXED, "--seed", str(2**70)], "expected a whole number of 64 bits"),
+        ([*BOXED, "--seed", str(2**70)], "sample.seed=1.18059e+21: expected 0 to 9.22337e+18"),
         ([*BOXED, "--pick", "x"], "--pick x: the object is no merged file; leave it out"),
         (
             ["--example_img", "a.png", "--box", "1", "1", "9", "9", "--object", "no.safetensors"],
