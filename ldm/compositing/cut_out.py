@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ldm.data.boxes import Box
 from ldm.data.image import to_image
-from ldm.data.insertset import Sample, silhouette_beside
+from ldm.data.insertset import Sample, sample_in_folder, silhouette_beside
 from ldm.data.picture import read_alpha, read_rgb, read_silhouette
 from ldm.data.training_masks import pixel_box
 
@@ -104,9 +104,13 @@ def cut_out_of(sample: Sample, box: Box, pixels: np.ndarray) -> CutOut:
 def cut_out_picture(path: Path) -> CutOut:
     """The object of a picture file, by NAME_mask.png beside it, its transparency, or GrabCut.
 
-    GrabCut takes the picture's border as background.
+    A picture in an object folder has its box and silhouette there. Elsewhere GrabCut takes the picture's
+    border as background.
     """
     pixels, silhouette = read_rgb(path), silhouette_of(path)
+    sample = None if silhouette_beside(path).is_file() else sample_in_folder(path)
+    if sample is not None:
+        return cut_out_of(sample, sample.boxes[0], pixels)
     height, width = pixels.shape[:2]
     if silhouette is None:
         inner = (FRAME * width, FRAME * height, (1 - FRAME) * width, (1 - FRAME) * height)
