@@ -36,6 +36,7 @@ SCRIPTS = {  # the least that each one parses
     "evaluate": ["--results", "x", "--out", "y"],
     "reproduce": ["--benches", "x"],
     "pretrain": ["all"],
+    "prepare": ["photos", "--out", "x"],
     "benchmark": [],
 }
 FOREIGN = {"--help", "--help-all"} | {f"--{name}" for name in PUBLISHED_INFERENCE}

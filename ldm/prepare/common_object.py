@@ -25,7 +25,8 @@ ROUNDS = 8
 SHRINKAGE = 0.1  # of the covariance towards a multiple of the identity
 SMOOTH = 0.7  # cells
 FIRST, LATER = 0.25, 0.4  # of a side: how wide the centre is to which the guess is drawn
-SURE_OBJECT, SURE_GROUND = 0.5, 0.6  # of the way from the threshold to the highest, lowest score
+STRICT = 0.15  # of the highest score: what the object's must exceed, since cells see beyond their borders
+SURE_OBJECT, SURE_GROUND = 0.8, 0.3  # of the way from there to the highest, lowest score
 RIM = 0.02  # of the longer side: certainly ground unless the scores are sure
 SECOND = 0.3  # of the heaviest piece's weight: lighter pieces are not the object
 ITERATIONS = 4
@@ -144,7 +145,8 @@ def _threshold(score: np.ndarray) -> float:
 def _follow_edges(image: np.ndarray, score: np.ndarray) -> np.ndarray:
     """GrabCut begun with the scores, and of its pieces the heaviest by score: bool [h,w]."""
     small = shrunk(image, min(1.0, COARSE / max(image.shape[:2])))
-    fine = cv2.resize(score, small.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+    strict = score - STRICT * score.max()
+    fine = cv2.resize(strict, small.shape[1::-1], interpolation=cv2.INTER_CUBIC)
     labels = np.where(fine > 0, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
     rim = max(1, round(RIM * max(labels.shape)))
     edge = np.ones(labels.shape, bool)

@@ -204,8 +204,8 @@ def _is_current(root: Path, name: str, entry: PhotoRecord, segmenter: Segmenter)
 def _corrected(root: Path, image: Path, entry: PhotoRecord) -> Known:
     """The box and the silhouette that are a person's, as far as there are any."""
     box, mask = box_file(root, image.stem), mask_file(root, image.stem)
-    given = box.is_file() and (changed(box, entry.box) or entry.source == "box")
     silhouette = read_silhouette(mask) if changed(mask, entry.mask) else None
+    given = changed(box, entry.box) or (entry.source == "box" and box.is_file() and silhouette is None)
     source: Source = "box" if silhouette is None else "mask"
     return Known(stored_box(root, image) if given else None, silhouette, source)
 
