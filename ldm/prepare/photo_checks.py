@@ -15,9 +15,7 @@ from ldm.data.training_masks import pixel_box
 MIN_PHOTOS = 3
 SMALL = 128  # pixels: the longer side of an object below this shows too little detail
 LOOK = 256  # pixels: the longer side at which an object is judged
-BLURRED = (
-    0.08  # sharpness below which an object is blurred: sharp photos have 0.11 to 1.2, blurred copies 0.06
-)
+BLURRED = 0.08  # a lower sharpness is blurred; photos have 0.11 to 1.2, blurred copies at most 0.06
 AT_BORDER = 0.1  # of the object's side: so much of it along the photo's border is cut off
 SECOND = 0.25  # of the largest piece's area: a second piece this large may be a second object
 WIDER = 0.15  # of a box's sides: how far around it the object may go on

@@ -199,7 +199,7 @@ def test_mistakes_are_one_line(tmp_path: Path, photos: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="no photos"):
         find_photos(tmp_path / "empty")
-    with pytest.raises(FileNotFoundError, match="not prepared; run: bash prepare.sh"):
+    with pytest.raises(FileNotFoundError, match=r"not prepared; run: bash prepare\.sh"):
         read_object_folder(tmp_path / "empty")
     (photos / "IMG_1.jpg").write_bytes(b"no picture")
     with pytest.raises(ValueError, match=r"IMG_1.jpg: not a readable picture"):
