@@ -22,7 +22,6 @@ Box = tuple[float, float, float, float]
 Numbers = tuple[float, ...]
 
 BOX_FORMAT = "write one box a line as four numbers, x0 y0 x1 y1, in pixels"
-FOUR_NUMBERS = "expected four numbers x0 y0 x1 y1 in pixels"
 OVERHANG = 1.0  # pixels by which a box may reach outside its picture: rounding, not an error
 ROUGH_OVERHANG = 3.0  # the same for same-category pictures, whose boxes were drawn less carefully
 SHARE_OVERHANG = 0.01  # the same for shares of the picture
@@ -135,16 +134,15 @@ def parse_box(value: Any, where: str) -> Box:
     try:
         return _four(numbers_of(value))
     except ValueError as error:
-        raise ValueError(f"{where}: box {value!r}; {FOUR_NUMBERS} ({error})") from error
+        given = str(value)[:80]
+        raise ValueError(
+            f"{where}: box {given!r}; expected four numbers x0 y0 x1 y1 in pixels ({error})"
+        ) from error
 
 
 def read_box_file(path: Path) -> Box:
     """A file of one box or region: four numbers, one a line or on one line."""
-    text = read_text(path, "box file")
-    try:
-        return _four(numbers_of(text))
-    except ValueError as error:
-        raise ValueError(f"{path}: {FOUR_NUMBERS} ({error})") from error
+    return parse_box(read_text(path, "box file"), str(path))
 
 
 def box_in(numbers: Sequence[float], frame: Frame, where: str, may_leave: bool = False) -> Box:
@@ -275,20 +273,16 @@ def _warn(every: Sequence[Given], how: str, prefix: str = "") -> None:
     if turned and all(given.fits(STORED, OVERHANG) for given in turned):
         first = turned[0].where.split(",")[0]
         warnings.warn(
-            f"{prefix}{_count(turned)} of pictures that EXIF turns, like {first}: they count in the picture "
-            "as viewers show it; correct them if they were drawn in the stored one",
+            f"{prefix}{len(turned)} boxes of pictures that EXIF turns, like {first}: they count in the "
+            "picture as viewers show it; correct them if they were drawn in the stored one",
             stacklevel=4,
         )
 
 
 def _say(odd: Sequence[Given], how: str, prefix: str, what: str) -> None:
     first = odd[0]
-    more = f" ({_count(odd)} in all)" if len(odd) > 1 else ""
+    more = f" ({len(odd)} boxes in all)" if len(odd) > 1 else ""
     warnings.warn(f"{prefix}{first.where}: read as {what}: {_text(first.clipped(how))}{more}", stacklevel=5)
-
-
-def _count(every: Sequence[Given]) -> str:
-    return "1 box" if len(every) == 1 else f"{len(every)} boxes"
 
 
 def _number(word: Any) -> float:

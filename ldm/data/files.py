@@ -43,7 +43,9 @@ def list_files(folder: Path, suffixes: Collection[str] = PICTURE_SUFFIXES) -> li
     """
     paths = list(folder.iterdir()) if folder.is_dir() else []
     paths = [path for path in paths if path.suffix.lower() in suffixes and not path.name.startswith(".")]
-    return sorted((path for path in paths if not path.is_dir()), key=lambda path: natural_key(path.name))
+    return sorted(
+        (path for path in paths if not path.is_dir()), key=lambda path: (natural_key(path.stem), path.name)
+    )
 
 
 def pictures_in(folder: Path, also: Collection[str] = ()) -> list[Path]:

@@ -165,7 +165,7 @@ def _pictures(folder: Path, faults: list[str]) -> dict[str, Path]:
     Reading that one is refused; beside a picture of its stem it is taken for its source (1.psd, 1.png).
     """
     found = _by_stem(folder, UNREAD_SUFFIXES, []) | _by_stem(folder, PICTURE_SUFFIXES, faults)
-    return dict(sorted(found.items(), key=lambda item: natural_key(item[1].name)))
+    return dict(sorted(found.items(), key=lambda item: natural_key(item[0])))
 
 
 def _by_stem(folder: Path, suffixes: tuple[str, ...], faults: list[str]) -> dict[str, Path]:

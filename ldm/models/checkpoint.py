@@ -12,7 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from ldm.data.files import atomic_file
+from ldm.data.files import atomic_file, list_files
 from ldm.models.pickle_reader import PICKLES, read_pickle, refusing_damage
 from ldm.models.state_dict import first_few
 
@@ -91,7 +91,7 @@ def write_ckpt(path: Path, checkpoint: Mapping[str, Any]) -> None:
 
 def _read_folder(folder: Path) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
-    files = sorted(folder.glob("*.safetensors"))
+    files = list_files(folder, (".safetensors",))
     if not files:
         raise FileNotFoundError(
             f"{folder} holds no .safetensors file; put the shards there, or name the checkpoint file"

@@ -52,6 +52,34 @@ def test_columns_may_be_separated_by_semicolons(tmp_path: Path) -> None:
         read_manifest(write(tmp_path / "v.csv", "background;box\na.png;1 1 2 2;3\n"), LIKE)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sep=;\nbackground;box;seed\nimg/a.png;1,5 1 2,5 2;3\n",
+        "background\tbox\tseed\nimg/a.png\t1.5 1 2.5 2\t3.0\n",
+        ' Background , BOX , seed\nimg\\a.png,"1.5, 1, 2.5, 2", 3 \n',
+        "background;box;seed\r\nimg/a.png;[1.5 1 2.5 2];3.0\r\n",
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_tables_as_spreadsheets_write_them(tmp_path: Path, text: str, encoding: str) -> None:
+    (tmp_path / "w.csv").write_text(text, encoding, newline="")
+    [item] = read_manifest(tmp_path / "w.csv", LIKE)
+    assert item.case == Case(tmp_path / "img/a.png", box=(1.5, 1, 2.5, 2)) and item.seeds == (3, 4)
+
+
+def test_a_table_in_another_encoding_is_named_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "w.csv").write_text("background,box,name\na.png,1 1 9 9,caf\xe9\n", "cp1252")
+    with pytest.raises(ValueError, match=r"w\.csv: not readable as UTF-8 text: line 2, 'a\.png,1 1 9 9,café"):
+        read_manifest(tmp_path / "w.csv", LIKE)
+
+
+def test_paths_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    file = write(tmp_path / "w.csv", "background,mask\n~/a.png,~/m.png\n")
+    assert read_manifest(file, LIKE)[0].case == Case(tmp_path / "home/a.png", tmp_path / "home/m.png")
+
+
 def test_a_line_may_say_where_to_paste(tmp_path: Path) -> None:
     file = write(tmp_path / "w.csv", "background,box,paste_mask\na.png,1 1 9 9,p.png\nb.png,1 1 9 9,\n")
     assert [i.case.paste_mask for i in read_manifest(file, LIKE)] == [tmp_path / "p.png", None]
@@ -67,6 +95,12 @@ def test_a_line_may_say_where_to_paste(tmp_path: Path) -> None:
         ("background,box\na,1 2 3\n", "line 2: box '1 2 3'; expected four numbers"),
         ("background,box\na,1,2,3,4\n", "line 2: more values than columns"),
         ("background,mask,seed\na,b,x\n", "line 2: seed 'x'; expected a whole number"),
+        ("background,mask,seed\na,b,1.5\n", "line 2: seed '1.5'; expected a whole number"),
+        ("background,mask,seed\na,b,-1\n", "line 2: seed -1: expected 0 to 9223372036854775807"),
+        (
+            "background,mask,seed\na,b,9223372036854775807\n",
+            "seed 9223372036854775808: expected 0 to",
+        ),
         ("background,mask,name\na,b,../c\n", "line 2: name '../c'; expected a name without folders"),
         ("background,mask\n", "lists nothing"),
     ],
@@ -126,6 +160,16 @@ def test_a_line_begins_with_an_id_whose_zeros_may_be_left_out(bench: Path) -> No
         bench_cases(bench, write(bench / "id_list.txt", "01\n"))
     with pytest.raises(ValueError, match="line 2 has the ids 0002 and 0010; write one id a line"):
         bench_cases(bench, write(bench / "id_list.txt", "0001\n0002 0010\n"))
+
+
+def test_hidden_files_and_two_of_one_id(bench: Path) -> None:
+    for name in ("._ids.txt", "image/._0001_img.png", "mask/.DS_Store"):
+        write(bench / name, "9999\n")
+    write(bench / "ids.txt", "0002\n")
+    assert [case.name for case in bench_cases(bench)] == ["0002"]
+    write(bench / "image/0002_img.jpg", "")
+    with pytest.raises(ValueError, match=r"0002_img\.jpg and 0002_img\.png go by the same name, '0002'"):
+        bench_cases(bench)
 
 
 def test_several_list_files_ask_which(bench: Path) -> None:

@@ -106,3 +106,20 @@ def test_paste_masks_pair_like_masks_and_lie_inside_them(tmp_path: Path) -> None
         outside.read()
     with pytest.raises(ValueError, match=r"no paste mask for 2_img\.png"):
         pair([tmp_path / "image"], holes, paste_masks=[inner[1], tmp_path / "box.txt"])
+
+
+def test_two_files_of_one_name_are_named(tmp_path: Path) -> None:
+    save(tmp_path / "image/1.png")
+    save(tmp_path / "image/2.png")
+    for name in ("1.png", "1_mask.png", "2.png"):
+        save_mask(tmp_path / "mask" / name)
+    with pytest.raises(ValueError, match=r"1\.png and 1_mask\.png go by the same name, '1'"):
+        pair([tmp_path / "image"], [tmp_path / "mask"])
+
+
+def test_regions_as_shares_and_beyond_the_background() -> None:
+    with pytest.warns(UserWarning, match=r"region 0\.1 0\.1 0\.6 0\.6: read as shares .*: 20 10 120 60"):
+        assert roi_in((0.1, 0.1, 0.6, 0.6), Frame(200, 100)) == Roi(20, 10, 120, 60)
+    assert roi_in((-20, -30, 220, 210), Frame(200, 100)) == Roi(-20, -30, 220, 210)
+    with pytest.raises(ValueError, match=r"region 9 9 1 1: an empty box"):
+        roi_in((9, 9, 1, 1), Frame(200, 100))

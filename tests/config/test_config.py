@@ -16,6 +16,7 @@ from ldm.config.inference_cli import parser as inference
 from ldm.config.parser import SettingsParser
 from ldm.config.schema import Config, load_config
 from ldm.models.architecture import Architecture
+from ldm.pretrain.settings import PretrainConfig
 from scripts.train import FLAGS as TRAIN_FLAGS
 
 ROOT = Path(__file__).parents[2]
@@ -221,8 +222,10 @@ def test_a_broken_file_is_one_line(
 
 
 def test_a_file_that_is_no_text_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    (tmp_path / "settings.yaml").write_bytes(b"\xff\xfe\x00a")
-    assert "settings.yaml: not readable: " in failure(capsys, config=tmp_path / "settings.yaml")
+    (tmp_path / "settings.yaml").write_bytes(b"train: {name: caf\xe9}")
+    assert "settings.yaml: not readable as UTF-8 text: line 1" in failure(
+        capsys, config=tmp_path / "settings.yaml"
+    )
 
 
 def test_a_missing_file_names_those_there_are(
@@ -392,6 +395,16 @@ def test_what_only_a_base_of_composites_can_do_is_refused_for_others() -> None:
         ValueError, match=r"second_pass=0\.4 would replace the detail that detail_transfer=16 copies"
     ):
         insert_options(load_config(ROOT / "configs" / "mini.yaml", ["sample.second_pass=0.4"]))
+
+
+def test_a_pretraining_keeps_the_same_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    given = ["logdir=runs", "pack.sources=~/pictures"]
+    found = load_config(ROOT / "configs/pretrain_mini.yaml", given, PretrainConfig)
+    assert (found.logdir, found.pack.sources) == (str(tmp_path / "runs"), str(tmp_path / "home/pictures"))
+    assert (found.pack.file, found.export) == (str(ROOT / "cache/pack.zip"), str(ROOT / "checkpoints/mini"))
+    assert (found.sizes, found.init) == (str(ROOT / "configs/mini.yaml"), "")
 
 
 def test_outside_the_project_given_paths_are_the_users_and_defaults_the_projects(

@@ -54,7 +54,7 @@ def test_what_is_no_box_is_one_line(tmp_path: Path, value: object) -> None:
         parse_box(value, "here")
     if isinstance(value, str):
         (tmp_path / "b.txt").write_text(value)
-        with pytest.raises(ValueError, match=r"b\.txt: expected four numbers x0 y0 x1 y1"):
+        with pytest.raises(ValueError, match=r"b\.txt: box .*; expected four numbers x0 y0 x1 y1"):
             read_box_file(tmp_path / "b.txt")
     with pytest.raises(FileNotFoundError, match=r"none\.txt"):
         read_box_file(tmp_path / "none.txt")

@@ -16,6 +16,9 @@ from ldm.data.files import (
     list_files,
     locked_folder,
     natural_key,
+    one_per_stem,
+    path_of,
+    pictures_in,
     sweep,
 )
 
@@ -31,6 +34,69 @@ def test_listed_are_visible_files_of_the_suffixes_in_natural_order(tmp_path: Pat
     assert [path.name for path in list_files(tmp_path)] == ["2.tiff", "9.JPG", "10.png"]
     assert [path.name for path in list_files(tmp_path, (".txt",))] == ["notes.txt"]
     assert list_files(tmp_path / "none") == []
+
+
+def test_a_letter_comes_before_the_same_with_a_number(tmp_path: Path) -> None:
+    for name in ("a.png", "a2.png", "a10.png", "01.png", "1.png", "1.bmp"):
+        (tmp_path / name).touch()
+    found = [path.name for path in list_files(tmp_path)]
+    assert found == ["01.png", "1.bmp", "1.png", "a.png", "a2.png", "a10.png"]
+
+
+def test_a_folder_holds_what_a_viewer_shows_and_names_what_is_not_read(tmp_path: Path) -> None:
+    kinds = ["bmp", "GIF", "jfif", "jpe", "avif", "heic", "webp", "TIF"]
+    for i, kind in enumerate(kinds):
+        (tmp_path / f"{i}.{kind}").touch()
+    (tmp_path / "8.png").symlink_to(tmp_path / "gone.png")
+    for name in (".DS_Store", "._0.bmp", "Thumbs.db", "desktop.ini", "box.txt"):
+        (tmp_path / name).touch()
+    expected = [f"{i}.{kind}" for i, kind in enumerate(kinds)] + ["8.png"]
+    assert [path.name for path in pictures_in(tmp_path)] == expected
+    assert [path.name for path in pictures_in(tmp_path, (".txt",))] == [*expected, "box.txt"]
+    for name in ("x.TGA", "y.jxl"):
+        (tmp_path / name).touch()
+    with pytest.warns(UserWarning, match=r"2 pictures of kinds that are not read, left out: x\.TGA, y\.jxl;"):
+        assert len(pictures_in(tmp_path)) == 9
+
+
+def test_a_folder_without_pictures_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"holds no picture; expected \.jpg, "):
+        pictures_in(tmp_path)
+    (tmp_path / "a.psd").touch()
+    with pytest.raises(ValueError, match=r"holds no picture; .*; it has a\.psd, of kinds that are not read"):
+        pictures_in(tmp_path)
+    with pytest.raises(FileNotFoundError, match="no such folder of pictures"):
+        pictures_in(tmp_path / "none")
+
+
+def test_two_files_of_one_name_are_named(tmp_path: Path) -> None:
+    files = [tmp_path / "1.jpg", tmp_path / "2.png", tmp_path / "1.png"]
+    assert one_per_stem(files[:2], lambda file: file.stem) == {"1": files[0], "2": files[1]}
+    with pytest.raises(ValueError, match=r"1\.jpg and 1\.png go by the same name, '1'; rename or remove one"):
+        one_per_stem(files, lambda file: file.stem)
+
+
+def test_paths_as_users_write_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert path_of("~/a.png", tmp_path) == tmp_path / "home/a.png" == path_of("~/a.png")
+    assert path_of("~", tmp_path) == tmp_path / "home"
+    assert path_of("~a.png", tmp_path) == tmp_path / "~a.png"
+    assert path_of("img\\a.png", tmp_path) == tmp_path / "img/a.png"
+    assert path_of("/b/a.png", tmp_path) == Path("/b/a.png") and path_of("a.png") == Path("a.png")
+    (tmp_path / "img\\a.png").touch()
+    assert path_of("img\\a.png", tmp_path) == tmp_path / "img\\a.png"
+
+
+def test_hidden_files_are_no_part_of_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/1.png").write_bytes(b"1")
+    before = file_digest(tmp_path)
+    (tmp_path / "data/.DS_Store").write_bytes(b"x")
+    (tmp_path / ".cache").mkdir()
+    (tmp_path / ".cache/a").write_bytes(b"x")
+    assert file_digest(tmp_path) == before
+    (tmp_path / "data/2.png").write_bytes(b"1")
+    assert file_digest(tmp_path) != before
 
 
 def test_a_block_that_raises_leaves_nothing(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from ldm.batch.work_item import Case, pair
-from ldm.data.picture import Picture
+from ldm.data.exif import upright
+from ldm.data.picture import Picture, read_picture
 from ldm.data.picture_write import write_picture
 from ldm.insertion.mask_input import MaskOptions, read_insert_mask, read_polygons
 
@@ -117,3 +118,48 @@ def test_what_nobody_would_see_is_said(tmp_path: Path, region: np.ndarray) -> No
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         replace(case, channel="", box=(7, 5, 16, 12)).read()
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp", ".avif"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_region_counts_in_the_background_that_a_viewer_shows(
+    tmp_path: Path, orientation: int, suffix: str
+) -> None:
+    """Oracle: a box painted into the shown background, which is stored turned; every way to mark hits it."""
+    shown = np.zeros((60, 80, 3), np.uint8)
+    shown[8:40, 24:56] = 255
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored = upright(shown, {6: 8, 8: 6}.get(orientation, orientation))  # undoes the turn
+    Image.fromarray(stored).save(tmp_path / f"b{suffix}", exif=exif, quality=100)
+    Image.fromarray(shown).save(tmp_path / "m.png")
+    polygon = json.dumps([[24, 8], [56, 8], [56, 40], [24, 40]])
+    background = read_picture(tmp_path / f"b{suffix}")
+    white = background.pixels[..., 0] > 127
+    assert white.shape == (60, 80) and abs(int(white.sum()) - 32 * 32) < 64
+    for mask in (
+        marked(of=background, box=(24, 8, 56, 40)),
+        marked(write(tmp_path / "b.txt", "24 8 56 40"), of=background),
+        marked(write(tmp_path / "b.json", polygon), of=background),
+        marked(tmp_path / "m.png", of=background),
+    ):
+        assert np.array_equal(mask, shown[..., 0] > 0)
+
+
+def test_numbers_of_another_convention_mark_the_same_region(tmp_path: Path, region: np.ndarray) -> None:
+    shares = [8 / 30, 5 / 20, 16 / 30, 12 / 20]
+    with pytest.warns(UserWarning, match="shares"):
+        assert np.array_equal(marked(box=tuple(shares)), region)
+    text = " ".join(f"{value:.6f}" for value in shares)
+    with pytest.warns(UserWarning, match=r"b\.txt: box 0\.266667 .*shares"):
+        assert np.array_equal(marked(write(tmp_path / "b.txt", text)), region)
+    x0, y0, x1, y1 = shares
+    points = json.dumps([[[x0, y0], [x1, y0], [x1, y1], [x0, y1]]])
+    with pytest.warns(UserWarning, match=r"p\.json: read as shares"):
+        assert np.array_equal(marked(write(tmp_path / "p.json", points)), region)
+    assert np.array_equal(marked(write(tmp_path / "b.txt", "8,4; 5,2; 15,7; 11,9")), region), "decimal commas"
+    for encoding in ("utf-8-sig", "utf-16"):
+        (tmp_path / "b.txt").write_text("8 5 16 12\r\n", encoding)
+        assert np.array_equal(marked(tmp_path / "b.txt"), region)
+        (tmp_path / "b.json").write_text("[[8, 5], [16, 5], [16, 12], [8, 12]]", encoding)
+        assert np.array_equal(marked(tmp_path / "b.json"), region)

@@ -17,7 +17,7 @@ from ldm.scenes.scene_file import Scene, read_scene
 
 ROOT = Path(__file__).parents[2]
 SIZE = (40, 60)
-CORNERS = [[8, 5], [15, 5], [15, 11], [8, 11]]  # of the box that `entry` gives
+CORNERS = [[8, 5], [16, 5], [16, 12], [8, 12]]  # of the box that `entry` gives
 
 
 @pytest.fixture
@@ -180,6 +180,17 @@ def test_shared_pixels_are_those_of_the_whole_masks(folder: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*fully transparent")
+def test_paths_may_begin_at_home_and_numbers_come_from_spreadsheets(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(folder))
+    scene = read(folder, {"reference": "~/r.png", "mask": "~/m.png", "seed": 7.0}, background="~/b.png")
+    [only] = scene.placements
+    assert scene.background == folder / "b.png" and only.item.case.mask == folder / "m.png"
+    assert only.item.source.reference == folder / "r.png" and only.item.seeds == (7,)
+
+
+@pytest.mark.filterwarnings("ignore:.*read as shares")
 def test_every_way_to_mark_a_region_means_the_same(folder: Path) -> None:
     region = np.array(Image.open(folder / "m.png"))
     noise = np.array(Image.open(folder / "b.png"))
@@ -187,6 +198,7 @@ def test_every_way_to_mark_a_region_means_the_same(folder: Path) -> None:
     Image.fromarray(np.dstack([np.rot90(region, 2), region])).save(folder / "two.png")
     apart = [[0, 20], [5, 20], [0, 25]]
     ways: list[dict[str, Any]] = [
+        *({"box": "8;5;16;12"}, {"box": [8 / 60, 5 / 40, 16 / 60, 12 / 40]}),
         *({"box": [8, 5, 16, 12]}, {"mask": "m.png"}, {"mask_channel": "background"}),
         *({"polygon": CORNERS}, {"polygon": [CORNERS]}, {"mask": "two.png", "mask_channel": "alpha"}),
     ]
@@ -199,10 +211,10 @@ def test_every_way_to_mark_a_region_means_the_same(folder: Path) -> None:
 @pytest.mark.parametrize(
     ("where", "message"),
     [
-        ({"box": [0, 0, 99, 9]}, "box 0 0 99 9 reaches outside"),
-        ({"box": [0, 0, float("inf"), 9]}, "box 0 0 inf 9: expected x0 y0 x1 y1"),
-        ({"polygon": [[1, 1], [9, 9]]}, "polygon of 2 points; give at least 3"),
-        ({"polygon": [[1, 1], [9, 9], [1, float("nan")]]}, "polygon with a point that is not finite"),
+        ({"box": [0, 0, 99, 9]}, "box 0 0 99 9: outside the picture, which is 60 x 40"),
+        ({"box": [0, 0, float("inf"), 9]}, "expected four numbers x0 y0 x1 y1 in pixels (inf is not"),
+        ({"polygon": [[1, 1], [9, 9]]}, "a polygon of 2 points; give at least 3"),
+        ({"polygon": [[1, 1], [9, 9], [1, float("nan")]]}, "a point is not finite"),
         ({"polygon": [[80, 1], [99, 9], [80, 9]]}, "polygons: the mask is empty"),
         ({"mask_channel": "background"}, "b.png: has no alpha channel"),
     ],

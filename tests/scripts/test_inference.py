@@ -1,6 +1,7 @@
 """The inference script as a user calls it, on a tiny random base: results, recipe, mistakes."""
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,15 @@ def test_composites_recipe_and_sheet(folder: Path, tmp_path: Path) -> None:
         (["--example_img", "a.png", "--mask", "reference.jpg"], "same size"),
         (["--example_img", "a.png", "--box", "1", "1", "9", "9", "--paste-mask", "no.png"], "no.png"),
         (["--manifest", "w.csv", "--paste-mask", "no.png"], "--paste_mask does not go with --manifest"),
+        (["--example_img", "a.png", "--box", "-5", "1", "9", "9"], "inside it is 0 1 9 9"),
+        (["--example_img", "a.png", "--box", "nan", "1", "9", "9"], "'nan' is not a number"),
+        (
+            ["--example_img", "a.png", "--box", "60", "50", "9", "9"],
+            "9 9 60 50 (swapped corners) or 60 50 69",
+        ),
+        ([*BOXED, "--seed", "1.5"], "sample.seed=1.5: expected a whole number"),
+        ([*BOXED, "--seed", "-1"], "sample.seed=-1: expected 0 to"),
+        ([*BOXED, "--roi", "gone.txt"], "gone.txt: no such box file"),
         ([*BOXED, "--device", "tpu"], "--device tpu: this machine has cpu"),
         ([*BOXED, "--roi", "outside.txt"], "cuts off a part of the mask"),
         (
@@ -130,6 +140,48 @@ def test_a_plan_is_drawn_and_printed_and_wrong_polarity_is_a_line_on_stderr(
     assert error.startswith("warning: ") and "invert the mask" in error and error.count("\n") == 1
     drawing = np.asarray(Image.open(tmp_path / "a_plan.png"))
     assert drawing.shape == (90, 140, 3) and [file.name for file in tmp_path.iterdir()] == ["a_plan.png"]
+
+
+def test_a_folder_is_what_a_viewer_shows_and_the_rest_is_counted_and_named(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    image = Image.open(folder / "a.png")
+    (tmp_path / "img").mkdir()
+    kinds = {"c.bmp": None, "d.gif": None, "e.avif": None, "f.jfif": "JPEG", "g.JPE": "JPEG", "h.PNG": None}
+    for name, kind in kinds.items():
+        image.save(tmp_path / "img" / name, kind)
+    (tmp_path / "img/i.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    for name in ("j.tga", ".DS_Store", "._h.PNG", "Thumbs.db"):
+        (tmp_path / "img" / name).write_bytes(b"no picture")
+    work = ["--example_img", str(tmp_path / "img"), "--mask", str(folder / "a_mask.png"), "--plan"]
+    with pytest.raises(SystemExit) as stop:
+        call(folder, *work, "--outdir", str(tmp_path / "out"))
+    names = sorted(file.name for file in (tmp_path / "out").iterdir())
+    assert stop.value.code == 11 and names == [f"{name}_plan.png" for name in "cdefgh"]
+    error = capsys.readouterr().err
+    assert "1 picture of a kind that is not read, left out: j.tga" in error
+    assert "skipped i: " in error and "i.heic: HEIC needs the extra `heic`" in error
+
+
+def test_boxes_and_regions_are_read_however_they_are_written(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(folder)
+    (tmp_path / "bom.txt").write_text("50 30 90 60\r\n", "utf-8-sig")
+    (tmp_path / "bom.json").write_text("[[50, 30], [90, 30], [90, 60], [50, 60]]", "utf-8-sig")
+    (tmp_path / "semi.csv").write_text("background;box\r\na.png;50,0 30,0 90,0 60,0\r\n", "utf-8-sig")
+    Image.open(folder / "a.png").save(tmp_path / "a.png")
+    shares = ["0.3571429", "0.3333333", "0.6428571", "0.6666667"]
+    boxes = [["50", "30", "90", "60"], ["50,30,90,60"], ["50;", "30;", "90;", "60"], shares]
+    ways = [["--example_img", "a.png", "--box", *box] for box in boxes]
+    ways += [["--example_img", "a.png", "--mask", str(tmp_path / f"bom.{kind}")] for kind in ("txt", "json")]
+    ways += [["--manifest", str(tmp_path / "semi.csv")]]
+    plans = []
+    for way in ways:
+        call(folder, *way, "--plan", "--outdir", str(tmp_path / "out"))
+        plans.append(capsys.readouterr().out)
+    assert len(set(plans)) == 1 and "1 region" in plans[0]
 
 
 def test_a_manifest_goes_on_after_a_bad_item_and_says_how_many(

@@ -251,7 +251,7 @@ MISTAKES = {
     "merge a.safetensors all.safetensors --out x.safetensors": "all.safetensors: this object was learnt with",
     "merge a.safetensors ./a.safetensors --out x.safetensors": "called a; rename",
     "merge a.safetensors b.safetensors --out .": "expected the name of a .safetensors file",
-    "merge a.safetensors b.safetensors --weighted ./base --out x.safetensors": "holds no pictures",
+    "merge a.safetensors b.safetensors --weighted ./base --out x.safetensors": "holds no picture",
     "merge a.safetensors b.safetensors --weighted no.png --out x.safetensors": "no.png: no such picture",
     "convert a.safetensors --to ldm --out x.ckpt": "--dataset-dir",
     "convert a.safetensors --to ldm --out x.safetensors": "expected the name of a .ckpt file",
