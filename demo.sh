@@ -21,7 +21,8 @@ extracted=$(date +%s)
 echo "== 3/3 insert it into three backgrounds, one of them 2048 x 1536"
 python "$root/scripts/inference.py" --config "$root/configs/mini.yaml" --object "$out/rocket_bee.safetensors" \
   --example_img "$scenes/table.jpg" "$scenes/rocks.jpg" "$scenes/street.jpg" \
-  --mask "$scenes/table_mask.png" "$scenes/rocks_mask.png" "$scenes/street_mask.png" --outdir "$out"
+  --mask "$scenes/table_mask.png" "$scenes/rocks_mask.png" "$scenes/street_mask.png" \
+  --keep_scene --outdir "$out" # the masks lie on empty ground
 inserted=$(date +%s)
 
 echo

@@ -22,6 +22,7 @@ with uncollected():  # torch is among them; what loads a model is imported when 
     from ldm.batch.runner import plan_items, prepare, run_items, write_plan
     from ldm.config.inference_cli import (
         check_overwriting,
+        inside_the_mask,
         items_of,
         options_of,
         parse,
@@ -95,6 +96,7 @@ def main(argv: list[str] | None = None) -> None:
         args, config = parse(argv, HELP)
         if args.replay is not None:
             raise SystemExit(replay(argv, args))
+        print(inside_the_mask(config))
         summary = (insert_items if args.scene is None else insert_scene)(args, config)
     for line in summary.problems():
         say(line)

@@ -21,7 +21,7 @@ BESIDE = (
     ("evaluation", "pretrain"),
     ("validation",),
 )
-TOP = (("config",), ("api",))
+TOP = (("config",), ("api", "studio"))
 LEVELS = {package: i for i, level in enumerate([*CORE, *BESIDE, *TOP]) for package in level}
 OUTSIDE = {"benchmarks", "scripts", "tests"}  # never imported by ldm
 BORROWED = {"diffusers", "transformers"}

@@ -78,6 +78,7 @@ PUBLISHED: dict[str, Any] = {
     "sample.second_pass": 0.0,
     "sample.precision": "fp32",
     "insert.blend": "paper",
+    "insert.keep_scene": False,
     "insert.paste_margin": 0.0,
 }
 MODES = {"": ("crossattn-kv", 4000), "_virtual": ("crossattn", 2000)}

@@ -38,6 +38,7 @@ SCRIPTS = {  # the least that each one parses
     "pretrain": ["all"],
     "prepare": ["photos", "--out", "x"],
     "benchmark": [],
+    "studio": [],
 }
 FOREIGN = {"--help", "--help-all"} | {f"--{name}" for name in PUBLISHED_INFERENCE}
 SECTIONS = {f.name: get_type_hints(Config)[f.name] for f in fields(Config)}

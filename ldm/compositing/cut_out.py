@@ -1,4 +1,6 @@
-"""Cut an object out of its picture: colours and alpha, by a silhouette or by GrabCut (Rother et al. 2004).
+"""Cut an object out of its picture: colours and alpha, by a silhouette or a segmenter.
+
+Without one it is GrabCut (Rother et al. 2004).
 
 A base trained on composites draws what it is shown, so that no background may come along.
 Pixels are uint8 [H,W,3], silhouettes uint8 [H,W], 255 where the object is.
@@ -6,6 +8,7 @@ Pixels are uint8 [H,W,3], silhouettes uint8 [H,W], 255 where the object is.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -25,7 +28,7 @@ SIDE = 512  # pixels: the longer side at which an object and its surroundings ar
 COARSE = 256  # likewise for GrabCut
 AROUND = 0.2  # of the box's longer side: background included around it
 CORE = 0.3  # of the box's sides: the central ellipse that is certainly the object
-MIN_SHARE = 0.15  # of the box: a smaller GrabCut result is rejected
+MIN_SHARE = 0.15  # of the box: a smaller result is rejected
 MIN_SHARE_WHOLE = 0.02  # likewise of a whole picture, whose object may be small
 ITERATIONS = 5
 FRAME = 0.03  # of a picture's sides: the border that is certainly background
@@ -35,6 +38,8 @@ EDGE = 0.008  # of the longer side: how far from the coarse edge the fine one ma
 FLAT = 1e-3  # variance of grey levels in [0,1] below which an area has no edge
 SOLID = 0.95  # alpha above which a pixel's colour is not mixed with the background
 FRINGE = 0.01  # of the longer side: how far mixed pixels may be from the solid pixel whose colour they take
+PixelBox = tuple[int, int, int, int]  # x0 y0 x1 y1, the ends exclusive
+Segmenter = Callable[[np.ndarray, PixelBox], np.ndarray]  # such as `segment`
 
 
 class CutOut(NamedTuple):
@@ -45,7 +50,7 @@ class CutOut(NamedTuple):
 
     colours: np.ndarray
     alpha: np.ndarray
-    box: tuple[int, int, int, int]
+    box: PixelBox
 
     def picture(self, size: int) -> Tensor:
         """[4,size,size]: colours times alpha in [-1,1], and alpha; aspect kept, centred, transparent around.
@@ -62,22 +67,24 @@ class CutOut(NamedTuple):
 
 
 def cut_out(
-    pixels: np.ndarray, box: Box, silhouette: np.ndarray | None = None, min_share: float = MIN_SHARE
+    pixels: np.ndarray,
+    box: Box,
+    silhouette: np.ndarray | None = None,
+    min_share: float = MIN_SHARE,
+    segmenter: Segmenter | None = None,
 ) -> CutOut:
-    """The object in a box of a picture; the whole box, opaque, if GrabCut fails.
+    """The object in a box of a picture; the whole box, opaque, if the segmenter (None: GrabCut) fails.
 
-    `min_share`: share of the box that GrabCut must find. ValueError if the silhouette is empty in the box.
+    `min_share`: share of the box that it must find. ValueError if the silhouette is empty in the box.
     """
     x0, y0, x1, y1 = pixel_box(box, pixels.shape[:2])
-    around = round(AROUND * max(x1 - x0, y1 - y0))
-    left, top = max(0, x0 - around), max(0, y0 - around)
-    window = slice(top, y1 + around), slice(left, x1 + around)
+    window, inner = surroundings((x0, y0, x1, y1), pixels.shape[:2])
     factor = min(1.0, SIDE / max(pixels[window].shape[:2]))
     coarse = shrunk(pixels[window], factor)
-    a, b, c, d = (round(v * factor) for v in (x0 - left, y0 - top, x1 - left, y1 - top))
+    a, b, c, d = (round(v * factor) for v in inner)
     within = slice(b, max(d, b + 1)), slice(a, max(c, a + 1))
     if silhouette is None:
-        alpha = matte(coarse, segment(coarse, (a, b, c, d)))[within]
+        alpha = matte(coarse, (segmenter or segment)(coarse, (a, b, c, d)))[within]
         if (alpha > 0.5).mean() < min_share:
             return CutOut(coarse[within].copy(), np.ones_like(alpha), (x0, y0, x1, y1))
     else:
@@ -92,29 +99,29 @@ def cut_out(
     return CutOut(colours, alpha[tight], pixel_box(object_box, pixels.shape[:2]))
 
 
-def cut_out_of(sample: Sample, box: Box, pixels: np.ndarray) -> CutOut:
+def cut_out_of(sample: Sample, box: Box, pixels: np.ndarray, segmenter: Segmenter | None = None) -> CutOut:
     """The object in a box of a sample's picture (its `pixels`), by its silhouette if it has one."""
     silhouette = read_alpha(sample.image) if sample.mask is None else read_silhouette(sample.mask)
     try:
-        return cut_out(pixels, box, silhouette)
+        return cut_out(pixels, box, silhouette, segmenter=segmenter)
     except ValueError as error:
         raise ValueError(f"{sample.mask or sample.image}: {error}") from error
 
 
-def cut_out_picture(path: Path) -> CutOut:
-    """The object of a picture file, by NAME_mask.png beside it, its transparency, or GrabCut.
+def cut_out_picture(path: Path, segmenter: Segmenter | None = None) -> CutOut:
+    """The object of a picture file, by NAME_mask.png beside it, its transparency, or the segmenter.
 
-    A picture in an object folder has its box and silhouette there. Elsewhere GrabCut takes the picture's
-    border as background.
+    A picture in an object folder has its box and silhouette there. Elsewhere the picture's border is
+    background for the segmenter (None: GrabCut).
     """
     pixels, silhouette = read_rgb(path), silhouette_of(path)
     sample = None if silhouette_beside(path).is_file() else sample_in_folder(path)
     if sample is not None:
-        return cut_out_of(sample, sample.boxes[0], pixels)
+        return cut_out_of(sample, sample.boxes[0], pixels, segmenter)
     height, width = pixels.shape[:2]
     if silhouette is None:
         inner = (FRAME * width, FRAME * height, (1 - FRAME) * width, (1 - FRAME) * height)
-        return cut_out(pixels, inner, min_share=MIN_SHARE_WHOLE)
+        return cut_out(pixels, inner, None, MIN_SHARE_WHOLE, segmenter)
     if silhouette.shape != pixels.shape[:2]:
         given = f"{silhouette_beside(path)}: {silhouette.shape[1]} x {silhouette.shape[0]} px"
         raise ValueError(f"{given}, its picture is {width} x {height}; make them the same size, or remove it")
@@ -134,7 +141,16 @@ def shrunk(pixels: np.ndarray, factor: float) -> np.ndarray:
     return cv2.resize(pixels, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
 
 
-def segment(pixels: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
+def surroundings(box: PixelBox, size: tuple[int, int]) -> tuple[tuple[slice, slice], PixelBox]:
+    """A box in a picture of size (H, W) => it with background around it, as slices, and the box in these."""
+    x0, y0, x1, y1 = box
+    around = round(AROUND * max(x1 - x0, y1 - y0))
+    left, top = max(0, x0 - around), max(0, y0 - around)
+    window = slice(top, min(size[0], y1 + around)), slice(left, min(size[1], x1 + around))
+    return window, (x0 - left, y0 - top, x1 - left, y1 - top)
+
+
+def segment(pixels: np.ndarray, box: PixelBox) -> np.ndarray:
     """Pixels and the box of an object in them => a coarse silhouette by GrabCut, float [h,w] in [0,1]."""
     factor = min(1.0, COARSE / max(pixels.shape[:2]))
     small = shrunk(pixels, factor)
@@ -146,11 +162,15 @@ def segment(pixels: np.ndarray, box: tuple[int, int, int, int]) -> np.ndarray:
     along = (2 * y - b - d) / max(d - b, 1)
     labels[across**2 + along**2 < CORE**2] = cv2.GC_FGD
     if (labels == cv2.GC_BGD).any() and (labels == cv2.GC_PR_FGD).any():
-        cv2.setRNGSeed(0)  # the same cut-out for the same picture
-        models = np.zeros((1, 65)), np.zeros((1, 65))
-        cv2.grabCut(small, labels, None, *models, ITERATIONS, cv2.GC_INIT_WITH_MASK)
+        grab_cut(small, labels)
     found = tidied(np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)))
     return cv2.resize(found.astype(np.float32), pixels.shape[1::-1])
+
+
+def grab_cut(pixels: np.ndarray, labels: np.ndarray) -> None:
+    """Run GrabCut from OpenCV's labels uint8 [h,w], which are changed in place."""
+    cv2.setRNGSeed(0)  # the same cut-out for the same picture
+    cv2.grabCut(pixels, labels, None, np.zeros((1, 65)), np.zeros((1, 65)), ITERATIONS, cv2.GC_INIT_WITH_MASK)
 
 
 def tidied(found: np.ndarray) -> np.ndarray:

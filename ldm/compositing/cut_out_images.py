@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ldm.compositing.composite import nearest
-from ldm.compositing.cut_out import cut_out_of, cut_out_picture, silhouette_of
+from ldm.compositing.cut_out import Segmenter, cut_out_of, cut_out_picture, silhouette_of
 from ldm.data.boxes import Box
 from ldm.data.image import from_bytes, to_bytes
 from ldm.data.insertset import InsertSet, Sample
@@ -30,21 +30,23 @@ class CutOutImages(ObjectImages):
     stored = True
     bends = False  # the base draws the cut-out as it is shown
 
-    def __init__(self, size: int = SIZE) -> None:
+    def __init__(self, size: int = SIZE, segmenter: Segmenter | None = None) -> None:
+        """`segmenter`: finds the objects without a silhouette; None: GrabCut."""
         super().__init__(size)
+        self.segmenter = segmenter
         self._cut_outs: dict[tuple[Path, Box, int], tuple[Tensor, Box]] = {}
 
     def reference(self, path: Path) -> Tensor:
-        return cut_out_picture(path).picture(self.size)[None]
+        return cut_out_picture(path, self.segmenter).picture(self.size)[None]
 
     def few_shot(self, insertset: InsertSet) -> Tensor:
-        cut_outs = [cut_out_of(x, x.boxes[0], read_rgb(x.image)) for x in insertset.few_shot]
+        cut_outs = [cut_out_of(x, x.boxes[0], read_rgb(x.image), self.segmenter) for x in insertset.few_shot]
         return torch.stack([cut_out.picture(self.size) for cut_out in cut_outs])
 
     def own_reference(self, insertset: InsertSet, few_shot: Tensor) -> Tensor:
         """The reference's cut-out; if only few-shot pictures have silhouettes, the most similar of theirs.
 
-        GrabCut makes errors, silhouettes do not.
+        Segmenters make errors, silhouettes do not.
         """
         reference = self.reference(insertset.reference)
         exact = [i for i, sample in enumerate(insertset.few_shot) if sample.mask is not None]
@@ -81,7 +83,7 @@ class CutOutImages(ObjectImages):
         """A cut-out, uint8 [4,size,size], and its box; cached."""
         key = sample.image, box, size
         if key not in self._cut_outs:
-            cut = cut_out_of(sample, box, pixels)
+            cut = cut_out_of(sample, box, pixels, self.segmenter)
             self._cut_outs[key] = to_bytes(cut.picture(size)), cut.box
         return self._cut_outs[key]
 

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ldm.compositing.background_fill import fill_background
 from ldm.compositing.composite import VISIBLE, composite, composite_layers, flattened, placed
 from ldm.compositing.detail_transfer import transfer_detail, with_contact_shadow
 from ldm.insertion.region import Region
@@ -28,13 +29,16 @@ class CompositeSettings:
     `strength`: denoising strength t/T, the noise level at which sampling starts from the composite (SDEdit,
     Meng et al. 2022); 1: from pure noise. `contact_shadow`: the highest alpha of the shadow under the object,
     0 to 1. `detail_transfer`: scale in pixels of a 512-px region below which detail is taken from the
-    composite; 0: every pixel is the model's. `paste_margin`: how far around the object the result is pasted,
-    fading out, in shares of the object's longer side; 0: all of the mask.
+    composite; 0: every pixel is the model's. `keep_scene`: the object stands before the scene that is inside
+    the mask, else before the background, continued from around the mask. `paste_margin`, with `keep_scene`:
+    how far around the object the result is pasted, fading out, in shares of the object's longer side; 0: all
+    of the mask.
     """
 
     strength: float = 1.0
     contact_shadow: float = 0.0
     detail_transfer: float = 0.0
+    keep_scene: bool = False
     paste_margin: float = 0.0
 
 
@@ -90,7 +94,7 @@ class CompositeFill(RegionFill):
         return [transfer_detail(self.image, alpha, image - coarse, width) for image in images]
 
     def paste_alpha(self) -> np.ndarray | None:
-        margin = self.settings.paste_margin
+        margin = self.settings.paste_margin if self.settings.keep_scene else 0.0
         return paste_margin(self.shadowed_layer[3].numpy() > VISIBLE, margin) if margin else None
 
     @cached_property
@@ -113,7 +117,15 @@ class CompositeFill(RegionFill):
     @cached_property
     def image(self) -> Tensor:
         """The region with the objects in it, [3,h,w] in [-1,1]."""
-        return composite(self.shadowed_layer[None], self.region.known[None])[0]
+        return composite(self.shadowed_layer[None], self.background[None])[0]
+
+    @cached_property
+    def background(self) -> Tensor:
+        """What the objects stand before, [3,h,w] in [-1,1]."""
+        if self.settings.keep_scene:
+            return self.region.known
+        pixels = self.region.known.permute(1, 2, 0).numpy()
+        return torch.from_numpy(fill_background(pixels, self.region.hole)).permute(2, 0, 1)
 
     @property
     def hole(self) -> Tensor:

@@ -14,6 +14,7 @@ import torch
 from ldm.config.schema import Config
 
 if TYPE_CHECKING:
+    from ldm.compositing.cut_out import Segmenter
     from ldm.data.object_crops import ObjectImages
     from ldm.insertion.blend import Blend
     from ldm.insertion.crop_plan import CropContext
@@ -118,10 +119,18 @@ def object_images(config: Config) -> ObjectImages:
     if config.base.region_fill == COMPOSITE:
         from ldm.compositing.cut_out_images import CutOutImages
 
-        return CutOutImages()
+        return CutOutImages(segmenter=_segmenter(config))
     from ldm.data.object_crops import ObjectImages
 
     return ObjectImages(config.base.architecture.reference_size)
+
+
+def _segmenter(config: Config) -> Segmenter | None:
+    """The base's matting network, if it is asked for and there; else None, GrabCut."""
+    from ldm.compositing.matting import FILE, Matting
+
+    file = Path(config.base.path) / FILE
+    return Matting(file) if config.base.segmenter == "matting" and file.is_file() else None
 
 
 def make_fill(config: Config, **other: Any) -> MakeFill:
@@ -137,6 +146,7 @@ def make_fill(config: Config, **other: Any) -> MakeFill:
         "strength": s.strength < 1,
         "contact_shadow": s.contact_shadow,
         "detail_transfer": s.detail_transfer,
+        "keep_scene": i.keep_scene,
         "paste_margin": i.paste_margin,
     }
     if unknown := [flag for flag, on in given.items() if on]:

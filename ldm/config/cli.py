@@ -150,6 +150,7 @@ RECIPE_FLAGS = {
     "guidance_from": "sample.guidance_from",
     "seed": "sample.seed",
     "blend": "insert.blend",
+    "keep_scene": "insert.keep_scene",
     "paste_margin": "insert.paste_margin",
 }
 
@@ -180,6 +181,7 @@ INSERTION_FLAGS = {
     "blend": "insert.blend",
     "feather": "insert.feather",
     "reach": "insert.reach",
+    "keep_scene": "insert.keep_scene",
     "paste_margin": "insert.paste_margin",
     "max_seam": "insert.max_seam",
     "outdir": "insert.outdir",

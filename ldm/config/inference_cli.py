@@ -17,7 +17,7 @@ from ldm.batch.replay import ItemReplay, read_recipe
 from ldm.batch.results_log import check_outputs
 from ldm.batch.runner import RunOptions
 from ldm.batch.work_item import Case, WorkItem, check_files, pair
-from ldm.config.build import crop_context_of, from_sections
+from ldm.config.build import COMPOSITE, crop_context_of, from_sections
 from ldm.config.cli import INFERENCE, INSERTION_FLAGS, uncollected
 from ldm.config.command_forms import PUBLISHED_INFERENCE
 from ldm.config.loader import place
@@ -71,7 +71,7 @@ SHORT_HELP = {
     "what to insert": ("object", "reference"),
     "where": ("example_img", "mask", "box"),
     "how many results": ("n_samples", "seed", "outdir"),
-    "how it looks": ("guidance_scale", "object_scale", "blend"),
+    "how it looks": ("guidance_scale", "object_scale", "keep_scene", "blend"),
     "speed": ("preset", "steps"),
 }
 MORE_HELP = """Many images: --manifest FILE or --bench FOLDER; several objects: --scene FILE.
@@ -248,6 +248,15 @@ def determining(config: Config) -> dict[str, Any]:
         values = asdict(getattr(config, section))
         settings[section] = {k: v for k, v in values.items() if k not in INCIDENTAL.get(section, ())}
     return settings
+
+
+def inside_the_mask(config: Config) -> str:
+    """What becomes of the scene inside the mask, in a line for the user."""
+    if config.insert.keep_scene:
+        return "inside the mask the scene around the object is kept (keep_scene)"
+    if config.base.region_fill == COMPOSITE:
+        return "everything inside the mask is replaced; --keep_scene keeps the scene around the object"
+    return "everything inside the mask is replaced"
 
 
 def scene_of(args: argparse.Namespace, config: Config) -> Scene:

@@ -26,6 +26,12 @@ class BaseSection:
         "cut-out pasted on the scene, for a base that was trained this way",
         ["grey", "composite"],
     )
+    segmenter: str = setting(
+        "grabcut",
+        "how the composite cuts out an object without a silhouette: grabcut; or matting: the network "
+        "matting.safetensors in the base's folder, GrabCut where there is none",
+        ["grabcut", "matting"],
+    )
 
 
 @dataclass(frozen=True)
@@ -133,10 +139,15 @@ class InsertSection:
         "1000: everywhere; -1: as `blend` has it",
         least=-1,
     )
+    keep_scene: bool = setting(
+        False,
+        "keep the scene inside the mask around the object, for masks on empty ground (needs "
+        "base.region_fill=composite); else everything inside the mask is made anew, what stood there is gone",
+    )
     paste_margin: float = setting(
         0.0,
-        "paste only pixels this near to the object, fading out, as a share of its longer side (needs "
-        "base.region_fill=composite); 0: the whole mask",
+        "with keep_scene: paste only pixels this near to the object, fading out, as a share of its longer "
+        "side; 0: the whole mask",
         least=0,
     )
     max_seam: float = setting(

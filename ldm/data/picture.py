@@ -79,6 +79,24 @@ def read_picture(path: Path, convert: bool = False) -> Picture:
         return replace(picture, pixels=upright(_read_deep(path), turn))
 
 
+@dataclass(frozen=True)
+class Header:
+    """What a picture file's header says: upright width and height, bits a channel, profile."""
+
+    width: int
+    height: int
+    bits: int
+    icc_profile: bytes | None
+
+
+def read_header(path: Path, convert: bool = False) -> Header:
+    """The header of a picture file that `read_picture` can read, without its pixels; raises as it does."""
+    with _one_line_errors(path), path.open("rb") as raw, Image.open(raw, formats=_formats(path)) as file:
+        _check(path, file, convert)
+        width, height = file.size if orientation(file) < 5 else file.size[::-1]
+        return Header(width, height, 16 if _is_deep(path, file) else 8, file.info.get("icc_profile"))
+
+
 def read_frame(path: Path) -> Frame:
     """Decode a whole picture file => its size as stored and its orientation; raises as `read_picture`."""
     with _one_line_errors(path), path.open("rb") as raw, Image.open(raw, formats=_formats(path)) as file:

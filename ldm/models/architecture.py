@@ -1,6 +1,6 @@
 """The borrowed parts of a base and their sizes: UNet and VAE from diffusers, CLIP from transformers.
 
-These are imported where they are built: the import takes seconds, and a config needs only the sizes.
+These, and torch, are imported where they are built: that takes seconds, and a config needs only the sizes.
 """
 
 from __future__ import annotations
@@ -8,14 +8,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor, nn
-
-from ldm.models.autoencoder import Autoencoder
-
 if TYPE_CHECKING:
+    import torch
     from diffusers import AutoencoderKL, UNet2DConditionModel
+    from torch import nn
     from transformers import CLIPVisionModel
+
+    from ldm.models.autoencoder import Autoencoder
 
 
 # of settings that older bases do not name
@@ -93,6 +92,8 @@ def build_unet(a: Architecture) -> UNet2DConditionModel:
 def build_vae(a: Architecture) -> AutoencoderKL | Autoencoder:
     """The autoencoder of this architecture's kind; f is its `vae_factor`."""
     if a.autoencoder == "residual":
+        from ldm.models.autoencoder import Autoencoder
+
         return Autoencoder(a.vae_channels, a.latent_channels, a.vae_layers)
     from diffusers import AutoencoderKL
 
@@ -110,9 +111,11 @@ def build_vae(a: Architecture) -> AutoencoderKL | Autoencoder:
 
 def set_position_ids(module: nn.Module, device: torch.device | str) -> None:
     """Fill CLIP's `position_ids`, which no checkpoint holds and a module built on the meta device lacks."""
+    import torch
+
     for child in module.modules():
         ids = getattr(child, "position_ids", None)
-        if isinstance(ids, Tensor):
+        if isinstance(ids, torch.Tensor):
             child.position_ids = torch.arange(ids.shape[-1], device=device)[None]
 
 

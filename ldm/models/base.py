@@ -10,9 +10,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ldm.data.files import list_files
 from ldm.models.architecture import LEGACY_DEFAULTS, Architecture, set_position_ids
-from ldm.models.checkpoint import read_metadata, read_state, write_folder
+from ldm.models.checkpoint import read_metadata, read_state, weight_files, write_folder
 from ldm.models.conditioner import Conditioner
 from ldm.models.context import Context, Contexts
 from ldm.models.cross_attention import cross_attentions
@@ -76,7 +75,7 @@ def check_architecture(path: Path, architecture: Architecture) -> None:
 
     The weights' shapes do not show heads, scales and the prediction type.
     """
-    files = list_files(path, (".safetensors",)) if path.is_dir() else [path]
+    files = weight_files(path) if path.is_dir() else [path]
     if not files or files[0].suffix != ".safetensors" or not files[0].is_file():
         return  # `read_state` reports what is wrong; pickles have no metadata
     stored = read_metadata(files[0]).get("architecture")

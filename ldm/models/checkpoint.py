@@ -89,9 +89,14 @@ def write_ckpt(path: Path, checkpoint: Mapping[str, Any]) -> None:
         torch.save(dict(checkpoint), file)
 
 
+def weight_files(folder: Path) -> list[Path]:
+    """The shards that `write_folder` writes; without them every .safetensors file of the folder."""
+    return sorted(folder.glob(SHARDS)) or list_files(folder, (".safetensors",))
+
+
 def _read_folder(folder: Path) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
-    files = list_files(folder, (".safetensors",))
+    files = weight_files(folder)
     if not files:
         raise FileNotFoundError(
             f"{folder} holds no .safetensors file; put the shards there, or name the checkpoint file"

@@ -15,6 +15,7 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -29,6 +30,8 @@ LAYERS = re.compile(r"cutouts/|multiview/|relit/\w+/(posed|view)_")  # pictures 
 POSED, VIEWS = 2, 3  # cut-outs of a relit scene's object: in its pose in another light, of other sides
 DARKEST = 0.12  # relit scenes whose object is darker than this share of its cut-out are left out: back-lit
 WHOLE = 0.9  # overlap of the two silhouettes of a relit object: less, and something stands in front of it
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -77,6 +80,19 @@ class Pack:
         """=> the pack without every k-th relit scene, and those scenes."""
         kept = [scene for i, scene in enumerate(self.relit) if i % every]
         return replace(self, relit=kept), self.relit[::every]
+
+    def split_layers(self, every: int = 25) -> tuple[Pack, Pack]:
+        """=> the pack without every k-th cut-out, object of many views and pair, and one of only these."""
+        names = list(self.multiview)
+
+        def part(held_out: bool) -> Pack:
+            def kept(items: list[T]) -> list[T]:
+                return [item for i, item in enumerate(items) if (i % every == 0) == held_out]
+
+            views = {name: self.multiview[name] for name in kept(names)}
+            return replace(self, cutouts=kept(self.cutouts), multiview=views, pairs=kept(self.pairs))
+
+        return part(False), part(True)
 
 
 def sources(root: Path) -> Iterator[tuple[str, Path]]:

@@ -72,3 +72,4 @@ class PretrainConfig:
     vae: StageSection = field(default_factory=StageSection)
     encoder: StageSection = field(default_factory=StageSection)
     unet: StageSection = field(default_factory=StageSection)
+    matting: StageSection = field(default_factory=StageSection)

@@ -1,7 +1,8 @@
 """The stages of training a base, from pictures to a folder that loads; a stage resumes where it was stopped.
 
 pack: pictures => one file. vae, encoder, unet: training, on the results of the stages before. export: the
-finished base. The autoencoder's kind and the unet stage's samples are settings.
+finished base. The autoencoder's kind and the unet stage's samples are settings. matting: the network that
+cuts out objects; it is shipped with the base, but no other stage needs it.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from safetensors.torch import load_model, save_model
 from torch import Generator
 from torch.utils.data import DataLoader
 
+from ldm.compositing.matting import FILE, SIZE, MattingNetwork, save_matting
 from ldm.models.architecture import Architecture, build_clip, build_vae
 from ldm.models.autoencoder import Autoencoder
 from ldm.models.base import Base, load_base, save_base
@@ -37,11 +39,13 @@ from ldm.pretrain.encoder import EncoderTraining
 from ldm.pretrain.insertion_base import InsertionTraining, start_from
 from ldm.pretrain.insertion_measure import InsertionMeasure, fixed_samples
 from ldm.pretrain.insertion_samples import InsertionComposer
+from ldm.pretrain.matting import MattingTraining, start_from_imagenet
+from ldm.pretrain.matting_samples import MattingComposer
 from ldm.pretrain.picture_pack import Pack, read_pack, write_pack
 from ldm.pretrain.settings import COMPOSITE, PretrainConfig, StageSection
 from ldm.training.trainer import quieten
 
-STAGES = ("pack", "vae", "encoder", "unet", "export")
+STAGES = ("pack", "vae", "encoder", "unet", "export", "matting")
 LOG_EVERY = 20  # steps
 WARMUP = 40  # steps of a stage that is limited by time
 DECAY, LEAST = 0.35, 0.02  # the last share of its time, in which the rate falls; the share it falls to
@@ -65,8 +69,8 @@ class Pretraining:
 
     @property
     def needed(self) -> list[str]:
-        """Those of STAGES that this run needs."""
-        return [stage for stage in STAGES if stage != "encoder" or self.inner is None]
+        """Those of STAGES that a base needs."""
+        return [stage for stage in STAGES[:-1] if stage != "encoder" or self.inner is None]
 
     def run(self, stage: str) -> str:
         """Run one of STAGES => what it has written, in a line."""
@@ -226,6 +230,21 @@ class Pretraining:
             base.unet.compile()
         half = self.config.precision == "bf16-mixed"
         return ReplayBuffer(base, source, s.batch_size, s.capacity, s.reuse, seed, half)
+
+    def matting(self) -> str:
+        """Train the matting network and write it, fp16, beside the base."""
+        s, (trained, held_out) = self.config.matting, (pack.split_layers() for pack in self.pictures)
+        network = MattingNetwork()
+        start_from_imagenet(network)
+        unseen = Drawn(MattingComposer(held_out[1], [s.size or SIZE]).batch, VALIDATED, 5, self.config.seed)
+        validation = DataLoader([unseen[i] for i in range(len(unseen))], batch_size=None)
+        data = Drawn(MattingComposer(trained[0]).batch, s.batch_size, s.steps, self.seed("matting"))
+        module = MattingTraining(network, s.lr, s.steps)
+        self.fit("matting", module, self.loader(data, s), validation=validation)
+        self.save(network, "matting")
+        target = Path(self.config.export) / FILE
+        save_matting(network, target)
+        return f"{target}: {target.stat().st_size / 2**20:.1f} MB"
 
     def export(self) -> str:
         """Write the finished base, fp16, to where the scripts look for it."""

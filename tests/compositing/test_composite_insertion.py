@@ -103,7 +103,7 @@ def test_sampling_starts_from_noise_or_from_the_scene_with_the_cut_out_in_it(
 def test_without_a_picture_of_the_object_there_is_nothing_to_start_from(
     base: Base, cut_outs: torch.Tensor
 ) -> None:
-    fill = make_composite_fill(CompositeSettings(strength=0.5, detail_transfer=12.0))(None)
+    fill = make_composite_fill(CompositeSettings(strength=0.5, detail_transfer=12.0, keep_scene=True))(None)
     [ours], [plain] = (made(base, cut_outs, noisy(), box(), Blend(), x) for x in (fill, ObjectFill()))
     assert np.array_equal(ours.picture.pixels, plain.picture.pixels)
 
@@ -122,7 +122,7 @@ def test_detail_transfer_keeps_the_cut_out_sharp_and_takes_on_the_models_light(
         return torch.full((len(latents), 3, *[base.architecture.image_size] * 2), level)
 
     monkeypatch.setattr(base, "decode", darker)
-    fill = CompositeObject(cut_outs, CompositeSettings(strength=0.5, detail_transfer=12.0))
+    fill = CompositeObject(cut_outs, CompositeSettings(strength=0.5, detail_transfer=12.0, keep_scene=True))
     [result] = made(base, cut_outs, background, mask, Blend(), fill)
     found = to_image(result.picture.pixels)
     assert torch.allclose(found[:, mask], (start - 0.1).clamp(-1, 1)[:, mask], atol=0.02)
@@ -146,7 +146,10 @@ def test_a_paste_margin_leaves_the_scene_around_the_object_as_it_is(
     base: Base, cut_outs: torch.Tensor, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
     monkeypatch.setattr("ldm.insertion.region.MOST", most)
-    background, fill = noisy(), CompositeObject(cut_outs, CompositeSettings(paste_margin=0.1))
+    background, fill = (
+        noisy(),
+        CompositeObject(cut_outs, CompositeSettings(keep_scene=True, paste_margin=0.1)),
+    )
     [result] = made(base, cut_outs, background, box(), Blend(feather=8), fill)
     changed = (result.picture.pixels != background.pixels).any(2)
     # 74 px high at the mask's foot, half as wide, and a tenth of its height around it
@@ -156,11 +159,31 @@ def test_a_paste_margin_leaves_the_scene_around_the_object_as_it_is(
     assert changed[40:95, 52:76].all()
 
 
+def test_what_stands_inside_the_mask_is_replaced_unless_the_scene_is_kept(
+    base: Base, cut_outs: torch.Tensor
+) -> None:
+    """A black block inside the mask, beside the object, on even ground."""
+    background, mask = even(160), box()
+    columns = np.flatnonzero(mask.any(0))
+    block = (slice(40, 100), slice(int(columns[0]) + 2, int(columns[0]) + 10))
+    background.pixels[block] = 0
+    kept, replaced = (
+        made(base, cut_outs, background, mask, Blend(), CompositeObject(cut_outs, settings))[0].picture
+        for settings in (
+            CompositeSettings(0.8, detail_transfer=16.0, keep_scene=keep, paste_margin=0.1)
+            for keep in (True, False)
+        )
+    )
+    assert kept.pixels[block].mean() < 40
+    assert replaced.pixels[block].mean() > 100
+    assert (replaced.pixels[~mask] == background.pixels[~mask]).all()
+
+
 def test_the_seam_is_that_of_what_is_pasted(base: Base, cut_outs: torch.Tensor) -> None:
     """A paste margin leaves the mask's own edge as it was: it says nothing."""
     wide, narrow = (
         made(base, cut_outs, even(60), box(8, 120), Blend(), CompositeObject(cut_outs, settings))[0]
-        for settings in (CompositeSettings(paste_margin=margin) for margin in (0.0, 0.01))
+        for settings in (CompositeSettings(keep_scene=True, paste_margin=margin) for margin in (0.0, 0.01))
     )
     assert wide.record["regions"][0]["seam"] > 1.5
     assert narrow.record["regions"][0]["seam"] > 1.5
@@ -195,7 +218,10 @@ def test_a_paste_margin_is_a_factor_of_the_seams_own_alpha(cut_outs: torch.Tenso
     mask[10:50, 10:75] = True
     region, seam = region_of(background, mask, []), Blend(feather=8)
     whole = blend(background, background + 0.5, mask, seam)[1]
-    plain, faded = (CompositeObject(cut_outs, CompositeSettings(paste_margin=x))(region) for x in (0.0, 0.25))
+    plain, faded = (
+        CompositeObject(cut_outs, CompositeSettings(keep_scene=True, paste_margin=x))(region)
+        for x in (0.0, 0.25)
+    )
     assert plain.paste_alpha() is None
     assert np.array_equal(blended(plain, background + 0.5, seam)[1], whole)
     alpha, shown = blended(faded, background + 0.5, seam)[1], faded.layer[3].numpy() > VISIBLE

@@ -385,6 +385,7 @@ def test_what_only_a_base_of_composites_can_do_is_refused_for_others() -> None:
         "sample.strength=0.5",
         "sample.contact_shadow=0.5",
         "sample.detail_transfer=16",
+        "insert.keep_scene=true",
         "insert.paste_margin=0.1",
     ):
         flag = key.split("=")[0].split(".")[1]

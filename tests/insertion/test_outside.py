@@ -79,6 +79,7 @@ def masks(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     most=st.sampled_from([2048, 24]),
     shown=st.booleans(),
     detail_transfer=st.sampled_from([0.0, 16.0]),
+    keep_scene=st.booleans(),
 )
 @settings(max_examples=80, deadline=None)
 def test_pixels_outside_the_mask_are_identical(
@@ -93,6 +94,7 @@ def test_pixels_outside_the_mask_are_identical(
     most: int,
     shown: bool,
     detail_transfer: float,
+    keep_scene: bool,
 ) -> None:
     hole, paste = marked
     top, context = np.iinfo(dtype).max, torch.zeros(1, 1, 4)
@@ -107,7 +109,9 @@ def test_pixels_outside_the_mask_are_identical(
         blend_named(mode, reach=reach),
         second_pass=TiledSecondPass(second_pass) if second_pass else None,
     )
-    composited = CompositeSettings(0.8, 0.5, detail_transfer * (not second_pass), paste_margin=0.1)
+    composited = CompositeSettings(
+        0.8, 0.5, detail_transfer * (not second_pass), keep_scene, paste_margin=0.1
+    )
     fill = CompositeObject(torch.rand(1, 4, 9, 9), composited) if shown else ObjectFill()
     with patch.object(region, "MOST", most):  # larger regions are worked on at that size
         one = ReadyObject(Contexts(context, context), fill)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ldm.config.schema import load_config
 from ldm.models.base import Base, base_fingerprint, base_state, load_base, load_inpainting_model, save_base
-from ldm.models.checkpoint import read_metadata, read_state, write_ckpt, write_safetensors
+from ldm.models.checkpoint import read_metadata, read_state, weight_files, write_ckpt, write_safetensors
 from ldm.models.conditioner import clip_normalised
 from ldm.models.diffusion import eps_of_v
 from ldm.models.inpainting_model import InpaintingModel
@@ -84,7 +84,7 @@ def test_the_embedded_base_is_what_it_was() -> None:
     """Its fingerprint, by which object files know it."""
     a = load_config(ROOT / "configs/mini.yaml").base.architecture
     assert a.mask_antialias
-    shipped = sorted((ROOT / "checkpoints/mini").glob("*.safetensors"))
+    shipped = weight_files(ROOT / "checkpoints/mini")
     loaded = load_base(ROOT / "checkpoints/mini", a)
     assert base_fingerprint(loaded) == read_metadata(shipped[0])["fingerprint"]
 

@@ -160,6 +160,12 @@ def test_unknown_suffix(tmp_path: Path) -> None:
     assert "is no known kind of checkpoint; expected" in refusal(tmp_path / "x.zip")
 
 
+def test_other_files_beside_shards_are_not_read(tmp_path: Path) -> None:
+    write_folder(tmp_path, STATE)
+    write_safetensors(tmp_path / "another.safetensors", {"other": torch.zeros(1)})
+    assert read_state(tmp_path).keys() == STATE.keys()
+
+
 def test_repeated_weights_in_a_folder(tmp_path: Path) -> None:
     for name in ("1", "2"):
         write_safetensors(tmp_path / f"{name}.safetensors", STATE)

@@ -63,9 +63,9 @@ def test_paths_are_the_users_and_defaults_the_projects(tmp_path: Path) -> None:
     Image.new("RGB", (300, 200), "grey").save(tmp_path / "room.png")
     boxed = ("--box", "50", "50", "120", "120", "--plan", "--outdir", "out")
     done = call("sh", script, "--image_path", "room.png", "--plms", *boxed, folder=tmp_path)
-    assert done.returncode == 0 and done.stdout.startswith("room:\n300 x 200 px"), done.stderr
+    assert done.returncode == 0 and "room:\n300 x 200 px" in done.stdout, done.stderr
     done = call("sh", script, *boxed, folder=tmp_path)
-    assert done.returncode == 0 and done.stdout.startswith("table:\n"), done.stderr
+    assert done.returncode == 0 and "table:\n" in done.stdout, done.stderr
     assert {file.name for file in (tmp_path / "out").iterdir()} == {"room_plan.png", "table_plan.png"}
     done = call("sh", script, "--image_path", "gone.png", "--mask_path", "m.png", folder=tmp_path)
     assert done.returncode == 2 and done.stderr == (

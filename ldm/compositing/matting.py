@@ -1,0 +1,208 @@
+"""A small network that finds an object's alpha in a picture, by a box around it or without one.
+
+The encoder is EfficientNet-Lite0 (Apache 2.0) up to stride 32 without its normalisation layers, which are
+folded into the convolutions; the decoder is a U-Net's. A base ships its weights as matting.safetensors.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ldm.compositing.cut_out import COARSE, PixelBox, grab_cut, segment, shrunk, surroundings, tidied
+from ldm.data.image import to_image
+from ldm.models.checkpoint import read_state, write_safetensors
+from ldm.models.state_dict import load_strictly
+
+FILE = "matting.safetensors"  # beside the weights of a base
+SIZE = 160  # pixels: the side of what the network sees
+SURE = 0.9  # alpha above which the network is certain; below 1 - SURE likewise
+BAND = 3  # pixels of COARSE: what is nearer than this to an uncertain pixel is uncertain
+FITS = 0.85  # a silhouette whose box overlaps the given one less is compared with GrabCut's
+RIM = 0.04  # of a picture's sides: a box that leaves no more than this free is no box
+STEM = 32
+# (expansion, kernel, channels, stride) of each block of EfficientNet-Lite0, without its last three
+BLOCKS = (
+    (1, 3, 16, 1),
+    *((6, 3, 24, 2), (6, 3, 24, 1)),
+    *((6, 5, 40, 2), (6, 5, 40, 1)),
+    *((6, 3, 80, 2), (6, 3, 80, 1), (6, 3, 80, 1)),
+    *((6, 5, 112, 1), (6, 5, 112, 1), (6, 5, 112, 1)),
+    *((6, 5, 192, 2), (6, 5, 192, 1)),
+)
+WITH_BOX = 5  # the block before which the box joins the encoder
+WIDTHS = (96, 64, 40, 24)  # of the decoder at strides 16, 8, 4, 2
+
+
+class Block(nn.Module):
+    """MobileNet's inverted residual: widen, filter each channel, narrow; [b,c,h,w] => [b,d,h/s,w/s]."""
+
+    def __init__(self, inputs: int, expansion: int, kernel: int, outputs: int, stride: int) -> None:
+        super().__init__()
+        wide = inputs * expansion
+        self.expand = nn.Conv2d(inputs, wide, 1) if expansion > 1 else None
+        self.depthwise = nn.Conv2d(wide, wide, kernel, stride, kernel // 2, groups=wide)
+        self.project = nn.Conv2d(wide, outputs, 1)
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = x if self.expand is None else F.relu6(self.expand(x))
+        y = self.project(F.relu6(self.depthwise(y)))
+        return x + y if self.residual else y
+
+
+class Up(nn.Module):
+    """Enlarge twofold, add what the encoder saw at that size, mix."""
+
+    def __init__(self, inputs: int, skipped: int, outputs: int) -> None:
+        super().__init__()
+        self.coarse, self.skip = nn.Conv2d(inputs, outputs, 1), nn.Conv2d(skipped, outputs, 1)
+        self.depthwise = nn.Conv2d(outputs, outputs, 3, padding=1, groups=outputs)
+        self.project = nn.Conv2d(outputs, outputs, 1)
+
+    def forward(self, x: Tensor, skip: Tensor) -> Tensor:
+        x = F.interpolate(self.coarse(x), size=skip.shape[-2:], mode="bilinear")
+        x = F.relu(x + self.skip(skip))
+        return F.relu(x + self.project(F.relu(self.depthwise(x))))
+
+
+class MattingNetwork(nn.Module):
+    """[b,4,S,S], RGB in [-1,1] and the box (1 = inside; 1 everywhere: find it) => logits of alpha [b,1,S,S].
+
+    S is a multiple of 32.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(3, STEM, 3, 2, 1)
+        channels = [STEM, *(block[2] for block in BLOCKS)]
+        self.blocks = nn.ModuleList(Block(c, *block) for c, block in zip(channels, BLOCKS, strict=False))
+        # the encoder's last maps at strides 16, 8, 4, 2, each with the box
+        skips = [c for c, block in zip(channels, BLOCKS, strict=False) if block[3] == 2][::-1]
+        inputs = [channels[-1], *WIDTHS[:-1]]
+        self.box = nn.Conv2d(1, channels[WITH_BOX], 1)
+        self.up = nn.ModuleList(Up(c, 1 + s, d) for c, s, d in zip(inputs, skips, WIDTHS, strict=True))
+        self.fine = nn.Conv2d(4 * 4, WIDTHS[-1], 3, padding=1)
+        self.mix = nn.Conv2d(WIDTHS[-1], WIDTHS[-1], 3, padding=1)
+        self.alpha = nn.Conv2d(WIDTHS[-1], 4, 1)  # of 2 x 2 pixels
+
+    def forward(self, x: Tensor) -> Tensor:
+        maps: list[Tensor] = []
+        box = x[:, 3:]
+        y = F.relu6(self.stem(x[:, :3]))
+        for i, (block, (_, _, _, stride)) in enumerate(zip(self.blocks, BLOCKS, strict=True)):
+            if i == WITH_BOX:
+                y = y + self.box(F.adaptive_avg_pool2d(box, y.shape[-2:]))
+            if stride == 2:
+                maps.append(torch.cat([y, F.adaptive_avg_pool2d(box, y.shape[-2:])], 1))
+            y = block(y)
+        for up in self.up:
+            y = up(y, maps.pop())
+        y = y + F.relu(self.fine(F.pixel_unshuffle(x, 2)))
+        return F.pixel_shuffle(self.alpha(F.relu(self.mix(y))), 2)
+
+
+class Matting:
+    """Finds objects as `cut_out.segment` does: the network says where, GrabCut where exactly the edge is."""
+
+    def __init__(self, file: Path) -> None:
+        """FileNotFoundError without the file, ValueError if it holds something else."""
+        self.network = load_matting(file)
+
+    def __call__(self, pixels: np.ndarray, box: PixelBox) -> np.ndarray:
+        """uint8 [h,w,3], the object's box in it => alpha float [h,w] in [0,1].
+
+        The network misses much of what it takes for ground, such as animals: where its silhouette does not
+        fill the box and GrabCut's fills it better, that is taken. A box around nearly all of the picture does
+        not say where the object is: it is proposed first.
+        """
+        if not _is_whole(box, pixels.shape[:2]):
+            found = with_edges(pixels, self.alpha(pixels, box))
+            if fit(found, box) >= FITS:
+                return found
+            return max(found, segment(pixels, box), key=lambda alpha: fit(alpha, box))
+        place = self.propose(pixels)
+        alpha = np.zeros(pixels.shape[:2], np.float32)
+        if place is not None:
+            window, inner = surroundings(place, pixels.shape[:2])
+            alpha[window] = with_edges(pixels[window], self.alpha(pixels[window], inner))
+        return alpha
+
+    def propose(self, pixels: np.ndarray) -> PixelBox | None:
+        """The box of what stands out in a picture uint8 [h,w,3]; None if nothing does."""
+        found = tidied(self.alpha(pixels, (0, 0, pixels.shape[1], pixels.shape[0])) > 0.5)
+        rows, columns = (np.flatnonzero(found.any(side)) for side in (1, 0))
+        if not len(rows):
+            return None
+        return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+    @torch.inference_mode()
+    def alpha(self, pixels: np.ndarray, box: PixelBox) -> np.ndarray:
+        """As `__call__`, in one pass; the mean over the picture and its mirror image."""
+        height, width = pixels.shape[:2]
+        small = cv2.resize(pixels, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+        x0, y0, x1, y1 = (round(v * SIZE / side) for v, side in zip(box, (width, height) * 2, strict=True))
+        inside = torch.zeros(1, SIZE, SIZE)
+        inside[:, y0:y1, x0:x1] = 1
+        x = torch.cat([to_image(small), inside])[None]
+        x = torch.cat([x, x.flip(-1)]).contiguous(memory_format=torch.channels_last)
+        there, mirrored = self.network(x).sigmoid()
+        mean = ((there + mirrored.flip(-1)) / 2)[0].numpy()
+        return cv2.resize(mean, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def fit(alpha: np.ndarray, box: PixelBox) -> float:
+    """Overlap (intersection over union) of the box around alpha [h,w] > 0.5 and the given one, 0 to 1."""
+    rows, columns = (np.flatnonzero((alpha > 0.5).any(side)) for side in (1, 0))
+    if not len(rows):
+        return 0.0
+    own = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    pairs = list(zip(own, box, strict=True))
+    low, high = [max(pair) for pair in pairs[:2]], [min(pair) for pair in pairs[2:]]
+    both = max(0, high[0] - low[0]) * max(0, high[1] - low[1])
+    areas = ((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in (own, box))
+    return both / max(sum(areas) - both, 1)
+
+
+def with_edges(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
+    """Uncertain alpha [h,w] of pixels uint8 [h,w,3] => a silhouette [h,w] in [0,1] by GrabCut.
+
+    What is certainly object or background stays, and tells GrabCut their colours.
+    """
+    small = shrunk(pixels, min(1.0, COARSE / max(pixels.shape[:2])))
+    prior = cv2.resize(alpha, small.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * BAND + 1,) * 2)
+    labels = np.where(prior > 0.5, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
+    known = [cv2.erode(part.astype(np.uint8), disc) > 0 for part in (prior < 1 - SURE, prior > SURE)]
+    for part, label in zip(known, (cv2.GC_BGD, cv2.GC_FGD), strict=True):
+        labels[part] = label
+    if all(part.any() for part in known):
+        grab_cut(small, labels)
+    found = tidied(np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)))
+    return cv2.resize(found.astype(np.float32), pixels.shape[1::-1])
+
+
+def _is_whole(box: PixelBox, size: tuple[int, int]) -> bool:
+    x0, y0, x1, y1 = box
+    height, width = size
+    return max(x0, width - x1) <= RIM * width and max(y0, height - y1) <= RIM * height
+
+
+def save_matting(network: MattingNetwork, file: Path) -> None:
+    """Write the weights as fp16."""
+    write_safetensors(file, {key: value.half() for key, value in network.state_dict().items()})
+
+
+def load_matting(file: Path) -> MattingNetwork:
+    """Weights as `save_matting` writes them, fp32, ready to use.
+
+    FileNotFoundError without the file, ValueError if it is damaged or of another network.
+    """
+    network = MattingNetwork()
+    load_strictly(network, read_state(file), "the matting network")
+    return network.to(memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]

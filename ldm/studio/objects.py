@@ -1,0 +1,288 @@
+"""The objects of the studio: InsertSet folders that `ldm/prepare` writes and corrects."""
+
+from __future__ import annotations
+
+import shutil
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from io import BytesIO
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from ldm.config.schema import load_config
+from ldm.data.files import PICTURE_SUFFIXES, file_digest, list_files, locked_folder
+from ldm.studio.backgrounds import calling, facts_of, mask_levels, store
+from ldm.studio.object_files import learnt_from
+from ldm.studio.workspace import Workspace, checked_name, read_json, shown_path, stored_name, write_json
+
+if TYPE_CHECKING:
+    from ldm.prepare.object_folder import PreparedObject, PreparedPhoto
+
+OPENED = "opened.json"  # name => folder, of object folders elsewhere in the project
+NAMES = ".studio.json"  # of an object folder: sha256 of a photo => the name it was uploaded with
+WAIT = "it is being changed; try again"
+
+
+class Objects:
+    """The object folders of a workspace, by name."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self.workspace = workspace
+        self._locks: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
+
+    def all(self) -> list[dict[str, Any]]:
+        """A summary of each, in the order of their names."""
+        own = [path.name for path in self.workspace.part("objects").iterdir() if path.is_dir()]
+        return [self._summary(name) for name in sorted({*own, *self._opened()})]
+
+    def root(self, name: str) -> Path:
+        """The folder of an object; FileNotFoundError if there is none."""
+        folder = self.workspace.part("objects", name)
+        if not folder.is_dir():
+            folder = Path(self._opened().get(name, folder))
+        if not folder.is_dir():
+            raise FileNotFoundError(f"object {name}: no such object")
+        return folder
+
+    def create(self, name: str) -> dict[str, Any]:
+        """A new object without photos."""
+        if name in self._opened() or self.workspace.part("objects", name).exists():
+            raise ValueError(f"there is an object {name} already; give another name")
+        self.workspace.part("objects", name).mkdir()
+        return self.get(name)
+
+    def open(self, given: str) -> dict[str, Any]:
+        """Open an InsertSet folder of the project; boxes and silhouettes that it lacks are proposed."""
+        from ldm.prepare.object_folder import write_object_folder
+
+        folder, name = self.workspace.inside(given), checked_name(Path(given).name)
+        if not (folder / "data").is_dir():
+            raise FileNotFoundError(f"{given}: no object folder; expected one with data/ in it")
+        there = self._opened().get(name) or str(self.workspace.part("objects", name).resolve())
+        if Path(there).is_dir() and Path(there).resolve() != folder:
+            raise ValueError(f"there is an object {name} already, {there}; rename one of the folders")
+        with self._locks[name]:
+            write_object_folder(folder)
+        if folder.parent != self.workspace.part("objects").resolve():
+            write_json(self.workspace.folder / OPENED, {**self._opened(), name: str(folder)})
+        return self.get(name)
+
+    def get(self, name: str) -> dict[str, Any]:
+        """All that is known of an object."""
+        root = self.root(name)
+        with self._locks[name]:
+            found = self._prepared(name)
+        names = read_json(root / NAMES) if (root / NAMES).is_file() else {}
+        photos = [] if found is None else [_photo(name, photo, names) for photo in found.photos]
+        category = [
+            {"name": file.name, "image": f"/api/objects/{name}/category/{file.name}"}
+            for file in list_files(root / "reg_data")
+        ]
+        return {
+            "name": name,
+            "folder": shown_path(root),
+            "reference": (found.reference or None) if found else None,
+            "photos": photos,
+            "category": category,
+            "warnings": list(found.warnings) if found else ["no photos yet: drop 3 to 6 of them here"],
+            "learnt": learnt_from(self.workspace, root),
+            "command": f"bash train.sh --dataset-dir {shown_path(root)}",
+        }
+
+    def add_photos(self, name: str, files: Sequence[tuple[str, BinaryIO]]) -> dict[str, Any]:
+        """Store photos byte for byte, with a proposed box and silhouette each; known ones are left out."""
+        from ldm.data.picture import read_frame
+        from ldm.prepare.object_folder import write_object_folder
+
+        root = self.root(name)
+        with TemporaryDirectory(dir=self.workspace.part("cache")) as folder:
+            stored, names = [], {}
+            for number, (given, data) in enumerate(files):
+                file = Path(folder) / str(number) / stored_name(given, PICTURE_SUFFIXES)
+                file.parent.mkdir()
+                store(file, data)
+                names[facts_of(file, given, convert=True)["sha256"]] = given
+                with calling(file, given):
+                    read_frame(file)  # decodes it, so damage shows before anything is added
+                stored.append(file)
+            with self._locks[name]:
+                write_object_folder(root, stored)
+                there = read_json(root / NAMES) if (root / NAMES).is_file() else {}
+                write_json(root / NAMES, {**there, **names})
+        return self.get(name)
+
+    def photo(self, name: str, own: str) -> Path:
+        """The file of a photo."""
+        from ldm.prepare.photo_files import photo_of
+
+        return photo_of(self.root(name), checked_name(own))
+
+    def mask(self, name: str, own: str) -> Path:
+        """The file of a photo's silhouette."""
+        from ldm.prepare.photo_files import mask_file
+
+        self.photo(name, own)
+        return mask_file(self.root(name), own)
+
+    def put_mask(self, name: str, own: str, data: bytes) -> dict[str, Any]:
+        """Store a silhouette that a person drew; the box becomes the one around it."""
+        from ldm.data.picture import read_header
+        from ldm.prepare.object_folder import correct_photo
+
+        header = read_header(self.photo(name, own), convert=True)
+        levels = mask_levels(data, (header.width, header.height))
+        with self._locks[name]:
+            correct_photo(self.root(name), own, silhouette=levels)
+            return self._one(name, own)
+
+    def put_box(self, name: str, own: str, box: Sequence[float], propose: bool) -> dict[str, Any]:
+        """Store a box that a person drew; `propose`: with a new silhouette in it, else the old one stays."""
+        from ldm.data.picture import read_silhouette
+        from ldm.prepare.object_folder import correct_photo
+
+        x0, y0, x1, y1 = box
+        with self._locks[name]:
+            kept = None if propose else read_silhouette(self.mask(name, own))
+            correct_photo(self.root(name), checked_name(own), (x0, y0, x1, y1), kept)
+            return self._one(name, own)
+
+    def remove_photo(self, name: str, own: str) -> dict[str, Any]:
+        """Remove a photo with its box and silhouette; it may be added again."""
+        from ldm.prepare.folder_record import read_record, write_record
+        from ldm.prepare.object_folder import remove_photo
+
+        root = self.root(name)
+        with self._locks[name]:
+            remove_photo(root, checked_name(own))
+            with locked_folder(root, WAIT):
+                record = read_record(root)
+                record.photos.pop(own, None)
+                write_record(root, record)
+            return self.get(name)
+
+    def choose_reference(self, name: str, own: str) -> dict[str, Any]:
+        """Make a photo the reference."""
+        from ldm.prepare.object_folder import write_object_folder
+
+        self.photo(name, own)
+        with self._locks[name]:
+            write_object_folder(self.root(name), reference=own)
+            return self.get(name)
+
+    def add_category(self, name: str, files: Sequence[tuple[str, BinaryIO]]) -> dict[str, Any]:
+        """Add pictures of other objects of the category."""
+        from ldm.prepare.object_folder import write_object_folder
+
+        with TemporaryDirectory(dir=self.workspace.part("cache")) as folder:
+            for given, data in files:
+                file = Path(folder) / stored_name(given, PICTURE_SUFFIXES)
+                store(file, data)
+                facts_of(file, given, convert=True)
+            with self._locks[name]:
+                write_object_folder(self.root(name), category=Path(folder))
+        return self.get(name)
+
+    def category_file(self, name: str, file: str) -> Path:
+        """A same-category picture."""
+        found = {path.name: path for path in list_files(self.root(name) / "reg_data")}
+        if file not in found:
+            raise FileNotFoundError(f"{file[:80]}: no such same-category picture")
+        return found[file]
+
+    def remove_category(self, name: str, file: str) -> dict[str, Any]:
+        """Remove a same-category picture and its box."""
+        picture = self.category_file(name, file)
+        (self.root(name) / "reg_bbox" / f"{picture.stem}.txt").unlink(missing_ok=True)
+        picture.unlink()
+        return self.get(name)
+
+    def remove(self, name: str) -> None:
+        """Remove an object's folder; one that was opened elsewhere is only closed."""
+        opened = self._opened()
+        if name in opened:
+            write_json(self.workspace.folder / OPENED, {k: v for k, v in opened.items() if k != name})
+        else:
+            shutil.rmtree(self.root(name))
+
+    def shown(self, name: str) -> bytes:
+        """What the model is shown of the object, as PNG: the reference, then each photo's crop."""
+        import torch
+        from PIL import Image
+
+        from ldm.config.build import object_images
+        from ldm.data.image import to_bytes
+        from ldm.data.insertset import load_insertset
+
+        insertset, images = load_insertset(self.root(name)), object_images(load_config(self.workspace.config))
+        crops = images.few_shot(insertset)
+        row = torch.cat([images.own_reference(insertset, crops)[0], *crops], dim=2)[:3]
+        out = BytesIO()
+        Image.fromarray(to_bytes(row).permute(1, 2, 0).numpy()).save(out, "PNG")
+        return out.getvalue()
+
+    def _summary(self, name: str) -> dict[str, Any]:
+        whole = self.get(name)
+        warnings = [*whole["warnings"], *(text for photo in whole["photos"] for text in photo["warnings"])]
+        return {
+            "name": name,
+            "photos": len(whole["photos"]),
+            "learnt": [entry["file"] for entry in whole["learnt"]],
+            "warnings": warnings,
+            "thumb": f"/api/objects/{name}/thumb" if whole["photos"] else "",
+        }
+
+    def thumb(self, name: str) -> Path:
+        """The picture that stands for an object: its reference."""
+        root = self.root(name)
+        found = [path for path in list_files(root) if path.stem == "test"] or list_files(root / "data")
+        if not found:
+            raise FileNotFoundError(f"{name}: no photos yet")
+        return found[0]
+
+    def _opened(self) -> dict[str, str]:
+        file = self.workspace.folder / OPENED
+        return read_json(file) if file.is_file() else {}
+
+    def _one(self, name: str, own: str) -> dict[str, Any]:
+        return next(photo for photo in self.get(name)["photos"] if photo["id"] == own)
+
+    def _prepared(self, name: str) -> PreparedObject | None:
+        root = self.root(name)
+        return _read_folder(root, tuple(_stamps(root))) if list_files(root / "data") else None
+
+
+def _photo(name: str, photo: PreparedPhoto, names: Mapping[str, str]) -> dict[str, Any]:
+    from ldm.data.picture import read_header
+
+    header, digest = read_header(photo.image, convert=True), file_digest(photo.image)
+    address = f"/api/objects/{name}/photos/{photo.name}"
+    return {
+        "id": photo.name,
+        "name": names.get(digest, photo.image.name),
+        "width": header.width,
+        "height": header.height,
+        "sha256": digest,
+        "box": list(photo.box),
+        "mask_source": "corrected" if photo.corrected else photo.source,
+        "warnings": list(photo.warnings),
+        "image": f"{address}/image?v={digest[:8]}",
+        "mask": f"{address}/mask?v={photo.mask.stat().st_mtime_ns}",
+    }
+
+
+def _stamps(root: Path) -> Iterator[tuple[str, int]]:
+    """Names and times of an object folder's files: as long as they stay, so does what was read."""
+    parts = [path for part in ("data", "bbox", "mask") for path in (root / part).glob("*")]
+    for path in sorted([root / ".prepare.json", *parts]):
+        if path.is_file():
+            yield str(path), path.stat().st_mtime_ns
+
+
+@lru_cache(maxsize=64)  # it decodes every photo
+def _read_folder(root: Path, stamps: tuple[tuple[str, int], ...]) -> PreparedObject:
+    from ldm.prepare.object_folder import read_object_folder
+
+    return read_object_folder(root)

@@ -1,0 +1,140 @@
+"""The studio without HTTP: its stores, its workers, and what requests for jobs do with them."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ldm import __version__
+from ldm.config.schema import load_config
+from ldm.studio.access import Policy
+from ldm.studio.backgrounds import PIXELS, Backgrounds
+from ldm.studio.jobs import Job, JobBook
+from ldm.studio.learning import Trainings, learning_command, run_name, training_words
+from ldm.studio.objects import Objects
+from ldm.studio.plans import (
+    Insertion,
+    command_words,
+    insertion_of,
+    plan,
+    scene_folder,
+    shell_command,
+    with_own_masks,
+)
+from ldm.studio.proxies import Proxies
+from ldm.studio.results import ASKED, Results
+from ldm.studio.settings import changed, shown_settings
+from ldm.studio.worker import ModelWorker
+from ldm.studio.workspace import Workspace, checked_name, new_id, shown_path, write_json
+
+DATABASE = "studio.db"
+COPIED = "from_shell"  # result folder of command lines that are copied from a plan
+
+
+class Studio:
+    """Everything that the routes use."""
+
+    def __init__(self, workspace: Workspace, policy: Policy, device: str | None = None) -> None:
+        workspace.make()
+        self.workspace, self.policy = workspace, policy
+        self.config = load_config(workspace.config)
+        self.jobs = JobBook(workspace.folder / DATABASE)
+        self.proxies = Proxies(workspace.part("cache"))
+        self.objects, self.backgrounds = Objects(workspace), Backgrounds(workspace, self.proxies)
+        self.results = Results(workspace)
+        self.worker = ModelWorker(workspace, self.jobs, device)
+        self.trainings = Trainings(workspace, self.jobs)
+
+    def start(self) -> None:
+        """Start the workers."""
+        self.worker.start()
+        self.trainings.start()
+
+    def stop(self, patience: float) -> None:
+        """End the workers, within about `patience` seconds; trainings go on as processes of their own."""
+        threads = (self.worker, self.trainings)
+        for thread in threads:
+            thread.stop()
+        for thread in threads:
+            thread.join(patience)
+        if not any(thread.is_alive() for thread in threads):
+            self.jobs.close()
+
+    def info(self) -> dict[str, Any]:
+        """What a page has to know before anything else."""
+        base = self.config.base
+        return {
+            "version": __version__,
+            "base": base.architecture.name,
+            "image_size": base.architecture.image_size,
+            "settings": shown_settings(self.config),
+            "limits": {"bytes": self.policy.max_bytes, "pixels": PIXELS},
+        }
+
+    def plan(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        """The regions and the command line of an insertion, without a model."""
+        insertion = self._insertion(asked)
+        scenes = scene_folder(self.workspace.part("backgrounds", asked["background"]) / "scenes", insertion)
+        outdir = self.workspace.part("results") / COPIED
+        calls = command_words(insertion, self.workspace, outdir, scenes)
+        planned = plan(calls, insertion.size)
+        rois = [list(roi) for rois in planned.rois for roi in rois]
+        return {"rois": rois, "warnings": list(planned.warnings), "command": shell_command(calls)}
+
+    def insert(self, asked: Mapping[str, Any], client: str) -> Job:
+        """Queue an insertion; every mistake that shows without a model is an error now."""
+        own = new_id()
+        folder = self.workspace.part("results", own)
+        try:
+            insertion = with_own_masks(self._insertion(asked), folder / "inputs")
+            calls = command_words(insertion, self.workspace, folder, folder / "inputs")
+            regions = sum(len(rois) for rois in plan(calls, insertion.size).rois)
+            command = shell_command(calls)
+            name = self.backgrounds.get(asked["background"])["name"]
+            write_json(folder / ASKED, {**asked, "background_name": name, "command": command})
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        request = {"calls": calls, "regions": regions}
+        objects = ", ".join(str(p.get("object") or p.get("reference")) for p in asked["placements"])
+        return self.jobs.add(
+            "insert", client, request, own, command=command, background=asked["background"], object=objects
+        )
+
+    def learn(self, name: str, settings: Mapping[str, Any], client: str) -> Job:
+        """Queue learning an object, in a run folder of its own."""
+        from ldm.data.insertset import load_insertset
+
+        root = self.objects.root(checked_name(name))
+        load_insertset(root)
+        run = self.workspace.part("runs") / run_name(self.workspace, name)
+        words = training_words(self.workspace, self.config, root, run.name, settings)
+        run.mkdir()
+        command = learning_command(words, run)
+        return self.jobs.add(
+            "learn", client, {"run": shown_path(run), "words": words}, command=command, object=name
+        )
+
+    def replay(self, result: str, client: str) -> Job:
+        """Queue making a result again."""
+        file = shown_path(self.results.get(result).file)
+        command = f"python scripts/inference.py --replay {shlex.quote(file)}"
+        return self.jobs.add("replay", client, {"file": file, "result": result}, command=command)
+
+    def preview(self, own: str, name: str) -> Path | bytes:
+        """A preview of a job: a file of its run, or a JPEG of what is being drawn."""
+        job = self.jobs.get(own)
+        if job.kind == "learn":
+            file = Path(job.request["run"]) / "previews" / f"{checked_name(name)}.png"
+            if file.is_file():
+                return file
+        elif name in (found := self.worker.previews.get(own, {})):
+            return found[name]
+        raise FileNotFoundError(f"preview {name[:40]}: no longer there")
+
+    def _insertion(self, asked: Mapping[str, Any]) -> Insertion:
+        given = changed(self.config, asked.get("settings", {}), "insert")
+        return insertion_of(self.workspace, self.objects, self.backgrounds, asked, given)

@@ -1,0 +1,252 @@
+"""The one model in memory, and the thread that inserts and replays with it, one job after the other."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ldm.config.cli import uncollected
+from ldm.config.schema import Config, load_config
+from ldm.studio.imports import import_models
+from ldm.studio.jobs import Job, JobBook
+from ldm.studio.plans import HELP
+from ldm.studio.results import result_id
+from ldm.studio.workspace import Workspace, shown_path
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from ldm.batch.runner import ItemResult
+    from ldm.insertion.session import Session
+    from ldm.studio.watch import WatchedSession
+
+KINDS = ("insert", "replay")
+WAIT = 2.0  # seconds without a job after which the model is loaded, so that the first page comes first
+LOG = logging.getLogger(__name__)
+
+
+class LoadedModel:
+    """The base in memory, with a session for the settings that were used last."""
+
+    def __init__(self) -> None:
+        self._session: Session | None = None
+        self._base: tuple[Any, ...] = ()
+        self._settings: dict[str, Any] = {}
+
+    def session(self, config: Config, device: str, features: str = "raw") -> Session:
+        """A session with these settings; the base is read again only if another one is asked for."""
+        from ldm.config.build import insert_settings, open_session, session_for
+        from ldm.insertion.object_source import ObjectSource
+
+        base = (config.base, config.sample.precision, config.sample.compile, device, features)
+        if self._session is None or base != self._base:
+            self._session = None
+            self._session = open_session(config, [ObjectSource()], device, features)
+        elif insert_settings(config) != self._settings:
+            self._session.unload_object()
+            old = self._session
+            self._session = session_for(config, old.base, old.fingerprint, features)
+        self._base, self._settings = base, insert_settings(config)
+        return self._session
+
+    def forget(self) -> None:
+        """After an error of unknown cause: read the base again."""
+        self._session = None
+
+
+class ModelWorker(threading.Thread):
+    """Takes insertions and replays from the queue."""
+
+    def __init__(self, workspace: Workspace, jobs: JobBook, device: str | None) -> None:
+        super().__init__(name="model", daemon=True)
+        self.workspace, self.jobs, self.device = workspace, jobs, device
+        self.model, self.ending = LoadedModel(), threading.Event()
+        self.previews: dict[str, dict[str, bytes]] = {}  # of the running job, by name
+
+    def run(self) -> None:
+        """Work until the end; jobs that a killed server left running are made again."""
+        for job in self.jobs.all():
+            if job.kind in KINDS and job.state == "running":
+                self.jobs.update(job.id, state="queued", message="again, after a restart")
+        loaded = False
+        while not self.ending.is_set():
+            job_or_none = self.jobs.take(KINDS, WAIT)
+            if job_or_none is not None:
+                self._do(job_or_none)
+                loaded = True
+            elif not loaded:
+                loaded = True
+                self._load()
+
+    def stop(self) -> None:
+        """End after the step that is being computed; the job is made again when the server runs again."""
+        self.ending.set()
+
+    def _load(self) -> None:
+        """Load the model before anybody waits for it."""
+        try:
+            import_models()
+            from ldm.models.runtime import device_named
+
+            with uncollected():
+                self.model.session(load_config(self.workspace.config), device_named(self.device))
+        except Exception as error:  # the first insertion shows it
+            LOG.warning("the base cannot be loaded: %s", error)
+
+    def _do(self, job: Job) -> None:
+        import_models()
+        from ldm.studio.watch import Stopped
+
+        self.previews = {job.id: {}}
+        begun = time.monotonic()
+        try:
+            with _noted() as notes:
+                changes = (self._insert if job.kind == "insert" else self._replay)(job)
+            texts = [changes.get("message") or f"{time.monotonic() - begun:.1f} s", *notes]
+            self.jobs.end(
+                job.id, "done", **{**changes, "message": "; ".join(texts)}, progress=1.0, previews=[]
+            )
+        except Stopped:
+            if not self.ending.is_set():
+                self.jobs.end(job.id, "cancelled", message="cancelled", previews=[])
+        except (ValueError, FileNotFoundError, PermissionError) as error:
+            self.jobs.end(job.id, "failed", error=" ".join(str(error).split()), previews=[])
+        except (Exception, SystemExit) as error:  # a fault of ours, or no memory: the next job begins afresh
+            LOG.exception("job %s", job.id)
+            self.model.forget()
+            text = " ".join(f"{type(error).__name__}: {error}".split())[:300]
+            self.jobs.end(job.id, "failed", error=text, previews=[])
+
+    def _insert(self, job: Job) -> dict[str, Any]:
+        from ldm.config.inference_cli import options_of, parse
+
+        calls: Sequence[Sequence[str]] = job.request["calls"]
+        made: list[str] = []
+        folder = self.workspace.part("results", job.id)
+        for number, words in enumerate(calls):
+            args, config = parse([*words, *self._device_words()], HELP)
+            options = options_of(args, config)
+            result = self._made(job, args, config, options, number, len(calls))
+            if result.error:
+                raise ValueError(result.error)
+            made += [result_id(folder / file) for file in result.files.values()]
+            self.jobs.update(job.id, results=list(made))
+        return {"results": made}
+
+    def _made(
+        self, job: Job, args: Namespace, config: Config, options: Any, number: int, calls: int
+    ) -> ItemResult:
+        """The results of one call."""
+        from ldm.batch.results_log import ResultsLog
+        from ldm.batch.runner import work
+        from ldm.config.inference_cli import items_of, scene_of
+        from ldm.scenes.layout import lay_out
+        from ldm.scenes.runner import run_scene
+
+        log = ResultsLog(Path(config.insert.outdir))
+        regions = max(1, job.request["regions"])
+        if args.scene is None:
+            [item] = items_of(args, config)
+            session = self._watched(job, config, args.device, regions, number, calls)
+            return next(iter(work([item], session, options, log)))
+        layout = lay_out(scene_of(args, config), options)
+        session = self._watched(job, config, args.device, regions, number, calls)
+        return run_scene(layout, session, options, log, lambda line: None)
+
+    def _replay(self, job: Job) -> dict[str, Any]:
+        """Make a result again, as `inference.sh --replay` does, and compare."""
+        from ldm.batch.replay import difference, replay_warnings
+        from ldm.config.inference_cli import options_of, parse, parse_replay
+        from ldm.data.picture import read_picture
+        from ldm.data.picture_write import write_picture
+
+        folder = self.workspace.part("cache")
+        words = ["--replay", job.request["file"], "--outdir", shown_path(folder), *self._device_words()]
+        args, _ = parse(words, HELP)
+        found, config = parse_replay(words, args, HELP)
+        options = options_of(args, config)
+        notes = list(replay_warnings(found.recipe, options.facts["machine"]))
+        regions = max(1, len(found.recipe["regions"]))
+        session = self._watched(job, config, args.device, regions, 0, 1, args.few_shot_features)
+        image = found.repeat(session, options)
+        file = folder / f"{job.id}.png"
+        try:
+            write_picture(file, image, {"recipe": json.dumps(found.recipe)})
+            differs = difference(read_picture(found.file), read_picture(file))
+        finally:
+            file.unlink(missing_ok=True)
+        return {
+            "message": "; ".join([differs or "the same pixels", *notes]),
+            "results": [job.request["result"]],
+        }
+
+    def _watched(
+        self,
+        job: Job,
+        config: Config,
+        device: str,
+        regions: int,
+        call: int,
+        calls: int,
+        features: str = "raw",
+    ) -> WatchedSession:
+        """The session, with a watch that reports to the job and stops it when it is asked to."""
+        from ldm.config.build import insert_options
+        from ldm.studio.watch import Stopped, Watch, WatchedPredictor, WatchedSession
+
+        self.jobs.update(job.id, message="loading")
+        session = self.model.session(config, device, features)
+        s = config.sample
+        steps = regions * (max(1, round(s.strength * s.steps)) + (s.sampler == "plms"))
+        begun = time.monotonic()
+
+        def on_step(done: int, previews: list[bytes]) -> None:
+            if self.ending.is_set() or self.jobs.get(job.id).state_wanted == "cancelled":
+                raise Stopped
+            share = min(1.0, done / steps)
+            left = (time.monotonic() - begun) / done * max(0, steps - done)
+            left += (time.monotonic() - begun) / max(share, 1e-6) * (calls - call - 1)
+            news: dict[str, Any] = {
+                "step": call * steps + min(done, steps),
+                "steps": calls * steps,
+                "progress": (call + share) / calls,
+                "seconds_left": round(left, 1),
+                "message": "drawing",
+            }
+            if previews:
+                names = {f"{number}-{done}": data for number, data in enumerate(previews, start=1)}
+                self.previews = {job.id: names}
+                news["previews"] = list(names)
+            self.jobs.update(job.id, **news)
+
+        watch, inner = Watch(on_step), insert_options(config).predictor
+        session.options = replace(
+            session.options, predictor=lambda model: WatchedPredictor(model, inner(model), watch)
+        )
+        return WatchedSession(session, watch)
+
+    def _device_words(self) -> list[str]:
+        return ["--device", self.device] if self.device else []
+
+
+@contextmanager
+def _noted() -> Iterator[list[str]]:
+    """Warnings of the block as texts, instead of on the terminal."""
+    notes: list[str] = []
+
+    def note(message: Any, *_: Any, **__: Any) -> None:
+        text = " ".join(str(message).split())
+        if text not in notes:
+            notes.append(text)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = note
+        yield notes

@@ -1,0 +1,79 @@
+"""The studio: prepare objects, draw masks, insert and compare, in a browser on this machine."""
+
+from __future__ import annotations
+
+import secrets
+import socket
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+
+from ldm.config.cli import OneLineParser, run
+from ldm.config.loader import ROOT, place
+from ldm.data.files import check_folder, locked_folder
+
+EXTRA = "the studio needs the packages of the extra `studio`: pip install -e '.[studio]'"
+
+
+def arguments(argv: Sequence[str] | None) -> Namespace:
+    """The command line."""
+    parser = OneLineParser(description=__doc__, allow_abbrev=False)
+    parser.add_argument("--config", default=place("configs/mini.yaml", ROOT), metavar="YAML",
+                        help="settings file of the base to serve [configs/mini.yaml]")  # fmt: skip
+    parser.add_argument("--folder", default=place("outputs/studio", ROOT), metavar="FOLDER",
+                        help="of objects, backgrounds, runs and results [outputs/studio]")  # fmt: skip
+    parser.add_argument("--host", default="127.0.0.1",
+                        help="address; any but a loopback one needs a token [127.0.0.1]")  # fmt: skip
+    parser.add_argument("--port", type=int, default=7860, help="[7860]")
+    parser.add_argument("--token", default="", help="secret that requests must have [made, if one is needed]")
+    parser.add_argument("--max_upload_mb", type=int, default=1024, metavar="N",
+                        help="largest upload in MB [1024]")  # fmt: skip
+    parser.add_argument("--device", help="cpu or cuda [cuda if there is one]")
+    return parser.parse_args(argv)
+
+
+def listening(host: str, port: int) -> socket.socket:
+    """A socket that listens; ValueError in one line if the port is taken or the address is not ours."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    found = socket.socket(family)
+    found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    try:
+        found.bind((host, port))
+        found.listen()
+    except (OSError, OverflowError) as error:
+        found.close()
+        raise ValueError(
+            f"--host {host} --port {port}: {error}; give another one, like --port 7861"
+        ) from None
+    return found
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = arguments(argv)
+    try:
+        import uvicorn
+
+        from ldm.studio.access import LOOPBACK, Policy
+        from ldm.studio.app import create_app
+        from ldm.studio.workspace import Workspace
+    except ModuleNotFoundError as error:
+        if error.name and error.name.partition(".")[0] in ("fastapi", "uvicorn", "starlette", "pydantic"):
+            raise ModuleNotFoundError(EXTRA) from None
+        raise
+    folder = Path(args.folder)
+    check_folder(folder, f"--folder {folder}")
+    token = args.token or ("" if args.host in LOOPBACK else secrets.token_urlsafe(18))
+    with listening(args.host, args.port) as own, locked_folder(folder, "give another --folder"):
+        policy = Policy(args.host, own.getsockname()[1], token, args.max_upload_mb << 20)
+        app = create_app(Workspace(folder, Path(args.config)), policy)
+        name = f"[{args.host}]" if ":" in args.host else args.host
+        print(
+            f"studio: http://{name}:{policy.port}/{f'?token={token}' if token else ''} (Ctrl-C ends it)",
+            flush=True,
+        )
+        options = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
+        uvicorn.Server(options).run(sockets=[own])
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,228 @@
+"""Uploads of backgrounds, masks and photos: stored byte for byte, or refused in one line."""
+
+from __future__ import annotations
+
+import hashlib
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("fastapi", reason="the extra `studio` is not installed")
+
+from fastapi.testclient import TestClient
+
+from ldm.data.insertset import load_insertset
+from ldm.studio.backgrounds import Backgrounds
+from tests.fixtures.small import object_folder, written
+from tests.studio.serving import (
+    background_of,
+    client_of,
+    decoded,
+    encoded,
+    mask_png,
+    object_of,
+    photo,
+)
+
+
+@pytest.fixture
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> TestClient:
+    """A studio whose workers do not run."""
+    config, _ = written(tmp_path)
+    return client_of(config, tmp_path / "studio")
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def test_a_background_is_stored_as_it_is_whatever_its_name(client: TestClient) -> None:
+    data, name = photo(1, (300, 200)), "<img src=x onerror=alert(1)>.jpg"
+    found = background_of(client, data, name)
+    assert found["name"] == name and (found["width"], found["height"]) == (300, 200)
+    assert found["sha256"] == sha256(data)
+    assert client.get(f"/api/backgrounds/{found['id']}/original").content == data
+    assert decoded(client.get(f"{found['image']}?max=256").content).shape == (171, 256, 3)
+    assert [entry["name"] for entry in client.get("/api/backgrounds").json()] == [name]
+    assert client.delete(f"/api/backgrounds/{found['id']}").json() == []
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "expected"),
+    [
+        (b"no picture", "a.png", "not a readable picture"),
+        (photo(1)[:40], "a.jpg", "picture"),
+        (photo(1, (400, 300))[:-5000], "a.jpg", "broken picture"),
+        (b"", "a.png", "picture"),
+        (photo(1), "a.exe", "expected a picture"),
+        (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "a.svg", "expected a picture"),
+        (encoded(np.zeros((8, 8, 4), np.uint8), "TIFF")[:60], "a.tif", "picture"),
+    ],
+)
+def test_what_is_no_picture_is_refused_and_leaves_nothing(
+    client: TestClient, data: bytes, name: str, expected: str
+) -> None:
+    for route, field in (("/api/backgrounds", "file"), ("/api/objects/cup/photos", "files")):
+        client.post("/api/objects", json={"name": "cup"})
+        answer = client.post(route, files={field: (name, data)})
+        assert answer.status_code == 400 and expected in answer.json()["error"]
+        assert "\n" not in answer.json()["error"] and "/tmp" not in answer.json()["error"]
+    assert client.get("/api/backgrounds").json() == []
+    assert client.get("/api/objects/cup").json()["photos"] == []
+
+
+def test_too_many_pixels(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("ldm.studio.backgrounds.PIXELS", 90 * 70 - 1)
+    answer = client.post("/api/backgrounds", files={"file": ("a.jpg", photo(1))})
+    assert answer.status_code == 400 and "megapixels" in answer.json()["error"]
+
+
+def test_a_mask_comes_back_as_it_was_drawn(client: TestClient) -> None:
+    own = background_of(client, photo(1, (60, 40)))["id"]
+    address = f"/api/backgrounds/{own}/masks/m1"
+    assert client.get(address).status_code == 404
+    data = mask_png((60, 40), (5, 6, 25, 26))
+    assert client.put(address, content=data).json() == {
+        "id": "m1", "box": [5, 6, 25, 26], "share": 400 / 2400, "warnings": []
+    }  # fmt: skip
+    assert client.get(address).content == data
+    assert client.get(f"/api/backgrounds/{own}").json()["masks"] == ["m1"]
+    empty = client.put(address, content=mask_png((60, 40), (0, 0, 0, 0))).json()
+    assert empty["box"] is None and "empty" in empty["warnings"][0]
+    assert client.delete(address).json()["masks"] == []
+
+
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        (mask_png((40, 60), (1, 1, 5, 5)), "40 x 60 pixels, its picture 60 x 40"),
+        (encoded(np.zeros((40, 60, 3), np.uint8)), "colour mode RGB"),
+        (encoded(np.zeros((40, 60), np.uint8), "TIFF"), "no readable PNG"),
+        (mask_png((60, 40), (1, 1, 5, 5))[:-30], "no readable PNG"),
+        (b"", "no readable PNG"),
+    ],
+)
+def test_masks_that_do_not_fit(client: TestClient, data: bytes, expected: str) -> None:
+    own = background_of(client, photo(1, (60, 40)))["id"]
+    answer = client.put(f"/api/backgrounds/{own}/masks/m1", content=data)
+    assert answer.status_code == 400 and expected in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "/api/backgrounds/..%2F..%2F/original",
+        "/api/backgrounds/%2e%2e/original",
+        "/api/backgrounds/x/masks/..%2F..%2Fabout",
+        "/api/objects/..%2Fbackgrounds",
+        "/api/objects/cup/photos/..%2F..%2Ftest/mask",
+        "/api/objects/cup/category/..%2F..%2Fx.jpg",
+        "/api/results/..~results.jsonl/file",
+        "/api/results/x~..%2F..%2Fstudio.db/file",
+        "/api/jobs/..%2Fx/previews/y",
+        "/..%2Fapp.py",
+        "/../app.py",
+    ],
+)
+def test_no_address_leads_out_of_the_studio(client: TestClient, address: str) -> None:
+    client.post("/api/objects", json={"name": "cup"})
+    assert client.get(address).status_code in (400, 404)
+
+
+def test_photos_become_an_object_folder_byte_for_byte(client: TestClient, tmp_path: Path) -> None:
+    name = "<script>alert(1)</script>.jpg"
+    client.post("/api/objects", json={"name": "cup"})
+    data = [photo(i) for i in range(3)]
+    files = [("files", (name if i == 0 else f"{i}.jpg", part)) for i, part in enumerate(data)]
+    found = client.post("/api/objects/cup/photos", files=files).json()
+    assert [entry["sha256"] for entry in found["photos"]] == [sha256(part) for part in data]
+    assert found["photos"][0]["name"] == name
+    for entry, part in zip(found["photos"], data, strict=True):
+        assert client.get(f"/api/objects/cup/photos/{entry['id']}/image?original=1").content == part
+        assert decoded(client.get(entry["mask"]).content).shape == (entry["height"], entry["width"])
+        assert decoded(client.get(entry["image"]).content).shape == (70, 90, 3)
+    loaded = load_insertset(tmp_path / "studio/objects/cup")
+    assert len(loaded.few_shot) == 3 and found["reference"] in "123"
+    assert [sample.boxes[0] for sample in loaded.few_shot] == [tuple(e["box"]) for e in found["photos"]]
+    summary = client.get("/api/objects").json()
+    assert [(entry["name"], entry["photos"]) for entry in summary] == [("cup", 3)]
+    assert client.get(summary[0]["thumb"]).headers["content-type"] == "image/jpeg"
+    assert decoded(client.get("/api/objects/cup/shown").content).shape == (28, 4 * 28, 3)
+    assert client.post("/api/objects", json={"name": "cup"}).status_code == 400
+
+
+def test_a_persons_box_and_silhouette_are_kept(client: TestClient, tmp_path: Path) -> None:
+    object_of(client, "cup")
+    address, folder = "/api/objects/cup/photos/2", tmp_path / "studio/objects/cup"
+    drawn = mask_png((90, 70), (20, 10, 50, 60))
+    changed = client.put(f"{address}/mask", content=drawn).json()
+    assert changed["box"] == [20, 10, 50, 60] and changed["mask_source"] == "corrected"
+    assert (decoded(client.get(changed["mask"]).content) == decoded(drawn)).all()
+    changed = client.put(address, json={"box": [15, 5, 55, 65]}).json()
+    assert changed["box"] == [15, 5, 55, 65]
+    assert (decoded(client.get(changed["mask"]).content) == decoded(drawn)).all()
+    assert (folder / "bbox/2.txt").read_text().split() == ["15", "5", "55", "65"]
+    proposed = client.put(address, json={"box": [15, 5, 75, 65], "propose": True}).json()
+    assert (decoded(client.get(proposed["mask"]).content) != decoded(drawn)).any()
+    for wrong in ([200, 200, 300, 300], [50, 5, 15, 65]):
+        assert client.put(address, json={"box": wrong, "propose": True}).status_code == 400
+    assert client.put(address, json={"box": [1, 2, 3]}).status_code == 422
+
+
+def test_one_bad_photo_of_several_adds_none(client: TestClient) -> None:
+    object_of(client, "cup", photos=1)
+    good, bad = photo(5), photo(6, (400, 300))[:-5000]
+    files = [("files", ("good.jpg", good)), ("files", ("bad.jpg", bad))]
+    answer = client.post("/api/objects/cup/photos", files=files)
+    assert answer.status_code == 400 and "broken picture" in answer.json()["error"]
+    assert len(client.get("/api/objects/cup").json()["photos"]) == 1
+
+
+def test_two_tabs_change_one_object_at_once(client: TestClient) -> None:
+    object_of(client, "cup")
+
+    def change(i: int) -> int:
+        box = [10 + i, 10, 60 + i, 60]
+        return client.put(f"/api/objects/cup/photos/{1 + i % 3}", json={"box": box}).status_code
+
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(change, range(6))) == {200}
+    boxes = [entry["box"] for entry in client.get("/api/objects/cup").json()["photos"]]
+    assert [box[0] for box in boxes] in [
+        [10 + a, 11 + b, 12 + c] for a in (0, 3) for b in (0, 3) for c in (0, 3)
+    ]
+
+
+def test_reference_removed_photos_and_category(client: TestClient, tmp_path: Path) -> None:
+    object_of(client, "cup")
+    assert client.put("/api/objects/cup/reference", json={"photo": "3"}).json()["reference"] == "3"
+    left = client.delete("/api/objects/cup/photos/3").json()
+    assert [entry["id"] for entry in left["photos"]] == ["1", "2"] and left["reference"] != "3"
+    back = client.post("/api/objects/cup/photos", files={"files": ("again.jpg", photo(2))}).json()
+    assert len(back["photos"]) == 3
+    name = "x onerror=1.jpg"
+    added = client.post("/api/objects/cup/category", files={"files": (name, photo(7))}).json()
+    [entry] = added["category"]
+    assert client.get(entry["image"]).status_code == 200
+    assert load_insertset(tmp_path / "studio/objects/cup").same_category
+    assert client.delete(entry["image"]).json()["category"] == []
+
+
+def test_a_folder_made_elsewhere_opens(client: TestClient, tmp_path: Path) -> None:
+    folder = object_folder(tmp_path / "studio/mine")
+    found = client.post("/api/objects/open", json={"folder": str(folder)}).json()
+    assert found["name"] == "mine" and len(found["photos"]) == 3 and len(found["category"]) == 2
+    assert found["photos"][0]["box"] == [8, 10, 30, 36]
+    assert client.delete("/api/objects/mine").json() == [] and (folder / "data/0.png").is_file()
+    for wrong in ("/etc", "..", str(tmp_path / "toy"), str(tmp_path / "studio/objects")):
+        assert client.post("/api/objects/open", json={"folder": wrong}).status_code in (400, 404)
+
+
+def test_two_uploads_at_once_get_ids_of_their_own(client: TestClient) -> None:
+    studio: Backgrounds = client.app.state.studio.backgrounds  # type: ignore[attr-defined]
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda i: studio.add(f"{i}.jpg", BytesIO(photo(i % 3))), range(24)))
+    assert len({entry["id"] for entry in found}) == 24 == len(studio.all())
