@@ -36,6 +36,7 @@ SCRIPTS = {  # the least that each one parses
     "evaluate": ["--results", "x", "--out", "y"],
     "reproduce": ["--benchmarks", "x"],
     "pretrain": ["all"],
+    "prepare": ["photos", "--out", "x"],
     "benchmark": [],
     "studio": [],
 }

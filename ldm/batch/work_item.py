@@ -168,8 +168,8 @@ class WorkItem:
             "paste_mask": self.case.paste_mask,
             "object": self.source.object,
             "reference": self.source.reference,
-            "reference_mask": self.source.reference_mask,
             "pictures": self.source.pictures,
+            **self.source.reference_parts(),
         }
         return {role: path for role, path in found.items() if path is not None}
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ldm.data.boxes import Box
 from ldm.data.image import to_image
-from ldm.data.insertset import Sample, silhouette_beside
+from ldm.data.insertset import Sample, sample_in_folder, silhouette_beside
 from ldm.data.picture import read_alpha, read_rgb, read_silhouette
 from ldm.data.training_masks import pixel_box
 
@@ -111,9 +111,13 @@ def cut_out_of(sample: Sample, box: Box, pixels: np.ndarray, segmenter: Segmente
 def cut_out_picture(path: Path, segmenter: Segmenter | None = None) -> CutOut:
     """The object of a picture file, by NAME_mask.png beside it, its transparency, or the segmenter.
 
-    For the segmenter (None: GrabCut) the picture's border is background.
+    A picture in an object folder has its box and silhouette there. Elsewhere the picture's border is
+    background for the segmenter (None: GrabCut).
     """
     pixels, silhouette = read_rgb(path), silhouette_of(path)
+    sample = None if silhouette_beside(path).is_file() else sample_in_folder(path)
+    if sample is not None:
+        return cut_out_of(sample, sample.boxes[0], pixels, segmenter)
     height, width = pixels.shape[:2]
     if silhouette is None:
         inner = (FRAME * width, FRAME * height, (1 - FRAME) * width, (1 - FRAME) * height)

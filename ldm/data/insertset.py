@@ -28,6 +28,9 @@ LAYOUT = (
 )
 
 
+KINDS = (("data", "bbox", "mask"), ("reg_data", "reg_bbox", "reg_mask"))  # folders that belong together
+
+
 @dataclass(frozen=True)
 class Sample:
     """A picture and the object's boxes in it: at least one, not empty, inside the upright picture.
@@ -69,10 +72,15 @@ def load_insertset(root: Path) -> InsertSet:
     root = Path(root)
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder; expected an object folder with {LAYOUT}")
+    if not (root / "data").is_dir() and (photos := list_files(root)):
+        raise ValueError(
+            f"{root}: a plain folder of {len(photos)} pictures, no object folder; make one with: "
+            f"bash prepare.sh {root} --out {root}_object"
+        )
     faults: list[str] = []
-    few_shot = _read_samples(root, "data", "bbox", "mask", faults)
+    few_shot = _read_samples(root, *KINDS[0], faults)
     slips: Counter[str] = Counter()
-    same_category = _read_samples(root, "reg_data", "reg_bbox", "reg_mask", faults, slips)
+    same_category = _read_samples(root, *KINDS[1], faults, slips)
     reference = _find_reference(root, faults)
     if faults or reference is None:
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
@@ -86,6 +94,34 @@ def load_insertset(root: Path) -> InsertSet:
 def silhouette_beside(reference: Path) -> Path:
     """The file of a reference's silhouette: NAME_mask.png beside it."""
     return reference.with_name(f"{reference.stem}_mask.png")
+
+
+def parts_in_folder(picture: Path) -> tuple[Path | None, Path | None]:
+    """The box file and the mask of a picture that lies in an object folder; (None, None) if it does not."""
+    for images, boxes, masks in KINDS:
+        box = picture.parent.parent / boxes / f"{picture.stem}.txt"
+        if picture.parent.name == images and box.is_file():
+            found = _by_stem(picture.parent.parent / masks, PICTURE_SUFFIXES, [])
+            return box, found.get(picture.stem)
+    return None, None
+
+
+def sample_in_folder(picture: Path) -> Sample | None:
+    """A picture that lies in an object folder, with its boxes and mask there; None if it does not.
+
+    ValueError if its box or mask is not right.
+    """
+    text, mask = parts_in_folder(picture)
+    if text is None:
+        return None
+    root, faults = picture.parent.parent, list[str]()
+    frame = _read_frame(picture, root, faults)
+    if mask is not None:
+        _check_mask(mask, frame, root, faults)
+    boxes = read_boxes({text: frame}, root, faults)[text]
+    if faults:
+        raise ValueError(f"{root}: {faults[0]}")
+    return Sample(picture, boxes, mask)
 
 
 def _read_samples(

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ldm.data.boxes import Box
 from ldm.data.image import to_image
-from ldm.data.insertset import InsertSet, Sample
+from ldm.data.insertset import InsertSet, Sample, sample_in_folder
 from ldm.data.picture import read_rgb
 from ldm.data.training_masks import pixel_box
 
@@ -72,8 +72,12 @@ class ObjectImages:
         self.size = size
 
     def reference(self, path: Path) -> Tensor:
-        """A picture file as the reference: [1,c,size,size] in [-1,1], c = 3, or 4 with alpha in [0,1]."""
-        return squash(read_rgb(path), self.size)[None]
+        """A picture file as the reference: [1,c,size,size] in [-1,1], c = 3, or 4 with alpha in [0,1].
+
+        Of a picture in an object folder it is the object in its box.
+        """
+        sample, pixels = sample_in_folder(path), read_rgb(path)
+        return squash(pixels if sample is None else object_crop(pixels, sample.boxes[0]), self.size)[None]
 
     def few_shot(self, insertset: InsertSet) -> Tensor:
         """The object in each few-shot picture (its first box), unaugmented: [N,c,size,size]."""

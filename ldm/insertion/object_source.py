@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ldm.data.insertset import silhouette_beside
+from ldm.data.insertset import parts_in_folder, silhouette_beside
 from ldm.models.pickle_reader import PICKLES
 from ldm.objects.object_file import read_object_metadata
 
@@ -24,11 +24,15 @@ class ObjectSource:
     pictures: Path | None = None
     pick: str = ""
 
-    @property
-    def reference_mask(self) -> Path | None:
-        """The silhouette beside the reference, if there is one."""
-        beside = None if self.reference is None else silhouette_beside(self.reference)
-        return beside if beside is not None and beside.is_file() else None
+    def reference_parts(self) -> dict[str, Path]:
+        """What belongs to the reference: its silhouette beside it, or box and silhouette in its folder."""
+        if self.reference is None:
+            return {}
+        if (beside := silhouette_beside(self.reference)).is_file():
+            return {"reference_mask": beside}
+        box, mask = parts_in_folder(self.reference)
+        found = {"reference_box": box, "reference_mask": mask}
+        return {role: path for role, path in found.items() if path is not None}
 
     def kind(self) -> str:
         """Of the object file: delta, baked, merged; `pickle` of the paper's code, "" if there is none."""

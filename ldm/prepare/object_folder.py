@@ -16,13 +16,15 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ldm.compositing.cut_out import SIDE, shrunk
 from ldm.data.boxes import Box
-from ldm.data.files import atomic_file, check_folder, file_digest, list_files, locked_folder
+from ldm.data.files import atomic_file, check_folder, file_digest, locked_folder
 from ldm.data.picture import read_frame, read_rgb, read_silhouette
 from ldm.prepare.folder_record import FILE, FolderRecord, PhotoRecord, changed, read_record, write_record
-from ldm.prepare.photo_checks import check_count
+from ldm.prepare.photo_checks import best_view, compare_views, view_of
 from ldm.prepare.photo_files import (
     Known,
+    annotated,
     box_file,
     find_photos,
     known_beside,
@@ -32,7 +34,7 @@ from ldm.prepare.photo_files import (
     stored_box,
 )
 from ldm.prepare.proposal import Proposal, Source, propose, propose_together
-from ldm.prepare.reference import write_reference
+from ldm.prepare.reference import update_reference
 from ldm.prepare.segmenter import Segmenter, load_segmenter
 
 Progress = Callable[[Sequence[str]], Iterable[str]]  # as tqdm
@@ -172,9 +174,20 @@ def _update(
             continue
         proposal = propose(read_rgb(image), known.box, segmenter, known.silhouette)
         _write_proposal(root, name, replace(proposal, source=known.source), entry, segmenter)
-    proposals = propose_together([read_rgb(images[name]) for name in unknown], segmenter)
-    for name, proposal in zip(unknown, proposals, strict=True):
-        _write_proposal(root, name, proposal, record.photos[name], segmenter)
+    if unknown:
+        pairs = [_for_comparison(root, image, image.stem in unknown) for image in images.values()]
+        proposals = propose_together([pixels for pixels, _ in pairs], segmenter, [mask for _, mask in pairs])
+        for name, proposal in zip(unknown, proposals, strict=True):
+            _write_proposal(root, name, proposal, record.photos[name], segmenter)
+
+
+def _for_comparison(root: Path, image: Path, unknown: bool) -> tuple[np.ndarray, np.ndarray | None]:
+    """An unknown photo and None, or, shrunk, a known one and its silhouette."""
+    if unknown:
+        return read_rgb(image), None
+    pixels, _, silhouette = annotated(root, image)
+    factor = min(1.0, SIDE / max(pixels.shape[:2]))
+    return shrunk(pixels, factor), shrunk(silhouette, factor)
 
 
 def _is_current(root: Path, name: str, entry: PhotoRecord, segmenter: Segmenter) -> bool:
@@ -191,8 +204,8 @@ def _is_current(root: Path, name: str, entry: PhotoRecord, segmenter: Segmenter)
 def _corrected(root: Path, image: Path, entry: PhotoRecord) -> Known:
     """The box and the silhouette that are a person's, as far as there are any."""
     box, mask = box_file(root, image.stem), mask_file(root, image.stem)
-    given = box.is_file() and (changed(box, entry.box) or entry.source == "box")
     silhouette = read_silhouette(mask) if changed(mask, entry.mask) else None
+    given = changed(box, entry.box) or (entry.source == "box" and box.is_file() and silhouette is None)
     source: Source = "box" if silhouette is None else "mask"
     return Known(stored_box(root, image) if given else None, silhouette, source)
 
@@ -232,53 +245,14 @@ def _add_category(root: Path, category: Path, segmenter: Segmenter, progress: Pr
 def _finish(
     root: Path, record: FolderRecord, segmenter: Segmenter, reference: Path | str | None = None
 ) -> PreparedObject:
-    """Write the reference and the record."""
+    """Write the reference, what is doubtful about all photos together, and the record."""
     photos = photos_of(root)
-    if reference is not None:
-        _choose(root, photos, record, segmenter, reference)
-    elif not record.files and _own_reference(root):
-        record.chosen = True
-    elif record.reference not in photos and not record.chosen and photos:
-        record.reference = next(iter(photos))
-    kept = any(changed(root / name, digest) for name, digest in record.files.items())
-    if record.reference in photos and not kept:
-        image = photos[record.reference]
-        silhouette = read_silhouette(mask_file(root, image.stem))
-        _record_reference(root, record, write_reference(root, image, stored_box(root, image), silhouette))
-    record.warnings = check_count(len(photos))
+    views = {name: view_of(*annotated(root, image)) for name, image in photos.items()}
+    best = best_view(views) if views else ""
+    update_reference(root, record, best, segmenter, reference)
+    record.warnings = compare_views(views)
     write_record(root, record)
     return read_object_folder(root)
-
-
-def _choose(
-    root: Path, photos: dict[str, Path], record: FolderRecord, segmenter: Segmenter, reference: Path | str
-) -> None:
-    """Record the photo that a person chose as reference; write the reference if it is another picture."""
-    record.chosen, record.reference = True, str(reference)
-    _record_reference(root, record, ())
-    for file in _own_reference(root):
-        file.unlink()
-    if record.reference in photos:
-        return
-    file = Path(reference)
-    same = [name for name, path in photos.items() if file_digest(path) == file_digest(file)]
-    record.reference = same[0] if same else ""
-    if not same:
-        known = known_beside(file)
-        proposal = propose(read_rgb(file), known.box, segmenter, known.silhouette)
-        _record_reference(root, record, write_reference(root, file, proposal.box, proposal.silhouette))
-
-
-def _own_reference(root: Path) -> list[Path]:
-    """The reference's files."""
-    return [path for path in list_files(root) if path.stem in ("test", "test_mask")]
-
-
-def _record_reference(root: Path, record: FolderRecord, files: Sequence[Path]) -> None:
-    """Record the reference's files and remove those of the one before."""
-    for name in record.files.keys() - {file.name for file in files}:
-        (root / name).unlink(missing_ok=True)
-    record.files = {file.name: file_digest(file) for file in files}
 
 
 def _copy(source: Path, target: Path) -> None:

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ldm.data.boxes import Box, Frame, read_boxes
+from ldm.data.boxes import Box, read_boxes
 from ldm.data.files import list_files
 from ldm.data.insertset import silhouette_beside
-from ldm.data.picture import read_alpha, read_frame, read_silhouette
+from ldm.data.picture import read_alpha, read_frame, read_rgb, read_silhouette
 from ldm.prepare.proposal import Source
 
 
@@ -81,11 +81,14 @@ def stored_box(root: Path, image: Path) -> Box:
     return _read_box(box_file(root, image.stem), image)
 
 
+def annotated(root: Path, image: Path) -> tuple[np.ndarray, Box, np.ndarray]:
+    """A photo of an object folder, uint8 [H,W,3], with its box and silhouette uint8 [H,W]."""
+    return read_rgb(image), stored_box(root, image), read_silhouette(mask_file(root, image.stem))
+
+
 def _read_box(text: Path, image: Path) -> Box:
-    width, height, turn = read_frame(image)
-    frame = Frame(height, width) if turn > 4 else Frame(width, height)
     faults: list[str] = []
-    boxes = read_boxes(text, frame, text.parent, faults)
+    boxes = read_boxes({text: read_frame(image)}, text.parent, faults)[text]
     if faults:
         raise ValueError(f"{text.parent}/{faults[0]}")
     return boxes[0]

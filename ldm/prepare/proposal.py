@@ -6,16 +6,18 @@ Photos are uint8 [H,W,3], upright as a viewer shows them; boxes are x0 y0 x1 y1 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
-from ldm.compositing.cut_out import FRAME, MIN_SHARE, tidied
+from ldm.compositing.cut_out import FRAME, MIN_SHARE
 from ldm.data.boxes import Box
 from ldm.data.picture import OBJECT_LEVEL
 from ldm.data.training_masks import pixel_box
-from ldm.prepare.segmenter import GrabCut, Segmenter
+from ldm.prepare.common_object import coarse_box, find_common
+from ldm.prepare.photo_checks import check_box, check_photo, wider
+from ldm.prepare.segmenter import Segmenter, load_segmenter
 
 Source = Literal["mask", "alpha", "box", "proposed"]  # what is known: silhouette, transparency, box, nothing
 
@@ -36,31 +38,38 @@ def propose(
     segmenter: Segmenter | None = None,
     silhouette: np.ndarray | None = None,
 ) -> Proposal:
-    """One photo's proposal. A given box is kept, as is a given silhouette uint8 [H,W]; without either, the
-    photo's borders are taken as ground.
+    """One photo's proposal; a given box is kept, as is a given silhouette uint8 [H,W].
 
-    ValueError if the box is outside the photo, or the silhouette empty or of another size.
+    ValueError if the box is outside the photo, or the silhouette is empty or of another size.
     """
     if silhouette is not None:
         return _known(image, box, silhouette)
     if box is None:
         return propose_together([image], segmenter)[0]
-    return _in_box(image, box, segmenter or GrabCut(), "box")
+    segmenter = segmenter or load_segmenter()
+    proposal = _in_box(image, box, segmenter, "box")
+    cut = check_box(box, segmenter(image, wider(box, image.shape[:2])))
+    return replace(proposal, warnings=cut + check_photo(image, box, proposal.silhouette))
 
 
-def propose_together(images: Sequence[np.ndarray], segmenter: Segmenter | None = None) -> list[Proposal]:
-    """Proposals for photos of one object: it is what they have in common; their borders are ground."""
-    segmenter = segmenter or GrabCut()
-    return [_in_box(image, _found(image, segmenter), segmenter, "proposed") for image in images]
+def propose_together(
+    images: Sequence[np.ndarray],
+    segmenter: Segmenter | None = None,
+    known: Sequence[np.ndarray | None] = (),
+) -> list[Proposal]:
+    """Proposals for photos of one object, which is what they have in common; their borders are ground.
+
+    `known`: silhouettes uint8 [H,W] of some of them; only the others are proposed, in their order.
+    """
+    segmenter, known = segmenter or load_segmenter(), known or [None] * len(images)
+    unknown = [image for image, silhouette in zip(images, known, strict=True) if silhouette is None]
+    found = find_common(images, known)
+    return [_from_coarse(image, coarse, segmenter) for image, coarse in zip(unknown, found, strict=True)]
 
 
 def box_of(silhouette: np.ndarray) -> Box | None:
     """The box around a silhouette uint8 [H,W]; None if it is empty."""
-    inside = silhouette > OBJECT_LEVEL
-    rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
-    if not len(rows):
-        return None
-    return float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)
+    return coarse_box(silhouette > OBJECT_LEVEL, silhouette.shape)
 
 
 def _known(image: np.ndarray, box: Box | None, silhouette: np.ndarray) -> Proposal:
@@ -71,10 +80,11 @@ def _known(image: np.ndarray, box: Box | None, silhouette: np.ndarray) -> Propos
     around = box_of(silhouette)
     if around is None:
         raise ValueError("an empty silhouette: it has to be white, 255, where the object is")
-    return Proposal(box or around, silhouette, "mask")
+    return Proposal(box or around, silhouette, "mask", check_photo(image, box or around, silhouette))
 
 
 def _in_box(image: np.ndarray, box: Box, segmenter: Segmenter, source: Source) -> Proposal:
+    """The silhouette in a box; the whole box if next to nothing is found in it."""
     x0, y0, x1, y1 = pixel_box(box, image.shape[:2])
     if x1 <= x0 or y1 <= y0:
         height, width = image.shape[:2]
@@ -87,9 +97,14 @@ def _in_box(image: np.ndarray, box: Box, segmenter: Segmenter, source: Source) -
     return Proposal(box, silhouette, source)
 
 
-def _found(image: np.ndarray, segmenter: Segmenter) -> Box:
-    """The box of what is not like the photo's borders; nearly the whole photo if nothing is found."""
-    height, width = image.shape[:2]
-    inner = FRAME * width, FRAME * height, (1 - FRAME) * width, (1 - FRAME) * height
-    found = tidied(segmenter(image, inner) > 0.5)
-    return box_of(found.astype(np.uint8) * 255) or inner
+def _from_coarse(image: np.ndarray, coarse: np.ndarray, segmenter: Segmenter) -> Proposal:
+    """The segmenter in the box of a coarse silhouette bool [h,w], and the box of what it finds."""
+    box = coarse_box(coarse, image.shape[:2])
+    nothing: tuple[str, ...] = ()
+    if box is None:
+        height, width = image.shape[:2]
+        box = FRAME * width, FRAME * height, (1 - FRAME) * width, (1 - FRAME) * height
+        nothing = ("no object found: draw its box",)
+    proposal = _in_box(image, box, segmenter, "proposed")
+    tight = box_of(proposal.silhouette) or box
+    return replace(proposal, box=tight, warnings=nothing + check_photo(image, tight, proposal.silhouette))

@@ -1,7 +1,8 @@
-"""Write the reference of an object folder: the object of one photo, cropped."""
+"""The reference of an object folder: the object of the best photo, of a chosen one or of another picture."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,18 +10,69 @@ import numpy as np
 from PIL import Image
 
 from ldm.data.boxes import Box
-from ldm.data.files import atomic_file
+from ldm.data.files import atomic_file, file_digest, list_files
 from ldm.data.insertset import silhouette_beside
-from ldm.data.picture import Picture, read_picture
+from ldm.data.picture import Picture, read_picture, read_rgb
 from ldm.data.picture_write import write_picture
 from ldm.data.training_masks import pixel_box
+from ldm.prepare.folder_record import FolderRecord, changed
+from ldm.prepare.photo_files import annotated, known_beside, photos_of
+from ldm.prepare.proposal import propose
+from ldm.prepare.segmenter import Segmenter
 
 LOSSLESS = (".png", ".webp", ".tif", ".tiff")
 JPEG = (".jpg", ".jpeg")
 JPEG_QUALITY = 95
 
 
-def write_reference(root: Path, image: Path, box: Box, silhouette: np.ndarray) -> tuple[Path, Path]:
+def update_reference(
+    root: Path, record: FolderRecord, best: str, segmenter: Segmenter, chosen: Path | str | None = None
+) -> None:
+    """Write test.* and test_mask.png: of what a person chose, now or before, else of the photo named `best`.
+
+    `chosen`: a photo's name, or a picture file. A reference that a person made is kept unless one is chosen.
+    """
+    photos = photos_of(root)
+    theirs = any(changed(root / name, digest) for name, digest in record.files.items())
+    if chosen is not None:
+        _choose(root, photos, record, segmenter, chosen)
+    elif theirs or (not record.files and _files(root)):
+        record.reference, record.chosen = "", True
+    elif not record.chosen or (record.reference and record.reference not in photos):
+        record.reference, record.chosen = best, False
+    if record.reference in photos:
+        _, box, silhouette = annotated(root, photos[record.reference])
+        _record(root, record, _write(root, photos[record.reference], box, silhouette))
+
+
+def _choose(
+    root: Path, photos: dict[str, Path], record: FolderRecord, segmenter: Segmenter, chosen: Path | str
+) -> None:
+    """Record the photo; write the reference if it is another picture."""
+    file, record.chosen = Path(chosen), True
+    named = str(chosen) in photos
+    same = [name for name, path in photos.items() if not named and file_digest(path) == file_digest(file)]
+    if named or same:
+        record.reference = str(chosen) if named else same[0]
+        return
+    known, record.reference = known_beside(file), ""
+    proposal = propose(read_rgb(file), known.box, segmenter, known.silhouette)
+    _record(root, record, _write(root, file, proposal.box, proposal.silhouette))
+
+
+def _files(root: Path) -> list[Path]:
+    return [path for path in list_files(root) if path.stem in ("test", "test_mask")]
+
+
+def _record(root: Path, record: FolderRecord, files: Sequence[Path]) -> None:
+    """Record the reference's files; those of the one before are removed."""
+    for old in _files(root):
+        if old not in files:
+            old.unlink()
+    record.files = {file.name: file_digest(file) for file in files}
+
+
+def _write(root: Path, image: Path, box: Box, silhouette: np.ndarray) -> tuple[Path, Path]:
     """Write a photo's object as test.* and its silhouette as test_mask.png, both cropped to the box.
 
     The format is the photo's; PNG if that cannot be written or has no transparency.

@@ -5,6 +5,7 @@ GrabCut needs nothing more; rembg and ONNX saliency models are optional packages
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -19,6 +20,7 @@ MEAN = np.array((0.485, 0.456, 0.406), np.float32)  # of ImageNet, as saliency m
 STD = np.array((0.229, 0.224, 0.225), np.float32)
 ONNX_SIDE = 320  # pixels; of a model that does not fix its input's size (U2-Net's)
 SEGMENTERS = ("grabcut", "rembg")
+Find = Callable[[np.ndarray, tuple[int, int, int, int]], np.ndarray]
 
 
 class Segmenter(Protocol):
@@ -38,7 +40,7 @@ def load_segmenter(name: str = "grabcut") -> Segmenter:
     ModuleNotFoundError, with the command that installs it, if a package is missing.
     """
     if name == "grabcut":
-        return GrabCut()
+        return InWindow(name, segment)
     if name == "rembg":
         return Rembg()
     if name.endswith(".onnx"):
@@ -46,18 +48,22 @@ def load_segmenter(name: str = "grabcut") -> Segmenter:
     raise ValueError(f"--segmenter {name}: expected {', '.join(SEGMENTERS)} or the path of a model.onnx")
 
 
-class GrabCut:
-    """GrabCut in the box (Rother et al. 2004), its edge refined by a guided filter."""
+class InWindow:
+    """A function from a window and the box in it to a coarse alpha; a guided filter refines its edge."""
 
-    name = "grabcut"
+    def __init__(
+        self, name: str, find: Callable[[np.ndarray, tuple[int, int, int, int]], np.ndarray]
+    ) -> None:
+        """`find`: pixels uint8 [h,w,3], at most SIDE px, and a box => float [h,w], as GrabCut's `segment`."""
+        self.name, self.find = name, find
 
     def __call__(self, image: np.ndarray, box: Box) -> np.ndarray:
         window, (x0, y0, x1, y1) = _window(image, box)
         pixels = image[window]
         factor = min(1.0, SIDE / max(pixels.shape[:2]))
-        coarse = shrunk(pixels, factor)
+        small = shrunk(pixels, factor)
         inner = (round(x0 * factor), round(y0 * factor), round(x1 * factor), round(y1 * factor))
-        return _whole(matte(coarse, segment(coarse, inner)), image, box, window)
+        return _whole(matte(small, self.find(small, inner)), image, box, window)
 
 
 class OnnxModel:

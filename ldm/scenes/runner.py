@@ -73,7 +73,7 @@ class PlacementCache:
 
 
 # roles of an item whose file contents are part of its key; of a mask its pixels are
-OBJECT_ROLES = ("object", "reference", "reference_mask", "pictures")
+OBJECT_ROLES = ("object", "reference", "reference_box", "reference_mask", "pictures")
 Batches = Mapping[str, Sequence[str]]  # key of a placement => keys of those made in one batch with it
 
 

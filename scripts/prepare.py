@@ -1,0 +1,87 @@
+"""Make an object folder from photos: boxes and silhouettes are proposed, what is doubtful is named.
+
+Look at sheet.png in the folder; correct bbox/N.txt (x0 y0 x1 y1) or mask/N.png (white: object) where they are
+wrong, and run the same command again: it keeps them, and adds new photos.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+
+from tqdm import tqdm
+
+from ldm.config.cli import OneLineParser, run, say, warnings_in_a_line
+from ldm.data.files import atomic_file, path_of
+from ldm.data.picture_write import write_picture
+from ldm.prepare.object_folder import PreparedObject, write_object_folder
+from ldm.prepare.photo_files import find_photos
+from ldm.prepare.segmenter import SEGMENTERS, Segmenter, load_segmenter
+from ldm.prepare.sheet import draw_sheet
+
+SHEET = "sheet.png"
+
+
+def parser() -> OneLineParser:
+    p = OneLineParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+    )
+    p.add_argument("photos", type=path_of, metavar="PHOTOS", help="folder of photos of one object")
+    p.add_argument("--out", type=path_of, required=True, metavar="FOLDER", help="object folder, new or not")
+    p.add_argument("--reference", metavar="PICTURE",
+                   help="the photo (file or number) that shows it best, or a picture [chosen]")  # fmt: skip
+    p.add_argument("--category", type=path_of, metavar="FOLDER", help="pictures of other such objects")
+    p.add_argument("--segmenter", default=SEGMENTERS[0], metavar="NAME",
+                   help=f"{', '.join(SEGMENTERS)}, or a saliency model.onnx [{SEGMENTERS[0]}]")  # fmt: skip
+    p.add_argument("--measure", action="store_true",
+                   help="PHOTOS is a folder of object folders with known boxes: compare proposals with them, "
+                   "write the table to the file --out")  # fmt: skip
+    return p
+
+
+def measure_all(folder: Path, out: Path, segmenter: Segmenter) -> None:
+    """The table of `benchmarks/proposals.py` of all object folders in a folder."""
+    from benchmarks.proposals import measure, table
+
+    roots = sorted(path for path in folder.iterdir() if (path / "bbox").is_dir())
+    if not roots or out.suffix != ".md":
+        raise ValueError(f"--measure {folder} --out {out}: expected object folders in it, and a .md file")
+    text = table([measure(root, segmenter) for root in tqdm(roots, unit="object", disable=None)])
+    with atomic_file(out) as file:
+        file.write(text.encode())
+    print(text, end="")
+
+
+def report(prepared: PreparedObject) -> None:
+    """What was found, what is doubtful, and what to do next."""
+    for photo in prepared.photos:
+        for warning in photo.warnings:
+            say(f"{photo.image.name}: {warning}")
+    for warning in prepared.warnings:
+        say(warning)
+    root, reference = prepared.root, prepared.reference
+    shown = f"photo {reference}" if reference else "another picture"
+    print(f"{root}: {len(prepared.photos)} photos, the reference shows {shown}")
+    print(f"look at {root / SHEET}; correct bbox/ and mask/ where they are wrong, then run this again")
+    print(f"next: bash train.sh --dataset-dir {root} --name {root.name}")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    args = parser().parse_args(argv)
+    with warnings_in_a_line():
+        segmenter = load_segmenter(args.segmenter)
+        if args.measure:
+            return measure_all(args.photos, args.out, segmenter)
+        photos, out = find_photos(args.photos), args.out
+        if out.resolve() in (args.photos.resolve(), photos[0].parent.resolve()):
+            raise ValueError(f"--out {out} is the folder of the photos; give another folder")
+        bar = partial(tqdm, unit="photo", leave=False, disable=None)
+        prepared = write_object_folder(out, photos, args.reference, args.category, segmenter, bar)
+        write_picture(out / SHEET, draw_sheet(prepared))
+    return report(prepared)
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,206 @@
+"""Photos become an object folder that training reads; what a person corrects stays."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ldm.data.boxes import Box
+from ldm.data.files import file_digest
+from ldm.data.insertset import load_insertset
+from ldm.data.picture import read_rgb, read_silhouette
+from ldm.prepare.object_folder import (
+    correct_photo,
+    find_photos,
+    read_object_folder,
+    remove_photo,
+    write_object_folder,
+)
+from ldm.prepare.sheet import draw_sheet
+
+OBJECT = (40, 30, 120, 100)  # where it is in the photos, which are 160 x 130
+
+
+class Reds:
+    """What is red in the box is the object."""
+
+    name = "reds"
+
+    def __call__(self, image: np.ndarray, box: Box) -> np.ndarray:
+        x0, y0, x1, y1 = map(round, box)
+        red = (image[..., 0] > 150) & (image[..., 1] < 120)
+        inside = np.zeros_like(red)
+        inside[y0:y1, x0:x1] = red[y0:y1, x0:x1]
+        return inside.astype(np.float32)
+
+
+def pixels(seed: int) -> np.ndarray:
+    random = np.random.default_rng(seed)
+    image = random.integers(60, 140, (130, 160, 3), dtype=np.uint8)
+    x0, y0, x1, y1 = OBJECT
+    image[y0:y1, x0:x1] = (230, 30, 40)
+    stripe = slice(y0 + 8 * seed, y0 + 8 * seed + 6)
+    image[stripe, x0:x1] = (200, 100, 0)
+    return image
+
+
+def write_photo(folder: Path, name: str, seed: int, turn: int = 1) -> None:
+    """With its box beside it; stored so that a viewer, which turns it by EXIF, shows `pixels`."""
+    folder.mkdir(exist_ok=True)
+    exif = Image.Exif()
+    exif[0x0112], exif[0x010F] = turn, "a camera"
+    stored = np.rot90(pixels(seed), 1) if turn == 6 else pixels(seed)
+    Image.fromarray(np.ascontiguousarray(stored)).save(folder / name, quality=95, exif=exif)
+    (folder / name).with_suffix(".txt").write_text("38 28 122 102")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for seed in (1, 2, 3):
+        write_photo(tmp_path / "photos", f"IMG_{seed}.jpg", seed)
+    return tmp_path / "photos"
+
+
+def prepare(photos: Path, out: Path, **more: object):  # type: ignore[no-untyped-def]
+    return write_object_folder(out, find_photos(photos), segmenter=Reds(), **more)  # type: ignore[arg-type]
+
+
+def state(root: Path) -> dict[str, str]:
+    files = sorted(path for path in root.rglob("*") if path.is_file() and path.name != ".lock")
+    return {path.relative_to(root).as_posix(): file_digest(path) for path in files}
+
+
+def test_the_folder_is_what_training_reads(photos: Path, tmp_path: Path) -> None:
+    prepared = prepare(photos, tmp_path / "o")
+    insertset = load_insertset(tmp_path / "o")
+    for i, sample in enumerate(insertset.few_shot, start=1):
+        assert sample.image.read_bytes() == (photos / f"IMG_{i}.jpg").read_bytes()
+        assert sample.boxes == ((38, 28, 122, 102),) and sample.mask is not None
+        x0, y0, x1, y1 = OBJECT
+        assert read_silhouette(sample.mask)[y0 + 2 : y1 - 2, x0 + 2 : x1 - 2].mean() > 250
+    assert [photo.name for photo in prepared.photos] == ["1", "2", "3"] and prepared.reference in "123"
+    assert read_rgb(insertset.reference).shape[:2] == (74, 84)
+    assert read_silhouette(tmp_path / "o/test_mask.png").shape == (74, 84)
+    assert all("small" in photo.warnings[0] for photo in prepared.photos)
+    sheet = draw_sheet(prepared)
+    assert sheet.size[1] > 3 * 320 and sheet.pixels.std() > 0
+
+
+def test_the_same_command_again_changes_nothing(photos: Path, tmp_path: Path) -> None:
+    first = prepare(photos, tmp_path / "o")
+    before = state(tmp_path / "o")
+    assert prepare(photos, tmp_path / "o") == first and state(tmp_path / "o") == before
+    assert read_object_folder(tmp_path / "o") == first
+
+
+def test_a_photo_turned_by_exif_counts_as_shown(tmp_path: Path) -> None:
+    write_photo(tmp_path / "photos", "a.jpg", 1, turn=6)
+    prepare(tmp_path / "photos", tmp_path / "o")
+    [sample] = load_insertset(tmp_path / "o").few_shot
+    assert sample.mask is not None and read_silhouette(sample.mask).shape == (130, 160)
+    assert sample.boxes == ((38, 28, 122, 102),)
+    assert read_silhouette(sample.mask)[40:50, 50:110].mean() > 250
+
+
+def test_a_corrected_box_stays_and_its_silhouette_follows(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    prepare(photos, out)
+    (out / "bbox/2.txt").write_text("38 28 80 102\n")
+    other = file_digest(out / "mask/1.png")
+    for _ in range(2):
+        photo = prepare(photos, out).photos[1]
+        assert photo.box == (38, 28, 80, 102) and photo.corrected
+        assert read_silhouette(photo.mask)[:, 81:].max() == 0
+    assert file_digest(out / "mask/1.png") == other
+
+
+def test_a_corrected_silhouette_stays_and_its_box_follows(photos: Path, tmp_path: Path) -> None:
+    out, painted = tmp_path / "o", np.zeros((130, 160), np.uint8)
+    prepare(photos, out)
+    painted[50:90, 60:100] = 255
+    Image.fromarray(painted).save(out / "mask/3.png")
+    for _ in range(2):
+        photo = prepare(photos, out).photos[2]
+        assert photo.box == (60, 50, 100, 90) and photo.corrected and photo.source == "mask"
+        assert (read_silhouette(photo.mask) == painted).all()
+
+
+def test_both_corrected_both_stay(photos: Path, tmp_path: Path) -> None:
+    out, painted = tmp_path / "o", np.zeros((130, 160), np.uint8)
+    painted[50:90, 60:100] = 255
+    prepare(photos, out)
+    photo = correct_photo(out, "1", (30, 20, 110, 95), painted, Reds()).photos[0]
+    assert photo.box == (30, 20, 110, 95) and photo.corrected
+    assert prepare(photos, out).photos[0] == photo
+    assert (read_silhouette(photo.mask) == painted).all()
+
+
+def test_a_new_photo_is_added_and_a_removed_one_stays_out(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    prepare(photos, out)
+    write_photo(photos, "IMG_0.jpg", 4)
+    assert [photo.name for photo in prepare(photos, out).photos] == ["1", "2", "3", "4"]
+    remove_photo(out, "2")
+    (out / "data/1.jpg").unlink()  # by hand
+    (out / "bbox/1.txt").unlink()
+    (out / "mask/1.png").unlink()
+    assert [photo.name for photo in prepare(photos, out).photos] == ["3", "4"]
+    assert load_insertset(out)
+    with pytest.raises(FileNotFoundError, match="no photo '2'; it has 3, 4"):
+        correct_photo(out, "2", (1, 1, 9, 9))
+
+
+def test_masks_transparency_and_object_folders_are_taken(photos: Path, tmp_path: Path) -> None:
+    mask = np.zeros((130, 160), np.uint8)
+    mask[20:90, 10:90] = 255
+    Image.fromarray(mask).save(photos / "IMG_1_mask.png")
+    rgba = np.dstack([pixels(5), mask])
+    Image.fromarray(rgba).save(photos / "see_through.png")
+    prepared = prepare(photos, tmp_path / "o")
+    assert [photo.source for photo in prepared.photos] == ["mask", "box", "box", "alpha"]
+    for photo in (prepared.photos[0], prepared.photos[3]):
+        assert (read_silhouette(photo.mask) == mask).all()
+    again = prepare(tmp_path / "o", tmp_path / "copy")  # data/ with bbox/ and mask/ beside it
+    assert {photo.source for photo in again.photos} == {"mask"}
+    assert (read_silhouette(again.photos[0].mask) == mask).all()
+
+
+def test_the_reference_is_the_chosen_one_and_a_person_s_own_stays(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    assert prepare(photos, out, reference=photos / "IMG_3.jpg").reference == "3"
+    assert prepare(photos, out).reference == "3"
+    assert prepare(photos, out, reference="1").reference == "1"
+    write_photo(tmp_path / "other", "x.jpg", 6)
+    assert prepare(photos, out, reference=tmp_path / "other/x.jpg").reference == ""
+    shown = read_rgb(out / "test.jpg")
+    assert np.abs(shown.astype(int) - pixels(6)[28:102, 38:122]).mean() < 20
+    Image.new("RGB", (30, 30), (1, 2, 3)).save(out / "test.jpg")
+    (out / "test_mask.png").unlink()
+    own = (out / "test.jpg").read_bytes()
+    assert prepare(photos, out).reference == "" and (out / "test.jpg").read_bytes() == own
+
+
+def test_same_category_pictures_and_equal_files(photos: Path, tmp_path: Path) -> None:
+    shutil.copy(photos / "IMG_1.jpg", photos / "copy.jpg")
+    write_photo(tmp_path / "others", "q.jpg", 7)
+    prepared = prepare(photos, tmp_path / "o", category=tmp_path / "others")
+    assert len(prepared.photos) == 3
+    [sample] = load_insertset(tmp_path / "o").same_category
+    assert sample.boxes == ((38, 28, 122, 102),)
+
+
+def test_mistakes_are_one_line(tmp_path: Path, photos: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no such folder; expected one with 3-6 photos"):
+        find_photos(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="no photos"):
+        find_photos(tmp_path / "empty")
+    with pytest.raises(FileNotFoundError, match=r"not prepared; run: bash prepare\.sh"):
+        read_object_folder(tmp_path / "empty")
+    (photos / "IMG_1.jpg").write_bytes(b"no picture")
+    with pytest.raises(ValueError, match=r"IMG_1.jpg: not a readable picture"):
+        prepare(photos, tmp_path / "o")

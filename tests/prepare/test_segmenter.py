@@ -1,0 +1,69 @@
+"""Segmenters: GrabCut is there; others are plug-ins that say what they need."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ldm.prepare.segmenter import load_segmenter
+
+
+@pytest.mark.parametrize("size", [(90, 120), (900, 1200)])
+def test_grab_cut_finds_a_patch_at_the_photo_s_size(size: tuple[int, int]) -> None:
+    height, width = size
+    image = np.full((*size, 3), (40, 150, 60), np.uint8)
+    image[height // 3 : 2 * height // 3, width // 3 : 2 * width // 3] = (220, 40, 30)
+    box = (0.25 * width, 0.25 * height, 0.75 * width, 0.75 * height)
+    alpha = load_segmenter()(image, box)
+    assert alpha.shape == size and alpha.dtype == np.float32 and 0 <= alpha.min() <= alpha.max() <= 1
+    assert abs((alpha > 0.5).mean() - 1 / 9) < 0.01
+
+
+def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match="--segmenter sam: expected grabcut, rembg or the path of a model"):
+        load_segmenter("sam")
+    with pytest.raises(FileNotFoundError, match="no such file"):
+        load_segmenter(str(tmp_path / "u2net.onnx"))
+    (tmp_path / "u2net.onnx").touch()
+    for name, package in ((str(tmp_path / "u2net.onnx"), "onnx"), ("rembg", "rembg")):
+        for module in ("onnxruntime", "rembg"):
+            monkeypatch.setitem(sys.modules, module, None)
+        with pytest.raises(ModuleNotFoundError, match=rf"pip install '\.\[{package}\]'"):
+            load_segmenter(name)
+
+
+@pytest.mark.parametrize("logits", [False, True])
+def test_an_onnx_model_sees_the_box_and_its_map_fills_it(
+    logits: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A stand-in for onnxruntime whose model calls bright pixels the object."""
+    seen: list[np.ndarray] = []
+
+    class Session:
+        def __init__(self, path: str, providers: list[str]) -> None:
+            self.path = path
+
+        def get_inputs(self) -> list[Any]:
+            return [SimpleNamespace(name="x", shape=["n", 3, 64, "w"])]
+
+        def run(self, outputs: None, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+            seen.append(inputs["x"])
+            bright = (inputs["x"].mean(1, keepdims=True) > 0).astype(np.float32)
+            return [20 * bright - 10 if logits else bright]
+
+    runtime: Any = ModuleType("onnxruntime")
+    runtime.InferenceSession = Session
+    monkeypatch.setitem(sys.modules, "onnxruntime", runtime)
+    (tmp_path / "model.onnx").touch()
+    image = np.zeros((100, 200, 3), np.uint8)
+    image[30:70, 60:140] = 255
+    segmenter = load_segmenter(str(tmp_path / "model.onnx"))
+    alpha = segmenter(image, (50, 20, 120, 80))
+    assert segmenter.name == "model.onnx" and seen[0].shape == (1, 3, 64, 320)
+    assert seen[0].dtype == np.float32
+    assert alpha[35:65, 66:118].min() > 0.9 and alpha[:, 121:].max() == 0 and alpha[:20].max() == 0
