@@ -14,6 +14,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from ldm.config.cli import OneLineParser, run, say, warnings_in_a_line
+from ldm.config.loader import ROOT, place
 from ldm.data.files import atomic_file, path_of
 from ldm.data.picture_write import write_picture
 from ldm.prepare.object_folder import PreparedObject, write_object_folder
@@ -33,8 +34,8 @@ def parser() -> OneLineParser:
     p.add_argument("--reference", metavar="PICTURE",
                    help="the photo (file or number) that shows it best, or a picture [chosen]")  # fmt: skip
     p.add_argument("--category", type=path_of, metavar="FOLDER", help="pictures of other such objects")
-    p.add_argument("--segmenter", default=SEGMENTERS[0], metavar="NAME",
-                   help=f"{', '.join(SEGMENTERS)}, or a saliency model.onnx [{SEGMENTERS[0]}]")  # fmt: skip
+    p.add_argument("--segmenter", default="matting", metavar="NAME",
+                   help=f"{', '.join(SEGMENTERS)}, or a saliency model.onnx [matting]")  # fmt: skip
     p.add_argument("--measure", action="store_true",
                    help="PHOTOS is a folder of object folders with known boxes: compare proposals with them, "
                    "write the table to the file --out")  # fmt: skip
@@ -71,7 +72,7 @@ def report(prepared: PreparedObject) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
     with warnings_in_a_line():
-        segmenter = load_segmenter(args.segmenter)
+        segmenter = load_segmenter(args.segmenter, Path(place("checkpoints/mini", ROOT)))
         if args.measure:
             return measure_all(args.photos, args.out, segmenter)
         photos, out = find_photos(args.photos), args.out

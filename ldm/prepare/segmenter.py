@@ -12,15 +12,14 @@ from typing import Any, Protocol
 import cv2
 import numpy as np
 
-from ldm.compositing.cut_out import AROUND, SIDE, matte, segment, shrunk
+from ldm.compositing.cut_out import SIDE, PixelBox, matte, segment, shrunk, surroundings
 from ldm.data.boxes import Box
 from ldm.data.training_masks import pixel_box
 
 MEAN = np.array((0.485, 0.456, 0.406), np.float32)  # of ImageNet, as saliency models expect
 STD = np.array((0.229, 0.224, 0.225), np.float32)
 ONNX_SIDE = 320  # pixels; of a model that does not fix its input's size (U2-Net's)
-SEGMENTERS = ("grabcut", "rembg")
-Find = Callable[[np.ndarray, tuple[int, int, int, int]], np.ndarray]
+SEGMENTERS = ("grabcut", "matting", "rembg")
 
 
 class Segmenter(Protocol):
@@ -33,14 +32,18 @@ class Segmenter(Protocol):
         ...
 
 
-def load_segmenter(name: str = "grabcut") -> Segmenter:
-    """A segmenter by name (`SEGMENTERS`), or an ONNX saliency model by its path.
+def load_segmenter(name: str = "grabcut", base: Path = Path("checkpoints/mini")) -> Segmenter:
+    """A segmenter by name (`SEGMENTERS`), or an ONNX saliency model by path; `base`: has that of "matting".
 
     Raises ValueError if the name is unknown, FileNotFoundError if the model is missing and
     ModuleNotFoundError, with the command that installs it, if a package is missing.
     """
     if name == "grabcut":
         return InWindow(name, segment)
+    if name == "matting":
+        from ldm.compositing.matting import FILE, Matting
+
+        return InWindow(name, Matting(base / FILE))
     if name == "rembg":
         return Rembg()
     if name.endswith(".onnx"):
@@ -124,12 +127,8 @@ class Rembg:
         return _whole(np.asarray(found, np.float32) / 255, image, box, window)
 
 
-def _window(image: np.ndarray, box: Box) -> tuple[tuple[slice, slice], tuple[int, int, int, int]]:
-    """The box and the background around it as slices of the photo, and the box in this window."""
-    x0, y0, x1, y1 = pixel_box(box, image.shape[:2])
-    around = round(AROUND * max(x1 - x0, y1 - y0))
-    left, top = max(0, x0 - around), max(0, y0 - around)
-    return (slice(top, y1 + around), slice(left, x1 + around)), (x0 - left, y0 - top, x1 - left, y1 - top)
+def _window(image: np.ndarray, box: Box) -> tuple[tuple[slice, slice], PixelBox]:
+    return surroundings(pixel_box(box, image.shape[:2]), image.shape[:2])
 
 
 def _whole(alpha: np.ndarray, image: np.ndarray, box: Box, window: tuple[slice, slice]) -> np.ndarray:
