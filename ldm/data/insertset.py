@@ -12,7 +12,8 @@ from pathlib import Path
 
 from ldm.data.boxes import BOX_FORMAT, NO_BOX, Box, Frame, read_boxes
 from ldm.data.files import PICTURE_SUFFIXES, file_digest, list_files, natural_key, text_digest
-from ldm.data.picture import read_frame, read_silhouette
+from ldm.data.mask_levels import read_silhouette
+from ldm.data.picture import read_frame
 
 LAYOUT = (
     "data/1.jpg ... with bbox/1.txt ... (few-shot pictures and their boxes), test.jpg (the reference) and, "

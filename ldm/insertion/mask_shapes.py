@@ -8,18 +8,17 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from ldm.data.picture import Picture, read_picture
+from ldm.data.mask_levels import Channel, above, mask_levels, surrounds, without_specks
+from ldm.data.picture import read_picture
 from ldm.data.text import read_text
 from ldm.insertion.roi import Roi
 
-Channel = Literal["auto", "luma", "alpha"]
 MOSTLY = 0.5  # a mask that covers more is probably inverted
 
 
@@ -35,29 +34,37 @@ def read_mask(
 ) -> np.ndarray:
     """A mask picture for a background of size (H, W); white, or opaque, is where the object goes.
 
-    `auto` takes the luma, or the alpha channel if that is all that varies. To fill the transparent part of a
-    background, read the background itself with channel="alpha", invert=True.
+    `channel`: see `mask_levels`. To fill the transparent part of a background, read the background itself
+    with channel="alpha", invert=True.
     """
     picture = read_picture(source)
     if picture.size != tuple(size):
         raise ValueError(
             f"{source}: mask of {_px(picture.size)}, background of {_px(size)}; make them the same size"
         )
-    levels = _levels(source, picture, channel)
-    mask = levels > threshold * np.iinfo(levels.dtype).max
+    transparent = channel == "auto" and picture.pixels.shape[2] in (2, 4)
+    mask = above(mask_levels(source, picture, channel), threshold, str(source), transparent)
+    if surrounds(mask) and not invert:
+        raise ValueError(
+            f"{source}: white surrounds black, {mask.mean():.0%} of the picture; a mask is white where the "
+            "object goes: give --invert, or invert it"
+        )
     return refine_mask(mask, name=str(source), invert=invert, grow=grow, fill_holes=fill_holes)
 
 
 def refine_mask(
     mask: np.ndarray, *, name: str = "mask", invert: bool = False, grow: float = 0, fill_holes: bool = False
 ) -> np.ndarray:
-    """Invert, fill enclosed holes, grow by `grow` px (negative: shrink), and check the mask."""
+    """Invert, leave out specks, fill holes, grow by `grow` px (negative: shrink), and check the mask."""
     mask = ~mask if invert else mask
     _check(mask, name, "lower the threshold or invert it")
+    mask = without_specks(mask, name)
     if fill_holes:
         mask = ndimage.binary_fill_holes(mask)
     if grow:
         mask = _grown(mask, grow)
+    if grow < 0:  # what was thin falls into pieces
+        mask = without_specks(mask, name)
     _check(mask, name, "grow or shrink it less")
     if mask.mean() > MOSTLY:
         warnings.warn(
@@ -108,18 +115,6 @@ def read_roi_file(path: Path) -> tuple[float, float, float, float]:
     if not np.isfinite((x0, y0, x1, y1)).all():
         raise ValueError(f"{path}: expected four numbers x0 y0 x1 y1 in pixels")
     return x0, y0, x1, y1
-
-
-def _levels(source: Path, picture: Picture, channel: Channel) -> np.ndarray:
-    """[H,W] in the picture's depth: its luma or its alpha."""
-    pixels = picture.pixels
-    has_alpha = pixels.shape[2] in (2, 4)
-    if channel == "alpha" and not has_alpha:
-        raise ValueError(f"{source}: has no alpha channel; use its luma, or give a picture with transparency")
-    shown = pixels[..., : picture.n_colours]
-    luma = shown[..., 0] if picture.n_colours == 1 else cv2.cvtColor(np.array(shown), cv2.COLOR_RGB2GRAY)
-    only_alpha_varies = has_alpha and luma.min() == luma.max() and np.ptp(pixels[..., -1]) > 0
-    return pixels[..., -1] if channel == "alpha" or (channel == "auto" and only_alpha_varies) else luma
 
 
 def _grown(mask: np.ndarray, grow: float) -> np.ndarray:

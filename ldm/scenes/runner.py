@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from ldm import __version__
 from ldm.batch.results_log import ResultsLog, recipe_in
-from ldm.batch.runner import Inserter, ItemResult, Report, RunOptions, check_and_log
+from ldm.batch.runner import Inserter, ItemResult, Report, RunOptions, check_and_log, warn_of_crops
 from ldm.batch.work_item import Case, WorkItem
 from ldm.data.files import file_digest, sweep, text_digest
 from ldm.data.picture import Picture, read_picture
@@ -132,6 +132,8 @@ def _make(
 ) -> None:
     """Insert placements as one batch, and put the results into the cache."""
     requests = [placed.request(canvas.size) for placed in batch.values()]
+    for placed, request in zip(batch.values(), requests, strict=True):
+        warn_of_crops(placed.placement.item.name, request, options.crop_context)
     objects = [
         _object(placed, canvas.size, inserter, options.crop_context.model_side) for placed in batch.values()
     ]

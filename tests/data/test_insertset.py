@@ -10,7 +10,8 @@ from PIL import Image
 
 from ldm.data.boxes import Frame, upright
 from ldm.data.insertset import load_insertset
-from ldm.data.picture import read_rgb, read_silhouette
+from ldm.data.mask_levels import read_silhouette
+from ldm.data.picture import read_rgb
 
 SIZE = (40, 30)  # width, height
 
