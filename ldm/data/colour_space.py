@@ -126,7 +126,7 @@ def stated_profile(file: Image.Image, path: Path) -> bytes | None:
     info = file.info
     grey = file.mode in ("1", "L", "LA", "I;16", "I;16B")
     if file.format == "PNG" and (code := _png_chunk(path, b"cICP")):
-        return _cicp_profile(code, grey)
+        return _cicp_profile(path, code, grey)
     if "icc_profile" in info or file.format != "PNG" or "srgb" in info:
         return info.get("icc_profile")
     gamma, points = info.get("gamma"), info.get("chromaticity", (*D65, *sum(SRGB, ())))
@@ -140,14 +140,14 @@ def stated_profile(file: Image.Image, path: Path) -> bytes | None:
     return make_icc("PNG gAMA and cHRM", curve, () if grey else primaries, white)
 
 
-def _cicp_profile(code: bytes, grey: bool) -> bytes | None:
+def _cicp_profile(path: Path, code: bytes, grey: bool) -> bytes | None:
     if len(code) != 4:
-        raise ValueError("its cICP chunk is damaged; save it again")
+        raise ValueError(f"{path}: its cICP chunk is damaged; save it again")
     primaries, transfer, matrix, full = code
     if transfer in HDR:
-        raise ValueError(f"of high dynamic range ({HDR[transfer]}); save it with the range of sRGB")
+        raise ValueError(f"{path}: of high dynamic range ({HDR[transfer]}); save it with the range of sRGB")
     if primaries not in PRIMARIES or transfer not in CURVES or matrix != 0 or full != 1:
-        raise ValueError(f"its cICP chunk states unknown colours {tuple(code)}; save it as sRGB")
+        raise ValueError(f"{path}: its cICP chunk states unknown colours {tuple(code)}; save it as sRGB")
     if (primaries == 1 or grey) and transfer == 13:
         return None
     name, points = PRIMARIES[primaries]

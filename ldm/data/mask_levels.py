@@ -23,7 +23,7 @@ BLACK_AND_WHITE = 0.95  # share of the pixels of a mask that are nearly black or
 FAINT, TAIL = 0.05, 0.5  # of the range: darker pixels are black; of a mask's area: a wider soft edge is named
 SPECK = 0.01  # of the largest part's area: smaller parts are specks
 LEAST = 4  # px: likewise, in any case
-SURROUNDS = 0.99  # share of the picture's border that an inverted mask covers, at least
+SURROUNDS = 0.9  # share of the picture's border that an inverted mask covers, at least
 
 
 def mask_levels(path: Path, picture: Picture, channel: Channel = "auto") -> np.ndarray:
@@ -70,7 +70,7 @@ def above(levels: np.ndarray, threshold: float, name: str, transparent: bool = F
     if highest == 0:
         return mask
     dark = f"{name}: its brightest level is {highest} of {top}; a mask is white, {top}"
-    if ((levels == 0) | (levels == highest)).all():
+    if _is_two_levels(levels):
         warnings.warn(f"{dark}; its two levels are taken as black and white", stacklevel=2)
         return levels == highest
     lower = 0 if highest <= FEW else np.floor(highest / top * 50) / 100
@@ -118,7 +118,7 @@ def read_silhouette(path: Path) -> np.ndarray:
     levels = mask_levels(path, read_picture(path, convert=True))
     if eight_bits(levels.max(keepdims=True)).item() <= OPAQUE:
         highest = levels.max()
-        if not highest or not ((levels == 0) | (levels == highest)).all():
+        if not _is_two_levels(levels):
             raise ValueError(
                 f"{path}: its brightest level is {highest}; a silhouette is white, 255, on black"
             )
@@ -130,6 +130,12 @@ def read_silhouette(path: Path) -> np.ndarray:
             stacklevel=2,
         )
     return levels
+
+
+def _is_two_levels(levels: np.ndarray) -> bool:
+    """Whether there is black and one other level."""
+    black = levels == 0
+    return bool(black.any() and not black.all() and (black | (levels == levels.max())).all())
 
 
 def _label(path: Path, labels: np.ndarray) -> int:

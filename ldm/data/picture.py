@@ -1,7 +1,7 @@
 """Read picture files: at their own depth for backgrounds, as 8-bit RGB for training and references.
 
 In: PNG, TIFF, JPEG, WebP (also BMP and GIF). Out: `Picture` with alpha, profile, EXIF and dpi, and its views:
-RGB and alpha (uint8), colours (tensors in [-1,1]). All RGB is sRGB: a picture's profile is applied here.
+RGB and alpha (uint8). All RGB is sRGB: a picture's profile is applied here.
 A picture is never converted to floats as a whole: 100 megapixels would be 1.2 GB.
 """
 
@@ -16,10 +16,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
-from einops import rearrange
 from PIL import Image, UnidentifiedImageError
-from torch import Tensor
 
 from ldm.data.colour_space import (
     ColourSpace,
@@ -35,10 +32,10 @@ FORMATS = ("PNG", "TIFF", "JPEG", "WEBP", "BMP", "GIF")
 SEPARATED = ("CMYK", "LAB")  # colour modes that only a profile, or none, leads to RGB
 MODES = {"1": "L", "L": "L", "LA": "LA", "RGB": "RGB", "RGBA": "RGBA", "P": "RGB", "PA": "RGBA"}
 ROWS = 256  # converted at once
-LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as in Pillow and OpenCV
 GREY = 128  # behind transparent pixels: mid-grey is (almost) 0 in [-1,1]
 TINT = 16  # levels between the channels of a palette's colour: up to it, a shade of grey
 OPAQUE = 127  # more opaque pixels belong to the object
+ADOBE_RGB, AS_SRGB = "its EXIF block says Adobe RGB, but it has no profile", "its colours are taken as sRGB"
 MIN_TRANSPARENT = 0.01  # share of a picture: with less of it transparent, its alpha is no silhouette
 
 
@@ -46,13 +43,15 @@ MIN_TRANSPARENT = 0.01  # share of a picture: with less of it transparent, its a
 class Picture:
     """Upright pixels [H,W,C], uint8 or uint16, C = 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA.
 
-    Their colours are those of the profile; without one, sRGB.
+    Their colours are those of the profile; without one, sRGB. `colour_fault`: what is wrong with what the
+    file says of them, and how they are taken instead; "" if nothing is.
     """
 
     pixels: np.ndarray
     icc_profile: bytes | None = None
     exif: bytes | None = None
     dpi: tuple[float, float] | None = None
+    colour_fault: str = ""
 
     def __post_init__(self) -> None:
         assert self.pixels.ndim == 3 and 1 <= self.pixels.shape[2] <= 4, f"not [H,W,C]: {self.pixels.shape}"
@@ -78,18 +77,22 @@ def read_picture(path: Path, convert: bool = False) -> Picture:
     """A picture file => `Picture`, upright, palette expanded, depth kept; 16-bit grey + alpha comes as RGBA.
 
     `convert`: other colour modes (CMYK, Lab) are converted to sRGB, and of an animation the first frame is
-    read; else they are refused, because they cannot be written back as they were. An unusable profile is
-    warned of. Raises FileNotFoundError if the file is missing and ValueError if it is unreadable or of
-    another kind.
+    read; else they are refused, because they cannot be written back as they were. Raises FileNotFoundError if
+    the file is missing and ValueError if it is unreadable or of another kind.
     """
     path = Path(path)
     with _one_line_errors(path):
         picture, turn = _opened(path, convert)
         if not picture.pixels.size:
             picture = replace(picture, pixels=upright(_read_deep(path), turn))
-    if fault := profile_fault(picture.icc_profile, picture.n_colours):
-        _warn(path, fault)
-    return picture
+    fault = profile_fault(picture.icc_profile, picture.n_colours)
+    return replace(picture, colour_fault=f"{fault}; {AS_SRGB}") if fault else picture
+
+
+def warn_of_colours(path: Path, picture: Picture) -> None:
+    """Warn if a picture's colours are taken otherwise than its file may mean."""
+    if picture.colour_fault:
+        warnings.warn(f"{path}: {picture.colour_fault}", stacklevel=2)
 
 
 def read_frame(path: Path) -> tuple[int, int, int]:
@@ -100,8 +103,13 @@ def read_frame(path: Path) -> tuple[int, int, int]:
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """A picture file => uint8 [H,W,3], upright, transparency over mid-grey; raises as `read_picture`."""
-    return rgb_over_grey(read_picture(path, convert=True))
+    """A picture file => sRGB, uint8 [H,W,3], upright, transparent pixels over mid-grey.
+
+    Raises as `read_picture`; warns if its colours are in doubt.
+    """
+    picture = read_picture(path, convert=True)
+    warn_of_colours(path, picture)
+    return rgb_over_grey(picture)
 
 
 def read_alpha(path: Path) -> np.ndarray | None:
@@ -156,31 +164,6 @@ def eight_bits(pixels: np.ndarray) -> np.ndarray:
     return pixels if pixels.dtype == np.uint8 else (pixels / 257).round().astype(np.uint8)
 
 
-def colours(pixels: np.ndarray, space: ColourSpace | None = None) -> Tensor:
-    """Pixels [h,w,C] of either depth => sRGB image [3,h,w] in [-1,1]; alpha is left out, grey is repeated.
-
-    Colours of `space` that sRGB cannot show are outside of [-1,1].
-    """
-    shown = pixels[..., :1] if pixels.shape[2] <= 2 else pixels[..., :3]
-    half = np.iinfo(pixels.dtype).max / 2
-    levels = shown if space is None else space.to_srgb(shown / (2 * half)) * (2 * half)
-    levels = levels.repeat(3, axis=2) if levels.shape[2] == 1 else levels
-    return rearrange(torch.from_numpy(levels.astype(np.float32)), "h w c -> c h w") / half - 1
-
-
-def colour_levels(image: Tensor, like: np.ndarray, space: ColourSpace | None = None) -> np.ndarray:
-    """sRGB image [3,h,w] in [-1,1] => pixels [h,w,1|3], in depth and colour like `like`; undoes `colours`."""
-    image = image.detach().float().cpu()
-    if like.shape[2] <= 2:
-        image = torch.einsum("c,chw->hw", torch.tensor(LUMA), image)[None]
-    top = int(np.iinfo(like.dtype).max)
-    if space is not None:
-        levels = space.from_srgb(rearrange(image, "c h w -> h w c").double().numpy() / 2 + 0.5)
-        return np.rint(levels.clip(0, 1) * top).astype(like.dtype)
-    stored = (image * (top / 2) + top / 2).round().clamp(0, top)
-    return rearrange(stored, "c h w -> h w c").numpy().astype(like.dtype)
-
-
 @contextmanager
 def _one_line_errors(path: Path) -> Iterator[None]:
     """What readers raise on a bad file => FileNotFoundError or ValueError in one line, with the remedy."""
@@ -216,41 +199,27 @@ def _opened(path: Path, convert: bool) -> tuple[Picture, int]:
     with path.open("rb") as raw, Image.open(raw, formats=FORMATS) as file:
         _check(path, file, convert)
         turn = 1 if file.format == "TIFF" else orientation(file)  # Pillow and OpenCV turn TIFFs themselves
-        exif, dpi, icc = photo_exif(file), file.info.get("dpi"), _profile(path, file)
+        exif, dpi, icc = photo_exif(file), file.info.get("dpi"), stated_profile(file, path)
+        fault = f"{ADOBE_RGB}; {AS_SRGB}" if icc is None and is_adobe_rgb(file) else ""
         if _is_deep(path, file):
             pixels = np.empty((0, 0, 1), np.uint16)
         elif file.mode in SEPARATED:
-            icc, pixels = None, upright(_read_shallow(file, _to_srgb(path, file, icc)), turn)
+            convert_strip, fault = _to_srgb(file.mode, icc)
+            icc, pixels = None, upright(_read_shallow(file, convert_strip), turn)
         else:
             pixels = upright(_read_shallow(file), turn)
-        return Picture(pixels, icc, exif, (float(dpi[0]), float(dpi[1])) if dpi else None), turn
+        return Picture(pixels, icc, exif, (float(dpi[0]), float(dpi[1])) if dpi else None, fault), turn
 
 
-def _profile(path: Path, file: Image.Image) -> bytes | None:
-    """The profile of an open file, or one made of what it states of its colours otherwise."""
-    try:
-        icc = stated_profile(file, path)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    if icc is None and is_adobe_rgb(file):
-        _warn(path, "its EXIF block says Adobe RGB, but it has no profile")
-    return icc
-
-
-def _to_srgb(path: Path, file: Image.Image, icc: bytes | None) -> Convert:
-    """What converts the strips of a CMYK or Lab picture."""
-    if file.mode == "CMYK" and icc is None:
-        _warn(path, "CMYK without a colour profile", "converted by a plain formula")
-        return lambda strip: strip.convert("RGB")
-    try:
-        return srgb_converter(icc, file.mode)
-    except ValueError as error:
-        _warn(path, str(error), "converted by a plain formula")
-        return lambda strip: strip.convert("RGB")
-
-
-def _warn(path: Path, fault: str, taken: str = "taken as sRGB") -> None:
-    warnings.warn(f"{path}: {fault}; its colours are {taken}", stacklevel=2)
+def _to_srgb(mode: str, icc: bytes | None) -> tuple[Convert, str]:
+    """What converts the strips of a CMYK or Lab picture, and what is wrong with it."""
+    fault = "CMYK without a colour profile"
+    if icc is not None or mode != "CMYK":
+        try:
+            return srgb_converter(icc, mode), ""
+        except ValueError as error:
+            fault = str(error)
+    return lambda strip: strip.convert("RGB"), f"{fault}; its colours are converted by a plain formula"
 
 
 def _megapixels(error: Exception) -> str:

@@ -10,7 +10,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ldm.data.picture import Picture, colour_levels, srgb_pixels
+from ldm.data.image import colour_levels
+from ldm.data.picture import Picture, srgb_pixels
 from ldm.insertion.paste import cut_region, shrunk, shrunk_mask
 from ldm.insertion.roi import Roi, crop, visible
 

@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ldm.data.picture import Picture, colour_levels, colours
+from ldm.data.image import colour_levels, colours
+from ldm.data.picture import Picture
 from ldm.insertion.roi import Roi, box_of, crop, visible
 
 ROWS = 64  # pasted at once

@@ -11,7 +11,8 @@ from PIL import Image, ImageCms, PngImagePlugin
 
 from ldm.data.colour_space import MatrixSpace, colour_space, decoded, encoded, profile_fault
 from ldm.data.icc_profile import SRGB_CURVE, make_icc
-from ldm.data.picture import Picture, colour_levels, colours, read_picture, read_rgb, srgb_pixels
+from ldm.data.image import colour_levels, colours
+from ldm.data.picture import Picture, read_picture, read_rgb, srgb_pixels
 from ldm.data.picture_write import write_picture
 from tests.fixtures.profiles import (
     DISPLAY_P3,

@@ -10,12 +10,11 @@ import torch
 from PIL import Image, ImageOps
 
 from ldm.data.exif import upright
+from ldm.data.image import colour_levels, colours
 from ldm.data.mask_levels import read_silhouette
 from ldm.data.picture import (
     GREY,
     Picture,
-    colour_levels,
-    colours,
     read_alpha,
     read_picture,
     read_rgb,
