@@ -48,8 +48,8 @@ def test_alpha_is_taken_if_only_it_varies(tmp_path, region):
     pixels[0, :9, :3] = 0  # hidden: what shows is one colour
     write_picture(tmp_path / "m.png", Picture(pixels))
     assert np.array_equal(read_mask(tmp_path / "m.png", SIZE), region)
-    with pytest.warns(UserWarning, match="98% of the picture is masked.*invert the mask"):
-        assert read_mask(tmp_path / "m.png", SIZE, channel="luma").sum() == 30 * 20 - 9
+    with pytest.raises(ValueError, match=r"m\.png: white surrounds black, 98% .* give --invert"):
+        read_mask(tmp_path / "m.png", SIZE, channel="luma")
 
 
 def test_transparent_part_of_a_background(tmp_path, region):
