@@ -45,6 +45,7 @@ PRIMARIES = {
 CURVES = {
     **dict.fromkeys((1, 6, 14, 15), BT709_CURVE), 4: (2.2,), 5: (2.8,), 8: (1.0,), 13: SRGB_CURVE,
 }  # fmt: skip
+UNSPECIFIED = 2  # of primaries or transfer: the chunk says nothing
 HDR = {16: "PQ", 18: "HLG"}
 
 
@@ -125,7 +126,7 @@ def stated_profile(file: Image.Image, path: Path) -> bytes | None:
     """
     info = file.info
     grey = file.mode in ("1", "L", "LA", "I;16", "I;16B")
-    if file.format == "PNG" and (code := _png_chunk(path, b"cICP")):
+    if file.format == "PNG" and (code := _png_chunk(path, b"cICP")) and UNSPECIFIED not in code[:2]:
         return _cicp_profile(path, code, grey)
     if "icc_profile" in info or file.format != "PNG" or "srgb" in info:
         return info.get("icc_profile")

@@ -171,7 +171,9 @@ def test_chunks_that_say_srgb_change_nothing(tmp_path: Path) -> None:
     Image.fromarray(muted()).save(tmp_path / "b.png", pnginfo=info)
     Image.fromarray(muted()).save(tmp_path / "c.png")
     with_chunk(tmp_path / "c.png", b"cICP", bytes((1, 13, 0, 1)))
-    for name in "abc":
+    Image.fromarray(muted()).save(tmp_path / "d.png")
+    with_chunk(tmp_path / "d.png", b"cICP", bytes((2, 2, 0, 1)))
+    for name in "abcd":
         picture = read_picture(tmp_path / f"{name}.png")
         assert picture.icc_profile is None and np.array_equal(picture.pixels, muted())
 
