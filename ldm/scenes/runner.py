@@ -194,8 +194,8 @@ def _paste(canvas: Picture, keyed: Mapping[str, PlacedObject], cache: PlacementC
 
 
 def _key(placed: PlacedObject, canvas: Picture, inserter: Inserter, options: RunOptions) -> str:
-    """32 hex digits of all that determines a placement's pixels, with those of the canvas in its regions."""
-    item, seen = placed.placement.item, hashlib.sha256()
+    """32 hex digits of all that determines a placement's pixels, with the canvas's there and its profile."""
+    item, seen = placed.placement.item, hashlib.sha256(canvas.icc_profile or b"")
     for roi in placed.rois:
         part = canvas.pixels[visible(roi, canvas.size).slices]
         seen.update(f"{part.shape} {part.dtype}".encode() + np.ascontiguousarray(part).tobytes())

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
+from ldm.batch.work_item import Case
 from ldm.data.colour_space import MatrixSpace, colour_space, decoded, encoded, profile_fault
 from ldm.data.icc_profile import SRGB_CURVE, make_icc
 from ldm.data.image import colour_levels, colours
@@ -127,7 +128,9 @@ def test_cmyk_goes_through_its_profile(tmp_path: Path, suffix: str) -> None:
 def test_a_broken_profile_is_named_and_kept(tmp_path: Path, profile: bytes, fault: str) -> None:
     Image.fromarray(muted()).save(tmp_path / "a.png", icc_profile=profile)
     with pytest.warns(UserWarning, match=rf"a\.png: .*{fault}.*taken as sRGB"):
-        picture = read_picture(tmp_path / "a.png")
+        assert np.array_equal(read_rgb(tmp_path / "a.png"), muted())
+    with pytest.warns(UserWarning, match=rf"a\.png: .*{fault}.*taken as sRGB"):
+        picture = Case(tmp_path / "a.png", box=(5, 5, 20, 20)).read()[0]
     assert picture.space is None and picture.icc_profile == profile
     assert np.array_equal(srgb_pixels(picture), muted()) and profile_fault(profile, 3)
 
