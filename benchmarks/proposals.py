@@ -10,7 +10,8 @@ import numpy as np
 
 from ldm.data.boxes import Box
 from ldm.data.insertset import load_insertset
-from ldm.data.picture import OBJECT_LEVEL, read_rgb, read_silhouette
+from ldm.data.mask_levels import read_silhouette
+from ldm.data.picture import OPAQUE, read_rgb
 from ldm.prepare.proposal import propose_together
 from ldm.prepare.segmenter import Segmenter
 
@@ -35,8 +36,8 @@ def measure(root: Path, segmenter: Segmenter) -> Measured:
     for sample, image, found in zip(samples, images, propose_together(images, segmenter), strict=True):
         boxes.append(box_iou(found.box, sample.boxes[0]))
         if sample.mask is not None:
-            truth = read_silhouette(sample.mask) > OBJECT_LEVEL
-            proposed.append(mask_iou(found.silhouette > OBJECT_LEVEL, truth))
+            truth = read_silhouette(sample.mask) > OPAQUE
+            proposed.append(mask_iou(found.silhouette > OPAQUE, truth))
             prompted.append(mask_iou(segmenter(image, sample.boxes[0]) > 0.5, truth))
     return Measured(root.name, tuple(boxes), tuple(proposed), tuple(prompted))
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from ldm.batch.runner import plan_request
+from ldm.batch.runner import plan_request, warn_of_crops
 from ldm.batch.work_item import Case, WorkItem
 from ldm.config.build import crop_context_of, from_sections, open_session
 from ldm.config.loader import ROOT
@@ -127,7 +127,9 @@ def insert(
     case = Case(path_of(str(background)), mask=_path(mask), box=tuple(box))
     item = WorkItem(case, source, seeds=(c.sample.seed if seed is None else seed,))
     picture, masks = case.read(from_sections(MaskOptions, c.mask))
-    [[result]] = model.session.insert(picture, [plan_request(item, masks, crop_context_of(c))])
+    request = plan_request(item, masks, crop_context_of(c))
+    warn_of_crops(item.stem, request, crop_context_of(c))
+    [[result]] = model.session.insert(picture, [request])
     return Composite(result.picture, result.record)
 
 

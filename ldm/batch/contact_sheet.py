@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
-from ldm.data.picture import Picture, colour_levels, colours
+from ldm.data.image import colour_levels
+from ldm.data.picture import Picture, srgb_pixels
 from ldm.insertion.paste import cut_region, shrunk, shrunk_mask
 from ldm.insertion.roi import Roi, crop, visible
 
@@ -44,9 +46,10 @@ class Gallery:
 
 
 def rgb8(picture: Picture | Tensor) -> np.ndarray:
-    """A picture of any depth, or an image [3,h,w] in [-1,1] => uint8 [H,W,3]."""
-    image = colours(picture.pixels) if isinstance(picture, Picture) else picture
-    return colour_levels(image, np.empty((1, 1, 3), np.uint8))
+    """A picture of any depth and profile, or an image [3,h,w] in [-1,1] => sRGB, uint8 [H,W,3]."""
+    if isinstance(picture, Picture):
+        return srgb_pixels(picture)
+    return colour_levels(picture, np.empty((1, 1, 3), np.uint8))
 
 
 def close_up(picture: Picture, roi: Roi) -> np.ndarray:
@@ -56,7 +59,7 @@ def close_up(picture: Picture, roi: Roi) -> np.ndarray:
 
 def overview(picture: Picture, side: int = TILE) -> np.ndarray:
     """A whole picture, uint8 [h,w,3], its longer side `side` px; large ones are never turned into floats."""
-    return thumbnail(rgb8(Picture(shrunk(picture.pixels, 4 * side))), side)
+    return thumbnail(srgb_pixels(replace(picture, pixels=shrunk(picture.pixels, 4 * side))), side)
 
 
 def hatched(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -101,11 +104,11 @@ LINES = 400  # a line is 1/400 of the picture's longer side thick
 
 
 def draw_plan(picture: Picture, mask: np.ndarray, rois: Sequence[Roi], texts: Sequence[str] = ()) -> Picture:
-    """The picture as 8-bit RGB, the mask [H,W] tinted and outlined in red, each region framed in yellow.
+    """The picture as 8-bit sRGB, the mask [H,W] tinted and outlined in red, each region framed in yellow.
 
     `texts` are written, with the region's number, into the top left corner of each, as far as they fit.
     """
-    drawing = _rgb8(picture)
+    drawing = srgb_pixels(picture)
     thick = max(1, max(picture.size) // LINES)
     for roi in rois:
         part = visible(roi, picture.size).slices
@@ -137,10 +140,3 @@ def _tint(pixels: np.ndarray, mask: np.ndarray, thick: int) -> None:
         rows = slice(y, y + ROWS)
         strength = np.where(edge[rows], 1.0, np.where(mask[rows], 0.4, 0.0))[..., None].astype(np.float32)
         pixels[rows] = (pixels[rows] + strength * (TINT - pixels[rows])).round().astype(np.uint8)
-
-
-def _rgb8(picture: Picture) -> np.ndarray:
-    shown = picture.pixels[..., : picture.n_colours]
-    if shown.dtype == np.uint16:
-        shown = (shown >> 8).astype(np.uint8)
-    return shown.repeat(3, axis=2) if picture.n_colours == 1 else shown.copy()

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 
 from ldm.data.files import overwritten, sweep
 from ldm.data.picture_write import embedded_text
@@ -100,7 +100,7 @@ def check_outputs(pictures: Iterable[Path], inputs: Iterable[Path]) -> None:
 def _is_written_here(picture: Path) -> bool:
     try:
         return not MARKS.isdisjoint(embedded_text(picture))
-    except (OSError, UnidentifiedImageError):
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
         return False
 
 

@@ -28,7 +28,7 @@ from ldm.batch.results_log import (
 from ldm.batch.work_item import WorkItem, key_of, roi_in
 from ldm.data.picture import Picture, read_picture
 from ldm.data.picture_write import write_picture
-from ldm.insertion.crop_plan import CropContext, lines, plan_crops, rois_around, scaling
+from ldm.insertion.crop_plan import CropContext, cautions, lines, plan_crops, rois_around, scaling
 from ldm.insertion.mask_input import InsertMasks, MaskOptions
 from ldm.insertion.object_source import ObjectSource
 from ldm.insertion.region import InsertRequest
@@ -198,6 +198,12 @@ def plan_request(item: WorkItem, masks: InsertMasks, context: CropContext) -> In
     return InsertRequest(masks.mask, masks.hole, rois, item.seeds, item.source)
 
 
+def warn_of_crops(name: str, request: InsertRequest, context: CropContext) -> None:
+    """What a plan warns of, as warnings: whatever the model cannot see well in these regions."""
+    for caution in cautions(plan_crops(request.hole, request.rois, context.model_side)):
+        warnings.warn(f"{name}: {caution}", stacklevel=2)
+
+
 def _finish(item: WorkItem, inserter: Inserter, options: RunOptions, log: ResultsLog) -> ItemResult:
     start, files = time.perf_counter(), item.files()
     try:
@@ -209,6 +215,7 @@ def _finish(item: WorkItem, inserter: Inserter, options: RunOptions, log: Result
         background, request = prepare(item, options)
         item.source.check()
         inserter.load_object(item.source)
+        warn_of_crops(item.stem, request, options.crop_context)
     except MISTAKES as error:
         return ItemResult(item, files, error=str(error))
     seeds = list(item.seeds) if item.best else missing

@@ -11,7 +11,7 @@ from typing import Any
 from ldm import __version__
 from ldm.data.boxes import Box, Frame, box_in
 from ldm.data.files import file_digest, one_per_stem, pictures_in, text_digest
-from ldm.data.picture import Picture, read_picture
+from ldm.data.picture import Picture, read_picture, warn_of_colours
 from ldm.insertion.mask_input import (
     BOX_FILE,
     POLYGON_FILE,
@@ -64,6 +64,7 @@ class Case:
         hole = read_insert_mask(self.background, picture, self.mask, self.box, options, self.polygons)
         paste = self.paste_mask
         mask = hole if paste is None else read_paste_mask(paste, self.background, picture, hole, options)
+        warn_of_colours(self.background, picture)
         warn_of_unseen(self.background, picture, mask)
         return InsertMasks(hole, mask)
 

@@ -162,7 +162,8 @@ def transfer_detail(start: Tensor, alpha: Tensor, change: Tensor, width: float) 
         for area in (own > 1 - EDGE, own < EDGE)
     )
     large = inside * on + (1 - inside) * np.minimum(off.mean(2, keepdims=True), 0)
-    return (start + torch.from_numpy(large).permute(2, 0, 1)).clamp(-1, 1)
+    low, high = min(float(start.min()), -1), max(float(start.max()), 1)  # beyond sRGB, as the scene is
+    return (start + torch.from_numpy(large).permute(2, 0, 1)).clamp(low, high)
 
 
 def smoothed_inside(pixels: np.ndarray, area: np.ndarray, sigma: float) -> np.ndarray:

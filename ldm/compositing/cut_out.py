@@ -21,7 +21,8 @@ from torch import Tensor
 from ldm.data.boxes import Box
 from ldm.data.image import to_image
 from ldm.data.insertset import Sample, sample_in_folder, silhouette_beside
-from ldm.data.picture import read_alpha, read_rgb, read_silhouette
+from ldm.data.mask_levels import read_silhouette, without_specks
+from ldm.data.picture import OPAQUE, read_alpha, read_rgb
 from ldm.data.training_masks import pixel_box
 
 SIDE = 512  # pixels: the longer side at which an object and its surroundings are processed, at most
@@ -72,10 +73,12 @@ def cut_out(
     silhouette: np.ndarray | None = None,
     min_share: float = MIN_SHARE,
     segmenter: Segmenter | None = None,
+    name: str = "silhouette",
 ) -> CutOut:
     """The object in a box of a picture; the whole box, opaque, if the segmenter (None: GrabCut) fails.
 
-    `min_share`: share of the box that it must find. ValueError if the silhouette is empty in the box.
+    `min_share`: share of the box that it must find. Specks of the silhouette, which warnings `name`, are left
+    out. ValueError if the silhouette is empty in the box.
     """
     x0, y0, x1, y1 = pixel_box(box, pixels.shape[:2])
     window, inner = surroundings((x0, y0, x1, y1), pixels.shape[:2])
@@ -88,6 +91,9 @@ def cut_out(
         if (alpha > 0.5).mean() < min_share:
             return CutOut(coarse[within].copy(), np.ones_like(alpha), (x0, y0, x1, y1))
     else:
+        silhouette = silhouette.copy()
+        part = silhouette[y0:y1, x0:x1]
+        part[_specks(part > OPAQUE, name)] = 0
         alpha = shrunk(silhouette[window], factor)[within].astype(np.float32) / 255
         if not (alpha > 0.5).any():
             raise ValueError(f"the silhouette is empty inside the box {x0} {y0} {x1} {y1}; fix one of them")
@@ -99,11 +105,18 @@ def cut_out(
     return CutOut(colours, alpha[tight], pixel_box(object_box, pixels.shape[:2]))
 
 
+def _specks(inside: np.ndarray, name: str) -> np.ndarray:
+    """The specks of a silhouette, bool [h,w], and the soft pixels around them."""
+    kept = without_specks(inside, name)
+    around = cv2.dilate((inside & ~kept).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    return around & ~kept
+
+
 def cut_out_of(sample: Sample, box: Box, pixels: np.ndarray, segmenter: Segmenter | None = None) -> CutOut:
     """The object in a box of a sample's picture (its `pixels`), by its silhouette if it has one."""
     silhouette = read_alpha(sample.image) if sample.mask is None else read_silhouette(sample.mask)
     try:
-        return cut_out(pixels, box, silhouette, segmenter=segmenter)
+        return cut_out(pixels, box, silhouette, segmenter=segmenter, name=str(sample.mask or sample.image))
     except ValueError as error:
         raise ValueError(f"{sample.mask or sample.image}: {error}") from error
 
@@ -125,7 +138,9 @@ def cut_out_picture(path: Path, segmenter: Segmenter | None = None) -> CutOut:
     if silhouette.shape != pixels.shape[:2]:
         given = f"{silhouette_beside(path)}: {silhouette.shape[1]} x {silhouette.shape[0]} px"
         raise ValueError(f"{given}, its picture is {width} x {height}; make them the same size, or remove it")
-    return cut_out(pixels, (0, 0, width, height), silhouette)
+    beside = silhouette_beside(path)
+    name = str(beside if beside.is_file() else path)
+    return cut_out(pixels, (0, 0, width, height), silhouette, name=name)
 
 
 def silhouette_of(reference: Path) -> np.ndarray | None:

@@ -18,6 +18,7 @@ from PIL.ExifTags import IFD, Base
 # A TIFF's first directory mixes strips and sizes with the camera's name; these describe the photograph.
 PHOTO_TAGS = (269, 270, 271, 272, 305, 306, 315, 316, 0x4746, 33432, *range(40091, 40096))
 STALE = (Base.ExifImageWidth, Base.ExifImageHeight, Base.ExifInteroperabilityOffset)
+ADOBE_RGB = 2  # as a colour space; by the standard it is 65535 with the index R03
 COMMENT = b"ASCII\0\0\0"
 RECIPE = COMMENT + b'{"'  # the start of a comment written by this project
 
@@ -26,6 +27,23 @@ def orientation(file: Image.Image) -> int:
     """EXIF orientation of the stored pixels: 1 (upright) .. 8."""
     value = file.getexif().get(Base.Orientation, 1)
     return value if value in range(1, 9) else 1
+
+
+def is_adobe_rgb(file: Image.Image) -> bool:
+    """Whether a camera wrote Adobe RGB: the colour space of the block, or its interoperability index R03."""
+    try:
+        exif = file.getexif()
+        space = exif.get_ifd(IFD.Exif).get(Base.ColorSpace)
+        return space == ADOBE_RGB or exif.get_ifd(IFD.Interop).get(Base.InteropIndex) == "R03"
+    except (
+        ValueError,
+        TypeError,
+        SyntaxError,
+        OSError,
+        struct.error,
+        KeyError,
+    ):  # a broken block says nothing
+        return False
 
 
 def upright(pixels: np.ndarray, turn: int) -> np.ndarray:

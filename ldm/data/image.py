@@ -1,6 +1,7 @@
 """Arrays <=> tensors, exactly.
 
-Pixels are uint8 [H,W,3]; images are float [3,H,W] or [b,3,H,W] in [-1,1]; masks are float [b,1,H,W] in {0,1}.
+Pixels are uint8 [H,W,3] of sRGB, or a picture's own, in its depth and colours; images are float [3,H,W] or
+[b,3,H,W] in [-1,1]; masks are float [b,1,H,W] in {0,1}.
 """
 
 from __future__ import annotations
@@ -10,6 +11,10 @@ import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
+
+from ldm.data.colour_space import ColourSpace
+
+LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as in Pillow and OpenCV
 
 
 def to_image(pixels: np.ndarray) -> Tensor:
@@ -37,6 +42,31 @@ def from_bytes(stored: Tensor) -> Tensor:
         image[..., 3, :, :] = stored[..., 3, :, :].float() / 255
         image = torch.where(stored[..., 3:, :, :] > 0, image, 0.0)
     return image
+
+
+def colours(pixels: np.ndarray, space: ColourSpace | None = None) -> Tensor:
+    """Pixels [h,w,C] of either depth => sRGB image [3,h,w] in [-1,1]; alpha is left out, grey is repeated.
+
+    Colours of `space` that sRGB cannot show are outside of [-1,1].
+    """
+    shown = pixels[..., :1] if pixels.shape[2] <= 2 else pixels[..., :3]
+    half = np.iinfo(pixels.dtype).max / 2
+    levels = shown if space is None else space.to_srgb(shown / (2 * half)) * (2 * half)
+    levels = levels.repeat(3, axis=2) if levels.shape[2] == 1 else levels
+    return rearrange(torch.from_numpy(levels.astype(np.float32)), "h w c -> c h w") / half - 1
+
+
+def colour_levels(image: Tensor, like: np.ndarray, space: ColourSpace | None = None) -> np.ndarray:
+    """sRGB image [3,h,w] in [-1,1] => pixels [h,w,1|3], in depth and colour like `like`; undoes `colours`."""
+    image = image.detach().float().cpu()
+    if like.shape[2] <= 2:
+        image = torch.einsum("c,chw->hw", torch.tensor(LUMA), image)[None]
+    top = int(np.iinfo(like.dtype).max)
+    if space is not None:
+        levels = space.from_srgb(rearrange(image, "c h w -> h w c").double().numpy() / 2 + 0.5)
+        return np.rint(levels.clip(0, 1) * top).astype(like.dtype)
+    stored = (image * (top / 2) + top / 2).round().clamp(0, top)
+    return rearrange(stored, "c h w -> h w c").numpy().astype(like.dtype)
 
 
 def resize(image: Tensor, size: int | tuple[int, int]) -> Tensor:

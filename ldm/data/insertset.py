@@ -19,7 +19,8 @@ from ldm.data.files import (
     natural_key,
     text_digest,
 )
-from ldm.data.picture import read_frame, read_silhouette
+from ldm.data.mask_levels import read_silhouette
+from ldm.data.picture import read_frame
 
 LAYOUT = (
     "data/1.jpg ... with bbox/1.txt ... (few-shot pictures and their boxes), test.jpg (the reference) and, "

@@ -1,12 +1,13 @@
 """Read picture files: at their own depth for backgrounds, as 8-bit RGB for training and references.
 
 In: PNG, TIFF, JPEG, WebP, BMP, GIF, AVIF, and HEIC with the extra `heic`. Out: `Picture` with
-alpha, profile, EXIF and dpi, and its views: RGB, alpha, silhouette (uint8), colours (tensors in [-1,1]).
+alpha, profile, EXIF and dpi, and its views: RGB and alpha (uint8). RGB is sRGB: profiles are applied here.
 A picture is never converted to floats as a whole: 100 megapixels would be 1.2 GB.
 """
 
 from __future__ import annotations
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,33 +16,45 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
-from einops import rearrange
 from PIL import Image, UnidentifiedImageError
-from torch import Tensor
 
 from ldm.data.boxes import Frame
-from ldm.data.exif import orientation, photo_exif, upright
+from ldm.data.colour_space import (
+    ColourSpace,
+    Convert,
+    colour_space,
+    profile_fault,
+    srgb_converter,
+    stated_profile,
+)
+from ldm.data.exif import is_adobe_rgb, orientation, photo_exif, upright
 
 FORMATS = ("PNG", "TIFF", "JPEG", "WEBP", "BMP", "GIF", "AVIF")
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc")  # brands, one of which is in such a file's first bytes
+SEPARATED = ("CMYK", "LAB")  # colour modes that only a profile, or none, leads to RGB
 MODES = {"1": "L", "L": "L", "LA": "LA", "RGB": "RGB", "RGBA": "RGBA", "P": "RGB", "PA": "RGBA"}
 ROWS = 256  # converted at once
-LUMA = (0.299, 0.587, 0.114)  # ITU-R 601, as in Pillow and OpenCV
 GREY = 128  # behind transparent pixels: mid-grey is (almost) 0 in [-1,1]
-OBJECT_LEVEL = 127  # brighter silhouette pixels, and more opaque alpha, belong to the object
+TINT = 16  # levels between the channels of a palette's colour: up to it, a shade of grey
+OPAQUE = 127  # more opaque pixels belong to the object
+ADOBE_RGB, AS_SRGB = "its EXIF block says Adobe RGB, but it has no profile", "its colours are taken as sRGB"
 MIN_TRANSPARENT = 0.01  # share of a picture: with less of it transparent, its alpha is no silhouette
 
 
 @dataclass(frozen=True, eq=False)
 class Picture:
-    """Upright pixels [H,W,C], uint8 or uint16, C = 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA."""
+    """Upright pixels [H,W,C], uint8 or uint16, C = 1 grey, 2 grey + alpha, 3 RGB, 4 RGBA.
+
+    Their colours are those of the profile; without one, sRGB. `colour_fault`: what is wrong with what the
+    file says of them, and how they are taken instead; "" if nothing is.
+    """
 
     pixels: np.ndarray
     icc_profile: bytes | None = None
     exif: bytes | None = None
     dpi: tuple[float, float] | None = None
     turn: int = 1  # the file's EXIF orientation, which is undone in `pixels`
+    colour_fault: str = ""
 
     def __post_init__(self) -> None:
         assert self.pixels.ndim == 3 and 1 <= self.pixels.shape[2] <= 4, f"not [H,W,C]: {self.pixels.shape}"
@@ -63,20 +76,32 @@ class Picture:
         """1 for grey, 3 for RGB; an alpha channel comes after them."""
         return 1 if self.pixels.shape[2] <= 2 else 3
 
+    @property
+    def space(self) -> ColourSpace | None:
+        """What its colours are; None: sRGB."""
+        return colour_space(self.icc_profile, self.n_colours)
+
 
 def read_picture(path: Path, convert: bool = False) -> Picture:
     """A picture file => `Picture`, upright, palette expanded, depth kept; 16-bit grey + alpha comes as RGBA.
 
-    `convert`: other colour modes (CMYK) are converted to RGB, and of an animation the first frame is read,
-    with a warning; else they are refused, because they cannot be written back as they were. Raises
+    `convert`: other colour modes (CMYK, Lab) are converted to sRGB, and of an animation the first frame is
+    read, with a warning; else they are refused, because they cannot be written back as they were. Raises
     FileNotFoundError if the file is missing and ValueError if it is unreadable or of another kind.
     """
     path = Path(path)
     with _one_line_errors(path):
         picture, turn = _opened(path, convert)
-        if picture.pixels.size:
-            return picture
-        return replace(picture, pixels=upright(_read_deep(path), turn))
+        if not picture.pixels.size:
+            picture = replace(picture, pixels=upright(_read_deep(path), turn))
+    fault = profile_fault(picture.icc_profile, picture.n_colours)
+    return replace(picture, colour_fault=f"{fault}; {AS_SRGB}") if fault else picture
+
+
+def warn_of_colours(path: Path, picture: Picture) -> None:
+    """Warn if a picture's colours are taken otherwise than its file may mean."""
+    if picture.colour_fault:
+        warnings.warn(f"{path}: {picture.colour_fault}", stacklevel=2)
 
 
 @dataclass(frozen=True)
@@ -107,8 +132,13 @@ def read_frame(path: Path) -> Frame:
 
 
 def read_rgb(path: Path) -> np.ndarray:
-    """A picture file => uint8 [H,W,3], upright, transparency over mid-grey; raises as `read_picture`."""
-    return rgb_over_grey(read_picture(path, convert=True))
+    """A picture file => sRGB, uint8 [H,W,3], upright, transparent pixels over mid-grey.
+
+    Raises as `read_picture`; warns if its colours are in doubt.
+    """
+    picture = read_picture(path, convert=True)
+    warn_of_colours(path, picture)
+    return rgb_over_grey(picture)
 
 
 def read_alpha(path: Path) -> np.ndarray | None:
@@ -116,53 +146,51 @@ def read_alpha(path: Path) -> np.ndarray | None:
     return _alpha(read_picture(path, convert=True))
 
 
-def read_silhouette(path: Path) -> np.ndarray:
-    """A picture file that is white, or opaque, where an object is => uint8 [H,W], upright.
+def read_labels(path: Path) -> np.ndarray | None:
+    """The indices of a palette picture, uint8 [H,W], upright; None if it is none, or its colours are shades.
 
-    Raises as `read_picture`, and ValueError if it is white nowhere.
+    Its colour 0 is black, as in label maps (PASCAL VOC). Raises as `read_picture`.
     """
-    picture = read_picture(path, convert=True)
-    alpha = _alpha(picture)
-    levels = np.array(Image.fromarray(rgb_over_grey(picture)).convert("L")) if alpha is None else alpha
-    if levels.max() <= OBJECT_LEVEL:
-        raise ValueError(
-            f"{path}: its brightest level is {levels.max()}; a silhouette is white, 255, on black"
-        )
-    return levels
+    with _one_line_errors(path), path.open("rb") as raw, Image.open(raw, formats=_formats(path)) as file:
+        if file.mode != "P" or file.palette is None:
+            return None
+        file.load()
+        used = np.flatnonzero(file.histogram())
+        palette = np.array(file.getpalette("RGB"), np.uint8).reshape(-1, 3)[used]
+        if used[0] != 0 or palette[0].any() or (np.ptp(palette.astype(int), axis=1) <= TINT).all():
+            return None
+        return upright(np.asarray(file), orientation(file))
 
 
 def rgb_over_grey(picture: Picture) -> np.ndarray:
-    """A picture of any depth => uint8 [H,W,3], 16 bits rounded, transparent pixels over mid-grey."""
-    pixels = eight_bits(picture.pixels)
-    n = picture.n_colours
-    rgb = pixels[..., :1].repeat(3, axis=2) if n == 1 else pixels[..., :3]
-    if pixels.shape[2] == n:
+    """A picture of any depth => sRGB, uint8 [H,W,3], transparent pixels over mid-grey."""
+    rgb, n = srgb_pixels(picture), picture.n_colours
+    if picture.pixels.shape[2] == n:
         return rgb
-    layer = Image.fromarray(np.concatenate([rgb, pixels[..., n:]], axis=2))
+    layer = Image.fromarray(np.concatenate([rgb, eight_bits(picture.pixels[..., n:])], axis=2))
     ground = Image.new("RGBA", layer.size, (GREY, GREY, GREY, 255))
     return np.array(Image.alpha_composite(ground, layer).convert("RGB"))
+
+
+def srgb_pixels(picture: Picture) -> np.ndarray:
+    """A picture's colours as sRGB, uint8 [H,W,3], a copy; alpha is left out, 16 bits are rounded."""
+    shown, space = np.empty((*picture.size, 3), np.uint8), picture.space
+    for y in range(0, len(shown), ROWS):
+        rows = picture.pixels[y : y + ROWS, :, : picture.n_colours]
+        if space is None:
+            shown[y : y + ROWS] = eight_bits(rows)
+        elif rows.dtype == np.uint8:
+            strip = Image.fromarray(rows[..., 0] if rows.shape[2] == 1 else np.ascontiguousarray(rows))
+            shown[y : y + ROWS] = np.asarray(space.forth(strip))
+        else:
+            levels = space.to_srgb(rows / np.iinfo(rows.dtype).max)
+            shown[y : y + ROWS] = np.rint(levels.clip(0, 1) * 255)
+    return shown
 
 
 def eight_bits(pixels: np.ndarray) -> np.ndarray:
     """Pixels of either depth => uint8; 16 bits are rounded."""
     return pixels if pixels.dtype == np.uint8 else (pixels / 257).round().astype(np.uint8)
-
-
-def colours(pixels: np.ndarray) -> Tensor:
-    """Pixels [h,w,C] of either depth => image [3,h,w] in [-1,1]; alpha is left out, grey is repeated."""
-    shown = pixels[..., :1].repeat(3, axis=2) if pixels.shape[2] <= 2 else pixels[..., :3]
-    half = np.iinfo(pixels.dtype).max / 2
-    return rearrange(torch.from_numpy(shown.astype(np.float32)), "h w c -> c h w") / half - 1
-
-
-def colour_levels(image: Tensor, like: np.ndarray) -> np.ndarray:
-    """Image [3,h,w] in [-1,1] => pixels [h,w,1|3], in depth and colour like `like`; undoes `colours`."""
-    image = image.detach().float().cpu()
-    if like.shape[2] <= 2:
-        image = torch.einsum("c,chw->hw", torch.tensor(LUMA), image)[None]
-    top = int(np.iinfo(like.dtype).max)
-    levels = (image * (top / 2) + top / 2).round().clamp(0, top)
-    return rearrange(levels, "c h w -> h w c").numpy().astype(like.dtype)
 
 
 @contextmanager
@@ -175,7 +203,9 @@ def _one_line_errors(path: Path) -> Iterator[None]:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # 100 megapixels are welcome
             yield
     except Image.DecompressionBombError as error:
-        raise ValueError(f"{path}: {error}; give a smaller picture") from error
+        raise ValueError(
+            f"{path}: {_megapixels(error)} megapixels are too many; give a smaller picture"
+        ) from error
     except UnidentifiedImageError as error:
         raise ValueError(f"{path}: not a readable picture; save it as PNG, TIFF, JPEG or WebP") from error
     except (OSError, SyntaxError, cv2.error) as error:
@@ -186,7 +216,7 @@ def _alpha(picture: Picture) -> np.ndarray | None:
     if picture.pixels.shape[2] == picture.n_colours:
         return None
     alpha = eight_bits(picture.pixels[..., -1])
-    return alpha if (alpha <= OBJECT_LEVEL).mean() > MIN_TRANSPARENT else None
+    return alpha if (alpha <= OPAQUE).mean() > MIN_TRANSPARENT else None
 
 
 def _opened(path: Path, convert: bool) -> tuple[Picture, int]:
@@ -199,10 +229,34 @@ def _opened(path: Path, convert: bool) -> tuple[Picture, int]:
         _check(path, file, convert)
         shown = orientation(file)
         turn = 1 if file.format == "TIFF" else shown  # Pillow and OpenCV turn TIFFs themselves
-        exif, dpi, icc = photo_exif(file), file.info.get("dpi"), file.info.get("icc_profile")
-        deep = _is_deep(path, file)
-        pixels = np.empty((0, 0, 1), np.uint16) if deep else upright(_read_shallow(file), turn)
-        return Picture(pixels, icc, exif, (float(dpi[0]), float(dpi[1])) if dpi else None, shown), turn
+        exif, dpi, icc = photo_exif(file), file.info.get("dpi"), stated_profile(file, path)
+        fault = f"{ADOBE_RGB}; {AS_SRGB}" if icc is None and is_adobe_rgb(file) else ""
+        if _is_deep(path, file):
+            pixels = np.empty((0, 0, 1), np.uint16)
+        elif file.mode in SEPARATED:
+            convert_strip, fault = _to_srgb(file.mode, icc)
+            icc, pixels = None, upright(_read_shallow(file, convert_strip), turn)
+        else:
+            pixels = upright(_read_shallow(file), turn)
+        resolution = (float(dpi[0]), float(dpi[1])) if dpi else None
+        return Picture(pixels, icc, exif, resolution, shown, fault), turn
+
+
+def _to_srgb(mode: str, icc: bytes | None) -> tuple[Convert, str]:
+    """What converts the strips of a CMYK or Lab picture, and what is wrong with it."""
+    fault = "CMYK without a colour profile"
+    if icc is not None or mode != "CMYK":
+        try:
+            return srgb_converter(icc, mode), ""
+        except ValueError as error:
+            fault = str(error)
+    return lambda strip: strip.convert("RGB"), f"{fault}; its colours are converted by a plain formula"
+
+
+def _megapixels(error: Exception) -> str:
+    """Of the message 'Image size (182000000 pixels) exceeds ...' the size in millions."""
+    digits = re.search(r"\d+", str(error))
+    return f"{int(digits.group()) / 1e6:.0f}" if digits else "so many"
 
 
 def _formats(path: Path) -> tuple[str, ...]:
@@ -268,7 +322,7 @@ def _read_deep(path: Path) -> np.ndarray:
     return stored
 
 
-def _read_shallow(file: Image.Image) -> np.ndarray:
+def _read_shallow(file: Image.Image, convert: Convert | None = None) -> np.ndarray:
     """8-bit pixels, converted strip by strip: a second whole copy beside Pillow's would take memory."""
     mode = MODES.get(file.mode, "RGB")
     if file.has_transparency_data:
@@ -276,5 +330,6 @@ def _read_shallow(file: Image.Image) -> np.ndarray:
     pixels = np.empty((file.height, file.width, len(mode)), np.uint8)
     for y in range(0, file.height, ROWS):
         strip = file.crop((0, y, file.width, min(y + ROWS, file.height)))
-        pixels[y : y + ROWS] = np.asarray(strip.convert(mode)).reshape(strip.height, strip.width, -1)
+        strip = strip.convert(mode) if convert is None else convert(strip)
+        pixels[y : y + ROWS] = np.asarray(strip).reshape(strip.height, strip.width, -1)
     return pixels

@@ -91,6 +91,14 @@ def lines(plan: CropPlan) -> list[str]:
     return out
 
 
+def cautions(plan: CropPlan) -> list[str]:
+    """The plan's warnings, each with its region's number if there are several."""
+    out = list(plan.notes)
+    for number, region in enumerate(plan.regions, start=1):
+        out += [f"region {number}: {note}" if len(plan.regions) > 1 else note for note in region.notes]
+    return out
+
+
 def scaling(region: PlannedRegion) -> str:
     """ "1024 => 512 px, shrunk 2.0x"."""
     side = region.roi.size[0]

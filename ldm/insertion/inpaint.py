@@ -138,5 +138,5 @@ def _start(
 
 
 def _encoded(model: InpaintingModel, images: Tensor) -> Tensor:
-    """Latents in fp32, also under autocast, because samplers add up small steps."""
-    return model.encode(images.to(model.device)).float()
+    """Latents in fp32, also under autocast, because samplers add up small steps; of sRGB colours only."""
+    return model.encode(images.clamp(-1, 1).to(model.device)).float()

@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import cv2
 import numpy as np
@@ -18,10 +17,10 @@ from scipy import ndimage
 
 from ldm.data.boxes import OVERHANG, Box, Frame, upright
 from ldm.data.exif import upright as upright_pixels
-from ldm.data.picture import Picture, read_picture
+from ldm.data.mask_levels import Channel, above, mask_levels, surrounds, without_specks
+from ldm.data.picture import read_picture
 
 Polygon = tuple[tuple[float, float], ...]  # points x, y
-Channel = Literal["auto", "luma", "alpha"]
 MOSTLY = 0.5  # a mask that covers more is probably inverted
 
 
@@ -38,9 +37,9 @@ def read_mask(
 ) -> np.ndarray:
     """A mask picture for a background of size (H, W); white, or opaque, is where the object goes.
 
-    `auto` takes the luma, or the alpha channel if that is all that varies. To fill the transparent part of a
-    background, read the background itself with channel="alpha", invert=True. `turn`: EXIF orientation of the
-    background: a mask that was made of the stored, sideways picture is turned with it.
+    `channel`: see `mask_levels`. To fill the transparent part of a background, read the background itself
+    with channel="alpha", invert=True. `turn`: EXIF orientation of the background: a mask that was made of the
+    stored, sideways picture is turned with it.
     """
     picture = read_picture(source)
     if turn > 4 and picture.turn == 1 and picture.size == tuple(size)[::-1] != tuple(size):
@@ -52,21 +51,29 @@ def read_mask(
         raise ValueError(
             f"{source}: mask of {_px(picture.size)}, background of {_px(size)}; make them the same size"
         )
-    levels = _levels(source, picture, channel)
-    mask = levels > threshold * np.iinfo(levels.dtype).max
+    transparent = channel == "auto" and picture.pixels.shape[2] in (2, 4)
+    mask = above(mask_levels(source, picture, channel), threshold, str(source), transparent)
+    if surrounds(mask) and not invert:
+        raise ValueError(
+            f"{source}: white surrounds black, {mask.mean():.0%} of the picture; a mask is white where the "
+            "object goes: give --invert, or invert it"
+        )
     return refine_mask(mask, name=str(source), invert=invert, grow=grow, fill_holes=fill_holes)
 
 
 def refine_mask(
     mask: np.ndarray, *, name: str = "mask", invert: bool = False, grow: float = 0, fill_holes: bool = False
 ) -> np.ndarray:
-    """Invert, fill enclosed holes, grow by `grow` px (negative: shrink), and check the mask."""
+    """Invert, leave out specks, fill holes, grow by `grow` px (negative: shrink), and check the mask."""
     mask = ~mask if invert else mask
     _check(mask, name, "lower the threshold or invert it")
+    mask = without_specks(mask, name)
     if fill_holes:
         mask = ndimage.binary_fill_holes(mask)
     if grow:
         mask = _grown(mask, grow)
+    if grow < 0:  # what was thin falls into pieces
+        mask = without_specks(mask, name)
     _check(mask, name, "grow or shrink it less")
     if mask.mean() > MOSTLY:
         warnings.warn(
@@ -131,18 +138,6 @@ def polygons_in(polygons: Sequence[Polygon], frame: Frame, where: str) -> list[P
 def _outside(points: np.ndarray, size: tuple[int, int]) -> int:
     """How many points [n,2] lie outside a picture of this width and height, by more than rounding."""
     return int(((points < -OVERHANG) | (points > np.array(size) + OVERHANG)).any(axis=1).sum())
-
-
-def _levels(source: Path, picture: Picture, channel: Channel) -> np.ndarray:
-    """[H,W] in the picture's depth: its luma or its alpha."""
-    pixels = picture.pixels
-    has_alpha = pixels.shape[2] in (2, 4)
-    if channel == "alpha" and not has_alpha:
-        raise ValueError(f"{source}: has no alpha channel; use its luma, or give a picture with transparency")
-    shown = pixels[..., : picture.n_colours]
-    luma = shown[..., 0] if picture.n_colours == 1 else cv2.cvtColor(np.array(shown), cv2.COLOR_RGB2GRAY)
-    only_alpha_varies = has_alpha and luma.min() == luma.max() and np.ptp(pixels[..., -1]) > 0
-    return pixels[..., -1] if channel == "alpha" or (channel == "auto" and only_alpha_varies) else luma
 
 
 def _grown(mask: np.ndarray, grow: float) -> np.ndarray:

@@ -16,7 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ldm.data.picture import Picture, colour_levels, colours
+from ldm.data.image import colour_levels, colours
+from ldm.data.picture import Picture
 from ldm.insertion.roi import Roi, box_of, crop, visible
 
 ROWS = 64  # pasted at once
@@ -30,11 +31,11 @@ class Patch(NamedTuple):
 
 
 def cut_region(picture: Picture, roi: Roi, most: int | None = None) -> Tensor:
-    """Cut out an image [3,h,w] in [-1,1], reflected beyond the picture's borders; alpha is left out.
+    """Cut out an sRGB image [3,h,w] in [-1,1], reflected beyond the picture's borders; alpha is left out.
 
-    What is longer than `most` px is shrunk to that.
+    What is longer than `most` px is shrunk to that. Colours that sRGB cannot show are outside of [-1,1].
     """
-    return colours(shrunk(crop(picture.pixels, roi), most))
+    return colours(shrunk(crop(picture.pixels, roi), most), picture.space)
 
 
 def shrunk(pixels: np.ndarray, most: int | None) -> np.ndarray:
@@ -66,12 +67,12 @@ def to_model_mask(mask: np.ndarray, size: int) -> Tensor:
 def paste_region(picture: Picture, roi: Roi, image: Tensor, alpha: np.ndarray) -> Patch:
     """Paste `image` [3,h,w] in [-1,1] over the region with `alpha` [H,W] in [0,1], of the region's size.
 
-    A smaller image is enlarged. old + alpha * (image - old), rounded to the picture's depth; a grey picture
-    gets the luma, an alpha channel stays as it is. Where `alpha` is 0 every pixel is bit for bit the old one.
-    The patch holds the bounding box of all changed pixels.
+    A smaller image is enlarged. old + alpha * (image - old) in sRGB, converted into the picture's colours
+    and rounded to its depth; a grey picture gets the luma, an alpha channel stays as it is. Where `alpha` is
+    0 every pixel is bit for bit the old one. The patch holds the bounding box of all changed pixels.
     """
     assert alpha.shape == roi.size, f"{alpha.shape}, {roi}"
-    image, n = image.detach().float().cpu(), picture.n_colours
+    image, n, space = image.detach().float().cpu(), picture.n_colours, picture.space
     seen = visible(roi, picture.size)
     changing = alpha[seen.within(roi).slices] > 0
     inside = box_of(changing) if changing.any() else Roi(0, 0, 1, 1)  # where nothing changes, a pixel stays
@@ -80,8 +81,12 @@ def paste_region(picture: Picture, roi: Roi, image: Tensor, alpha: np.ndarray) -
     for y in range(box.y0, box.y1, ROWS):
         here = Roi(box.x0, y, box.x1, min(y + ROWS, box.y1)).within(roi)
         old, weight = pixels[y - box.y0 : y - box.y0 + ROWS], alpha[here.slices]
-        below, above = colours(old), enlarged(image, roi.size, here)
-        new = colour_levels(below + torch.from_numpy(weight).float() * (above - below), old)
+        below, above = colours(old, space), enlarged(image, roi.size, here)
+        new = colour_levels(below + torch.from_numpy(weight).float() * (above - below), old, space)
+        if space is not None:  # where alpha is small, what the way to sRGB and back lost is given back
+            lost = old.astype(np.int32) - colour_levels(below, old, space)
+            top = np.iinfo(old.dtype).max
+            new = np.rint(new + (1 - weight[..., None]) * lost).clip(0, top).astype(old.dtype)
         np.copyto(old, new, where=weight[..., None] > 0)
     return Patch(box, pixels)
 
@@ -94,7 +99,7 @@ def enlarged(image: Tensor, size: tuple[int, int], box: Roi) -> Tensor:
     ys = (torch.arange(box.y0, box.y1) + 0.5) * 2 / size[0] - 1
     grid = torch.stack(torch.meshgrid(xs, ys, indexing="xy"), dim=-1)[None]
     out = F.grid_sample(image[None], grid, mode="bicubic", padding_mode="border", align_corners=False)
-    return out[0].clamp(-1, 1)
+    return out[0].clamp(min(float(image.min()), -1), max(float(image.max()), 1))
 
 
 def patched(picture: Picture, patches: Iterable[Patch]) -> Picture:

@@ -20,6 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from ldm.data.files import file_digest
+from ldm.data.picture import read_rgb
 from ldm.models.checkpoint import read_metadata, read_state, write_safetensors
 from ldm.models.pickle_reader import PICKLES
 from ldm.models.state_dict import first_few
@@ -141,8 +142,7 @@ def held_out_in(recipe: Mapping[str, Any]) -> str:
 
 def preview_of(path: Path) -> str:
     """A picture file => a small JPEG in base64, at most `PREVIEW_BYTES` long."""
-    with Image.open(path) as file:
-        picture = file.convert("RGB")
+    picture = Image.fromarray(read_rgb(path))
     for side in PREVIEW_SIDES:
         picture.thumbnail((side, side))
         out = BytesIO()

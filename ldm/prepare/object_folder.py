@@ -19,7 +19,8 @@ from PIL import Image
 from ldm.compositing.cut_out import SIDE, shrunk
 from ldm.data.boxes import Box
 from ldm.data.files import atomic_file, check_folder, file_digest, locked_folder
-from ldm.data.picture import read_frame, read_rgb, read_silhouette
+from ldm.data.mask_levels import read_silhouette
+from ldm.data.picture import read_frame, read_rgb
 from ldm.prepare.folder_record import FILE, FolderRecord, PhotoRecord, changed, read_record, write_record
 from ldm.prepare.photo_checks import best_view, compare_views, view_of
 from ldm.prepare.photo_files import (

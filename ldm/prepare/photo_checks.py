@@ -9,7 +9,7 @@ import numpy as np
 
 from ldm.compositing.cut_out import shrunk
 from ldm.data.boxes import Box
-from ldm.data.picture import OBJECT_LEVEL
+from ldm.data.picture import OPAQUE
 from ldm.data.training_masks import pixel_box
 
 MIN_PHOTOS = 3
@@ -99,7 +99,7 @@ def best_view(views: dict[str, View]) -> str:
 def view_of(image: np.ndarray, box: Box, silhouette: np.ndarray) -> View:
     """A photo's object as it is compared with those of other photos."""
     x0, y0, x1, y1 = pixel_box(box, image.shape[:2])
-    inside = (silhouette[y0:y1, x0:x1] > OBJECT_LEVEL)[..., None]
+    inside = (silhouette[y0:y1, x0:x1] > OPAQUE)[..., None]
     crop = np.where(inside, image[y0:y1, x0:x1], np.uint8(128))
     tile = cv2.resize(crop, (TILE, TILE), interpolation=cv2.INTER_AREA)
     side = float(max(x1 - x0, y1 - y0))
@@ -115,7 +115,7 @@ def sharpness(image: np.ndarray, box: Box, silhouette: np.ndarray) -> float:
     factor = min(1.0, LOOK / max(x1 - x0, y1 - y0))
     grey = cv2.cvtColor(shrunk(image[y0:y1, x0:x1], factor), cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
     mask = cv2.resize(silhouette[y0:y1, x0:x1], grey.shape[::-1], interpolation=cv2.INTER_AREA)
-    inside = cv2.erode((mask > OBJECT_LEVEL).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
+    inside = cv2.erode((mask > OPAQUE).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
     if not inside.any():
         return 0.0
     detail = cv2.Laplacian(grey, cv2.CV_32F)[inside]
@@ -130,7 +130,7 @@ def likeness(one: np.ndarray, other: np.ndarray) -> float:
 
 def _cut_sides(silhouette: np.ndarray) -> list[str]:
     """The sides of the photo at which the object ends."""
-    inside = silhouette > OBJECT_LEVEL
+    inside = silhouette > OPAQUE
     width, height = max(int(inside.any(0).sum()), 1), max(int(inside.any(1).sum()), 1)
     touching = {
         "left": inside[:, 0].sum() / height,
@@ -144,6 +144,6 @@ def _cut_sides(silhouette: np.ndarray) -> list[str]:
 def _pieces(silhouette: np.ndarray) -> int:
     """How many large pieces a silhouette has."""
     small = shrunk(silhouette, min(1.0, LOOK / max(silhouette.shape)))
-    _, _, stats, _ = cv2.connectedComponentsWithStats((small > OBJECT_LEVEL).astype(np.uint8))
+    _, _, stats, _ = cv2.connectedComponentsWithStats((small > OPAQUE).astype(np.uint8))
     areas = stats[1:, cv2.CC_STAT_AREA]
     return int((areas > SECOND * areas.max()).sum()) if len(areas) else 0

@@ -10,7 +10,8 @@ import numpy as np
 from ldm.data.boxes import Box, read_boxes
 from ldm.data.files import list_files
 from ldm.data.insertset import silhouette_beside
-from ldm.data.picture import read_alpha, read_frame, read_rgb, read_silhouette
+from ldm.data.mask_levels import read_silhouette
+from ldm.data.picture import read_alpha, read_frame, read_rgb
 from ldm.prepare.proposal import Source
 
 

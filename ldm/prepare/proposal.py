@@ -13,7 +13,7 @@ import numpy as np
 
 from ldm.compositing.cut_out import FRAME, MIN_SHARE
 from ldm.data.boxes import Box
-from ldm.data.picture import OBJECT_LEVEL
+from ldm.data.picture import OPAQUE
 from ldm.data.training_masks import pixel_box
 from ldm.prepare.common_object import coarse_box, find_common
 from ldm.prepare.photo_checks import check_box, check_photo, wider
@@ -69,7 +69,7 @@ def propose_together(
 
 def box_of(silhouette: np.ndarray) -> Box | None:
     """The box around a silhouette uint8 [H,W]; None if it is empty."""
-    return coarse_box(silhouette > OBJECT_LEVEL, silhouette.shape)
+    return coarse_box(silhouette > OPAQUE, silhouette.shape)
 
 
 def _known(image: np.ndarray, box: Box | None, silhouette: np.ndarray) -> Proposal:

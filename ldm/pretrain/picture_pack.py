@@ -24,6 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ldm.data.files import atomic_file
+from ldm.data.picture import read_rgb
 
 LAYERS = re.compile(r"cutouts/|multiview/|relit/\w+/(posed|view)_")  # pictures with alpha
 POSED, VIEWS = 2, 3  # cut-outs of a relit scene's object: in its pose in another light, of other sides
@@ -107,10 +108,13 @@ def _usable_relit(folder: Path) -> list[str]:
 
 def _webp(file: Path, short_side: int, quality: int) -> bytes:
     with Image.open(file) as opened:
-        if opened.format == "WEBP" and min(opened.size) <= short_side:
+        profiled = "icc_profile" in opened.info
+        if opened.format == "WEBP" and min(opened.size) <= short_side and not profiled:
             return file.read_bytes()  # already what the pack holds
         mode = "RGBA" if opened.has_transparency_data else "RGB"
         picture = opened if opened.mode == "L" else opened.convert(mode)
+        if profiled and mode == "RGB":
+            picture = Image.fromarray(read_rgb(file))  # in sRGB
         scale = min(1.0, short_side / min(picture.size))
         width, height = (round(side * scale) for side in picture.size)
         out = io.BytesIO()

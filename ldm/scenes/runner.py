@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from ldm import __version__
 from ldm.batch.results_log import ItemResult, ResultsLog, recipe_in
-from ldm.batch.runner import Inserter, Report, RunOptions, check_and_log
+from ldm.batch.runner import Inserter, Report, RunOptions, check_and_log, warn_of_crops
 from ldm.batch.work_item import Case, WorkItem
 from ldm.data.files import file_digest, sweep, text_digest
 from ldm.data.picture import Picture, read_picture
@@ -132,6 +132,8 @@ def _make(
 ) -> None:
     """Insert placements as one batch, and put the results into the cache."""
     requests = [placed.request(canvas.size) for placed in batch.values()]
+    for placed, request in zip(batch.values(), requests, strict=True):
+        warn_of_crops(placed.placement.item.name, request, options.crop_context)
     objects = [
         _object(placed, canvas.size, inserter, options.crop_context.model_side) for placed in batch.values()
     ]
@@ -192,8 +194,8 @@ def _paste(canvas: Picture, keyed: Mapping[str, PlacedObject], cache: PlacementC
 
 
 def _key(placed: PlacedObject, canvas: Picture, inserter: Inserter, options: RunOptions) -> str:
-    """32 hex digits of all that determines a placement's pixels, with those of the canvas in its regions."""
-    item, seen = placed.placement.item, hashlib.sha256()
+    """32 hex digits of all that determines a placement's pixels, with the canvas's there and its profile."""
+    item, seen = placed.placement.item, hashlib.sha256(canvas.icc_profile or b"")
     for roi in placed.rois:
         part = canvas.pixels[visible(roi, canvas.size).slices]
         seen.update(f"{part.shape} {part.dtype}".encode() + np.ascontiguousarray(part).tobytes())

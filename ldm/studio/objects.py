@@ -140,7 +140,7 @@ class Objects:
 
     def put_box(self, name: str, own: str, box: Sequence[float], propose: bool) -> dict[str, Any]:
         """Store a box that a person drew; `propose`: with a new silhouette in it, else the old one stays."""
-        from ldm.data.picture import read_silhouette
+        from ldm.data.mask_levels import read_silhouette
         from ldm.prepare.object_folder import correct_photo
 
         x0, y0, x1, y1 = box

@@ -195,7 +195,8 @@ def second_pass(
     side = min(max(mask.shape), AT_MOST * a.image_size)
     hole = _padded(to_model_mask(mask, side), a.vae_factor)
     image, first = (
-        _padded(resize(x, side), a.vae_factor) for x in (known[None], torch.stack(list(generated)))
+        _padded(resize(x, side), a.vae_factor)
+        for x in (known[None].clamp(-1, 1), torch.stack(list(generated)))
     )
     image, first, hole = (x.to(model.device) for x in (image, first, hole))
     small = model.latent_mask(hole)

@@ -139,6 +139,19 @@ def test_a_picture_is_cut_out_by_its_own_transparency_or_the_mask_beside_it(pict
     assert is_bar(cut_out_of(sample, sample.boxes[0], np.array(opened.convert("RGB"))))
 
 
+def test_specks_of_a_silhouette_do_not_size_the_object(picture: Path) -> None:
+    """With or without them the cut-out is the same, and a line counts them."""
+    mask = bar(picture.parent)
+    mask.putpixel((0, 0), 255)
+    mask.putpixel((39, 39), 255)
+    mask.save(picture.with_name("bar_mask.png"))
+    with pytest.warns(UserWarning, match=r"bar_mask\.png: 2 specks are not counted"):
+        assert is_bar(cut_out_picture(picture))
+    sample = Sample(picture, ((0, 0, 40, 40),), picture.with_name("bar_mask.png"))
+    with pytest.warns(UserWarning, match=r"bar_mask\.png: 2 specks are not counted"):
+        assert is_bar(cut_out_of(sample, sample.boxes[0], np.array(Image.open(picture).convert("RGB"))))
+
+
 def test_the_border_of_a_whole_picture_is_background(tmp_path: Path) -> None:
     Image.fromarray(disc(60, 60, 26)[0]).save(tmp_path / "disc.png")
     shown = cut_out_picture(tmp_path / "disc.png")

@@ -11,7 +11,8 @@ from PIL import Image
 
 from ldm.data.exif import upright as turned_upright
 from ldm.data.insertset import load_insertset
-from ldm.data.picture import read_rgb, read_silhouette
+from ldm.data.mask_levels import read_silhouette
+from ldm.data.picture import read_rgb
 
 SIZE = (40, 30)  # width, height
 
@@ -229,6 +230,12 @@ def test_a_silhouette_may_be_opaque_instead_of_white(folder: Path) -> None:
     assert sample.mask is not None
     levels = read_silhouette(sample.mask)
     assert (levels[5:25, 5:30] == 255).all() and (levels > 0).sum() == 20 * 25
+
+
+def test_a_huge_picture_is_a_fault(folder: Path) -> None:
+    Image.new("1", (14000, 13000)).save(folder / "data/1.png")
+    (folder / "data/1.jpg").unlink()
+    assert faults(folder) == ["data/1.png: 182 megapixels are too many; give a smaller picture"]
 
 
 def test_no_few_shot_picture_is_a_fault(folder: Path) -> None:

@@ -38,8 +38,10 @@ def test_luma(tmp_path, region, channels, dtype):
 def test_threshold(tmp_path, region):
     write_picture(tmp_path / "m.png", Picture(np.where(region, 100, 10).astype(np.uint8)[..., None]))
     assert np.array_equal(read_mask(tmp_path / "m.png", SIZE, 0.2), region)
-    with pytest.raises(ValueError, match=r"m\.png: the mask is empty, of 30 x 20 px; lower the threshold"):
+    dark = r"m\.png: its brightest level is 100 of 255; a mask is white, 255 \(or: --threshold 0\.19\)"
+    with pytest.raises(ValueError, match=dark):
         read_mask(tmp_path / "m.png", SIZE)
+    assert np.array_equal(read_mask(tmp_path / "m.png", SIZE, 0.19), region)
 
 
 def test_alpha_is_taken_if_only_it_varies(tmp_path, region):
@@ -47,11 +49,11 @@ def test_alpha_is_taken_if_only_it_varies(tmp_path, region):
     pixels[..., 3] = region * 255
     write_picture(tmp_path / "m.png", Picture(pixels))
     assert np.array_equal(read_mask(tmp_path / "m.png", SIZE), region)
-    pixels[0, :9, :3] = 0  # now the colours vary, and nearly all of them are white
+    pixels[0, :9, :3] = 0  # hidden: what shows is one colour
     write_picture(tmp_path / "m.png", Picture(pixels))
-    with pytest.warns(UserWarning, match="invert the mask"):
-        assert read_mask(tmp_path / "m.png", SIZE).sum() > region.sum()
-    assert np.array_equal(read_mask(tmp_path / "m.png", SIZE, channel="alpha"), region)
+    assert np.array_equal(read_mask(tmp_path / "m.png", SIZE), region)
+    with pytest.raises(ValueError, match=r"m\.png: white surrounds black, 98% .* give --invert"):
+        read_mask(tmp_path / "m.png", SIZE, channel="luma")
 
 
 def test_transparent_part_of_a_background(tmp_path, region):

@@ -6,6 +6,7 @@ from tempfile import TemporaryDirectory
 from unittest.mock import patch
 
 import numpy as np
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -28,6 +29,7 @@ from ldm.insertion.result_checks import difference_outside
 from ldm.models.context import Contexts
 from ldm.models.inpainting_model import InpaintingModel
 from ldm.tiling.second_pass import TiledSecondPass
+from tests.fixtures.profiles import GREY, PROFILES, in_profile, shown
 from tests.fixtures.small import SMALL
 
 PROFILE = b"a colour profile, opaque to us" * 5
@@ -50,6 +52,13 @@ class Noisy:
     def decode(self, latents: Tensor) -> Tensor:
         f = self.architecture.vae_factor
         return latents[:, :3].repeat_interleave(f, 2).repeat_interleave(f, 3).clamp(-1, 1)
+
+
+class Muted(Noisy):
+    """Paints no colours that 8 bits of a wide profile hold badly."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        return super().decode(latents) * 0.2
 
 
 @st.composite
@@ -80,6 +89,7 @@ def masks(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray]:
     shown=st.booleans(),
     detail_transfer=st.sampled_from([0.0, 16.0]),
     keep_scene=st.booleans(),
+    profile=st.sampled_from([PROFILE, *PROFILES]),
 )
 @settings(max_examples=80, deadline=None)
 def test_pixels_outside_the_mask_are_identical(
@@ -95,13 +105,15 @@ def test_pixels_outside_the_mask_are_identical(
     shown: bool,
     detail_transfer: float,
     keep_scene: bool,
+    profile: bytes | str,
 ) -> None:
     hole, paste = marked
     top, context = np.iinfo(dtype).max, torch.zeros(1, 1, 4)
     stored = np.random.default_rng(1).integers(0, top + 1, (*hole.shape, channels), dtype=dtype)
     if (channels, dtype) == (2, np.uint16):
         stored = stored[..., [0, 0, 0, 1]]  # no reader gives 16-bit grey with alpha
-    background, model = Picture(stored, PROFILE, None, (72.0, 72.0)), Noisy()
+    icc = PROFILE if isinstance(profile, bytes) else PROFILES[profile] if stored.shape[2] > 2 else GREY
+    background, model = Picture(stored, icc, None, (72.0, 72.0)), Noisy()
     item = WorkItem(Case(Path()), ObjectSource(), (1, 2))
     request = plan_request(item, InsertMasks(hole, paste), CropContext(model.architecture.image_size, factor))
     options = InsertOptions(
@@ -121,9 +133,38 @@ def test_pixels_outside_the_mask_are_identical(
         for result in results:
             write_picture(file, result.picture)
             read = read_picture(file)
-            assert read.pixels.dtype == dtype and read.icc_profile == PROFILE and read.dpi is not None
+            assert read.pixels.dtype == dtype and read.icc_profile == icc and read.dpi is not None
             assert difference_outside(read.pixels, background.pixels, paste) == 0
             if channels in (2, 4):
                 assert np.array_equal(read.pixels[..., -1], background.pixels[..., -1])
     if mode == "paste" and paste.sum() > 2 and not shown:
         assert not np.array_equal(results[0].picture.pixels[paste], background.pixels[paste])
+
+
+@pytest.mark.parametrize("name", [name for name in PROFILES if name != "srgb"])
+@pytest.mark.parametrize("deep", [False, True])
+def test_an_object_looks_the_same_in_a_background_of_any_profile(name: str, deep: bool) -> None:
+    """Shown by littleCMS, the insertion into the same scene in another profile is within 3 levels of sRGB."""
+    rng = np.random.default_rng(0)
+    scene = np.kron(rng.integers(110, 150, (6, 6, 3)), np.ones((10, 10, 1), int)).astype(np.uint8)
+    mask = np.zeros((60, 60), bool)
+    mask[12:45, 15:50] = True
+    picture = torch.tensor([0.4, -0.1, -0.05, 1.0])[None, :, None, None].expand(1, 4, 9, 9)
+    model, context = Muted(), torch.zeros(1, 1, 4)
+    item = WorkItem(Case(Path()), ObjectSource(), (1,))
+    request = plan_request(item, InsertMasks(mask, mask), CropContext(model.architecture.image_size))
+    settings = CompositeSettings(0.8, 0.3, 16.0, keep_scene=True, paste_margin=0.1)
+    one = InsertableObject(Contexts(context, context), CompositeObject(picture, settings))
+    seen = []
+    for profile in (None, PROFILES[name]):
+        stored = in_profile(scene, profile)
+        background = Picture(stored.astype(np.uint16) * 257 if deep else stored, profile)
+        options = InsertOptions(Sampling("ddim", 2, 1.0), blend_named("membrane"))
+        [[result]] = insert(model, background, [request], [one], options)  # type: ignore[arg-type]
+        pixels = result.picture.pixels
+        assert (
+            np.array_equal(pixels[~mask], background.pixels[~mask]) and result.picture.icc_profile == profile
+        )
+        seen.append(shown(np.rint(pixels / 257).astype(np.uint8) if deep else pixels, profile).astype(int))
+    assert np.abs(seen[0] - scene)[mask].max() > 20, "something is inserted"
+    assert np.abs(seen[1] - seen[0])[mask].max() <= 3

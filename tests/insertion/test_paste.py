@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ldm.data.picture import Picture, colours
+from ldm.data.image import colours
+from ldm.data.picture import Picture
 from ldm.insertion.blend import BLENDS, blend
 from ldm.insertion.paste import cut_region, enlarged, paste_region, patched, shrunk, shrunk_mask
 from ldm.insertion.roi import Roi, crop, plan_roi

@@ -12,7 +12,8 @@ from PIL import Image
 from ldm.data.boxes import Box
 from ldm.data.files import file_digest
 from ldm.data.insertset import load_insertset
-from ldm.data.picture import read_rgb, read_silhouette
+from ldm.data.mask_levels import read_silhouette
+from ldm.data.picture import read_rgb
 from ldm.prepare.object_folder import (
     correct_photo,
     find_photos,

@@ -16,6 +16,7 @@ from ldm.scenes.layout import lay_out
 from ldm.scenes.replay import SceneReplay
 from ldm.scenes.runner import PlacementCache, run_placements, run_scene
 from ldm.scenes.scene_file import read_scene
+from tests.fixtures.profiles import PROFILES
 from tests.fixtures.stub import Stub, options
 
 SIZE = (60, 90)
@@ -48,6 +49,15 @@ def stage(file: Path, out: Path, stub: Stub | None = None) -> tuple[Picture, Ite
     outcome = run_scene(lay_out(read_scene(file), how), stub or Stub(), how, ResultsLog(out), lines.append)
     made = [line.removeprefix("scene_").removesuffix(": made") for line in lines if line.endswith(": made")]
     return read_picture(out / "scene.png"), outcome, made
+
+
+def test_another_profile_of_the_background_makes_all_again(tmp_path: Path) -> None:
+    """The same numbers are other colours, which the model is shown, and gives back, converted."""
+    file = write(tmp_path)
+    stage(file, tmp_path / "out")
+    Image.open(tmp_path / "b.png").save(tmp_path / "b.png", icc_profile=PROFILES["p3"])
+    after, _, made = stage(file, tmp_path / "out")
+    assert made == ["1", "2", "3", "4"] and after.icc_profile == PROFILES["p3"]
 
 
 def read_replay(file: Path) -> SceneReplay:

@@ -338,3 +338,52 @@ def test_a_replay_overwrites_no_foreign_picture(folder: Path, tmp_path: Path) ->
     with pytest.raises(ValueError, match=r"a_replay\.png was not written by this program"):
         inference.main(["--replay", str(tmp_path / "a.png"), "--outdir", str(tmp_path)])
     assert foreign.read_bytes() == (folder / "b.png").read_bytes()
+
+
+def test_specks_change_nothing_and_are_counted(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Stray pixels near a mask and far from it: the result is that of the clean mask, in a scene, too."""
+    dirty = np.array(Image.open(folder / "a_mask.png"))
+    dirty[3, 135] = dirty[58:60, 95] = 255
+    Image.fromarray(dirty).save(tmp_path / "a_mask.png")
+    for name, mask in (("clean", folder / "a_mask.png"), ("dirty", tmp_path / "a_mask.png")):
+        call(folder, "--example_img", str(folder / "a.png"), "--mask", str(mask), "--outdir",
+             str(tmp_path / name))  # fmt: skip
+        scene = {"background": str(folder / "a.png"),
+                 "placements": [{"mask": str(mask), "reference": str(folder / "reference.jpg")}]}  # fmt: skip
+        (tmp_path / f"{name}.yaml").write_text(json.dumps(scene))
+        work = ["--scene", str(tmp_path / f"{name}.yaml"), "--outdir", str(tmp_path / name)]
+        inference.main(["--config", str(folder / "tiny.yaml"), "--steps", "2", "--device", "cpu", *work])
+    error = capsys.readouterr().err
+    assert error.count("a_mask.png: 2 specks are not counted") == 2
+    for clean, dirty_ in (("clean/a.png", "dirty/a.png"), ("clean/clean.png", "dirty/dirty.png")):
+        pictures = [np.asarray(Image.open(tmp_path / name)) for name in (clean, dirty_)]
+        assert np.array_equal(*pictures)
+
+
+def test_what_a_plan_warns_of_is_said_in_the_run(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mask = np.zeros((90, 140), np.uint8)
+    mask[40, 60] = 255
+    Image.fromarray(mask).save(tmp_path / "dot.png")
+    where = ["--example_img", str(folder / "a.png"), "--mask", str(tmp_path / "dot.png")]
+    for box in (where, ["--example_img", str(folder / "a.png"), "--box", "60", "40", "61", "41"]):
+        call(folder, *box, "--outdir", str(tmp_path / f"out{len(box)}"))
+        assert "warning: a: the mask is 1 px for the model, too small" in capsys.readouterr().err
+
+
+def test_a_huge_reference_costs_its_own_item(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.new("1", (14000, 13000)).save(tmp_path / "poster.png")
+    (tmp_path / "work.csv").write_text(
+        f"background,box,reference,name\n{folder}/a.png,50 30 90 60,poster.png,one\n"
+        f"{folder}/a.png,50 30 90 60,{folder}/reference.jpg,two\n"
+    )
+    with pytest.raises(SystemExit) as exit_:
+        call(folder, "--manifest", str(tmp_path / "work.csv"), "--outdir", str(tmp_path / "out"))
+    error = capsys.readouterr().err
+    assert exit_.value.code == 11 and (tmp_path / "out/two.png").is_file()
+    assert "poster.png: 182 megapixels are too many; give a smaller picture" in error
