@@ -11,8 +11,12 @@ from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
+from secrets import token_hex
 from typing import Any, BinaryIO
 
+from ldm.data.failure import naming_failure
+
+LONGEST = 255  # bytes of a file name on usual file systems
 LOCK = ".lock"
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".tif", ".tiff")
 
@@ -33,22 +37,35 @@ def natural_key(text: str) -> list[str | int]:
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """A binary file to write, renamed to `path` when the block ends; removed if the block raises."""
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("w+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    part = path.with_name(f".{token_hex(4)}.{os.getpid()}.part")  # short: names have at most 255 bytes
+    with naming_failure(path, part):
+        try:
+            with part.open("w+b") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def fitting_name(stem: str, end: str) -> str:
+    """`stem` + `end` as a file name; a longer stem than file systems take is cut and gets a hash of itself."""
+    room = LONGEST - len(os.fsencode(end))
+    if len(os.fsencode(stem)) <= room:
+        return stem + end
+    digest = hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]
+    cut = os.fsencode(stem)[: room - len(digest) - 1].decode("utf-8", "ignore")
+    return f"{cut}-{digest}{end}"
 
 
 def check_folder(folder: Path, given: str) -> None:
-    """ValueError if the output folder, or one of its parents, is a file; `given`: the flag and its value."""
+    """ValueError if nothing can be written into the output folder; `given`: the flag and its value."""
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not there.is_dir():
         raise ValueError(f"{given}: {there} is a file, not a folder; give another name")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"{given}: {there} cannot be written to; change its permissions, or give another name")
 
 
 def overwritten(outputs: Iterable[Path], inputs: Iterable[Path]) -> Path | None:
