@@ -9,24 +9,27 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tqdm import tqdm
+from ldm.config.process import run, starting, warnings_in_a_line
 
-from ldm.config.cli import INFERENCE, RECIPE_FLAGS, run, warnings_in_a_line
-from ldm.config.evaluation_cli import add_scoring_flags, base_note, networks_of, setup_of
-from ldm.config.parser import SettingsParser
-from ldm.config.schema import Config
-from ldm.data.files import check_folder
-from ldm.evaluation.benchmark import load_benchmark
-from ldm.evaluation.collect import check_pairs, collect
-from ldm.evaluation.measures import ScoredRun, write_measures
-from ldm.evaluation.methods import METHODS
-from ldm.evaluation.networks import FeatureNetworks, Weights, load_networks
-from ldm.evaluation.quality import COMPONENTS, estimator, fit_mixture, save_mixture
-from ldm.evaluation.report import write_report
-from ldm.evaluation.results import Insertion, Row, row_of
-from ldm.evaluation.run import runs_of
-from ldm.evaluation.scores import clip_features, pictures_in, real_pictures, scores_of, set_scores
-from ldm.models.runtime import device_named
+with starting():
+    from tqdm import tqdm
+
+    from ldm.config.cli import INFERENCE, RECIPE_FLAGS
+    from ldm.config.evaluation_cli import add_scoring_flags, base_note, networks_of, setup_of
+    from ldm.config.parser import SettingsParser
+    from ldm.config.schema import Config
+    from ldm.data.files import check_folder
+    from ldm.evaluation.benchmark import load_benchmark
+    from ldm.evaluation.collect import check_pairs, collect
+    from ldm.evaluation.measures import ScoredRun, write_measures
+    from ldm.evaluation.methods import METHODS
+    from ldm.evaluation.networks import FeatureNetworks, Weights, load_networks
+    from ldm.evaluation.quality import COMPONENTS, estimator, fit_mixture, save_mixture
+    from ldm.evaluation.report import write_report
+    from ldm.evaluation.results import Insertion, Row, row_of
+    from ldm.evaluation.run import runs_of
+    from ldm.evaluation.scores import clip_features, pictures_in, real_pictures, scores_of, set_scores
+    from ldm.models.runtime import device_named
 
 FLAGS = RECIPE_FLAGS | {
     "guidance_interval": "sample.guidance_interval",
@@ -156,4 +159,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, "give --precision bf16, or a base of fewer weights")

@@ -6,27 +6,29 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
+from ldm.config.process import run, say, starting
 
-from ldm.config.build import object_images
-from ldm.config.cli import run, say
-from ldm.config.command_forms import PUBLISHED_EXTRACTION
-from ldm.config.parser import SettingsParser
-from ldm.config.schema import Config, load_config
-from ldm.config.training_sections import EXTRACTED_SUFFIX, ExtractSection
-from ldm.data.insertset import load_insertset
-from ldm.models.base import load_base
-from ldm.objects.convert import halved
-from ldm.objects.delta import Delta, save
-from ldm.objects.ldm_format import (
-    FewShotLayer,
-    is_ldm_training,
-    read_with_pictures,
-    save_ldm_delta,
-    trim_training,
-)
-from ldm.training.checkpoints import best_checkpoint, find_checkpoint, read_checkpoint, run_folder
-from ldm.training.extract import object_of, prior_encoder_of
+with starting():
+    import torch
+
+    from ldm.config.build import object_images
+    from ldm.config.command_forms import PUBLISHED_EXTRACTION
+    from ldm.config.parser import SettingsParser
+    from ldm.config.schema import Config, load_config
+    from ldm.config.training_sections import EXTRACTED_SUFFIX, ExtractSection
+    from ldm.data.insertset import load_insertset
+    from ldm.models.base import load_base
+    from ldm.objects.convert import halved
+    from ldm.objects.delta import Delta, save
+    from ldm.objects.ldm_format import (
+        FewShotLayer,
+        is_ldm_training,
+        read_with_pictures,
+        save_ldm_delta,
+        trim_training,
+    )
+    from ldm.training.checkpoints import best_checkpoint, find_checkpoint, read_checkpoint, run_folder
+    from ldm.training.extract import object_of, prior_encoder_of
 
 DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
 FLAGS = {name: f"extract.{name}" for name in ExtractSection.__dataclass_fields__}

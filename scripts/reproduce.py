@@ -8,22 +8,25 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ldm.config.cli import INFERENCE, RECIPE_FLAGS, run, warnings_in_a_line
-from ldm.config.evaluation_cli import add_scoring_flags, base_note, setup_of
-from ldm.config.loader import ROOT, place
-from ldm.config.parser import SettingsParser
-from ldm.config.published import published
-from ldm.config.schema import Config, load_config
-from ldm.data.files import check_folder
-from ldm.evaluation.ablations import Comparison, ablations
-from ldm.evaluation.benchmark import Benchmark, load_benchmark
-from ldm.evaluation.measures import ScoredRun, write_measures
-from ldm.evaluation.metrics import MEASURES
-from ldm.evaluation.reproduction_report import BenchmarkResults, write_results
-from ldm.evaluation.results import Insertion, Row
-from ldm.evaluation.run import MethodRun, Setup, runs_of
-from ldm.evaluation.scores import real_pictures, set_scores
-from ldm.models.runtime import device_named
+from ldm.config.process import run, starting, warnings_in_a_line
+
+with starting():
+    from ldm.config.cli import INFERENCE, RECIPE_FLAGS
+    from ldm.config.evaluation_cli import add_scoring_flags, base_note, setup_of
+    from ldm.config.loader import ROOT, place
+    from ldm.config.parser import SettingsParser
+    from ldm.config.published import published
+    from ldm.config.schema import Config, load_config
+    from ldm.data.files import check_folder
+    from ldm.evaluation.ablations import Comparison, ablations
+    from ldm.evaluation.benchmark import Benchmark, load_benchmark
+    from ldm.evaluation.measures import ScoredRun, write_measures
+    from ldm.evaluation.metrics import MEASURES
+    from ldm.evaluation.reproduction_report import BenchmarkResults, write_results
+    from ldm.evaluation.results import Insertion, Row
+    from ldm.evaluation.run import MethodRun, Setup, runs_of
+    from ldm.evaluation.scores import real_pictures, set_scores
+    from ldm.models.runtime import device_named
 
 PAPER = ("configs/paper.yaml", "configs/paper_virtual.yaml")
 QUICK = (

@@ -6,22 +6,25 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from pytorch_lightning.utilities import rank_zero_only
+from ldm.config.process import run, starting, warnings_in_a_line
 
-from ldm.config.build_training import training_callbacks, training_run_of, validation_plan_of
-from ldm.config.cli import TRAINING, TRAINING_HELP, run, warnings_in_a_line
-from ldm.config.command_forms import PUBLISHED_TRAINING
-from ldm.config.parser import SettingsParser
-from ldm.config.schema import Config
-from ldm.data.files import locked_folder
-from ldm.data.insertset import load_insertset
-from ldm.models.base import load_base
-from ldm.training.callbacks import StopOnSignal
-from ldm.training.checkpoints import Checkpoints, find_checkpoint, new_run, resumable, run_folder
-from ldm.training.run import build_learner, train, write_inputs
-from ldm.training.trainer import check_devices
-from ldm.validation.callback import Validation
-from ldm.validation.score import reason
+with starting():
+    from pytorch_lightning.utilities import rank_zero_only
+
+    from ldm.config.build_training import training_callbacks, training_run_of, validation_plan_of
+    from ldm.config.cli import TRAINING, TRAINING_HELP
+    from ldm.config.command_forms import PUBLISHED_TRAINING
+    from ldm.config.parser import SettingsParser
+    from ldm.config.schema import Config
+    from ldm.data.files import locked_folder
+    from ldm.data.insertset import load_insertset
+    from ldm.models.base import load_base
+    from ldm.training.callbacks import StopOnSignal
+    from ldm.training.checkpoints import Checkpoints, find_checkpoint, new_run, resumable, run_folder
+    from ldm.training.run import build_learner, train, write_inputs
+    from ldm.training.trainer import check_devices
+    from ldm.validation.callback import Validation
+    from ldm.validation.score import reason
 
 TRAIN_FLAGS = """name logdir resume max_steps freeze_model few_shot few_shot_features batch_size
 accumulate_grad_batches lr lr_conditioner lr_tokens lr_prior_encoder lr_final warmup_steps drop_context
@@ -30,6 +33,7 @@ checkpoint_every keep_checkpoints preview_every validate_every hold_out patience
 FLAGS = {"dataset-dir": "data.root", "base": "base.path", "workers": "data.workers"} | {
     flag: f"train.{flag}" for flag in TRAIN_FLAGS.split()
 }
+MEMORY = "give a smaller --batch_size, or --preset 8gb"
 STOPPING = "\nstopping after this step; once more to stop at once"
 
 
@@ -97,4 +101,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, MEMORY)

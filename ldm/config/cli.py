@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ldm.config.loader import OTHER_NAMES
+from ldm.config.process import EXIT_CODES, MISTAKE, say
 from ldm.data.text import suggestion
 
 Presets = Mapping[str, Sequence[str]]  # name => `section.key=value` settings
@@ -17,7 +17,11 @@ ShortHelp = Mapping[str, Sequence[str]]  # heading => the flags below it
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are one line and exit code 2."""
+    """A parser whose errors are one line and exit code 2; its help ends with the exit codes."""
+
+    def __init__(self, **options: Any) -> None:
+        raw: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": EXIT_CODES}
+        super().__init__(**(raw | options))
 
     def error(self, message: str) -> NoReturn:
         """Print one line and exit with 2; for an unknown flag the line names the nearest one."""
@@ -25,8 +29,8 @@ class OneLineParser(argparse.ArgumentParser):
         unknown = message.partition("unrecognized arguments: ")[2].split()
         name = unknown[0].partition("=")[0].removeprefix("--").replace("-", "_") if unknown else ""
         hint = f"; {suggestion(f'--{OTHER_NAMES.get(name, name)}', options)}" if unknown else ""
-        print(f"error: {message}{hint}", file=sys.stderr)
-        raise SystemExit(2)
+        say(f"error: {message}{hint}")
+        raise SystemExit(MISTAKE)
 
 
 def _options(parser: argparse.ArgumentParser) -> Iterator[str]:

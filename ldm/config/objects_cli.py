@@ -19,7 +19,7 @@ FILE, FOLDER = "file", "file; with several objects, a folder"  # what --out name
 
 def parser(description: str) -> OneLineParser:
     """The parser of all commands; `args.command` is the name of the given one."""
-    p = OneLineParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = OneLineParser(description=description)
     commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (text, add_flags) in COMMANDS.items():
         add_flags(commands.add_parser(name, help=text, description=text, allow_abbrev=False))

@@ -1,4 +1,4 @@
-"""Failures of the system, in a line: a file that cannot be read or written, a full disk, too little memory."""
+"""Failures of the system: a file that cannot be read or written, a full disk, too little memory."""
 
 from __future__ import annotations
 
@@ -39,6 +39,11 @@ def described(error: OSError) -> str:
     path = "" if error.filename is None else f"{error.filename}: "
     remedy = REMEDIES.get(error.errno)
     return f"{path}{error.strerror}" + (f"; {remedy}" if remedy else "")
+
+
+def reason(error: Exception) -> str:
+    """The message of an error, of a system error as `described`."""
+    return described(error) if isinstance(error, OSError) else str(error)
 
 
 def of_machine(error: BaseException) -> bool:

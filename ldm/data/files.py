@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
 from secrets import token_hex
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TextIO
 
 from ldm.data.failure import naming_failure
 
@@ -50,7 +50,7 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
 
 
 def fitting_name(stem: str, end: str) -> str:
-    """`stem` + `end` as a file name; a longer stem than file systems take is cut and gets a hash of itself."""
+    """`stem` + `end` as a file name; a stem that is too long for it is cut and gets a hash of its own."""
     room = LONGEST - len(os.fsencode(end))
     if len(os.fsencode(stem)) <= room:
         return stem + end
@@ -65,7 +65,7 @@ def check_folder(folder: Path, given: str) -> None:
     if not there.is_dir():
         raise ValueError(f"{given}: {there} is a file, not a folder; give another name")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise ValueError(f"{given}: {there} cannot be written to; change its permissions, or give another name")
+        raise ValueError(f"{given}: no permission to write into {there}; give another name")
 
 
 def overwritten(outputs: Iterable[Path], inputs: Iterable[Path]) -> Path | None:
@@ -76,7 +76,10 @@ def overwritten(outputs: Iterable[Path], inputs: Iterable[Path]) -> Path | None:
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    state = path.stat()
+    return _identity_of(path.stat())
+
+
+def _identity_of(state: os.stat_result) -> tuple[int, int]:
     return state.st_dev, state.st_ino
 
 
@@ -86,23 +89,37 @@ def locked_folder(folder: Path, remedy: str) -> Iterator[None]:
 
     The system drops the lock when the process ends, however it ends. File systems without locks have none.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _held(folder, remedy):
+        try:
+            yield
+        finally:
+            (folder / LOCK).unlink(missing_ok=True)  # while it is held: nobody else can hold this file
+
+
+def _held(folder: Path, remedy: str) -> TextIO:
+    """The lock file of a folder, open and locked."""
     import fcntl  # not on Windows
 
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise ValueError(
-                f"{folder} is being written by process {file.read().strip() or 'unknown'}; {remedy}"
-            ) from None
-        except OSError:
-            warnings.warn(f"{folder}: its file system has no locks; run one process on it", stacklevel=3)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
+    lock = folder / LOCK
+    file = lock.open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        owner = file.read().strip() or "unknown"
+        file.close()
+        raise ValueError(f"{folder} is being written by process {owner}; {remedy}") from None
+    except OSError:
+        warnings.warn(f"{folder}: its file system has no locks; run one process on it", stacklevel=4)
+        return file
+    if not lock.exists() or _identity(lock) != _identity_of(os.fstat(file.fileno())):
+        file.close()  # its holder removed it meanwhile
+        return _held(folder, remedy)
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
 
 
 def sweep(folder: Path) -> None:

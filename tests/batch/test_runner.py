@@ -56,7 +56,8 @@ def test_nothing_is_repeated_and_only_what_is_missing_is_made(tmp_path: Path) ->
     (out / "1_6.png").unlink()
     stub = Stub()
     outcomes = finish(todo, out, stub)
-    assert stub.made == [(6,), (5, 6)] and [len(o.made) for o in outcomes] == [0, 1, 2]
+    # of 1.png the whole batch is made again: alone, a seed may round differently
+    assert stub.made == [(5, 6), (5, 6)] and [len(o.made) for o in outcomes] == [0, 1, 2]
     assert len(list(images_of(outcomes[1], options(), out).results)) == 2 and outcomes[1].images is None
 
 

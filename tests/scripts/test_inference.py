@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm.config.cli import run
+from ldm.config.process import run
 from ldm.data.picture_write import embedded_text
 from ldm.models.base import Base, save_base
 from scripts import inference

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from ldm.config.cli import run
+from ldm.config.process import run
 from ldm.merge.merged_file import apply_merged, load_merged
 from ldm.models.base import base_fingerprint, load_inpainting_model
 from ldm.models.checkpoint import read_metadata
