@@ -16,8 +16,10 @@ with starting():
     from ldm.config.parser import SettingsParser
     from ldm.config.schema import Config, load_config
     from ldm.config.training_sections import EXTRACTED_SUFFIX, ExtractSection
+    from ldm.data.files import check_folder, overwritten
     from ldm.data.insertset import load_insertset
     from ldm.models.base import load_base
+    from ldm.models.checkpoint import check_replaceable
     from ldm.objects.convert import halved
     from ldm.objects.delta import Delta, save
     from ldm.objects.ldm_format import (
@@ -50,8 +52,7 @@ def settings(argv: Sequence[str] | None) -> ExtractSection:
 def from_paper(file: Path, e: ExtractSection) -> None:
     """A training checkpoint of the paper's code => its file of 146 tensors, or our object file."""
     out = Path(e.out) if e.out else file.with_name(f"{file.stem}_object{EXTRACTED_SUFFIX[e.format]}")
-    if out.resolve() == file.resolve():
-        raise ValueError(f"--out {out} would overwrite the checkpoint; give another name")
+    check_out(out, file)
     if e.format == "ldm":
         trim_training(file, out)
         print(f"{out}: {out.stat().st_size / 2**20:.2f} MB, the 146 tensors of the paper's code")
@@ -65,6 +66,14 @@ def from_paper(file: Path, e: ExtractSection) -> None:
     delta = replace(delta, metadata=replace(delta.metadata, author=e.author, licence=e.licence))
     save(delta, out)
     report(out, delta)
+
+
+def check_out(out: Path, file: Path) -> None:
+    """ValueError if the result would replace its checkpoint, or a file that is no object."""
+    if overwritten([out], [file]):
+        raise ValueError(f"--out {out} would overwrite the checkpoint; give another name")
+    check_folder(out.parent, f"--out {out}")
+    check_replaceable(out)
 
 
 def report(out: Path, delta: Delta, why: str = "") -> None:
@@ -93,14 +102,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     if is_ldm_training(file):
         from_paper(file, e)
         return
+    folder = run_folder(file)
+    out = Path(e.out) if e.out else folder / (folder.resolve().name + EXTRACTED_SUFFIX[e.format])
+    check_out(out, file)
     checkpoint = read_checkpoint(file, mmap=True)
     trained: Config = load_config(checkpoint["object"]["about"]["recipe"])
     base = load_base(Path(e.base or trained.base.path), trained.base.architecture)
 
     delta = object_of(checkpoint, base, torch.float32 if e.format == "ldm" else DTYPES[e.dtype])
     delta = replace(delta, metadata=replace(delta.metadata, author=e.author, licence=e.licence))
-    folder = run_folder(file)
-    out = Path(e.out) if e.out else folder / (folder.resolve().name + EXTRACTED_SUFFIX[e.format])
     if e.format == "ldm":
         layer = prior_encoder_of(checkpoint, base)
         save_ldm_delta(out, base, delta, layer)

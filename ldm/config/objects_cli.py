@@ -12,6 +12,7 @@ from ldm.config.loader import ROOT, place
 from ldm.config.schema import Config, load_config
 from ldm.data.files import check_folder, overwritten
 from ldm.models.base import Base, base_fingerprint, load_base
+from ldm.models.checkpoint import check_replaceable
 from ldm.objects.convert import SUFFIX
 
 FILE, FOLDER = "file", "file; with several objects, a folder"  # what --out names
@@ -153,4 +154,5 @@ def refuse_inputs(targets: Sequence[Path], files: Sequence[Path]) -> None:
     if lost := overwritten(targets, files):
         raise ValueError(f"--out would overwrite the input {lost}; give another name")
     for target in targets:
+        check_replaceable(target)
         check_folder(target.parent, f"--out {target}")

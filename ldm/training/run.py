@@ -28,7 +28,7 @@ from ldm.objects.delta import save
 from ldm.objects.few_shot import prepare_few_shot
 from ldm.objects.object_file import ObjectMetadata, preview_of
 from ldm.training.callbacks import Progress
-from ldm.training.checkpoints import read_checkpoint
+from ldm.training.checkpoints import CONFIG, MARK, read_checkpoint
 from ldm.training.datamodule import SampleModule
 from ldm.training.encoded_samples import EncodedSamples, SampleOptions, Shown, grey, training_pairs
 from ldm.training.extract import object_of
@@ -113,7 +113,10 @@ def train(
             progress=lambda numbers: tqdm(numbers, unit="batch", desc="encoding", disable=hidden),
         )  # fmt: skip
     data = SampleModule(samples, run.loop.batch_size, run.loop.workers)
-    trainer.fit(module, datamodule=data, ckpt_path=resume)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=resume)
+    except SystemExit as error:  # Lightning turns an interruption into exit code 1
+        raise KeyboardInterrupt from error
     return trainer
 
 
@@ -131,7 +134,7 @@ def learn_to_file(
 def write_inputs(card: Mapping[str, Any], folder: Path) -> None:
     """Write what a run starts from, for its reader: config.yaml, and shown.png (reference and crops)."""
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic_file(folder / "config.yaml") as file:
-        file.write(OmegaConf.to_yaml(card["about"]["recipe"]).encode())
+    with atomic_file(folder / CONFIG) as file:
+        file.write(MARK.encode() + OmegaConf.to_yaml(card["about"]["recipe"]).encode())
     row = torch.cat([card["reference"], *card["crops"]], dim=2)[:3]
     write_picture(folder / "shown.png", Picture(row.permute(1, 2, 0).cpu().numpy()))
