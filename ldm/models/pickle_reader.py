@@ -52,7 +52,7 @@ def refusing_damage(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # readers raise nearly anything on damaged bytes, TypeError included
-        if (isinstance(error, OSError) and error.errno is not None) or of_machine(error):
+        if of_machine(error) or (isinstance(error, OSError) and error.filename is not None):
             raise
         if known := beginning(path):
             raise ValueError(f"{path} is {known}") from error

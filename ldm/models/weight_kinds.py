@@ -50,7 +50,7 @@ def beginning(path: Path) -> str:
     if start.startswith(b"PK"):
         return _zipped(path)
     if TEXT.fullmatch(start):
-        return f"a text file ({start[:40].decode().splitlines()[0]!r} ...), no weights; {AGAIN}"
+        return f"a text file ({' '.join(start.decode().split())[:40]!r} ...), no weights; {AGAIN}"
     return _cut_off(path, start) if path.suffix == ".safetensors" else ""
 
 

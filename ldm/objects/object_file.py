@@ -67,8 +67,8 @@ def write_object(
 
     ValueError if there is another one, or a tensor holds a NaN or an infinity.
     """
-    check_replaceable(path)
     _check_finite(tensors, path)
+    check_replaceable(path)
     texts = {
         key: value if isinstance(value, str) else json.dumps(value) for key, value in asdict(metadata).items()
     }
