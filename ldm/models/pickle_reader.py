@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -77,7 +78,12 @@ def load_pickle(path: Path) -> Any:
     """
     with path.open("rb") as file:
         zipped = file.read(len(ZIP)) == ZIP  # files of torch < 1.6 are not, and cannot be mapped
-    with refusing_damage(path), _standing_in(path) if zipped else nullcontext():
+    with (
+        refusing_damage(path),
+        _standing_in(path) if zipped else nullcontext(),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", "Detected pickle protocol")
         return torch.load(path, map_location="cpu", mmap=zipped, weights_only=True)
 
 

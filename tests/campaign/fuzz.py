@@ -10,6 +10,7 @@ more than 1 GB above an undisturbed case, or with a changed input. Failing input
 from __future__ import annotations
 
 import json
+import pickle as plain
 import shutil
 import time
 from collections import Counter
@@ -27,6 +28,7 @@ from PIL import Image
 from ldm.config.cli import OneLineParser
 from ldm.data.files import file_digest
 from ldm.models.checkpoint import write_ckpt, write_safetensors
+from ldm.models.pickle_reader import PICKLES
 from ldm.objects.delta import save
 from scripts import get_deltas, inference, objects
 from tests.campaign.bench import End, forked, without_weights
@@ -47,6 +49,7 @@ PIECES = (
     *("{", "}", "[", "]", ":", ",", ";", "\t", "\n", "\r\n", "null", "true", "../", "/dev/zero", "~", "&a"),
     *("*a", "!!python/x", "${data.root}", "<<: *a", "a" * 300, "%", "\\", "="),
 )
+HARM = "harm"  # the file that a malicious pickle would write
 Case = Callable[[Random, Path], Callable[[], None]]  # random numbers, its folder => the script to run
 
 
@@ -193,6 +196,41 @@ def pickle(random: Random, folder: Path) -> Callable[[], None]:
     )
 
 
+class Trap:
+    """Writes a file when a careless reader unpickles it."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (self.file,)
+
+
+def malicious(random: Random, folder: Path) -> Callable[[], None]:
+    """A pickle with code in each container that is read, under each name and flag."""
+    file = folder / f"trap{random.choice((*PICKLES, '.safetensors'))}"
+    content = {"state_dict": {"x": torch.zeros(2), "y": Trap(folder / HARM)}, "object": Trap(folder / HARM)}
+    way = random.randrange(3)
+    if way == 2:
+        file.write_bytes(plain.dumps(content, protocol=random.randrange(2, 6)))
+    else:
+        torch.save(content, file, _use_new_zipfile_serialization=bool(way))
+    small, toy = ["--config", str(folder / "small.yaml")], str(folder / "small/toy")
+    out, own = ["--out", str(folder / "o.safetensors")], str(folder / "toy.safetensors")
+    folders = ["--dataset-dir", toy]
+    insert = ["--example_img", str(folder / "a.png"), "--box", "8", "6", "24", "20"]
+    return random.choice(
+        (
+            partial(objects.main, ["info", str(file)]),
+            partial(objects.main, ["verify", "--no-base", str(file)]),
+            partial(objects.main, ["convert", str(file), "--to", "object", *folders, *out, *small]),
+            partial(objects.main, ["bake", own, "--base", str(file), *out, *small]),
+            partial(get_deltas.main, ["--path", str(file), *out]),
+            partial(inference.main, [*small, "--object", str(file), *folders, *insert]),
+        )
+    )
+
+
 IMAGE = ("--example_img", "{folder}/a.png", "--mask")
 KINDS: dict[str, Case] = {
     "background": background,
@@ -206,12 +244,15 @@ KINDS: dict[str, Case] = {
     "flags": flags,
     "object file": object_file,
     "pickle": pickle,
+    "malicious pickle": malicious,
 }
 CODES = {0, 1, 2, *range(11, 111)}
 
 
 def fault(end: End, before: dict[Path, str], usual: float) -> str:
     """What is wrong with how a case ended; "" if nothing is."""
+    if any((file.parent / HARM).exists() for file in before):
+        return "code of a pickle ran"
     if end.code not in CODES:
         last = [line for line in end.text.splitlines() if line.strip()][-3:]
         return f"exit code {end.code}: {' / '.join(last)[:300]}"
@@ -232,6 +273,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--show", action="store_true", help="print how each case ended")
     parser.add_argument("--kinds", nargs="+", choices=list(KINDS), default=list(KINDS))
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -256,6 +298,8 @@ def main() -> None:
         wrong = fault(end, before, usual.megabytes)
         way = "fault" if wrong else "result" if end.code in (0, 1) else "one line"
         counts[kind][way] += 1
+        if args.show:
+            print(f"{kind} {number}: {end.code} {' '.join(end.text.split()[-30:])}", flush=True)
         if wrong:
             kept = root / f"fault-{number}"
             folder.rename(kept)
