@@ -18,7 +18,7 @@ with starting():
     from ldm.config.evaluation_cli import add_scoring_flags, base_note, networks_of, setup_of
     from ldm.config.parser import SettingsParser
     from ldm.config.schema import Config
-    from ldm.data.files import check_folder
+    from ldm.data.files import check_folder, check_reports, locked_folder
     from ldm.evaluation.benchmark import load_benchmark
     from ldm.evaluation.collect import check_pairs, collect
     from ldm.evaluation.measures import ScoredRun, write_measures
@@ -37,6 +37,10 @@ FLAGS = RECIPE_FLAGS | {
     "precision": "sample.precision",
     "compile": "sample.compile",
 }
+
+
+MEASURES = {"measures.md": "# Measures of ", "measures.html": "<!doctype html>", "measures.jsonl": '{"name":'}
+REPORTS = MEASURES | {"report.md": "# Insertion", "results.jsonl": '{"file":'}
 
 
 def parser() -> SettingsParser:
@@ -150,10 +154,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ValueError("--against goes with --results: both runs are scored and compared paired by image")
     if args.bench or args.results:
         check_folder(args.out, f"--out {args.out}")
-    if args.bench:
-        fill_bench(args, config)
-    elif args.results:
-        score_results(args)
+        check_reports(args.out, REPORTS if args.bench else MEASURES)
+        with locked_folder(args.out, "wait for it, or give another --out"):
+            fill_bench(args, config) if args.bench else score_results(args)
     else:
         fit_quality(args)
 

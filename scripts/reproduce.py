@@ -17,7 +17,7 @@ with starting():
     from ldm.config.parser import SettingsParser
     from ldm.config.published import published
     from ldm.config.schema import Config, load_config
-    from ldm.data.files import check_folder
+    from ldm.data.files import check_folder, check_reports, locked_folder
     from ldm.evaluation.ablations import Comparison, ablations
     from ldm.evaluation.benchmark import Benchmark, load_benchmark
     from ldm.evaluation.measures import ScoredRun, write_measures
@@ -134,6 +134,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args, config = parser().parse_config(argv)
     args.device = device_named(args.device)
     check_folder(args.out, f"--out {args.out}")
+    check_reports(args.out, {"RESULTS.md": "# Results\n\nMean over images", "results.jsonl": '{"file":'})
     config, compared = what_to_compare(args, config)
     objects = args.objects or (QUICK_OBJECTS if args.quick else 0)
     sites = args.sites or (QUICK_SITES if args.quick else 0)
@@ -147,7 +148,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         show_plan(runs)
         return
     if not args.report:
-        make(runs)
+        with locked_folder(args.out, "wait for it, or give another --out"):
+            make(runs)
     shown = compared.series[0].names if compared.series else list(compared.methods)
     found = [results_of(benchmark, runs, setup, shown) for benchmark in benchmarks]
     t = config.train

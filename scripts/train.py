@@ -84,14 +84,15 @@ def learn(config: Config, resumed: Path | None) -> None:
 
     saving = Checkpoints(folder, t.checkpoint_every, t.keep_checkpoints)
     stop = StopOnSignal(saving, lambda: print(STOPPING, flush=True))
-    more = training_callbacks(config, module, plan, folder, saving)
+    # saved last, so that nothing else of a step is missing when a run is resumed there
+    callbacks = [*training_callbacks(config, module, plan, folder, saving), stop, saving]
     own = locked_folder(folder, "wait for it, or give another --name")
     with own if rank_zero_only.rank == 0 else nullcontext():
         if not resumed:
             new_run(Path(t.logdir), folder.name)  # another process may have written it since
-        trainer = train(module, plan.training, training, folder, [saving, stop, *more], resumed, announce)
+        trainer = train(module, plan.training, training, folder, callbacks, resumed, announce)
     if trainer.is_global_zero:
-        validation = next((callback for callback in more if isinstance(callback, Validation)), None)
+        validation = next((callback for callback in callbacks if isinstance(callback, Validation)), None)
         report(folder, trainer.global_step, stop.stopped, validation)
 
 

@@ -7,7 +7,7 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
@@ -66,6 +66,20 @@ def check_folder(folder: Path, given: str) -> None:
         raise ValueError(f"{given}: {there} is a file, not a folder; give another name")
     if not os.access(there, os.W_OK | os.X_OK):
         raise ValueError(f"{given}: no permission to write into {there}; give another name")
+
+
+def check_reports(folder: Path, beginnings: Mapping[str, str]) -> None:
+    """ValueError if a report to be written would replace a file that does not begin as that report does."""
+    for name, beginning in beginnings.items():
+        file = folder / name
+        if not file.is_file() or not file.stat().st_size:
+            continue
+        with file.open("rb") as content:
+            if content.read(len(beginning.encode())) != beginning.encode():
+                raise ValueError(
+                    f"{file} was not written by this program and would be overwritten; "
+                    "move it, or give another --out"
+                )
 
 
 def overwritten(outputs: Iterable[Path], inputs: Iterable[Path]) -> Path | None:

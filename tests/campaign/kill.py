@@ -109,12 +109,15 @@ def jobs(root: Path) -> dict[str, Job]:
 
 
 def trained(folder: Path) -> dict[str, Any]:
-    """The names of a run's files, its losses, and its last checkpoint's weights and optimizer."""
+    """The names of a run's files, and its last checkpoint's weights and optimizer.
+
+    metrics.csv is written after a step's checkpoint: a kill between them loses that line.
+    """
     run = folder / "run"
     last = read_checkpoint(checkpoints(run)[-1])
-    losses = [line.split(",")[:2] for line in (run / "metrics.csv").read_text().splitlines()]
     states = {"weights": last["state_dict"], "optimizer": last["optimizer_states"][0]["state"]}
-    return {"files": names(run), "losses": losses, "step": last["global_step"], **states}
+    files = [name for name in names(run) if name != "metrics.csv"]
+    return {"files": files, "step": last["global_step"], **states}
 
 
 def weights(folder: Path) -> dict[str, Any]:
