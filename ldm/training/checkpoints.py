@@ -53,6 +53,11 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "object" not in checkpoint:
         known = recognised(path) or "no checkpoint of a training run; give one that train.sh wrote"
         raise ValueError(f"{path} is {known}")
+    about = checkpoint["object"].get("about") if isinstance(checkpoint["object"], dict) else None
+    if not (
+        isinstance(about, dict) and isinstance(about.get("recipe"), dict) and "global_step" in checkpoint
+    ):
+        raise ValueError(f"{path} is damaged, its description of the run is not complete; copy it again")
     return checkpoint
 
 
