@@ -16,7 +16,7 @@ with starting():
     from ldm.config.parser import SettingsParser
     from ldm.config.schema import Config, load_config
     from ldm.config.training_sections import EXTRACTED_SUFFIX, ExtractSection
-    from ldm.data.files import check_folder, overwritten
+    from ldm.data.files import check_folder, overwritten, sweep
     from ldm.data.insertset import load_insertset
     from ldm.models.base import load_base
     from ldm.models.checkpoint import check_replaceable
@@ -74,6 +74,7 @@ def check_out(out: Path, file: Path) -> None:
         raise ValueError(f"--out {out} would overwrite the checkpoint; give another name")
     check_folder(out.parent, f"--out {out}")
     check_replaceable(out)
+    sweep(out.parent)
 
 
 def report(out: Path, delta: Delta, why: str = "") -> None:

@@ -16,7 +16,7 @@ with starting():
     from ldm.config.command_forms import PUBLISHED_TRAINING
     from ldm.config.parser import SettingsParser
     from ldm.config.schema import Config
-    from ldm.data.files import locked_folder
+    from ldm.data.files import locked_folder, sweep
     from ldm.data.insertset import load_insertset
     from ldm.models.base import load_base
     from ldm.training.callbacks import StopOnSignal
@@ -88,6 +88,8 @@ def learn(config: Config, resumed: Path | None) -> None:
     callbacks = [*training_callbacks(config, module, plan, folder, saving), stop, saving]
     own = locked_folder(folder, "wait for it, or give another --name")
     with own if rank_zero_only.rank == 0 else nullcontext():
+        for part in (folder, *folder.glob("*/")):
+            sweep(part)
         if not resumed:
             new_run(Path(t.logdir), folder.name)  # another process may have written it since
         trainer = train(module, plan.training, training, folder, callbacks, resumed, announce)

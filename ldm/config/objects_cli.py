@@ -10,7 +10,7 @@ from pathlib import Path
 from ldm.config.cli import OneLineParser
 from ldm.config.loader import ROOT, place
 from ldm.config.schema import Config, load_config
-from ldm.data.files import check_folder, overwritten
+from ldm.data.files import check_folder, overwritten, sweep
 from ldm.models.base import Base, base_fingerprint, load_base
 from ldm.models.checkpoint import check_replaceable
 from ldm.objects.convert import SUFFIX
@@ -155,4 +155,5 @@ def refuse_inputs(targets: Sequence[Path], files: Sequence[Path]) -> None:
         raise ValueError(f"--out would overwrite the input {lost}; give another name")
     for target in targets:
         check_replaceable(target)
+        sweep(target.parent)
         check_folder(target.parent, f"--out {target}")
