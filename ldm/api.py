@@ -5,25 +5,26 @@ In: settings files, folders and picture files, as on the command line. Out: obje
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from ldm.batch.results_log import SHEET, check_outputs
 from ldm.batch.runner import plan_request, warn_of_crops
 from ldm.batch.work_item import Case, WorkItem
 from ldm.config.build import crop_context_of, from_sections, open_session
 from ldm.config.loader import ROOT
 from ldm.config.schema import Config, load_config
-from ldm.data.files import path_of
+from ldm.data.files import atomic_file, overwritten, path_of
 from ldm.data.insertset import load_insertset
 from ldm.data.picture import Picture
 from ldm.data.picture_write import write_picture
 from ldm.insertion.mask_input import MaskOptions
 from ldm.insertion.object_source import ObjectSource
 from ldm.insertion.session import Session
+from ldm.models.checkpoint import check_replaceable
 from ldm.models.runtime import device_named
 
 MINI = ROOT / "configs" / "mini.yaml"
@@ -50,8 +51,12 @@ class LearnedObject:
         path = path_of(str(path))
         if path.suffix != self.file.suffix:
             raise ValueError(f"{path}: expected the name of a {self.file.suffix} file")
+        check_replaceable(path)
+        if overwritten([path], [self.file]):
+            raise ValueError(f"{path} is this object's own file; give another name")
         path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(self.file, path)
+        with atomic_file(path) as file:
+            file.write(self.file.read_bytes())
         return path
 
 
@@ -59,17 +64,23 @@ class LearnedObject:
 class Composite:
     """The background with the object in it: `picture.pixels` [H,W,C] have the background's size and depth.
 
-    `record` has the seed, the regions with their seam ratios, and the seconds.
+    `record` has the seed, the regions with their seam ratios, and the seconds; `sources` are the files that
+    it was made from, which `save` does not replace.
     """
 
     picture: Picture
     record: dict[str, Any]
+    sources: tuple[Path, ...] = ()
 
     def save(self, path: str | Path) -> Path:
-        """Write a .png, .tif or .webp (lossless, with the background's profile); ValueError for others."""
+        """Write a .png, .tif or .webp (lossless, with the background's profile); ValueError for others.
+
+        ValueError, too, if `path` is a source, or a picture that this project has not written.
+        """
         path = path_of(str(path))
+        check_outputs([path], self.sources, "another name")
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_picture(path, self.picture)
+        write_picture(path, self.picture, SHEET)
         return path
 
 
@@ -130,7 +141,7 @@ def insert(
     request = plan_request(item, masks, crop_context_of(c))
     warn_of_crops(item.stem, request, crop_context_of(c))
     [[result]] = model.session.insert(picture, [request])
-    return Composite(result.picture, result.record)
+    return Composite(result.picture, result.record, tuple(item.sources().values()))
 
 
 def _path(given: str | Path | None) -> Path | None:

@@ -15,27 +15,28 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
+from ldm.config.process import run, starting
 
-from benchmarks.learning import Lean
-from benchmarks.plan import Measured, Subject, measure
-from benchmarks.report import report
-from ldm import __version__
-from ldm.config.build import insert_options
-from ldm.config.cli import INFERENCE, TRAINING, OneLineParser, run
-from ldm.config.loader import ROOT
-from ldm.config.schema import load_config
-from ldm.data.files import atomic_file, path_of
-from ldm.insertion.insert import InsertOptions
+with starting():
+    import torch
+
+    from benchmarks.learning import Lean
+    from benchmarks.plan import Measured, Subject, measure
+    from benchmarks.report import report
+    from ldm import __version__
+    from ldm.config.build import insert_options
+    from ldm.config.cli import INFERENCE, TRAINING, OneLineParser
+    from ldm.config.loader import ROOT
+    from ldm.config.schema import load_config
+    from ldm.data.files import atomic_file, path_of
+    from ldm.insertion.insert import InsertOptions
 
 REPEATS = {"mini": 7, "full": 3}
 CONFIGS = {"mini": ROOT / "configs/mini.yaml", "full": ROOT / "configs/v.yaml"}
 
 
 def parser() -> OneLineParser:
-    p = OneLineParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
-    )
+    p = OneLineParser(description=__doc__, allow_abbrev=False)
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     p.add_argument("--sizes", nargs="+", choices=list(CONFIGS), default=["mini"], help="bases [mini]")
     p.add_argument("--devices", nargs="+", choices=["cpu", "cuda"], default=devices, help="[what there is]")

@@ -9,23 +9,26 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tqdm import tqdm
+from ldm.config.process import run, starting, warnings_in_a_line
 
-from ldm.config.cli import INFERENCE, RECIPE_FLAGS, run, warnings_in_a_line
-from ldm.config.evaluation_cli import add_scoring_flags, base_note, networks_of, setup_of
-from ldm.config.parser import SettingsParser
-from ldm.config.schema import Config
-from ldm.data.files import check_folder, path_of, pictures_in
-from ldm.evaluation.benchmark import load_benchmark
-from ldm.evaluation.collect import check_pairs, collect
-from ldm.evaluation.methods import METHODS
-from ldm.evaluation.networks import FeatureNetworks, Weights, load_networks
-from ldm.evaluation.quality import COMPONENTS, estimator, fit_mixture, save_mixture
-from ldm.evaluation.report import ScoredRun, write_report
-from ldm.evaluation.results import Insertion, Row, row_of
-from ldm.evaluation.run import runs_of
-from ldm.evaluation.scores import clip_features, real_pictures, scores_of, set_scores
-from ldm.models.runtime import device_named
+with starting():
+    from tqdm import tqdm
+
+    from ldm.config.cli import INFERENCE, RECIPE_FLAGS
+    from ldm.config.evaluation_cli import add_scoring_flags, base_note, networks_of, setup_of
+    from ldm.config.parser import SettingsParser
+    from ldm.config.schema import Config
+    from ldm.data.files import check_folder, check_reports, locked_folder, path_of, pictures_in
+    from ldm.evaluation.benchmark import load_benchmark
+    from ldm.evaluation.collect import check_pairs, collect
+    from ldm.evaluation.methods import METHODS
+    from ldm.evaluation.networks import FeatureNetworks, Weights, load_networks
+    from ldm.evaluation.quality import COMPONENTS, estimator, fit_mixture, save_mixture
+    from ldm.evaluation.report import ScoredRun, write_report
+    from ldm.evaluation.results import Insertion, Row, row_of
+    from ldm.evaluation.run import runs_of
+    from ldm.evaluation.scores import clip_features, real_pictures, scores_of, set_scores
+    from ldm.models.runtime import device_named
 
 FLAGS = RECIPE_FLAGS | {
     "guidance_interval": "sample.guidance_interval",
@@ -33,6 +36,10 @@ FLAGS = RECIPE_FLAGS | {
     "precision": "sample.precision",
     "compile": "sample.compile",
 }
+
+
+MEASURES = {"measures.md": "# Measures of ", "measures.html": "<!doctype html>", "measures.jsonl": '{"name":'}
+REPORTS = MEASURES | {"report.md": "# Insertion", "results.jsonl": '{"file":'}
 
 
 def parser() -> SettingsParser:
@@ -142,13 +149,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ValueError("--against goes with --results: both runs are scored and compared paired by image")
     if args.benchmark or args.results:
         check_folder(args.out, f"--out {args.out}")
-    if args.benchmark:
-        fill_benchmark(args, config)
-    elif args.results:
-        score_results(args)
+        check_reports(args.out, REPORTS if args.benchmark else MEASURES)
+        with locked_folder(args.out, "wait for it, or give another --out"):
+            fill_benchmark(args, config) if args.benchmark else score_results(args)
     else:
         fit_quality(args)
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, "give --precision bf16, or a base of fewer weights")

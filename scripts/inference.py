@@ -1,8 +1,4 @@
-"""Insert an object into backgrounds. Every pixel outside the mask stays as it is.
-
-Exit code: 0 no problem; 1 a seam is above insert.max_seam, or a replay differs; 2 a mistake before
-anything was made; 10 + n: n items (at most 100 are counted) could not be read and were skipped.
-"""
+"""Insert an object into backgrounds. Every pixel outside the mask stays as it is."""
 
 from __future__ import annotations
 
@@ -12,11 +8,11 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
+from ldm.config.process import run, say, starting, warnings_in_a_line
 
-from ldm.config.cli import run, say, uncollected, warnings_in_a_line
+with starting():  # torch is among them; what loads a model is imported when one is loaded
+    from tqdm import tqdm
 
-with uncollected():  # torch is among them; what loads a model is imported when one is loaded
     from ldm.batch.replay import difference, replay_warnings
     from ldm.batch.results_log import ResultsLog, RunSummary, check_outputs
     from ldm.batch.runner import plan_items, prepare, run_items, write_plan
@@ -32,12 +28,15 @@ with uncollected():  # torch is among them; what loads a model is imported when 
         session_of,
     )  # fmt: skip
     from ldm.config.schema import Config
+    from ldm.data.files import fitting_name, locked_folder
     from ldm.data.picture import read_picture
     from ldm.data.picture_write import write_picture
     from ldm.scenes.layout import lay_out
     from ldm.scenes.runner import run_scene
 
 HELP = __doc__ or ""
+WAIT = "wait for it, or give another --outdir"
+MEMORY = "give a smaller --batch_size, --precision bf16, or smaller pictures"
 
 
 def insert_items(args: argparse.Namespace, config: Config) -> RunSummary:
@@ -55,7 +54,8 @@ def insert_items(args: argparse.Namespace, config: Config) -> RunSummary:
     if args.manifest is None:
         session.load_object(items[0].source)
     progress = partial(tqdm, unit="image", disable=len(items) < 4)
-    return run_items(items, session, options, ResultsLog(folder), tqdm.write, progress)
+    with locked_folder(folder, WAIT):
+        return run_items(items, session, options, ResultsLog(folder), tqdm.write, progress)
 
 
 def insert_scene(args: argparse.Namespace, config: Config) -> RunSummary:
@@ -64,12 +64,16 @@ def insert_scene(args: argparse.Namespace, config: Config) -> RunSummary:
     layout, summary = lay_out(scene_of(args, config), options), RunSummary(config.insert.max_seam)
     check_overwriting(args, config, layout.items, layout.scene.file.stem)
     if args.plan:
-        file, rois = folder / f"{layout.scene.file.stem}_plan.png", [r for p in layout.placed for r in p.rois]
+        file, rois = (
+            folder / fitting_name(layout.scene.file.stem, "_plan.png"),
+            [r for p in layout.placed for r in p.rois],
+        )
         write_plan(file, layout.background, layout.mask, rois, layout.model_side, print)
         return summary
     session, options = session_for_items(args, config, options, layout.items)
-    log = ResultsLog(folder)
-    result = run_scene(layout, session, options, log, print)
+    with locked_folder(folder, WAIT):
+        log = ResultsLog(folder)
+        result = run_scene(layout, session, options, log, print)
     print(*result.lines(log), sep="\n")
     summary.add(result, log)
     return summary
@@ -79,7 +83,7 @@ def replay(argv: Sequence[str] | None, args: argparse.Namespace) -> int:
     """Repeat a result and compare; the exit code is 1 if a pixel differs."""
     found, config = parse_replay(argv, args, HELP)
     options = options_of(args, config)
-    file = Path(config.insert.outdir) / f"{found.file.stem}_replay.png"
+    file = Path(config.insert.outdir) / fitting_name(found.file.stem, "_replay.png")
     check_outputs([file], [found.file, *(Path(found.recipe[role]) for role in found.recipe["sha256"])])
     for warning in replay_warnings(found.recipe, options.facts["machine"]):
         say(f"warning: {warning}")
@@ -105,4 +109,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, MEMORY)

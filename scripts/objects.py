@@ -11,38 +11,41 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 
-from tqdm import tqdm
+from ldm.config.process import run, starting
 
-from ldm.config.build import object_images
-from ldm.config.cli import naming, run
-from ldm.config.objects_cli import (
-    config_of,
-    open_base,
-    open_optional_base,
-    output,
-    outputs,
-    parser,
-    refuse_inputs,
-)
-from ldm.data.insertset import load_insertset
-from ldm.merge.merge import merge, merge_input, merge_table
-from ldm.merge.merged_file import save_merged, verify_merged
-from ldm.models.base import base_state
-from ldm.models.pickle_reader import PICKLES
-from ldm.objects.baked import bake_delta
-from ldm.objects.baked import save as save_baked
-from ldm.objects.compress import compress
-from ldm.objects.convert import SUFFIX, conditioner_file, halved, read_any, write_any
-from ldm.objects.delta import check_fits, load, save
-from ldm.objects.info import (
-    facts,
-    losses_table,
-    readable,
-    size_line,
-    verify,
-)
-from ldm.objects.ldm_format import is_ldm_training, trim_training
-from ldm.objects.object_file import made_from, parent_of, read_object_metadata
+with starting():
+    from tqdm import tqdm
+
+    from ldm.config.build import object_images
+    from ldm.config.cli import naming
+    from ldm.config.objects_cli import (
+        config_of,
+        open_base,
+        open_optional_base,
+        output,
+        outputs,
+        parser,
+        refuse_inputs,
+    )
+    from ldm.data.insertset import load_insertset
+    from ldm.merge.merge import merge, merge_input, merge_table
+    from ldm.merge.merged_file import save_merged, verify_merged
+    from ldm.models.base import base_state
+    from ldm.models.pickle_reader import PICKLES
+    from ldm.objects.baked import bake_delta
+    from ldm.objects.baked import save as save_baked
+    from ldm.objects.compress import compress
+    from ldm.objects.convert import SUFFIX, conditioner_file, halved, read_any, write_any
+    from ldm.objects.delta import check_fits, load, save
+    from ldm.objects.info import (
+        facts,
+        losses_table,
+        readable,
+        size_line,
+        verify,
+    )
+    from ldm.objects.ldm_format import is_ldm_training, trim_training
+    from ldm.objects.object_file import made_from, parent_of, read_object_metadata
 
 
 def info_command(args: argparse.Namespace) -> None:

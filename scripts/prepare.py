@@ -11,16 +11,19 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from tqdm import tqdm
+from ldm.config.process import run, say, starting, warnings_in_a_line
 
-from ldm.config.cli import OneLineParser, run, say, warnings_in_a_line
-from ldm.config.loader import ROOT, place
-from ldm.data.files import atomic_file, path_of
-from ldm.data.picture_write import write_picture
-from ldm.prepare.object_folder import PreparedObject, write_object_folder
-from ldm.prepare.photo_files import find_photos
-from ldm.prepare.segmenter import SEGMENTERS, Segmenter, load_segmenter
-from ldm.prepare.sheet import draw_sheet
+with starting():
+    from tqdm import tqdm
+
+    from ldm.config.cli import OneLineParser
+    from ldm.config.loader import ROOT, place
+    from ldm.data.files import atomic_file, path_of
+    from ldm.data.picture_write import write_picture
+    from ldm.prepare.object_folder import PreparedObject, write_object_folder
+    from ldm.prepare.photo_files import find_photos
+    from ldm.prepare.segmenter import SEGMENTERS, Segmenter, load_segmenter
+    from ldm.prepare.sheet import draw_sheet
 
 SHEET = "sheet.png"
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
-import pytorch_lightning as pl
+from ldm.config.process import run, starting
 
-from ldm.config.cli import run
-from ldm.config.loader import ROOT, place
-from ldm.config.schema import load_config
-from ldm.data.files import path_of
-from ldm.pretrain.settings import PretrainConfig
-from ldm.pretrain.stages import STAGES, Pretraining
+with starting():
+    import pytorch_lightning as pl
+
+    from ldm.config.cli import OneLineParser
+    from ldm.config.loader import ROOT, place
+    from ldm.config.schema import load_config
+    from ldm.data.files import path_of
+    from ldm.pretrain.settings import PretrainConfig
+    from ldm.pretrain.stages import STAGES, Pretraining
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = OneLineParser(description=__doc__)
     parser.add_argument("stage", choices=[*STAGES, "all"], help="what to run; `all`: one after the other")
     parser.add_argument(
         "--config", default=place("configs/pretrain_mini_gpu.yaml", ROOT), help="settings file"

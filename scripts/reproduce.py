@@ -8,21 +8,24 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ldm.config.cli import INFERENCE, RECIPE_FLAGS, run, warnings_in_a_line
-from ldm.config.evaluation_cli import add_scoring_flags, base_note, published, setup_of
-from ldm.config.loader import ROOT, place
-from ldm.config.parser import SettingsParser
-from ldm.config.schema import Config, load_config
-from ldm.data.files import check_folder, path_of
-from ldm.evaluation.ablations import Comparison, ablations
-from ldm.evaluation.benchmark import Benchmark, load_benchmark
-from ldm.evaluation.metrics import MEASURES
-from ldm.evaluation.report import ScoredRun, write_report
-from ldm.evaluation.reproduction_report import BenchmarkResults, write_results
-from ldm.evaluation.results import Insertion, Row
-from ldm.evaluation.run import MethodRun, Setup, runs_of
-from ldm.evaluation.scores import real_pictures, set_scores
-from ldm.models.runtime import device_named
+from ldm.config.process import run, starting, warnings_in_a_line
+
+with starting():
+    from ldm.config.cli import INFERENCE, RECIPE_FLAGS
+    from ldm.config.evaluation_cli import add_scoring_flags, base_note, published, setup_of
+    from ldm.config.loader import ROOT, place
+    from ldm.config.parser import SettingsParser
+    from ldm.config.schema import Config, load_config
+    from ldm.data.files import check_folder, check_reports, locked_folder, path_of
+    from ldm.evaluation.ablations import Comparison, ablations
+    from ldm.evaluation.benchmark import Benchmark, load_benchmark
+    from ldm.evaluation.metrics import MEASURES
+    from ldm.evaluation.report import ScoredRun, write_report
+    from ldm.evaluation.reproduction_report import BenchmarkResults, write_results
+    from ldm.evaluation.results import Insertion, Row
+    from ldm.evaluation.run import MethodRun, Setup, runs_of
+    from ldm.evaluation.scores import real_pictures, set_scores
+    from ldm.models.runtime import device_named
 
 PAPER = ("configs/paper.yaml", "configs/paper_virtual.yaml")
 QUICK = (
@@ -130,6 +133,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args, config = parser().parse_config(argv)
     args.device = device_named(args.device)
     check_folder(args.out, f"--out {args.out}")
+    check_reports(args.out, {"RESULTS.md": "# Results\n\nMean over images", "results.jsonl": '{"file":'})
     config, compared = what_to_compare(args, config)
     objects = args.objects or (QUICK_OBJECTS if args.quick else 0)
     sites = args.sites or (QUICK_SITES if args.quick else 0)
@@ -143,7 +147,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         show_plan(runs)
         return
     if not args.report:
-        make(runs)
+        with locked_folder(args.out, "wait for it, or give another --out"):
+            make(runs)
     shown = next(iter(compared.tables.values()), list(compared.methods))
     found = [results_of(benchmark, runs, setup, shown) for benchmark in benchmarks]
     t = config.train

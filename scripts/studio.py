@@ -8,9 +8,12 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from ldm.config.cli import OneLineParser, run
-from ldm.config.loader import ROOT, place
-from ldm.data.files import check_folder, locked_folder
+from ldm.config.process import run, starting
+
+with starting():
+    from ldm.config.cli import OneLineParser
+    from ldm.config.loader import ROOT, place
+    from ldm.data.files import check_folder, locked_folder
 
 EXTRA = "the studio needs the packages of the extra `studio`: pip install -e '.[studio]'"
 

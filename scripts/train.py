@@ -6,22 +6,25 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from pytorch_lightning.utilities import rank_zero_only
+from ldm.config.process import run, starting, warnings_in_a_line
 
-from ldm.config.build_training import training_callbacks, training_run_of, validation_plan_of
-from ldm.config.cli import TRAINING, TRAINING_HELP, run, warnings_in_a_line
-from ldm.config.command_forms import PUBLISHED_TRAINING
-from ldm.config.parser import SettingsParser
-from ldm.config.schema import Config
-from ldm.data.files import locked_folder
-from ldm.data.insertset import load_insertset
-from ldm.models.base import load_base
-from ldm.training.callbacks import StopOnSignal
-from ldm.training.checkpoints import Checkpoints, find_checkpoint, new_run, resumable, run_folder
-from ldm.training.run import build_learner, train, write_inputs
-from ldm.training.trainer import check_devices
-from ldm.validation.callback import Validation
-from ldm.validation.score import reason
+with starting():
+    from pytorch_lightning.utilities import rank_zero_only
+
+    from ldm.config.build_training import training_callbacks, training_run_of, validation_plan_of
+    from ldm.config.cli import TRAINING, TRAINING_HELP
+    from ldm.config.command_forms import PUBLISHED_TRAINING
+    from ldm.config.parser import SettingsParser
+    from ldm.config.schema import Config
+    from ldm.data.files import locked_folder, sweep
+    from ldm.data.insertset import load_insertset
+    from ldm.models.base import load_base
+    from ldm.training.callbacks import StopOnSignal
+    from ldm.training.checkpoints import Checkpoints, find_checkpoint, new_run, resumable, run_folder
+    from ldm.training.run import build_learner, train, write_inputs
+    from ldm.training.trainer import check_devices
+    from ldm.validation.callback import Validation
+    from ldm.validation.score import reason
 
 TRAIN_FLAGS = """name logdir resume max_steps freeze_model few_shot few_shot_features batch_size
 accumulate_grad_batches lr lr_conditioner lr_tokens lr_prior_encoder lr_final warmup_steps drop_context
@@ -30,6 +33,7 @@ checkpoint_every keep_checkpoints preview_every validate_every hold_out patience
 FLAGS = {"dataset-dir": "data.root", "base": "base.path", "workers": "data.workers"} | {
     flag: f"train.{flag}" for flag in TRAIN_FLAGS.split()
 }
+MEMORY = "give a smaller --batch_size, or --preset 8gb"
 STOPPING = "\nstopping after this step; once more to stop at once"
 
 
@@ -80,14 +84,17 @@ def learn(config: Config, resumed: Path | None) -> None:
 
     saving = Checkpoints(folder, t.checkpoint_every, t.keep_checkpoints)
     stop = StopOnSignal(saving, lambda: print(STOPPING, flush=True))
-    more = training_callbacks(config, module, plan, folder, saving)
+    # saved last, so that nothing else of a step is missing when a run is resumed there
+    callbacks = [*training_callbacks(config, module, plan, folder, saving), stop, saving]
     own = locked_folder(folder, "wait for it, or give another --name")
     with own if rank_zero_only.rank == 0 else nullcontext():
+        for part in (folder, *folder.glob("*/")):
+            sweep(part)
         if not resumed:
             new_run(Path(t.logdir), folder.name)  # another process may have written it since
-        trainer = train(module, plan.training, training, folder, [saving, stop, *more], resumed, announce)
+        trainer = train(module, plan.training, training, folder, callbacks, resumed, announce)
     if trainer.is_global_zero:
-        validation = next((callback for callback in more if isinstance(callback, Validation)), None)
+        validation = next((callback for callback in callbacks if isinstance(callback, Validation)), None)
         report(folder, trainer.global_step, stop.stopped, validation)
 
 
@@ -97,4 +104,4 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    run(main)
+    run(main, MEMORY)

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
 
 import ldm
 from ldm.api import LearnedObject, Model
@@ -52,6 +55,30 @@ def test_a_composite_is_that_of_the_script(model: Model, learned: LearnedObject,
     assert np.array_equal(made.picture.pixels, scripted)
     saved = read_picture(made.save(tmp_path / "own.png")).pixels
     assert np.array_equal(saved, scripted) and made.record["seed"] == 7
+
+
+def test_nothing_of_the_user_s_is_replaced(model: Model, learned: LearnedObject, tmp_path: Path) -> None:
+    room, other = tmp_path / "room.png", tmp_path / "other.png"
+    picture = Image.new("RGB", (90, 70), "grey")
+    picture.save(room)
+    picture.save(other)
+    composite = ldm.insert(model, learned, room, box=(10, 10, 60, 60))
+    (tmp_path / "link.png").hardlink_to(room)
+    for name, message in (
+        ("room.png", "would be overwritten"),
+        ("link.png", "would be"),
+        ("other.png", "was not"),
+    ):
+        with pytest.raises(ValueError, match=f"{message}.*another name"):
+            composite.save(tmp_path / name)
+    assert room.read_bytes() == other.read_bytes()
+    composite.save(tmp_path / "out.png")
+    composite.save(tmp_path / "out.png")  # its own
+    foreign = tmp_path / "base.safetensors"
+    save_file({"x": torch.zeros(1)}, foreign)
+    with pytest.raises(ValueError, match="was not written as an object file"):
+        learned.save(foreign)
+    learned.save(learned.save(tmp_path / "bee.safetensors"))
 
 
 def test_pixels_outside_the_mask_stay_and_inside_change(model: Model, learned: LearnedObject) -> None:

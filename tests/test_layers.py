@@ -149,5 +149,5 @@ def test_torchvision_is_never_imported_at_the_top() -> None:
 
 
 def test_ldm_never_prints() -> None:
-    """Scripts do, and the module that reports errors for them."""
-    assert {name_of(file) for file in FILES if prints(file)} == {"config.cli"}
+    """Scripts do, and the module that reports failures for them."""
+    assert {name_of(file) for file in FILES if prints(file)} == {"config.process"}

@@ -12,6 +12,7 @@ from torch import Tensor
 from ldm.batch.contact_sheet import SHARP, close_up, contact_sheet, thumbnail
 from ldm.batch.results_log import SHEET
 from ldm.batch.work_item import WorkItem
+from ldm.data.files import fitting_name
 from ldm.data.picture import Picture
 from ldm.data.picture_write import write_picture
 from ldm.insertion.object_source import ObjectSource
@@ -58,7 +59,9 @@ class BestOfSeeds:
         captions = [_caption(result) for result in ranked[:SHOWN]]
         row = [thumbnail(close_up(result.picture, roi)) for result in ranked[:SHOWN]]
         self.sheets.mkdir(parents=True, exist_ok=True)
-        write_picture(self.sheets / f"{item.stem}.png", Picture(contact_sheet([row], captions)), SHEET)
+        write_picture(
+            self.sheets / fitting_name(item.stem, ".png"), Picture(contact_sheet([row], captions)), SHEET
+        )
 
 
 def scores(identity: float, seam: float) -> dict[str, float]:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from ldm.insertion.region import InsertRequest
 
 FILE = "results.jsonl"
-SHEET = {"software": "implicit-insertion"}  # text in contact sheets and plans, which have no recipe
+SHEET = {"software": "implicit-insertion"}  # text in pictures without a recipe
 MARKS = {"recipe", *SHEET}  # texts by which a picture of this program is recognised
 
 
@@ -84,16 +84,16 @@ def recipe_in(file: Path) -> dict[str, Any]:
         return {}
 
 
-def check_outputs(pictures: Iterable[Path], inputs: Iterable[Path]) -> None:
+def check_outputs(pictures: Iterable[Path], inputs: Iterable[Path], remedy: str = "another --outdir") -> None:
     """ValueError if a picture to be written would replace an input, or one not written by this program."""
     pictures = list(pictures)
     if lost := overwritten(pictures, inputs):
-        raise ValueError(f"{lost} would be overwritten by a result; give another --outdir")
+        raise ValueError(f"{lost} would be overwritten by a result; give {remedy}")
     for picture in pictures:
         if picture.exists() and not _is_written_here(picture):
             raise ValueError(
                 f"{picture} was not written by this program and would be overwritten by a result; "
-                "move it, or give another --outdir"
+                f"move it, or give {remedy}"
             )
 
 

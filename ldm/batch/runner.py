@@ -26,6 +26,8 @@ from ldm.batch.results_log import (
     recipe_in,
 )
 from ldm.batch.work_item import WorkItem, key_of, roi_in
+from ldm.data.failure import of_machine, out_of_memory, reason
+from ldm.data.files import fitting_name
 from ldm.data.picture import Picture, read_picture
 from ldm.data.picture_write import write_picture
 from ldm.insertion.crop_plan import CropContext, cautions, lines, plan_crops, rois_around, scaling
@@ -40,7 +42,6 @@ if TYPE_CHECKING:
     from ldm.insertion.region_fill import InsertableObject
 
 
-MISTAKES = (ValueError, FileNotFoundError, PermissionError)
 Report = Callable[[str], None]  # shows a line to the user
 
 
@@ -69,7 +70,7 @@ class RunOptions:
     """How a run works. `settings`: the plain values that determine pixels; `facts`: what recipes say besides.
 
     `choose` orders the results of an item, the best first, and writes scores into their records.
-    `batch_size`: most results of a scene that are made in one batch. `max_seam`: largest accepted seam ratio;
+    `batch_size`: most results that are made in one batch. `max_seam`: largest accepted seam ratio;
     0: no limit. `contact_sheet`: write one of the first results.
     `cache_bytes`: size of the cache of a scene's placements.
     """
@@ -130,13 +131,13 @@ def plan_items(
     for item in items:
         try:
             background, request = prepare(item, options)
-        except MISTAKES as error:
-            if strict:
+        except (ValueError, OSError) as error:
+            if strict or of_machine(error):
                 raise
             summary.skipped += 1
-            warnings.warn(f"skipped {item.stem}: {error}", stacklevel=2)
+            warnings.warn(f"skipped {item.stem}: {reason(error)}", stacklevel=2)
             continue
-        file = folder / f"{item.stem}_plan.png"
+        file = folder / fitting_name(item.stem, "_plan.png")
         write_plan(file, background, request.hole, request.rois, options.crop_context.model_side, report)
     return summary
 
@@ -216,21 +217,58 @@ def _finish(item: WorkItem, inserter: Inserter, options: RunOptions, log: Result
         item.source.check()
         inserter.load_object(item.source)
         warn_of_crops(item.stem, request, options.crop_context)
-    except MISTAKES as error:
-        return ItemResult(item, files, error=str(error))
-    seeds = list(item.seeds) if item.best else missing
-    [results] = inserter.insert(background, [replace(request, seeds=seeds)])
+    except (ValueError, OSError) as error:
+        if of_machine(error):
+            raise
+        return ItemResult(item, files, error=reason(error))
+    wanted = item.seeds if item.best else missing
+    made: Iterable[Result] = _in_batches(inserter, background, request, wanted, options.batch_size)
     if item.best:
         assert options.choose is not None, "best_of needs options.choose"
-        results = options.choose(item, request, results)[:1]
-    facts = _facts(item, digests, seeds, inserter.fingerprint, options)
-    for seed, result in zip(missing, results, strict=True):
+        made = [options.choose(item, request, list(made))[0]]
+    results = []
+    facts = _facts(item, digests, inserter.fingerprint, options)
+    for seed, result in zip(missing, made, strict=True):
         record = {"key": keys[seed], **facts, **result.record}
         write_picture(log.folder / files[seed], result.picture, {"recipe": json.dumps(record)})
         check_and_log(log.folder / files[seed], record, background, request.mask, log)
+        results.append(result)
     images = ResultImages(background, request, (result.picture for result in results))
     complete = len(missing) == len(files)
     return ItemResult(item, files, missing, "", time.perf_counter() - start, images if complete else None)
+
+
+def _in_batches(
+    inserter: Inserter, background: Picture, request: InsertRequest, wanted: Sequence[int], most: int
+) -> Iterator[Result]:
+    """The results of the wanted seeds, made in batches of at most `most`, fewer if memory does not suffice.
+
+    The batches are those of all seeds of the request: in another batch sums of floats may round differently,
+    and a run that was stopped would end with other pixels.
+    """
+    start = 0
+    while start < len(request.seeds):
+        seeds = list(request.seeds[start : start + most])
+        needed = [seed for seed in seeds if seed in wanted]
+        try:
+            results = inserter.insert(background, [replace(request, seeds=seeds)])[0] if needed else []
+        except Exception as error:
+            if not out_of_memory(error) or len(seeds) == 1:
+                raise
+            results = None
+        if results is None:
+            most = len(seeds) // 2
+            warnings.warn(
+                f"{len(seeds)} results in one batch do not fit into memory; made {most} at a time "
+                f"(--batch_size {most})",
+                stacklevel=3,
+            )
+            continue
+        for result in results:
+            result.record["batch"] = seeds
+            if result.record["seed"] in needed:
+                yield result
+        start += len(seeds)
 
 
 def _exists(name: str, key: str, item: WorkItem, options: RunOptions, log: ResultsLog) -> bool:
@@ -254,9 +292,7 @@ def check_and_log(
     log.add({"file": file.name} | {k: v for k, v in record.items() if k != "settings"} | checks)
 
 
-def _facts(
-    item: WorkItem, digests: Mapping[str, str], seeds: Sequence[int], base: str, options: RunOptions
-) -> dict[str, Any]:
+def _facts(item: WorkItem, digests: Mapping[str, str], base: str, options: RunOptions) -> dict[str, Any]:
     """The part of a recipe that all results of an item share."""
     return {
         "version": __version__,
@@ -267,7 +303,6 @@ def _facts(
         "name": item.stem,
         "object_scale": item.source.object_scale,
         "pick": item.source.pick,
-        "batch": list(seeds),
         "best_of": len(item.seeds) if item.best else 0,
         "sha256": dict(digests),
         **options.facts,

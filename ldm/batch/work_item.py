@@ -10,7 +10,7 @@ from typing import Any
 
 from ldm import __version__
 from ldm.data.boxes import Box, Frame, box_in
-from ldm.data.files import file_digest, one_per_stem, pictures_in, text_digest
+from ldm.data.files import file_digest, fitting_name, one_per_stem, pictures_in, text_digest
 from ldm.data.picture import Picture, read_picture, warn_of_colours
 from ldm.insertion.mask_input import (
     BOX_FILE,
@@ -158,8 +158,8 @@ class WorkItem:
     def files(self) -> dict[int, str]:
         """Seed => name of the result file; if only the best is kept, the first seed stands for it."""
         if self.best or len(self.seeds) == 1:
-            return {self.seeds[0]: f"{self.stem}.png"}
-        return {seed: f"{self.stem}_{seed}.png" for seed in self.seeds}
+            return {self.seeds[0]: fitting_name(self.stem, ".png")}
+        return {seed: fitting_name(self.stem, f"_{seed}.png") for seed in self.seeds}
 
     def sources(self) -> dict[str, Path]:
         """Role => file, of all files that determine the results."""

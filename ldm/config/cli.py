@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import argparse
-import gc
-import sys
-import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 from ldm.config.loader import OTHER_NAMES
+from ldm.config.process import EXIT_CODES, MISTAKE, say
 from ldm.data.text import suggestion
 
-MISPLACED = (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError)
 Presets = Mapping[str, Sequence[str]]  # name => `section.key=value` settings
 ShortHelp = Mapping[str, Sequence[str]]  # heading => the flags below it
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are one line and exit code 2."""
+    """A parser whose errors are one line and exit code 2; its help ends with the exit codes."""
+
+    def __init__(self, **options: Any) -> None:
+        raw: dict[str, Any] = {"formatter_class": argparse.RawDescriptionHelpFormatter, "epilog": EXIT_CODES}
+        super().__init__(**(raw | options))
 
     def error(self, message: str) -> NoReturn:
         """Print one line and exit with 2; for an unknown flag the line names the nearest one."""
@@ -28,8 +29,8 @@ class OneLineParser(argparse.ArgumentParser):
         unknown = message.partition("unrecognized arguments: ")[2].split()
         name = unknown[0].partition("=")[0].removeprefix("--").replace("-", "_") if unknown else ""
         hint = f"; {suggestion(f'--{OTHER_NAMES.get(name, name)}', options)}" if unknown else ""
-        print(f"error: {message}{hint}", file=sys.stderr)
-        raise SystemExit(2)
+        say(f"error: {message}{hint}")
+        raise SystemExit(MISTAKE)
 
 
 def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
@@ -41,11 +42,6 @@ def _options(parser: argparse.ArgumentParser) -> Iterator[str]:
                 yield from _options(command)
 
 
-def say(line: str) -> None:
-    """One line on stderr: what a user should know, and what results are not."""
-    print(line, file=sys.stderr, flush=True)
-
-
 @contextmanager
 def naming(file: Path) -> Iterator[None]:
     """Put the file's name before a message that does not have it."""
@@ -53,50 +49,6 @@ def naming(file: Path) -> Iterator[None]:
         yield
     except ValueError as error:
         raise error if str(file) in str(error) else ValueError(f"{file}: {error}") from error
-
-
-@contextmanager
-def warnings_in_a_line() -> Iterator[None]:
-    """Show each warning as one line on stderr, once, without the line of code that gave it."""
-    said = set()
-
-    def show(message: Any, *_: Any, **__: Any) -> None:
-        line = f"warning: {' '.join(str(message).split())}"
-        if line not in said:
-            say(line)
-        said.add(line)
-
-    with warnings.catch_warnings():
-        warnings.showwarning = show
-        yield
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """For heavy imports: what they make stays, so no garbage is looked for in it, now or ever.
-
-    That would be a quarter of the imports' time, and as much again when the process ends.
-    """
-    known = len(sys.modules)
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
-        if len(sys.modules) > known:
-            gc.freeze()
-
-
-def run(main: Callable[[], None]) -> None:
-    """Run a script: a user's mistake becomes one line on stderr and exit code 2, an interruption 130."""
-    try:
-        main()
-    except (ValueError, ModuleNotFoundError, *MISPLACED) as error:
-        print(f"error: {error}", file=sys.stderr)
-        raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        raise SystemExit(130) from None
 
 
 TRAINING_HELP: ShortHelp = {

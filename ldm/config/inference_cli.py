@@ -18,14 +18,15 @@ from ldm.batch.results_log import check_outputs
 from ldm.batch.runner import RunOptions
 from ldm.batch.work_item import Case, WorkItem, check_files, pair
 from ldm.config.build import COMPOSITE, crop_context_of, from_sections
-from ldm.config.cli import INFERENCE, INSERTION_FLAGS, uncollected
+from ldm.config.cli import INFERENCE, INSERTION_FLAGS
 from ldm.config.command_forms import PUBLISHED_INFERENCE
 from ldm.config.loader import place
 from ldm.config.parser import SettingsParser
+from ldm.config.process import uncollected
 from ldm.config.schema import Config, load_config
 from ldm.config.training_sections import EXTRACTED_SUFFIX
 from ldm.data.boxes import Box, parse_box, read_box_file
-from ldm.data.files import check_folder
+from ldm.data.files import check_folder, fitting_name
 from ldm.insertion.mask_input import MaskOptions
 from ldm.insertion.object_source import ObjectSource
 from ldm.models.runtime import device_named, machine
@@ -209,11 +210,11 @@ def check_overwriting(
     """
     stems = [scene] if scene else [item.stem for item in items]
     if args.plan:
-        names = [f"{stem}_plan.png" for stem in stems]
+        names = [fitting_name(stem, "_plan.png") for stem in stems]
     else:
         own = [name for item in items for name in item.files().values()]
         names = [f"{scene}.png"] if scene else [*own, *["sheet.png"] * config.insert.contact_sheet]
-        names += [f"candidates/{item.stem}.png" for item in items if item.best]
+        names += [f"candidates/{fitting_name(item.stem, '.png')}" for item in items if item.best]
     inputs = [path for item in items for path in item.sources().values()]
     inputs += [path for path in (args.manifest, args.list, args.scene) if path is not None]
     check_outputs((Path(config.insert.outdir) / name for name in names), inputs)

@@ -10,8 +10,9 @@ from pathlib import Path
 from ldm.config.cli import OneLineParser
 from ldm.config.loader import ROOT, place
 from ldm.config.schema import Config, load_config
-from ldm.data.files import check_folder, overwritten, path_of
+from ldm.data.files import check_folder, overwritten, path_of, sweep
 from ldm.models.base import Base, base_fingerprint, load_base
+from ldm.models.checkpoint import check_replaceable
 from ldm.objects.convert import SUFFIX
 
 FILE, FOLDER = "file", "file; with several objects, a folder"  # what --out names
@@ -19,7 +20,7 @@ FILE, FOLDER = "file", "file; with several objects, a folder"  # what --out name
 
 def parser(description: str) -> OneLineParser:
     """The parser of all commands; `args.command` is the name of the given one."""
-    p = OneLineParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p = OneLineParser(description=description)
     commands = p.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, (text, add_flags) in COMMANDS.items():
         add_flags(commands.add_parser(name, help=text, description=text, allow_abbrev=False))
@@ -150,4 +151,6 @@ def refuse_inputs(targets: Sequence[Path], files: Sequence[Path]) -> None:
     if lost := overwritten(targets, files):
         raise ValueError(f"--out would overwrite the input {lost}; give another name")
     for target in targets:
+        check_replaceable(target)
+        sweep(target.parent)
         check_folder(target.parent, f"--out {target}")

@@ -109,6 +109,7 @@ class SettingsParser(OneLineParser):
             f"{self.more_help}Every setting can be given as section.key=value, like train.max_steps=400.\n"
             f"Sections: {sections}.\n--help-all lists all flags, presets and settings."
         )
+        formatter.add_text(self.epilog)
         return formatter.format_help()
 
     def format_all(self) -> str:

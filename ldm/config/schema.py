@@ -157,7 +157,7 @@ class InsertSection:
     )
     outdir: str = setting("outputs", "folder of the results", path=True)
     contact_sheet: bool = setting(True, "write a contact sheet of the first results")
-    batch_size: int = setting(8, "most results of a scene that are made in one batch", least=1)
+    batch_size: int = setting(8, "most results that are made in one batch", least=1)
     cache_mb: int = setting(
         1024,
         "MB of the cache <outdir>/placements, which holds the placements of scenes; the oldest are removed",

@@ -7,12 +7,16 @@ import json
 import os
 import re
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from secrets import token_hex
+from typing import Any, BinaryIO, TextIO
 
+from ldm.data.failure import naming_failure
+
+LONGEST = 255  # bytes of a file name on usual file systems
 LOCK = ".lock"
 PICTURE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff"),
@@ -91,22 +95,49 @@ def natural_key(text: str) -> list[str | int]:
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
     """A binary file to write, renamed to `path` when the block ends; removed if the block raises."""
     path = Path(path)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("w+b") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    part = path.with_name(f".{token_hex(4)}.{os.getpid()}.part")  # short: names have at most 255 bytes
+    with naming_failure(path, part):
+        try:
+            with part.open("w+b") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def fitting_name(stem: str, end: str) -> str:
+    """`stem` + `end` as a file name; a stem that is too long for it is cut and gets a hash of its own."""
+    room = LONGEST - len(os.fsencode(end))
+    if len(os.fsencode(stem)) <= room:
+        return stem + end
+    digest = hashlib.sha256(os.fsencode(stem)).hexdigest()[:8]
+    cut = os.fsencode(stem)[: room - len(digest) - 1].decode("utf-8", "ignore")
+    return f"{cut}-{digest}{end}"
 
 
 def check_folder(folder: Path, given: str) -> None:
-    """ValueError if the output folder, or one of its parents, is a file; `given`: the flag and its value."""
+    """ValueError if nothing can be written into the output folder; `given`: the flag and its value."""
     there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not there.is_dir():
         raise ValueError(f"{given}: {there} is a file, not a folder; give another name")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise ValueError(f"{given}: no permission to write into {there}; give another name")
+
+
+def check_reports(folder: Path, beginnings: Mapping[str, str]) -> None:
+    """ValueError if a report to be written would replace a file that does not begin as that report does."""
+    for name, beginning in beginnings.items():
+        file = folder / name
+        if not file.is_file() or not file.stat().st_size:
+            continue
+        with file.open("rb") as content:
+            if content.read(len(beginning.encode())) != beginning.encode():
+                raise ValueError(
+                    f"{file} was not written by this program and would be overwritten; "
+                    "move it, or give another --out"
+                )
 
 
 def overwritten(outputs: Iterable[Path], inputs: Iterable[Path]) -> Path | None:
@@ -117,7 +148,10 @@ def overwritten(outputs: Iterable[Path], inputs: Iterable[Path]) -> Path | None:
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    state = path.stat()
+    return _identity_of(path.stat())
+
+
+def _identity_of(state: os.stat_result) -> tuple[int, int]:
     return state.st_dev, state.st_ino
 
 
@@ -127,23 +161,37 @@ def locked_folder(folder: Path, remedy: str) -> Iterator[None]:
 
     The system drops the lock when the process ends, however it ends. File systems without locks have none.
     """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _held(folder, remedy):
+        try:
+            yield
+        finally:
+            (folder / LOCK).unlink(missing_ok=True)  # while it is held: nobody else can hold this file
+
+
+def _held(folder: Path, remedy: str) -> TextIO:
+    """The lock file of a folder, open and locked."""
     import fcntl  # not on Windows
 
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise ValueError(
-                f"{folder} is being written by process {file.read().strip() or 'unknown'}; {remedy}"
-            ) from None
-        except OSError:
-            warnings.warn(f"{folder}: its file system has no locks; run one process on it", stacklevel=3)
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        yield
+    lock = folder / LOCK
+    file = lock.open("a+")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        file.seek(0)
+        owner = file.read().strip() or "unknown"
+        file.close()
+        raise ValueError(f"{folder} is being written by process {owner}; {remedy}") from None
+    except OSError:
+        warnings.warn(f"{folder}: its file system has no locks; run one process on it", stacklevel=4)
+        return file
+    if not lock.exists() or _identity(lock) != _identity_of(os.fstat(file.fileno())):
+        file.close()  # its holder removed it meanwhile
+        return _held(folder, remedy)
+    file.truncate(0)
+    file.write(str(os.getpid()))
+    file.flush()
+    return file
 
 
 def sweep(folder: Path) -> None:

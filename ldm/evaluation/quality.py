@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
 from ldm.data.files import file_digest
-from ldm.models.checkpoint import read_metadata, read_state, write_safetensors
+from ldm.models.checkpoint import check_replaceable, read_metadata, read_state, write_safetensors
 
 if TYPE_CHECKING:
     from sklearn.mixture import GaussianMixture
@@ -74,6 +74,7 @@ def save_mixture(path: Path, mixture: Mixture) -> None:
     """Write a .safetensors file; its metadata name format, encoder and the pictures of the fit."""
     tensors = {name: getattr(mixture, name) for name in ("shares", "means", "covariances")}
     about = {"format": FORMAT, "about": json.dumps(dict(mixture.about))}
+    check_replaceable(path)
     write_safetensors(path, tensors, about)
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ldm.data.insertset import parts_in_folder, silhouette_beside
+from ldm.models.checkpoint import recognised
 from ldm.models.pickle_reader import PICKLES
 from ldm.objects.object_file import read_object_metadata
 
@@ -54,6 +55,9 @@ class ObjectSource:
             if file is not None and not file.exists():
                 raise FileNotFoundError(f"{file}: no such file")
         if pickled and self.pictures is None:
+            assert self.object is not None
+            if known := recognised(self.object):
+                raise ValueError(f"{self.object} is {known}")
             raise ValueError(
                 f"{self.object} is the paper's format; give its pictures too: --dataset-dir FOLDER"
             )

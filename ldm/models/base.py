@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ldm.models.architecture import LEGACY_DEFAULTS, Architecture, set_position_ids
-from ldm.models.checkpoint import read_metadata, read_state, weight_files, write_folder
+from ldm.models.checkpoint import read_metadata, read_state, recognised, weight_files, write_folder
 from ldm.models.conditioner import Conditioner
 from ldm.models.context import Context, Contexts
 from ldm.models.cross_attention import cross_attentions
@@ -103,7 +103,12 @@ def load_base(
     with torch.device("meta"):  # random weights would cost memory and time
         base = Base(architecture)
     what = what or f"the {architecture.name} base"
-    load_strictly(base, match_clip_keys(state, base.state_dict()), what, device)
+    try:
+        load_strictly(base, match_clip_keys(state, base.state_dict()), what, device)
+    except ValueError as error:
+        if (known := recognised(path)) and not known.startswith("a base"):
+            raise ValueError(f"{path} is {known}") from error
+        raise
     set_position_ids(base, device)
     return base.eval().requires_grad_(False)
 

@@ -13,9 +13,12 @@ from safetensors.torch import load_file, save
 from torch import Tensor
 
 from ldm.data.files import atomic_file, list_files
-from ldm.models.pickle_reader import PICKLES, read_pickle, refusing_damage
+from ldm.models.pickle_reader import PICKLES, load_pickle, read_pickle, refusing_damage
 from ldm.models.state_dict import first_few
+from ldm.models.weight_kinds import beginning, named, nested_names
 
+OWN = "implicit-insertion"  # begins the format, or kind, of the files that this project writes
+SOFTWARE = "software"  # key of a pickle that this project has written
 READABLE = f"a {', '.join(PICKLES)} or .safetensors file, or a folder of .safetensors files"
 SHARDS = "model-*-of-*.safetensors"
 
@@ -42,6 +45,41 @@ def read_metadata(path: Path) -> dict[str, str]:
     """The metadata of a .safetensors file, {} if it has none."""
     with refusing_damage(path), safe_open(path, framework="pt") as file:
         return file.metadata() or {}
+
+
+def recognised(path: Path) -> str:
+    """What a weight file is, as "a LoRA for diffusers; ...", see `weight_kinds`; "" if it is not known."""
+    if not path.is_file():
+        return ""
+    if known := beginning(path):
+        return known
+    if path.suffix in PICKLES:
+        return named(nested_names(load_pickle(path)), path)
+    if path.suffix != ".safetensors":
+        return ""
+    if read_metadata(path).get("format", "").startswith(OWN):
+        return f"{read_metadata(path)['format']} file; give it as --object"
+    return named(list(read_shapes(path)), path)
+
+
+def check_replaceable(path: Path) -> None:
+    """ValueError if `path` is a file that this project has not written as an object: it is not replaced."""
+    if not path.exists() or (path.is_file() and path.stat().st_size == 0) or _is_own(path):
+        return
+    raise ValueError(
+        f"{path} was not written as an object file and would be overwritten; move it, or give another name"
+    )
+
+
+def _is_own(path: Path) -> bool:
+    try:
+        if path.suffix in PICKLES:
+            entries = load_pickle(path)
+            return isinstance(entries, Mapping) and (SOFTWARE in entries or "few_shot_crops" in entries)
+        about = read_metadata(path)
+    except (ValueError, OSError):
+        return False
+    return any(about.get(key, "").startswith(OWN) for key in ("format", "kind"))
 
 
 def read_shapes(path: Path) -> dict[str, tuple[str, list[int]]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -10,6 +11,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+from ldm.data.failure import of_machine
+from ldm.models.weight_kinds import beginning, named, nested_names
 
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 ZIP = b"PK\x03\x04"
@@ -34,6 +38,8 @@ def tensors_of(checkpoint: Any, path: Path) -> dict[str, Tensor]:
     entries = state.items() if isinstance(state, Mapping) else ()
     tensors = {key: value.detach() for key, value in entries if isinstance(value, Tensor)}
     if not tensors:
+        if known := named(nested_names(checkpoint), path):
+            raise ValueError(f"{path} is {known}")
         raise ValueError(
             f"{path} holds no weights but a {type(checkpoint).__name__}; expected a dict of tensors "
             'or {"state_dict": ...}: save the model\'s state_dict()'
@@ -46,9 +52,11 @@ def refusing_damage(path: Path) -> Iterator[None]:
     """Convert what readers raise on a damaged or unsafe weight file to a one-line ValueError."""
     try:
         yield
-    except (FileNotFoundError, PermissionError):
-        raise
     except Exception as error:  # readers raise nearly anything on damaged bytes, TypeError included
+        if of_machine(error) or (isinstance(error, OSError) and error.filename is not None):
+            raise
+        if known := beginning(path):
+            raise ValueError(f"{path} is {known}") from error
         if code := re.search(r"GLOBAL (\S+)", str(error)):
             raise ValueError(
                 f"{path} would run code when read ({code[1]}); expected plain tensors: "
@@ -70,7 +78,12 @@ def load_pickle(path: Path) -> Any:
     """
     with path.open("rb") as file:
         zipped = file.read(len(ZIP)) == ZIP  # files of torch < 1.6 are not, and cannot be mapped
-    with refusing_damage(path), _standing_in(path) if zipped else nullcontext():
+    with (
+        refusing_damage(path),
+        _standing_in(path) if zipped else nullcontext(),
+        warnings.catch_warnings(),
+    ):
+        warnings.filterwarnings("ignore", "Detected pickle protocol")
         return torch.load(path, map_location="cpu", mmap=zipped, weights_only=True)
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 from ldm.data.insertset import InsertSet
 from ldm.data.object_crops import ObjectImages
 from ldm.models.base import Base, base_fingerprint, base_state
-from ldm.models.checkpoint import read_metadata, read_state, write_safetensors
+from ldm.models.checkpoint import check_replaceable, read_metadata, read_state, recognised, write_safetensors
 from ldm.models.pickle_reader import PICKLES
 from ldm.models.state_dict import fingerprint, first_few
 from ldm.objects.delta import Delta, check_fits, differences, is_trained, load, save
@@ -91,6 +91,7 @@ def conditioner_file(path: Path) -> Path:
 def save_diffusers(path: Path, base: Base, delta: Delta) -> None:
     """Write both files, each atomically; ValueError, and neither file, if the object does not fit."""
     check_fits(base, delta, base_fingerprint(base))
+    check_replaceable(path)
     state = base_state(base)
     rest = [name for name in delta.weights if not name.startswith(UNET)]
     tuned = {name: delta.tuned(name, state[name]) for name in rest}
@@ -108,6 +109,9 @@ def load_diffusers(path: Path, base: Base) -> Delta:
     state, own = read_state(path), base_state(base)
     weights = {UNET + key: value.float() for key, value in state.items()}
     if unknown := [name for name in weights if name not in own or own[name].shape != weights[name].shape]:
+        known = recognised(path)
+        if known and "for diffusers; turn" not in known:
+            raise ValueError(f"{path} is {known}")
         raise ValueError(f"{path} does not fit the {base.architecture.name} base: {first_few(unknown)}")
     metadata = read_metadata(path) if path.suffix == ".safetensors" else {}
     if metadata.get("kind") == KIND:

@@ -21,12 +21,14 @@ from ldm.data.image import to_bytes
 from ldm.data.insertset import InsertSet
 from ldm.data.object_crops import ObjectImages, paper_crops
 from ldm.models.base import Base, base_fingerprint, base_state
-from ldm.models.checkpoint import write_ckpt
+from ldm.models.checkpoint import OWN as SOFTWARE_NAME
+from ldm.models.checkpoint import SOFTWARE, check_replaceable, write_ckpt
 from ldm.models.conditioner import PriorEncoder
 from ldm.models.ldm_keys import diffusers_blocks, is_extra, ldm_key, ldm_to_diffusers
 from ldm.models.pickle_reader import load_pickle, tensors_of
 from ldm.models.state_dict import fingerprint as fingerprint_of
 from ldm.models.state_dict import first_few
+from ldm.models.weight_kinds import named, nested_names
 from ldm.objects.delta import Delta, is_trained
 from ldm.objects.few_shot import LINEAR, OWN, PAPER, PICTURES, FewShotLayer, few_shot_features, learnt_from
 from ldm.objects.object_file import ObjectMetadata
@@ -69,7 +71,12 @@ class LdmFile:
 
 def read_ldm_file(path: Path) -> LdmFile:
     """Read a .ckpt of 146 tensors or a training checkpoint of the paper's code, if possible memory-mapped."""
-    return _sorted(load_pickle(path), path)
+    checkpoint = load_pickle(path)
+    file = _sorted(checkpoint, path)
+    known = named(nested_names(checkpoint), path)
+    if known and not file.is_training and file.rest:
+        raise ValueError(f"{path} is {known}")
+    return file
 
 
 def _sorted(checkpoint: Any, path: Path) -> LdmFile:
@@ -94,6 +101,7 @@ def is_ldm_training(path: Path) -> bool:
 
 def save_ldm_delta(path: Path, base: Base, delta: Delta, layer: FewShotLayer) -> None:
     """Write the paper's .ckpt: all cross-attention, mapper, final_ln, proj_out, and the prior encoder."""
+    check_replaceable(path)
     own = base_state(base)
     names = [name for name in own if is_trained(name, "crossattn")]
     tuned = {n: delta.tuned(n, own[n]) if n in delta.weights else own[n].float() for n in names}
@@ -101,6 +109,7 @@ def save_ldm_delta(path: Path, base: Base, delta: Delta, layer: FewShotLayer) ->
     blocks = diffusers_blocks(own)
     state = {ldm_key(name, blocks): value.cpu() for name, value in (tuned | dict(layer.weights)).items()}
     extra = {
+        SOFTWARE: SOFTWARE_NAME,
         LDM_VECTOR: vector.cpu(),
         "base": delta.metadata.base,
         "few_shot_features": layer.features,
@@ -123,7 +132,8 @@ def trim_training(path: Path, target: Path) -> None:
         )
     kept = {key: file.extra[key] for key in (LDM_VECTOR, "global_step") if key in file.extra}
     state = {key: value.float().clone() for key, value in file.tuned.items()}
-    write_ckpt(target, {"state_dict": state} | kept)
+    check_replaceable(target)
+    write_ckpt(target, {"state_dict": state, SOFTWARE: SOFTWARE_NAME} | kept)
 
 
 def read_with_pictures(

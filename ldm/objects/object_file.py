@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ldm.data.files import file_digest
 from ldm.data.picture import read_rgb
-from ldm.models.checkpoint import read_metadata, read_state, write_safetensors
+from ldm.models.checkpoint import check_replaceable, read_metadata, read_state, recognised, write_safetensors
 from ldm.models.pickle_reader import PICKLES
 from ldm.models.state_dict import first_few
 
@@ -64,8 +64,12 @@ class ObjectMetadata:
 def write_object(
     path: Path, tensors: Mapping[str, Tensor], metadata: ObjectMetadata, version: int = 1
 ) -> None:
-    """Write an object file, atomically; ValueError if a tensor holds a NaN or an infinity."""
+    """Write an object file, atomically; it replaces no file but an object file.
+
+    ValueError if there is another one, or a tensor holds a NaN or an infinity.
+    """
     _check_finite(tensors, path)
+    check_replaceable(path)
     texts = {
         key: value if isinstance(value, str) else json.dumps(value) for key, value in asdict(metadata).items()
     }
@@ -96,12 +100,16 @@ def read_object_metadata(path: Path) -> ObjectMetadata:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such object file; get_deltas.sh makes one from a run")
     if path.suffix in PICKLES:
+        if known := recognised(path):
+            raise ValueError(f"{path} is {known}")
         raise ValueError(
             f"{path} is a pickled checkpoint; expected an object file (.safetensors). One of the paper's "
             "code can only be read together with the object's few-shot pictures"
         )
     texts = read_metadata(path)
     if texts.get("format") != FORMAT:
+        if known := recognised(path):
+            raise ValueError(f"{path} is {known}")
         raise ValueError(
             f"{path} is no object file (its format is {texts.get('format')!r}); get_deltas.sh makes one"
         )

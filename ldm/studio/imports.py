@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from importlib import import_module
 
-from ldm.config.cli import uncollected
+from ldm.config.process import uncollected
 
 PICTURES = (  # torch, and all that reads pictures, object folders, object files and results
     "ldm.batch.results_log", "ldm.batch.work_item", "ldm.data.insertset", "ldm.objects.object_file",

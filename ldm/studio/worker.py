@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ldm.config.cli import uncollected
+from ldm.config.process import uncollected
 from ldm.config.schema import Config, load_config
 from ldm.studio.imports import import_models
 from ldm.studio.jobs import Job, JobBook

@@ -15,12 +15,15 @@ import torch
 from lightning_fabric.plugins.io import CheckpointIO
 
 from ldm.data.files import check_folder
-from ldm.models.checkpoint import write_ckpt
+from ldm.models.checkpoint import recognised, write_ckpt
 from ldm.models.pickle_reader import refusing_damage
 
 FOLDER = "checkpoints"
 BEST, REASON = "best.ckpt", "best.txt"
 ABOUT = "about"  # in checkpoints of older versions: metadata
+CONFIG = "config.yaml"
+MARK = "# settings of a training run\n"  # begins it
+WRITTEN = (CONFIG, "shown.png", "metrics.csv", BEST, REASON, "validation.csv", "validation.png")
 NAME = re.compile(r"step-(\d+)\.ckpt")
 
 
@@ -49,10 +52,14 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
     with refusing_damage(path):
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     if not isinstance(checkpoint, dict) or "object" not in checkpoint:
-        raise ValueError(f"{path} is no checkpoint of a training run; give one that train.sh wrote")
+        known = recognised(path) or "no checkpoint of a training run; give one that train.sh wrote"
+        raise ValueError(f"{path} is {known}")
     card = checkpoint["object"]
-    if ABOUT in card:
+    if isinstance(card, dict) and ABOUT in card:
         card["metadata"] = card.pop(ABOUT)
+    told = card.get("metadata") if isinstance(card, dict) else None
+    if not (isinstance(told, dict) and isinstance(told.get("recipe"), dict) and "global_step" in checkpoint):
+        raise ValueError(f"{path} is damaged, its description of the run is not complete; copy it again")
     return checkpoint
 
 
@@ -90,6 +97,14 @@ def new_run(logdir: Path, name: str) -> Path:
     folder = logdir / name
     if checkpoints(folder):
         raise ValueError(f"{folder} already holds a run; --resume {folder} or give another --name")
+    config = folder / CONFIG
+    if any((folder / name).exists() for name in WRITTEN) and not (
+        config.is_file() and config.read_bytes().startswith(MARK.encode())
+    ):
+        raise ValueError(
+            f"{folder} holds files that are not of a run and would be overwritten; "
+            "give another --name or --logdir"
+        )
     check_folder(folder, f"--logdir {logdir}")
     return folder
 

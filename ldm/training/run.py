@@ -30,7 +30,7 @@ from ldm.objects.delta import Delta, extract, is_trained, save
 from ldm.objects.few_shot import FewShotLayer, few_shot_features, linear_for, prepare_few_shot
 from ldm.objects.object_file import ObjectMetadata, held_out_in, preview_of
 from ldm.training.callbacks import Progress
-from ldm.training.checkpoints import read_checkpoint
+from ldm.training.checkpoints import CONFIG, MARK, read_checkpoint
 from ldm.training.finetune import FEATURES, FILES, FineTune, Tuning
 from ldm.training.samples import (
     EncodedSamples,
@@ -120,7 +120,10 @@ def train(
             progress=lambda numbers: tqdm(numbers, unit="batch", desc="encoding", disable=hidden),
         )  # fmt: skip
     data = SampleModule(samples, run.loop.batch_size, run.loop.workers)
-    trainer.fit(module, datamodule=data, ckpt_path=resume)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=resume)
+    except SystemExit as error:  # Lightning turns an interruption into exit code 1
+        raise KeyboardInterrupt from error
     return trainer
 
 
@@ -138,8 +141,8 @@ def learn_to_file(
 def write_inputs(card: Mapping[str, Any], folder: Path) -> None:
     """Write what a run starts from, for its reader: config.yaml, and shown.png (reference and crops)."""
     folder.mkdir(parents=True, exist_ok=True)
-    with atomic_file(folder / "config.yaml") as file:
-        file.write(OmegaConf.to_yaml(card["metadata"]["recipe"]).encode())
+    with atomic_file(folder / CONFIG) as file:
+        file.write(MARK.encode() + OmegaConf.to_yaml(card["metadata"]["recipe"]).encode())
     row = torch.cat([card["reference"], *card["crops"]], dim=2)[:3]
     write_picture(folder / "shown.png", Picture(row.permute(1, 2, 0).cpu().numpy()))
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from ldm.config.build import sampling_of
-from ldm.config.cli import run
 from ldm.config.inference_cli import parser
+from ldm.config.process import run
 from ldm.config.schema import Config, SampleSection
 from ldm.insertion.inpaint import Sampling
 from ldm.models.sampler import Condition, sample

@@ -11,9 +11,10 @@ from typing import Any, get_type_hints
 import pytest
 
 from ldm.config.build import insert_options, make_fill
-from ldm.config.cli import TRAINING, TRAINING_HELP, run
+from ldm.config.cli import TRAINING, TRAINING_HELP
 from ldm.config.inference_cli import parser as inference
 from ldm.config.parser import SettingsParser
+from ldm.config.process import run
 from ldm.config.schema import Config, load_config
 from ldm.models.architecture import Architecture
 from ldm.pretrain.settings import PretrainConfig
@@ -247,9 +248,11 @@ def test_run_says_how_it_ended(capsys: pytest.CaptureFixture[str], error: Any) -
     assert (caught.value.code, capsys.readouterr().err) == expected
 
 
-def test_a_fault_of_the_program_keeps_its_traceback() -> None:
-    with pytest.raises(ZeroDivisionError):
+def test_a_fault_of_the_program_keeps_its_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
         run(lambda: print(1 // 0))
+    error = capsys.readouterr().err
+    assert caught.value.code == 70 and "Traceback" in error and "1 // 0" in error
 
 
 def test_help_lists_every_flag_with_its_setting(capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from ldm.data.files import (
     atomic_file,
     check_folder,
     file_digest,
+    fitting_name,
     list_files,
     locked_folder,
     natural_key,
@@ -104,6 +105,16 @@ def test_a_block_that_raises_leaves_nothing(tmp_path: Path) -> None:
         file.write(b"half")
         raise RuntimeError
     assert not list(tmp_path.iterdir())
+
+
+def test_long_names_are_cut_and_stay_different(tmp_path: Path) -> None:
+    assert fitting_name("room", ".png") == "room.png"
+    one, other = (fitting_name("é" * 150 + end, "_321.png") for end in ("a", "b"))
+    assert one != other and one.endswith("_321.png") and len(os.fsencode(one)) <= 255
+    longest = tmp_path / ("x" * 251 + ".txt")
+    with atomic_file(longest) as file:  # its temporary file has a short name
+        file.write(b"1")
+    assert longest.read_bytes() == b"1"
 
 
 def test_sweep_spares_running_processes(tmp_path: Path) -> None:

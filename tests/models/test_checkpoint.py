@@ -13,7 +13,15 @@ import torch
 from torch import Tensor, nn
 
 from ldm.models import checkpoint
-from ldm.models.checkpoint import read_metadata, read_state, write_ckpt, write_folder, write_safetensors
+from ldm.models.checkpoint import (
+    check_replaceable,
+    read_metadata,
+    read_state,
+    recognised,
+    write_ckpt,
+    write_folder,
+    write_safetensors,
+)
 
 STATE = {"a": torch.arange(1000.0).reshape(10, 100), "b.c": torch.ones(3), "n": torch.tensor(7)}
 
@@ -184,17 +192,61 @@ def test_truncated_files(tmp_path: Path, suffix: str, kept: float, legacy: bool)
         (save_legacy if legacy else torch.save)(STATE, path)
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * kept)])
-    assert f"is damaged or no {suffix} checkpoint" in refusal(path)
+    kind = "an empty file" if not kept else "cut off" if suffix == ".safetensors" or not legacy else "damaged"
+    assert f"{path} is {kind}" in refusal(path)
 
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
 @pytest.mark.parametrize(
-    "content", [b"<html>404</html>", b"hello world, this is text", b"\x80\x02garbage", b"PK\x03\x04"]
+    ("content", "kind"),
+    [
+        (b"<html>404</html>", "a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a Git LFS pointer"),
+        (b"hello world, this is text", "a text file ('hello world"),
+        (b"\x80\x02garbage", "damaged or no"),
+        (b"PK\x03\x04", "cut off"),
+        (b"\x89PNG\r\n", "a picture"),
+        (b"\x1f\x8b\x08", "an archive"),
+    ],
 )
-def test_other_content(tmp_path: Path, suffix: str, content: bytes) -> None:
+def test_other_content(tmp_path: Path, suffix: str, content: bytes, kind: str) -> None:
     path = tmp_path / f"x{suffix}"
     path.write_bytes(content)
-    assert f"is damaged or no {suffix} checkpoint" in refusal(path)
+    assert f"{path} is {kind}" in refusal(path)
+
+
+W = torch.zeros(2, 2)
+OTHERS: list[tuple[str, dict, str]] = [
+    ("a.safetensors", {"lora_unet_down_blocks_0.lora_down.weight": W}, "a LoRA of kohya's scripts"),
+    ("b.safetensors", {"unet.down_blocks.0.attn1.to_q.lora.down.weight": W}, "a LoRA for diffusers"),
+    ("c.safetensors", {"base_model.model.mid_block.to_q.lora_A.weight": W}, "a LoRA for diffusers"),
+    ("d.bin", {"mid_block.attn2.processor.to_k_custom_diffusion.weight": W}, "a Custom Diffusion delta"),
+    ("e.bin", {"unet": {"mid_block.attn2.to_k.weight": W}, "modifier_token": {"<new1>": W}}, "a Custom Diff"),
+    ("f.ckpt", {"state_dict": {"embed": W, "model.diffusion_model.x.attn2.to_k.weight": W}}, "a Custom Diff"),
+    ("g.ckpt", {"state_dict": {"cond_stage_model.transformer.text_model.x": W}}, "a whole Stable Diffusion"),
+    ("h.pt", {"string_to_param": {"*": W}}, "a textual-inversion embedding"),
+    ("i.ckpt", {"object": {"about": {}}, "global_step": 3, "state_dict": {"base.x": W}}, "a checkpoint of a"),
+    ("j.safetensors", {"conv_in.weight": W, "down_blocks.0.x": W.clone()}, "a UNet for diffusers"),
+]
+
+
+@pytest.mark.parametrize(("name", "content", "kind"), OTHERS)
+def test_files_of_other_programs_are_recognised(tmp_path: Path, name: str, content: dict, kind: str) -> None:
+    path = tmp_path / name
+    (write_safetensors if path.suffix == ".safetensors" else write_ckpt)(path, content)
+    assert recognised(path).startswith(kind) and "; " in recognised(path)
+
+
+def test_only_objects_of_this_project_are_replaced(tmp_path: Path) -> None:
+    for name, content, _ in OTHERS:
+        path = tmp_path / name
+        (write_safetensors if path.suffix == ".safetensors" else write_ckpt)(path, content)
+        with pytest.raises(ValueError, match="was not written as an object file"):
+            check_replaceable(path)
+    write_safetensors(tmp_path / "own.safetensors", {"a": W}, {"format": "implicit-insertion object"})
+    write_ckpt(tmp_path / "own.ckpt", {"state_dict": {"a": W}, "software": "implicit-insertion"})
+    for name in ("own.safetensors", "own.ckpt", "new.safetensors"):
+        check_replaceable(tmp_path / name)
 
 
 @pytest.mark.parametrize("save", [torch.save, save_legacy])

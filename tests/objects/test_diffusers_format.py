@@ -67,7 +67,7 @@ def test_a_whole_unet_that_another_program_tuned_becomes_an_object(tmp_path: Pat
         ("same", "the base's own weights"),
         ("names", "does not fit the small base: unet.what"),
         ("shape", "does not fit the small base: unet.conv_in.bias"),
-        ("truncated", "damaged"),
+        ("truncated", "cut off"),
     ],
 )
 def test_other_state_dicts_are_refused(tmp_path: Path, case: str, hint: str) -> None:

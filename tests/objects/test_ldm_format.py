@@ -239,6 +239,7 @@ def test_files_of_the_papers_code_read_its_crops_and_our_earlier_ones_their_own(
     assert delta.tokens is not None
     for cut, keys in ((PAPER, ()), (OWN, ("few_shot_features",))):
         layer = FewShotLayer(linear_for(delta.tokens, few_shot_features(base, crops[cut], "raw")))
+        (tmp_path / "x.ckpt").unlink(missing_ok=True)
         save_ldm_delta(tmp_path / "x.ckpt", base, delta, layer)
         file = torch.load(tmp_path / "x.ckpt", weights_only=True)
         torch.save({key: file[key] for key in ("state_dict", *keys)}, tmp_path / "x.ckpt")

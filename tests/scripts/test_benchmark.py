@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ldm.config.cli import run
+from ldm.config.process import run
 from scripts import benchmark
 
 

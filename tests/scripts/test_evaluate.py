@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from ldm.config.cli import run
+from ldm.config.process import run
 from ldm.evaluation.methods import METHODS
 from ldm.evaluation.metrics import OFFLINE
 from ldm.evaluation.results import Results

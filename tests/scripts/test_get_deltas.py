@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from ldm.config.cli import run
+from ldm.config.process import run
 from ldm.data.insertset import load_insertset
 from ldm.models.base import base_state, save_base
 from ldm.models.ldm_keys import diffusers_to_ldm

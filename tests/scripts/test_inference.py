@@ -9,7 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm.config.cli import run
+from ldm.config.process import run
+from ldm.data.files import locked_folder
 from ldm.data.picture_write import embedded_text
 from ldm.models.base import Base, save_base
 from scripts import inference
@@ -387,3 +388,33 @@ def test_a_huge_reference_costs_its_own_item(
     error = capsys.readouterr().err
     assert exit_.value.code == 11 and (tmp_path / "out/two.png").is_file()
     assert "poster.png: 182 megapixels are too many; give a smaller picture" in error
+
+
+def test_a_result_folder_has_one_writer(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [
+        "--example_img",
+        str(folder / "a.png"),
+        "--box",
+        "40",
+        "20",
+        "80",
+        "60",
+        "--outdir",
+        str(tmp_path),
+    ]
+    with locked_folder(tmp_path, ""), pytest.raises(SystemExit) as stop:
+        run(lambda: call(folder, *words))
+    assert stop.value.code == 2 and "is being written by process" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+    call(folder, *words)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.png", "results.jsonl", "sheet.png"]
+
+
+def test_a_name_of_255_bytes_gets_results(folder: Path, tmp_path: Path) -> None:
+    long = tmp_path / ("a" * 251 + ".png")
+    long.write_bytes((folder / "a.png").read_bytes())
+    words = ["--box", "40", "20", "80", "60", "--n_samples", "2", "--outdir", str(tmp_path / "out")]
+    call(folder, "--example_img", str(long), *words)
+    assert len(list((tmp_path / "out").glob("aaa*_32[12].png"))) == 2

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from ldm.config.cli import run
+from ldm.config.process import run
 from ldm.data.picture import read_rgb
 from ldm.data.picture_write import embedded_text
 from ldm.evaluation.run import MethodRun

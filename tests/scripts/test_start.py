@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm.config.cli import uncollected
+from ldm.config.process import uncollected
 from ldm.models.base import base_fingerprint, save_base
 from ldm.objects import baked
 from ldm.objects.object_file import ObjectMetadata

@@ -17,8 +17,8 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the extra `studio` is not installed")
 
-from ldm.config.cli import run
 from ldm.config.loader import ROOT
+from ldm.config.process import run
 from scripts import studio
 
 PLAN = b'{"background": "none", "placements": [{"object": "x", "mask": "m"}]}'

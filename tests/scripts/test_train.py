@@ -14,7 +14,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm.config.cli import run
+from ldm.config.process import run
 from ldm.data.files import locked_folder
 from ldm.training.checkpoints import find_checkpoint, read_checkpoint
 from scripts import train

@@ -16,6 +16,7 @@ import torch
 from ldm.data.insertset import load_insertset
 from ldm.data.pairs import TrainingPairs
 from ldm.data.picture import read_rgb
+from ldm.models.checkpoint import write_ckpt
 from ldm.objects.few_shot import prepare_few_shot
 from ldm.training.callbacks import Previews, Progress, StopOnSignal
 from ldm.training.checkpoints import (
@@ -112,7 +113,7 @@ def test_a_finished_run_can_be_made_longer(tmp_path: Path) -> None:
 
 def test_checkpoints_are_whole_or_absent(tmp_path: Path) -> None:
     io, path = AtomicCheckpointIO(), tmp_path / "step-000001.ckpt"
-    io.save_checkpoint({"object": {}, "x": torch.ones(2)}, path)
+    io.save_checkpoint({"object": {"about": {"recipe": {}}}, "global_step": 1, "x": torch.ones(2)}, path)
     with pytest.raises(AttributeError):
         io.save_checkpoint({"object": {}, "x": lambda: None}, path)  # cannot be written
     assert torch.equal(io.load_checkpoint(path)["x"], torch.ones(2))
@@ -128,8 +129,11 @@ def test_a_wrong_checkpoint_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no checkpoint of a training run"):
         read_checkpoint(tmp_path / "other.ckpt")
     (tmp_path / "half.ckpt").write_bytes((tmp_path / "other.ckpt").read_bytes()[:200])
-    with pytest.raises(ValueError, match="damaged"):
+    with pytest.raises(ValueError, match="cut off"):
         read_checkpoint(tmp_path / "half.ckpt")
+    write_ckpt(tmp_path / "odd.ckpt", {"object": {"abou": {}}, "global_step": 1, "state_dict": {}})
+    with pytest.raises(ValueError, match="damaged, its description of the run is not complete"):
+        read_checkpoint(tmp_path / "odd.ckpt")
 
 
 def test_a_checkpoint_of_an_older_version_is_read(tmp_path: Path) -> None:

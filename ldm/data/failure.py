@@ -1,0 +1,70 @@
+"""Failures of the system: a file that cannot be read or written, a full disk, too little memory."""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+MACHINE = frozenset(  # not a mistake of the user: the same command may succeed later
+    {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+)
+REMEDIES = {
+    errno.ENOSPC: "free some space, or write to another disk",
+    errno.EDQUOT: "free some space, or write to another disk",
+    errno.EROFS: "give a folder that can be written",
+    errno.EACCES: "change its permissions, or give another path",
+    errno.EPERM: "change its permissions, or give another path",
+    errno.EIO: "check the disk or the network share",
+    errno.EMFILE: "raise the limit of open files: ulimit -n 4096",
+    errno.ENAMETOOLONG: "give a shorter name",
+    errno.ENOENT: "check the path",
+    errno.EISDIR: "give the name of a file",
+    errno.ENOTDIR: "one of its parents is a file; give another path",
+    errno.ELOOP: "a link leads back to itself; give the file",
+}
+NO_MEMORY = re.compile(
+    "can't allocate memory|cannot allocate memory|unable to allocate|out of memory|insufficient memory"
+    "|not enough memory|bad_alloc",
+    re.IGNORECASE,
+)
+
+
+def described(error: OSError) -> str:
+    """A system error as `path: reason; remedy`; an error that has a message of its own, as that."""
+    if error.errno is None:
+        return str(error)
+    path = "" if error.filename is None else f"{error.filename}: "
+    remedy = REMEDIES.get(error.errno)
+    return f"{path}{error.strerror}" + (f"; {remedy}" if remedy else "")
+
+
+def reason(error: Exception) -> str:
+    """The message of an error, of a system error as `described`."""
+    return described(error) if isinstance(error, OSError) else str(error)
+
+
+def of_machine(error: BaseException) -> bool:
+    """Whether disk or memory failed, so that going on with the next file makes no sense."""
+    return (isinstance(error, OSError) and error.errno in MACHINE) or out_of_memory(error)
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error of Python, numpy, OpenCV or torch, on CPU or GPU, says that memory is used up."""
+    if isinstance(error, MemoryError):
+        return True
+    known = isinstance(error, RuntimeError) or type(error).__module__ == "cv2"
+    return known and bool(NO_MEMORY.search(str(error)))
+
+
+@contextmanager
+def naming_failure(path: Path, *others: Path) -> Iterator[None]:
+    """Put `path` into a system error that names no file, as a failed write does, or one of `others`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None or error.filename not in (None, *map(str, others)):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error

@@ -1,0 +1,110 @@
+"""How a script's process ends: one line and the exit code of each failure; output that cannot stop it."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from ldm.config.process import explained
+from ldm.data.failure import of_machine
+from ldm.data.files import atomic_file
+
+ROOT = Path(__file__).parents[2]
+PRINTS = (
+    "from ldm.config.process import run\nrun(lambda: [print(str(i) * 999, flush=True) for i in range(99)])"
+)
+STARTS = (
+    "import os, signal\nfrom ldm.config.process import starting\n"
+    "with starting():\n    os.kill(os.getpid(), signal.{})\n    print('went on')"
+)
+
+
+def python(code: str, **options: object) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, "-c", code], cwd=ROOT, **options)  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "remedy"),
+    [
+        (errno.ENOSPC, 3, "free some space"),
+        (errno.EDQUOT, 3, "free some space"),
+        (errno.EIO, 3, "check the disk"),
+        (errno.EMFILE, 3, "ulimit -n"),
+        (errno.EROFS, 2, "can be written"),
+        (errno.EACCES, 2, "permissions"),
+        (errno.ENAMETOOLONG, 2, "shorter name"),
+        (errno.EINVAL, 2, ""),
+    ],
+)
+def test_system_errors_name_path_reason_and_remedy(number: int, code: int, remedy: str) -> None:
+    line, found = explained(OSError(number, os.strerror(number), "out/a.png"))
+    assert line.startswith(f"error: out/a.png: {os.strerror(number)}") and remedy in line
+    assert "\n" not in line and found == code
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB"),
+        RuntimeError("unable to mmap 4 bytes from file <x>: Cannot allocate memory (12)"),
+    ],
+)
+def test_memory_that_is_used_up_names_the_setting_that_helps(error: Exception) -> None:
+    assert explained(error, "give a smaller --batch_size") == (
+        "error: out of memory; give a smaller --batch_size",
+        3,
+    )
+    assert of_machine(error)
+
+
+def test_other_errors_are_mistakes_or_faults() -> None:
+    assert explained(ValueError("bad")) == ("error: bad", 2)
+    assert explained(FileNotFoundError("x: no such file")) == ("error: x: no such file", 2)
+    assert explained(KeyboardInterrupt()) == ("interrupted", 130)
+    assert explained(RuntimeError("shapes"))[1] == 70 and not of_machine(RuntimeError("shapes"))
+
+
+def test_a_failed_write_names_its_file(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    with pytest.raises(OSError, match="No space left") as caught, atomic_file(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert caught.value.filename == str(path) and not list(tmp_path.iterdir())
+    with pytest.raises(FileNotFoundError) as missing, atomic_file(tmp_path / "none" / "a.png"):
+        pass
+    assert missing.value.filename == str(tmp_path / "none" / "a.png"), "not the temporary file"
+
+
+def test_a_closed_pipe_or_a_full_disk_does_not_stop_the_work() -> None:
+    first = subprocess.Popen(
+        [sys.executable, "-c", PRINTS], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert first.stdout is not None and first.stderr is not None
+    first.stdout.close()
+    assert first.stderr.read() == b"" and first.wait() == 0
+    with Path("/dev/full").open("w") as full:
+        assert python(PRINTS, stdout=full).returncode == 0
+
+
+def test_a_terminal_without_a_name_s_letters_gets_escapes() -> None:
+    code = "from ldm.config.process import run\nrun(lambda: print('\\u7a7a.png'))"
+    done = python(code, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "ascii"})
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"\\u7a7a.png\n", b"")
+
+
+@pytest.mark.parametrize("signal", ["SIGINT", "SIGTERM"])
+def test_an_interruption_of_the_imports_is_one_line(signal: str) -> None:
+    done = python(STARTS.format(signal), capture_output=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"interrupted\n")
+
+
+def test_sigterm_ends_the_work_as_ctrl_c_does() -> None:
+    code = "import os\nfrom ldm.config.process import run\nrun(lambda: os.kill(os.getpid(), 15))"
+    done = python(code, capture_output=True)
+    assert (done.returncode, done.stderr) == (130, b"interrupted\n")
