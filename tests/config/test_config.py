@@ -405,10 +405,13 @@ def test_a_pretraining_keeps_the_same_rule(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     given = ["logdir=runs", "pack.sources=~/pictures"]
-    found = load_config(ROOT / "configs/pretrain_mini.yaml", given, PretrainConfig)
+    found = load_config(ROOT / "configs/pretrain_mini_gpu.yaml", given, PretrainConfig)
     assert (found.logdir, found.pack.sources) == (str(tmp_path / "runs"), str(tmp_path / "home/pictures"))
-    assert (found.pack.file, found.export) == (str(ROOT / "cache/pack.zip"), str(ROOT / "checkpoints/mini"))
-    assert (found.sizes, found.init) == (str(ROOT / "configs/mini.yaml"), "")
+    assert (found.pack.file, found.export) == (
+        str(ROOT / "cache/pack320.zip"),
+        str(ROOT / "checkpoints/mini256"),
+    )
+    assert (found.sizes, found.init) == (str(ROOT / "configs/mini256.yaml"), "")
 
 
 def test_outside_the_project_given_paths_are_the_users_and_defaults_the_projects(
