@@ -147,7 +147,7 @@ class InsertSection:
     paste_margin: float = setting(
         0.0,
         "with keep_scene: paste only pixels this near to the object, fading out, as a share of its longer "
-        "side; 0: the whole mask",
+        "side (needs base.region_fill=composite); 0: the whole mask",
         least=0,
     )
     max_seam: float = setting(
