@@ -38,8 +38,8 @@ FLAGS = RECIPE_FLAGS | {
 }
 
 
-MEASURES = {"measures.md": "# Measures of ", "measures.html": "<!doctype html>", "measures.jsonl": '{"name":'}
-REPORTS = MEASURES | {"report.md": "# Insertion", "results.jsonl": '{"file":'}
+MEASURES = {"report.md": "# Measures of ", "measures.jsonl": '{"'}
+REPORTS = MEASURES | {"results.jsonl": '{"file":'}
 
 
 def parser() -> SettingsParser:

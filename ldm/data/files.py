@@ -8,7 +8,7 @@ import os
 import re
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 from secrets import token_hex
@@ -159,14 +159,19 @@ def _identity_of(state: os.stat_result) -> tuple[int, int]:
 def locked_folder(folder: Path, remedy: str) -> Iterator[None]:
     """Make a folder this process's own while the block runs; ValueError if another process holds it.
 
-    The system drops the lock when the process ends, however it ends. File systems without locks have none.
+    A folder that was made for it and is still empty at the end is removed. The system drops the lock when the
+    process ends, however it ends. File systems without locks have none.
     """
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     with _held(folder, remedy):
         try:
             yield
         finally:
             (folder / LOCK).unlink(missing_ok=True)  # while it is held: nobody else can hold this file
+            with suppress(OSError):  # not empty
+                for path in new:
+                    path.rmdir()
 
 
 def _held(folder: Path, remedy: str) -> TextIO:

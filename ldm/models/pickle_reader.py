@@ -53,7 +53,9 @@ def refusing_damage(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # readers raise nearly anything on damaged bytes, TypeError included
-        if of_machine(error) or (isinstance(error, OSError) and error.filename is not None):
+        if of_machine(error) or isinstance(error, FileNotFoundError):
+            raise
+        if isinstance(error, OSError) and error.filename is not None:
             raise
         if known := beginning(path):
             raise ValueError(f"{path} is {known}") from error

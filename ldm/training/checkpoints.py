@@ -58,7 +58,8 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
     if isinstance(card, dict) and ABOUT in card:
         card["metadata"] = card.pop(ABOUT)
     told = card.get("metadata") if isinstance(card, dict) else None
-    if not (isinstance(told, dict) and isinstance(told.get("recipe"), dict) and "global_step" in checkpoint):
+    described = isinstance(told, dict) and isinstance(told.get("recipe", {}), dict)
+    if not described or "global_step" not in checkpoint:
         raise ValueError(f"{path} is damaged, its description of the run is not complete; copy it again")
     return checkpoint
 

@@ -162,7 +162,9 @@ def test_a_faulty_scene_is_named_beside_all_others(tmp_path: Path, how: str, mes
     (root / "scenes" / "s1" / "roi.txt").write_text("one")
     with pytest.raises(ValueError, match=message) as error:
         load_benchmark(root)
-    assert "s1/roi.txt: box 'one'; expected four numbers" in str(error.value) and "2 places" in str(error.value)
+    assert "s1/roi.txt: box 'one'; expected four numbers" in str(error.value) and "2 places" in str(
+        error.value
+    )
 
 
 def test_a_wrong_choice_says_what_there_is(root: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image
 
 from ldm.batch.work_item import Case, WorkItem
@@ -11,7 +12,7 @@ from ldm.insertion.object_source import ObjectSource
 
 def test_each_mistake_is_one_line_with_its_remedy(tmp_path: Path) -> None:
     there, gone = tmp_path / "there.ckpt", tmp_path / "gone"
-    there.touch()
+    torch.save({"state_dict": {}}, there)
     for source, message in [
         (ObjectSource(), "give --object FILE or --reference PICTURE"),
         (ObjectSource(gone.with_suffix(".safetensors")), "no such object file; get_deltas.sh makes one"),

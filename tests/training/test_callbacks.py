@@ -137,7 +137,8 @@ def test_a_wrong_checkpoint_file_is_named(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_an_older_version_is_read(tmp_path: Path) -> None:
-    torch.save({"object": {"about": {"base": "1"}, "crops": torch.zeros(1)}}, tmp_path / "old.ckpt")
+    old = {"about": {"base": "1"}, "crops": torch.zeros(1)}
+    torch.save({"object": old, "global_step": 1}, tmp_path / "old.ckpt")
     card = read_checkpoint(tmp_path / "old.ckpt")["object"]
     assert card["metadata"] == {"base": "1"} and card.keys() == {"metadata", "crops"}
 
