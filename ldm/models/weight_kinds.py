@@ -39,7 +39,7 @@ KEYS_AND_VALUES = re.compile(r"embed|model\.diffusion_model\..+\.attn2\.to_[kv]\
 
 
 def beginning(path: Path) -> str:
-    """What a file is by its bytes, as "an empty file; fetch it again"; "" if they are fine, or it is no file."""
+    """What a file is by its bytes, as "an empty file; fetch it again"; "" if they are fine, or no file."""
     if not path.is_file():
         return ""
     with path.open("rb") as file:
