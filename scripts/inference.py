@@ -43,6 +43,7 @@ def insert_items(args: argparse.Namespace, config: Config) -> RunSummary:
     """One object into one or many backgrounds; with --plan only the regions."""
     items, options, folder = items_of(args, config), options_of(args, config), Path(config.insert.outdir)
     check_overwriting(args, config, items)
+    print(inside_the_mask(config))
     few = args.example_img is not None and not any(path.is_dir() for path in args.example_img)
     if args.plan:
         return plan_items(items, options, folder, print, strict=few)
@@ -63,6 +64,7 @@ def insert_scene(args: argparse.Namespace, config: Config) -> RunSummary:
     options, folder = options_of(args, config), Path(config.insert.outdir)
     layout, summary = lay_out(scene_of(args, config), options), RunSummary(config.insert.max_seam)
     check_overwriting(args, config, layout.items, layout.scene.file.stem)
+    print(inside_the_mask(config))
     if args.plan:
         file, rois = (
             folder / fitting_name(layout.scene.file.stem, "_plan.png"),
@@ -100,7 +102,6 @@ def main(argv: list[str] | None = None) -> None:
         args, config = parse(argv, HELP)
         if args.replay is not None:
             raise SystemExit(replay(argv, args))
-        print(inside_the_mask(config))
         summary = (insert_items if args.scene is None else insert_scene)(args, config)
     for line in summary.problems():
         say(line)
