@@ -6,6 +6,7 @@ Barnes et al. 2009), and the hole's pixels become the mean of what those patches
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import NamedTuple
 
 import cv2
@@ -116,16 +117,20 @@ def _scaled_places(places: np.ndarray, targets: np.ndarray, shape: tuple[int, in
 def _spread(places: np.ndarray) -> np.ndarray:
     """Pixels without a place (0, 0) get that of the nearest pixel with one, moved along."""
     empty = np.all(places == 0, axis=-1)
+    ys, xs = _nearest(empty)
+    own = np.indices(empty.shape)
+    return places[ys, xs] + np.stack([own[0] - ys, own[1] - xs], -1)
+
+
+def _nearest(hole: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of every pixel of a hole, bool [h,w], rows and columns of the nearest known one; else its own."""
     _, labels = cv2.distanceTransformWithLabels(
-        empty.astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
+        hole.astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
     )
-    at = np.zeros((labels.max() + 1, 2), np.int64)
-    ys, xs = np.nonzero(~empty)
-    at[labels[ys, xs]] = np.stack([ys, xs], -1)
-    nearest = at[labels]
-    ys, xs = np.indices(empty.shape)
-    step = np.stack([ys, xs], -1) - nearest
-    return places[nearest[..., 0], nearest[..., 1]] + step
+    ys, xs = np.nonzero(~hole)
+    at = np.zeros((2, labels.max() + 1), np.int64)
+    at[:, labels[ys, xs]] = ys, xs
+    return at[0][labels], at[1][labels]
 
 
 class _Search:
@@ -134,11 +139,20 @@ class _Search:
     def __init__(self, level: _Level, rng: np.random.Generator) -> None:
         self.image, self.hole, self.known, self.targets, _ = level
         self.rng, self.sources = rng, np.argwhere(level.known)
-        self.busy = PLAINER * _variance(self.image)
-        self.number = np.full(self.hole.shape, -1)
-        self.number[self.targets[:, 0], self.targets[:, 1]] = np.arange(len(self.targets))
         depth = cv2.distanceTransform(self.hole.astype(np.uint8), cv2.DIST_L2, 5)
         self.weight = 1.3 ** -depth[self.targets[:, 0], self.targets[:, 1]]  # near known pixels is surer
+
+    @cached_property
+    def busy(self) -> np.ndarray:
+        """What a source's variance adds to its distance, [h,w]."""
+        return PLAINER * _variance(self.image)
+
+    @cached_property
+    def number(self) -> np.ndarray:
+        """The number of the target at every pixel, [h,w]; -1: none."""
+        number = np.full(self.hole.shape, -1)
+        number[self.targets[:, 0], self.targets[:, 1]] = np.arange(len(self.targets))
+        return number
 
     def any_source(self, count: int) -> np.ndarray:
         return self.sources[self.rng.integers(len(self.sources), size=count)]
@@ -217,12 +231,8 @@ def _interpolated(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
     if hole.all():
         out[:] = image.mean((0, 1))
         return out
-    _, labels = cv2.distanceTransformWithLabels(
-        hole.astype(np.uint8), cv2.DIST_L2, 5, labelType=cv2.DIST_LABEL_PIXEL
-    )
-    colour = np.zeros((labels.max() + 1, image.shape[-1]), np.float32)
-    colour[labels[~hole]] = out[~hole]
-    out[hole] = colour[labels[hole]]
+    ys, xs = _nearest(hole)
+    out[hole] = out[ys[hole], xs[hole]]
     for _ in range(SMOOTHED):
         out[hole] = cv2.blur(out, (3, 3))[hole]
     return out
