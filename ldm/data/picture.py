@@ -7,16 +7,12 @@ A picture is never converted to floats as a whole: 100 megapixels would be 1.2 G
 
 from __future__ import annotations
 
-import re
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ldm.data.boxes import Frame
 from ldm.data.colour_space import (
@@ -28,12 +24,17 @@ from ldm.data.colour_space import (
     stated_profile,
 )
 from ldm.data.exif import is_adobe_rgb, orientation, photo_exif, upright
+from ldm.data.picture_decode import (
+    ROWS,
+    check_kind,
+    is_deep,
+    one_line_errors,
+    opened,
+    read_deep,
+    read_shallow,
+)
 
-FORMATS = ("PNG", "TIFF", "JPEG", "WEBP", "BMP", "GIF", "AVIF")
-HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc")  # brands, one of which is in such a file's first bytes
 SEPARATED = ("CMYK", "LAB")  # colour modes that only a profile, or none, leads to RGB
-MODES = {"1": "L", "L": "L", "LA": "LA", "RGB": "RGB", "RGBA": "RGBA", "P": "RGB", "PA": "RGBA"}
-ROWS = 256  # converted at once
 GREY = 128  # behind transparent pixels: mid-grey is (almost) 0 in [-1,1]
 TINT = 16  # levels between the channels of a palette's colour: up to it, a shade of grey
 OPAQUE = 127  # more opaque pixels belong to the object
@@ -90,10 +91,10 @@ def read_picture(path: Path, convert: bool = False) -> Picture:
     FileNotFoundError if the file is missing and ValueError if it is unreadable or of another kind.
     """
     path = Path(path)
-    with _one_line_errors(path):
-        picture, turn = _opened(path, convert)
+    with one_line_errors(path):
+        picture, turn = _decoded(path, convert)
         if not picture.pixels.size:
-            picture = replace(picture, pixels=upright(_read_deep(path), turn))
+            picture = replace(picture, pixels=upright(read_deep(path), turn))
     fault = profile_fault(picture.icc_profile, picture.n_colours)
     return replace(picture, colour_fault=f"{fault}; {AS_SRGB}") if fault else picture
 
@@ -116,16 +117,16 @@ class Header:
 
 def read_header(path: Path, convert: bool = False) -> Header:
     """The header of a picture file that `read_picture` can read, without its pixels; raises as it does."""
-    with _one_line_errors(path), path.open("rb") as raw, Image.open(raw, formats=_formats(path)) as file:
-        _check(path, file, convert)
+    with opened(path) as file:
+        check_kind(path, file, convert)
         width, height = file.size if orientation(file) < 5 else file.size[::-1]
-        return Header(width, height, 16 if _is_deep(path, file) else 8, file.info.get("icc_profile"))
+        return Header(width, height, 16 if is_deep(path, file) else 8, file.info.get("icc_profile"))
 
 
 def read_frame(path: Path) -> Frame:
     """Decode a whole picture file => its size as stored and its orientation; raises as `read_picture`."""
-    with _one_line_errors(path), path.open("rb") as raw, Image.open(raw, formats=_formats(path)) as file:
-        _check(path, file, convert=True)
+    with opened(path) as file:
+        check_kind(path, file, convert=True)
         turn = orientation(file)  # before a TIFF is loaded: Pillow turns it, and forgets
         file.load()
         return Frame(*(file.size[::-1] if file.format == "TIFF" and turn > 4 else file.size), turn)
@@ -151,7 +152,7 @@ def read_labels(path: Path) -> np.ndarray | None:
 
     Its colour 0 is black, as in label maps (PASCAL VOC). Raises as `read_picture`.
     """
-    with _one_line_errors(path), path.open("rb") as raw, Image.open(raw, formats=_formats(path)) as file:
+    with opened(path) as file:
         if file.mode != "P" or file.palette is None:
             return None
         file.load()
@@ -193,25 +194,6 @@ def eight_bits(pixels: np.ndarray) -> np.ndarray:
     return pixels if pixels.dtype == np.uint8 else (pixels / 257).round().astype(np.uint8)
 
 
-@contextmanager
-def _one_line_errors(path: Path) -> Iterator[None]:
-    """What readers raise on a bad file => FileNotFoundError or ValueError in one line, with the remedy."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such picture file")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # 100 megapixels are welcome
-            yield
-    except Image.DecompressionBombError as error:
-        raise ValueError(
-            f"{path}: {_megapixels(error)} megapixels are too many; give a smaller picture"
-        ) from error
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{path}: not a readable picture; save it as PNG, TIFF, JPEG or WebP") from error
-    except (OSError, SyntaxError, cv2.error) as error:
-        raise ValueError(f"{path}: broken picture ({error}); save it again") from error
-
-
 def _alpha(picture: Picture) -> np.ndarray | None:
     if picture.pixels.shape[2] == picture.n_colours:
         return None
@@ -219,25 +201,24 @@ def _alpha(picture: Picture) -> np.ndarray | None:
     return alpha if (alpha <= OPAQUE).mean() > MIN_TRANSPARENT else None
 
 
-def _opened(path: Path, convert: bool) -> tuple[Picture, int]:
+def _decoded(path: Path, convert: bool) -> tuple[Picture, int]:
     """The picture as Pillow reads it, and its orientation; without pixels if 16 bits: OpenCV reads those.
 
     Pillow's own copy is freed when this returns.
     """
-    # not by name: Pillow maps some files of a name into memory, and then does not turn sideways TIFFs
-    with path.open("rb") as raw, Image.open(raw, formats=_formats(path)) as file:
-        _check(path, file, convert)
+    with opened(path) as file:
+        check_kind(path, file, convert)
         shown = orientation(file)
         turn = 1 if file.format == "TIFF" else shown  # Pillow and OpenCV turn TIFFs themselves
         exif, dpi, icc = photo_exif(file), file.info.get("dpi"), stated_profile(file, path)
         fault = f"{ADOBE_RGB}; {AS_SRGB}" if icc is None and is_adobe_rgb(file) else ""
-        if _is_deep(path, file):
+        if is_deep(path, file):
             pixels = np.empty((0, 0, 1), np.uint16)
         elif file.mode in SEPARATED:
             convert_strip, fault = _to_srgb(file.mode, icc)
-            icc, pixels = None, upright(_read_shallow(file, convert_strip), turn)
+            icc, pixels = None, upright(read_shallow(file, convert_strip), turn)
         else:
-            pixels = upright(_read_shallow(file), turn)
+            pixels = upright(read_shallow(file), turn)
         resolution = (float(dpi[0]), float(dpi[1])) if dpi else None
         return Picture(pixels, icc, exif, resolution, shown, fault), turn
 
@@ -251,85 +232,3 @@ def _to_srgb(mode: str, icc: bytes | None) -> tuple[Convert, str]:
         except ValueError as error:
             fault = str(error)
     return lambda strip: strip.convert("RGB"), f"{fault}; its colours are converted by a plain formula"
-
-
-def _megapixels(error: Exception) -> str:
-    """Of the message 'Image size (182000000 pixels) exceeds ...' the size in millions."""
-    digits = re.search(r"\d+", str(error))
-    return f"{int(digits.group()) / 1e6:.0f}" if digits else "so many"
-
-
-def _formats(path: Path) -> tuple[str, ...]:
-    """The kinds of files that are read; HEIC is one of them if the extra is installed."""
-    with path.open("rb") as raw:
-        head = raw.read(64)
-    if head[4:8] != b"ftyp" or b"avif" in head or not any(brand in head for brand in HEIC):
-        return FORMATS
-    try:
-        from pillow_heif import register_heif_opener
-    except ModuleNotFoundError as error:
-        raise ValueError(
-            f"{path}: HEIC needs the extra `heic`: pip install '.[heic]', or save it as PNG or JPEG"
-        ) from error
-    register_heif_opener()
-    return (*FORMATS, "HEIF")
-
-
-def _check(path: Path, file: Image.Image, convert: bool) -> None:
-    frames = getattr(file, "n_frames", 1)
-    if frames > 1 and file.format != "MPO":  # MPO: a phone's JPEG with a preview behind it
-        if not convert:
-            raise ValueError(
-                f"{path}: animated or of several pages ({frames}); save the one you mean by itself"
-            )
-        warnings.warn(f"{path}: animated or of several pages, the first of {frames} is taken", stacklevel=5)
-    if file.mode in ("I", "F") and not _is_deep(path, file):
-        raise ValueError(f"{path}: 32 bits a channel, of unknown range; save it with 8 or 16 bits")
-    if file.mode not in MODES and not convert and not _is_deep(path, file):
-        raise ValueError(f"{path}: colour mode {file.mode} is none of grey, RGB, palette; convert it to RGB")
-    if _is_deep(path, file) and file.format == "TIFF":
-        tags = file.tag_v2  # type: ignore[attr-defined]
-        if tags.get(284, 1) != 1 or tags.get(262) not in (1, 2):
-            raise ValueError(
-                f"{path}: 16-bit TIFF of separate planes or inverted; save it as interleaved RGB"
-            )
-
-
-def _is_deep(path: Path, file: Image.Image) -> bool:
-    """Whether there are 16 bits a channel, by a PNG's header or a TIFF's tag 258: Pillow's mode may say 8."""
-    if file.format == "PNG":
-        with path.open("rb") as raw:
-            return raw.read(25)[24] == 16
-    if file.format == "TIFF":
-        bits = file.tag_v2.get(258, (1,))  # type: ignore[attr-defined]
-        return set(bits) == {16} and file.tag_v2.get(339, (1,))[0] == 1  # type: ignore[attr-defined]
-    return False
-
-
-def _read_deep(path: Path) -> np.ndarray:
-    with Image.open(path) as file:
-        sideways = file.format == "TIFF" and orientation(file) >= 5  # turned by OpenCV, which needs a copy
-    if sideways:
-        stored = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-    else:  # with dst None, imread returns its own array, not a copy
-        stored = cv2.imread(str(path), None, cv2.IMREAD_UNCHANGED)
-    if stored is None or stored.dtype != np.uint16:
-        raise ValueError(f"{path}: this kind of 16-bit picture is not readable; save it as 16-bit RGB PNG")
-    if stored.ndim == 2:
-        return stored[..., None]
-    for y in range(0, len(stored), ROWS):  # in place: 100 megapixels are 600 MB
-        stored[y : y + ROWS, :, [0, 2]] = stored[y : y + ROWS, :, [2, 0]]
-    return stored
-
-
-def _read_shallow(file: Image.Image, convert: Convert | None = None) -> np.ndarray:
-    """8-bit pixels, converted strip by strip: a second whole copy beside Pillow's would take memory."""
-    mode = MODES.get(file.mode, "RGB")
-    if file.has_transparency_data:
-        mode = {"L": "LA", "RGB": "RGBA"}.get(mode, mode)
-    pixels = np.empty((file.height, file.width, len(mode)), np.uint8)
-    for y in range(0, file.height, ROWS):
-        strip = file.crop((0, y, file.width, min(y + ROWS, file.height)))
-        strip = strip.convert(mode) if convert is None else convert(strip)
-        pixels[y : y + ROWS] = np.asarray(strip).reshape(strip.height, strip.width, -1)
-    return pixels

@@ -1,0 +1,137 @@
+"""Open picture files and decode their pixels: which kinds are read, at which depth, and what is refused.
+
+Everything is strip by strip or in place: a picture may have 100 megapixels.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from ldm.data.colour_space import Convert
+from ldm.data.exif import orientation
+
+FORMATS = ("PNG", "TIFF", "JPEG", "WEBP", "BMP", "GIF", "AVIF")
+HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc")  # brands, one of which is in such a file's first bytes
+MODES = {"1": "L", "L": "L", "LA": "LA", "RGB": "RGB", "RGBA": "RGBA", "P": "RGB", "PA": "RGBA"}
+ROWS = 256  # converted at once
+
+
+@contextmanager
+def opened(path: Path) -> Iterator[Image.Image]:
+    """A picture file, opened by Pillow; errors, also of the block, are those of `one_line_errors`.
+
+    Not by name: Pillow maps some files of a name into memory, and then does not turn sideways TIFFs.
+    """
+    with one_line_errors(path), path.open("rb") as raw, Image.open(raw, formats=_formats(path)) as file:
+        yield file
+
+
+@contextmanager
+def one_line_errors(path: Path) -> Iterator[None]:
+    """What readers raise on a bad file => FileNotFoundError or ValueError in one line, with the remedy."""
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such picture file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # 100 megapixels are welcome
+            yield
+    except Image.DecompressionBombError as error:
+        raise ValueError(
+            f"{path}: {_megapixels(error)} megapixels are too many; give a smaller picture"
+        ) from error
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{path}: not a readable picture; save it as PNG, TIFF, JPEG or WebP") from error
+    except (OSError, SyntaxError, cv2.error) as error:
+        raise ValueError(f"{path}: broken picture ({error}); save it again") from error
+
+
+def _megapixels(error: Exception) -> str:
+    """Of the message 'Image size (182000000 pixels) exceeds ...' the size in millions."""
+    digits = re.search(r"\d+", str(error))
+    return f"{int(digits.group()) / 1e6:.0f}" if digits else "so many"
+
+
+def _formats(path: Path) -> tuple[str, ...]:
+    """The kinds of files that are read; HEIC is one of them if the extra is installed."""
+    with path.open("rb") as raw:
+        head = raw.read(64)
+    if head[4:8] != b"ftyp" or b"avif" in head or not any(brand in head for brand in HEIC):
+        return FORMATS
+    try:
+        from pillow_heif import register_heif_opener
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"{path}: HEIC needs the extra `heic`: pip install '.[heic]', or save it as PNG or JPEG"
+        ) from error
+    register_heif_opener()
+    return (*FORMATS, "HEIF")
+
+
+def check_kind(path: Path, file: Image.Image, convert: bool) -> None:
+    """ValueError if an opened file is of a kind that is not read; `convert`: see `read_picture`."""
+    frames = getattr(file, "n_frames", 1)
+    if frames > 1 and file.format != "MPO":  # MPO: a phone's JPEG with a preview behind it
+        if not convert:
+            raise ValueError(
+                f"{path}: animated or of several pages ({frames}); save the one you mean by itself"
+            )
+        warnings.warn(f"{path}: animated or of several pages, the first of {frames} is taken", stacklevel=5)
+    if file.mode in ("I", "F") and not is_deep(path, file):
+        raise ValueError(f"{path}: 32 bits a channel, of unknown range; save it with 8 or 16 bits")
+    if file.mode not in MODES and not convert and not is_deep(path, file):
+        raise ValueError(f"{path}: colour mode {file.mode} is none of grey, RGB, palette; convert it to RGB")
+    if is_deep(path, file) and file.format == "TIFF":
+        tags = file.tag_v2  # type: ignore[attr-defined]
+        if tags.get(284, 1) != 1 or tags.get(262) not in (1, 2):
+            raise ValueError(
+                f"{path}: 16-bit TIFF of separate planes or inverted; save it as interleaved RGB"
+            )
+
+
+def is_deep(path: Path, file: Image.Image) -> bool:
+    """Whether there are 16 bits a channel, by a PNG's header or a TIFF's tag 258: Pillow's mode may say 8."""
+    if file.format == "PNG":
+        with path.open("rb") as raw:
+            return raw.read(25)[24] == 16
+    if file.format == "TIFF":
+        bits = file.tag_v2.get(258, (1,))  # type: ignore[attr-defined]
+        return set(bits) == {16} and file.tag_v2.get(339, (1,))[0] == 1  # type: ignore[attr-defined]
+    return False
+
+
+def read_deep(path: Path) -> np.ndarray:
+    """16-bit pixels, uint16 [H,W,1 or more], RGB in this order; TIFFs are turned upright."""
+    with Image.open(path) as file:
+        sideways = file.format == "TIFF" and orientation(file) >= 5  # turned by OpenCV, which needs a copy
+    if sideways:
+        stored = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    else:  # with dst None, imread returns its own array, not a copy
+        stored = cv2.imread(str(path), None, cv2.IMREAD_UNCHANGED)
+    if stored is None or stored.dtype != np.uint16:
+        raise ValueError(f"{path}: this kind of 16-bit picture is not readable; save it as 16-bit RGB PNG")
+    if stored.ndim == 2:
+        return stored[..., None]
+    for y in range(0, len(stored), ROWS):  # in place: 100 megapixels are 600 MB
+        stored[y : y + ROWS, :, [0, 2]] = stored[y : y + ROWS, :, [2, 0]]
+    return stored
+
+
+def read_shallow(file: Image.Image, convert: Convert | None = None) -> np.ndarray:
+    """8-bit pixels, converted strip by strip: a second whole copy beside Pillow's would take memory."""
+    mode = MODES.get(file.mode, "RGB")
+    if file.has_transparency_data:
+        mode = {"L": "LA", "RGB": "RGBA"}.get(mode, mode)
+    pixels = np.empty((file.height, file.width, len(mode)), np.uint8)
+    for y in range(0, file.height, ROWS):
+        strip = file.crop((0, y, file.width, min(y + ROWS, file.height)))
+        strip = strip.convert(mode) if convert is None else convert(strip)
+        pixels[y : y + ROWS] = np.asarray(strip).reshape(strip.height, strip.width, -1)
+    return pixels
