@@ -13,9 +13,10 @@ from ldm.config.process import run, say, starting, warnings_in_a_line
 with starting():  # torch is among them; what loads a model is imported when one is loaded
     from tqdm import tqdm
 
+    from ldm.batch.contact_sheet import write_plan
     from ldm.batch.replay import difference, replay_warnings
     from ldm.batch.results_log import ResultsLog, RunSummary, check_outputs
-    from ldm.batch.runner import plan_items, prepare, run_items, write_plan
+    from ldm.batch.runner import plan_items, prepare, run_items
     from ldm.config.inference_cli import (
         check_overwriting,
         inside_the_mask,

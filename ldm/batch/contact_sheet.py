@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ldm.batch.results_log import SHEET
 from ldm.data.image import colour_levels
 from ldm.data.picture import Picture, srgb_pixels
+from ldm.data.picture_write import write_picture
+from ldm.insertion.crop_plan import lines, plan_crops, scaling
 from ldm.insertion.paste import cut_region, shrunk, shrunk_mask
 from ldm.insertion.roi import Roi, crop, visible
+
+Report = Callable[[str], None]  # shows a line to the user
 
 MARGIN, CAPTION, TILE = 6, 22, 256  # pixels
 SHARP = 1024  # px: a close-up is not larger
@@ -101,6 +107,19 @@ OVERLAY_INK = (20, 20, 20)
 LETTERS = 60  # a label is 1/60 of the picture's longer side high
 ROWS = 256  # tinted at once
 LINES = 400  # a line is 1/400 of the picture's longer side thick
+
+
+def write_plan(
+    file: Path, background: Picture, mask: np.ndarray, rois: Sequence[Roi], model_side: int, report: Report
+) -> None:
+    """Report the regions of a mask [H,W], and draw them into `file`, <name>_plan.png."""
+    plan = plan_crops(mask, rois, model_side)
+    for line in (f"{file.stem.removesuffix('_plan')}:", *lines(plan)):
+        report(line)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    picture = draw_plan(background, mask, rois, [scaling(region) for region in plan.regions])
+    write_picture(file, picture, SHEET)
+    report(str(file))
 
 
 def draw_plan(picture: Picture, mask: np.ndarray, rois: Sequence[Roi], texts: Sequence[str] = ()) -> Picture:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ldm import __version__
-from ldm.batch.contact_sheet import Gallery, draw_plan
+from ldm.batch.contact_sheet import Gallery, Report, write_plan
 from ldm.batch.results_log import (
     SHEET,
     ItemResult,
@@ -30,19 +30,16 @@ from ldm.data.failure import of_machine, out_of_memory, reason
 from ldm.data.files import fitting_name
 from ldm.data.picture import Picture, read_picture
 from ldm.data.picture_write import write_picture
-from ldm.insertion.crop_plan import CropContext, cautions, lines, plan_crops, rois_around, scaling
+from ldm.insertion.crop_plan import CropContext, cautions, plan_crops, rois_around
 from ldm.insertion.mask_input import InsertMasks, MaskOptions
 from ldm.insertion.object_source import ObjectSource
 from ldm.insertion.region import InsertRequest
 from ldm.insertion.result_checks import check_result
-from ldm.insertion.roi import Roi, covered, squared, visible
+from ldm.insertion.roi import covered, squared, visible
 
 if TYPE_CHECKING:
     from ldm.insertion.region import Result
     from ldm.insertion.region_fill import InsertableObject
-
-
-Report = Callable[[str], None]  # shows a line to the user
 
 
 class Inserter(Protocol):
@@ -140,19 +137,6 @@ def plan_items(
         file = folder / fitting_name(item.stem, "_plan.png")
         write_plan(file, background, request.hole, request.rois, options.crop_context.model_side, report)
     return summary
-
-
-def write_plan(
-    file: Path, background: Picture, mask: np.ndarray, rois: Sequence[Roi], model_side: int, report: Report
-) -> None:
-    """Report the regions of a mask [H,W], and draw them into `file`, <name>_plan.png."""
-    plan = plan_crops(mask, rois, model_side)
-    for line in (f"{file.stem.removesuffix('_plan')}:", *lines(plan)):
-        report(line)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    picture = draw_plan(background, mask, rois, [scaling(region) for region in plan.regions])
-    write_picture(file, picture, SHEET)
-    report(str(file))
 
 
 def work(

@@ -16,8 +16,9 @@ import torch
 import torch.nn.functional as F
 
 from ldm import __version__
+from ldm.batch.contact_sheet import Report
 from ldm.batch.results_log import ItemResult, ResultsLog, recipe_in
-from ldm.batch.runner import Inserter, Report, RunOptions, check_and_log, warn_of_crops
+from ldm.batch.runner import Inserter, RunOptions, check_and_log, warn_of_crops
 from ldm.batch.work_item import Case, WorkItem
 from ldm.data.files import file_digest, sweep, text_digest
 from ldm.data.picture import Picture, read_picture
