@@ -12,13 +12,12 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
-from torch import Tensor
 
 from ldm.batch.runner import RunOptions
 from ldm.config import process
@@ -30,33 +29,13 @@ from ldm.insertion.object_source import ObjectSource
 from ldm.insertion.region import InsertRequest, Result
 from ldm.insertion.region_fill import InsertableObject, ObjectFill
 from ldm.models.context import Contexts
-from ldm.models.inpainting_model import InpaintingModel
-from tests.fixtures.small import SMALL
+from tests.fixtures.noisy import Noisy
 
 LONG = 60  # seconds after which a case counts as hanging
 
 
-class NoWeights:
-    """An inpainting model without weights: latents are the image, smaller; what it predicts is noise."""
-
-    architecture = replace(SMALL, image_size=16)
-    device = torch.device("cpu")
-    latent_mask = InpaintingModel.latent_mask
-
-    def encode(self, image: Tensor) -> Tensor:
-        small = torch.nn.functional.avg_pool2d(image, self.architecture.vae_factor)
-        return torch.cat([small, small[:, :1]], dim=1)
-
-    def eps(self, x_t: Tensor, t: Tensor, masked: Tensor, mask: Tensor, context: Tensor) -> Tensor:
-        return x_t.roll(1, 2) - masked
-
-    def decode(self, latents: Tensor) -> Tensor:
-        f = self.architecture.vae_factor
-        return latents[:, :3].repeat_interleave(f, 2).repeat_interleave(f, 3).clamp(-1, 1)
-
-
 class Noise:
-    """A session without weights: real insertion, file to file, around `NoWeights`."""
+    """A session without weights: real insertion, file to file, around `Noisy`."""
 
     fingerprint = "0123456789abcdef"
 
@@ -74,7 +53,7 @@ class Noise:
         self, background: Picture, requests: list[InsertRequest], objects: Any = None
     ) -> list[list[Result]]:
         ready = objects or [self.ready(request.source) for request in requests]
-        return insert(NoWeights(), background, requests, ready, self.options)  # type: ignore[arg-type]
+        return insert(Noisy(), background, requests, ready, self.options)  # type: ignore[arg-type]
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """The promise: pixels outside the mask are as they were, file to file, whatever picture, mask and mode."""
 
-from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from unittest.mock import patch
@@ -27,31 +26,11 @@ from ldm.insertion.object_source import ObjectSource
 from ldm.insertion.region_fill import InsertableObject, ObjectFill
 from ldm.insertion.result_checks import difference_outside
 from ldm.models.context import Contexts
-from ldm.models.inpainting_model import InpaintingModel
 from ldm.tiling.second_pass import TiledSecondPass
+from tests.fixtures.noisy import Noisy
 from tests.fixtures.profiles import GREY, PROFILES, in_profile, shown
-from tests.fixtures.small import SMALL
 
 PROFILE = b"a colour profile, opaque to us" * 5
-
-
-class Noisy:
-    """A painter without weights: latents are the image, smaller; what it paints is noise."""
-
-    architecture = replace(SMALL, image_size=16)
-    device = torch.device("cpu")
-    latent_mask = InpaintingModel.latent_mask
-
-    def encode(self, image: Tensor) -> Tensor:
-        small = torch.nn.functional.avg_pool2d(image, self.architecture.vae_factor)
-        return torch.cat([small, small[:, :1]], dim=1)
-
-    def eps(self, x_t: Tensor, t: Tensor, masked: Tensor, mask: Tensor, context: Tensor) -> Tensor:
-        return x_t.roll(1, 2) - masked
-
-    def decode(self, latents: Tensor) -> Tensor:
-        f = self.architecture.vae_factor
-        return latents[:, :3].repeat_interleave(f, 2).repeat_interleave(f, 3).clamp(-1, 1)
 
 
 class Muted(Noisy):
