@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import json
 import pickle as plain
+import re
 import shutil
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -30,7 +31,7 @@ from ldm.data.files import file_digest
 from ldm.models.checkpoint import write_ckpt, write_safetensors
 from ldm.models.pickle_reader import PICKLES
 from ldm.objects.delta import save
-from scripts import get_deltas, inference, objects
+from scripts import get_deltas, inference, objects, train
 from tests.campaign.bench import End, forked, without_weights
 from tests.fixtures.objects import learnt
 from tests.fixtures.small import small_base, written
@@ -42,13 +43,14 @@ TEXTS = {
     "work.csv": "background,mask,seed\na.png,mask.png,7\nb.png,mask.png,8\n",
     "work.jsonl": '{"background": "a.png", "box": [8, 6, 24, 20], "seed": 7}\n',
     "scene.yaml": "background: a.png\nplacements:\n- {reference: r.png, box: [8, 6, 24, 20]}\n"
-    "- {reference: r.png, mask: mask.png, seed: 3}\n",
+    "- {reference: r.png, mask: mask.png, seed: 3, order: 1}\n",
 }
 PIECES = (
     *("", "-1", "1e400", "nan", "inf", "0", "99999999999999999999", "\0", "\ufeff", "é", "空", "'", '"'),
     *("{", "}", "[", "]", ":", ",", ";", "\t", "\n", "\r\n", "null", "true", "../", "/dev/zero", "~", "&a"),
     *("*a", "!!python/x", "${data.root}", "<<: *a", "a" * 300, "%", "\\", "="),
 )
+VALUE = re.compile(r"[\w.]+")  # a name, number or word of a text
 HARM = "harm"  # the file that a malicious pickle would write
 Case = Callable[[Random, Path], Callable[[], None]]  # random numbers, its folder => the script to run
 
@@ -103,7 +105,11 @@ def mutated(content: bytes, random: Random) -> bytes:
 
 
 def mangled(text: str, random: Random) -> bytes:
-    """A text with pieces put in, taken out or moved; sometimes bytes that are no text."""
+    """A text with a value replaced, or with pieces put in, taken out or moved; sometimes bytes of no text."""
+    if random.random() < 0.5:  # the rest stays readable, so that what comes after the parser is reached
+        values = [*VALUE.finditer(text)]
+        old, piece = random.choice(values), random.choice((*PIECES, *(value[0] for value in values)))
+        return f"{text[: old.start()]}{piece}{text[old.end() :]}".encode()
     for _ in range(random.choice((1, 1, 2, 3))):
         at, way = random.randrange(len(text) + 1), random.randrange(4)
         piece = random.choice(PIECES)
@@ -150,10 +156,17 @@ def mask(random: Random, folder: Path) -> Callable[[], None]:
     return insertion(folder, "--example_img", str(folder / "a.png"), *flag)
 
 
-def text_file(name: str, flags: Sequence[str], random: Random, folder: Path) -> Callable[[], None]:
-    file = folder / name
-    file.write_bytes(mangled(TEXTS[name], random))
-    return insertion(folder, *(word.format(folder=folder) for word in flags), str(file))
+def given(folder: Path, name: str) -> Callable[[], None]:
+    """Inference with one of TEXTS."""
+    flags = {"box.txt": "--mask", "shape.json": "--mask", "scene.yaml": "--scene"}
+    flag = flags.get(name, "--manifest")
+    image = ["--example_img", str(folder / "a.png")] if flag == "--mask" else []
+    return insertion(folder, *image, flag, str(folder / name))
+
+
+def text_file(name: str, random: Random, folder: Path) -> Callable[[], None]:
+    (folder / name).write_bytes(mangled(TEXTS[name], random))
+    return given(folder, name)
 
 
 def settings(random: Random, folder: Path) -> Callable[[], None]:
@@ -180,6 +193,18 @@ def flags(random: Random, folder: Path) -> Callable[[], None]:
     for _ in range(random.choice((1, 2))):
         words[random.randrange(len(words))] = random.choice(PIECES).replace("\0", "") or "-"
     return insertion(folder, *words)
+
+
+def object_folder(random: Random, folder: Path) -> Callable[[], None]:
+    toy = folder / "small/toy"
+    file = random.choice(sorted(path for path in toy.rglob("*") if path.is_file()))
+    if file.suffix == ".txt":
+        file.write_bytes(mangled(file.read_text(), random))
+    else:
+        change(file, random)
+    run = ["--logdir", str(folder / "logs"), "--name", "run", "--max_steps", "1"]
+    words = ["--config", str(folder / "small.yaml"), "--dataset-dir", str(toy), *run]
+    return partial(train.main, words)
 
 
 def object_file(random: Random, folder: Path) -> Callable[[], None]:
@@ -231,17 +256,17 @@ def malicious(random: Random, folder: Path) -> Callable[[], None]:
     )
 
 
-IMAGE = ("--example_img", "{folder}/a.png", "--mask")
 KINDS: dict[str, Case] = {
     "background": background,
     "mask": mask,
-    "box file": partial(text_file, "box.txt", IMAGE),
-    "polygons": partial(text_file, "shape.json", IMAGE),
-    "manifest csv": partial(text_file, "work.csv", ("--manifest",)),
-    "manifest jsonl": partial(text_file, "work.jsonl", ("--manifest",)),
-    "scene": partial(text_file, "scene.yaml", ("--scene",)),
+    "box file": partial(text_file, "box.txt"),
+    "polygons": partial(text_file, "shape.json"),
+    "manifest csv": partial(text_file, "work.csv"),
+    "manifest jsonl": partial(text_file, "work.jsonl"),
+    "scene": partial(text_file, "scene.yaml"),
     "settings": settings,
     "flags": flags,
+    "object folder": object_folder,
     "object file": object_file,
     "pickle": pickle,
     "malicious pickle": malicious,
@@ -268,9 +293,18 @@ def fault(end: End, before: dict[Path, str], usual: float) -> str:
     return ""
 
 
+def undisturbed(valid: Path, log: Path) -> End:
+    """Of the valid texts' results, the one that took the most memory; an input that gives none is a fault."""
+    ends = [forked(given(valid, name), log) for name in TEXTS]
+    assert all(end.code == 0 for end in ends), [end.text for end in ends if end.code]
+    shutil.rmtree(valid / "out")
+    return max(ends, key=lambda end: end.megabytes)
+
+
 def main() -> None:
     parser = OneLineParser(description=__doc__, epilog="")
     parser.add_argument("--count", type=int, default=5000)
+    parser.add_argument("--start", type=int, default=0, help="number of the first case")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--show", action="store_true", help="print how each case ended")
@@ -279,18 +313,15 @@ def main() -> None:
     torch.set_num_threads(1)
     root = Path(mkdtemp(prefix="fuzz-"))
     valid, started = material(root / "valid"), time.perf_counter()
-    plain = insertion(valid, "--example_img", str(valid / "a.png"), "--mask", str(valid / "mask.png"))
-    usual = forked(plain, root / "log")
-    assert usual.code == 0, usual.text
+    usual = undisturbed(valid, root / "log")
     counts: dict[str, Counter[str]] = {kind: Counter() for kind in args.kinds}
     slowest = largest = 0.0
-    for number in range(args.count):
+    for number in range(args.start, args.start + args.count):
         if time.perf_counter() - started > 60 * args.minutes:
             break
         kind, random = args.kinds[number % len(args.kinds)], Random(f"{args.seed}/{number}")
         folder = root / "case"
         shutil.copytree(valid, folder)
-        shutil.rmtree(folder / "out", ignore_errors=True)
         work = KINDS[kind](random, folder)
         before = {file: file_digest(file) for file in folder.rglob("*") if file.is_file()}
         end = forked(work, root / "log")
