@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from ldm.batch.contact_sheet import Report
 from ldm.batch.results_log import ItemResult, ResultsLog, recipe_in
 from ldm.batch.runner import Inserter, RunOptions, check_and_log, warn_of_crops
 from ldm.batch.work_item import Case, WorkItem
+from ldm.data.failure import out_of_memory
 from ldm.data.files import file_digest, sweep, text_digest
 from ldm.data.picture import Picture, read_picture
 from ldm.data.picture_write import write_picture
@@ -131,14 +133,28 @@ def _make(
     options: RunOptions,
     cache: PlacementCache,
 ) -> None:
-    """Insert placements as one batch, and put the results into the cache."""
+    """Insert placements as one batch, in halves if memory does not suffice, and cache the results."""
     requests = [placed.request(canvas.size) for placed in batch.values()]
     for placed, request in zip(batch.values(), requests, strict=True):
         warn_of_crops(placed.placement.item.name, request, options.crop_context)
     objects = [
         _object(placed, canvas.size, inserter, options.crop_context.model_side) for placed in batch.values()
     ]
-    made = inserter.insert(canvas, requests, objects)
+    try:
+        made = inserter.insert(canvas, requests, objects)
+    except Exception as error:
+        if not out_of_memory(error) or len(batch) == 1:
+            raise
+        made = None
+    if made is None:  # outside the except block, whose error holds the memory
+        half = len(batch) // 2
+        warnings.warn(
+            f"{len(batch)} placements in one batch do not fit into memory; made {half} at a time",
+            stacklevel=2,
+        )
+        for keys in (list(batch)[:half], list(batch)[half:]):
+            _make({key: batch[key] for key in keys}, canvas, inserter, options, cache)
+        return
     for (key, placed), request, results in zip(batch.items(), requests, made, strict=True):
         item = placed.placement.item
         if item.best:

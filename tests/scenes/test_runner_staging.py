@@ -103,6 +103,28 @@ def test_only_what_changed_and_what_sees_it_is_made_again(
     assert bool(outcome.made) == bool(expected)
 
 
+class Narrow(Stub):
+    """Has memory for one result at a time."""
+
+    def insert(self, background: Any, requests: Any, objects: Any = None) -> Any:
+        if len(requests) > 1:
+            raise MemoryError
+        return super().insert(background, requests, objects)
+
+
+def test_a_batch_that_memory_does_not_hold_is_halved_and_replayed_so(tmp_path: Path) -> None:
+    file, narrow = write(tmp_path), Narrow()
+    whole, _, _ = stage(file, tmp_path / "whole")
+    with pytest.warns(
+        UserWarning, match="2 placements in one batch do not fit into memory; made 1 at a time"
+    ):
+        halved, _, made = stage(file, tmp_path / "halved", narrow)
+    assert made == ["1", "2", "3", "4"] and narrow.made == [(1,), (2,), (3,), (4,)]
+    assert np.array_equal(halved.pixels, whole.pixels)
+    found = read_replay(tmp_path / "halved" / "scene.png")  # in the batches of then, none of which is halved
+    assert np.array_equal(found.repeat(narrow, options()).pixels, whole.pixels)
+
+
 def test_objects_together_are_one_placement(tmp_path: Path) -> None:
     """Made in one task, kept as one, made again if any of them changes; replayed with all of them."""
     pair = [
