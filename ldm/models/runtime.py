@@ -128,9 +128,10 @@ def _cast(module: nn.Module, dtype: torch.dtype, but: set[nn.Module]) -> None:
 def device_named(name: str | None) -> str:
     """The requested device, by default a GPU if there is one. ValueError if it does not exist."""
     best = "cuda" if torch.cuda.is_available() else "cpu"
-    device = name or best
-    if device != "cpu" and device.partition(":")[0] != best:
-        raise ValueError(f"--device {name}: this machine has {'cpu and cuda' if best == 'cuda' else 'cpu'}")
+    device = (name or best).lower()
+    gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())] if best == "cuda" else []
+    if device not in ("cpu", best, *gpus):
+        raise ValueError(f"--device {name}: this machine has {', '.join(('cpu', *gpus))}")
     return device
 
 

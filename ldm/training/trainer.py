@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import logging
 import math
+import os
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from pytorch_lightning.accelerators import CPUAccelerator
 from pytorch_lightning.loggers import Logger, TensorBoardLogger
 from pytorch_lightning.utilities import rank_zero_only
 from pytorch_lightning.utilities.exceptions import MisconfigurationException
@@ -50,13 +52,16 @@ def check_devices(accelerator: str, devices: str | int) -> None:
         there = ["cpu", *(kind for kind in ("cuda", "mps") if found[kind])]
         raise ValueError(f"--accelerator {accelerator}: this machine has {', '.join(there)}")
     try:
-        pl.Trainer(
+        trainer = pl.Trainer(
             accelerator=accelerator, devices=devices, logger=False, enable_checkpointing=False,
             enable_model_summary=False,
         )  # fmt: skip
     except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise ValueError(f"--accelerator {accelerator} --devices {devices}: {reason}") from None
+    cores = os.cpu_count() or 1
+    if isinstance(trainer.accelerator, CPUAccelerator) and trainer.num_devices > cores:
+        raise ValueError(f"--devices {devices}: as many processes on {cores} CPU cores; give at most {cores}")
 
 
 def build_trainer(
