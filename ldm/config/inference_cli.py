@@ -26,7 +26,7 @@ from ldm.config.process import uncollected
 from ldm.config.schema import Config, load_config
 from ldm.config.training_sections import EXTRACTED_SUFFIX
 from ldm.data.boxes import Box, parse_box, read_box_file
-from ldm.data.files import check_folder, fitting_name
+from ldm.data.files import check_folder, fitting_name, list_files
 from ldm.insertion.mask_input import MaskOptions
 from ldm.insertion.object_source import ObjectSource
 from ldm.models.runtime import device_named, machine
@@ -156,6 +156,15 @@ def extracted(run: Path, format: str) -> tuple[Path, Path | None]:
     """
     names = {key: run / (run.resolve().name + suffix) for key, suffix in EXTRACTED_SUFFIX.items()}
     there = [names[key] for key in (format, *names) if names[key].is_file()]
+    if not there and (run / "data").is_dir():
+        raise ValueError(
+            f"{run} is an object folder, of pictures; learn it: bash train.sh --dataset-dir {run}"
+        )
+    if not there and not (run / "config.yaml").is_file():
+        names_there = ", ".join(file.name for file in list_files(run, tuple(EXTRACTED_SUFFIX.values()))[:5])
+        raise ValueError(
+            f"{run} is no folder of a run; give an object file" + (f": {names_there}" if names_there else "")
+        )
     if not there:
         raise FileNotFoundError(f"{names[format]}: no such file; write it: bash get_deltas.sh --path {run}")
     file, settings = there[0], run / "config.yaml"

@@ -25,8 +25,27 @@ PICTURE_SUFFIXES = (
 # pictures to a viewer, but of kinds that are not read
 UNREAD_SUFFIXES = (
     *(".tga", ".jxl", ".jp2", ".j2k", ".jpf", ".psd", ".psb", ".xcf", ".kra", ".exr", ".hdr", ".svg", ".ico"),
-    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".ppm", ".pgm", ".pnm", ".pcx", ".qoi"),
+    *(".dng", ".cr2", ".cr3", ".nef", ".arw", ".orf", ".rw2", ".raf", ".raw", ".pef", ".srw", ".x3f"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".pcx", ".qoi", ".dds", ".eps"),
 )
+FLAGS = re.DOTALL | re.IGNORECASE
+AGAIN = "fetch or copy it again"
+START = 512  # bytes that tell a kind
+PICTURE = re.compile(
+    rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF....WEBP|BM.{8}|II\*\0|MM\0\*|.{4}ftyp(avi|hei|mif1|msf1)", re.DOTALL
+)
+BEGINNINGS = {  # pattern of the first bytes => what the file is; what to do
+    rb"version https://git-lfs\.github\.com": "a Git LFS pointer, not the file itself; run git lfs pull",
+    rb"\s*(<\?xml[^>]*>\s*|<!--.*?-->\s*|<!doctype svg[^>]*>\s*)*<svg": "an SVG drawing; save it as PNG",
+    rb"(\xef\xbb\xbf)?\s*<(!doctype html|html|head|\?xml)": "a web page saved under this name; "
+    f"{AGAIN}, logged in if the site asks for it",
+    rb"8BPS|\xff\x0a|\0\0\0\x0c(JXL |jP  )": "a picture of a kind that is not read; save it as PNG",
+    rb".{4}ftyp(?!avi|hei|hev|mif1|msf1)|\x1aE\xdf\xa3|RIFF....AVI ": "a video; save a frame of it as PNG",
+    rb"\x1f\x8b|7z\xbc\xaf|Rar!|\xfd7zXZ|BZh|\x28\xb5\x2f\xfd|.{257}ustar": "an archive; give the file in it",
+    rb"%PDF": "a PDF",
+    rb"GGUF": "a GGUF file, quantised weights of another program",
+    rb"\x89HDF": "an HDF5 file",
+}
 
 
 def path_of(text: str, folder: Path = Path()) -> Path:
@@ -45,33 +64,57 @@ def list_files(folder: Path, suffixes: Collection[str] = PICTURE_SUFFIXES) -> li
 
     Links that lead nowhere are among them: whoever reads them names them.
     """
-    paths = list(folder.iterdir()) if folder.is_dir() else []
-    paths = [path for path in paths if path.suffix.lower() in suffixes and not path.name.startswith(".")]
-    return sorted(
-        (path for path in paths if not path.is_dir()), key=lambda path: (natural_key(path.stem), path.name)
-    )
+    paths = folder.iterdir() if folder.is_dir() else ()
+    return _in_order(path for path in paths if path.suffix.lower() in suffixes)
 
 
 def pictures_in(folder: Path, also: Collection[str] = ()) -> list[Path]:
     """A folder's pictures, and files with the suffixes `also`, in natural order; one-line errors if none.
 
-    A warning counts and names pictures of kinds that are not read.
+    `other_pictures` are among them: whoever cannot read one names it.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder of pictures")
-    found, unread = list_files(folder, (*PICTURE_SUFFIXES, *also)), list_files(folder, UNREAD_SUFFIXES)
-    names = ", ".join(path.name for path in unread[:5]) + (", ..." if len(unread) > 5 else "")
+    found = list_files(folder, (*PICTURE_SUFFIXES, *also)) + other_pictures(folder, also)
     if not found:
-        others = f"; it has {names}, of kinds that are not read: save them as PNG" if unread else ""
-        raise ValueError(
-            f"{folder}: holds no picture; expected {', '.join((*PICTURE_SUFFIXES, *also))}{others}"
-        )
-    if unread:
-        what = (
-            "1 picture of a kind that is" if len(unread) == 1 else f"{len(unread)} pictures of kinds that are"
-        )
-        warnings.warn(f"{folder}: {what} not read, left out: {names}; save as PNG to use it", stacklevel=2)
-    return found
+        raise ValueError(f"{folder}: holds no picture; expected {', '.join((*PICTURE_SUFFIXES, *also))}")
+    return _in_order(found)
+
+
+def other_pictures(folder: Path, also: Collection[str] = ()) -> list[Path]:
+    """A folder's visible pictures by their content, or of UNREAD_SUFFIXES, with none of the usual suffixes.
+
+    One beside a picture of its name is left out: it is its source (1.psd, 1.png) or a copy (1.png.bak).
+    """
+    known = (*PICTURE_SUFFIXES, *also)
+    names = {path.stem for path in list_files(folder, PICTURE_SUFFIXES)}
+    return [
+        path
+        for path in _in_order(folder.iterdir() if folder.is_dir() else ())
+        if path.suffix.lower() not in known
+        and names.isdisjoint((path.stem, Path(path.stem).stem))
+        and (path.suffix.lower() in UNREAD_SUFFIXES or (path.is_file() and PICTURE.match(_start(path))))
+    ]
+
+
+def _in_order(paths: Iterable[Path]) -> list[Path]:
+    """The visible ones that are no folders, in natural order."""
+    files = [path for path in paths if not path.name.startswith(".") and not path.is_dir()]
+    return sorted(files, key=lambda path: (natural_key(path.stem), path.name))
+
+
+def _start(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(START)
+
+
+def foreign_kind(path: Path) -> str:
+    """What a file is by its first bytes, as "an archive; give the file in it"; "" if they do not tell."""
+    start = _start(path)
+    if not start:
+        return f"an empty file; {AGAIN}"
+    matching = (kind for pattern, kind in BEGINNINGS.items() if re.match(pattern, start, FLAGS))
+    return next(matching, "")
 
 
 def one_per_stem(files: Iterable[Path], stem: Callable[[Path], str]) -> dict[str, Path]:

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ldm.data.boxes import BOX_FORMAT, NO_BOX, Box, Frame, read_boxes
+from ldm.data.failure import of_machine, reason
 from ldm.data.files import (
     PICTURE_SUFFIXES,
-    UNREAD_SUFFIXES,
     file_digest,
     list_files,
     natural_key,
+    other_pictures,
     text_digest,
 )
 from ldm.data.mask_levels import read_silhouette
@@ -161,11 +162,8 @@ def _read_samples(
 
 
 def _pictures(folder: Path, faults: list[str]) -> dict[str, Path]:
-    """A folder's pictures by stem, in natural order; one of a kind that is not read counts if it is alone.
-
-    Reading that one is refused; beside a picture of its stem it is taken for its source (1.psd, 1.png).
-    """
-    found = _by_stem(folder, UNREAD_SUFFIXES, []) | _by_stem(folder, PICTURE_SUFFIXES, faults)
+    """A folder's pictures by stem, in natural order, `other_pictures` too; two of one stem are a fault."""
+    found = {path.stem: path for path in other_pictures(folder)} | _by_stem(folder, PICTURE_SUFFIXES, faults)
     return dict(sorted(found.items(), key=lambda item: natural_key(item[0])))
 
 
@@ -184,7 +182,7 @@ def _by_stem(folder: Path, suffixes: tuple[str, ...], faults: list[str]) -> dict
 def _find_reference(root: Path, faults: list[str]) -> Path | None:
     """test.* of the folder, else the one in data/ if it has no box; it must be readable."""
     found = [path for path in list_files(root) if path.stem == "test"]
-    found = found or [path for path in list_files(root, UNREAD_SUFFIXES) if path.stem == "test"]
+    found = found or [path for path in other_pictures(root) if path.stem == "test"]
     faults.extend(f"{path.name}: a second reference; keep one of test.*" for path in found[1:])
     if not found and not (root / "bbox" / "test.txt").is_file():
         found = [path for path in list_files(root / "data") if path.stem == "test"]
@@ -201,7 +199,9 @@ def _read_frame(path: Path, root: Path, faults: list[str]) -> Frame | None:
     """Decode a picture completely and return its frame; None, and a fault, if that fails."""
     try:
         return read_frame(path)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
+        if of_machine(error):
+            raise
         faults.append(_inside(path, root, error))
         return None
 
@@ -224,4 +224,4 @@ def _check_mask(path: Path, frame: Frame | None, root: Path, faults: list[str]) 
 
 def _inside(path: Path, root: Path, error: Exception) -> str:
     """An error that begins with `path` as a fault of the folder `root`."""
-    return path.relative_to(root).as_posix() + str(error).removeprefix(str(path))
+    return path.relative_to(root).as_posix() + reason(error).removeprefix(str(path))

@@ -17,6 +17,8 @@ from PIL import Image, UnidentifiedImageError
 
 from ldm.data.colour_space import Convert
 from ldm.data.exif import orientation
+from ldm.data.failure import naming_failure, out_of_memory
+from ldm.data.files import UNREAD_SUFFIXES, foreign_kind
 
 FORMATS = ("PNG", "TIFF", "JPEG", "WEBP", "BMP", "GIF", "AVIF")
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc")  # brands, one of which is in such a file's first bytes
@@ -37,10 +39,12 @@ def opened(path: Path) -> Iterator[Image.Image]:
 @contextmanager
 def one_line_errors(path: Path) -> Iterator[None]:
     """What readers raise on a bad file => FileNotFoundError or ValueError in one line, with the remedy."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give a picture file")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such picture file")
     try:
-        with warnings.catch_warnings():
+        with naming_failure(path), warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # 100 megapixels are welcome
             yield
     except Image.DecompressionBombError as error:
@@ -48,8 +52,13 @@ def one_line_errors(path: Path) -> Iterator[None]:
             f"{path}: {_megapixels(error)} megapixels are too many; give a smaller picture"
         ) from error
     except UnidentifiedImageError as error:
-        raise ValueError(f"{path}: not a readable picture; save it as PNG, TIFF, JPEG or WebP") from error
-    except (OSError, SyntaxError, cv2.error) as error:
+        kind = foreign_kind(path) or "not a readable picture"
+        remedy = "" if "; " in kind else "; save it as PNG, TIFF, JPEG or WebP"
+        raise ValueError(f"{path}: {kind}{remedy}") from error
+    except (OSError, SyntaxError, ValueError, cv2.error) as error:
+        system = isinstance(error, OSError) and error.errno is not None  # not the reader's, which have none
+        if system or out_of_memory(error) or str(path) in str(error):
+            raise
         raise ValueError(f"{path}: broken picture ({error}); save it again") from error
 
 
@@ -77,6 +86,8 @@ def _formats(path: Path) -> tuple[str, ...]:
 
 def check_kind(path: Path, file: Image.Image, convert: bool) -> None:
     """ValueError if an opened file is of a kind that is not read; `convert`: see `read_picture`."""
+    if file.format == "TIFF" and path.suffix.lower() in UNREAD_SUFFIXES:
+        raise ValueError(f"{path}: a raw photo, whose TIFF part is a preview; save it as 16-bit TIFF or PNG")
     frames = getattr(file, "n_frames", 1)
     if frames > 1 and file.format != "MPO":  # MPO: a phone's JPEG with a preview behind it
         if not convert:

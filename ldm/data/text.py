@@ -9,15 +9,21 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from ldm.data.files import PICTURE, START, foreign_kind
+
 
 def read_text(path: Path, kind: str = "file") -> str:
     """A text file in UTF-8 or UTF-16, with or without byte order mark; `kind` names it in errors.
 
     Raises FileNotFoundError, or ValueError in one line that shows the first line of another encoding.
     """
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give a {kind}")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such {kind}")
     data = path.read_bytes()
+    if data and (known := foreign_kind(path) or ("a picture" if PICTURE.match(data[:START]) else "")):
+        raise ValueError(f"{path} is {known.partition('; ')[0]}; expected a {kind}, which is text")
     try:
         return data.decode(_encoding(data)).replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:

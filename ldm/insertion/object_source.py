@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ldm.data.insertset import parts_in_folder, silhouette_beside
-from ldm.models.checkpoint import recognised
+from ldm.models.checkpoint import is_paper_file, refused
 from ldm.models.pickle_reader import PICKLES
 from ldm.objects.object_file import read_object_metadata
 
@@ -56,8 +56,8 @@ class ObjectSource:
                 raise FileNotFoundError(f"{file}: no such file")
         if pickled and self.pictures is None:
             assert self.object is not None
-            if known := recognised(self.object):
-                raise ValueError(f"{self.object} is {known}")
+            if not is_paper_file(self.object):
+                raise refused(self.object, "object file")
             raise ValueError(
                 f"{self.object} is the paper's format; give its pictures too: --dataset-dir FOLDER"
             )

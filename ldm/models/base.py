@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
@@ -90,6 +92,17 @@ def check_architecture(path: Path, architecture: Architecture) -> None:
         )
 
 
+@contextmanager
+def naming_kind(path: Path) -> Iterator[None]:
+    """If weights do not fit, say what the file is, or name it in the error."""
+    try:
+        yield
+    except ValueError as error:
+        if (known := recognised(path)) and not known.startswith("a base"):
+            raise ValueError(f"{path} is {known}") from error
+        raise error if str(path) in str(error) else ValueError(f"{path}: {error}") from error
+
+
 def load_base(
     path: Path, architecture: Architecture, what: str = "", device: torch.device | str = "cpu"
 ) -> Base:
@@ -99,16 +112,11 @@ def load_base(
     one line if the file is missing, damaged or of another shape.
     """
     check_architecture(path, architecture)
-    state = read_base(path)
     with torch.device("meta"):  # random weights would cost memory and time
         base = Base(architecture)
     what = what or f"the {architecture.name} base"
-    try:
-        load_strictly(base, match_clip_keys(state, base.state_dict()), what, device)
-    except ValueError as error:
-        if (known := recognised(path)) and not known.startswith("a base"):
-            raise ValueError(f"{path} is {known}") from error
-        raise
+    with naming_kind(path):
+        load_strictly(base, match_clip_keys(read_base(path), base.state_dict()), what, device)
     set_position_ids(base, device)
     return base.eval().requires_grad_(False)
 
@@ -121,14 +129,16 @@ def load_inpainting_model(
     Raises as `load_base` does.
     """
     check_architecture(path, architecture)
-    state = read_base(path)
+    with naming_kind(path):
+        state = read_base(path)
     with torch.device("meta"):
         model = InpaintingModel(architecture)
     for _, layer in cross_attentions(model.unet):
         layer.to_k = layer.to_v = None
     own = model.state_dict().keys()
     needed = {key: value for key, value in state.items() if key in own or not UNUSED.match(key)}
-    load_strictly(model, needed, what or f"the {architecture.name} base", device)
+    with naming_kind(path):
+        load_strictly(model, needed, what or f"the {architecture.name} base", device)
     return model.eval().requires_grad_(False), fingerprint(match_clip_keys(state))
 
 

@@ -15,7 +15,7 @@ from torch import Tensor
 from ldm.data.files import atomic_file, list_files
 from ldm.models.pickle_reader import PICKLES, load_pickle, read_pickle, refusing_damage
 from ldm.models.state_dict import first_few
-from ldm.models.weight_kinds import beginning, named, nested_names
+from ldm.models.weight_kinds import OWN_PART, beginning, named, nested_names
 
 OWN = "implicit-insertion"  # begins the format, or kind, of the files that this project writes
 SOFTWARE = "software"  # key of a pickle that this project has written
@@ -60,6 +60,23 @@ def recognised(path: Path) -> str:
     if read_metadata(path).get("format", "").startswith(OWN):
         return f"{read_metadata(path)['format']} file; give it as --object"
     return named(list(read_shapes(path)), path)
+
+
+def is_paper_file(path: Path) -> bool:
+    """Whether a pickle may be an object of the paper's code: it has its parts and is nothing else known."""
+    return not recognised(path) and any(OWN_PART.match(name) for name in nested_names(load_pickle(path)))
+
+
+def refused(path: Path, expected: str) -> ValueError:
+    """The error for a weight file that is not as `expected`: what it is, or the names of its tensors."""
+    if known := recognised(path):
+        return ValueError(f"{path} is {known}")
+    if path.suffix == ".safetensors":
+        names = list(read_shapes(path))
+    else:
+        names = nested_names(load_pickle(path))
+    what = f"its entries are named {first_few(names)}" if names else "it holds no named tensors"
+    return ValueError(f"{path} is no {expected}; {what}")
 
 
 def check_replaceable(path: Path) -> None:
@@ -135,6 +152,11 @@ def weight_files(folder: Path) -> list[Path]:
 def _read_folder(folder: Path) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     files = weight_files(folder)
+    if not files and (folder / "model_index.json").is_file():
+        raise ValueError(
+            f"{folder} is a pipeline for diffusers; this project needs one file or folder of "
+            "Paint-by-Example's weights"
+        )
     if not files:
         raise FileNotFoundError(
             f"{folder} holds no .safetensors file; put the shards there, or name the checkpoint file"

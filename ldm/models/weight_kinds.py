@@ -10,30 +10,29 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-AGAIN = "fetch or copy it again"
+from ldm.data.files import AGAIN, PICTURE, START, foreign_kind
+
 LEARN = "learn the object from its pictures instead: bash train.sh --dataset-dir FOLDER"
 BASES = "this project needs Paint-by-Example's weights"
-START = 512  # bytes that tell a kind
-BEGINNINGS = {  # pattern of the first bytes => what the file is; what to do
-    rb"version https://git-lfs\.github\.com": "a Git LFS pointer, not the file itself; run git lfs pull",
-    rb"(\xef\xbb\xbf)?\s*<(!doctype html|html|head|\?xml)": "a web page saved under this name; "
-    f"{AGAIN}, logged in if the site asks for it",
-    rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF....WEBP|BM.{8}|II\*\0|MM\0\*": "a picture; give a weight file",
-    rb"\x1f\x8b|7z\xbc\xaf|Rar!|\xfd7zXZ|BZh|\x28\xb5\x2f\xfd": "an archive; give the file in it",
-    rb"%PDF": "a PDF; give a weight file",
-}
 TEXT = re.compile(rb"[\t\n\r\x20-\x7e]+")
 NAMES = {  # pattern of a tensor's name => what the file is; what to do
-    r"lora_(unet|te\d?)_.+": f"a LoRA of kohya's scripts, for a text-to-image model; {LEARN}",
+    r"(lora|lycoris)_(unet|te\d?|transformer)_.+": "a LoRA of kohya's scripts, for a text-to-image model; "
+    f"{LEARN}",
     r".+\.processor\.(to_\w+_custom_diffusion|custom_diffusion).*|modifier_token\..+": "a Custom Diffusion "
     f"delta, for a text-to-image model; {LEARN}",
     r".+[._](lora\.(up|down)|lora_(A|B|up|down)|to_\w+_lora\.\w+)(\.\w+)*": f"a LoRA for diffusers; {LEARN}",
     r"string_to_param\..+|emb_params|<.+>": f"a textual-inversion embedding; {LEARN}",
+    r"conditioner\.embedders\..+": f"a whole SDXL checkpoint, which text drives; {BASES}",
+    r"(model\.diffusion_model\.|transformer\.)?(double_blocks|single_blocks|joint_blocks)\..+": "a model of "
+    f"Flux's or Stable Diffusion 3's kind, which text drives; {BASES}",
+    r"(image_proj|ip_adapter)\..+": f"an IP-Adapter, for a text-to-image model; {LEARN}",
     r"cond_stage_model\.(transformer\.text_model|model\.transformer)\..+": "a whole Stable Diffusion "
     f"checkpoint, which text drives; {BASES}",
     r"control_model\..+|controlnet_cond_embedding\..+": f"a ControlNet; {LEARN}",
 }
 BASE = re.compile(r"(model\.diffusion_model\.input_blocks\.0\.0|unet\.conv_in)\.weight")
+VAE = re.compile(r"(first_stage_model\.)?(encoder|decoder|quant_conv|post_quant_conv)\.")
+CLIP = re.compile(r"(vision_model|text_model|visual_projection|text_projection|logit_scale)\b")
 OWN_PART = re.compile(r"(cond_stage_model\.|conditioner\.)?(mapper|final_ln|proj_out|learnable_vector)\b.*")
 KEYS_AND_VALUES = re.compile(r"embed|model\.diffusion_model\..+\.attn2\.to_[kv]\.weight")
 
@@ -42,18 +41,22 @@ def beginning(path: Path) -> str:
     """What a file is by its bytes, as "an empty file; fetch it again"; "" if they are fine, or no file."""
     if not path.is_file():
         return ""
+    if kind := foreign_kind(path):
+        return kind if "; " in kind else f"{kind}; give a weight file"
     with path.open("rb") as file:
         start = file.read(START)
-    if not start:
-        return f"an empty file; {AGAIN}"
-    for pattern, kind in BEGINNINGS.items():
-        if re.match(pattern, start, re.DOTALL | re.IGNORECASE):
-            return kind
+    if PICTURE.match(start):
+        return "a picture; give a weight file"
     if start.startswith(b"PK"):
         return _zipped(path)
     if TEXT.fullmatch(start):
         return f"a text file ({' '.join(start.decode().split())[:40]!r} ...), no weights; {AGAIN}"
-    return _cut_off(path, start) if path.suffix == ".safetensors" else ""
+    if path.suffix == ".safetensors":
+        return _cut_off(path, start)
+    header = int.from_bytes(start[:8], "little")
+    if start[8:9] == b"{" and header < path.stat().st_size:
+        return "a .safetensors file under another ending; rename it to .safetensors"
+    return ""
 
 
 def _zipped(path: Path) -> str:
@@ -64,6 +67,8 @@ def _zipped(path: Path) -> str:
         return f"cut off, its end is missing; {AGAIN}"
     if not any(name.endswith("data.pkl") for name in names):
         return "a zip archive; unpack it and give the file in it"
+    if any("/code/" in name for name in names):
+        return "a TorchScript program; save the model's state_dict() instead"
     if path.suffix == ".safetensors":
         return "a pickle of torch, not a .safetensors; give it the ending .ckpt"
     return ""
@@ -101,8 +106,14 @@ def named(names: Sequence[str], path: Path) -> str:
         if any(OWN_PART.match(name) for name in names):
             return "a base's checkpoint; give it as --base, and the object as --object"
         return f"a UNet of another model; {BASES}"
+    if names and all(VAE.match(name) for name in names):
+        return f"a VAE alone; {BASES}"
+    if names and all(CLIP.match(name) for name in names):
+        return f"a CLIP model alone; {BASES}"
     if "conv_in.weight" in names and any(name.startswith("down_blocks.") for name in names):
         return "a UNet for diffusers; turn it into an object file: scripts/objects.py convert --to object"
+    if any(name.startswith("pytorch-lightning_version") for name in names):
+        return f"a checkpoint of another program's training; {BASES}, or an object file"
     return ""
 
 

@@ -96,6 +96,8 @@ def is_ldm_training(path: Path) -> bool:
     checkpoint = load_pickle(path)
     if not isinstance(checkpoint, Mapping) or "object" in checkpoint:
         return False
+    if (known := named(nested_names(checkpoint), path)) and not known.startswith("a base"):
+        return False
     return _sorted(checkpoint, path).is_training
 
 

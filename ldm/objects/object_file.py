@@ -21,7 +21,14 @@ from torch import Tensor
 
 from ldm.data.files import file_digest
 from ldm.data.picture import read_rgb
-from ldm.models.checkpoint import check_replaceable, read_metadata, read_state, recognised, write_safetensors
+from ldm.models.checkpoint import (
+    check_replaceable,
+    is_paper_file,
+    read_metadata,
+    read_state,
+    refused,
+    write_safetensors,
+)
 from ldm.models.pickle_reader import PICKLES
 from ldm.models.state_dict import first_few
 
@@ -97,22 +104,20 @@ def read_object(path: Path, kind: str) -> tuple[dict[str, Tensor], ObjectMetadat
 
 def read_object_metadata(path: Path) -> ObjectMetadata:
     """The metadata of an object file, without reading its tensors; raises as `read_object`."""
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder; give an object file")
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such object file; get_deltas.sh makes one from a run")
     if path.suffix in PICKLES:
-        if known := recognised(path):
-            raise ValueError(f"{path} is {known}")
+        if not is_paper_file(path):
+            raise refused(path, "object file, as get_deltas.sh makes them")
         raise ValueError(
             f"{path} is a pickled checkpoint; expected an object file (.safetensors). One of the paper's "
             "code can only be read together with the object's few-shot pictures"
         )
     texts = read_metadata(path)
     if texts.get("format") != FORMAT:
-        if known := recognised(path):
-            raise ValueError(f"{path} is {known}")
-        raise ValueError(
-            f"{path} is no object file (its format is {texts.get('format')!r}); get_deltas.sh makes one"
-        )
+        raise refused(path, "object file, as get_deltas.sh makes them")
     if texts.get("version") == str(WITHOUT_ALPHA):
         raise ValueError(f"{path} has format version {WITHOUT_ALPHA}, pictures without alpha; learn it again")
     if texts.get("version") not in [str(version) for version in range(1, VERSION + 1)]:

@@ -15,7 +15,7 @@ import torch
 from lightning_fabric.plugins.io import CheckpointIO
 
 from ldm.data.files import check_folder
-from ldm.models.checkpoint import recognised, write_ckpt
+from ldm.models.checkpoint import refused, write_ckpt
 from ldm.models.pickle_reader import refusing_damage
 
 FOLDER = "checkpoints"
@@ -52,8 +52,7 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
     with refusing_damage(path):
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     if not isinstance(checkpoint, dict) or "object" not in checkpoint:
-        known = recognised(path) or "no checkpoint of a training run; give one that train.sh wrote"
-        raise ValueError(f"{path} is {known}")
+        raise refused(path, "checkpoint of a training run, as train.sh writes them")
     card = checkpoint["object"]
     if isinstance(card, dict) and ABOUT in card:
         card["metadata"] = card.pop(ABOUT)

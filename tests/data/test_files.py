@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from ldm.data.files import (
     atomic_file,
     check_folder,
     file_digest,
     fitting_name,
+    foreign_kind,
     list_files,
     locked_folder,
     natural_key,
     one_per_stem,
+    other_pictures,
     path_of,
     pictures_in,
     sweep,
@@ -54,17 +58,38 @@ def test_a_folder_holds_what_a_viewer_shows_and_names_what_is_not_read(tmp_path:
     expected = [f"{i}.{kind}" for i, kind in enumerate(kinds)] + ["8.png"]
     assert [path.name for path in pictures_in(tmp_path)] == expected
     assert [path.name for path in pictures_in(tmp_path, (".txt",))] == [*expected, "box.txt"]
-    for name in ("x.TGA", "y.jxl"):
+
+
+def test_pictures_of_other_kinds_and_endings_are_listed_unless_they_belong_to_one(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "1.png")
+    jpeg = BytesIO()
+    Image.new("RGB", (4, 4)).save(jpeg, "JPEG")
+    for name in ("noending", "2.jpg_large", "1.png.bak", "1.psd", "._3", "4.pef"):
+        (tmp_path / name).write_bytes(jpeg.getvalue())
+    for name in ("x.TGA", "1.arw", "notes", "Thumbs.db"):
         (tmp_path / name).touch()
-    with pytest.warns(UserWarning, match=r"2 pictures of kinds that are not read, left out: x\.TGA, y\.jxl;"):
-        assert len(pictures_in(tmp_path)) == 9
+    assert [path.name for path in other_pictures(tmp_path)] == ["2.jpg_large", "4.pef", "noending", "x.TGA"]
+    assert len(pictures_in(tmp_path)) == 5
+
+
+def test_what_a_file_is_instead_of_a_picture_or_a_text(tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    for start, kind in {
+        b"": "an empty file",
+        b"version https://git-lfs.github.com/spec/v1\n": "a Git LFS pointer",
+        b"<!DOCTYPE html>": "a web page",
+        b'<?xml version="1.0"?>\n<svg xmlns=""/>': "an SVG drawing",
+        b"\0\0\0\x18ftypmp42": "a video",
+        b"\0\0\0\x0cJXL \r\n": "a picture of a kind that is not read",
+        b"PAR1": "",
+        b"\0\0\0\x18ftypavif": "",
+    }.items():
+        file.write_bytes(start)
+        assert foreign_kind(file).startswith(kind) and bool(foreign_kind(file)) == bool(kind)
 
 
 def test_a_folder_without_pictures_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"holds no picture; expected \.jpg, "):
-        pictures_in(tmp_path)
-    (tmp_path / "a.psd").touch()
-    with pytest.raises(ValueError, match=r"holds no picture; .*; it has a\.psd, of kinds that are not read"):
         pictures_in(tmp_path)
     with pytest.raises(FileNotFoundError, match="no such folder of pictures"):
         pictures_in(tmp_path / "none")

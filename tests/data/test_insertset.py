@@ -239,7 +239,7 @@ def test_a_huge_picture_is_a_fault(folder: Path) -> None:
 
 
 def test_no_few_shot_picture_is_a_fault(folder: Path) -> None:
-    (folder / "data" / "1.jpg").rename(folder / "data" / "1.doc")
+    (folder / "data" / "1.jpg").rename(folder / "1.jpg")
     found = faults(folder)
     assert found[0].startswith("data: no few-shot picture")
     assert found[1].startswith("bbox/1.txt: no picture")

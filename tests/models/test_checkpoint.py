@@ -18,6 +18,7 @@ from ldm.models.checkpoint import (
     read_metadata,
     read_state,
     recognised,
+    refused,
     write_ckpt,
     write_folder,
     write_safetensors,
@@ -207,6 +208,8 @@ def test_truncated_files(tmp_path: Path, suffix: str, kept: float, legacy: bool)
         (b"PK\x03\x04", "cut off"),
         (b"\x89PNG\r\n", "a picture"),
         (b"\x1f\x8b\x08", "an archive"),
+        (b"GGUF\x03\0\0\0", "a GGUF file, quantised weights of another program; give"),
+        (b"\x89HDF\r\n", "an HDF5 file"),
     ],
 )
 def test_other_content(tmp_path: Path, suffix: str, content: bytes, kind: str) -> None:
@@ -226,6 +229,12 @@ OTHERS: list[tuple[str, dict, str]] = [
     ("g.ckpt", {"state_dict": {"cond_stage_model.transformer.text_model.x": W}}, "a whole Stable Diffusion"),
     ("h.pt", {"string_to_param": {"*": W}}, "a textual-inversion embedding"),
     ("i.ckpt", {"object": {"about": {}}, "global_step": 3, "state_dict": {"base.x": W}}, "a checkpoint of a"),
+    ("k.safetensors", {"conditioner.embedders.0.x": W, "model.diffusion_model.y": W.clone()}, "a whole SDXL"),
+    ("l.safetensors", {"double_blocks.0.img_attn.qkv.weight": W}, "a model of Flux's"),
+    ("m.bin", {"image_proj": {"proj.weight": W}, "ip_adapter": {"1.to_k_ip.weight": W}}, "an IP-Adapter"),
+    ("n.safetensors", {"encoder.conv_in.weight": W, "quant_conv.weight": W.clone()}, "a VAE alone"),
+    ("o.safetensors", {"vision_model.x": W}, "a CLIP model alone"),
+    ("p.ckpt", {"pytorch-lightning_version": "2", "state_dict": {"net.x": W}}, "a checkpoint of another"),
     ("j.safetensors", {"conv_in.weight": W, "down_blocks.0.x": W.clone()}, "a UNet for diffusers"),
 ]
 
@@ -235,6 +244,17 @@ def test_files_of_other_programs_are_recognised(tmp_path: Path, name: str, conte
     path = tmp_path / name
     (write_safetensors if path.suffix == ".safetensors" else write_ckpt)(path, content)
     assert recognised(path).startswith(kind) and "; " in recognised(path)
+
+
+def test_what_is_not_recognised_is_named_by_its_entries(tmp_path: Path) -> None:
+    write_safetensors(tmp_path / "a.safetensors", {"foo": W, "bar": W.clone()})
+    torch.save([W], tmp_path / "b.pt")
+    assert "is no object; its entries are named bar, foo" in str(
+        refused(tmp_path / "a.safetensors", "object")
+    )
+    assert "is no object; it holds no named tensors" in str(refused(tmp_path / "b.pt", "object"))
+    (tmp_path / "a.safetensors").rename(tmp_path / "a.ckpt")
+    assert "is a .safetensors file under another ending" in str(refused(tmp_path / "a.ckpt", "object"))
 
 
 def test_only_objects_of_this_project_are_replaced(tmp_path: Path) -> None:
