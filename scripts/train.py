@@ -21,6 +21,7 @@ with starting():
     from ldm.models.base import load_base
     from ldm.training.callbacks import StopOnSignal
     from ldm.training.checkpoints import Checkpoints, find_checkpoint, new_run, resumable, run_folder
+    from ldm.training.finetune import FILES
     from ldm.training.run import build_learner, train, write_inputs
     from ldm.training.trainer import check_devices
     from ldm.validation.callback import Validation
@@ -71,6 +72,7 @@ def learn(config: Config, resumed: Path | None) -> None:
     base = load_base(Path(config.base.path), config.base.architecture)
     training = training_run_of(config)
     module = build_learner(base, plan.training, training)
+    module.card[FILES] = insertset.digests()  # those of held-out pictures, too
 
     def announce(step: int) -> None:
         few_shot, same_category = len(plan.training.few_shot), len(plan.training.same_category)

@@ -109,9 +109,18 @@ def uncollected() -> Iterator[None]:
 
 @contextmanager
 def starting() -> Iterator[None]:
-    """For a script's imports: `uncollected`, and Ctrl-C ends the process in one line; nothing is lost yet."""
-    with handling(signal.SIGINT, _leave), handling(signal.SIGTERM, _leave), uncollected():
-        yield
+    """For a script's imports: `uncollected`; Ctrl-C and failures end the process in one line."""
+    try:
+        with handling(signal.SIGINT, _leave), handling(signal.SIGTERM, _leave), uncollected():
+            yield
+    except Exception as error:
+        if out_of_memory(error):
+            say(f"error: out of memory while this program is loaded; {MEMORY}")
+            raise SystemExit(MACHINE) from None
+        if isinstance(error, ModuleNotFoundError):
+            say(f"error: {error}; install and activate what this program needs: source setup.sh")
+            raise SystemExit(MISTAKE) from None
+        raise
 
 
 @contextmanager

@@ -27,7 +27,8 @@ REMEDIES = {
 }
 NO_MEMORY = re.compile(
     "can't allocate memory|cannot allocate memory|unable to allocate|out of memory|insufficient memory"
-    "|not enough memory|bad_alloc",
+    "|not enough memory|bad_alloc|failed to map segment"
+    "|could not create a (primitive|memory)",  # oneDNN
     re.IGNORECASE,
 )
 
@@ -52,10 +53,10 @@ def of_machine(error: BaseException) -> bool:
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error of Python, numpy, OpenCV or torch, on CPU or GPU, says that memory is used up."""
+    """Whether an error of Python, numpy, OpenCV, torch or a library's loading says that memory is used up."""
     if isinstance(error, MemoryError):
         return True
-    known = isinstance(error, RuntimeError) or type(error).__module__ == "cv2"
+    known = isinstance(error, (RuntimeError, ImportError, OSError)) or type(error).__module__ == "cv2"
     return known and bool(NO_MEMORY.search(str(error)))
 
 

@@ -56,7 +56,8 @@ class InsertSet:
 
     def digests(self) -> dict[str, str]:
         """Name of each picture => hash of the picture, its boxes and its mask."""
-        found = {self.reference.name: file_digest(self.reference)}
+        alone = (self.reference, silhouette_beside(self.reference))
+        found = {file.name: file_digest(file) for file in alone if file.is_file()}
         for sample in (*self.few_shot, *self.same_category):
             mask = None if sample.mask is None else file_digest(sample.mask)
             found[f"{sample.image.parent.name}/{sample.image.name}"] = text_digest(

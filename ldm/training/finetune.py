@@ -178,18 +178,18 @@ class FineTune(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another base, object or mode; restore its few-shot features."""
-        own, saved = self.card.get("metadata", {}), checkpoint["object"].get("metadata", {})
-        for key in SAME:
-            if own.get(key) != saved.get(key):
-                raise ValueError(
-                    f"{key} is {own.get(key)}, but {saved.get(key)} in the run to resume; resume it as it was"
-                )
         learnt, there = checkpoint["object"].get(FILES, {}), self.card.get(FILES, {})
         if learnt and (changed := [k for k in learnt | there if learnt.get(k) != there.get(k)]):
             raise ValueError(
                 f"{first_few(changed)}: not as when this run began; put the old files back, "
                 "or start a new run"
             )
+        own, saved = self.card.get("metadata", {}), checkpoint["object"].get("metadata", {})
+        for key in SAME:
+            if own.get(key) != saved.get(key):
+                raise ValueError(
+                    f"{key} is {own.get(key)}, but {saved.get(key)} in the run to resume; resume it as it was"
+                )
         shapes = {f"base.{k}": v.shape for k, v in self.trained_weights().items()}
         state = checkpoint["state_dict"]
         if wrong := [

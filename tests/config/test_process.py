@@ -29,6 +29,19 @@ def python(code: str, **options: object) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.parametrize(
+    ("failure", "code", "told"),
+    [
+        ("ImportError('libtorch.so: failed to map segment from shared object')", 3, b"out of memory"),
+        ("ModuleNotFoundError(\"No module named 'torch'\")", 2, b"source setup.sh"),
+    ],
+)
+def test_imports_that_fail_are_one_line(failure: str, code: int, told: bytes) -> None:
+    code_of_script = f"from ldm.config.process import starting\nwith starting():\n    raise {failure}"
+    ended = python(code_of_script, capture_output=True)
+    assert ended.returncode == code and told in ended.stderr and ended.stderr.count(b"\n") == 1
+
+
+@pytest.mark.parametrize(
     ("number", "code", "remedy"),
     [
         (errno.ENOSPC, 3, "free some space"),
@@ -52,6 +65,7 @@ def test_system_errors_name_path_reason_and_remedy(number: int, code: int, remed
     [
         MemoryError(),
         RuntimeError("[enforce fail at alloc_cpu.cpp] DefaultCPUAllocator: can't allocate memory: you tried"),
+        RuntimeError("could not create a primitive"),
         RuntimeError("CUDA out of memory. Tried to allocate 20.00 GiB"),
         RuntimeError("unable to mmap 4 bytes from file <x>: Cannot allocate memory (12)"),
     ],

@@ -238,6 +238,19 @@ def test_a_huge_picture_is_a_fault(folder: Path) -> None:
     assert faults(folder) == ["data/1.png: 182 megapixels are too many; give a smaller picture"]
 
 
+def test_the_digests_name_every_file_that_is_learnt_from(folder: Path) -> None:
+    (folder / "mask").mkdir()
+    for name in ("mask/1.png", "test_mask.png"):
+        Image.new("L", SIZE, 255).save(folder / name)
+    before = load_insertset(folder).digests()
+    assert before.keys() == {"data/1.jpg", "test.jpg", "test_mask.png"}
+    for name, told in {"mask/1.png": "data/1.jpg", "test_mask.png": "test_mask.png"}.items():
+        Image.new("L", SIZE, 254).save(folder / name)
+        after = load_insertset(folder).digests()
+        assert [key for key in after if after[key] != before[key]] == [told]
+        before = after
+
+
 def test_no_few_shot_picture_is_a_fault(folder: Path) -> None:
     (folder / "data" / "1.jpg").rename(folder / "1.jpg")
     found = faults(folder)

@@ -1,5 +1,7 @@
 """Pictures come back as they were: depth, alpha, profile, EXIF, dpi, text; RGB is as by Pillow."""
 
+import errno
+import os
 import re
 import sys
 from pathlib import Path
@@ -8,8 +10,9 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, PngImagePlugin
 
+from ldm.config.process import explained
 from ldm.data.boxes import Frame
 from ldm.data.exif import upright
 from ldm.data.image import colour_levels, colours
@@ -91,6 +94,43 @@ def test_turning_agrees_with_pillow(orientation):
     turned = Image.fromarray(pixels)
     turned.getexif()[0x0112] = orientation
     assert np.array_equal(upright(pixels, orientation), np.asarray(ImageOps.exif_transpose(turned)))
+
+
+@pytest.mark.parametrize(("number", "code"), [(errno.EIO, 3), (errno.EACCES, 2)])
+def test_a_disk_that_fails_is_no_broken_picture(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    file = tmp_path / "a.png"
+    Image.new("RGB", (8, 8)).save(file)
+
+    def fail(self: Image.Image) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", fail)
+    with pytest.raises(OSError) as caught:
+        read_picture(file)
+    line, found = explained(caught.value)
+    assert line.startswith(f"error: {file}: {os.strerror(number)}") and found == code
+
+
+def test_what_a_file_is_instead_of_a_picture(tmp_path: Path) -> None:
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "page.jpg").write_text("<!doctype html><html>")
+    (tmp_path / "none.png").write_bytes(b"")
+    Image.new("RGB", (8, 8)).save(tmp_path / "raw.nef", "TIFF")
+    bomb = PngImagePlugin.PngInfo()
+    bomb.add_text("Comment", "0" * (2 << 20), zip=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "text.png", pnginfo=bomb)
+    for name, kind in {
+        "folder.png": " is a folder; give a picture",
+        "page.jpg": ": a web page saved under this name",
+        "none.png": ": an empty file",
+        "raw.nef": ": a raw photo, whose TIFF part is a preview",
+        "text.png": ": broken picture (Decompressed data too large",
+    }.items():
+        with pytest.raises(ValueError) as caught:
+            read_picture(tmp_path / name)
+        assert str(caught.value).startswith(f"{tmp_path / name}{kind}")
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg", ".webp"])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ldm.models.base import Base, base_fingerprint
 from ldm.models.cross_attention import cross_attentions
-from ldm.models.runtime import PLAIN, Compiled, Runtime, prepare
+from ldm.models.runtime import PLAIN, Compiled, Runtime, device_named, prepare
 from ldm.models.sampler import Condition, sample
 from ldm.speed.deep_cache import DeepCache
 from tests.fixtures import tiny
@@ -56,6 +56,16 @@ def test_half_precision_is_the_unets_but_for_what_is_folded() -> None:
         assert half or torch.equal(weight, before[name]), name
     constants = base.contexts(noise(1, 3, 16)).conditional
     assert all(x.dtype == torch.bfloat16 for layer in constants.layers.values() for x in layer)
+
+
+def test_a_device_that_the_machine_lacks_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert device_named("CPU") == "cpu"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert [device_named(name) for name in (None, "cuda:1", "cpu")] == ["cuda", "cuda:1", "cpu"]
+    for name in ("cuda:2", "cuda:x", "mps"):
+        with pytest.raises(ValueError, match=f"--device {name}: this machine has cpu, cuda:0, cuda:1"):
+            device_named(name)
 
 
 def test_an_unknown_precision_is_refused_with_the_choices() -> None:

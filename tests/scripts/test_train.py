@@ -236,6 +236,16 @@ def test_pictures_that_changed_are_not_resumed(
     train.main(resume)
 
 
+def test_a_picture_that_was_added_is_not_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train.main(arguments(tmp_path, "--max_steps", "1"))
+    capsys.readouterr()
+    for name in ("data/0.png", "bbox/0.txt"):
+        file = tmp_path / "toy" / name
+        file.with_stem("9").write_bytes(file.read_bytes())
+    output = failing(["--resume", str(tmp_path / "logs/toy"), "--max_steps", "2"], capsys)
+    assert "error: data/9.png: not as when this run began" in output and output.count("\n") == 1
+
+
 def test_a_base_that_changed_is_not_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from ldm.models.base import save_base
     from tests.fixtures.small import small_base

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,11 +13,19 @@ from ldm.config.schema import load_config
 from ldm.data.insertset import load_insertset
 from ldm.objects.delta import load
 from ldm.training.run import learn_to_file
+from ldm.training.trainer import check_devices
 from scripts import get_deltas, train
 from tests.fixtures.small import SMALL, written
 
 SETTINGS = ["train.max_steps=2", "train.lr=0.01", "train.cached_samples=5", "train.single_view=0.5"]
 QUIET = ["train.preview_every=0", "train.validate_every=0"]
+
+
+def test_more_processes_than_cores_are_refused() -> None:
+    cores = os.cpu_count() or 1
+    check_devices("cpu", cores)
+    with pytest.raises(ValueError, match=f"--devices {cores + 1}: .*; give at most {cores}"):
+        check_devices("cpu", cores + 1)
 
 
 def test_the_script_and_the_library_learn_the_same(tmp_path: Path) -> None:
