@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ldm.data.boxes import Box, read_boxes
-from ldm.data.files import list_files
+from ldm.data.files import list_files, other_pictures
 from ldm.data.insertset import silhouette_beside
 from ldm.data.mask_levels import read_silhouette
 from ldm.data.picture import read_alpha, read_frame, read_rgb
@@ -23,7 +23,8 @@ def find_photos(folder: Path) -> list[Path]:
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder; expected one with 3-6 photos of one object")
     inner = folder / "data"
-    files = list_files(inner if inner.is_dir() else folder)
+    place = inner if inner.is_dir() else folder
+    files = list_files(place) + other_pictures(place)  # whose reading names what is not read
     masks = {silhouette_beside(file) for file in files}
     photos = [file for file in files if file not in masks]
     if not photos:

@@ -34,6 +34,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Image.fromarray(pixels[:50, :50]).save(folder / "reference.jpg")
     (folder / "outside.txt").write_text("500 500 600 600")
     (folder / "empty.txt").write_text("9 9 1 1")
+    for name in ("pictures/data", "run", "pipeline/unet"):
+        (folder / name).mkdir(parents=True)
+    (folder / "run/config.yaml").write_text("# settings of a training run\n")
+    (folder / "pipeline/model_index.json").write_text("{}")
     return folder
 
 
@@ -100,7 +104,14 @@ def test_composites_recipe_and_sheet(folder: Path, tmp_path: Path) -> None:
             ["--example_img", "a.png", "--box", "1", "1", "9", "9", "--object", "no.safetensors"],
             "no.safetensors",
         ),
-        ([*BOXED, "--object", "."], "no such file; write it: bash get_deltas.sh --path "),
+        ([*BOXED, "--object", "."], " is no folder of a run; give an object file"),
+        ([*BOXED, "--object", "run"], "no such file; write it: bash get_deltas.sh --path "),
+        (
+            [*BOXED, "--object", "pictures"],
+            "pictures is an object folder, of pictures; learn it: bash train.sh",
+        ),
+        ([*BOXED, "--reference", "pictures"], "pictures is a folder; give a picture file"),
+        ([*BOXED, "--base", "pipeline"], "pipeline is a pipeline for diffusers"),
         (["--example_img", "a.png", "--box", "1", "1", "9", "9", "--sampler", "plsm"], "plms"),
         (["--example_img", "a.png", "--box", "1", "1", "9", "9", "--stepz", "3"], "--steps"),
     ],
@@ -159,9 +170,9 @@ def test_a_folder_is_what_a_viewer_shows_and_the_rest_is_counted_and_named(
     with pytest.raises(SystemExit) as stop:
         call(folder, *work, "--outdir", str(tmp_path / "out"))
     names = sorted(file.name for file in (tmp_path / "out").iterdir())
-    assert stop.value.code == 11 and names == [f"{name}_plan.png" for name in "cdefgh"]
+    assert stop.value.code == 12 and names == [f"{name}_plan.png" for name in "cdefgh"]
     error = capsys.readouterr().err
-    assert "1 picture of a kind that is not read, left out: j.tga" in error
+    assert "skipped j: " in error and "j.tga: not a readable picture" in error
     assert "skipped i: " in error and "i.heic: HEIC needs the extra `heic`" in error
 
 
