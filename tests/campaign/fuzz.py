@@ -4,7 +4,8 @@
 
 A case is a valid input of one kind with some bytes or characters changed. It fails if the script ends with a
 traceback, an exit code that `--help` does not list, more than one error line, a crash, after 60 seconds of
-processor time, with more than 1 GB above an undisturbed case, or with a changed input. Failing inputs are kept.
+processor time, with more than 1 GB above an undisturbed case, or with a changed input.
+Failing inputs are kept.
 """
 
 from __future__ import annotations
