@@ -16,6 +16,7 @@ ABOUT = (
     "Memory: a case's weights, where it has its own, and what a run takes on top. "
     "`full` has Paint-by-Example's sizes and synthetic weights."
 )
+TITLE = "# Benchmarks"
 Rates = Mapping[str, Mapping[str, float]]  # device => precision => FLOP/s of matrix multiplication
 HEAD = ("", "seconds", "as fast", "samples/s", "TFLOP/s", "of matrix rate", "memory, GB")
 
@@ -26,7 +27,7 @@ def report(measured: Mapping[str, Any], command: str) -> str:
     about = ", ".join(f"{key}: {value}" for key, value in machine.items())
     speeds = [f"{device} {kind} {rate / 1e12:.3g}" for device, r in rates.items() for kind, rate in r.items()]
     parts = [
-        "# Benchmarks",
+        TITLE,
         f"Made by `{command}`. {about}. Matrix multiplication, measured, TFLOP/s: {', '.join(speeds)}.",
         ABOUT,
     ]

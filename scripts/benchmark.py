@@ -22,13 +22,13 @@ with starting():
 
     from benchmarks.learning import Lean
     from benchmarks.plan import Measured, Subject, measure
-    from benchmarks.report import report
+    from benchmarks.report import TITLE, report
     from ldm import __version__
     from ldm.config.build import insert_options
     from ldm.config.cli import INFERENCE, TRAINING, OneLineParser
     from ldm.config.loader import ROOT
     from ldm.config.schema import load_config
-    from ldm.data.files import atomic_file, path_of
+    from ldm.data.files import atomic_file, check_reports, path_of
     from ldm.insertion.insert import InsertOptions
 
 REPEATS = {"mini": 7, "full": 3}
@@ -93,6 +93,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.out.suffix != ".md" or args.repeats < 0:
         raise ValueError(f"--out {args.out}, --repeats {args.repeats}: expected a .md file and 1 or more")
     sources = [(source(size, device, args), device) for size in args.sizes for device in args.devices]
+    check_reports(
+        args.out.parent, {args.out.name: TITLE, args.out.with_suffix(".json").name: '{\n "machine"'}
+    )
     measured = Measured(args.out.with_suffix(".json"), machine())
     for one, device in sources:
         measure(one, device, presets(), measured, partial(print, flush=True))

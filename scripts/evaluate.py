@@ -14,6 +14,7 @@ from ldm.config.process import run, starting, warnings_in_a_line
 with starting():
     from tqdm import tqdm
 
+    from ldm.batch.results_log import check_outputs
     from ldm.config.cli import INFERENCE, RECIPE_FLAGS
     from ldm.config.evaluation_cli import add_scoring_flags, base_note, networks_of, setup_of
     from ldm.config.parser import SettingsParser
@@ -150,6 +151,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.benchmark or args.results:
         check_folder(args.out, f"--out {args.out}")
         check_reports(args.out, REPORTS if args.benchmark else MEASURES)
+        if not (args.out / "report.md").is_file():  # else the sheet belongs to this program's report
+            check_outputs([args.out / "sheet.png"], [], "another --out")
         with locked_folder(args.out, "wait for it, or give another --out"):
             fill_benchmark(args, config) if args.benchmark else score_results(args)
     else:

@@ -16,16 +16,18 @@ from ldm.config.process import run, say, starting, warnings_in_a_line
 with starting():
     from tqdm import tqdm
 
+    from ldm.batch.results_log import SHEET, check_outputs
     from ldm.config.cli import OneLineParser
     from ldm.config.loader import ROOT, place
-    from ldm.data.files import atomic_file, path_of
+    from ldm.data.files import atomic_file, check_reports, path_of
     from ldm.data.picture_write import write_picture
+    from ldm.prepare import folder_record
     from ldm.prepare.object_folder import PreparedObject, write_object_folder
     from ldm.prepare.photo_files import find_photos
     from ldm.prepare.segmenter import SEGMENTERS, Segmenter, load_segmenter
     from ldm.prepare.sheet import draw_sheet
 
-SHEET = "sheet.png"
+SHEET_NAME = "sheet.png"
 
 
 def parser() -> OneLineParser:
@@ -52,6 +54,7 @@ def measure_all(folder: Path, out: Path, segmenter: Segmenter) -> None:
     roots = sorted(path for path in folder.iterdir() if (path / "bbox").is_dir())
     if not roots or out.suffix != ".md":
         raise ValueError(f"--measure {folder} --out {out}: expected object folders in it, and a .md file")
+    check_reports(out.parent, {out.name: "| object | photos |"})
     text = table([measure(root, segmenter) for root in tqdm(roots, unit="object", disable=None)])
     with atomic_file(out) as file:
         file.write(text.encode())
@@ -68,7 +71,7 @@ def report(prepared: PreparedObject) -> None:
     root, reference = prepared.root, prepared.reference
     shown = f"photo {reference}" if reference else "another picture"
     print(f"{root}: {len(prepared.photos)} photos, the reference shows {shown}")
-    print(f"look at {root / SHEET}; correct bbox/ and mask/ where they are wrong, then run this again")
+    print(f"look at {root / SHEET_NAME}; correct bbox/ and mask/ where they are wrong, then run this again")
     print(f"next: bash train.sh --dataset-dir {root} --name {root.name}")
 
 
@@ -82,8 +85,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         if out.resolve() in (args.photos.resolve(), photos[0].parent.resolve()):
             raise ValueError(f"--out {out} is the folder of the photos; give another folder")
         bar = partial(tqdm, unit="photo", leave=False, disable=None)
+        if not (out / folder_record.FILE).is_file():  # else it is this program's folder
+            check_outputs([out / SHEET_NAME], photos, "another --out")
         prepared = write_object_folder(out, photos, args.reference, args.category, segmenter, bar)
-        write_picture(out / SHEET, draw_sheet(prepared))
+        write_picture(out / SHEET_NAME, draw_sheet(prepared), SHEET)
     return report(prepared)
 
 

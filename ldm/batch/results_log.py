@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image, UnidentifiedImageError
 
-from ldm.data.files import overwritten, sweep
+from ldm.data.files import check_reports, overwritten, sweep
 from ldm.data.picture_write import embedded_text
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 FILE = "results.jsonl"
 SHEET = {"software": "implicit-insertion"}  # text in pictures without a recipe
-MARKS = {"recipe", *SHEET}  # texts by which a picture of this program is recognised
 
 
 class ResultsLog:
@@ -79,9 +78,17 @@ def rows(path: Path) -> Iterator[dict[str, Any]]:
 def recipe_in(file: Path) -> dict[str, Any]:
     """The recipe in the metadata of a result; {} if there is no such file or no recipe."""
     try:
-        return json.loads(embedded_text(file).get("recipe", "{}"))
+        found = json.loads(embedded_text(file).get("recipe", "{}"))
     except (FileNotFoundError, UnidentifiedImageError, json.JSONDecodeError):
         return {}
+    return found if isinstance(found, dict) and "key" in found else {}
+
+
+def check_log(folder: Path, inputs: Iterable[Path]) -> None:
+    """ValueError if a folder's results log would be one of the inputs, or is a file of another program."""
+    if lost := overwritten([folder / FILE], inputs):
+        raise ValueError(f"{lost}: the results log of this run has the same name; give another --outdir")
+    check_reports(folder, {FILE: '{"file":'}, "another --outdir")
 
 
 def check_outputs(pictures: Iterable[Path], inputs: Iterable[Path], remedy: str = "another --outdir") -> None:
@@ -99,7 +106,7 @@ def check_outputs(pictures: Iterable[Path], inputs: Iterable[Path], remedy: str 
 
 def _is_written_here(picture: Path) -> bool:
     try:
-        return not MARKS.isdisjoint(embedded_text(picture))
+        return SHEET.items() <= embedded_text(picture).items() or bool(recipe_in(picture))
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
         return False
 

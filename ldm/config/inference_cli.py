@@ -14,7 +14,7 @@ import torch
 
 from ldm.batch.manifest import COLUMNS, bench_cases, read_manifest
 from ldm.batch.replay import ItemReplay, read_recipe
-from ldm.batch.results_log import check_outputs
+from ldm.batch.results_log import check_log, check_outputs
 from ldm.batch.runner import RunOptions
 from ldm.batch.work_item import Case, WorkItem, check_files, pair
 from ldm.config.build import COMPOSITE, crop_context_of, from_sections
@@ -27,6 +27,7 @@ from ldm.config.schema import Config, load_config
 from ldm.config.training_sections import EXTRACTED_SUFFIX
 from ldm.data.boxes import Box, parse_box, read_box_file
 from ldm.data.files import check_folder, fitting_name, list_files
+from ldm.data.insertset import check_outside
 from ldm.insertion.mask_input import MaskOptions
 from ldm.insertion.object_source import ObjectSource
 from ldm.models.runtime import device_named, machine
@@ -141,6 +142,7 @@ def parse(argv: Sequence[str] | None, description: str) -> tuple[argparse.Namesp
             "in a scene file, write n"
         )
     check_folder(Path(config.insert.outdir), f"--outdir {config.insert.outdir}")
+    check_outside(Path(config.insert.outdir), f"--outdir {config.insert.outdir}")
     args.device = device_named(args.device)
     if args.object is not None and args.object.is_dir():
         args.object, pictures = extracted(args.object, config.extract.format)
@@ -226,7 +228,12 @@ def check_overwriting(
         names += [f"candidates/{fitting_name(item.stem, '.png')}" for item in items if item.best]
     inputs = [path for item in items for path in item.sources().values()]
     inputs += [path for path in (args.manifest, args.list, args.scene) if path is not None]
-    check_outputs((Path(config.insert.outdir) / name for name in names), inputs)
+    folder = Path(config.insert.outdir)
+    check_outputs((folder / name for name in names), inputs)
+    if not args.plan:
+        check_log(folder, inputs)
+        if any(item.best for item in items):
+            check_folder(folder / "candidates", f"--outdir {folder}")
 
 
 def roi_given(words: Sequence[str]) -> Box | None:

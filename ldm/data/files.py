@@ -17,7 +17,8 @@ from typing import Any, BinaryIO, TextIO
 from ldm.data.failure import naming_failure
 
 LONGEST = 255  # bytes of a file name on usual file systems
-LOCK = ".lock"
+LOCK = ".implicit_insertion.lock"
+PART = re.compile(r"\.[0-9a-f]{8}\.(\d+)\.part")  # hash and process
 PICTURE_SUFFIXES = (
     *(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".tif", ".tiff"),
     *(".bmp", ".gif", ".avif", ".heic", ".heif"),
@@ -169,17 +170,17 @@ def check_folder(folder: Path, given: str) -> None:
         raise ValueError(f"{given}: no permission to write into {there}; give another name")
 
 
-def check_reports(folder: Path, beginnings: Mapping[str, str]) -> None:
+def check_reports(folder: Path, beginnings: Mapping[str, str], remedy: str = "another --out") -> None:
     """ValueError if a report to be written would replace a file that does not begin as that report does."""
     for name, beginning in beginnings.items():
         file = folder / name
-        if not file.is_file() or not file.stat().st_size:
+        if not file.is_file():
             continue
         with file.open("rb") as content:
-            if content.read(len(beginning.encode())) != beginning.encode():
+            if not beginning.encode().startswith(content.read(len(beginning.encode()))):  # it may be cut off
                 raise ValueError(
                     f"{file} was not written by this program and would be overwritten; "
-                    "move it, or give another --out"
+                    f"move it, or give {remedy}"
                 )
 
 
@@ -245,8 +246,8 @@ def _held(folder: Path, remedy: str) -> TextIO:
 def sweep(folder: Path) -> None:
     """Remove a folder's temporary files whose process no longer runs."""
     for part in folder.glob(".*.part"):
-        owner = part.name.split(".")[-2]
-        if owner.isdecimal() and not _runs(int(owner)):
+        written = PART.fullmatch(part.name)
+        if written and not _runs(int(written[1])):
             part.unlink(missing_ok=True)
 
 

@@ -94,6 +94,18 @@ def load_insertset(root: Path) -> InsertSet:
     return InsertSet(root, few_shot, same_category, reference)
 
 
+def check_outside(folder: Path, given: str) -> None:
+    """ValueError if an output folder is an object folder or one of its parts; `given`: flag and value."""
+    whole = folder.resolve()
+    parts = [name for names in KINDS for name in names]
+    for root in (whole, whole.parent) if whole.name in parts else (whole,):
+        if (root / KINDS[0][0]).is_dir() and (root / KINDS[0][1]).is_dir():
+            raise ValueError(
+                f"{given}: {root} is an object folder, whose pictures are those to learn from; "
+                "give another name"
+            )
+
+
 def silhouette_beside(reference: Path) -> Path:
     """The file of a reference's silhouette: NAME_mask.png beside it."""
     return reference.with_name(f"{reference.stem}_mask.png")

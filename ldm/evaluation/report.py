@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ldm.batch.contact_sheet import close_up, contact_sheet, thumbnail
+from ldm.batch.results_log import SHEET
 from ldm.data.files import atomic_file
 from ldm.data.picture import Picture
 from ldm.data.picture_write import write_picture
@@ -66,7 +67,7 @@ def write_report(
         with atomic_file(path) as file:
             file.write(content.encode())
     sheet = folder / "sheet.png"
-    write_picture(sheet, Picture(result_sheet(run, against)))
+    write_picture(sheet, Picture(result_sheet(run, against)), SHEET)
     return [*contents, sheet]
 
 

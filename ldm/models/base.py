@@ -13,7 +13,14 @@ import torch
 from torch import Tensor
 
 from ldm.models.architecture import LEGACY_DEFAULTS, Architecture, set_position_ids
-from ldm.models.checkpoint import read_metadata, read_state, recognised, weight_files, write_folder
+from ldm.models.checkpoint import (
+    check_shards,
+    read_metadata,
+    read_state,
+    recognised,
+    weight_files,
+    write_folder,
+)
 from ldm.models.conditioner import Conditioner
 from ldm.models.context import Context, Contexts
 from ldm.models.cross_attention import cross_attentions
@@ -143,6 +150,10 @@ def load_inpainting_model(
 
 
 def save_base(base: Base, folder: Path, dtype: torch.dtype = torch.float16) -> list[Path]:
-    """Write the weights as safetensors shards of at most 16 MB, the architecture in their metadata."""
+    """Write the weights as safetensors shards of at most 16 MB, the architecture in their metadata.
+
+    ValueError if the folder has shards of another program.
+    """
+    check_shards(folder)
     metadata = {"architecture": json.dumps(asdict(base.architecture)), "fingerprint": base_fingerprint(base)}
     return write_folder(folder, base_state(base), dtype=dtype, metadata=metadata)

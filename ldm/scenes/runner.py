@@ -65,7 +65,7 @@ class PlacementCache:
         for file in files:
             if excess <= 0:
                 break
-            if file not in self._used:
+            if file not in self._used and recipe_in(file):  # else it is no file of the cache
                 excess -= file.stat().st_size
                 file.unlink()
                 removed.append(file)

@@ -16,6 +16,7 @@ from lightning_fabric.plugins.io import CheckpointIO
 
 from ldm.data.files import check_folder
 from ldm.models.checkpoint import refused, write_ckpt
+from ldm.data.insertset import check_outside
 from ldm.models.pickle_reader import refusing_damage
 
 FOLDER = "checkpoints"
@@ -23,7 +24,7 @@ BEST, REASON = "best.ckpt", "best.txt"
 ABOUT = "about"  # in checkpoints of older versions: metadata
 CONFIG = "config.yaml"
 MARK = "# settings of a training run\n"  # begins it
-WRITTEN = (CONFIG, "shown.png", "metrics.csv", BEST, REASON, "validation.csv", "validation.png")
+WRITTEN = (CONFIG, "shown.png", "metrics.csv", BEST, REASON, "validation.csv")
 NAME = re.compile(r"step-(\d+)\.ckpt")
 
 
@@ -97,16 +98,22 @@ def new_run(logdir: Path, name: str) -> Path:
     folder = logdir / name
     if checkpoints(folder):
         raise ValueError(f"{folder} already holds a run; --resume {folder} or give another --name")
-    config = folder / CONFIG
-    if any((folder / name).exists() for name in WRITTEN) and not (
-        config.is_file() and config.read_bytes().startswith(MARK.encode())
-    ):
+    if any((folder / name).exists() for name in WRITTEN) and not _is_run(folder / CONFIG):
         raise ValueError(
             f"{folder} holds files that are not of a run and would be overwritten; "
             "give another --name or --logdir"
         )
     check_folder(folder, f"--logdir {logdir}")
+    check_outside(folder, f"--logdir {logdir} --name {name}")
     return folder
+
+
+def _is_run(config: Path) -> bool:
+    """Whether a settings file is of a run; version 0.4 wrote no mark, but a section for each step."""
+    content = config.read_bytes() if config.is_file() else b""
+    return content.startswith(MARK.encode()) or all(
+        re.search(rb"^%s:$" % section, content, re.MULTILINE) for section in (b"base", b"train", b"extract")
+    )
 
 
 def best_checkpoint(run: Path) -> tuple[Path, str] | None:

@@ -12,6 +12,7 @@ import pytest
 from PIL import Image
 
 from ldm.data.files import (
+    LOCK,
     atomic_file,
     check_folder,
     file_digest,
@@ -143,11 +144,13 @@ def test_long_names_are_cut_and_stay_different(tmp_path: Path) -> None:
 
 
 def test_sweep_spares_running_processes(tmp_path: Path) -> None:
-    ours, dead = tmp_path / f".a.{os.getpid()}.part", tmp_path / ".a.99999999.part"
+    ours, dead = tmp_path / f".0123abcd.{os.getpid()}.part", tmp_path / ".0123abcd.99999999.part"
+    foreign = tmp_path / ".notes.99999999.part"
     ours.touch()
     dead.touch()
+    foreign.touch()
     sweep(tmp_path)
-    assert ours.exists() and not dead.exists()
+    assert ours.exists() and foreign.exists() and not dead.exists()
 
 
 def test_a_folder_below_a_file_is_refused(tmp_path: Path) -> None:
@@ -180,4 +183,4 @@ def test_a_folder_has_one_holder_until_its_process_ends(tmp_path: Path) -> None:
             pass
         other.kill()  # nothing is tidied up
     with locked_folder(tmp_path / "run", ""):
-        assert (tmp_path / "run" / ".lock").read_text() == str(os.getpid())
+        assert (tmp_path / "run" / LOCK).read_text() == str(os.getpid())

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ldm.data.boxes import Box
-from ldm.data.files import file_digest
+from ldm.data.files import LOCK, file_digest
 from ldm.data.insertset import load_insertset
 from ldm.data.mask_levels import read_silhouette
 from ldm.data.picture import read_rgb
@@ -71,7 +71,7 @@ def prepare(photos: Path, out: Path, **more: object):  # type: ignore[no-untyped
 
 
 def state(root: Path) -> dict[str, str]:
-    files = sorted(path for path in root.rglob("*") if path.is_file() and path.name != ".lock")
+    files = sorted(path for path in root.rglob("*") if path.is_file() and path.name != LOCK)
     return {path.relative_to(root).as_posix(): file_digest(path) for path in files}
 
 

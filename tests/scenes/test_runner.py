@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from ldm.scenes.runner import PlacementCache
 
@@ -33,8 +34,10 @@ def test_the_longest_unused_goes_first_and_what_this_run_used_stays(tmp_path: Pa
     size, kept = (tmp_path / "a.png").stat().st_size, PlacementCache(tmp_path)
     kept.pixels("a")
     assert kept.prune(3 * size) == [tmp_path / "b.png"] and left(tmp_path) == "acd"
+    Image.new("L", (9, 9)).save(tmp_path / "z.png")  # of someone else
     kept.prune(0)
-    assert left(tmp_path) == "a"
+    assert left(tmp_path) == "az"
+    (tmp_path / "z.png").unlink()
     assert PlacementCache(tmp_path).prune(size) == [] and len(PlacementCache(tmp_path).prune(0)) == 1
     assert PlacementCache(tmp_path / "none").prune(0) == []
 
@@ -47,6 +50,6 @@ def test_using_makes_young_again(tmp_path: Path) -> None:
 
 
 def test_half_written_files_of_the_dead_are_swept(tmp_path: Path) -> None:
-    (tmp_path / ".x.png.999999999.part").write_bytes(b"")
+    (tmp_path / ".0123abcd.999999999.part").write_bytes(b"")
     PlacementCache(tmp_path)
     assert not list(tmp_path.iterdir())

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from ldm.config.process import run
 from ldm.data.files import locked_folder
@@ -340,6 +341,43 @@ def test_no_input_and_no_foreign_picture_is_overwritten(
         assert stop.value.code == 2 and lost in message and "--outdir" in message and message.count("\n") == 1
         assert set(tmp_path.iterdir()) == set(before)
     assert {file: file.read_bytes() for file in before} == before
+
+
+@pytest.mark.parametrize(
+    "log", ["a line of mine", '{"background": "a.png", "box": [1, 1, 9, 9]}', "[]\n[]\n"]
+)
+def test_a_results_log_of_another_program_stays(folder: Path, tmp_path: Path, log: str) -> None:
+    (tmp_path / "results.jsonl").write_text(log)
+    work = ["--example_img", str(folder / "a.png"), "--box", "9", "9", "40", "40", "--outdir", str(tmp_path)]
+    with pytest.raises(ValueError, match=r"results\.jsonl was not written by this program"):
+        call(folder, *work)
+    if "background" in log:
+        (tmp_path / "a.png").write_bytes((folder / "a.png").read_bytes())
+        with pytest.raises(
+            ValueError, match=r"results\.jsonl: the results log of this run has the same name"
+        ):
+            call(folder, "--manifest", str(tmp_path / "results.jsonl"), "--outdir", str(tmp_path))
+    assert (tmp_path / "results.jsonl").read_text() == log
+
+
+@pytest.mark.parametrize(("key", "text"), [("software", "GIMP"), ("recipe", "soup"), ("recipe", '["soup"]')])
+def test_a_mark_of_another_program_is_no_mark(folder: Path, tmp_path: Path, key: str, text: str) -> None:
+    about = PngInfo()
+    about.add_text(key, text)
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png", pnginfo=about)
+    work = ["--example_img", str(folder / "a.png"), "--box", "9", "9", "40", "40", "--outdir", str(tmp_path)]
+    with pytest.raises(ValueError, match=r"a\.png was not written by this program"):
+        call(folder, *work)
+
+
+@pytest.mark.parametrize("part", ["", "data", "mask"])
+def test_results_do_not_go_into_an_object_folder(folder: Path, tmp_path: Path, part: str) -> None:
+    for name in ("data", "bbox"):
+        (tmp_path / "o" / name).mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "o")
+    work = ["--example_img", str(folder / "a.png"), "--box", "9", "9", "40", "40", "--outdir"]
+    with pytest.raises(ValueError, match="o is an object folder"):
+        call(folder, *work, str(tmp_path / "link" / part))
 
 
 def test_a_replay_overwrites_no_foreign_picture(folder: Path, tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 from ldm.config.process import run
-from ldm.data.files import locked_folder
-from ldm.training.checkpoints import find_checkpoint, read_checkpoint
+from ldm.data.files import LOCK, locked_folder
+from ldm.training.checkpoints import find_checkpoint, new_run, read_checkpoint
 from scripts import train
 from tests.fixtures.small import object_folder, written
 
@@ -156,6 +156,21 @@ def test_another_run_is_never_overwritten(tmp_path: Path, capsys: pytest.Capture
     assert find_checkpoint(tmp_path / "logs/toy").read_bytes() == before
 
 
+def test_a_run_replaces_no_foreign_file_and_goes_into_no_object_folder(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A run of version 0.4 that was stopped before its first checkpoint has no mark, and is known."""
+    argv, run_ = arguments(tmp_path, "--max_steps", "1"), tmp_path / "logs/toy"
+    run_.mkdir(parents=True)
+    (run_ / "metrics.csv").write_text("mine")
+    (run_ / "config.yaml").write_text("base: notes of mine, train:\n")
+    assert "holds files that are not of a run" in failing(argv, capsys)
+    assert (run_ / "metrics.csv").read_text() == "mine"
+    (run_ / "config.yaml").write_text("base:\n  path: x\ntrain:\n  lr: 1.0\nextract:\n  which: best\n")
+    assert new_run(tmp_path / "logs", "toy") == run_
+    assert "toy is an object folder" in failing([*argv, "--logdir", str(tmp_path)], capsys)
+
+
 def test_a_run_that_another_process_writes_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -163,7 +178,7 @@ def test_a_run_that_another_process_writes_is_refused(
     with locked_folder(tmp_path / "logs/toy", ""):
         said = failing(argv, capsys)
         assert f"toy is being written by process {os.getpid()}; wait for it" in said and said.count("\n") == 1
-        assert [file.name for file in (tmp_path / "logs/toy").iterdir()] == [".lock"]
+        assert [file.name for file in (tmp_path / "logs/toy").iterdir()] == [LOCK]
     train.main(argv)
 
 
