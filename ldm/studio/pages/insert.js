@@ -1,10 +1,10 @@
 // The page of insertion: a background, a mask for each object, settings, the run, its results.
 
-import { delayed, get, path, post, upload, withQuery } from "./api.js";
+import { delayed, get, path, post, remove, upload, withQuery } from "./api.js";
 import { commandLine } from "./command_line.js";
 import { colourOf } from "./draft.js";
 import { dropZone } from "./drop_zone.js";
-import { button, element, noticeLine, warningList } from "./element.js";
+import { button, confirmed, element, noticeLine, warningList } from "./element.js";
 import { hasEnded, jobPanel, watchJob } from "./jobs.js";
 import { MaskEditor } from "./mask_editor.js";
 import { decodeMask, encodeMask } from "./mask_png.js";
@@ -61,10 +61,15 @@ class InsertPage {
       this.list.node,
     );
     const drop = dropZone("Drop a background, or choose one", ([file]) => this.add(file));
+    this.discard = button("Remove", () => this.removeBackground(), {
+      class: "danger",
+      hidden: true,
+      title: "Remove this background and its masks",
+    });
     return element(
       "aside",
       { class: "panel" },
-      element("h2", {}, "Background"),
+      element("div", { class: "row head" }, element("h2", {}, "Background"), this.discard),
       drop,
       this.notice,
       this.backgrounds,
@@ -81,7 +86,7 @@ class InsertPage {
     this.seed = number(0, 2 ** 31 - 1);
     this.run = button("Insert", () => this.insert(), { class: "primary big" });
     this.runNotice = noticeLine();
-    this.warnings = element("div");
+    this.warnings = warningList();
     this.command = commandLine();
     this.panel = jobPanel();
     return element(
@@ -141,7 +146,7 @@ class InsertPage {
   close() {
     this.closed = true;
     this.stop();
-    this.store.flush();
+    if (!this.gone) this.store.flush();
     this.editor.close();
   }
 
@@ -184,10 +189,21 @@ class InsertPage {
     });
   }
 
+  async removeBackground() {
+    const { id, name } = this.scene.background;
+    if (!(await confirmed(`Remove ${name} and the masks drawn on it? Its results stay.`, "Remove"))) return;
+    await this.ask(async () => {
+      await this.stored;
+      await remove(path("backgrounds", id));
+      this.gone = true;
+      location.hash = "#insert";
+    });
+  }
+
   async open(background) {
     this.scene = new Scene(background, this.objects);
     this.empty.hidden = true;
-    this.place.hidden = this.right.hidden = this.objectsPart.hidden = false;
+    this.place.hidden = this.right.hidden = this.objectsPart.hidden = this.discard.hidden = false;
     this.form.set(this.scene.draft.settings);
     this.seeds.value = this.scene.draft.seeds;
     this.seed.value = this.scene.draft.seed;
@@ -238,7 +254,7 @@ class InsertPage {
       label: `Region ${i + 1}`,
     }));
     this.editor.drawMarks();
-    this.warnings.replaceChildren(...[warningList(plan.warnings)].filter(Boolean));
+    this.warnings.show(plan.warnings);
     this.command.show(plan.command);
   }
 
