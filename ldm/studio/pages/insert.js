@@ -1,10 +1,10 @@
 // The page of insertion: a background, a mask for each object, settings, the run, its results.
 
-import { delayed, get, path, post, remove, upload, withQuery } from "./api.js";
+import { delayed, get, path, post } from "./api.js";
+import { backgroundList } from "./backgrounds.js";
 import { commandLine } from "./command_line.js";
 import { colourOf } from "./draft.js";
-import { dropZone } from "./drop_zone.js";
-import { button, confirmed, element, noticeLine, warningList } from "./element.js";
+import { button, element, noticeLine, warningList } from "./element.js";
 import { hasEnded, jobPanel, watchJob } from "./jobs.js";
 import { MaskEditor } from "./mask_editor.js";
 import { decodeMask, encodeMask } from "./mask_png.js";
@@ -17,19 +17,19 @@ const MOST_SEEDS = 16;
 
 /** Show the page, with the background of this id; returns a function that leaves it. */
 export function insertPage(host, id, info) {
-  const page = new InsertPage(host, info);
+  const page = new InsertPage(host, id, info);
   page.start(id);
   return () => page.close();
 }
 
 class InsertPage {
-  constructor(host, info) {
+  constructor(host, id, info) {
     this.objects = [];
     this.stop = () => {};
     this.planned = 0; // number of the newest question for a plan
     this.stored = Promise.resolve(); // one store after the other
     this.store = delayed(() => (this.stored = this.stored.then(() => this.storeAndPlan())), 400);
-    this.left = this.backgroundPanel();
+    this.left = this.backgroundPanel(id);
     this.right = this.insertPanel(info.settings.insert);
     this.empty = element(
       "div",
@@ -44,9 +44,9 @@ class InsertPage {
     this.editor = this.maskEditor();
   }
 
-  backgroundPanel() {
-    this.notice = noticeLine();
-    this.backgrounds = element("div", { class: "thumbs" });
+  backgroundPanel(id) {
+    this.backgrounds = backgroundList(id, () => (this.gone = true));
+    this.notice = this.backgrounds.notice;
     this.list = placementList({
       choose: (i) => this.edit(() => {}, i),
       change: (i, values) => this.edit(() => Object.assign(this.scene.placements[i], values), i),
@@ -60,21 +60,7 @@ class InsertPage {
       element("h2", {}, "Objects"),
       this.list.node,
     );
-    const drop = dropZone("Drop a background, or choose one", ([file]) => this.add(file));
-    this.discard = button("Remove", () => this.removeBackground(), {
-      class: "danger",
-      hidden: true,
-      title: "Remove this background and its masks",
-    });
-    return element(
-      "aside",
-      { class: "panel" },
-      element("div", { class: "row head" }, element("h2", {}, "Background"), this.discard),
-      drop,
-      this.notice,
-      this.backgrounds,
-      this.objectsPart,
-    );
+    return element("aside", { class: "panel" }, this.backgrounds.node, this.objectsPart);
   }
 
   insertPanel(settings) {
@@ -163,47 +149,17 @@ class InsertPage {
 
   async start(id) {
     await this.ask(async () => {
-      const asked = ["objects", "learnt", "backgrounds"].map((name) => get(path(name)));
-      const [objects, files, known] = await Promise.all(asked);
+      const asked = ["objects", "learnt"].map((name) => get(path(name)));
+      const [objects, files] = await Promise.all([...asked, this.backgrounds.load()]);
       this.objects = withOtherFiles(objects, files);
-      this.backgrounds.replaceChildren(...known.map((one) => this.thumb(one, one.id === id)));
       if (id) await this.open(await get(path("backgrounds", id)));
-    });
-  }
-
-  thumb(background, chosen) {
-    const { id, name, width, height, image } = background;
-    const title = `${name}, ${width} × ${height}`;
-    return element(
-      "a",
-      { href: `#insert/${encodeURIComponent(id)}`, title, "aria-current": chosen ? "page" : null },
-      element("img", { src: withQuery(image, { max: 256 }), alt: name }),
-    );
-  }
-
-  async add(file) {
-    await this.ask(async () => {
-      this.notice.say(`Taking ${file.name} in…`, "hint");
-      const { id } = await upload(path("backgrounds"), "file", [file]);
-      location.hash = `#insert/${encodeURIComponent(id)}`;
-    });
-  }
-
-  async removeBackground() {
-    const { id, name } = this.scene.background;
-    if (!(await confirmed(`Remove ${name} and the masks drawn on it? Its results stay.`, "Remove"))) return;
-    await this.ask(async () => {
-      await this.stored;
-      await remove(path("backgrounds", id));
-      this.gone = true;
-      location.hash = "#insert";
     });
   }
 
   async open(background) {
     this.scene = new Scene(background, this.objects);
     this.empty.hidden = true;
-    this.place.hidden = this.right.hidden = this.objectsPart.hidden = this.discard.hidden = false;
+    this.place.hidden = this.right.hidden = this.objectsPart.hidden = false;
     this.form.set(this.scene.draft.settings);
     this.seeds.value = this.scene.draft.seeds;
     this.seed.value = this.scene.draft.seed;
@@ -243,10 +199,12 @@ class InsertPage {
     const question = ++this.planned;
     const missing = this.scene.missing();
     this.run.disabled = Boolean(missing) || this.running;
-    this.runNotice.say(missing, "hint");
+    const first = this.editor.regions.length ? "" : "Looking for the region…";
+    this.runNotice.say(missing || first, "hint");
     const nothing = { rois: [], warnings: [], command: "" };
     const plan = missing ? nothing : await post(path("plan"), this.scene.request());
     if (question !== this.planned) return;
+    this.runNotice.say(missing, "hint");
     const single = plan.rois.length === this.scene.placements.length;
     this.editor.regions = plan.rois.map((box, i) => ({
       box,

@@ -6,8 +6,6 @@ import { MaskEditor } from "./mask_editor.js";
 import { MaskLayer } from "./mask_layer.js";
 import { decodeMask, encodeMask } from "./mask_png.js";
 
-const OBJECT_COLOUR = [226, 40, 190];
-
 export class PhotoEditor {
   /**
    * @param {HTMLElement} host
@@ -66,7 +64,7 @@ export class PhotoEditor {
   async open(photo, isReference) {
     await this.save.flush();
     this.photo = photo;
-    const layer = new MaskLayer(photo.width, photo.height, OBJECT_COLOUR);
+    const layer = new MaskLayer(photo.width, photo.height);
     const source = {
       width: photo.width,
       height: photo.height,
