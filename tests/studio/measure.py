@@ -1,7 +1,7 @@
 """Measures what docs/studio.md says of time and memory: `python -m tests.studio.measure`.
 
 A studio with the included base in an empty folder, used with chromium: the first page, a stroke of the brush
-on 24 megapixels, a background of 100 megapixels, an insertion into it. Memory is the server's, at its highest.
+on 24 megapixels, a background of 100 megapixels, an insertion into it. Memory: of the server, at most.
 """
 
 from __future__ import annotations
@@ -41,9 +41,7 @@ def stroke(server: Server, context: Any, folder: Path) -> None:
         editor.drag(*((1000 + 400 * i, 2000 + 500 * (i % 3)) for i in range(10)), size=STROKE)
     spent = editor.page.evaluate("performance.getEntriesByName('stroke').map((one) => one.duration)")
     middle, high = np.percentile(spent, (50, 95))
-    print(
-        f"brush, a frame of the screen: median {middle:.1f} ms, 95 % below {high:.1f} ms ({len(spent)} frames)"
-    )
+    print(f"brush, events of a frame: median {middle:.1f} ms, 95 % below {high:.1f} ms, {len(spent)} frames")
 
 
 def insertion(server: Server, context: Any, folder: Path) -> None:

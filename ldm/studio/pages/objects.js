@@ -170,7 +170,9 @@ function objectView(main, name, info, onlist) {
     warnings.show(photos.length ? object.warnings : []);
     cards.classList.toggle("none", !photos.length);
     drop.lastChild.textContent = photos.length ? "Add photos" : FIRST_PHOTOS;
-    cards.replaceChildren(...photos.map(cardOf), drop);
+    const shown = [...photos.map(cardOf), drop];
+    const same = shown.length === cards.children.length && shown.every((node, i) => cards.children[i] === node);
+    if (!same) cards.replaceChildren(...shown); // else a click that is under way would be lost
     place.hidden = !chosen;
     reference.show(object);
     learning.show(object);
