@@ -45,7 +45,7 @@ def create_app(workspace: Workspace, policy: Policy | None = None, device: str |
     app.state.studio = studio
     app.add_middleware(Access, policy=policy)
     _add_errors(app)
-    add_routes(app, studio)
+    add_routes(app)
 
     @app.get("/", include_in_schema=False)
     def index() -> FileResponse:

@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
@@ -16,13 +16,22 @@ from ldm.studio.imports import import_models, import_pictures
 from ldm.studio.jobs import ENDED
 from ldm.studio.object_files import object_files
 from ldm.studio.responses import KEPT, NOT_KEPT, proxy, tile_of
-
-if TYPE_CHECKING:
-    from ldm.studio.studio import Studio
+from ldm.studio.studio import Studio
 
 POLL = 0.2  # seconds between looks at a job, for its event stream
 PICTURES, MODELS = [Depends(import_pictures)], [Depends(import_models)]
 Tab = Annotated[str, Header(alias="x-tab", max_length=64)]  # each browser tab gets its turn
+insertions = APIRouter(tags=["insert"])
+jobs = APIRouter(prefix="/jobs", tags=["jobs"])
+results = APIRouter(prefix="/results", tags=["results"], dependencies=PICTURES)
+
+
+def served(request: Request) -> Studio:
+    """The studio of the application that got the request."""
+    return request.app.state.studio
+
+
+Served = Annotated[Studio, Depends(served)]
 
 
 class Placement(BaseModel):
@@ -43,131 +52,133 @@ class Planned(BaseModel):
     seed: int = 321
 
 
-def insert_routes(studio: Studio) -> APIRouter:
-    """Insertions, and the object files that can be inserted."""
-    api = APIRouter(tags=["insert"])
-
-    @api.get("/learnt", dependencies=PICTURES)
-    def learnt() -> list[dict[str, Any]]:
-        """All object files, newest first."""
-        return object_files(studio.workspace)
-
-    @api.post("/plan", dependencies=MODELS)
-    def plan(body: Planned) -> dict[str, Any]:
-        """The regions that the model will see, warnings, and the command line that does the same."""
-        return studio.plan(body.model_dump())
-
-    @api.post("/insert", dependencies=MODELS)
-    def insert(body: Planned, tab: Tab = "") -> dict[str, Any]:
-        return studio.insert(body.model_dump(), tab).public()
-
-    return api
+@insertions.get("/learnt", dependencies=PICTURES)
+def learnt(studio: Served) -> list[dict[str, Any]]:
+    """All object files, newest first."""
+    return object_files(studio.workspace)
 
 
-def job_routes(studio: Studio) -> APIRouter:
-    """Jobs."""
-    api, book = APIRouter(prefix="/jobs", tags=["jobs"]), studio.jobs
-
-    @api.get("")
-    def every() -> list[dict[str, Any]]:
-        """All jobs, newest first."""
-        return [job.public() for job in book.all()]
-
-    @api.get("/{own}")
-    def one(own: str) -> dict[str, Any]:
-        return book.get(own).public()
-
-    @api.post("/{own}/cancel")
-    def cancel(own: str) -> dict[str, Any]:
-        return book.ask(own, "cancelled").public()
-
-    @api.post("/{own}/pause")
-    def pause(own: str) -> dict[str, Any]:
-        return book.ask(own, "paused").public()
-
-    @api.post("/{own}/resume")
-    def resume(own: str) -> dict[str, Any]:
-        return book.ask(own, "queued").public()
-
-    @api.get("/{own}/previews/{name}")
-    def preview(own: str, name: str) -> Response:
-        found = studio.preview(own, name)
-        if isinstance(found, Path):
-            return FileResponse(found, headers=KEPT)
-        return Response(found, media_type="image/jpeg", headers=KEPT)
-
-    @api.get("/{own}/events")
-    async def events(own: str, request: Request) -> StreamingResponse:
-        """The job as a stream of events, until it has ended."""
-        book.get(own)
-
-        async def stream() -> AsyncIterator[str]:
-            sent = None
-            while not (await request.is_disconnected() or studio.worker.ending.is_set()):
-                job = book.get(own)
-                if job != sent:
-                    yield f"data: {json.dumps(job.public())}\n\n"
-                    sent = job
-                if job.state in ENDED:
-                    return
-                await asyncio.sleep(POLL)
-
-        return StreamingResponse(stream(), media_type="text/event-stream", headers=NOT_KEPT)
-
-    return api
+@insertions.post("/plan", dependencies=MODELS)
+def plan(studio: Served, body: Planned) -> dict[str, Any]:
+    """The regions that the model will see, warnings, and the command line that does the same."""
+    return studio.plan(body.model_dump())
 
 
-def result_routes(studio: Studio) -> APIRouter:
-    """Results."""
-    api, found = (
-        APIRouter(prefix="/results", tags=["results"], dependencies=PICTURES),
-        studio.results,
-    )
+@insertions.post("/insert", dependencies=MODELS)
+def insert(studio: Served, body: Planned, tab: Tab = "") -> dict[str, Any]:
+    return studio.insert(body.model_dump(), tab).public()
 
-    @api.get("")
-    def every() -> list[dict[str, Any]]:
-        """All results, newest first."""
-        return found.all()
 
-    @api.get("/{own}")
-    def one(own: str) -> dict[str, Any]:
-        return found.public(found.get(own))
+@jobs.get("")
+def all_jobs(studio: Served) -> list[dict[str, Any]]:
+    """All jobs, newest first."""
+    return [job.public() for job in studio.jobs.all()]
 
-    @api.get("/{own}/image")
-    def image(own: str, max: int = 2048) -> FileResponse:
-        result = found.get(own)
-        return proxy(studio.proxies, result.file, max, result.key)
 
-    @api.get("/{own}/tile")
-    def tile(own: str, x: int, y: int, w: int, h: int, max: int = 1024) -> Response:
-        """A crop of the full result, as PNG."""
-        result = found.get(own)
-        return tile_of(studio.proxies, result.file, result.key, (x, y, x + w, y + h), max)
+@jobs.get("/{own}")
+def one_job(studio: Served, own: str) -> dict[str, Any]:
+    return studio.jobs.get(own).public()
 
-    @api.get("/{own}/file")
-    def file(own: str) -> FileResponse:
-        """The full file, with its recipe in it."""
-        path = found.get(own).file
-        return FileResponse(path, filename=path.name)
 
-    @api.get("/{own}/recipe")
-    def recipe(own: str) -> dict[str, Any]:
-        return found.recipe(found.get(own))
+@jobs.post("/{own}/cancel")
+def cancel_job(studio: Served, own: str) -> dict[str, Any]:
+    return studio.jobs.ask(own, "cancelled").public()
 
-    @api.get("/{own}/mask")
-    def mask(own: str, index: int | None = None) -> Response:
-        """All its masks in one picture, or that of placement `index`."""
-        return Response(found.mask(found.get(own), index), media_type="image/png", headers=KEPT)
 
-    @api.get("/{own}/before")
-    def before(own: str, max: int = 2048) -> FileResponse:
-        """The background."""
-        file, key = found.before(found.get(own))
-        return proxy(studio.proxies, file, max, key)
+@jobs.post("/{own}/pause")
+def pause_job(studio: Served, own: str) -> dict[str, Any]:
+    return studio.jobs.ask(own, "paused").public()
 
-    @api.post("/{own}/replay")
-    def replay(own: str, tab: Tab = "") -> dict[str, Any]:
-        """Make it again, and compare the pixels."""
-        return studio.replay(own, tab).public()
 
-    return api
+@jobs.post("/{own}/resume")
+def resume_job(studio: Served, own: str) -> dict[str, Any]:
+    return studio.jobs.ask(own, "queued").public()
+
+
+@jobs.get("/{own}/previews/{name}")
+def job_preview(studio: Served, own: str, name: str) -> Response:
+    found = studio.preview(own, name)
+    if isinstance(found, Path):
+        return FileResponse(found, headers=KEPT)
+    return Response(found, media_type="image/jpeg", headers=KEPT)
+
+
+@jobs.get("/{own}/events")
+async def job_events(studio: Served, own: str, request: Request) -> StreamingResponse:
+    """The job as a stream of events, until it has ended."""
+    studio.jobs.get(own)
+
+    async def stream() -> AsyncIterator[str]:
+        sent = None
+        while not (await request.is_disconnected() or studio.worker.ending.is_set()):
+            job = studio.jobs.get(own)
+            if job != sent:
+                yield f"data: {json.dumps(job.public())}\n\n"
+                sent = job
+            if job.state in ENDED:
+                return
+            await asyncio.sleep(POLL)
+
+    return StreamingResponse(stream(), media_type="text/event-stream", headers=NOT_KEPT)
+
+
+@results.get("")
+def all_results(studio: Served) -> list[dict[str, Any]]:
+    """All results, newest first."""
+    return studio.results.all()
+
+
+@results.get("/{own}")
+def one_result(studio: Served, own: str) -> dict[str, Any]:
+    return studio.results.public(studio.results.get(own))
+
+
+@results.delete("/{own}")
+def remove_result(studio: Served, own: str) -> list[dict[str, Any]]:
+    """Remove a result that the studio made."""
+    studio.remove_result(own)
+    return studio.results.all()
+
+
+@results.get("/{own}/image")
+def result_image(studio: Served, own: str, max: int = 2048) -> FileResponse:
+    result = studio.results.get(own)
+    return proxy(studio.proxies, result.file, max, result.key)
+
+
+@results.get("/{own}/tile")
+def result_tile(studio: Served, own: str, x: int, y: int, w: int, h: int, max: int = 1024) -> Response:
+    """A crop of the full result, as PNG."""
+    result = studio.results.get(own)
+    return tile_of(studio.proxies, result.file, result.key, (x, y, x + w, y + h), max)
+
+
+@results.get("/{own}/file")
+def result_file(studio: Served, own: str) -> FileResponse:
+    """The full file, with its recipe in it."""
+    path = studio.results.get(own).file
+    return FileResponse(path, filename=path.name)
+
+
+@results.get("/{own}/recipe")
+def result_recipe(studio: Served, own: str) -> dict[str, Any]:
+    return studio.results.recipe(studio.results.get(own))
+
+
+@results.get("/{own}/mask")
+def result_mask(studio: Served, own: str, index: int | None = None) -> Response:
+    """All its masks in one picture, or that of placement `index`."""
+    return Response(studio.results.mask(studio.results.get(own), index), media_type="image/png", headers=KEPT)
+
+
+@results.get("/{own}/before")
+def background_of_result(studio: Served, own: str, max: int = 2048) -> FileResponse:
+    """The background."""
+    file, key = studio.results.before(studio.results.get(own))
+    return proxy(studio.proxies, file, max, key)
+
+
+@results.post("/{own}/replay")
+def replay_result(studio: Served, own: str, tab: Tab = "") -> dict[str, Any]:
+    """Make it again, and compare the pixels."""
+    return studio.replay(own, tab).public()

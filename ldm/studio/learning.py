@@ -16,6 +16,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -184,13 +185,8 @@ def is_ours(process: int) -> bool:
 
 def _signal(process: int, number: signal.Signals) -> None:
     """Send a signal to a training; killing takes its worker processes, too."""
-    try:
-        if number == signal.SIGKILL:
-            os.killpg(process, number)
-        else:
-            os.kill(process, number)
-    except ProcessLookupError:
-        pass
+    with suppress(ProcessLookupError):  # it has ended by itself
+        (os.killpg if number == signal.SIGKILL else os.kill)(process, number)
 
 
 def object_file(run: Path) -> Path:

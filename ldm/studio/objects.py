@@ -84,6 +84,7 @@ class Objects:
         return {
             "name": name,
             "folder": shown_path(root),
+            "opened": name in self._opened(),
             "reference": (found.reference or None) if found else None,
             "photos": photos,
             "category": category,
@@ -229,6 +230,7 @@ class Objects:
         return {
             "name": name,
             "photos": len(whole["photos"]),
+            "names": {photo["id"]: photo["name"] for photo in whole["photos"]},
             "learnt": [entry["file"] for entry in whole["learnt"]],
             "warnings": warnings,
             "thumb": f"/api/objects/{name}/thumb" if whole["photos"] else "",

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -78,10 +79,21 @@ class Results:
             "mask": f"{address}/mask" if self.masks(one) else "",
             "settings": dict(one.asked.get("settings", {})),
             "placements": list(one.asked.get("placements", [])),
+            "regions": [region["roi"] for row in _parts(one) for region in row.get("regions", [])],
             "seam": one.row["seam"],
             "seconds": one.row["seconds"],
             "command": one.asked.get("command", ""),
+            "removable": bool(one.asked),
         }
+
+    def remove(self, own: str) -> None:
+        """Remove a result that the studio made, with its folder if it was the last one in there."""
+        one = self.get(own)
+        if not one.asked:
+            raise ValueError(f"{shown_path(one.file)} was not made by the studio; remove the file yourself")
+        one.file.unlink()
+        if not self._of(one.file.parent):
+            shutil.rmtree(one.file.parent)
 
     def masks(self, one: Result) -> list[Path]:
         """The mask files of a result, as far as they are in the project and still there."""
@@ -137,5 +149,9 @@ def _objects(one: Result) -> list[str]:
     """The names of what was inserted."""
     if "placements" in one.asked:
         return [str(p.get("object") or p.get("reference") or "") for p in one.asked["placements"]]
-    rows = one.row.get("placements") or [one.row]
-    return [shown_path(Path(row.get("object") or row.get("reference") or "")) for row in rows]
+    return [shown_path(Path(row.get("object") or row.get("reference") or "")) for row in _parts(one)]
+
+
+def _parts(one: Result) -> Sequence[Mapping[str, Any]]:
+    """The line of each placement; without a scene that of the result."""
+    return one.row.get("placements") or [one.row]

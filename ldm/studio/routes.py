@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from fastapi import APIRouter, FastAPI, Request, Response, UploadFile
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
 
-from ldm.studio.job_routes import MODELS, PICTURES, Tab, insert_routes, job_routes, result_routes
+from ldm.studio.job_routes import MODELS, PICTURES, Served, Tab, insertions, jobs, results
 from ldm.studio.responses import NOT_KEPT, fresh, mask_of, proxy, tile_of
 from ldm.studio.workspace import checked_name
 
-if TYPE_CHECKING:
-    from ldm.studio.studio import Studio
-
 Uploads = list[UploadFile]
+objects = APIRouter(prefix="/objects", tags=["objects"], dependencies=PICTURES)
+backgrounds = APIRouter(prefix="/backgrounds", tags=["backgrounds"])
 
 
 class Named(BaseModel):
@@ -50,155 +49,169 @@ class Learning(BaseModel):
     settings: dict[str, Any] = Field(default_factory=dict)
 
 
-def add_routes(app: FastAPI, studio: Studio) -> None:
+@objects.get("")
+def all_objects(studio: Served) -> list[dict[str, Any]]:
+    return studio.objects.all()
+
+
+@objects.post("")
+def create_object(studio: Served, body: Named) -> dict[str, Any]:
+    return studio.objects.create(checked_name(body.name))
+
+
+@objects.post("/open")
+def open_object(studio: Served, body: Opened) -> dict[str, Any]:
+    """Open an InsertSet folder inside the project."""
+    return studio.objects.open(body.folder)
+
+
+@objects.get("/{name}")
+def one_object(studio: Served, name: str) -> dict[str, Any]:
+    return studio.objects.get(name)
+
+
+@objects.delete("/{name}")
+def remove_object(studio: Served, name: str) -> list[dict[str, Any]]:
+    """Remove an object's folder; one that was opened elsewhere is only closed."""
+    studio.remove_object(name)
+    return studio.objects.all()
+
+
+@objects.post("/{name}/photos")
+def add_photos(studio: Served, name: str, files: Uploads) -> dict[str, Any]:
+    """Store photos byte for byte, with a proposed box and silhouette each."""
+    return studio.objects.add_photos(name, [(file.filename or "", file.file) for file in files])
+
+
+@objects.get("/{name}/photos/{own}/image")
+def photo_image(studio: Served, name: str, own: str, max: int = 1600, original: int = 0) -> FileResponse:
+    """A JPEG of about `max` pixels on its longer side, or the stored bytes."""
+    file = studio.objects.photo(name, own)
+    return FileResponse(file) if original else proxy(studio.proxies, file, max)
+
+
+@objects.get("/{name}/photos/{own}/mask")
+def photo_mask(studio: Served, name: str, own: str) -> FileResponse:
+    return fresh(studio.objects.mask(name, own))
+
+
+@objects.put("/{name}/photos/{own}/mask")
+async def put_photo_mask(studio: Served, name: str, own: str, request: Request) -> dict[str, Any]:
+    """Store a silhouette: a grey PNG of the photo's displayed size, white where the object is."""
+    return await asyncio.to_thread(studio.objects.put_mask, name, own, await mask_of(request))
+
+
+@objects.put("/{name}/photos/{own}")
+def put_photo_box(studio: Served, name: str, own: str, body: Boxed) -> dict[str, Any]:
+    return studio.objects.put_box(name, own, body.box, body.propose)
+
+
+@objects.delete("/{name}/photos/{own}")
+def remove_photo(studio: Served, name: str, own: str) -> dict[str, Any]:
+    return studio.objects.remove_photo(name, own)
+
+
+@objects.put("/{name}/reference")
+def choose_reference(studio: Served, name: str, body: Chosen) -> dict[str, Any]:
+    return studio.objects.choose_reference(name, body.photo)
+
+
+@objects.post("/{name}/category")
+def add_category(studio: Served, name: str, files: Uploads) -> dict[str, Any]:
+    """Add pictures of other objects of the category."""
+    return studio.objects.add_category(name, [(file.filename or "", file.file) for file in files])
+
+
+@objects.get("/{name}/category/{file}")
+def category_image(studio: Served, name: str, file: str, max: int = 512) -> FileResponse:
+    return proxy(studio.proxies, studio.objects.category_file(name, file), max)
+
+
+@objects.delete("/{name}/category/{file}")
+def remove_category(studio: Served, name: str, file: str) -> dict[str, Any]:
+    return studio.objects.remove_category(name, file)
+
+
+@objects.get("/{name}/thumb")
+def object_thumb(studio: Served, name: str, max: int = 256) -> FileResponse:
+    return proxy(studio.proxies, studio.objects.thumb(name), max, kept=False)
+
+
+@objects.get("/{name}/shown", dependencies=MODELS)
+def shown_object(studio: Served, name: str) -> Response:
+    """What the model is shown: the reference, then each photo's crop, side by side."""
+    return Response(studio.objects.shown(name), media_type="image/png", headers=NOT_KEPT)
+
+
+@objects.post("/{name}/learn")
+def learn_object(studio: Served, name: str, body: Learning, tab: Tab = "") -> dict[str, Any]:
+    return studio.learn(name, body.settings, tab).public()
+
+
+@backgrounds.get("")
+def all_backgrounds(studio: Served) -> list[dict[str, Any]]:
+    return studio.backgrounds.all()
+
+
+@backgrounds.post("", dependencies=PICTURES)
+def add_background(studio: Served, file: UploadFile) -> dict[str, Any]:
+    """Store a picture, byte for byte."""
+    return studio.backgrounds.add(file.filename or "", file.file)
+
+
+@backgrounds.get("/{own}")
+def one_background(studio: Served, own: str) -> dict[str, Any]:
+    return studio.backgrounds.get(own)
+
+
+@backgrounds.delete("/{own}")
+def remove_background(studio: Served, own: str) -> list[dict[str, Any]]:
+    studio.remove_background(own)
+    return studio.backgrounds.all()
+
+
+@backgrounds.get("/{own}/image", dependencies=PICTURES)
+def background_image(studio: Served, own: str, max: int = 2048) -> FileResponse:
+    """A JPEG of about `max` pixels on its longer side."""
+    file, key = studio.backgrounds.file(own)
+    return proxy(studio.proxies, file, max, key)
+
+
+@backgrounds.get("/{own}/tile", dependencies=PICTURES)
+def background_tile(studio: Served, own: str, x: int, y: int, w: int, h: int, max: int = 1024) -> Response:
+    """A crop of the full picture, as PNG of at most `max` pixels a side."""
+    return tile_of(studio.proxies, *studio.backgrounds.file(own), (x, y, x + w, y + h), max)
+
+
+@backgrounds.get("/{own}/original")
+def original_background(studio: Served, own: str) -> FileResponse:
+    """The file as it was uploaded."""
+    return FileResponse(studio.backgrounds.file(own)[0])
+
+
+@backgrounds.put("/{own}/masks/{mask}")
+async def put_background_mask(studio: Served, own: str, mask: str, request: Request) -> dict[str, Any]:
+    """Store a mask: a grey PNG of the background's size, white where the object goes."""
+    return await asyncio.to_thread(studio.backgrounds.put_mask, own, mask, await mask_of(request))
+
+
+@backgrounds.get("/{own}/masks/{mask}")
+def background_mask(studio: Served, own: str, mask: str) -> FileResponse:
+    return fresh(studio.backgrounds.mask_file(own, mask))
+
+
+@backgrounds.delete("/{own}/masks/{mask}")
+def remove_background_mask(studio: Served, own: str, mask: str) -> dict[str, Any]:
+    studio.backgrounds.remove_mask(own, mask)
+    return studio.backgrounds.get(own)
+
+
+def add_routes(app: FastAPI) -> None:
     """Add all routes below /api."""
-    for made in (object_routes, background_routes, insert_routes, job_routes, result_routes):
-        app.include_router(made(studio), prefix="/api")
+    for router in (objects, backgrounds, insertions, jobs, results):
+        app.include_router(router, prefix="/api")
 
     @app.get("/api/info", tags=["info"])
-    def info() -> dict[str, Any]:
+    def info(studio: Served) -> dict[str, Any]:
         """The base, the settings and the limits."""
         return studio.info()
-
-
-def object_routes(studio: Studio) -> APIRouter:
-    """Objects: photos, boxes, silhouettes, learning."""
-    api, found = APIRouter(prefix="/objects", tags=["objects"], dependencies=PICTURES), studio.objects
-
-    @api.get("")
-    def every() -> list[dict[str, Any]]:
-        return found.all()
-
-    @api.post("")
-    def create(body: Named) -> dict[str, Any]:
-        return found.create(checked_name(body.name))
-
-    @api.post("/open")
-    def open_folder(body: Opened) -> dict[str, Any]:
-        """Open an InsertSet folder inside the project."""
-        return found.open(body.folder)
-
-    @api.get("/{name}")
-    def one(name: str) -> dict[str, Any]:
-        return found.get(name)
-
-    @api.delete("/{name}")
-    def remove(name: str) -> list[dict[str, Any]]:
-        """Remove an object's folder; one that was opened elsewhere is only closed."""
-        found.remove(name)
-        return found.all()
-
-    @api.post("/{name}/photos")
-    def add_photos(name: str, files: Uploads) -> dict[str, Any]:
-        """Store photos byte for byte, with a proposed box and silhouette each."""
-        return found.add_photos(name, [(file.filename or "", file.file) for file in files])
-
-    @api.get("/{name}/photos/{own}/image")
-    def image(name: str, own: str, max: int = 1600, original: int = 0) -> FileResponse:
-        """A JPEG of about `max` pixels on its longer side, or the stored bytes."""
-        file = found.photo(name, own)
-        return FileResponse(file) if original else proxy(studio.proxies, file, max)
-
-    @api.get("/{name}/photos/{own}/mask")
-    def mask(name: str, own: str) -> FileResponse:
-        return fresh(found.mask(name, own))
-
-    @api.put("/{name}/photos/{own}/mask")
-    async def put_mask(name: str, own: str, request: Request) -> dict[str, Any]:
-        """Store a silhouette: a grey PNG of the photo's displayed size, white where the object is."""
-        return await asyncio.to_thread(found.put_mask, name, own, await mask_of(request))
-
-    @api.put("/{name}/photos/{own}")
-    def put_box(name: str, own: str, body: Boxed) -> dict[str, Any]:
-        return found.put_box(name, own, body.box, body.propose)
-
-    @api.delete("/{name}/photos/{own}")
-    def remove_photo(name: str, own: str) -> dict[str, Any]:
-        return found.remove_photo(name, own)
-
-    @api.put("/{name}/reference")
-    def reference(name: str, body: Chosen) -> dict[str, Any]:
-        return found.choose_reference(name, body.photo)
-
-    @api.post("/{name}/category")
-    def add_category(name: str, files: Uploads) -> dict[str, Any]:
-        """Add pictures of other objects of the category."""
-        return found.add_category(name, [(file.filename or "", file.file) for file in files])
-
-    @api.get("/{name}/category/{file}")
-    def category(name: str, file: str, max: int = 512) -> FileResponse:
-        return proxy(studio.proxies, found.category_file(name, file), max)
-
-    @api.delete("/{name}/category/{file}")
-    def remove_category(name: str, file: str) -> dict[str, Any]:
-        return found.remove_category(name, file)
-
-    @api.get("/{name}/thumb")
-    def thumb(name: str, max: int = 256) -> FileResponse:
-        return proxy(studio.proxies, found.thumb(name), max, kept=False)
-
-    @api.get("/{name}/shown", dependencies=MODELS)
-    def shown(name: str) -> Response:
-        """What the model is shown: the reference, then each photo's crop, side by side."""
-        return Response(found.shown(name), media_type="image/png", headers=NOT_KEPT)
-
-    @api.post("/{name}/learn")
-    def learn(name: str, body: Learning, tab: Tab = "") -> dict[str, Any]:
-        return studio.learn(name, body.settings, tab).public()
-
-    return api
-
-
-def background_routes(studio: Studio) -> APIRouter:
-    """Backgrounds and masks."""
-    api, found = APIRouter(prefix="/backgrounds", tags=["backgrounds"]), studio.backgrounds
-
-    @api.get("")
-    def every() -> list[dict[str, Any]]:
-        return found.all()
-
-    @api.post("", dependencies=PICTURES)
-    def add(file: UploadFile) -> dict[str, Any]:
-        """Store a picture, byte for byte."""
-        return found.add(file.filename or "", file.file)
-
-    @api.get("/{own}")
-    def one(own: str) -> dict[str, Any]:
-        return found.get(own)
-
-    @api.delete("/{own}")
-    def remove(own: str) -> list[dict[str, Any]]:
-        found.remove(own)
-        return found.all()
-
-    @api.get("/{own}/image", dependencies=PICTURES)
-    def image(own: str, max: int = 2048) -> FileResponse:
-        """A JPEG of about `max` pixels on its longer side."""
-        file, key = found.file(own)
-        return proxy(studio.proxies, file, max, key)
-
-    @api.get("/{own}/tile", dependencies=PICTURES)
-    def tile(own: str, x: int, y: int, w: int, h: int, max: int = 1024) -> Response:
-        """A crop of the full picture, as PNG of at most `max` pixels a side."""
-        return tile_of(studio.proxies, *found.file(own), (x, y, x + w, y + h), max)
-
-    @api.get("/{own}/original")
-    def original(own: str) -> FileResponse:
-        """The file as it was uploaded."""
-        return FileResponse(found.file(own)[0])
-
-    @api.put("/{own}/masks/{mask}")
-    async def put_mask(own: str, mask: str, request: Request) -> dict[str, Any]:
-        """Store a mask: a grey PNG of the background's size, white where the object goes."""
-        return await asyncio.to_thread(found.put_mask, own, mask, await mask_of(request))
-
-    @api.get("/{own}/masks/{mask}")
-    def get_mask(own: str, mask: str) -> FileResponse:
-        return fresh(found.mask_file(own, mask))
-
-    @api.delete("/{own}/masks/{mask}")
-    def remove_mask(own: str, mask: str) -> dict[str, Any]:
-        found.remove_mask(own, mask)
-        return found.get(own)
-
-    return api

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from ldm import __version__
 from ldm.config.schema import load_config
 from ldm.studio.access import Policy
 from ldm.studio.backgrounds import PIXELS, Backgrounds
-from ldm.studio.jobs import Job, JobBook
+from ldm.studio.jobs import ENDED, Job, JobBook
 from ldm.studio.learning import Trainings, learning_command, run_name, training_words
 from ldm.studio.objects import Objects
 from ldm.studio.plans import (
@@ -117,6 +117,27 @@ class Studio:
         return self.jobs.add(
             "learn", client, {"run": shown_path(run), "words": words}, command=command, object=name
         )
+
+    def remove_object(self, name: str) -> None:
+        """Remove an object, unless it is being learnt."""
+        self._refuse(f"object {name[:80]}", lambda job: job.kind == "learn" and job.object == name)
+        self.objects.remove(name)
+
+    def remove_background(self, own: str) -> None:
+        """Remove a background, unless something is being inserted into it."""
+        self._refuse(f"background {own[:80]}", lambda job: job.background == own)
+        self.backgrounds.remove(own)
+
+    def remove_result(self, own: str) -> None:
+        """Remove a result, unless its job or a replay of it runs."""
+        folder = own.partition("~")[0]
+        self._refuse(f"result {own[:80]}", lambda job: own == job.request.get("result") or job.id == folder)
+        self.results.remove(own)
+
+    def _refuse(self, what: str, uses: Callable[[Job], bool]) -> None:
+        """ValueError if a job that has not ended uses what is to be removed."""
+        if any(job.state not in ENDED and uses(job) for job in self.jobs.all()):
+            raise ValueError(f"{what} is in use; cancel its job first, or wait for it")
 
     def replay(self, result: str, client: str) -> Job:
         """Queue making a result again."""

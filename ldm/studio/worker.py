@@ -200,7 +200,7 @@ class ModelWorker(threading.Thread):
     ) -> WatchedSession:
         """The session, with a watch that reports to the job and stops it when it is asked to."""
         from ldm.config.build import insert_options
-        from ldm.studio.watch import Stopped, Watch, WatchedPredictor, WatchedSession
+        from ldm.studio.watch import Watch, WatchedPredictor, WatchedSession
 
         self.jobs.update(job.id, message="loading")
         session = self.model.session(config, device, features)
@@ -209,29 +209,26 @@ class ModelWorker(threading.Thread):
         begun = time.monotonic()
 
         def on_step(done: int, previews: list[bytes]) -> None:
-            if self.ending.is_set() or self.jobs.get(job.id).state_wanted == "cancelled":
-                raise Stopped
-            share = min(1.0, done / steps)
-            left = (time.monotonic() - begun) / done * max(0, steps - done)
-            left += (time.monotonic() - begun) / max(share, 1e-6) * (calls - call - 1)
-            news: dict[str, Any] = {
-                "step": call * steps + min(done, steps),
-                "steps": calls * steps,
-                "progress": (call + share) / calls,
-                "seconds_left": round(left, 1),
-                "message": "drawing",
-            }
-            if previews:
-                names = {f"{number}-{done}": data for number, data in enumerate(previews, start=1)}
-                self.previews = {job.id: names}
-                news["previews"] = list(names)
-            self.jobs.update(job.id, **news)
+            seconds = (time.monotonic() - begun) / done  # of one step
+            self._report(job, previews, call * steps + min(done, steps), calls * steps, seconds)
 
         watch, inner = Watch(on_step), insert_options(config).predictor
         session.options = replace(
             session.options, predictor=lambda model: WatchedPredictor(model, inner(model), watch)
         )
         return WatchedSession(session, watch)
+
+    def _report(self, job: Job, previews: Sequence[bytes], step: int, steps: int, seconds: float) -> None:
+        """Tell the job how far it is, or stop it if that was asked for; `seconds`: of one step."""
+        from ldm.studio.watch import Stopped
+
+        if self.ending.is_set() or self.jobs.get(job.id).state_wanted == "cancelled":
+            raise Stopped
+        news: dict[str, Any] = {"step": step, "steps": steps, "progress": step / steps, "message": "drawing"}
+        if previews:
+            named = {f"{number}-{step}": data for number, data in enumerate(previews, start=1)}
+            self.previews, news["previews"] = {job.id: named}, list(named)
+        self.jobs.update(job.id, seconds_left=round(seconds * (steps - step), 1), **news)
 
     def _device_words(self) -> list[str]:
         return ["--device", self.device] if self.device else []

@@ -86,9 +86,11 @@ class Editor:
         middle = stage["x"] + stage["width"] / 2, stage["y"] + stage["height"] / 2
         return middle[0] + (x - size[0] / 2) * scale, middle[1] + (y - size[1] / 2) * scale
 
-    def drag(self, *points: tuple[float, float], button: str = "left") -> None:
-        """Press at the first point, move through the others, release."""
-        screen = [self.to_screen(*point) for point in points]
+    def drag(
+        self, *points: tuple[float, float], button: str = "left", size: tuple[int, int] = (W, H)
+    ) -> None:
+        """Press at the first point, move through the others, release; `size`: of the picture."""
+        screen = [self.to_screen(*point, size) for point in points]
         self.page.mouse.move(*screen[0])
         self.page.mouse.down(button=button)
         for point in screen[1:]:
@@ -315,7 +317,7 @@ def test_two_tabs_do_not_overwrite_each_other(editor: Editor, context: Any) -> N
 def test_a_stroke_on_24_megapixels_keeps_up_with_the_screen(
     server: Server, context: Any, tmp_path: Path
 ) -> None:
-    """An event of the brush takes less than a frame of 60 Hz, also with a brush of 600 pixels."""
+    """The events of a frame are painted within a frame of 60 Hz, also with a brush of 600 pixels."""
     size = (6000, 4000)
     editor = Editor(server, context.new_page()).drop(photo(tmp_path, "large.jpg", size))
     editor.brush(600)
@@ -327,7 +329,7 @@ def test_a_stroke_on_24_megapixels_keeps_up_with_the_screen(
     with editor.saving():
         editor.page.mouse.up()
     spent = editor.page.evaluate("performance.getEntriesByName('stroke').map((one) => one.duration)")
-    assert len(spent) > 30 and np.median(spent) < 16, spent
+    assert len(spent) > 10 and np.median(spent) < 16, spent
     assert editor.mask().shape == (4000, 6000)
 
 
@@ -385,7 +387,8 @@ def test_from_three_photos_to_a_replayed_result_by_clicks(
     height, width = before.shape
     assert before[height // 2, width // 2] == 255 and after[height // 2, width // 2] == 0
     assert (after <= before).all()
-    page.locator(".photo").nth(1).click()
+    about = json.loads(server.read("/api/objects/disc"))
+    page.locator(".photo").nth(0 if about["reference"] != about["photos"][0]["id"] else 1).click()
     page.get_by_role("button", name="Use as reference").click()
     page.get_by_role("button", name="Is the reference").wait_for()
 
@@ -434,3 +437,18 @@ def test_from_three_photos_to_a_replayed_result_by_clicks(
     boxes.nth(1).check()
     page.get_by_role("button", name="Compare two").click()
     page.get_by_text("left, ").wait_for()
+
+    page.goto(f"{server.url}/#results")
+    page.locator(".grid .picture").first.click()
+    page.get_by_role("button", name="Remove").click()
+    page.get_by_role("dialog").get_by_role("button", name="Cancel").click()
+    assert len(json.loads(server.read("/api/results"))) == 2
+    page.get_by_role("button", name="Remove").click()
+    page.get_by_role("dialog").get_by_role("button", name="Remove").click()
+    page.locator(".grid .card").wait_for()
+    assert len(json.loads(server.read("/api/results"))) == 1
+    page.goto(f"{server.url}/#objects/disc")
+    page.get_by_role("button", name="Remove object").click()
+    page.get_by_role("dialog").get_by_role("button", name="Remove").click()
+    page.get_by_text("No object yet").wait_for()
+    assert json.loads(server.read("/api/objects")) == []

@@ -175,6 +175,35 @@ def test_a_running_insertion_is_cancelled_between_two_steps(
     ended(client, client.post("/api/insert", json=asked(found["id"], "disc")).json())
 
 
+def test_removing_takes_what_the_studio_wrote_and_nothing_else(
+    client: TestClient, learnt: str, tmp_path: Path
+) -> None:
+    found = background(client, tmp_path)
+    job = ended(client, client.post("/api/insert", json=asked(found["id"], "disc", seeds=2, seed=7)).json())
+    studio = client.app.state.studio  # type: ignore[attr-defined]
+    folder = studio.workspace.part("results", job["id"])
+    first, second = job["results"]
+    left = client.delete(f"/api/results/{first}").json()
+    assert {first, second} & {one["id"] for one in left} == {second} and folder.is_dir()
+    assert client.get(f"/api/results/{first}").status_code == 404
+    client.delete(f"/api/results/{second}")
+    assert not folder.exists() and client.get(f"/api/backgrounds/{found['id']}").status_code == 200
+
+    job = ended(client, client.post("/api/insert", json=asked(found["id"], "disc")).json())
+    (studio.workspace.part("results", job["id"]) / "asked.json").unlink()  # as if it was made in a shell
+    answer = client.delete(f"/api/results/{job['results'][0]}")
+    assert answer.status_code == 400 and "not made by the studio" in answer.json()["error"]
+    assert client.get(f"/api/results/{job['results'][0]}/file").status_code == 200
+
+    request = asked(found["id"], "disc", settings={"sample.steps": 499, "sample.sampler": "ddim"})
+    running = client.post("/api/insert", json=request).json()
+    answer = client.delete(f"/api/backgrounds/{found['id']}")
+    assert answer.status_code == 400 and "is in use" in answer.json()["error"]
+    client.post(f"/api/jobs/{running['id']}/cancel")
+    ended(client, running, "cancelled")
+    assert found["id"] not in {one["id"] for one in client.delete(f"/api/backgrounds/{found['id']}").json()}
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [

@@ -50,6 +50,9 @@ export class Compare {
       button("100 %", () => this.viewport.zoomTo(1), {
         title: "One pixel of the picture is one of the screen (1)",
       }),
+      a.region
+        ? button("Region", () => this.viewport.fit(a.region), { title: "What was drawn (2)" })
+        : null,
     );
     this.root = element("div", { class: "editor" }, toolbar, this.stage, this.status);
     host.replaceChildren(this.root);
@@ -111,6 +114,7 @@ export class Compare {
     if (key === "c") this.setHeld(down);
     else if (down && key === "0") this.viewport.fit();
     else if (down && key === "1") this.viewport.zoomTo(1);
+    else if (down && key === "2" && this.a.region) this.viewport.fit(this.a.region);
   }
 
   redraw() {

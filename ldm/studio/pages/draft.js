@@ -2,7 +2,7 @@
 // closed tab loses nothing; the masks themselves are on the server.
 
 const COLOURS = [
-  [232, 68, 96],
+  [226, 40, 190],
   [38, 132, 255],
   [32, 168, 110],
   [240, 150, 30],

@@ -60,12 +60,36 @@ export function noticeLine() {
   return line;
 }
 
-/** Warnings as a list, or null when there are none. */
-export function warningList(warnings) {
-  if (!warnings.length) return null;
-  return element(
-    "ul",
-    { class: "warnings" },
-    warnings.map((text) => element("li", {}, text)),
+/** A list of warnings: `show(texts)`; without any it is hidden. */
+export function warningList() {
+  const list = element("ul", { class: "warnings", hidden: true });
+  list.show = (texts) => {
+    list.replaceChildren(...texts.map((text) => element("li", {}, text)));
+    list.hidden = !texts.length;
+  };
+  return list;
+}
+
+/** Ask before something is removed for good; resolves to whether the person agreed. */
+export function confirmed(question, action) {
+  const answers = element(
+    "div",
+    { class: "row" },
+    element("span", { class: "space" }),
+    element("button", { value: "" }, "Cancel"),
+    element("button", { value: "yes", class: "danger" }, action),
+  );
+  const dialog = element(
+    "dialog",
+    { class: "question", "aria-label": action },
+    element("form", { method: "dialog" }, element("p", {}, question), answers),
+  );
+  document.body.append(dialog);
+  dialog.showModal();
+  return new Promise((resolve) =>
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      resolve(dialog.returnValue === "yes");
+    }),
   );
 }

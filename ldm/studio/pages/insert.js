@@ -1,9 +1,9 @@
 // The page of insertion: a background, a mask for each object, settings, the run, its results.
 
-import { delayed, get, path, post, upload, withQuery } from "./api.js";
+import { delayed, get, path, post } from "./api.js";
+import { backgroundList } from "./backgrounds.js";
 import { commandLine } from "./command_line.js";
 import { colourOf } from "./draft.js";
-import { dropZone } from "./drop_zone.js";
 import { button, element, noticeLine, warningList } from "./element.js";
 import { hasEnded, jobPanel, watchJob } from "./jobs.js";
 import { MaskEditor } from "./mask_editor.js";
@@ -17,19 +17,19 @@ const MOST_SEEDS = 16;
 
 /** Show the page, with the background of this id; returns a function that leaves it. */
 export function insertPage(host, id, info) {
-  const page = new InsertPage(host, info);
+  const page = new InsertPage(host, id, info);
   page.start(id);
   return () => page.close();
 }
 
 class InsertPage {
-  constructor(host, info) {
+  constructor(host, id, info) {
     this.objects = [];
     this.stop = () => {};
     this.planned = 0; // number of the newest question for a plan
     this.stored = Promise.resolve(); // one store after the other
     this.store = delayed(() => (this.stored = this.stored.then(() => this.storeAndPlan())), 400);
-    this.left = this.backgroundPanel();
+    this.left = this.backgroundPanel(id);
     this.right = this.insertPanel(info.settings.insert);
     this.empty = element(
       "div",
@@ -44,9 +44,9 @@ class InsertPage {
     this.editor = this.maskEditor();
   }
 
-  backgroundPanel() {
-    this.notice = noticeLine();
-    this.backgrounds = element("div", { class: "thumbs" });
+  backgroundPanel(id) {
+    this.backgrounds = backgroundList(id, () => (this.gone = true));
+    this.notice = this.backgrounds.notice;
     this.list = placementList({
       choose: (i) => this.edit(() => {}, i),
       change: (i, values) => this.edit(() => Object.assign(this.scene.placements[i], values), i),
@@ -60,16 +60,7 @@ class InsertPage {
       element("h2", {}, "Objects"),
       this.list.node,
     );
-    const drop = dropZone("Drop a background, or choose one", ([file]) => this.add(file));
-    return element(
-      "aside",
-      { class: "panel" },
-      element("h2", {}, "Background"),
-      drop,
-      this.notice,
-      this.backgrounds,
-      this.objectsPart,
-    );
+    return element("aside", { class: "panel" }, this.backgrounds.node, this.objectsPart);
   }
 
   insertPanel(settings) {
@@ -81,7 +72,7 @@ class InsertPage {
     this.seed = number(0, 2 ** 31 - 1);
     this.run = button("Insert", () => this.insert(), { class: "primary big" });
     this.runNotice = noticeLine();
-    this.warnings = element("div");
+    this.warnings = warningList();
     this.command = commandLine();
     this.panel = jobPanel();
     return element(
@@ -141,7 +132,7 @@ class InsertPage {
   close() {
     this.closed = true;
     this.stop();
-    this.store.flush();
+    if (!this.gone) this.store.flush();
     this.editor.close();
   }
 
@@ -158,29 +149,10 @@ class InsertPage {
 
   async start(id) {
     await this.ask(async () => {
-      const asked = ["objects", "learnt", "backgrounds"].map((name) => get(path(name)));
-      const [objects, files, known] = await Promise.all(asked);
+      const asked = ["objects", "learnt"].map((name) => get(path(name)));
+      const [objects, files] = await Promise.all([...asked, this.backgrounds.load()]);
       this.objects = withOtherFiles(objects, files);
-      this.backgrounds.replaceChildren(...known.map((one) => this.thumb(one, one.id === id)));
       if (id) await this.open(await get(path("backgrounds", id)));
-    });
-  }
-
-  thumb(background, chosen) {
-    const { id, name, width, height, image } = background;
-    const title = `${name}, ${width} × ${height}`;
-    return element(
-      "a",
-      { href: `#insert/${encodeURIComponent(id)}`, title, "aria-current": chosen ? "page" : null },
-      element("img", { src: withQuery(image, { max: 256 }), alt: name }),
-    );
-  }
-
-  async add(file) {
-    await this.ask(async () => {
-      this.notice.say(`Taking ${file.name} in…`, "hint");
-      const { id } = await upload(path("backgrounds"), "file", [file]);
-      location.hash = `#insert/${encodeURIComponent(id)}`;
     });
   }
 
@@ -227,10 +199,12 @@ class InsertPage {
     const question = ++this.planned;
     const missing = this.scene.missing();
     this.run.disabled = Boolean(missing) || this.running;
-    this.runNotice.say(missing, "hint");
+    const first = this.editor.regions.length ? "" : "Looking for the region…";
+    this.runNotice.say(missing || first, "hint");
     const nothing = { rois: [], warnings: [], command: "" };
     const plan = missing ? nothing : await post(path("plan"), this.scene.request());
     if (question !== this.planned) return;
+    this.runNotice.say(missing, "hint");
     const single = plan.rois.length === this.scene.placements.length;
     this.editor.regions = plan.rois.map((box, i) => ({
       box,
@@ -238,7 +212,7 @@ class InsertPage {
       label: `Region ${i + 1}`,
     }));
     this.editor.drawMarks();
-    this.warnings.replaceChildren(...[warningList(plan.warnings)].filter(Boolean));
+    this.warnings.show(plan.warnings);
     this.command.show(plan.command);
   }
 

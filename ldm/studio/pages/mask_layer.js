@@ -5,7 +5,7 @@ export const TILE = 512; // pixels
 const HISTORY_BYTES = 256 * 2 ** 20;
 
 export class MaskLayer {
-  constructor(width, height, colour = [232, 68, 96]) {
+  constructor(width, height, colour = [226, 40, 190]) {
     this.width = width;
     this.height = height;
     this.colour = colour; // red, green, blue of its overlay
@@ -50,7 +50,8 @@ export class MaskLayer {
       this.stroke.set(index, typeof tile === "number" ? tile : tile.slice());
     }
     if (typeof tile !== "number") return tile;
-    return (this.tiles[index] = new Uint8Array(TILE * TILE).fill(tile));
+    const pixels = new Uint8Array(TILE * TILE); // zeros
+    return (this.tiles[index] = tile ? pixels.fill(tile) : pixels);
   }
 
   touch(x0, y0, x1, y1) {

@@ -26,9 +26,27 @@ export const hintOf = (name) => HINTS[name];
 function brush(editor, erases) {
   let last = null;
   let value = 255;
+  let waiting = []; // points that came since the last frame of the screen
+  let frame = 0;
   const draw = (a, b) => {
     strokeRows(a, b, editor.brushSize / 2, (y, x0, x1) => editor.layer.setRow(y, x0, x1, value));
     editor.paintLine(a, b, value);
+  };
+  const paint = () => {
+    const start = performance.now();
+    for (const point of waiting) {
+      draw(last ?? point, point);
+      last = point;
+    }
+    waiting = [];
+    frame = 0;
+    performance.measure("stroke", { start }); // what the events of one frame cost; read by the tests
+  };
+  const stop = () => {
+    cancelAnimationFrame(frame);
+    if (waiting.length) paint();
+    frame = 0;
+    last = null;
   };
   return {
     down(point, event) {
@@ -38,19 +56,15 @@ function brush(editor, erases) {
       this.move([point]);
     },
     move(points) {
-      const start = performance.now();
-      for (const point of points) {
-        draw(last ?? point, point);
-        last = point;
-      }
-      performance.measure("stroke", { start }); // what one event costs; read by the tests
+      waiting.push(...points);
+      frame ||= requestAnimationFrame(paint);
     },
     up() {
-      last = null;
+      stop();
       editor.commit();
     },
     cancel() {
-      last = null;
+      stop();
       editor.cancelStroke();
     },
     hover: (point) => editor.showBrush(point),

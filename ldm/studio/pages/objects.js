@@ -2,10 +2,12 @@
 
 import { get, path, post, remove, upload, withQuery } from "./api.js";
 import { dropZone } from "./drop_zone.js";
-import { button, element, noticeLine, warningList } from "./element.js";
+import { button, confirmed, element, noticeLine, warningList } from "./element.js";
 import { learnPanel } from "./learn.js";
 import { photoCard } from "./photo_card.js";
 import { PhotoEditor } from "./photo_editor.js";
+
+const FIRST_PHOTOS = "Drop three to six photos of the object here, or choose them";
 
 /** Show all objects and the one of this name; returns a function that leaves the page. */
 export function objectsPage(host, name, info) {
@@ -99,16 +101,16 @@ function objectView(main, name, info, onlist) {
   let object = null;
   let chosen = null; // id of the photo in the editor
   const notice = noticeLine();
-  const warnings = element("div");
+  const warnings = warningList();
   const cards = element("div", { class: "photos" });
-  const place = element("div");
+  const place = element("div", { class: "editing" });
   const reference = referencePanel(name, (answer) => show(answer));
   const learning = learnPanel(name, info.settings.learn, () => load());
-  const drop = dropZone("Drop photos of the object, or choose them", (files) => add(files), {
-    multiple: true,
-  });
+  const drop = dropZone(FIRST_PHOTOS, (files) => add(files), { multiple: true });
+  const discard = button("Remove object", () => removeObject(), { class: "danger", hidden: true });
+  const head = element("div", { class: "row head" }, element("h2", {}, name), discard);
   main.replaceChildren(
-    element("div", { class: "work" }, element("h2", {}, name), notice, warnings, cards, drop, place),
+    element("div", { class: "work" }, head, notice, warnings, cards, place),
     element("aside", { class: "side" }, reference.node, learning.node),
   );
   const editor = new PhotoEditor(place, name, {
@@ -132,6 +134,17 @@ function objectView(main, name, info, onlist) {
     }
     onlist();
   };
+  const removeObject = async () => {
+    const count = object.photos.length === 1 ? "its photo" : `its ${object.photos.length} photos`;
+    const question = `Remove ${name} with ${count}? What was learnt from it and its results stay.`;
+    if (!object.opened && !(await confirmed(question, "Remove"))) return;
+    try {
+      await remove(path("objects", name));
+      location.hash = "#objects";
+    } catch (error) {
+      notice.say(error.message);
+    }
+  };
   const choose = (id) => {
     chosen = id;
     show(object);
@@ -152,8 +165,14 @@ function objectView(main, name, info, onlist) {
     object = answer;
     const photos = object.photos;
     if (!photos.some((photo) => photo.id === chosen)) chosen = photos[0]?.id ?? null;
-    warnings.replaceChildren(...[warningList(object.warnings)].filter(Boolean));
-    cards.replaceChildren(...photos.map(cardOf));
+    discard.hidden = false;
+    discard.textContent = object.opened ? "Close object" : "Remove object";
+    warnings.show(photos.length ? object.warnings : []);
+    cards.classList.toggle("none", !photos.length);
+    drop.lastChild.textContent = photos.length ? "Add photos" : FIRST_PHOTOS;
+    const shown = [...photos.map(cardOf), drop];
+    const same = shown.length === cards.children.length && shown.every((node, i) => cards.children[i] === node);
+    if (!same) cards.replaceChildren(...shown); // else a click that is under way would be lost
     place.hidden = !chosen;
     reference.show(object);
     learning.show(object);

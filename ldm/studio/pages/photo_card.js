@@ -18,7 +18,7 @@ export function photoCard(photo, { reference, onclick }) {
     "button",
     { type: "button", class: "photo", onclick },
     canvas,
-    element("span", { class: "name" }, photo.name),
+    element("span", { class: "caption" }, element("b", {}, photo.id), element("span", { class: "name" }, photo.name)),
     notes.length
       ? element("span", { class: photo.warnings.length ? "badge warn" : "badge" }, notes.join(" · "))
       : null,

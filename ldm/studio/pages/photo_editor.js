@@ -1,12 +1,10 @@
 // One photo of an object: its box and its silhouette, corrected by hand. Every change is saved by itself.
 
 import { delayed, getBlob, path, put, remove, withQuery } from "./api.js";
-import { button, element, noticeLine, warningList } from "./element.js";
+import { button, confirmed, element, noticeLine, warningList } from "./element.js";
 import { MaskEditor } from "./mask_editor.js";
 import { MaskLayer } from "./mask_layer.js";
 import { decodeMask, encodeMask } from "./mask_png.js";
-
-const OBJECT_COLOUR = [226, 40, 190];
 
 export class PhotoEditor {
   /**
@@ -19,7 +17,7 @@ export class PhotoEditor {
     this.onphoto = onphoto;
     this.onobject = onobject;
     this.notice = noticeLine();
-    this.warnings = element("div");
+    this.warnings = warningList();
     this.title = element("h3");
     this.referenceButton = button("Use as reference", () => this.ask(() => this.makeReference()));
     const actions = element(
@@ -66,7 +64,7 @@ export class PhotoEditor {
   async open(photo, isReference) {
     await this.save.flush();
     this.photo = photo;
-    const layer = new MaskLayer(photo.width, photo.height, OBJECT_COLOUR);
+    const layer = new MaskLayer(photo.width, photo.height);
     const source = {
       width: photo.width,
       height: photo.height,
@@ -83,7 +81,7 @@ export class PhotoEditor {
     this.title.textContent = photo.name;
     this.referenceButton.disabled = isReference;
     this.referenceButton.textContent = isReference ? "Is the reference" : "Use as reference";
-    this.warnings.replaceChildren(...[warningList(photo.warnings)].filter(Boolean));
+    this.warnings.show(photo.warnings);
     this.editor.setBox(photo.box);
   }
 
@@ -118,7 +116,7 @@ export class PhotoEditor {
   }
 
   async discard() {
-    if (!confirm(`Remove ${this.photo.name} from ${this.object}?`)) return;
+    if (!(await confirmed(`Remove ${this.photo.name} from ${this.object}?`, "Remove"))) return;
     this.save.flush();
     this.onobject(await remove(this.url));
   }

@@ -33,6 +33,7 @@ function rowOf(placement, i, count, active, objects, act) {
     objects.flatMap(optionsOf),
   );
   object.value = placement.object;
+  const reference = referenceOf(placement, i, objects, act);
   const moves = [
     ["↑", "Earlier", -1, i === 0],
     ["↓", "Later", 1, i === count - 1],
@@ -59,6 +60,7 @@ function rowOf(placement, i, count, active, objects, act) {
       `Mask ${i + 1}`,
     ),
     object,
+    reference,
     count > 1
       ? element(
           "div",
@@ -68,6 +70,29 @@ function rowOf(placement, i, count, active, objects, act) {
         )
       : null,
   );
+}
+
+/** Which photo the model is shown as the reference: the one chosen for the object, or another; null without photos. */
+function referenceOf(placement, i, objects, act) {
+  const owner = objects.find((one) => one.name === placement.object || one.learnt.includes(placement.object));
+  const photos = Object.entries(owner?.names ?? {});
+  if (photos.length < 2) return null;
+  const inFile = placement.object !== owner.name; // an object file does not say which folder its photos are in
+  const select = element(
+    "select",
+    {
+      "aria-label": "Reference view",
+      title: "The photo that gives the view: the pose of the object",
+      onchange: () => act.change(i, { reference: select.value }),
+    },
+    element("option", { value: "" }, "View of the chosen reference"),
+    photos.map(([id, name]) =>
+      element("option", { value: inFile ? `${owner.name}/${id}` : id }, `View of photo ${id}: ${name}`),
+    ),
+  );
+  select.value = placement.reference ?? "";
+  if (select.selectedIndex < 0) select.value = ""; // that photo has been removed
+  return select;
 }
 
 /** The choices that an object gives: each object file learnt from it, and the object as it is. */
@@ -81,13 +106,14 @@ function optionsOf(object) {
   return [...files, element("option", { value: object.name }, `${object.name}: reference only, not learnt`)];
 }
 
-const stemOf = (file) => fileName(file).replace(/\.safetensors$/, "");
+/** An object file's name, without folder and ending. */
+export const stemOf = (file) => fileName(file).replace(/\.safetensors$/, "");
 
-/** The objects, and those that only an object file is left of: {name, photos, learnt}. */
+/** The objects, and those that only an object file is left of: {name, photos, names, learnt}. */
 export function withOtherFiles(objects, files) {
   const listed = new Set(objects.flatMap((object) => object.learnt));
   const others = files.map(({ file }) => file).filter((file) => !listed.has(file));
-  return [...objects, ...others.map((file) => ({ name: stemOf(file), photos: 0, learnt: [file] }))];
+  return [...objects, ...others.map((file) => ({ name: stemOf(file), photos: 0, names: {}, learnt: [file] }))];
 }
 
 /** What to choose for a new placement: the first object file, else the first object with photos. */

@@ -5,7 +5,27 @@ import { path, withQuery } from "./api.js";
 import { Compare } from "./compare.js";
 
 /** A result's picture for the comparison. */
-export const resultSource = (result) => sourceOf(result, "Result", ["results", result.id], "image");
+export const resultSource = (result) => ({
+  ...sourceOf(result, "Result", ["results", result.id], "image"),
+  region: regionOf(result),
+});
+
+/** The box [x0, y0, x1, y1] around all that was drawn; null: unknown, or most of the picture. */
+function regionOf({ regions, width, height }) {
+  if (!regions.length) return null;
+  const edge = (i, pick) => pick(...regions.map((box) => box[i]));
+  const box = [edge(0, Math.min), edge(1, Math.min), edge(2, Math.max), edge(3, Math.max)];
+  const [w, h] = [box[2] - box[0], box[3] - box[1]];
+  return w * h < 0.5 * width * height ? box : null;
+}
+
+/** Where a result's small picture comes from: what was drawn, if that is a small part of it, else all of it. */
+function thumbOf(result) {
+  const box = regionOf(result);
+  if (!box) return withQuery(path("results", result.id, "image"), { max: 512 });
+  const [x, y, x1, y1] = box;
+  return withQuery(path("results", result.id, "tile"), { x, y, w: x1 - x, h: y1 - y, max: 512 });
+}
 
 /** The background that a result was made on; its tiles are there if the studio has it. */
 export function beforeSource(result) {
@@ -52,7 +72,7 @@ export function resultGrid(results) {
             title: "Compare with the background",
           },
           element("img", {
-            src: withQuery(path("results", result.id, "image"), { max: 512 }),
+            src: thumbOf(result),
             alt: `Result with seed ${result.seed}`,
           }),
         ),
@@ -85,6 +105,7 @@ function openLarge(result) {
   document.body.append(dialog);
   dialog.showModal();
   const compare = new Compare(place, resultSource(result), beforeSource(result));
+  compare.stage.focus();
   const leave = () => {
     compare.close();
     dialog.remove();

@@ -1,16 +1,16 @@
 // The page of results: all of them, newest first; one with what made it; two side by side.
 
-import { get, path, post, withQuery } from "./api.js";
+import { get, path, post, remove, withQuery } from "./api.js";
 import { commandLine } from "./command_line.js";
 import { Compare } from "./compare.js";
 import { keepDraft, newMask } from "./draft.js";
-import { button, element, noticeLine } from "./element.js";
-import { fileName } from "./learn.js";
+import { button, confirmed, element, noticeLine } from "./element.js";
 import { jobPanel, watchJob } from "./jobs.js";
+import { stemOf } from "./placements.js";
 import { beforeSource, downloads, resultSource } from "./result_grid.js";
 
 /** Show all results, one (`[id]`), or two (`[id, id]`); returns a function that leaves the page. */
-export function resultsPage(host, ids) {
+export function resultsPage(host, ids, info) {
   const notice = noticeLine();
   const page = element("div", { class: ids.length ? "fill" : "page" }, notice);
   host.replaceChildren(page);
@@ -23,7 +23,7 @@ export function resultsPage(host, ids) {
       const chosen = ids.map((id) => results.find((one) => one.id === id));
       if (chosen.includes(undefined)) throw new Error("This result is not in the output folder any more.");
       const show = [showAll, showOne, showTwo][chosen.length];
-      leave = show(page, results, ...chosen) ?? leave;
+      leave = show(page, { results, settings: info.settings.insert }, ...chosen) ?? leave;
     } catch (error) {
       notice.say(error.message);
     }
@@ -36,9 +36,9 @@ export function resultsPage(host, ids) {
 }
 
 const whenOf = (result) => new Date(result.created * 1000).toLocaleString();
-const objectsOf = (result) => result.objects.map(fileName).join(", ");
+const objectsOf = (result) => result.objects.map(stemOf).join(", ");
 
-function showAll(page, results) {
+function showAll(page, { results }) {
   if (!results.length) {
     page.append(
       element(
@@ -97,7 +97,7 @@ function showAll(page, results) {
   );
 }
 
-function showOne(page, results, result) {
+function showOne(page, { results, settings }, result) {
   const place = element("div", { class: "place" });
   const notice = noticeLine();
   const panel = jobPanel();
@@ -117,13 +117,21 @@ function showOne(page, results, result) {
     stop();
     stop = watchJob(id, (job) => panel.show(job));
   };
+  const discard = async () => {
+    if (!(await confirmed(`Remove ${result.name} from the output folder?`, "Remove"))) return;
+    await remove(path("results", result.id));
+    location.hash = "#results";
+  };
   const facts = [
     ["Objects", objectsOf(result)],
     ["Background", result.background_name],
     ["Made", whenOf(result)],
     ["Seed", result.seed],
     ["Size", `${result.width} × ${result.height} pixels`],
-    ...Object.entries(result.settings ?? {}),
+    ...Object.entries(result.settings).map(([key, value]) => [
+      settings.find((one) => one.key === key)?.label ?? key,
+      value,
+    ]),
   ];
   const side = element(
     "aside",
@@ -140,6 +148,7 @@ function showOne(page, results, result) {
         button("Replay", () => ask(replay), {
           title: "Make it again from its recipe, and compare the pixels",
         }),
+        result.removable ? button("Remove", () => ask(discard), { class: "danger" }) : null,
       ),
       notice,
       panel.node,
@@ -190,7 +199,7 @@ function showOne(page, results, result) {
   };
 }
 
-function showTwo(page, results, one, two) {
+function showTwo(page, _, one, two) {
   const place = element("div", { class: "place" });
   page.append(
     element(

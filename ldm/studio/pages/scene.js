@@ -112,10 +112,10 @@ export class Scene {
   /** What still has to be done before an insertion; "": nothing. */
   missing() {
     if (!this.objects.length) return "Learn an object first, or give one photos, on the page Objects.";
-    const which = (i) => (this.placements.length > 1 ? ` ${i + 1}` : "");
+    const which = (i, one) => (this.placements.length > 1 ? `object ${i + 1}` : one);
     const noObject = this.placements.findIndex((one) => !one.object);
-    if (noObject >= 0) return `Choose object${which(noObject)}.`;
+    if (noObject >= 0) return `Choose ${which(noObject, "an object")}.`;
     const noMask = this.layers.findIndex((layer) => !layer.bounds());
-    return noMask >= 0 ? `Paint where object${which(noMask)} goes.` : "";
+    return noMask >= 0 ? `Paint where ${which(noMask, "the object")} goes.` : "";
   }
 }
