@@ -29,7 +29,7 @@ LAYOUT = (
     "object's silhouettes)"
 )
 
-
+PREPARED = ".prepare.json"  # in a folder that `prepare.sh` made: its boxes count in pictures as shown
 KINDS = (("data", "bbox", "mask"), ("reg_data", "reg_bbox", "reg_mask"))  # folders that belong together
 
 
@@ -209,9 +209,13 @@ def _find_reference(root: Path, faults: list[str]) -> Path | None:
 
 
 def _read_frame(path: Path, root: Path, faults: list[str]) -> Frame | None:
-    """Decode a picture completely and return its frame; None, and a fault, if that fails."""
+    """Decode a picture completely and return its frame, an upright one in a prepared folder.
+
+    None, and a fault, if that fails.
+    """
     try:
-        return read_frame(path)
+        frame = read_frame(path)
+        return Frame(*frame.shown) if (root / PREPARED).is_file() else frame
     except (ValueError, OSError) as error:
         if of_machine(error):
             raise

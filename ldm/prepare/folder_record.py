@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ldm.data.files import atomic_file, file_digest
+from ldm.data.insertset import PREPARED
 from ldm.prepare.proposal import Source
 
-FILE = ".prepare.json"
 VERSION = 1
 
 
@@ -43,7 +43,7 @@ class FolderRecord:
 
 def read_record(root: Path) -> FolderRecord:
     """The folder's record, empty if there is none; ValueError if it is not readable."""
-    path = root / FILE
+    path = root / PREPARED
     if not path.is_file():
         return FolderRecord()
     try:
@@ -59,7 +59,7 @@ def read_record(root: Path) -> FolderRecord:
 
 
 def write_record(root: Path, record: FolderRecord) -> None:
-    with atomic_file(root / FILE) as file:
+    with atomic_file(root / PREPARED) as file:
         file.write(json.dumps({"version": VERSION, **asdict(record)}, indent=1).encode())
 
 

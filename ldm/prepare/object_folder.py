@@ -19,9 +19,10 @@ from PIL import Image
 from ldm.compositing.cut_out import SIDE, shrunk
 from ldm.data.boxes import Box
 from ldm.data.files import atomic_file, check_folder, file_digest, locked_folder
+from ldm.data.insertset import PREPARED
 from ldm.data.mask_levels import read_silhouette
 from ldm.data.picture import read_frame, read_rgb
-from ldm.prepare.folder_record import FILE, FolderRecord, PhotoRecord, changed, read_record, write_record
+from ldm.prepare.folder_record import FolderRecord, PhotoRecord, changed, read_record, write_record
 from ldm.prepare.photo_checks import best_view, compare_views, view_of
 from ldm.prepare.photo_files import (
     Known,
@@ -91,7 +92,7 @@ def write_object_folder(
 
 def read_object_folder(root: Path) -> PreparedObject:
     """A folder that `write_object_folder` wrote, as it is now; FileNotFoundError if it is none."""
-    if not (root / FILE).is_file():
+    if not (root / PREPARED).is_file():
         raise FileNotFoundError(f"{root}: not prepared; run: bash prepare.sh PHOTOS --out {root}")
     record = read_record(root)
     photos = []

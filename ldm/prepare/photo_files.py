@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ldm.data.boxes import Box, read_boxes
+from ldm.data.boxes import Box, Frame, read_boxes
 from ldm.data.files import list_files, other_pictures
 from ldm.data.insertset import silhouette_beside
 from ldm.data.mask_levels import read_silhouette
@@ -80,7 +80,7 @@ def photo_of(root: Path, name: str) -> Path:
 
 def stored_box(root: Path, image: Path) -> Box:
     """The first box of a photo's file, in displayed pixels."""
-    return _read_box(box_file(root, image.stem), image)
+    return _read_box(box_file(root, image.stem), image, shown=True)
 
 
 def annotated(root: Path, image: Path) -> tuple[np.ndarray, Box, np.ndarray]:
@@ -88,9 +88,11 @@ def annotated(root: Path, image: Path) -> tuple[np.ndarray, Box, np.ndarray]:
     return read_rgb(image), stored_box(root, image), read_silhouette(mask_file(root, image.stem))
 
 
-def _read_box(text: Path, image: Path) -> Box:
+def _read_box(text: Path, image: Path, shown: bool = False) -> Box:
+    """`shown`: it is known to count in the photo as viewers show it, whatever EXIF says."""
     faults: list[str] = []
-    boxes = read_boxes({text: read_frame(image)}, text.parent, faults)[text]
+    frame = read_frame(image)
+    boxes = read_boxes({text: Frame(*frame.shown) if shown else frame}, text.parent, faults)[text]
     if faults:
         raise ValueError(f"{text.parent}/{faults[0]}")
     return boxes[0]

@@ -21,6 +21,8 @@ from ldm.prepare.segmenter import Segmenter, load_segmenter
 
 Source = Literal["mask", "alpha", "box", "proposed"]  # what is known: silhouette, transparency, box, nothing
 
+BORDER = 0.03  # of the longer side: a proposed box that ends nearer to the border reaches it
+
 
 @dataclass(frozen=True, eq=False)
 class Proposal:
@@ -97,6 +99,19 @@ def _in_box(image: np.ndarray, box: Box, segmenter: Segmenter, source: Source) -
     return Proposal(box, silhouette, source)
 
 
+def _to_border(box: Box, size: tuple[int, int]) -> Box:
+    """Sides that nearly touch the border of a photo of size (H, W) end there: it may cut the object."""
+    near, (height, width) = BORDER * max(size), size
+    x0, y0, x1, y1 = box
+    reaching = (
+        0.0 if x0 < near else x0,
+        0.0 if y0 < near else y0,
+        float(width) if x1 > width - near else x1,
+        float(height) if y1 > height - near else y1,
+    )
+    return box if reaching == (0, 0, width, height) else reaching  # some ground has to be left
+
+
 def _from_coarse(image: np.ndarray, coarse: np.ndarray, segmenter: Segmenter) -> Proposal:
     """The segmenter in the box of a coarse silhouette bool [h,w], and the box of what it finds."""
     box = coarse_box(coarse, image.shape[:2])
@@ -105,6 +120,8 @@ def _from_coarse(image: np.ndarray, coarse: np.ndarray, segmenter: Segmenter) ->
         height, width = image.shape[:2]
         box = FRAME * width, FRAME * height, (1 - FRAME) * width, (1 - FRAME) * height
         nothing = ("no object found: draw its box",)
+    else:
+        box = _to_border(box, image.shape[:2])
     proposal = _in_box(image, box, segmenter, "proposed")
     tight = box_of(proposal.silhouette) or box
     return replace(proposal, box=tight, warnings=nothing + check_photo(image, tight, proposal.silhouette))

@@ -43,6 +43,14 @@ def test_the_common_object_is_found_in_every_photo(features: str, monkeypatch: p
         assert truth is not None and box is not None and box_iou(box, truth) > 0.75
 
 
+def test_an_object_that_the_border_cuts_is_found_up_to_it_and_named() -> None:
+    images, masks = zip(*PHOTOS[:3], photo(5, (10, 130)), strict=True)
+    *whole, cut = propose_together(images)
+    assert cut.box[0] == 0 and mask_iou(cut.silhouette > 127, masks[3] > 0) > 0.7
+    assert any("cut off by the photo's border (left)" in warning for warning in cut.warnings)
+    assert not any("cut off" in warning for other in whole for warning in other.warnings)
+
+
 def test_only_unknown_photos_are_proposed_and_in_their_order() -> None:
     images, masks = zip(*PHOTOS, strict=True)
     proposals = propose_together(images, known=[masks[0], None, masks[2], None])
