@@ -58,9 +58,14 @@ def device_of(accelerator: str) -> str:
 def shown_in_training(config: Config) -> FillImages:
     """What the masked regions of training samples show."""
     if config.base.region_fill == COMPOSITE:
-        from ldm.compositing.region_fill import shown_in_training as composites
+        from ldm.compositing.region_fill import CompositesInTraining
 
-        return composites
+        return from_sections(CompositesInTraining, config.train)
+    if config.train.recolour:
+        raise ValueError(
+            "recolour: needs a base that is shown a cut-out of the object "
+            f"(base.region_fill={COMPOSITE}); leave it out"
+        )
     return fill_with_grey
 
 

@@ -91,6 +91,13 @@ class TrainSection:
         least=0,
         most=1,
     )
+    recolour: float = setting(
+        0.0,
+        "share of the samples that show the object's cut-out in other, random colours and light, so that its "
+        "own are learnt (needs base.region_fill=composite)",
+        least=0,
+        most=1,
+    )
     cached_samples: int = setting(
         0,
         "samples that are encoded once, before the first step, and reused; 0: every sample is new",

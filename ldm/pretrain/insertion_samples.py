@@ -12,13 +12,13 @@ from a CPU generator.
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from ldm.compositing.recolour import recoloured
 from ldm.pretrain.image_ops import (
     GREY,
     Box,
@@ -40,12 +40,12 @@ from ldm.pretrain.image_ops import (
 )
 from ldm.pretrain.picture_pack import Pack, Relit
 
-KINDS = {"relit": 0.5, "photo": 0.12, "composed": 0.2, "hole": 0.18}
+KINDS = {"relit": 0.42, "photo": 0.1, "composed": 0.33, "hole": 0.15}
 SHOWN = ("scene", "cutout", "nothing")
 SHOWS = {
-    "relit": (0.4, 0.4, 0.2),
+    "relit": (0.35, 0.25, 0.4),
     "photo": (0.6, 0.25, 0.15),
-    "composed": (0.25, 0.4, 0.35),
+    "composed": (0.15, 0.2, 0.65),
     "hole": (0.0, 0.0, 1.0),
 }
 SAME_POSE = 0.6  # share of the first references that show the very view that is to be drawn
@@ -76,21 +76,6 @@ class Composition(NamedTuple):
     alpha: Tensor
     mask: Tensor
     references: list[Tensor]
-
-
-def recoloured(rgb: Tensor, g: Generator, amount: float = 1.0) -> Tensor:
-    """[3,h,w] in [0,1] under another light: gamma, gain a channel, a ramp across it, saturation."""
-    h, w = rgb.shape[-2:]
-    gain = torch.exp(
-        0.3 * amount * torch.randn((), generator=g) + 0.12 * amount * torch.randn(3, 1, 1, generator=g)
-    )
-    y, x = torch.meshgrid(torch.linspace(-1, 1, h), torch.linspace(-1, 1, w), indexing="ij")
-    angle = uniform(0, 6.283, g)
-    ramp = torch.exp(abs(uniform(-0.5, 0.5, g)) * amount * (x * math.cos(angle) + y * math.sin(angle)))
-    curved = rgb.clamp(1e-4, 1) ** torch.exp(0.25 * amount * torch.randn((), generator=g))
-    grey = curved.mean(0, keepdim=True)
-    coloured = grey + (curved - grey) * uniform(1 - 0.3 * amount, 1 + 0.3 * amount, g)
-    return (coloured * gain * ramp).clamp(0, 1)
 
 
 def recoloured_layer(layer: Tensor, g: Generator, gain: float = 1.0, amount: float = 1.0) -> Tensor:

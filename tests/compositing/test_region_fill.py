@@ -10,8 +10,8 @@ from ldm.compositing.composite import boxes_for, placed
 from ldm.compositing.region_fill import (
     CompositeObject,
     CompositeSettings,
+    CompositesInTraining,
     make_composite_fill,
-    shown_in_training,
 )
 from ldm.insertion.inpaint import shown_in
 from ldm.insertion.region import Region, region_of
@@ -65,7 +65,7 @@ def test_a_picture_without_alpha_is_opaque_and_without_a_picture_the_hole_is_gre
 
 def test_training_shows_the_reference_in_its_place() -> None:
     image, place = torch.rand(1, 3, 32, 32), torch.tensor([[12.0, 6.0, 20.0, 14.0]])
-    shown = shown_in_training({"reference": opaque(0.5), "place": place, "mask": HOLE})
+    shown = CompositesInTraining()({"reference": opaque(0.5), "place": place, "mask": HOLE})
     expected = masked_image(image, HOLE) + placed(plain(0.5), place, HOLE)
     assert torch.allclose(masked_image(image, HOLE, shown), expected, atol=1e-5)
     assert near(shown[0, :, 6:14, 12:20], 0.5)
@@ -79,3 +79,19 @@ def test_objects_that_share_a_picture_are_each_shown_in_their_own_region() -> No
     shown = in_regions(objects, masks).fill(region()).shown(HOLE)
     assert shown is not None
     assert near(shown[0, :3, 8:14, 12:18], 0.5) and near(shown[0, :3, 8:14, 22:28], -0.5)
+
+
+def test_in_training_a_share_of_the_cut_outs_has_other_colours() -> None:
+    n = 200
+    batch = {
+        "reference": torch.full((n, 3, 32, 32), 0.25),
+        "place": torch.tensor([[12.0, 6.0, 20.0, 14.0]]).expand(n, -1),
+        "mask": HOLE.expand(n, -1, -1, -1),
+        "index": torch.arange(n),
+    }
+    shown, again = (CompositesInTraining(recolour=0.5, seed=3)(batch) for _ in range(2))
+    same = torch.tensor([near(x[:, 6:14, 12:20], 0.25) for x in shown])
+    assert torch.equal(shown, again), "sample i depends on (seed, i)"
+    assert 70 < int(same.sum()) < 130
+    assert near(shown[~same][:, :, :5], 0.0), "mid-grey around it stays"
+    assert not torch.equal(shown, CompositesInTraining(recolour=0.5, seed=4)(batch))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ldm.compositing.composite import boxes_for
-from ldm.compositing.region_fill import shown_in_training
+from ldm.compositing.region_fill import CompositesInTraining
 from ldm.models.conditioner import clip_normalised
 from ldm.models.diffusion import latent_mask, masked_image
 from ldm.training.samples import encoded, fill_with_grey
@@ -16,7 +16,7 @@ from tests.fixtures.small import small_base
 @pytest.mark.parametrize("composited", [False, True])
 def test_pairs_become_latents_with_the_reference_at_the_objects_place(composited: bool) -> None:
     torch.manual_seed(0)
-    base, what = small_base(), shown_in_training if composited else fill_with_grey
+    base, what = small_base(), CompositesInTraining() if composited else fill_with_grey
     mask = torch.zeros(2, 1, 32, 32)
     mask[:, :, 4:28, 4:28] = 1
     batch = {"image": torch.rand(2, 3, 32, 32), "mask": mask, "reference": torch.rand(2, 3, 28, 28)}
