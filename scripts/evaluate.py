@@ -22,8 +22,15 @@ with starting():
     from ldm.evaluation.benchmark import load_benchmark
     from ldm.evaluation.collect import check_pairs, collect
     from ldm.evaluation.methods import METHODS
-    from ldm.evaluation.networks import FeatureNetworks, Weights, load_networks
-    from ldm.evaluation.quality import COMPONENTS, estimator, fit_mixture, save_mixture
+    from ldm.evaluation.networks import (
+        COMPONENTS,
+        FeatureNetworks,
+        Weights,
+        estimator,
+        fit_mixture,
+        load_networks,
+        save_mixture,
+    )
     from ldm.evaluation.report import ScoredRun, write_report
     from ldm.evaluation.results import Insertion, Row, row_of
     from ldm.evaluation.run import runs_of
@@ -131,14 +138,14 @@ def fit_quality(args: argparse.Namespace) -> None:
     unfitted = estimator(len(pictures), args.components)
     networks = load_networks(["clip"], Weights(clip=args.clip), args.device)
     features = clip_features(networks, tqdm(pictures, unit="picture"))
-    about = {
+    metadata = {
         "encoder": networks.names["clip"],
         "source": args.fit_quality.name,
         "pictures": str(len(pictures)),
     }
     with warnings_in_a_line():
         mixture = fit_mixture(unfitted, features)
-    save_mixture(args.out, replace(mixture, about=about))
+    save_mixture(args.out, replace(mixture, metadata=metadata))
     print(f"{args.out}: {args.components} components on {len(pictures)} pictures; not Paint-by-Example's own")
 
 

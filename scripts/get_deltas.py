@@ -12,7 +12,7 @@ with starting():
     import torch
 
     from ldm.config.build import object_images
-    from ldm.config.command_forms import PUBLISHED_EXTRACTION
+    from ldm.config.cli import PUBLISHED_EXTRACTION
     from ldm.config.parser import SettingsParser
     from ldm.config.schema import Config, load_config
     from ldm.config.training_sections import EXTRACTED_SUFFIX, ExtractSection

@@ -12,8 +12,7 @@ with starting():
     from pytorch_lightning.utilities import rank_zero_only
 
     from ldm.config.build_training import training_callbacks, training_run_of, validation_plan_of
-    from ldm.config.cli import TRAINING, TRAINING_HELP
-    from ldm.config.command_forms import PUBLISHED_TRAINING
+    from ldm.config.cli import PUBLISHED_TRAINING, TRAINING, TRAINING_HELP
     from ldm.config.parser import SettingsParser
     from ldm.config.schema import Config
     from ldm.data.files import locked_folder, sweep

@@ -1,21 +1,29 @@
-"""The networks that metrics need, loaded once and before any work, and the features of references."""
+"""The networks that metrics need, loaded once and before any work, and the features of references.
+
+The quality score's network is a mixture of Gaussians over CLIP features. Paint-by-Example's own file is not
+public, so a score by ours is named "close to" and compares only with scores by the same file.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import json
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
+from ldm.data.files import file_digest
 from ldm.evaluation.crops import object_view, whole
-from ldm.evaluation.quality import Mixture, load_mixture
 from ldm.evaluation.results import References
 from ldm.features.encoders import Encoder, Lpips, load_clip, load_dino, load_inception, load_lpips
 from ldm.features.imagenet import ImageNetFeatures, identity_crop
+from ldm.models.checkpoint import check_replaceable, read_metadata, read_state, write_safetensors
 
 IMAGENET = "EfficientNet-Lite0 (ImageNet)"
 
@@ -29,6 +37,74 @@ class Weights:
     inception: Path | None = None
     alexnet: Path | None = None
     mixture: Path | None = None
+
+
+FORMAT = "implicit-insertion quality mixture"
+COMPONENTS = 20  # Paint-by-Example's
+FULL_SCORE = 300  # log-likelihood that counts as 100, Paint-by-Example's
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """Shares [k], means [k,d], covariances [k,d,d] in float64; `metadata` of the fit."""
+
+    shares: Tensor
+    means: Tensor
+    covariances: Tensor
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def density(self) -> MixtureSameFamily:
+        """The mixture as a distribution of torch."""
+        return MixtureSameFamily(Categorical(self.shares), MultivariateNormal(self.means, self.covariances))
+
+
+def quality(mixture: Mixture, features: Tensor) -> list[float]:
+    """Quality score of CLIP features [n,d], 0 ... 100: log-likelihood / 300, clipped."""
+    found = mixture.density.log_prob(features.double())
+    return ((found / FULL_SCORE).clamp(0, 1) * 100).tolist()
+
+
+def estimator(pictures: int, components: int = COMPONENTS, seed: int = 0) -> GaussianMixture:
+    """scikit-learn's expectation-maximisation (extra `quality`); its errors come before the encoding."""
+    try:
+        from sklearn.mixture import GaussianMixture
+    except ImportError as error:
+        raise ModuleNotFoundError(
+            "fitting a mixture needs scikit-learn; run `pip install '.[quality]'`"
+        ) from error
+    if not 0 < 2 * components <= pictures:
+        raise ValueError(f"{pictures} pictures for {components} components; give 2 a component or more")
+    return GaussianMixture(components, random_state=seed)
+
+
+def fit_mixture(estimator: GaussianMixture, features: Tensor) -> Mixture:
+    """Fit to features [n,d]."""
+    estimator.fit(features.double().numpy())
+    found = (estimator.weights_, estimator.means_, estimator.covariances_)
+    return Mixture(*map(torch.from_numpy, found))
+
+
+def save_mixture(path: Path, mixture: Mixture) -> None:
+    """Write a .safetensors file; its metadata name format, encoder and the pictures of the fit."""
+    tensors = {name: getattr(mixture, name) for name in ("shares", "means", "covariances")}
+    check_replaceable(path)
+    write_safetensors(path, tensors, {"format": FORMAT, "metadata": json.dumps(dict(mixture.metadata))})
+
+
+def load_mixture(path: Path, encoder: str) -> Mixture:
+    """Read a mixture that was fitted on features of this very encoder; ValueError if it was not."""
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"quality score: no mixture {path}; fit one: evaluate.py --fit_quality PICTURES --out {path}"
+        )
+    stored = read_metadata(path) if path.suffix == ".safetensors" else {}
+    if stored.get("format") != FORMAT:
+        raise ValueError(f"{path} is no mixture for the quality score; fit one by evaluate.py --fit_quality")
+    metadata = json.loads(stored["metadata"])
+    if (made := metadata["encoder"]) != encoder:
+        raise ValueError(f"{path} was fitted on features of {made}, not {encoder}; fit another")
+    return Mixture(**read_state(path), metadata=metadata | {"digest": file_digest(path)[:16]})
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +173,10 @@ def load_networks(metrics: Collection[str], weights: Weights, device: str = "cpu
                 "gmm.safetensors` and give it: --quality_model FILE"
             )
         mixture = found["mixture"] = load_mixture(weights.mixture, names["clip"])
-        digest, source = mixture.about["digest"], mixture.about["source"]
+        digest, source = mixture.metadata["digest"], mixture.metadata["source"]
         names["mixture"] = f"{weights.mixture.name} {digest}, own, on {source}"
     return FeatureNetworks(**found, names=names)
+
+
+if TYPE_CHECKING:
+    from sklearn.mixture import GaussianMixture

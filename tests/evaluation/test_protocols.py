@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm.batch.work_item import Case
+from ldm.batch.work_item import MaskedBackground
 from ldm.data.picture import Picture
 from ldm.evaluation.benchmark import Site
 from ldm.evaluation.crops import paper_box, paper_region, pbe_box, pbe_region, whole
@@ -152,9 +152,9 @@ def test_scores_are_cosines_of_what_is_derived_anew(tmp_path: Path) -> None:
 
     def scored(mask: np.ndarray) -> dict[str, float]:
         Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / "mask.png")
-        case = Case(tmp_path / "background.png", tmp_path / "mask.png")
+        masked = MaskedBackground(tmp_path / "background.png", tmp_path / "mask.png")
         references = References(tmp_path / "reference.png")
-        insertion = Insertion(Site("1", "cup", case), references, tmp_path / "result.png")
+        insertion = Insertion(Site("1", "cup", masked), references, tmp_path / "result.png")
         return scores_of(insertion, ["clip", "dino"], networks)
 
     found = scored(ELLIPSE)

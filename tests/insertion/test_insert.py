@@ -140,14 +140,14 @@ def test_what_is_generated_is_pasted_in_its_own_mask_only(
     base: Base, one: InsertableObject, name: str
 ) -> None:
     background = picture()
-    hole, mask = box(background.size), box(background.size, 50, 40, 70, 80)
-    request = InsertRequest(mask, hole, plan_rois(hole), [5])
+    mask, pasted = box(background.size), box(background.size, 50, 40, 70, 80)
+    request = InsertRequest(mask, pasted, plan_rois(mask), [5])
     [[part]] = insert(base, background, [request], [one], InsertOptions(FAST, BLENDS[name]))
     after, before = part.picture.pixels, background.pixels
-    assert (after[~mask] == before[~mask]).all() and (after[mask] != before[mask]).mean() > 0.2
+    assert (after[~pasted] == before[~pasted]).all() and (after[pasted] != before[pasted]).mean() > 0.2
     if name == "paste":
-        [whole] = made(base, one, background, hole, plan_rois(hole), [5], FAST, BLENDS[name])
-        assert (after[mask] == whole.picture.pixels[mask]).all(), "the model saw the same hole"
+        [whole] = made(base, one, background, mask, plan_rois(mask), [5], FAST, BLENDS[name])
+        assert (after[pasted] == whole.picture.pixels[pasted]).all(), "the model saw the same mask"
 
 
 def test_a_large_region_is_worked_on_smaller_and_pasted_at_its_own_size(
