@@ -15,7 +15,7 @@ from ldm.config.process import uncollected
 from ldm.models.base import base_fingerprint, save_base
 from ldm.objects import baked
 from ldm.objects.object_file import ObjectMetadata
-from tests.fixtures.tiny import config_file, loaded_base
+from tests.fixtures.small import SMALL, YAML, small_base
 
 ROOT = Path(__file__).parents[2]
 LEARNING = ("pytorch_lightning", "torchmetrics", "ldm.training", "ldm.evaluation", "torchvision", "skimage")
@@ -31,7 +31,7 @@ print(*[name for name in {(*LEARNING, CLIP, "diffusers.pipelines.pipeline_utils"
 
 def loaded(folder: Path, *arguments: str) -> str:
     """What a process that inserts has loaded in the end, of what it may have no use for."""
-    common = f"--config {folder}/tiny.yaml --example_img {folder}/grey.png --box 30 30 60 60 --steps 1"
+    common = f"--config {folder}/small.yaml --example_img {folder}/grey.png --box 30 30 60 60 --steps 1"
     command = [sys.executable, "-c", INSERT, *common.split(), "--device", "cpu", "--outdir", f"{folder}/out"]
     done = subprocess.run([*command, *arguments], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -40,11 +40,14 @@ def loaded(folder: Path, *arguments: str) -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    base = loaded_base()
+    base = small_base()
     save_base(base, tmp_path / "base", torch.float32)
-    config_file(tmp_path / "tiny.yaml", tmp_path / "base")
-    about = ObjectMetadata(base_fingerprint(base), "tiny", freeze_model="crossattn-kv")
-    baked.save(baked.bake(base, about, torch.zeros(1, 3, 56, 56)), tmp_path / "baked.safetensors")
+    (tmp_path / "small.yaml").write_text(YAML.format(base=tmp_path / "base"))
+    about = ObjectMetadata(base_fingerprint(base), "small", freeze_model="crossattn-kv")
+    baked.save(
+        baked.bake(base, about, torch.zeros(1, 3, SMALL.reference_size, SMALL.reference_size)),
+        tmp_path / "baked.safetensors",
+    )
     Image.new("RGB", (90, 90), "grey").save(tmp_path / "grey.png")
     return tmp_path
 
