@@ -14,7 +14,7 @@ from ldm.config.process import run, starting, warnings_in_a_line
 with starting():
     from tqdm import tqdm
 
-    from ldm.config.cli import INFERENCE, RECIPE_FLAGS
+    from ldm.config.cli import INFERENCE, RECIPE_FLAGS, flags
     from ldm.config.evaluation_cli import add_scoring_flags, base_note, networks_of, setup_of
     from ldm.config.parser import SettingsParser
     from ldm.config.schema import Config
@@ -37,12 +37,7 @@ with starting():
     from ldm.evaluation.scores import clip_features, real_pictures, scores_of, set_scores
     from ldm.models.runtime import device_named
 
-FLAGS = RECIPE_FLAGS | {
-    "guidance_interval": "sample.guidance_interval",
-    "deep_cache_interval": "sample.deep_cache_interval",
-    "precision": "sample.precision",
-    "compile": "sample.compile",
-}
+FLAGS = RECIPE_FLAGS | flags("sample", "guidance_interval deep_cache_interval precision compile")
 
 
 MEASURES = {"report.md": "# Measures of ", "measures.jsonl": '{"'}

@@ -95,65 +95,34 @@ INFERENCE: Presets = {
     ),
 }
 
+
+def flags(section: str, names: str) -> dict[str, str]:
+    """Flags that have the names of their settings."""
+    return {name: f"{section}.{name}" for name in names.split()}
+
+
 # flags of the scripts that learn and insert by a recipe and measure it
-RECIPE_FLAGS = {
-    "base": "base.path",
-    "max_steps": "train.max_steps",
-    "sampler": "sample.sampler",
-    "steps": "sample.steps",
-    "guidance_scale": "sample.guidance_scale",
-    "init_noise_sigma": "sample.init_noise_sigma",
-    "strength": "sample.strength",
-    "contact_shadow": "sample.contact_shadow",
-    "detail_transfer": "sample.detail_transfer",
-    "guidance_from": "sample.guidance_from",
-    "seed": "sample.seed",
-    "blend": "insert.blend",
-    "keep_scene": "insert.keep_scene",
-    "paste_margin": "insert.paste_margin",
-}
+RECIPE_FLAGS = (
+    {"base": "base.path"}
+    | flags("train", "max_steps")
+    | flags("sample", "sampler steps guidance_scale init_noise_sigma strength contact_shadow detail_transfer")
+    | flags("sample", "guidance_from seed")
+    | flags("insert", "blend keep_scene paste_margin")
+)
 
 # flags of the scripts that insert
-INSERTION_FLAGS = {
-    "base": "base.path",
-    "sampler": "sample.sampler",
-    "steps": "sample.steps",
-    "guidance_scale": "sample.guidance_scale",
-    "n_samples": "sample.n_samples",
-    "best_of": "sample.best_of",
-    "seed": "sample.seed",
-    "object_scale": "sample.object_scale",
-    "reference_view": "sample.reference_view",
-    "init_noise_sigma": "sample.init_noise_sigma",
-    "strength": "sample.strength",
-    "contact_shadow": "sample.contact_shadow",
-    "detail_transfer": "sample.detail_transfer",
-    "guidance_from": "sample.guidance_from",
-    "guidance_interval": "sample.guidance_interval",
-    "deep_cache_interval": "sample.deep_cache_interval",
-    "precision": "sample.precision",
-    "compile": "sample.compile",
-    "second_pass": "sample.second_pass",
-    "roi_factor": "insert.roi_factor",
-    "context_px": "insert.context_px",
-    "zoom": "insert.zoom",
-    "blend": "insert.blend",
-    "feather": "insert.feather",
-    "reach": "insert.reach",
-    "keep_scene": "insert.keep_scene",
-    "paste_margin": "insert.paste_margin",
-    "max_seam": "insert.max_seam",
-    "outdir": "insert.outdir",
-    "contact_sheet": "insert.contact_sheet",
-    "batch_size": "insert.batch_size",
-    "cache_mb": "insert.cache_mb",
-    "mask_channel": "mask.channel",
-    "threshold": "mask.threshold",
-    "invert": "mask.invert",
-    "fill_holes": "mask.fill_holes",
-    "grow": "mask.grow",
-}
-
+INSERTION_FLAGS = (
+    {"base": "base.path"}
+    | flags("sample", "sampler steps guidance_scale n_samples best_of seed object_scale reference_view")
+    | flags("sample", "init_noise_sigma strength contact_shadow detail_transfer guidance_from")
+    | flags("sample", "guidance_interval deep_cache_interval precision compile second_pass")
+    | flags(
+        "insert", "roi_factor context_px zoom blend feather reach keep_scene paste_margin max_seam outdir"
+    )
+    | flags("insert", "outdir contact_sheet batch_size cache_mb")
+    | {"mask_channel": "mask.channel"}
+    | flags("mask", "threshold invert fill_holes grow")
+)
 
 DEFAULT = "--default-"
 

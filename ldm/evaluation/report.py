@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -244,11 +243,8 @@ def _region(rois: Sequence[Roi], mask: np.ndarray) -> Roi:
 
 def _tile(pixels: np.ndarray, label: str) -> np.ndarray:
     """Pixels uint8 [h,w,3] in a square of TILE px, with a label along its foot."""
-    factor = TILE / max(pixels.shape[:2])
-    size = tuple(max(1, round(side * factor)) for side in pixels.shape[1::-1])
-    way = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
     tile = Image.new("RGB", (TILE, TILE), "white")
-    tile.paste(Image.fromarray(cv2.resize(pixels, size, interpolation=way)))
+    tile.paste(Image.fromarray(thumbnail(pixels, TILE)))
     draw = ImageDraw.Draw(tile)
     draw.rectangle((0, TILE - BAR, TILE, TILE), fill="white")
     draw.text((4, TILE - BAR + 1), label, (40, 40, 40), ImageFont.load_default(12))

@@ -80,7 +80,10 @@ class SceneLayout:
     @property
     def paste_mask(self) -> np.ndarray:
         """Where any placement is pasted, bool [H,W]."""
-        return joint_paste_mask(self.placed, self.background.size)
+        out = np.zeros(self.background.size, bool)
+        for one in self.placed:
+            out[one.paste_mask.box.slices] |= one.paste_mask.inside
+        return out
 
 
 def lay_out(scene: Scene, options: RunOptions) -> SceneLayout:
@@ -141,14 +144,6 @@ def groups(placed: Sequence[PlacedObject]) -> list[list[PlacedObject]]:
                     f"{_name(a)} and {_name(b)} overlap in {count} pixels and have the same order "
                     f"({a.placement.order}); give the one that goes on top a higher order"
                 )
-    return out
-
-
-def joint_paste_mask(placed: Sequence[PlacedObject], size: tuple[int, int]) -> np.ndarray:
-    """Where any of them is pasted, bool [H,W]."""
-    out = np.zeros(size, bool)
-    for one in placed:
-        out[one.paste_mask.box.slices] |= one.paste_mask.inside
     return out
 
 
