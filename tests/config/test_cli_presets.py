@@ -56,7 +56,7 @@ def test_what_is_given_wins_over_the_preset_and_the_preset_over_the_file() -> No
 def test_exact_is_the_papers_sampling() -> None:
     """tests/models/test_sampler.py has the trajectory of these settings from the paper's code."""
     s = settings("--preset", "exact", "--guidance_scale", "5")
-    assert (s.sampler, s.strength, approximate(s)) == ("plms", 1.0, set())
+    assert s.sampler == "plms" and approximate(s) == set()
     assert sampling(s).schedule() == {"steps": 50, "guidance_scale": 5.0, "guidance_interval": (0.0, 1.0)}
 
 
