@@ -13,7 +13,6 @@ from ldm.batch.contact_sheet import rgb8
 from ldm.data.files import pictures_in
 from ldm.data.picture import Picture, read_picture
 from ldm.evaluation.benchmark import SiteImages
-from ldm.evaluation.crops import centre, object_region, paper_region, pbe_region
 from ldm.evaluation.metrics import (
     DIGITS,
     MEASURES,
@@ -24,7 +23,7 @@ from ldm.evaluation.metrics import (
     psnr,
     ssim,
 )
-from ldm.evaluation.networks import FeatureNetworks, quality
+from ldm.evaluation.networks import FeatureNetworks, centre, object_region, paper_region, pbe_region, quality
 from ldm.evaluation.results import Insertion
 from ldm.features.encoders import features_of
 from ldm.insertion.blend import seam_ratio

@@ -14,15 +14,8 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ldm.data.files import atomic_file, list_files
-from ldm.models.pickle_reader import (
-    PICKLES,
-    beginning,
-    load_pickle,
-    named,
-    nested_names,
-    read_pickle,
-    refusing_damage,
-)
+from ldm.models.pickle_reader import PICKLES, load_pickle, read_pickle, refusing_damage
+from ldm.models.weight_kinds import beginning, named, nested_names
 
 OWN = "implicit-insertion"  # begins the format, or kind, of the files that this project writes
 SOFTWARE = "software"  # key of a pickle that this project has written

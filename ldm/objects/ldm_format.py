@@ -26,7 +26,8 @@ from ldm.models.checkpoint import SOFTWARE, check_replaceable, first_few, write_
 from ldm.models.checkpoint import fingerprint as fingerprint_of
 from ldm.models.conditioner import PriorEncoder
 from ldm.models.ldm_keys import diffusers_blocks, is_extra, ldm_key, ldm_to_diffusers
-from ldm.models.pickle_reader import load_pickle, named, nested_names, tensors_of
+from ldm.models.pickle_reader import load_pickle, tensors_of
+from ldm.models.weight_kinds import named, nested_names
 from ldm.objects.delta import Delta, is_trained
 from ldm.objects.few_shot import LINEAR, OWN, PAPER, PICTURES, FewShotLayer, few_shot_features, learnt_from
 from ldm.objects.object_file import ObjectMetadata

@@ -1,6 +1,6 @@
 """`paper` and `pbe`, derived a second time in numpy and OpenCV, on shapes whose boxes are known.
 
-Nothing of ldm.evaluation.crops makes the expected values.
+Nothing of ldm.evaluation.networks makes the expected values.
 """
 
 from __future__ import annotations
@@ -16,8 +16,15 @@ from PIL import Image
 from ldm.batch.work_item import MaskedBackground
 from ldm.data.picture import Picture
 from ldm.evaluation.benchmark import Site
-from ldm.evaluation.crops import paper_box, paper_region, pbe_box, pbe_region, whole
-from ldm.evaluation.networks import Weights, load_networks
+from ldm.evaluation.networks import (
+    Weights,
+    load_networks,
+    paper_box,
+    paper_region,
+    pbe_box,
+    pbe_region,
+    whole,
+)
 from ldm.evaluation.results import Insertion, References
 from ldm.evaluation.scores import scores_of
 from tests.fixtures.networks import write_clip, write_dino

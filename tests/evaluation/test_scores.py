@@ -11,9 +11,17 @@ from PIL import Image
 
 from ldm.batch.work_item import MaskedBackground
 from ldm.evaluation.benchmark import load_benchmark
-from ldm.evaluation.crops import object_region, object_view, paper_region, pbe_region, whole
 from ldm.evaluation.metrics import METRICS, OFFLINE, perceptual
-from ldm.evaluation.networks import FeatureNetworks, Weights, load_networks
+from ldm.evaluation.networks import (
+    FeatureNetworks,
+    Weights,
+    load_networks,
+    object_region,
+    object_view,
+    paper_region,
+    pbe_region,
+    whole,
+)
 from ldm.evaluation.results import Insertion, references_in
 from ldm.evaluation.scores import real_pictures, scores_of, set_scores
 from ldm.features.imagenet import ImageNetFeatures, likeness

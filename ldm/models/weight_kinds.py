@@ -1,0 +1,119 @@
+"""What a weight file is, by its first bytes and the names of its tensors: for messages about a wrong file."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+import zipfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+AGAIN = "fetch or copy it again"
+LEARN = "learn the object from its pictures instead: bash train.sh --dataset-dir FOLDER"
+BASES = "this project needs Paint-by-Example's weights"
+START = 512  # bytes that tell a kind
+BEGINNINGS = {  # pattern of the first bytes => what the file is; what to do
+    rb"version https://git-lfs\.github\.com": "a Git LFS pointer, not the file itself; run git lfs pull",
+    rb"(\xef\xbb\xbf)?\s*<(!doctype html|html|head|\?xml)": "a web page saved under this name; "
+    f"{AGAIN}, logged in if the site asks for it",
+    rb"\x89PNG|\xff\xd8\xff|GIF8|RIFF....WEBP|BM.{8}|II\*\0|MM\0\*": "a picture; give a weight file",
+    rb"\x1f\x8b|7z\xbc\xaf|Rar!|\xfd7zXZ|BZh|\x28\xb5\x2f\xfd": "an archive; give the file in it",
+    rb"%PDF": "a PDF; give a weight file",
+}
+TEXT = re.compile(rb"[\t\n\r\x20-\x7e]+")
+NAMES = {  # pattern of a tensor's name => what the file is; what to do
+    r"lora_(unet|te\d?)_.+": f"a LoRA of kohya's scripts, for a text-to-image model; {LEARN}",
+    r".+\.processor\.(to_\w+_custom_diffusion|custom_diffusion).*|modifier_token\..+": "a Custom Diffusion "
+    f"delta, for a text-to-image model; {LEARN}",
+    r".+[._](lora\.(up|down)|lora_(A|B|up|down)|to_\w+_lora\.\w+)(\.\w+)*": f"a LoRA for diffusers; {LEARN}",
+    r"string_to_param\..+|emb_params|<.+>": f"a textual-inversion embedding; {LEARN}",
+    r"cond_stage_model\.(transformer\.text_model|model\.transformer)\..+": "a whole Stable Diffusion "
+    f"checkpoint, which text drives; {BASES}",
+    r"control_model\..+|controlnet_cond_embedding\..+": f"a ControlNet; {LEARN}",
+}
+BASE = re.compile(r"(model\.diffusion_model\.input_blocks\.0\.0|unet\.conv_in)\.weight")
+OWN_PART = re.compile(r"(cond_stage_model\.|conditioner\.)?(mapper|final_ln|proj_out|learnable_vector)\b.*")
+KEYS_AND_VALUES = re.compile(r"embed|model\.diffusion_model\..+\.attn2\.to_[kv]\.weight")
+
+
+def beginning(path: Path) -> str:
+    """What a file is by its bytes, as "an empty file; fetch it again"; "" if they are fine, or no file."""
+    if not path.is_file():
+        return ""
+    with path.open("rb") as file:
+        start = file.read(START)
+    if not start:
+        return f"an empty file; {AGAIN}"
+    for pattern, kind in BEGINNINGS.items():
+        if re.match(pattern, start, re.DOTALL | re.IGNORECASE):
+            return kind
+    if start.startswith(b"PK"):
+        return _zipped(path)
+    if TEXT.fullmatch(start):
+        return f"a text file ({' '.join(start.decode().split())[:40]!r} ...), no weights; {AGAIN}"
+    return _cut_off(path, start) if path.suffix == ".safetensors" else ""
+
+
+def _zipped(path: Path) -> str:
+    try:
+        with zipfile.ZipFile(path) as file:
+            names = file.namelist()
+    except (zipfile.BadZipFile, NotImplementedError):
+        return f"cut off, its end is missing; {AGAIN}"
+    if not any(name.endswith("data.pkl") for name in names):
+        return "a zip archive; unpack it and give the file in it"
+    if path.suffix == ".safetensors":
+        return "a pickle of torch, not a .safetensors; give it the ending .ckpt"
+    return ""
+
+
+def _cut_off(path: Path, start: bytes) -> str:
+    """Whether the tensors that the header of a .safetensors lists are not all there."""
+    size, [header] = path.stat().st_size, struct.unpack("<Q", start[:8].ljust(8, b"\0"))
+    if start[8:9] != b"{":
+        return ""
+    if size < 8 + header:
+        return f"cut off within its header, {size:,} bytes are there; {AGAIN}"
+    with path.open("rb") as file:
+        text = file.read(8 + header)[8:]
+    try:
+        entries = json.loads(text)
+        end = max((v["data_offsets"][1] for k, v in entries.items() if k != "__metadata__"), default=0)
+    except (ValueError, KeyError, TypeError, IndexError, AttributeError):
+        return ""
+    whole = 8 + header + end
+    return f"cut off, {size:,} of {whole:,} bytes are there; {AGAIN}" if size < whole else ""
+
+
+def named(names: Sequence[str], path: Path) -> str:
+    """What a file of tensors (or entries) of these names is, as `beginning`; "" if it is not known."""
+    for pattern, kind in NAMES.items():
+        if any(re.fullmatch(pattern, name) for name in names):
+            return kind
+    if "object.about" in names or {"object", "global_step"} <= set(names):
+        run = path.parent.parent if path.parent.name == "checkpoints" else path
+        return f"a checkpoint of a training run; extract its object: bash get_deltas.sh --path {run}"
+    if names and all(KEYS_AND_VALUES.fullmatch(name) for name in names):
+        return f"a Custom Diffusion delta, for a text-to-image model; {LEARN}"
+    if any(BASE.fullmatch(name) for name in names):
+        if any(OWN_PART.match(name) for name in names):
+            return "a base's checkpoint; give it as --base, and the object as --object"
+        return f"a UNet of another model; {BASES}"
+    if "conv_in.weight" in names and any(name.startswith("down_blocks.") for name in names):
+        return "a UNet for diffusers; turn it into an object file: scripts/objects.py convert --to object"
+    return ""
+
+
+def nested_names(values: Any) -> list[str]:
+    """The names in a pickle's dict; those of dicts in it as `outer.inner`, of its state_dict as `inner`."""
+    if not isinstance(values, Mapping):
+        return []
+    out = []
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            prefix = "" if key in ("state_dict", "unet") else f"{key}."
+            out += [f"{prefix}{inner}" for inner in value]
+        out.append(str(key))
+    return [name for name in out if name not in ("state_dict", "unet")]
