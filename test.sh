@@ -7,4 +7,4 @@ export OMP_NUM_THREADS=1 # pytest runs a process per core; more threads than cor
 ruff check .
 ruff format --check .
 mypy
-python -m pytest -n "$(nproc)" "$@"
+python -m pytest -n "$(nproc)" --dist loadfile "$@" # a file's tests share what its fixtures made

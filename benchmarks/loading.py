@@ -11,8 +11,8 @@ from tempfile import TemporaryDirectory
 from benchmarks.measure import Case
 from ldm.models.architecture import Architecture
 from ldm.models.base import Base, load_base, load_inpainting_model, read_base
+from ldm.models.checkpoint import load_strictly
 from ldm.models.ldm_keys import match_clip_keys
-from ldm.models.state_dict import load_strictly
 
 FIRST_STEP = """
 import os, sys

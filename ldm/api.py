@@ -13,7 +13,7 @@ from typing import Any
 
 from ldm.batch.results_log import SHEET, check_outputs
 from ldm.batch.runner import plan_request, warn_of_crops
-from ldm.batch.work_item import Case, WorkItem
+from ldm.batch.work_item import MaskedBackground, WorkItem
 from ldm.config.build import crop_context_of, from_sections, open_session
 from ldm.config.loader import ROOT
 from ldm.config.schema import Config, load_config
@@ -135,9 +135,9 @@ def insert(
     file = obj.file if isinstance(obj, LearnedObject) else _path(obj)
     source = ObjectSource(object=file, reference=_path(reference), object_scale=c.sample.object_scale)
     source.check()
-    case = Case(path_of(str(background)), mask=_path(mask), box=tuple(box))
-    item = WorkItem(case, source, seeds=(c.sample.seed if seed is None else seed,))
-    picture, masks = case.read(from_sections(MaskOptions, c.mask))
+    masked = MaskedBackground(path_of(str(background)), mask=_path(mask), box=tuple(box))
+    item = WorkItem(masked, source, seeds=(c.sample.seed if seed is None else seed,))
+    picture, masks = masked.read(from_sections(MaskOptions, c.mask))
     request = plan_request(item, masks, crop_context_of(c))
     warn_of_crops(item.stem, request, crop_context_of(c))
     [[result]] = model.session.insert(picture, [request])

@@ -15,7 +15,7 @@ with starting():
     from tqdm import tqdm
 
     from ldm.batch.results_log import check_outputs
-    from ldm.config.cli import INFERENCE, RECIPE_FLAGS
+    from ldm.config.cli import INFERENCE, RECIPE_FLAGS, flags
     from ldm.config.evaluation_cli import add_scoring_flags, base_note, networks_of, setup_of
     from ldm.config.parser import SettingsParser
     from ldm.config.schema import Config
@@ -23,20 +23,22 @@ with starting():
     from ldm.evaluation.benchmark import load_benchmark
     from ldm.evaluation.collect import check_pairs, collect
     from ldm.evaluation.methods import METHODS
-    from ldm.evaluation.networks import FeatureNetworks, Weights, load_networks
-    from ldm.evaluation.quality import COMPONENTS, estimator, fit_mixture, save_mixture
+    from ldm.evaluation.networks import (
+        COMPONENTS,
+        FeatureNetworks,
+        Weights,
+        estimator,
+        fit_mixture,
+        load_networks,
+        save_mixture,
+    )
     from ldm.evaluation.report import ScoredRun, write_report
     from ldm.evaluation.results import Insertion, Row, row_of
     from ldm.evaluation.run import runs_of
     from ldm.evaluation.scores import clip_features, real_pictures, scores_of, set_scores
     from ldm.models.runtime import device_named
 
-FLAGS = RECIPE_FLAGS | {
-    "guidance_interval": "sample.guidance_interval",
-    "deep_cache_interval": "sample.deep_cache_interval",
-    "precision": "sample.precision",
-    "compile": "sample.compile",
-}
+FLAGS = RECIPE_FLAGS | flags("sample", "guidance_interval deep_cache_interval precision compile")
 
 
 MEASURES = {"report.md": "# Measures of ", "measures.jsonl": '{"'}
@@ -132,14 +134,14 @@ def fit_quality(args: argparse.Namespace) -> None:
     unfitted = estimator(len(pictures), args.components)
     networks = load_networks(["clip"], Weights(clip=args.clip), args.device)
     features = clip_features(networks, tqdm(pictures, unit="picture"))
-    about = {
+    metadata = {
         "encoder": networks.names["clip"],
         "source": args.fit_quality.name,
         "pictures": str(len(pictures)),
     }
     with warnings_in_a_line():
         mixture = fit_mixture(unfitted, features)
-    save_mixture(args.out, replace(mixture, about=about))
+    save_mixture(args.out, replace(mixture, metadata=metadata))
     print(f"{args.out}: {args.components} components on {len(pictures)} pictures; not Paint-by-Example's own")
 
 

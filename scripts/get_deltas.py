@@ -12,7 +12,7 @@ with starting():
     import torch
 
     from ldm.config.build import object_images
-    from ldm.config.command_forms import PUBLISHED_EXTRACTION
+    from ldm.config.cli import PUBLISHED_EXTRACTION, flags
     from ldm.config.parser import SettingsParser
     from ldm.config.schema import Config, load_config
     from ldm.config.training_sections import EXTRACTED_SUFFIX, ExtractSection
@@ -28,7 +28,7 @@ with starting():
     from ldm.training.run import object_of, prior_encoder_of
 
 DTYPES = {"fp16": torch.float16, "fp32": torch.float32}
-FLAGS = {name: f"extract.{name}" for name in ExtractSection.__dataclass_fields__}
+FLAGS = flags("extract", " ".join(ExtractSection.__dataclass_fields__))
 
 
 def settings(argv: Sequence[str] | None) -> ExtractSection:

@@ -12,18 +12,16 @@ with starting():
     from pytorch_lightning.utilities import rank_zero_only
 
     from ldm.config.build_training import training_callbacks, training_run_of, validation_plan_of
-    from ldm.config.cli import TRAINING, TRAINING_HELP
-    from ldm.config.command_forms import PUBLISHED_TRAINING
+    from ldm.config.cli import PUBLISHED_TRAINING, TRAINING, TRAINING_HELP, flags
     from ldm.config.parser import SettingsParser
     from ldm.config.schema import Config
     from ldm.data.files import locked_folder, sweep
     from ldm.data.insertset import load_insertset
     from ldm.models.base import load_base
-    from ldm.training.callbacks import StopOnSignal
     from ldm.training.checkpoints import Checkpoints, find_checkpoint, new_run, resumable, run_folder
     from ldm.training.finetune import FILES
     from ldm.training.run import build_learner, train, write_inputs
-    from ldm.training.trainer import check_devices
+    from ldm.training.trainer import StopOnSignal, check_devices
     from ldm.validation.callback import Validation
     from ldm.validation.score import reason
 
@@ -31,9 +29,8 @@ TRAIN_FLAGS = """name logdir resume max_steps freeze_model few_shot few_shot_fea
 accumulate_grad_batches lr lr_conditioner lr_tokens lr_prior_encoder lr_final warmup_steps drop_context
 single_view min_snr_gamma cached_samples precision devices accelerator seed gradient_checkpointing
 checkpoint_every keep_checkpoints preview_every validate_every hold_out patience"""
-FLAGS = {"dataset-dir": "data.root", "base": "base.path", "workers": "data.workers"} | {
-    flag: f"train.{flag}" for flag in TRAIN_FLAGS.split()
-}
+FLAGS = {"dataset-dir": "data.root", "base": "base.path"}
+FLAGS |= flags("data", "workers") | flags("train", TRAIN_FLAGS)
 MEMORY = "give a smaller --batch_size, or --preset 8gb"
 STOPPING = "\nstopping after this step; once more to stop at once"
 

@@ -22,9 +22,9 @@ from ldm.config.build import blend_of
 from ldm.config.build_training import training_run_of
 from ldm.config.schema import Config, load_config
 from ldm.data import pairs
-from ldm.data.augment import drawn_odds
 from ldm.data.insertset import InsertSet, load_insertset
 from ldm.data.object_crops import squash
+from ldm.data.pairs import drawn_odds
 from ldm.data.picture import read_rgb
 from ldm.data.training_masks import training_mask
 from ldm.insertion.blend import Blend

@@ -13,7 +13,7 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from ldm.config.command_forms import PUBLISHED_INFERENCE
+from ldm.config.cli import PUBLISHED_INFERENCE
 from ldm.config.parser import SettingsParser
 from ldm.config.schema import Config
 from ldm.data.picture import read_picture

@@ -37,9 +37,9 @@ class Gallery:
     def full(self) -> bool:
         return len(self.rows) >= MOST_ROWS
 
-    def add(self, background: Picture, hole: np.ndarray, roi: Roi, results: Iterable[Picture]) -> None:
-        """The background, its region with the hole, the region of each result, the whole first result."""
-        greyed = hatched(close_up(background, roi), shrunk_mask(crop(hole, roi), SHARP))
+    def add(self, background: Picture, mask: np.ndarray, roi: Roi, results: Iterable[Picture]) -> None:
+        """The background, its region with the mask, the region of each result, the whole first result."""
+        greyed = hatched(close_up(background, roi), shrunk_mask(crop(mask, roi), SHARP))
         row, whole = [overview(background), thumbnail(greyed)], None
         for result in results:
             row.append(thumbnail(close_up(result, roi)))

@@ -14,7 +14,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from ldm.batch.work_item import ROLE, Case, WorkItem, pair
+from ldm.batch.work_item import ROLE, MaskedBackground, WorkItem, pair
 from ldm.data.boxes import parse_box
 from ldm.data.files import list_files, one_per_stem, path_of, pictures_in
 from ldm.data.text import check_names, read_text, whole_number
@@ -48,7 +48,7 @@ def read_lines(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, 
     return lines
 
 
-def bench_cases(folder: Path, ids: Path | None = None) -> list[Case]:
+def bench_backgrounds(folder: Path, ids: Path | None = None) -> list[MaskedBackground]:
     """`image/NNNN_img.png` with `mask/NNNN_mask.png`; those of a list file, in its order.
 
     Each of its lines begins with an id, 1 or 0001 for the pictures 0001; what follows does not count. The
@@ -79,7 +79,9 @@ def bench_cases(folder: Path, ids: Path | None = None) -> list[Case]:
             )
     if not wanted:
         raise ValueError(f"{file}: lists nothing; write one id a line, like 0001")
-    return [Case(found, _among(masks, name)) for name in wanted if (found := _among(images, name))]
+    return [
+        MaskedBackground(found, _among(masks, name)) for name in wanted if (found := _among(images, name))
+    ]
 
 
 def _ids(file: Path, pictures: Collection[str]) -> list[str]:
@@ -158,8 +160,8 @@ def _item(values: Mapping[str, Any], where: str, root: Path, like: WorkItem, tra
         source = ObjectSource(paths["object"], paths.get("reference"), like.source.object_scale)
     source = replace(source, pick=str(values.get("pick", source.pick)))
     seeds = tuple(first + i for i in range(len(like.seeds)))
-    case = Case(paths["background"], paths.get("mask"), box, paths.get("paste_mask"))
+    masked = MaskedBackground(paths["background"], paths.get("mask"), box, paths.get("paste_mask"))
     try:
-        return replace(like, case=case, source=source, seeds=seeds, name=name)
+        return replace(like, masked=masked, source=source, seeds=seeds, name=name)
     except ValueError as error:  # of the seeds
         raise ValueError(f"{where}: {error}") from error

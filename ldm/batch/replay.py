@@ -12,7 +12,7 @@ import numpy as np
 from ldm import __version__
 from ldm.batch.results_log import recipe_in
 from ldm.batch.runner import Inserter, RunOptions, prepare
-from ldm.batch.work_item import Case, WorkItem
+from ldm.batch.work_item import MaskedBackground, WorkItem
 from ldm.data.boxes import parse_box
 from ldm.data.files import file_digest
 from ldm.data.picture import Picture
@@ -109,8 +109,10 @@ def difference(one: Picture, other: Picture) -> str:
 
 def _item(recipe: Mapping[str, Any]) -> WorkItem:
     paths = {role: Path(recipe[role]) for role in recipe["sha256"]}
-    case = Case(paths["background"], paths.get("mask"), tuple(recipe["box"]), paths.get("paste_mask"))
+    masked = MaskedBackground(
+        paths["background"], paths.get("mask"), tuple(recipe["box"]), paths.get("paste_mask")
+    )
     object_, reference, pictures = (paths.get(role) for role in ("object", "reference", "pictures"))
     source = ObjectSource(object_, reference, recipe["object_scale"], pictures, recipe["pick"])
     roi = None if recipe["roi"] is None else parse_box(recipe["roi"], "roi")
-    return WorkItem(case, source, tuple(recipe["batch"]), roi, recipe["name"], recipe["best_of"] > 1)
+    return WorkItem(masked, source, tuple(recipe["batch"]), roi, recipe["name"], recipe["best_of"] > 1)

@@ -17,11 +17,11 @@ from ldm.insertion.mask_input import (
     POLYGON_FILE,
     InsertMasks,
     MaskOptions,
+    Polygon,
     read_insert_mask,
     read_paste_mask,
     warn_of_unseen,
 )
-from ldm.insertion.mask_shapes import Polygon
 from ldm.insertion.object_source import ObjectSource
 from ldm.insertion.roi import Roi
 
@@ -34,7 +34,7 @@ LAST_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True)
-class Case:
+class MaskedBackground:
     """One background file and where the object goes: a mask, box or polygon file, a box, or polygons.
 
     With none of them it is the transparent part of the background, if `channel`, or that of the mask options,
@@ -61,12 +61,12 @@ class Case:
     def masks_on(self, picture: Picture, options: MaskOptions = MASK_OPTIONS) -> InsertMasks:
         """The masks on a background that was read as `picture`."""
         options = replace(options, channel=self.channel or options.channel)
-        hole = read_insert_mask(self.background, picture, self.mask, self.box, options, self.polygons)
-        paste = self.paste_mask
-        mask = hole if paste is None else read_paste_mask(paste, self.background, picture, hole, options)
+        mask = read_insert_mask(self.background, picture, self.mask, self.box, options, self.polygons)
+        file = self.paste_mask
+        paste_mask = mask if file is None else read_paste_mask(file, self.background, picture, mask, options)
         warn_of_colours(self.background, picture)
-        warn_of_unseen(self.background, picture, mask)
-        return InsertMasks(hole, mask)
+        warn_of_unseen(self.background, picture, paste_mask)
+        return InsertMasks(mask, paste_mask)
 
 
 def pair(
@@ -75,8 +75,8 @@ def pair(
     box: Sequence[float] = (),
     transparent: bool = False,
     paste_masks: Sequence[Path] = (),
-) -> list[Case]:
-    """Backgrounds and masks, files or folders => cases.
+) -> list[MaskedBackground]:
+    """Backgrounds and masks, files or folders, as pairs.
 
     One box or mask file may serve all backgrounds; else masks go by name (0001_img.png with 0001_mask.png,
     a.jpg with a.png), or, where names do not match, in the order given. `transparent`: no mask is needed.
@@ -89,7 +89,7 @@ def pair(
     marked = _matched(backgrounds, masks, "mask") if masks else [None for _ in images]
     pasted = _matched(backgrounds, paste_masks, "paste mask") if paste_masks else [None for _ in images]
     rows = zip(images, marked, pasted, strict=True)
-    return [Case(image, mask, tuple(box), paste) for image, mask, paste in rows]
+    return [MaskedBackground(image, mask, tuple(box), paste) for image, mask, paste in rows]
 
 
 def _matched(backgrounds: Sequence[Path], masks: Sequence[Path], kind: str) -> list[Path]:
@@ -138,7 +138,7 @@ class WorkItem:
     `name`: of the results, else that of the background.
     """
 
-    case: Case
+    masked: MaskedBackground
     source: ObjectSource
     seeds: tuple[int, ...]
     roi: Box | None = None
@@ -153,7 +153,7 @@ class WorkItem:
 
     @property
     def stem(self) -> str:
-        return self.name or self.case.name
+        return self.name or self.masked.name
 
     def files(self) -> dict[int, str]:
         """Seed => name of the result file; if only the best is kept, the first seed stands for it."""
@@ -164,9 +164,9 @@ class WorkItem:
     def sources(self) -> dict[str, Path]:
         """Role => file, of all files that determine the results."""
         found = {
-            "background": self.case.background,
-            "mask": self.case.mask,
-            "paste_mask": self.case.paste_mask,
+            "background": self.masked.background,
+            "mask": self.masked.mask,
+            "paste_mask": self.masked.paste_mask,
             "object": self.source.object,
             "reference": self.source.reference,
             "pictures": self.source.pictures,
@@ -188,7 +188,7 @@ def key_of(
         "base": base,
         "settings": settings,
         "digests": digests,
-        "box": item.case.box,
+        "box": item.masked.box,
         "roi": item.roi,
         "object_scale": item.source.object_scale,
         "pick": item.source.pick,
@@ -205,7 +205,7 @@ def check_files(items: Sequence[WorkItem]) -> None:
         for file in item.files().values():
             if file in seen:
                 raise ValueError(
-                    f"two results would be called {file}, of {seen[file]} and {item.case.background}; "
+                    f"two results would be called {file}, of {seen[file]} and {item.masked.background}; "
                     "rename one, or give names in a manifest"
                 )
-            seen[file] = item.case.background
+            seen[file] = item.masked.background

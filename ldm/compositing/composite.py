@@ -21,18 +21,18 @@ VISIBLE = 0.02  # a pixel that differs from mid-grey, or from transparent, by mo
 COARSE = 16  # pixels a side at which cut-outs are compared
 
 
-def composite_layers(cut_outs: Tensor, regions: Tensor | None, hole: Tensor) -> Tensor:
-    """Place cut-outs [k,4,P,P] in a hole [1,1,H,W] (1 = fill) => layers [k,4,H,W], 0 outside the hole.
+def composite_layers(cut_outs: Tensor, regions: Tensor | None, mask: Tensor) -> Tensor:
+    """Place cut-outs [k,4,P,P] in a mask [1,1,H,W] (1 = fill) => layers [k,4,H,W], 0 outside the mask.
 
-    `regions` [k,H',W'] in [0,1] cover the same picture and give each object its part of the hole; None: one
+    `regions` [k,H',W'] in [0,1] cover the same picture and give each object its part of the mask; None: one
     object, which gets all of it.
     """
-    own = hole
+    own = mask
     if regions is not None:
-        size = (hole.shape[-2], hole.shape[-1])
-        scaled = F.interpolate(regions[:, None].to(hole), size=size, mode="bilinear", antialias=True)
-        own = (scaled > 0.5) * hole
-    return placed(cut_outs.to(hole), boxes_for(own), own) * (own > 0)
+        size = (mask.shape[-2], mask.shape[-1])
+        scaled = F.interpolate(regions[:, None].to(mask), size=size, mode="bilinear", antialias=True)
+        own = (scaled > 0.5) * mask
+    return placed(cut_outs.to(mask), boxes_for(own), own) * (own > 0)
 
 
 def boxes_for(masks: Tensor) -> Tensor:

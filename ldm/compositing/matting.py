@@ -16,8 +16,7 @@ from torch import Tensor, nn
 
 from ldm.compositing.cut_out import COARSE, PixelBox, grab_cut, segment, shrunk, surroundings, tidied
 from ldm.data.image import to_image
-from ldm.models.checkpoint import read_state, write_safetensors
-from ldm.models.state_dict import load_strictly
+from ldm.models.checkpoint import load_strictly, read_state, write_safetensors
 
 FILE = "matting.safetensors"  # beside the weights of a base
 SIZE = 160  # pixels: the side of what the network sees

@@ -55,7 +55,7 @@ class CompositeSettings:
 
 @dataclass(frozen=True, eq=False)
 class CompositeObject(ObjectFill):
-    """Cut-outs [k,4,P,P] of k objects, and their `regions` [k,h,w] in [0,1]; None: all of the hole."""
+    """Cut-outs [k,4,P,P] of k objects, and their `regions` [k,h,w] in [0,1]; None: all of the mask."""
 
     cut_outs: Tensor
     settings: CompositeSettings = field(default_factory=CompositeSettings)
@@ -82,14 +82,14 @@ def make_composite_fill(settings: CompositeSettings) -> Callable[[Tensor | None]
 
 
 class CompositeFill(RegionFill):
-    """One region with the object's cut-out composited into its hole."""
+    """One region with the object's cut-out composited into its mask."""
 
     def __init__(self, region: Region, of: CompositeObject) -> None:
         super().__init__(region)
         self.of, self.settings = of, of.settings
 
-    def shown(self, hole: Tensor) -> Tensor:
-        return flattened(composite_layers(self.of.cut_outs, self.of.regions, hole))
+    def shown(self, mask: Tensor) -> Tensor:
+        return flattened(composite_layers(self.of.cut_outs, self.of.regions, mask))
 
     def start(self) -> Start | None:
         if self.settings.strength == 1 and not self.settings.detail_transfer:
@@ -111,7 +111,7 @@ class CompositeFill(RegionFill):
     @cached_property
     def layers(self) -> Tensor:
         """One layer for each object in the region, [k,4,h,w]."""
-        return composite_layers(self.of.cut_outs, self.of.regions, self.hole[None])
+        return composite_layers(self.of.cut_outs, self.of.regions, self.mask[None])
 
     @cached_property
     def layer(self) -> Tensor:
@@ -123,7 +123,7 @@ class CompositeFill(RegionFill):
         """All objects with their contact shadows, [4,h,w]."""
         darkness = self.settings.contact_shadow
         shadowed = torch.stack([with_contact_shadow(layer, darkness) for layer in self.layers])
-        return flattened(shadowed)[0] * self.hole
+        return flattened(shadowed)[0] * self.mask
 
     @cached_property
     def image(self) -> Tensor:
@@ -136,12 +136,12 @@ class CompositeFill(RegionFill):
         if self.settings.keep_scene:
             return self.region.known
         pixels = self.region.known.permute(1, 2, 0).numpy()
-        return torch.from_numpy(fill_background(pixels, self.region.hole)).permute(2, 0, 1)
+        return torch.from_numpy(fill_background(pixels, self.region.mask)).permute(2, 0, 1)
 
     @property
-    def hole(self) -> Tensor:
+    def mask(self) -> Tensor:
         """[1,h,w] in {0,1}."""
-        return torch.from_numpy(self.region.hole)[None].float()
+        return torch.from_numpy(self.region.mask)[None].float()
 
 
 def paste_margin(shown: np.ndarray, width: float) -> np.ndarray:

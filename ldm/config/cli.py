@@ -1,14 +1,21 @@
-"""What the scripts share: a user's mistake as one line, warnings as lines, flags and presets by name."""
+"""What the scripts share: a mistake as one line, flags and presets by name, command lines as users have them.
+
+Two forms are understood beside a script's own flags:
+- `--default-NAME PATH`, from the .sh files: what --NAME is where the command line says nothing else, relative
+  to the project;
+- the flags of the published code: translated where the meaning is the same, else answered in one line.
+"""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ldm.config.loader import OTHER_NAMES
+from ldm.config.loader import OTHER_NAMES, ROOT, place
 from ldm.config.process import EXIT_CODES, MISTAKE, say
 from ldm.data.text import suggestion
 
@@ -88,61 +95,159 @@ INFERENCE: Presets = {
     ),
 }
 
+
+def flags(section: str, names: str) -> dict[str, str]:
+    """Flags that have the names of their settings."""
+    return {name: f"{section}.{name}" for name in names.split()}
+
+
 # flags of the scripts that learn and insert by a recipe and measure it
-RECIPE_FLAGS = {
-    "base": "base.path",
-    "max_steps": "train.max_steps",
-    "sampler": "sample.sampler",
-    "steps": "sample.steps",
-    "guidance_scale": "sample.guidance_scale",
-    "init_noise_sigma": "sample.init_noise_sigma",
-    "strength": "sample.strength",
-    "contact_shadow": "sample.contact_shadow",
-    "detail_transfer": "sample.detail_transfer",
-    "guidance_from": "sample.guidance_from",
-    "seed": "sample.seed",
-    "blend": "insert.blend",
-    "keep_scene": "insert.keep_scene",
-    "paste_margin": "insert.paste_margin",
-}
+RECIPE_FLAGS = (
+    {"base": "base.path"}
+    | flags("train", "max_steps")
+    | flags("sample", "sampler steps guidance_scale init_noise_sigma strength contact_shadow detail_transfer")
+    | flags("sample", "guidance_from seed")
+    | flags("insert", "blend keep_scene paste_margin")
+)
 
 # flags of the scripts that insert
-INSERTION_FLAGS = {
-    "base": "base.path",
-    "sampler": "sample.sampler",
-    "steps": "sample.steps",
-    "guidance_scale": "sample.guidance_scale",
-    "n_samples": "sample.n_samples",
-    "best_of": "sample.best_of",
-    "seed": "sample.seed",
-    "object_scale": "sample.object_scale",
-    "reference_view": "sample.reference_view",
-    "init_noise_sigma": "sample.init_noise_sigma",
-    "strength": "sample.strength",
-    "contact_shadow": "sample.contact_shadow",
-    "detail_transfer": "sample.detail_transfer",
-    "guidance_from": "sample.guidance_from",
-    "guidance_interval": "sample.guidance_interval",
-    "deep_cache_interval": "sample.deep_cache_interval",
-    "precision": "sample.precision",
-    "compile": "sample.compile",
-    "second_pass": "sample.second_pass",
-    "roi_factor": "insert.roi_factor",
-    "context_px": "insert.context_px",
-    "zoom": "insert.zoom",
-    "blend": "insert.blend",
-    "feather": "insert.feather",
-    "reach": "insert.reach",
-    "keep_scene": "insert.keep_scene",
-    "paste_margin": "insert.paste_margin",
-    "max_seam": "insert.max_seam",
-    "outdir": "insert.outdir",
-    "contact_sheet": "insert.contact_sheet",
-    "batch_size": "insert.batch_size",
-    "cache_mb": "insert.cache_mb",
-    "mask_channel": "mask.channel",
-    "threshold": "mask.threshold",
-    "invert": "mask.invert",
-    "fill_holes": "mask.fill_holes",
-    "grow": "mask.grow",
+INSERTION_FLAGS = (
+    {"base": "base.path"}
+    | flags("sample", "sampler steps guidance_scale n_samples best_of seed object_scale reference_view")
+    | flags("sample", "init_noise_sigma strength contact_shadow detail_transfer guidance_from")
+    | flags("sample", "guidance_interval deep_cache_interval precision compile second_pass")
+    | flags(
+        "insert", "roi_factor context_px zoom blend feather reach keep_scene paste_margin max_seam outdir"
+    )
+    | flags("insert", "outdir contact_sheet batch_size cache_mb")
+    | {"mask_channel": "mask.channel"}
+    | flags("mask", "threshold invert fill_holes grow")
+)
+
+DEFAULT = "--default-"
+
+
+@dataclass(frozen=True)
+class PublishedFlag:
+    """A flag of the published code: the words that it stands for here, and for which values it does.
+
+    `{}` in `words` is its value. `accepted` are the values, as written or as numbers, with this meaning;
+    none: all. `instead` answers any other value.
+    """
+
+    words: tuple[str, ...] = ()
+    values: int = 1
+    accepted: tuple[str, ...] = ()
+    instead: str = ""
+
+    def translate(self, name: str, value: str) -> list[str]:
+        """The words for a value; ValueError with the flag to use if there is no such meaning."""
+        if self.instead and not any(_same(value, accepted) for accepted in self.accepted):
+            raise ValueError(f"{' '.join([f'--{name}', value]).strip()}: {self.instead.replace('{}', value)}")
+        return [word.replace("{}", value) for word in self.words]
+
+
+Published = Mapping[str, PublishedFlag]
+
+_EXTRACT = "extract the run first, bash get_deltas.sh --path RUN, and insert with bash inference.sh --object"
+
+PUBLISHED_INFERENCE: Published = {
+    "plms": PublishedFlag(("--sampler", "plms"), values=0),
+    "ddim_steps": PublishedFlag(("--steps", "{}")),
+    "ddim_eta": PublishedFlag(
+        accepted=("0",), instead="no solver adds noise here, eta is 0; choose --sampler"
+    ),
+    "fixed_code": PublishedFlag(values=0),  # the start noise depends on --seed alone, for every background
+    "n_iter": PublishedFlag(accepted=("1",), instead="give --n_samples {}, results of one background"),
+    "skip_grid": PublishedFlag(("--no-contact_sheet",), values=0),
+    "scale": PublishedFlag(("--guidance_scale", "{}")),
+    "delta_ckpt": PublishedFlag(("--object", "{}")),
+    "ckpt": PublishedFlag(("--base", "{}")),
+    "image_path": PublishedFlag(("--example_img", "{}")),
+    "mask_path": PublishedFlag(("--mask", "{}")),
+    "reference_path": PublishedFlag(("--reference", "{}")),
+    "point_ROI": PublishedFlag(("--roi", "{}")),
+    "id_dir": PublishedFlag(("--dataset-dir", "{}")),
+    "list_dir": PublishedFlag(("--list", "{}")),
+    "gpu_id": PublishedFlag(("--device", "cuda:{}")),
 }
+
+PUBLISHED_TRAINING: Published = {
+    "ckpt": PublishedFlag(("--base", "{}")),
+    "id_dir": PublishedFlag(("--dataset-dir", "{}")),
+    "gpu_id": PublishedFlag(("--accelerator", "gpu", "--devices", "{},")),  # "1," is the second, "1" is one
+    "delta_ckpt": PublishedFlag(instead="a run goes on with its own state: --resume RUN"),
+    **{
+        name: PublishedFlag(values=flag.values, instead=f"it is a flag of inference.sh; {_EXTRACT}")
+        for name, flag in PUBLISHED_INFERENCE.items()
+        if name not in ("ckpt", "id_dir", "gpu_id", "delta_ckpt")
+    },
+}
+
+PUBLISHED_EXTRACTION: Published = {
+    "ckpt": PublishedFlag(instead="the run to extract is --path RUN, another base --base {}"),
+    "delta_ckpt": PublishedFlag(instead="the file to write is --out {}, the run to extract is --path RUN"),
+    "id_dir": PublishedFlag(instead="the run knows its object; give --path RUN"),
+    "gpu_id": PublishedFlag(instead="extracting needs no GPU; leave it out and give --path RUN"),
+}
+
+
+def translated(words: Sequence[str], published: Published) -> list[str]:
+    """The words with each flag of the published code replaced, or a ValueError in one line."""
+    known = {name.replace("-", "_"): flag for name, flag in published.items()}
+    out, rest = [], iter(words)
+    for word in rest:
+        name, equals, value = word.removeprefix("--").partition("=")
+        flag = known.get(name.replace("-", "_")) if word.startswith("--") else None
+        if flag is None:
+            out.append(word)
+            continue
+        if flag.values and not equals:
+            value = next(rest, "")
+        if bool(value) != bool(flag.values) or (flag.values and not equals and value.startswith("--")):
+            raise ValueError(f"--{name}: expected {'a' if flag.values else 'no'} value")
+        out += flag.translate(name, value)
+    return out
+
+
+def with_defaults(words: Sequence[str], gives_way: Mapping[str, Collection[str]]) -> list[str]:
+    """`--default-NAME PATH` => `--NAME PATH`, in front, or nothing if a flag is there to which it gives way.
+
+    A default gives way to its own flag and to those of `gives_way`, which may also name a setting, like
+    `mask.channel`. Its path is relative to the project.
+    """
+    defaults, own = _taken(words)
+    given = set(_named(own))
+    kept = {
+        name: path for name, path in defaults.items() if given.isdisjoint({name, *gives_way.get(name, ())})
+    }
+    return [word for name, path in kept.items() for word in (f"--{name}", place(path, ROOT))] + own
+
+
+def _taken(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
+    """The defaults by name, and all other words."""
+    defaults, own, rest = {}, [], iter(words)
+    for word in rest:
+        if word.startswith(DEFAULT):
+            defaults[word.removeprefix(DEFAULT)] = next(rest, "")
+        else:
+            own.append(word)
+    return defaults, own
+
+
+def _named(words: Sequence[str]) -> Iterator[str]:
+    """The flags and `section.key` settings of a command line, flags with underscores."""
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if word.startswith("--"):
+            yield name.removeprefix("--").replace("-", "_")
+        elif equals:
+            yield name
+
+
+def _same(value: str, accepted: str) -> bool:
+    """Whether a value is the accepted one, as a word or as a number."""
+    try:
+        return float(value) == float(accepted)
+    except ValueError:
+        return value == accepted

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from ldm.batch.manifest import COLUMNS, bench_cases, read_manifest
+from ldm.batch.manifest import COLUMNS, bench_backgrounds, read_manifest
 from ldm.batch.replay import ItemReplay, read_recipe
 from ldm.batch.results_log import check_log, check_outputs
 from ldm.batch.runner import RunOptions
-from ldm.batch.work_item import Case, WorkItem, check_files, pair
+from ldm.batch.work_item import MaskedBackground, WorkItem, check_files, pair
 from ldm.config.build import COMPOSITE, crop_context_of, from_sections
-from ldm.config.cli import INFERENCE, INSERTION_FLAGS
-from ldm.config.command_forms import PUBLISHED_INFERENCE
+from ldm.config.cli import INFERENCE, INSERTION_FLAGS, PUBLISHED_INFERENCE
 from ldm.config.loader import place
 from ldm.config.parser import SettingsParser
 from ldm.config.process import uncollected
@@ -200,14 +199,14 @@ def items_of(args: argparse.Namespace, config: Config) -> list[WorkItem]:
         pictures=args.dataset_dir, pick=args.pick,
     )  # fmt: skip
     seeds = tuple(s.seed + i for i in range(max(s.n_samples, s.best_of)))
-    like = WorkItem(Case(Path()), source, seeds, roi_given(args.roi), best=s.best_of > 1)
+    like = WorkItem(MaskedBackground(Path()), source, seeds, roi_given(args.roi), best=s.best_of > 1)
     if args.manifest is not None:
         items = read_manifest(args.manifest, like, transparent)
     else:
-        cases = bench_cases(args.bench, args.list) if args.bench else []
+        found = bench_backgrounds(args.bench, args.list) if args.bench else []
         box = parse_box(" ".join(args.box), "--box") if args.box else ()
-        cases = cases or pair(args.example_img, args.mask, box, transparent, args.paste_mask)
-        items = [replace(like, case=case) for case in cases]
+        found = found or pair(args.example_img, args.mask, box, transparent, args.paste_mask)
+        items = [replace(like, masked=masked) for masked in found]
     check_files(items)
     return items
 

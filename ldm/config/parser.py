@@ -9,8 +9,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import Field, fields, is_dataclass
 from typing import Any, NoReturn, get_type_hints
 
-from ldm.config.cli import OneLineParser, Presets, ShortHelp
-from ldm.config.command_forms import Published, translated, with_defaults
+from ldm.config.cli import OneLineParser, Presets, Published, ShortHelp, translated, with_defaults
 from ldm.config.loader import ROOT, place
 from ldm.config.schema import Config, load_config
 from ldm.data.files import path_of

@@ -8,7 +8,7 @@ from typing import Any
 
 from ldm.evaluation.methods import ALL, KV, Method
 from ldm.evaluation.metrics import MEASURES
-from ldm.evaluation.tables import Interval
+from ldm.evaluation.report import Interval
 
 PAPER = "paper"  # first in the names of methods that are the paper's recipe
 PSNR, PERCEPTUAL = "v2/psnr_object", "v2/perceptual_object"

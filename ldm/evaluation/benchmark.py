@@ -17,14 +17,13 @@ from typing import TypeVar
 
 import numpy as np
 
-from ldm.batch.manifest import bench_cases
-from ldm.batch.work_item import Case
+from ldm.batch.manifest import bench_backgrounds
+from ldm.batch.work_item import MaskedBackground
 from ldm.data.boxes import read_box_file
 from ldm.data.files import natural_key
 from ldm.data.insertset import InsertSet, load_insertset
 from ldm.data.picture import Picture, read_picture
-from ldm.insertion.mask_input import MaskOptions
-from ldm.insertion.mask_shapes import read_mask
+from ldm.insertion.mask_input import MaskOptions, read_mask
 from ldm.insertion.roi import Roi, plan_rois
 
 T = TypeVar("T")
@@ -46,18 +45,18 @@ class Site:
 
     name: str
     object: str
-    case: Case
+    masked: MaskedBackground
     rois: tuple[Roi, ...] = ()
     truth: Path | None = None
     object_mask: Path | None = None
 
     def read(self, options: MaskOptions | None = None, plan: PlanRegions = plan_rois) -> SiteImages:
         """Its images; FileNotFoundError or ValueError in one line for whatever does not fit."""
-        background, masks = self.case.read(options or MaskOptions())
+        background, masks = self.masked.read(options or MaskOptions())
         return SiteImages(
             background=background,
             mask=masks.mask,
-            rois=self.rois or tuple(plan(masks.hole)),
+            rois=self.rois or tuple(plan(masks.mask)),
             truth=None if self.truth is None else read_alike(background, self.truth),
             object_mask=None if self.object_mask is None else read_mask(self.object_mask, background.size),
         )
@@ -143,7 +142,7 @@ def _scene(folder: Path) -> Site:
     site = Site(
         name=folder.name,
         object=_object_name(folder / "meta.json"),
-        case=Case(folder / "background.png", folder / "mask.png"),
+        masked=MaskedBackground(folder / "background.png", folder / "mask.png"),
         rois=(_square(folder / "roi.txt"),),
         truth=folder / "truth.png",
         object_mask=folder / "object_mask.png",
@@ -180,16 +179,20 @@ def _object_name(path: Path) -> str:
 
 
 def _photos(root: Path) -> Benchmark:
-    """Real objects in real photos; cases with objects from elsewhere are left out."""
+    """Real objects in real photos; lines with objects from elsewhere are left out."""
     file = root / PHOTO_CASES
     try:
         rows = [row for row in json.loads(file.read_text("utf-8")) if row["object_from"] == "id_image"]
         sites = [
-            Site(row["id"], row["object"], Case(file.parent / row["background"], file.parent / row["mask"]))
+            Site(
+                row["id"],
+                row["object"],
+                MaskedBackground(file.parent / row["background"], file.parent / row["mask"]),
+            )
             for row in rows
         ]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{file}: not a list of cases ({error!r})") from error
+        raise ValueError(f"{file}: not a list of insertions ({error!r})") from error
     names = dict.fromkeys(site.object for site in sites)
     objects = {name: load_insertset(root / "id_image" / name) for name in names}
     return Benchmark(root.resolve().name, objects, tuple(sites))
@@ -212,9 +215,9 @@ def _insertset(root: Path, backgrounds: Path | None) -> Benchmark:
         raise ValueError(f"{root}: InsertSet objects need a test bench: --backgrounds FOLDER (image/, mask/)")
     objects = {folder.resolve().name: load_insertset(folder) for folder in folders}
     sites = tuple(
-        Site(f"{name}/{case.name}", name, case)  # every object goes into backgrounds of the same names
+        Site(f"{name}/{masked.name}", name, masked)  # every object goes into backgrounds of the same names
         for name in objects
-        for case in bench_cases(_test_bench(name, backgrounds))
+        for masked in bench_backgrounds(_test_bench(name, backgrounds))
     )
     return Benchmark(root.resolve().name, objects, sites)
 

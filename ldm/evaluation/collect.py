@@ -14,7 +14,7 @@ from typing import Any
 
 from ldm.batch.manifest import read_lines
 from ldm.batch.results_log import FILE, recipe_in, rows
-from ldm.batch.work_item import Case
+from ldm.batch.work_item import MaskedBackground
 from ldm.data.boxes import parse_box
 from ldm.data.files import path_of
 from ldm.evaluation.benchmark import Site
@@ -48,7 +48,9 @@ def collect(source: Path, references: Path | None = None, methods: Sequence[str]
     [(name, count)] = Counter((x.method, x.name) for x in found).most_common(1)
     if count > 1:
         raise ValueError(f"{source}: two results of {' '.join(name).strip()}; give each a name of its own")
-    if missing := [path for x in found for path in (x.result, x.site.case.background) if not path.is_file()]:
+    if missing := [
+        path for x in found for path in (x.result, x.site.masked.background) if not path.is_file()
+    ]:
         files = f" ({len(missing)} such files)" if len(missing) > 1 else ""
         raise FileNotFoundError(f"{source}: {missing[0]} is gone{files}; put it back, or take its line out")
     return found
@@ -102,7 +104,7 @@ def _inserted(file: Path, row: Mapping[str, Any], references: Path | None) -> In
     site = Site(
         name=Path(row["file"]).stem,
         object=row.get("pick") or Path(row.get("object", known.whole)).stem,
-        case=Case(Path(row["background"]), _path(row, "mask"), tuple(row["box"])),
+        masked=MaskedBackground(Path(row["background"]), _path(row, "mask"), tuple(row["box"])),
         rois=tuple(Roi(*region["roi"]) for region in row["regions"]),
     )
     return Insertion(
@@ -148,7 +150,7 @@ def _listed(values: Mapping[str, Any], where: str, root: Path, references: Path 
     site = Site(
         name=str(values.get("name", paths["result"].stem)),
         object=str(values.get("object", given.stem)),
-        case=Case(
+        masked=MaskedBackground(
             paths["background"],
             paths.get("mask"),
             parse_box(values["box"], where) if "box" in values else (),

@@ -47,24 +47,24 @@ def paste_poisson(reference: Path, background: Picture, mask: np.ndarray) -> Pic
     """The same by OpenCV's seamless cloning (Perez et al. 2003), which works at 8 bits."""
     box = box_of(mask)
     roi = Roi(box.x0 - RIM, box.y0 - RIM, box.x1 + RIM, box.y1 + RIM)
-    hole = np.pad(crop(mask, box), RIM)
+    padded = np.pad(crop(mask, box), RIM)
     image = resize(to_image(read_rgb(reference))[None], box.size)[0]
     source = np.pad(rgb8(image), ((RIM, RIM), (RIM, RIM), (0, 0)), mode="edge")
     below = np.ascontiguousarray(rgb8(cut_region(background, roi)))
-    inside = hole.astype(np.uint8) * 255
+    inside = padded.astype(np.uint8) * 255
     x, y, width, height = cv2.boundingRect(inside)
     centre = (x + width // 2, y + height // 2)
     cloned = cv2.seamlessClone(np.ascontiguousarray(source), below, inside, centre, cv2.NORMAL_CLONE)
-    return patched(background, [paste_region(background, roi, to_image(cloned), hole.astype(np.float32))])
+    return patched(background, [paste_region(background, roi, to_image(cloned), padded.astype(np.float32))])
 
 
 def paste_cut_out(reference: Path, background: Picture, mask: np.ndarray) -> Picture:
     """The object cut out of its reference and placed where a base of composites starts from it."""
     box = box_of(mask)
-    hole = torch.from_numpy(crop(mask, box))[None, None].float()
-    layer = composite_layers(cut_out_picture(reference).picture(SIZE)[None], None, hole)
+    area = torch.from_numpy(crop(mask, box))[None, None].float()
+    layer = composite_layers(cut_out_picture(reference).picture(SIZE)[None], None, area)
     image = composite(layer, cut_region(background, box)[None])[0]
-    return patched(background, [paste_region(background, box, image, hole[0, 0].numpy())])
+    return patched(background, [paste_region(background, box, image, area[0, 0].numpy())])
 
 
 PASTES: dict[str, Callable[[Path, Picture, np.ndarray], Picture]] = {

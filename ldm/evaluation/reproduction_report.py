@@ -9,8 +9,8 @@ from pathlib import Path
 from ldm.data.files import atomic_file
 from ldm.evaluation.ablations import FEWEST, Comparison
 from ldm.evaluation.metrics import MEASURES, heading
+from ldm.evaluation.report import Interval, cell, interval, markdown, measured, pairs, values_of
 from ldm.evaluation.results import Row
-from ldm.evaluation.tables import Interval, cell, interval, markdown, measured, pairs, values_of
 
 SHOWN = (
     "v2/identity", "v2/identity_mean", "paper/clip", "paper/dino", "v2/clip_mean", "v2/dino_mean",

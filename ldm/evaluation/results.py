@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ldm.batch.contact_sheet import rgb8
 from ldm.batch.results_log import FILE, cut_partial_line
-from ldm.batch.work_item import Case
+from ldm.batch.work_item import MaskedBackground
 from ldm.data.image import from_bytes, to_image
 from ldm.data.insertset import InsertSet, Sample, load_insertset
 from ldm.data.object_crops import object_crop
@@ -153,7 +153,7 @@ class Results:
             site=Site(
                 name=row["name"],
                 object=row["object"],
-                case=Case(Path(site["background"]), Path(site["mask"])),
+                masked=MaskedBackground(Path(site["background"]), Path(site["mask"])),
                 rois=tuple(Roi(*roi) for roi in site["rois"]),
                 **optional,
             ),
@@ -167,7 +167,7 @@ class Results:
 
 def _site_as_row(site: Site) -> dict[str, Any]:
     """Files and squares of a site as plain values."""
-    files = {"background": site.case.background, "mask": site.case.mask}
+    files = {"background": site.masked.background, "mask": site.masked.mask}
     files |= {"truth": site.truth, "object_mask": site.object_mask}
     rois = [[roi.x0, roi.y0, roi.x1, roi.y1] for roi in site.rois]
     return {key: None if path is None else str(path) for key, path in files.items()} | {"rois": rois}

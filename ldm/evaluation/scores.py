@@ -13,7 +13,6 @@ from ldm.batch.contact_sheet import rgb8
 from ldm.data.files import pictures_in
 from ldm.data.picture import Picture, read_picture
 from ldm.evaluation.benchmark import SiteImages
-from ldm.evaluation.crops import centre, object_region, paper_region, pbe_region
 from ldm.evaluation.metrics import (
     DIGITS,
     MEASURES,
@@ -24,12 +23,11 @@ from ldm.evaluation.metrics import (
     psnr,
     ssim,
 )
-from ldm.evaluation.networks import FeatureNetworks
-from ldm.evaluation.quality import quality
+from ldm.evaluation.networks import FeatureNetworks, centre, object_region, paper_region, pbe_region, quality
 from ldm.evaluation.results import Insertion
 from ldm.features.encoders import features_of
-from ldm.insertion.paste import cut_region
-from ldm.insertion.result_checks import difference_outside, mean_difference_outside, seam_ratio
+from ldm.insertion.blend import seam_ratio
+from ldm.insertion.paste import cut_region, difference_outside, mean_difference_outside
 from ldm.insertion.roi import Roi, box_of, covered, crop
 
 MARGIN = 64  # pixels; LPIPS needs that many a side
@@ -152,7 +150,7 @@ def real_pictures(insertions: Sequence[Insertion], folder: Path | None) -> tuple
     truths = [insertion.site.truth for insertion in insertions if insertion.site.truth is not None]
     if len(truths) == len(insertions):
         return sorted(set(truths)), "truths"
-    return sorted({insertion.site.case.background for insertion in insertions}), "backgrounds"
+    return sorted({insertion.site.masked.background for insertion in insertions}), "backgrounds"
 
 
 def clip_features(networks: FeatureNetworks, paths: Iterable[Path]) -> Tensor:

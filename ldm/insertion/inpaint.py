@@ -103,7 +103,7 @@ def _condition(
     """What the UNet sees besides x_t, for every sample of every region."""
     size, counts = model.architecture.image_size, [len(region.noise) for region in regions]
     images = torch.cat([resize(region.known[None], size) for region in regions]).to(model.device)
-    masks = torch.cat([to_model_mask(region.hole, size) for region in regions]).to(model.device)
+    masks = torch.cat([to_model_mask(region.mask, size) for region in regions]).to(model.device)
     masked = _encoded(model, masked_image(images, masks, shown_in(fills, masks)))
     small = model.latent_mask(masks).to(masked)
     each = torch.tensor(counts, device=model.device)
@@ -113,9 +113,9 @@ def _condition(
     return Condition(masked.repeat_interleave(each, 0), small.repeat_interleave(each, 0), seen)
 
 
-def shown_in(fills: Sequence[RegionFill], holes: Tensor) -> Tensor | None:
-    """What the fills show in holes [b,1,S,S], each in its own => [b,c,S,S]; None: mid-grey in all of them."""
-    shown = [fill.shown(holes[i : i + 1]) for i, fill in enumerate(fills)]
+def shown_in(fills: Sequence[RegionFill], masks: Tensor) -> Tensor | None:
+    """What the fills show in masks [b,1,S,S], each in its own => [b,c,S,S]; None: mid-grey in all of them."""
+    shown = [fill.shown(masks[i : i + 1]) for i, fill in enumerate(fills)]
     first = next((x for x in shown if x is not None), None)
     if first is None:
         return None

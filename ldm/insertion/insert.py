@@ -11,12 +11,20 @@ import numpy as np
 from torch import Generator, Tensor
 
 from ldm.data.picture import Picture
-from ldm.insertion.blend import BLENDS, Blend, blend, composite, feather, pixel_unit
+from ldm.insertion.blend import (
+    BLENDS,
+    Blend,
+    blend,
+    colour_offset,
+    composite,
+    feather,
+    pixel_unit,
+    seam_ratio,
+)
 from ldm.insertion.inpaint import Sampling, inpaint
 from ldm.insertion.paste import paste_region
 from ldm.insertion.region import InsertRequest, Region, Result, region_in
 from ldm.insertion.region_fill import InsertableObject, RegionFill
-from ldm.insertion.result_checks import colour_offset, seam_ratio
 from ldm.models.inpainting_model import InpaintingModel
 from ldm.models.sampler import Predictor
 
@@ -78,11 +86,11 @@ def insert(
 def blended(fill: RegionFill, generated: Tensor, options: Blend) -> tuple[Tensor, np.ndarray, np.ndarray]:
     """The image to paste, [3,h,w], its alpha [h,w], and the mask whose edge is the seam, bool [h,w]."""
     region, factor = fill.region, fill.paste_alpha()
-    image, alpha = blend(region.known, generated, region.mask, options)
+    image, alpha = blend(region.known, generated, region.paste_mask, options)
     if factor is None:
-        return image, alpha, region.mask
+        return image, alpha, region.paste_mask
     alpha = alpha * factor
-    return image, alpha, alpha > 0 if (alpha > 0).any() else region.mask
+    return image, alpha, alpha > 0 if (alpha > 0).any() else region.paste_mask
 
 
 def _second_pass(
@@ -95,17 +103,17 @@ def _second_pass(
 ) -> Sequence[Tensor]:
     if options.second_pass is None:
         return images
-    matched = [blend(region.known, image, region.hole, options.blend)[0] for image in images]
+    matched = [blend(region.known, image, region.mask, options.blend)[0] for image in images]
     return options.second_pass(model, one, region, fill, matched, options.sampling)
 
 
 def _pasted(result: Result, fill: RegionFill, generated: Tensor, options: Blend) -> Result:
     """Blend one region and add it to the result."""
     region = fill.region
-    roi, known, mask = region.roi, region.known, region.mask
+    roi, known, mask = region.roi, region.known, region.paste_mask
     image, alpha, edge = blended(fill, generated, options)
     flat = mask.astype(np.float32)
-    whole = alpha if region.paste is mask else _enlarged(fill, options)
+    whole = alpha if region.full_paste_mask is mask else _enlarged(fill, options)
     facts = {
         "roi": [roi.x0, roi.y0, roi.x1, roi.y1],
         "seam_before": round(seam_ratio(composite(known, generated, flat), mask), 3),
@@ -120,6 +128,6 @@ def _pasted(result: Result, fill: RegionFill, generated: Tensor, options: Blend)
 
 def _enlarged(fill: RegionFill, options: Blend) -> np.ndarray:
     """Alpha [H,W] at the background's resolution: its feather, times the enlarged factor of the fill."""
-    paste, factor = fill.region.paste, fill.paste_alpha()
-    whole = feather(paste, options.feather * pixel_unit(paste))
+    mask, factor = fill.region.full_paste_mask, fill.paste_alpha()
+    whole = feather(mask, options.feather * pixel_unit(mask))
     return whole if factor is None else whole * cv2.resize(factor, whole.shape[::-1])

@@ -1,26 +1,32 @@
 """The mask from what the user gives: a mask image, a box, a box or polygon file, or transparency.
 
-Out: bool [H,W], True where the object goes.
+Out: bool [H,W], True where the object goes. Sizes are (H, W); messages name them as width x height.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
+from scipy import ndimage
 
-from ldm.data.boxes import box_in, read_box_file
-from ldm.data.picture import Picture
+from ldm.data.boxes import OVERHANG, Box, Frame, box_in, read_box_file, upright
+from ldm.data.exif import upright as upright_pixels
+from ldm.data.mask_levels import Channel, above, mask_levels, surrounds, without_specks
+from ldm.data.picture import Picture, read_picture
 from ldm.data.text import read_text
-from ldm.insertion.mask_shapes import Polygon, box_mask, polygon_mask, polygons_in, read_mask, refine_mask
 
 BOX_FILE, POLYGON_FILE = ".txt", ".json"
 CHANNELS = ("auto", "luma", "alpha", "background")  # background: its transparent part, no mask image needed
+Polygon = tuple[tuple[float, float], ...]  # points x, y
+MOSTLY = 0.5  # a mask that covers more is probably inverted
 
 
 @dataclass(frozen=True)
@@ -35,10 +41,10 @@ class MaskOptions:
 
 
 class InsertMasks(NamedTuple):
-    """`hole`: where the model generates; `mask`: the part of it that is pasted; bool [H,W]."""
+    """`mask`: where the model generates; `paste_mask`: the part of it that is pasted; bool [H,W]."""
 
-    hole: np.ndarray
     mask: np.ndarray
+    paste_mask: np.ndarray
 
 
 def read_insert_mask(
@@ -50,48 +56,41 @@ def read_insert_mask(
     polygons: Sequence[Polygon] = (),
 ) -> np.ndarray:
     """The mask of a background that was read as `picture`; one-line errors for whatever does not fit it."""
-    refine: dict[str, Any] = {
-        "invert": options.invert,
-        "grow": options.grow,
-        "fill_holes": options.fill_holes,
-    }
     if not 0 <= options.threshold < 1:
         raise ValueError(f"mask threshold {options.threshold:g}: expected 0 up to, not including, 1")
-    frame, size = picture.frame, picture.size
+    refine: dict[str, Any] = {key: getattr(options, key) for key in ("invert", "grow", "fill_holes")}
+    frame, size, name = picture.frame, picture.size, str(mask)
     if box:
-        return refine_mask(box_mask(box_in(box, frame, "box"), size), name="the box", **refine)
-    if polygons:
-        found = polygons_in(polygons, frame, "polygons")
-        return refine_mask(polygon_mask(found, size), name="the polygons", **refine)
-    if options.channel == "background":
-        return refine_mask(
-            _transparent(background, picture, options.threshold), name=str(background), **refine
-        )
-    if mask is None:
+        name, shape = "the box", box_mask(box_in(box, frame, "box"), size)
+    elif polygons:
+        name, shape = "the polygons", polygon_mask(polygons_in(polygons, frame, "polygons"), size)
+    elif options.channel == "background":
+        name, shape = str(background), _transparent(background, picture, options.threshold)
+    elif mask is None:
         raise ValueError(f"{background}: no mask is given; give a mask or a box")
-    if mask.suffix.lower() == BOX_FILE:
-        found_box = box_in(read_box_file(mask), frame, f"{mask}: box")
-        return refine_mask(box_mask(found_box, size), name=str(mask), **refine)
-    if mask.suffix.lower() == POLYGON_FILE:
-        found = polygons_in(read_polygons(mask), frame, str(mask))
-        return refine_mask(polygon_mask(found, size), name=str(mask), **refine)
-    channel = _channel(options.channel)
-    return read_mask(mask, size, options.threshold, turn=picture.turn, channel=channel, **refine)
+    elif mask.suffix.lower() == BOX_FILE:
+        shape = box_mask(box_in(read_box_file(mask), frame, f"{mask}: box"), size)
+    elif mask.suffix.lower() == POLYGON_FILE:
+        shape = polygon_mask(polygons_in(read_polygons(mask), frame, name), size)
+    else:
+        how: Any = options.channel
+        return read_mask(mask, size, options.threshold, turn=picture.turn, channel=how, **refine)
+    return refine_mask(shape, name=name, **refine)
 
 
 def read_paste_mask(
-    file: Path, background: Path, picture: Picture, hole: np.ndarray, options: MaskOptions
+    file: Path, background: Path, picture: Picture, mask: np.ndarray, options: MaskOptions
 ) -> np.ndarray:
-    """The part of `hole` that is pasted; read as masks are, but neither filled nor grown."""
+    """The part of `mask` that is pasted; read as masks are, but neither filled nor grown."""
     channel = "auto" if options.channel == "background" else options.channel
     plain = replace(options, channel=channel, fill_holes=False, grow=0)
-    mask = read_insert_mask(background, picture, file, (), plain)
-    if beyond := int((mask & ~hole).sum()):
+    paste_mask = read_insert_mask(background, picture, file, (), plain)
+    if beyond := int((paste_mask & ~mask).sum()):
         raise ValueError(
             f"{file}: {beyond} of its pixels lie outside the mask, where nothing is generated; "
             "make it smaller, or enlarge the mask (--grow)"
         )
-    return mask
+    return paste_mask
 
 
 def warn_of_unseen(background: Path, picture: Picture, mask: np.ndarray) -> None:
@@ -144,6 +143,135 @@ def _transparent(path: Path, picture: Picture, threshold: float) -> np.ndarray:
     return alpha < (1 - threshold) * np.iinfo(alpha.dtype).max
 
 
-def _channel(name: str) -> Any:
-    assert name in CHANNELS[:3], f"no channel of a mask picture: {name}"
-    return name
+def read_mask(
+    source: Path,
+    size: tuple[int, int],
+    threshold: float = 0.5,
+    *,
+    turn: int = 1,
+    channel: Channel = "auto",
+    invert: bool = False,
+    grow: float = 0,
+    fill_holes: bool = False,
+) -> np.ndarray:
+    """A mask picture for a background of size (H, W); white, or opaque, is where the object goes.
+
+    `channel`: see `mask_levels`. To fill the transparent part of a background, read the background itself
+    with channel="alpha", invert=True. `turn`: EXIF orientation of the background: a mask that was made of the
+    stored, sideways picture is turned with it.
+    """
+    picture = read_picture(source)
+    if turn > 4 and picture.turn == 1 and picture.size == tuple(size)[::-1] != tuple(size):
+        picture = replace(picture, pixels=upright_pixels(picture.pixels, turn))
+        warnings.warn(
+            f"{source}: fits the stored background only, and is turned as EXIF turns that", stacklevel=2
+        )
+    if picture.size != tuple(size):
+        raise ValueError(
+            f"{source}: mask of {_px(picture.size)}, background of {_px(size)}; make them the same size"
+        )
+    transparent = channel == "auto" and picture.pixels.shape[2] in (2, 4)
+    mask = above(mask_levels(source, picture, channel), threshold, str(source), transparent)
+    if surrounds(mask) and not invert:
+        raise ValueError(
+            f"{source}: white surrounds black, {mask.mean():.0%} of the picture; a mask is white where the "
+            "object goes: give --invert, or invert it"
+        )
+    return refine_mask(mask, name=str(source), invert=invert, grow=grow, fill_holes=fill_holes)
+
+
+def refine_mask(
+    mask: np.ndarray, *, name: str = "mask", invert: bool = False, grow: float = 0, fill_holes: bool = False
+) -> np.ndarray:
+    """Invert, leave out specks, fill holes, grow by `grow` px (negative: shrink), and check the mask."""
+    mask = ~mask if invert else mask
+    _check(mask, name, "lower the threshold or invert it")
+    mask = without_specks(mask, name)
+    if fill_holes:
+        mask = ndimage.binary_fill_holes(mask)
+    if grow:
+        mask = _grown(mask, grow)
+    if grow < 0:  # what was thin falls into pieces
+        mask = without_specks(mask, name)
+    _check(mask, name, "grow or shrink it less")
+    if mask.mean() > MOSTLY:
+        warnings.warn(
+            f"{name}: {mask.mean():.0%} of the picture is masked; white means 'the object goes here', "
+            "so invert the mask if white is to stay",
+            stacklevel=2,
+        )
+    return mask
+
+
+def box_mask(box: Box, size: tuple[int, int]) -> np.ndarray:
+    """The pixels whose centres lie in a box of a picture of size (H, W), as a mask; see `box_in`."""
+    mask = np.zeros(size, bool)
+    x0, y0, x1, y1 = (math.ceil(value - 0.5) for value in box)
+    mask[max(y0, 0) : y1, max(x0, 0) : x1] = True
+    _check(mask, "box " + " ".join(f"{value:g}" for value in box), "make it smaller")
+    return mask
+
+
+def polygon_mask(polygons: Sequence[Polygon], size: tuple[int, int]) -> np.ndarray:
+    """The pixels whose centres lie in polygons, as a mask of size (H, W); see `polygons_in`.
+
+    What a polygon encloses twice is outside of it; where two polygons overlap both count.
+    """
+    mask = np.zeros(size, bool)
+    for polygon in polygons:
+        crossed = np.zeros((size[0], size[1] + 1), bool)  # from such a pixel on, inside and outside change
+        for (xa, ya), (xb, yb) in zip(polygon, (*polygon[1:], polygon[0]), strict=True):
+            first, last = (min(max(math.ceil(y - 0.5), 0), size[0]) for y in sorted((ya, yb)))
+            rows = np.arange(first, last)
+            if len(rows):
+                x = xa + (rows + 0.5 - ya) * ((xb - xa) / (yb - ya))
+                crossed[rows, np.clip(np.ceil(x - 0.5), 0, size[1]).astype(int)] ^= True
+        mask |= np.logical_xor.accumulate(crossed, axis=1)[:, :-1]
+    _check(mask, "polygons", f"draw them inside the background of {_px(size)}, and smaller than it")
+    return mask
+
+
+def polygons_in(polygons: Sequence[Polygon], frame: Frame, where: str) -> list[Polygon]:
+    """Polygons as given => in pixels of the background as shown; a warning if they are no such pixels."""
+    if short := [polygon for polygon in polygons if len(polygon) < 3]:
+        raise ValueError(f"{where}: a polygon of {len(short[0])} points; give at least 3 points x, y")
+    points = np.array([point for polygon in polygons for point in polygon])
+    if not np.isfinite(points).all():
+        raise ValueError(f"{where}: a point is not finite; give x, y in pixels")
+    (width, height), said = frame.shown, ""
+    outside = [_outside(points, size) for size in (frame.shown, (frame.width, frame.height))]
+    if points.min() >= 0 and points.max() <= 1:
+        said = "read as shares of the background"
+        polygons = [tuple((x * width, y * height) for x, y in polygon) for polygon in polygons]
+    elif outside[0] and not outside[1]:
+        said = "read as pixels of the stored background, before EXIF turns it"
+        polygons = [tuple(upright((x, y, x, y), frame)[:2] for x, y in polygon) for polygon in polygons]
+    elif outside[0]:
+        said = f"{outside[0]} of {len(points)} points lie outside the background of {width} x {height} px"
+        said += "; the part inside counts"
+    if said:
+        warnings.warn(f"{where}: {said}", stacklevel=2)
+    return list(polygons)
+
+
+def _outside(points: np.ndarray, size: tuple[int, int]) -> int:
+    """How many points [n,2] lie outside a picture of this width and height, by more than rounding."""
+    return int(((points < -OVERHANG) | (points > np.array(size) + OVERHANG)).any(axis=1).sum())
+
+
+def _grown(mask: np.ndarray, grow: float) -> np.ndarray:
+    """Dilate by a disc of `grow` px, or erode for a negative one; the picture's border erodes nothing."""
+    if grow < 0:
+        return ~_grown(~mask, -grow) if not mask.all() else mask
+    return cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= grow
+
+
+def _check(mask: np.ndarray, name: str, remedy: str) -> None:
+    if not mask.any():
+        raise ValueError(f"{name}: the mask is empty, of {_px(mask.shape)}; {remedy}")
+    if mask.all():
+        raise ValueError(f"{name}: covers the whole picture of {_px(mask.shape)}; {remedy}")
+
+
+def _px(size: Sequence[int]) -> str:
+    return f"{size[1]} x {size[0]} px"

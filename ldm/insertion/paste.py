@@ -1,4 +1,4 @@
-"""Cut a region out of a picture as an image, and paste an image back, at the picture's own depth.
+"""Cut a region out of a picture, paste an image back at the picture's own depth, compare what stays.
 
 Only the region is ever computed in floats, and of a large one only a strip at a time at its full size; pixels
 where alpha is 0 are copied, not computed.
@@ -6,7 +6,7 @@ where alpha is 0 are copied, not computed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -20,7 +20,7 @@ from ldm.data.image import colour_levels, colours
 from ldm.data.picture import Picture
 from ldm.insertion.roi import Roi, box_of, crop, visible
 
-ROWS = 64  # pasted at once
+ROWS = 64  # pasted or compared at once: 100 megapixels fit into memory a few times only
 
 
 class Patch(NamedTuple):
@@ -108,3 +108,25 @@ def patched(picture: Picture, patches: Iterable[Patch]) -> Picture:
     for box, part in patches:
         pixels[box.slices][..., : picture.n_colours] = part
     return replace(picture, pixels=pixels)
+
+
+def difference_outside(pixels: np.ndarray, background: np.ndarray, mask: np.ndarray) -> int:
+    """Largest difference of stored pixels [H,W,C] outside the mask, in levels; it must be 0."""
+    return max(int(apart.max(initial=0)) for apart in _apart_outside(pixels, background, mask))
+
+
+def mean_difference_outside(pixels: np.ndarray, background: np.ndarray, mask: np.ndarray) -> float:
+    """The mean of the same differences; 0 if nothing is outside."""
+    parts = [(int(apart.sum()), apart.size) for apart in _apart_outside(pixels, background, mask)]
+    return sum(total for total, _ in parts) / max(sum(count for _, count in parts), 1)
+
+
+def _apart_outside(pixels: np.ndarray, background: np.ndarray, mask: np.ndarray) -> Iterator[np.ndarray]:
+    """Absolute differences outside the mask, some rows at a time."""
+    assert pixels.shape == background.shape and pixels.dtype == background.dtype, (
+        f"{pixels.shape} of {pixels.dtype} against {background.shape} of {background.dtype}"
+    )
+    for y in range(0, len(mask), ROWS):
+        rows = slice(y, y + ROWS)
+        outside = ~mask[rows]
+        yield np.abs(pixels[rows][outside].astype(np.int32) - background[rows][outside])

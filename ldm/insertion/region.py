@@ -19,12 +19,12 @@ from ldm.insertion.roi import Roi, crop
 class InsertRequest:
     """Insert the object `source` once for each of `seeds`.
 
-    The model generates in `hole`; `mask` is the part of it that is pasted; both bool [H,W], often one array.
-    `rois`: squares that cover both.
+    The model generates in `mask`; `paste_mask` is the part of it that is pasted; both bool [H,W], often one
+    array. `rois`: squares that cover both.
     """
 
     mask: np.ndarray
-    hole: np.ndarray
+    paste_mask: np.ndarray
     rois: Sequence[Roi]
     seeds: Sequence[int]
     source: ObjectSource = field(default_factory=ObjectSource)
@@ -54,26 +54,27 @@ MOST = 2048  # px: no model makes more detail, and 100 megapixels in floats woul
 
 
 class Region(NamedTuple):
-    """One region of a request: image [3,h,w] in [-1,1], hole and mask bool [h,w], noise generators.
+    """One region of a request: image [3,h,w] in [-1,1], masks bool [h,w], noise generators.
 
-    A region of more than `MOST` px is processed at that size; `paste` is its mask at the original size.
+    A region of more than `MOST` px is processed at that size; `full_paste_mask` has the original size.
     """
 
     roi: Roi
     known: Tensor
-    hole: np.ndarray
     mask: np.ndarray
-    paste: np.ndarray
+    paste_mask: np.ndarray
+    full_paste_mask: np.ndarray
     noise: Sequence[Generator]
 
 
 def region_in(background: Picture, request: InsertRequest, turn: int, noise: Sequence[Generator]) -> Region:
     """Region number `turn` of a request, from 0."""
     roi = request.rois[turn]
-    paste = crop(request.mask, roi)
-    mask = shrunk_mask(paste, MOST)
-    hole = mask if request.mask is request.hole else shrunk_mask(crop(request.hole, roi), MOST)
-    return Region(roi, cut_region(background, roi, MOST), hole, mask, paste, noise)
+    full = crop(request.paste_mask, roi)
+    paste_mask = shrunk_mask(full, MOST)
+    alike = request.paste_mask is request.mask
+    mask = paste_mask if alike else shrunk_mask(crop(request.mask, roi), MOST)
+    return Region(roi, cut_region(background, roi, MOST), mask, paste_mask, full, noise)
 
 
 def region_of(known: Tensor, mask: np.ndarray, noise: Sequence[Generator]) -> Region:

@@ -30,8 +30,8 @@ class RegionFill:
     def __init__(self, region: Region) -> None:
         self.region = region
 
-    def shown(self, hole: Tensor) -> Tensor | None:
-        """What the UNet sees in the hole, float [1,1,S,S] (1 = fill): [1,3 or 4,S,S]; None: mid-grey."""
+    def shown(self, mask: Tensor) -> Tensor | None:
+        """What the UNet sees in the mask, float [1,1,S,S] (1 = fill): [1,3 or 4,S,S]; None: mid-grey."""
         return None
 
     def start(self) -> Start | None:
@@ -43,7 +43,7 @@ class RegionFill:
 
         `decoded_start`: the image of `start` through the autoencoder, [3,S,S].
         """
-        return list(resize(images, self.region.hole.shape))
+        return list(resize(images, self.region.mask.shape))
 
     def paste_alpha(self) -> np.ndarray | None:
         """A factor [h,w] in [0,1] of the alpha by which the region is pasted; None: 1 everywhere."""

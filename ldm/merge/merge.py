@@ -13,7 +13,7 @@ from ldm.data.image import to_bytes
 from ldm.data.object_crops import NEAREST, ObjectImages
 from ldm.merge.merged_file import Merged
 from ldm.models.base import Base
-from ldm.models.state_dict import first_few
+from ldm.models.checkpoint import first_few
 from ldm.objects.delta import Delta, apply, is_trained
 from ldm.objects.object_context import view_of
 from ldm.objects.object_file import ObjectMetadata

@@ -60,47 +60,6 @@ def attend(x: Tensor, layer: Layer, heads: int) -> Tensor:
     return torch.baddbmm(bias, rearrange(p, "b h n N -> b N (h n)").to(x), layer.values)
 
 
-@dataclass(frozen=True, eq=False)
-class Folded:
-    """Folded contexts of b samples with the same number of tokens: constants by layer name."""
-
-    layers: Mapping[str, Layer]
-
-    def __len__(self) -> int:
-        return len(next(iter(self.layers.values())).bias)
-
-    @property
-    def columns(self) -> int:
-        """heads * n; samples with equal columns can be stacked."""
-        return next(iter(self.layers.values())).scores.shape[-1]
-
-    def attend(self, name: str, x: Tensor, heads: int) -> Tensor:
-        """The output of the layer `name` for hidden states [b,N,C]."""
-        return attend(x, self.layers[name], heads)
-
-    def within(self, box: Share) -> Folded:
-        """The context of a part of the picture: the same."""
-        return self
-
-    def repeat(self, n: int) -> Folded:
-        """Every sample n times, side by side."""
-        return Folded({k: Layer(*(x.repeat_interleave(n, 0) for x in v)) for k, v in self.layers.items()})
-
-    def to(self, like: Tensor) -> Folded:
-        """On the device and in the dtype of `like`."""
-        return Folded({k: Layer(*(x.to(like) for x in v)) for k, v in self.layers.items()})
-
-
-@torch.no_grad()
-def fold(layers: Mapping[str, Attention], context: Tensor) -> Folded:
-    """A context [b,n,d] => constants of the UNet's cross-attentions, in their dtype and device."""
-    if bool((context == context[:, :1]).all()):
-        context = context[:, :1]
-    like = next(iter(layers.values())).to_out[0].weight
-    folded = {name: fold_layer(a, a.to_k(context), a.to_v(context)) for name, a in layers.items()}
-    return Folded(folded).to(like)
-
-
 class Constants(Protocol):
     """A context of b samples that replaces tokens [b,n,d]: it computes each cross-attention's output."""
 
@@ -120,6 +79,43 @@ class Constants(Protocol):
 
 
 @dataclass(frozen=True, eq=False)
+class Folded:
+    """Folded contexts of b samples with the same number of tokens: constants by layer name."""
+
+    layers: Mapping[str, Layer]
+
+    def __len__(self) -> int:
+        return len(next(iter(self.layers.values())).bias)
+
+    @property
+    def columns(self) -> int:
+        """heads * n; samples with equal columns can be stacked."""
+        return next(iter(self.layers.values())).scores.shape[-1]
+
+    def attend(self, name: str, x: Tensor, heads: int) -> Tensor:
+        return attend(x, self.layers[name], heads)
+
+    def within(self, box: Share) -> Folded:
+        return self  # it is the same everywhere
+
+    def repeat(self, n: int) -> Folded:
+        return Folded({k: Layer(*(x.repeat_interleave(n, 0) for x in v)) for k, v in self.layers.items()})
+
+    def to(self, like: Tensor) -> Folded:
+        return Folded({k: Layer(*(x.to(like) for x in v)) for k, v in self.layers.items()})
+
+
+@torch.no_grad()
+def fold(layers: Mapping[str, Attention], context: Tensor) -> Folded:
+    """A context [b,n,d] => constants of the UNet's cross-attentions, in their dtype and device."""
+    if bool((context == context[:, :1]).all()):
+        context = context[:, :1]
+    like = next(iter(layers.values())).to_out[0].weight
+    folded = {name: fold_layer(a, a.to_k(context), a.to_v(context)) for name, a in layers.items()}
+    return Folded(folded).to(like)
+
+
+@dataclass(frozen=True, eq=False)
 class Joined:
     """Contexts of consecutive samples of a batch, of any kind and number of tokens."""
 
@@ -129,20 +125,16 @@ class Joined:
         return sum(map(len, self.pieces))
 
     def attend(self, name: str, x: Tensor, heads: int) -> Tensor:
-        """The output of the layer `name` for hidden states [b,N,C]."""
         xs = x.split([len(piece) for piece in self.pieces])
         return torch.cat([piece.attend(name, x, heads) for piece, x in zip(self.pieces, xs, strict=True)])
 
     def within(self, box: Share) -> Joined:
-        """The context of a part of the picture: that of each piece."""
         return Joined([piece.within(box) for piece in self.pieces])
 
     def repeat(self, n: int) -> Joined:
-        """Every sample n times, side by side."""
         return Joined([piece.repeat(n) for piece in self.pieces])
 
     def to(self, like: Tensor) -> Joined:
-        """On the device and in the dtype of `like`."""
         return Joined([piece.to(like) for piece in self.pieces])
 
 

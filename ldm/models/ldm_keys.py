@@ -16,7 +16,7 @@ from functools import lru_cache
 
 from torch import Tensor
 
-from ldm.models.state_dict import first_few
+from ldm.models.checkpoint import first_few
 
 NamePairs = Iterator[tuple[str, str]]  # (LDM name, diffusers name) of a module or a parameter
 

@@ -18,10 +18,10 @@ from torch import Tensor
 from ldm.data.image import from_bytes, to_bytes
 from ldm.data.object_crops import ObjectImages
 from ldm.models.base import Base
+from ldm.models.checkpoint import first_few
 from ldm.models.context import Contexts, Folded, Layer, fold_layer
 from ldm.models.cross_attention import Attention, cross_attentions
 from ldm.models.inpainting_model import InpaintingModel
-from ldm.models.state_dict import first_few
 from ldm.objects.delta import Delta, apply
 from ldm.objects.object_context import view_of
 from ldm.objects.object_file import REFERENCE, ObjectMetadata, check_base, read_object, write_object

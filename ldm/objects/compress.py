@@ -13,8 +13,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ldm.objects.delta import Delta, differences
-from ldm.objects.low_rank import LowRank, Weight, dense, numbers
+from ldm.objects.delta import Delta, LowRank, Weight, dense, differences, numbers
 
 
 @dataclass(frozen=True)

@@ -17,13 +17,19 @@ from torch import Tensor
 from ldm.data.insertset import InsertSet
 from ldm.data.object_crops import ObjectImages
 from ldm.models.base import Base, base_fingerprint, base_state
-from ldm.models.checkpoint import check_replaceable, read_metadata, read_state, recognised, write_safetensors
+from ldm.models.checkpoint import (
+    check_replaceable,
+    fingerprint,
+    first_few,
+    read_metadata,
+    read_state,
+    recognised,
+    write_safetensors,
+)
 from ldm.models.pickle_reader import PICKLES
-from ldm.models.state_dict import fingerprint, first_few
-from ldm.objects.delta import Delta, check_fits, differences, is_trained, load, save
+from ldm.objects.delta import Delta, check_fits, dense, differences, is_trained, load, save
 from ldm.objects.few_shot import layer_for
 from ldm.objects.ldm_format import read_with_pictures, save_ldm_delta
-from ldm.objects.low_rank import dense
 from ldm.objects.object_file import FORMAT, ObjectMetadata
 
 SUFFIX = {"object": ".safetensors", "ldm": ".ckpt", "diffusers": ".safetensors"}  # by format

@@ -1,7 +1,8 @@
 """A learnt object as the weights that training changed: which ones, how a file holds them, how it is applied.
 
 A `Delta` holds differences to the base (fp16, small; matrices may be of low rank) or the tuned values (fp32,
-bit-exact: base + (tuned - base) may round), under diffusers names, and the few-shot tokens.
+bit-exact: base + (tuned - base) may round), under diffusers names, and the few-shot tokens. A matrix of low
+rank is the product of two thin ones, `up.NAME` and `down.NAME` in a file.
 """
 
 from __future__ import annotations
@@ -10,14 +11,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Literal, get_args
+from typing import Literal, TypeAlias, get_args
 
 import torch
 from torch import Tensor
 
 from ldm.models.base import Base, base_fingerprint
-from ldm.models.state_dict import fingerprint, first_few
-from ldm.objects.low_rank import DOWN, UP, LowRank, Weight, dense, pack, unpack
+from ldm.models.checkpoint import fingerprint, first_few
 from ldm.objects.object_file import REFERENCE, VIEWS, ObjectMetadata, check_base, read_object, write_object
 
 FreezeModel = Literal["crossattn-kv", "crossattn"]
@@ -47,6 +47,70 @@ def is_trained(name: str, freeze_model: str) -> bool:
     if levels[0] == "unet" and "attn2" in levels:
         return freeze_model == "crossattn" or levels[levels.index("attn2") + 1] in ("to_k", "to_v")
     return levels[0] == "conditioner" and (levels[1] in TUNED_CONDITIONER or name.startswith(FEW_SHOT))
+
+
+UP, DOWN = "up.", "down."  # prefixes of the file's tensors
+
+
+@dataclass(frozen=True, eq=False)
+class LowRank:
+    """A matrix [out,in] as up [out,r] @ down [r,in]; with r = 0, all zeros."""
+
+    up: Tensor
+    down: Tensor
+
+    @property
+    def shape(self) -> torch.Size:
+        """[out,in], the shape of the product."""
+        return torch.Size((self.up.shape[0], self.down.shape[1]))
+
+    @property
+    def rank(self) -> int:
+        """r, the number of columns of `up`."""
+        return self.up.shape[1]
+
+
+Weight: TypeAlias = Tensor | LowRank
+
+
+def dense(weight: Weight) -> Tensor:
+    """The full weight, fp32."""
+    return weight.up.float() @ weight.down.float() if isinstance(weight, LowRank) else weight.float()
+
+
+def numbers(weight: Weight) -> int:
+    """How many numbers a file holds for this weight."""
+    return weight.up.numel() + weight.down.numel() if isinstance(weight, LowRank) else weight.numel()
+
+
+def pack(weights: Mapping[str, Weight], prefix: str) -> dict[str, Tensor]:
+    """Weights by name => a file's tensors: `prefix` NAME, or `up.` NAME and `down.` NAME."""
+    tensors: dict[str, Tensor] = {}
+    for name, weight in weights.items():
+        if isinstance(weight, LowRank):
+            tensors |= {UP + name: weight.up, DOWN + name: weight.down}
+        else:
+            tensors[prefix + name] = weight
+    return tensors
+
+
+def unpack(tensors: Mapping[str, Tensor], prefix: str, path: Path) -> dict[str, Weight]:
+    """The inverse of `pack`; ValueError if the two matrices do not match or a weight exists twice."""
+    weights: dict[str, Weight] = {
+        k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)
+    }
+    halves = [{k.removeprefix(p): v for k, v in tensors.items() if k.startswith(p)} for p in (UP, DOWN)]
+    pairs = {name: LowRank(up, halves[1][name]) for name, up in halves[0].items() if name in halves[1]}
+    wrong = [name for name, pair in pairs.items() if name in weights or not _matches(pair)]
+    if wrong := [*wrong, *(halves[0].keys() ^ halves[1].keys())]:
+        raise ValueError(
+            f"{path}: the low-rank matrices of {first_few(sorted(wrong))} do not match; write it again"
+        )
+    return weights | pairs
+
+
+def _matches(pair: LowRank) -> bool:
+    return pair.up.ndim == pair.down.ndim == 2 and pair.up.shape[1] == pair.down.shape[0]
 
 
 @dataclass(frozen=True, eq=False)

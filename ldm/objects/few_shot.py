@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from ldm.data.insertset import InsertSet
 from ldm.data.object_crops import paper_crops
 from ldm.models.base import Base
+from ldm.models.checkpoint import first_few
 from ldm.models.conditioner import FEW_SHOT, PriorEncoder, clip_normalised, raw_pixels
-from ldm.models.state_dict import first_few
 from ldm.objects.delta import Delta
 from ldm.objects.object_file import held_out_in
 

@@ -12,8 +12,7 @@ from ldm.models.base import Base
 from ldm.models.checkpoint import read_metadata, read_shapes
 from ldm.objects import baked
 from ldm.objects.compress import Losses
-from ldm.objects.delta import check_fits, load
-from ldm.objects.low_rank import UP
+from ldm.objects.delta import UP, check_fits, load
 from ldm.objects.object_file import CONTEXT, read_object_metadata
 
 LABELS = {  # of the table, in this order

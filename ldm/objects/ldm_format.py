@@ -22,12 +22,11 @@ from ldm.data.insertset import InsertSet
 from ldm.data.object_crops import ObjectImages, paper_crops
 from ldm.models.base import Base, base_fingerprint, base_state
 from ldm.models.checkpoint import OWN as SOFTWARE_NAME
-from ldm.models.checkpoint import SOFTWARE, check_replaceable, write_ckpt
+from ldm.models.checkpoint import SOFTWARE, check_replaceable, first_few, write_ckpt
+from ldm.models.checkpoint import fingerprint as fingerprint_of
 from ldm.models.conditioner import PriorEncoder
 from ldm.models.ldm_keys import diffusers_blocks, is_extra, ldm_key, ldm_to_diffusers
 from ldm.models.pickle_reader import load_pickle, tensors_of
-from ldm.models.state_dict import fingerprint as fingerprint_of
-from ldm.models.state_dict import first_few
 from ldm.models.weight_kinds import named, nested_names
 from ldm.objects.delta import Delta, is_trained
 from ldm.objects.few_shot import LINEAR, OWN, PAPER, PICTURES, FewShotLayer, few_shot_features, learnt_from

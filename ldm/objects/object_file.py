@@ -23,6 +23,7 @@ from ldm.data.files import file_digest
 from ldm.data.picture import read_rgb
 from ldm.models.checkpoint import (
     check_replaceable,
+    first_few,
     is_paper_file,
     read_metadata,
     read_state,
@@ -30,7 +31,6 @@ from ldm.models.checkpoint import (
     write_safetensors,
 )
 from ldm.models.pickle_reader import PICKLES
-from ldm.models.state_dict import first_few
 
 FORMAT = "implicit-insertion object"
 # 1: whole weights; 2: some as low-rank pairs; 4: with RGBA pictures (3, no longer read: without alpha).

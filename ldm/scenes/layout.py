@@ -40,21 +40,22 @@ class CroppedMask:
 
 @dataclass(frozen=True, eq=False)
 class PlacedObject:
-    """A placement on its background: where it is pasted (`mask`), where the model generates (`hole`), and the
-    squares to inpaint. `holes`: those of its members, if it has any.
+    """A placement on its background: its masks, see `InsertRequest`, and the squares to inpaint.
+
+    `masks`: those of its members, if it has any.
     """
 
     placement: Placement
     mask: CroppedMask
-    hole: CroppedMask
+    paste_mask: CroppedMask
     rois: tuple[Roi, ...]
-    holes: tuple[CroppedMask, ...] = ()
+    masks: tuple[CroppedMask, ...] = ()
 
     def request(self, size: tuple[int, int]) -> InsertRequest:
         """The request for a background of size (H, W)."""
         item, mask = self.placement.item, self.mask.whole(size)
-        hole = mask if self.hole is self.mask else self.hole.whole(size)
-        return InsertRequest(mask, hole, self.rois, item.seeds, item.source)
+        paste_mask = mask if self.paste_mask is self.mask else self.paste_mask.whole(size)
+        return InsertRequest(mask, paste_mask, self.rois, item.seeds, item.source)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,9 +78,12 @@ class SceneLayout:
         return [item for one in self.placed for item in one.placement.items]
 
     @property
-    def mask(self) -> np.ndarray:
-        """All masks together, bool [H,W]."""
-        return joint_mask(self.placed, self.background.size)
+    def paste_mask(self) -> np.ndarray:
+        """Where any placement is pasted, bool [H,W]."""
+        out = np.zeros(self.background.size, bool)
+        for one in self.placed:
+            out[one.paste_mask.box.slices] |= one.paste_mask.inside
+        return out
 
 
 def lay_out(scene: Scene, options: RunOptions) -> SceneLayout:
@@ -96,7 +100,7 @@ def place(
     out = []
     for placement in scene.placements:
         try:
-            masks = [item.case.masks_on(background, mask_options) for item in placement.items]
+            masks = [item.masked.masks_on(background, mask_options) for item in placement.items]
         except ValueError as error:
             raise ValueError(f"{scene.file}: placement {_number(placement)}: {error}") from error
         out.append((_together if placement.members else _alone)(placement, masks, context))
@@ -106,22 +110,23 @@ def place(
 def _alone(placement: Placement, masks: Sequence[InsertMasks], context: CropContext) -> PlacedObject:
     request = plan_request(placement.item, masks[0], context)
     mask = CroppedMask.of(request.mask)
-    hole = mask if request.hole is request.mask else CroppedMask.of(request.hole)
-    return PlacedObject(placement, mask, hole, tuple(request.rois))
+    alike = request.paste_mask is request.mask
+    paste_mask = mask if alike else CroppedMask.of(request.paste_mask)
+    return PlacedObject(placement, mask, paste_mask, tuple(request.rois))
 
 
 def _together(placement: Placement, masks: Sequence[InsertMasks], context: CropContext) -> PlacedObject:
     """Several objects in one square around all of them; ValueError if two masks overlap."""
-    holes = [CroppedMask.of(one.hole) for one in masks]
-    for (i, a), (j, b) in combinations(enumerate(holes, start=1), 2):
+    own = [CroppedMask.of(one.mask) for one in masks]
+    for (i, a), (j, b) in combinations(enumerate(own, start=1), 2):
         if count := shared_pixels(a, b):
             raise ValueError(
                 f"placement {_number(placement)}: objects {i} and {j} overlap in {count} pixels; the "
                 "masks of objects placed together must not overlap: make one smaller"
             )
-    hole, mask = (np.logical_or.reduce(half) for half in zip(*masks, strict=True))
+    mask, paste_mask = (np.logical_or.reduce(half) for half in zip(*masks, strict=True))
     return PlacedObject(
-        placement, CroppedMask.of(mask), CroppedMask.of(hole), (roi_around(hole, context),), tuple(holes)
+        placement, CroppedMask.of(mask), CroppedMask.of(paste_mask), (roi_around(mask, context),), tuple(own)
     )
 
 
@@ -134,19 +139,11 @@ def groups(placed: Sequence[PlacedObject]) -> list[list[PlacedObject]]:
     out = [list(group) for _, group in groupby(ranked, key=lambda p: p.placement.order)]
     for group in out:
         for a, b in combinations(group, 2):
-            if count := shared_pixels(a.mask, b.mask):
+            if count := shared_pixels(a.paste_mask, b.paste_mask):
                 raise ValueError(
                     f"{_name(a)} and {_name(b)} overlap in {count} pixels and have the same order "
                     f"({a.placement.order}); give the one that goes on top a higher order"
                 )
-    return out
-
-
-def joint_mask(placed: Sequence[PlacedObject], size: tuple[int, int]) -> np.ndarray:
-    """All masks together, bool [H,W]."""
-    out = np.zeros(size, bool)
-    for one in placed:
-        out[one.mask.box.slices] |= one.mask.inside
     return out
 
 

@@ -50,17 +50,14 @@ class Regional:
         return out
 
     def within(self, box: Share) -> Regional:
-        """The context for a part of the picture."""
         height, width = self.masks.shape[-2:]
         rows, columns = _cells(box[0], box[2], height), _cells(box[1], box[3], width)
         return replace(self, masks=self.masks[:, rows, columns])
 
     def repeat(self, n: int) -> Regional:
-        """Every sample n times, side by side."""
         return Regional(self.masks, [one.repeat(n) for one in self.objects], self.rest.repeat(n))
 
     def to(self, like: Tensor) -> Regional:
-        """On the device and in the dtype of `like`."""
         return Regional(self.masks.to(like), [one.to(like) for one in self.objects], self.rest.to(like))
 
     def weights(self, x: Tensor) -> Tensor:

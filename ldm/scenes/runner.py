@@ -20,7 +20,7 @@ from ldm import __version__
 from ldm.batch.contact_sheet import Report
 from ldm.batch.results_log import ItemResult, ResultsLog, recipe_in
 from ldm.batch.runner import Inserter, RunOptions, check_and_log, warn_of_crops
-from ldm.batch.work_item import Case, WorkItem
+from ldm.batch.work_item import MaskedBackground, WorkItem
 from ldm.data.failure import out_of_memory
 from ldm.data.files import file_digest, sweep, text_digest
 from ldm.data.picture import Picture, read_picture
@@ -166,7 +166,7 @@ def _make(
             **_placed_as(item),
             "together": [_placed_as(member) for member in placed.placement.members],
         }
-        cache.add(key, results[0].part(placed.mask.box), facts | results[0].record)
+        cache.add(key, results[0].part(placed.paste_mask.box), facts | results[0].record)
 
 
 def _object(placed: PlacedObject, size: tuple[int, int], inserter: Inserter, side: int) -> InsertableObject:
@@ -177,7 +177,7 @@ def _object(placed: PlacedObject, size: tuple[int, int], inserter: Inserter, sid
     if not members:
         return inserter.ready(placed.placement.item.source)
     [roi] = placed.rois
-    regions = torch.stack([torch.from_numpy(crop(part.whole(size), roi)).float() for part in placed.holes])
+    regions = torch.stack([torch.from_numpy(crop(part.whole(size), roi)).float() for part in placed.masks])
     if max(roi.size) > side:  # the model has no finer resolution
         regions = F.interpolate(regions[None], size=(side, side), mode="area")[0]
     return in_regions([inserter.ready(member.source) for member in members], regions)
@@ -200,13 +200,13 @@ def _files_of(placed: PlacedObject) -> dict[str, Any]:
 
 def _placed_as(item: WorkItem) -> dict[str, Any]:
     """The values of a placed object that are not in its files."""
-    return {"box": list(item.case.box), "object_scale": item.source.object_scale, "pick": item.source.pick}
+    return {"box": list(item.masked.box), "object_scale": item.source.object_scale, "pick": item.source.pick}
 
 
 def _paste(canvas: Picture, keyed: Mapping[str, PlacedObject], cache: PlacementCache) -> None:
     """Paste placements into the canvas in place, which saves the memory of a copy."""
     for key, placed in keyed.items():
-        mask = placed.mask
+        mask = placed.paste_mask
         canvas.pixels[mask.box.slices][mask.inside] = cache.pixels(key)[mask.inside]
 
 
@@ -216,18 +216,18 @@ def _key(placed: PlacedObject, canvas: Picture, inserter: Inserter, options: Run
     for roi in placed.rois:
         part = canvas.pixels[visible(roi, canvas.size).slices]
         seen.update(f"{part.shape} {part.dtype}".encode() + np.ascontiguousarray(part).tobytes())
-    members = zip(placed.placement.members, placed.holes, strict=True)
+    members = zip(placed.placement.members, placed.masks, strict=True)
     facts = {
         "version": __version__,
         "base": inserter.fingerprint,
         "settings": options.settings,
         "subject": _object_facts(item),
-        "together": [(_object_facts(member), _digest(hole)) for member, hole in members],
+        "together": [(_object_facts(member), _digest(mask)) for member, mask in members],
         "seeds": item.seeds,
         "size": canvas.size,
         "rois": [(roi.x0, roi.y0, roi.x1, roi.y1) for roi in placed.rois],
         "mask": _digest(placed.mask),
-        "hole": _digest(placed.hole),
+        "paste_mask": _digest(placed.paste_mask),
         "seen": seen.hexdigest(),
     }
     return text_digest(facts)[:32]
@@ -254,7 +254,7 @@ def run_scene(
     cache.prune(options.cache_bytes)
     facts = {"background": file_digest(scene.background), "parts": [record["key"] for record in records]}
     name, key = f"{scene.file.stem}.png", text_digest(facts)[:32]
-    item = WorkItem(Case(scene.background), ObjectSource(), (0,), name=scene.file.stem)
+    item = WorkItem(MaskedBackground(scene.background), ObjectSource(), (0,), name=scene.file.stem)
     if recipe_in(log.folder / name).get("key") == key and log.has(name, key):
         return ItemResult(item, {0: name})
     seconds = round(sum(record["seconds"] for record in records), 3)
@@ -273,5 +273,5 @@ def run_scene(
     }
     write_picture(log.folder / name, after, {"recipe": json.dumps(record)})
     del after  # the check reads it from the file: memory holds two large images, not three
-    check_and_log(log.folder / name, record, layout.background, layout.mask, log)
+    check_and_log(log.folder / name, record, layout.background, layout.paste_mask, log)
     return ItemResult(item, {0: name}, (0,), seconds=seconds)

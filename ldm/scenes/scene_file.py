@@ -27,7 +27,7 @@ from typing import Any
 
 import yaml
 
-from ldm.batch.work_item import Case, WorkItem
+from ldm.batch.work_item import MaskedBackground, WorkItem
 from ldm.data.boxes import parse_box
 from ldm.data.files import path_of
 from ldm.data.text import check_names, read_text, whole_number
@@ -98,7 +98,7 @@ def scene_of(values: Mapping[str, Any], file: Path, seed: int = 321, object_scal
         if not isinstance(entry, Mapping):
             raise ValueError(f"{where}: {entry!r}; expected {{{', '.join(PLACEMENT)}}}")
         defaults = {"seed": seed, "object_scale": object_scale, "order": 0, "n": 1}
-        like = WorkItem(Case(background), ObjectSource(), (seed,), name=f"{file.stem}_{number}")
+        like = WorkItem(MaskedBackground(background), ObjectSource(), (seed,), name=f"{file.stem}_{number}")
         read = _together if "together" in entry else _placement
         placements.append(read(entry, defaults, like, file.parent, where))
     return Scene(file, background, tuple(placements), values)
@@ -149,18 +149,18 @@ def _placement(
     object_, reference, pick = paths.get("object"), paths.get("reference"), str(values.get("pick") or "")
     source = ObjectSource(object_, reference, numbers["object_scale"], pick=pick)
     seeds = tuple(numbers["seed"] + i for i in range(numbers["n"]))
-    case = replace(like.case, mask=paths.get("mask"), paste_mask=paths.get("paste_mask"))
-    case = _with_region(case, values, where)
+    masked = replace(like.masked, mask=paths.get("mask"), paste_mask=paths.get("paste_mask"))
+    masked = _with_region(masked, values, where)
     try:
         source.check()
-        item = replace(like, case=case, source=source, seeds=seeds, best=len(seeds) > 1)
+        item = replace(like, masked=masked, source=source, seeds=seeds, best=len(seeds) > 1)
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(f"{where}: {error}") from error
     return Placement(item, numbers["order"])
 
 
-def _with_region(case: Case, values: Mapping[str, Any], where: str) -> Case:
-    """The case with the region of these values; ValueError unless there is exactly one."""
+def _with_region(masked: MaskedBackground, values: Mapping[str, Any], where: str) -> MaskedBackground:
+    """The background with the region of these values; ValueError unless there is exactly one."""
     channel = str(values.get("mask_channel") or "")
     regions = [key for key in REGIONS if values.get(key) not in (None, "")]
     if channel and channel not in CHANNELS:
@@ -171,7 +171,7 @@ def _with_region(case: Case, values: Mapping[str, Any], where: str) -> Case:
         raise ValueError(f"{where}: mask_channel={channel!r} does not go with {regions[0]}; leave it out")
     box = parse_box(values["box"], where) if "box" in regions else ()
     polygons = parse_polygons(values["polygon"], f"{where}: polygon") if "polygon" in regions else ()
-    return replace(case, box=box, polygons=tuple(polygons), channel=channel)
+    return replace(masked, box=box, polygons=tuple(polygons), channel=channel)
 
 
 def _number(value: Any, kind: type, where: str) -> Any:

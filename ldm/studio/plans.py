@@ -49,9 +49,9 @@ class Insertion:
     @property
     def name(self) -> str:
         """The name of its results."""
-        from ldm.batch.work_item import Case
+        from ldm.batch.work_item import MaskedBackground
 
-        return Case(self.background).name
+        return MaskedBackground(self.background).name
 
 
 @dataclass(frozen=True)
@@ -157,13 +157,13 @@ def plan(calls: Sequence[Sequence[str]], size: tuple[int, int]) -> Plan:
     if args.scene is None:
         [item] = items_of(args, config)
         item.source.check()
-        masks = item.case.masks_on(picture, options.mask_options)
-        made = [(masks.hole, plan_request(item, masks, options.crop_context).rois)]
+        masks = item.masked.masks_on(picture, options.mask_options)
+        made = [(masks.mask, plan_request(item, masks, options.crop_context).rois)]
     else:
         placed = place(scene_of(args, config), picture, options.mask_options, options.crop_context)
         groups(placed)
-        made = [(one.hole.whole(size), list(one.rois)) for one in placed]
-    crops = [plan_crops(hole, rois, options.crop_context.model_side) for hole, rois in made]
+        made = [(one.mask.whole(size), list(one.rois)) for one in placed]
+    crops = [plan_crops(mask, rois, options.crop_context.model_side) for mask, rois in made]
     notes = [note for crop in crops for region in crop.regions for note in (*crop.notes, *region.notes)]
     regions = tuple(tuple((r.x0, r.y0, r.x1, r.y1) for r in rois) for _, rois in made)
     return Plan(regions, tuple(dict.fromkeys(notes)))

@@ -75,7 +75,7 @@ class Watch:
         for request in self.requests:
             if self.turn < len(request.rois):
                 roi = request.rois[self.turn]
-                image, mask = cut_region(self.background, roi, MOST)[None], crop(request.mask, roi)
+                image, mask = cut_region(self.background, roi, MOST)[None], crop(request.paste_mask, roi)
                 self.known += [(image, torch.from_numpy(mask))] * len(request.seeds)
 
     def _previews(self, model: InpaintingModel, x_t: Tensor, t: Tensor, eps: Tensor) -> list[bytes]:

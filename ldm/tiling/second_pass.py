@@ -166,7 +166,7 @@ class TiledSecondPass:
         if not needs_second_pass(max(region.roi.size), model.architecture.image_size):
             return images
         return second_pass(
-            model, one.contexts, region.known, region.hole, images, region.noise,
+            model, one.contexts, region.known, region.mask, images, region.noise,
             fill=fill, strength=self.strength, **sampling.schedule(),
         )  # fmt: skip
 
@@ -193,19 +193,19 @@ def second_pass(
     """
     a, n = model.architecture, len(generated)
     side = min(max(mask.shape), AT_MOST * a.image_size)
-    hole = _padded(to_model_mask(mask, side), a.vae_factor)
+    area = _padded(to_model_mask(mask, side), a.vae_factor)
     image, first = (
         _padded(resize(x, side), a.vae_factor)
         for x in (known[None].clamp(-1, 1), torch.stack(list(generated)))
     )
-    image, first, hole = (x.to(model.device) for x in (image, first, hole))
-    small = model.latent_mask(hole)
-    touched = F.max_pool2d(hole, a.vae_factor)[0, 0] > 0  # also by a line that `small` may step over
+    image, first, area = (x.to(model.device) for x in (image, first, area))
+    small = model.latent_mask(area)
+    touched = F.max_pool2d(area, a.vae_factor)[0, 0] > 0  # also by a line that `small` may step over
     tiled = Tiled(model, plan_tiles(touched.cpu().numpy(), a.latent_size))
-    x_0 = tiled.encode(torch.where(hole > 0, first, image))
+    x_0 = tiled.encode(torch.where(area > 0, first, image))
     x_T = torch.stack([torch.randn(x_0.shape[1:], generator=g) for g in noise]).to(x_0)
-    shown = None if fill is None else fill.shown(hole)
-    masked = tiled.encode(masked_image(image, hole, shown)).expand(n, -1, -1, -1)
+    shown = None if fill is None else fill.shown(area)
+    masked = tiled.encode(masked_image(image, area, shown)).expand(n, -1, -1, -1)
     condition = Condition(masked, small.to(masked).expand(n, -1, -1, -1), contexts.repeat(n))
     x_0 = sample(
         tiled, condition, x_T, sampler=SAMPLER, steps=steps, guidance_scale=guidance_scale,

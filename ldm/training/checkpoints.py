@@ -15,8 +15,8 @@ import torch
 from lightning_fabric.plugins.io import CheckpointIO
 
 from ldm.data.files import check_folder
-from ldm.models.checkpoint import refused, write_ckpt
 from ldm.data.insertset import check_outside
+from ldm.models.checkpoint import refused, write_ckpt
 from ldm.models.pickle_reader import refusing_damage
 
 FOLDER = "checkpoints"

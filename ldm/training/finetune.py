@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from torch.optim import AdamW
 
 from ldm.models.base import Base
+from ldm.models.checkpoint import first_few
 from ldm.models.diffusion import add_noise, eps_loss, level_weight
-from ldm.models.state_dict import first_few
 from ldm.objects.delta import trained_names
 from ldm.training.samples import (
     DEFAULT,

@@ -29,7 +29,6 @@ from ldm.models.conditioner import PriorEncoder
 from ldm.objects.delta import Delta, extract, is_trained, save
 from ldm.objects.few_shot import FewShotLayer, few_shot_features, linear_for, prepare_few_shot
 from ldm.objects.object_file import ObjectMetadata, held_out_in, preview_of
-from ldm.training.callbacks import Progress
 from ldm.training.checkpoints import CONFIG, MARK, read_checkpoint
 from ldm.training.finetune import FEATURES, FILES, FineTune, Tuning
 from ldm.training.samples import (
@@ -40,7 +39,7 @@ from ldm.training.samples import (
     fill_with_grey,
     training_pairs,
 )
-from ldm.training.trainer import LoopOptions, build_trainer
+from ldm.training.trainer import LoopOptions, Progress, build_trainer
 
 
 @dataclass(frozen=True, eq=False)

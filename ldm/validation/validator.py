@@ -24,13 +24,12 @@ from ldm.data.object_crops import object_crop, squash
 from ldm.data.picture import read_rgb
 from ldm.data.training_masks import pixel_box
 from ldm.features.imagenet import ImageNetFeatures, identity_crop
-from ldm.insertion.blend import BLENDS, Blend, composite
+from ldm.insertion.blend import BLENDS, Blend, composite, seam_ratio
 from ldm.insertion.inpaint import Sampling, inpaint
 from ldm.insertion.insert import blended
 from ldm.insertion.paste import to_model_mask
 from ldm.insertion.region import region_of
 from ldm.insertion.region_fill import MakeFill, grey_fill
-from ldm.insertion.result_checks import seam_ratio
 from ldm.insertion.roi import box_of, crop, plan_roi
 from ldm.models.base import Base
 from ldm.models.context import Context
@@ -70,8 +69,8 @@ def place_of(sample: Sample, size: int, factor: float) -> Place:
     mask = np.zeros(pixels.shape[:2], bool)
     mask[top:bottom, left:right] = True
     roi = plan_roi(mask, factor=factor)
-    hole = to_model_mask(crop(mask, roi), size)[0, 0].numpy() > 0
-    return Place(squash(crop(pixels, roi), size), hole)
+    shown = to_model_mask(crop(mask, roi), size)[0, 0].numpy() > 0
+    return Place(squash(crop(pixels, roi), size), shown)
 
 
 def _grown(box: Box) -> Box:
@@ -168,8 +167,8 @@ class Validator:
 
     def _sheet(self, filled: Tensor, scores: Sequence[float]) -> np.ndarray:
         """Pictures of the object on the left; above, the regions with their masks, below, the results."""
-        holes = [hatched(rgb8(place.image), place.mask) for place in self.fill.places]
-        rows = [[self.examples[0], *holes], [self.examples[1], *(rgb8(image) for image in filled)]]
+        masked = [hatched(rgb8(place.image), place.mask) for place in self.fill.places]
+        rows = [[self.examples[0], *masked], [self.examples[1], *(rgb8(image) for image in filled)]]
         captions = ["target, training", *(f"score {x:.3f}" for x in scores)]
         return contact_sheet(rows, captions, min(SHEET_SIDE, filled.shape[-1]))
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from ldm.batch.manifest import bench_cases, read_manifest
-from ldm.batch.work_item import Case, WorkItem
+from ldm.batch.manifest import bench_backgrounds, read_manifest
+from ldm.batch.work_item import MaskedBackground, WorkItem
 from ldm.insertion.object_source import ObjectSource
 
-LIKE = WorkItem(Case(Path()), ObjectSource(Path("own.safetensors"), Path("own.png"), 0.7), (5, 6))
+LIKE = WorkItem(MaskedBackground(Path()), ObjectSource(Path("own.safetensors"), Path("own.png"), 0.7), (5, 6))
 
 
 def write(path: Path, text: str) -> Path:
@@ -28,8 +28,8 @@ def test_csv_and_jsonl_say_the_same(tmp_path: Path) -> None:
     first = read_manifest(write(tmp_path / "w.csv", table), LIKE)
     second = read_manifest(write(tmp_path / "w.jsonl", "\n\n".join(map(json.dumps, rows))), LIKE)
     assert first == second
-    assert first[0] == WorkItem(Case(tmp_path / "a.png", tmp_path / "m.png"), LIKE.source, (5, 6))
-    assert first[1].case == Case(tmp_path / "b.png", box=(1, 2, 3, 4.5))
+    assert first[0] == WorkItem(MaskedBackground(tmp_path / "a.png", tmp_path / "m.png"), LIKE.source, (5, 6))
+    assert first[1].masked == MaskedBackground(tmp_path / "b.png", box=(1, 2, 3, 4.5))
     assert first[1].seeds == (9, 10) and first[1].stem == "b"
     assert first[1].source == ObjectSource(tmp_path / "o.safetensors", None, 0.7), (
         "an object has its own reference"
@@ -45,7 +45,7 @@ def test_a_reference_alone_replaces_only_the_reference(tmp_path: Path) -> None:
 def test_columns_may_be_separated_by_semicolons(tmp_path: Path) -> None:
     file = write(tmp_path / "w.csv", "\ufeffbackground;box\na.png;1 1 2 2\n")
     [item] = read_manifest(file, LIKE)
-    assert item.case == Case(tmp_path / "a.png", box=(1, 1, 2, 2))
+    assert item.masked == MaskedBackground(tmp_path / "a.png", box=(1, 1, 2, 2))
     with pytest.raises(
         ValueError, match="line 2: more values than columns; put quotes around what holds a ;"
     ):
@@ -65,7 +65,10 @@ def test_columns_may_be_separated_by_semicolons(tmp_path: Path) -> None:
 def test_tables_as_spreadsheets_write_them(tmp_path: Path, text: str, encoding: str) -> None:
     (tmp_path / "w.csv").write_text(text, encoding, newline="")
     [item] = read_manifest(tmp_path / "w.csv", LIKE)
-    assert item.case == Case(tmp_path / "img/a.png", box=(1.5, 1, 2.5, 2)) and item.seeds == (3, 4)
+    assert item.masked == MaskedBackground(tmp_path / "img/a.png", box=(1.5, 1, 2.5, 2)) and item.seeds == (
+        3,
+        4,
+    )
 
 
 def test_a_table_in_another_encoding_is_named_with_its_line(tmp_path: Path) -> None:
@@ -77,12 +80,14 @@ def test_a_table_in_another_encoding_is_named_with_its_line(tmp_path: Path) -> N
 def test_paths_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     file = write(tmp_path / "w.csv", "background,mask\n~/a.png,~/m.png\n")
-    assert read_manifest(file, LIKE)[0].case == Case(tmp_path / "home/a.png", tmp_path / "home/m.png")
+    assert read_manifest(file, LIKE)[0].masked == MaskedBackground(
+        tmp_path / "home/a.png", tmp_path / "home/m.png"
+    )
 
 
 def test_a_line_may_say_where_to_paste(tmp_path: Path) -> None:
     file = write(tmp_path / "w.csv", "background,box,paste_mask\na.png,1 1 9 9,p.png\nb.png,1 1 9 9,\n")
-    assert [i.case.paste_mask for i in read_manifest(file, LIKE)] == [tmp_path / "p.png", None]
+    assert [i.masked.paste_mask for i in read_manifest(file, LIKE)] == [tmp_path / "p.png", None]
 
 
 @pytest.mark.parametrize(
@@ -124,7 +129,7 @@ def test_other_files_are_refused_and_transparent_backgrounds_need_no_mask(tmp_pa
     with pytest.raises(ValueError, match=r"\.csv or \.jsonl"):
         read_manifest(write(tmp_path / "w.txt", "a"), LIKE)
     file = write(tmp_path / "w.csv", "background\na.png\n")
-    assert read_manifest(file, LIKE, transparent=True)[0].case == Case(tmp_path / "a.png")
+    assert read_manifest(file, LIKE, transparent=True)[0].masked == MaskedBackground(tmp_path / "a.png")
     with pytest.raises(ValueError, match="mask and box"):
         read_manifest(file, LIKE)
 
@@ -137,16 +142,16 @@ def bench(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def names(cases: list[Case]) -> list[tuple[str, str]]:
-    return [(case.background.name, case.mask.name) for case in cases if case.mask]
+def names(found: list[MaskedBackground]) -> list[tuple[str, str]]:
+    return [(masked.background.name, masked.mask.name) for masked in found if masked.mask]
 
 
 def test_a_test_bench_with_and_without_a_list(bench: Path) -> None:
-    assert [case.name for case in bench_cases(bench)] == ["0001", "0002", "0010"]
+    assert [masked.name for masked in bench_backgrounds(bench)] == ["0001", "0002", "0010"]
     write(bench / "id_list.txt", "0010\n0001\n")
     expected = [("0010_img.png", "0010_mask.png"), ("0001_img.png", "0001_mask.png")]
-    assert names(bench_cases(bench)) == expected
-    assert names(bench_cases(bench, write(bench / "other.txt", "0002\n"))) == [
+    assert names(bench_backgrounds(bench)) == expected
+    assert names(bench_backgrounds(bench, write(bench / "other.txt", "0002\n"))) == [
         ("0002_img.png", "0002_mask.png")
     ]
 
@@ -154,41 +159,41 @@ def test_a_test_bench_with_and_without_a_list(bench: Path) -> None:
 def test_a_line_begins_with_an_id_whose_zeros_may_be_left_out(bench: Path) -> None:
     expected = [("0001_img.png", "0001_mask.png"), ("0010_img.png", "0010_mask.png")]
     for lines in ("1\n10\n", "0001 cat\n\n0010\tdog 2\n", "\ufeff1, cat\r\n010;dog\r\n"):
-        assert names(bench_cases(bench, write(bench / "id_list.txt", lines))) == expected
+        assert names(bench_backgrounds(bench, write(bench / "id_list.txt", lines))) == expected
     write(bench / "image" / "1_img.png", "")
     with pytest.raises(ValueError, match="no image for 01 "):  # 1 or 0001
-        bench_cases(bench, write(bench / "id_list.txt", "01\n"))
+        bench_backgrounds(bench, write(bench / "id_list.txt", "01\n"))
     with pytest.raises(ValueError, match="line 2 has the ids 0002 and 0010; write one id a line"):
-        bench_cases(bench, write(bench / "id_list.txt", "0001\n0002 0010\n"))
+        bench_backgrounds(bench, write(bench / "id_list.txt", "0001\n0002 0010\n"))
 
 
 def test_hidden_files_and_two_of_one_id(bench: Path) -> None:
     for name in ("._ids.txt", "image/._0001_img.png", "mask/.DS_Store"):
         write(bench / name, "9999\n")
     write(bench / "ids.txt", "0002\n")
-    assert [case.name for case in bench_cases(bench)] == ["0002"]
+    assert [masked.name for masked in bench_backgrounds(bench)] == ["0002"]
     write(bench / "image/0002_img.jpg", "")
     with pytest.raises(ValueError, match=r"0002_img\.jpg and 0002_img\.png go by the same name, '0002'"):
-        bench_cases(bench)
+        bench_backgrounds(bench)
 
 
 def test_several_list_files_ask_which(bench: Path) -> None:
     chosen = write(bench / "test.txt", "0002\n")
     write(bench / "all.txt", "0001\n0002\n")
     with pytest.raises(ValueError, match=r"2 list files, all\.txt, test\.txt; choose one, like --list "):
-        bench_cases(bench)
-    assert [case.name for case in bench_cases(bench, chosen)] == ["0002"]
+        bench_backgrounds(bench)
+    assert [masked.name for masked in bench_backgrounds(bench, chosen)] == ["0002"]
 
 
 def test_ids_without_pictures_and_missing_folders_are_named(bench: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no image for 0003, 0004, 0005 \\(4 of 5 ids\\)"):
-        bench_cases(bench, write(bench / "a.txt", "0001\n0003\n0004\n0005\n0006\n"))
+        bench_backgrounds(bench, write(bench / "a.txt", "0001\n0003\n0004\n0005\n0006\n"))
     (bench / "mask" / "0002_mask.png").unlink()
     with pytest.raises(ValueError, match=r"no mask for 0002 .*add mask/0002_mask\.png"):
-        bench_cases(bench, write(bench / "b.txt", "0002\n"))
+        bench_backgrounds(bench, write(bench / "b.txt", "0002\n"))
     with pytest.raises(ValueError, match="lists nothing"):
-        bench_cases(bench, write(bench / "c.txt", "\n"))
+        bench_backgrounds(bench, write(bench / "c.txt", "\n"))
     with pytest.raises(FileNotFoundError, match=r"none\.txt"):
-        bench_cases(bench, bench / "none.txt")
+        bench_backgrounds(bench, bench / "none.txt")
     with pytest.raises(FileNotFoundError, match="expected a test bench"):
-        bench_cases(tmp_path / "image")
+        bench_backgrounds(tmp_path / "image")

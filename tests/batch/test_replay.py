@@ -66,7 +66,7 @@ def test_another_base_and_files_without_a_recipe_are_refused(tmp_path: Path) -> 
     with pytest.raises(ValueError, match=f"the base {Stub.fingerprint}, this one is {stub.fingerprint}"):
         read_replay(made(item, tmp_path / "out")[0]).repeat(stub, options())
     with pytest.raises(ValueError, match="has no recipe"):
-        read_replay(item.case.background)
+        read_replay(item.masked.background)
     with pytest.raises(FileNotFoundError, match="no such file"):
         read_replay(tmp_path / "gone.png")
 

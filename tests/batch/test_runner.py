@@ -16,7 +16,7 @@ from PIL import Image
 
 from ldm.batch.results_log import FILE, ItemResult, ResultsLog, RunSummary, recipe_in, rows
 from ldm.batch.runner import images_of, prepare, work
-from ldm.batch.work_item import Case, WorkItem, check_files
+from ldm.batch.work_item import MaskedBackground, WorkItem, check_files
 from ldm.data.picture import Picture, read_picture
 from ldm.insertion.paste import Patch
 from ldm.insertion.region import InsertRequest, Result
@@ -99,7 +99,7 @@ def test_what_determines_a_result_makes_it_new(tmp_path: Path, what: str) -> Non
     [item], out, stub = items(tmp_path, 1), tmp_path / "out", Stub()
     finish([item], out)
     (tmp_path / "copy.png").write_bytes((tmp_path / "0.png").read_bytes())
-    renamed = replace(item, case=replace(item.case, background=tmp_path / "copy.png"), name="0")
+    renamed = replace(item, masked=replace(item.masked, background=tmp_path / "copy.png"), name="0")
     finish([renamed], out, stub)
     assert stub.made == [], "a name does not determine anything"
     if what in ("mask", "background", "reference"):
@@ -115,7 +115,7 @@ def test_what_determines_a_result_makes_it_new(tmp_path: Path, what: str) -> Non
         [roi] = images_of(finish([item], out)[0], options(), out).request.rois
         item = replace(item, roi=(roi.x0, roi.y0, roi.x1, roi.y1))
     if what == "paste":
-        item = replace(item, case=replace(item.case, paste_mask=item.case.mask))
+        item = replace(item, masked=replace(item.masked, paste_mask=item.masked.mask))
     finish([item], out, stub, **({"steps": 9} if what == "settings" else {}))
     assert stub.made == [(7,)]
 
@@ -152,7 +152,7 @@ def test_bad_items_are_reported_skipped_and_counted(tmp_path: Path) -> None:
     todo, out = items(tmp_path, 5), tmp_path / "out"
     (tmp_path / "1.png").unlink()
     (tmp_path / "2.png").write_bytes(b"no picture")
-    todo[3] = replace(todo[3], case=Case(tmp_path / "3.png", box=(0, 0, 99, 99)))
+    todo[3] = replace(todo[3], masked=MaskedBackground(tmp_path / "3.png", box=(0, 0, 99, 99)))
     summary, log = RunSummary(), ResultsLog(out)
     outcomes = list(work(todo, Stub(), options(), log))
     for outcome in outcomes:
@@ -192,7 +192,7 @@ def test_seams_above_the_limit_fail_a_run_new_or_kept(tmp_path: Path) -> None:
 
 def test_two_results_of_one_name_are_refused(tmp_path: Path) -> None:
     [item] = items(tmp_path, 1)
-    other = replace(item, case=replace(item.case, background=tmp_path / "sub" / "0.jpg"))
+    other = replace(item, masked=replace(item.masked, background=tmp_path / "sub" / "0.jpg"))
     with pytest.raises(ValueError, match=r"two results would be called 0\.png"):
         check_files([item, other])
     check_files([item, replace(other, name="1")])

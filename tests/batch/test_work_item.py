@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm.batch.work_item import Case, pair, roi_in
+from ldm.batch.work_item import MaskedBackground, pair, roi_in
 from ldm.data.boxes import Frame, read_box_file
 from ldm.insertion.mask_input import MaskOptions
 from ldm.insertion.roi import Roi
@@ -29,27 +29,27 @@ def save_mask(path: Path, size: tuple[int, int] = (20, 10)) -> Path:
 def test_one_mask_serves_all_backgrounds(tmp_path: Path) -> None:
     images = [save(tmp_path / f"{i}.png") for i in (1, 2)]
     mask = save_mask(tmp_path / "m.png")
-    assert pair(images, [mask]) == [Case(image, mask) for image in images]
+    assert pair(images, [mask]) == [MaskedBackground(image, mask) for image in images]
 
 
 def test_a_test_bench_pairs_by_number_in_natural_order(tmp_path: Path) -> None:
     for i in (10, 2):
         save(tmp_path / f"image/{i}_img.png")
         save_mask(tmp_path / f"mask/{i}_mask.png")
-    cases = pair([tmp_path / "image"], [tmp_path / "mask"])
-    assert [(c.name, c.mask.name) for c in cases if c.mask] == [("2", "2_mask.png"), ("10", "10_mask.png")]
+    found = pair([tmp_path / "image"], [tmp_path / "mask"])
+    assert [(c.name, c.mask.name) for c in found if c.mask] == [("2", "2_mask.png"), ("10", "10_mask.png")]
 
 
 def test_lists_of_equal_length_pair_in_order_when_names_do_not_match(tmp_path: Path) -> None:
     a, b = save(tmp_path / "a.png"), save(tmp_path / "b.png")
     m, n = save_mask(tmp_path / "m.png"), save_mask(tmp_path / "n.png")
-    assert pair([a, b], [m, n]) == [Case(a, m), Case(b, n)]
+    assert pair([a, b], [m, n]) == [MaskedBackground(a, m), MaskedBackground(b, n)]
 
 
 def test_masks_given_in_another_order_still_go_by_name(tmp_path: Path) -> None:
     a, b = save(tmp_path / "a.png"), save(tmp_path / "b.png")
     m, n = save_mask(tmp_path / "a_mask.png"), save_mask(tmp_path / "b_mask.png")
-    assert pair([a, b], [n, m]) == [Case(a, m), Case(b, n)]
+    assert pair([a, b], [n, m]) == [MaskedBackground(a, m), MaskedBackground(b, n)]
 
 
 def test_a_background_without_a_mask_is_named(tmp_path: Path) -> None:
@@ -77,9 +77,9 @@ def test_a_box_a_box_file_and_a_picture_mark_the_same(tmp_path: Path) -> None:
     file = tmp_path / "box.txt"
     file.write_text("3\n2\n7\n5\n")
     masks = [
-        Case(image, mask).read()[1].mask,
-        Case(image, file).read()[1].mask,
-        Case(image, box=(3, 2, 7, 5)).read()[1].mask,
+        MaskedBackground(image, mask).read()[1].mask,
+        MaskedBackground(image, file).read()[1].mask,
+        MaskedBackground(image, box=(3, 2, 7, 5)).read()[1].mask,
     ]
     assert masks[0].sum() == 12
     assert (masks[0] == masks[1]).all() and (masks[0] == masks[2]).all()
@@ -87,21 +87,23 @@ def test_a_box_a_box_file_and_a_picture_mark_the_same(tmp_path: Path) -> None:
 
 
 def test_names_of_results_drop_the_role() -> None:
-    assert Case(Path("x/0001_img.png")).name == "0001"
-    assert Case(Path("s01/background.png")).name == "s01"
-    assert Case(Path("beach.jpg")).name == "beach"
+    assert MaskedBackground(Path("x/0001_img.png")).name == "0001"
+    assert MaskedBackground(Path("s01/background.png")).name == "s01"
+    assert MaskedBackground(Path("beach.jpg")).name == "beach"
 
 
 def test_paste_masks_pair_like_masks_and_lie_inside_them(tmp_path: Path) -> None:
     images = [save(tmp_path / "image" / f"{i}_img.png") for i in (1, 2)]
     holes = [save_mask(tmp_path / "mask" / f"{i}_mask.png") for i in (1, 2)]
     inner = [save_mask(tmp_path / "paste" / f"{i}_mask.png") for i in (2, 1)]
-    cases = pair([tmp_path / "image"], [tmp_path / "mask"], paste_masks=inner)
-    assert [case.paste_mask for case in cases] == inner[::-1] and [case.mask for case in cases] == holes
+    found = pair([tmp_path / "image"], [tmp_path / "mask"], paste_masks=inner)
+    assert [masked.paste_mask for masked in found] == inner[::-1] and [
+        masked.mask for masked in found
+    ] == holes
     _, marking = pair(images[:1], [], [0, 0, 9, 8], paste_masks=inner[:1])[0].read(MaskOptions(grow=1))
-    assert marking.hole.sum() > 9 * 8 and marking.mask.sum() == 3 * 4, "the one is grown, the other not"
+    assert marking.mask.sum() > 9 * 8 and marking.paste_mask.sum() == 3 * 4, "the one is grown, the other not"
     (tmp_path / "box.txt").write_text("4 3 9 9")
-    outside = Case(images[0], box=(0, 0, 6, 9), paste_mask=tmp_path / "box.txt")
+    outside = MaskedBackground(images[0], box=(0, 0, 6, 9), paste_mask=tmp_path / "box.txt")
     with pytest.raises(ValueError, match=r"box\.txt: 18 of its pixels lie outside the mask, .*--grow"):
         outside.read()
     with pytest.raises(ValueError, match=r"no paste mask for 2_img\.png"):

@@ -43,6 +43,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     )  # another process, and seconds of imports
 
 
+@pytest.mark.slow  # bf16, which many processors emulate
 @pytest.mark.usefixtures("quick")
 def test_every_group_is_measured_once_and_kept(tmp_path: Path) -> None:
     save_base(small_base(), tmp_path / "base")

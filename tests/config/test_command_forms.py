@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from ldm.config.command_forms import (
+from ldm.config.cli import (
     PUBLISHED_EXTRACTION,
     PUBLISHED_INFERENCE,
     PUBLISHED_TRAINING,

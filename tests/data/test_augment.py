@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ldm.data import augment
+from ldm.data import pairs as augment
 
 
 def smooth(size: int = 32) -> Tensor:

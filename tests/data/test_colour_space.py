@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
-from ldm.batch.work_item import Case
+from ldm.batch.work_item import MaskedBackground
 from ldm.data.colour_space import MatrixSpace, colour_space, decoded, encoded, profile_fault
 from ldm.data.icc_profile import SRGB_CURVE, make_icc
 from ldm.data.image import colour_levels, colours
@@ -130,7 +130,7 @@ def test_a_broken_profile_is_named_and_kept(tmp_path: Path, profile: bytes, faul
     with pytest.warns(UserWarning, match=rf"a\.png: .*{fault}.*taken as sRGB"):
         assert np.array_equal(read_rgb(tmp_path / "a.png"), muted())
     with pytest.warns(UserWarning, match=rf"a\.png: .*{fault}.*taken as sRGB"):
-        picture = Case(tmp_path / "a.png", box=(5, 5, 20, 20)).read()[0]
+        picture = MaskedBackground(tmp_path / "a.png", box=(5, 5, 20, 20)).read()[0]
     assert picture.space is None and picture.icc_profile == profile
     assert np.array_equal(srgb_pixels(picture), muted()) and profile_fault(profile, 3)
 

@@ -10,7 +10,7 @@ from PIL import Image
 from ldm.data.mask_levels import above, mask_levels, read_silhouette, surrounds, without_specks
 from ldm.data.picture import Picture, read_picture
 from ldm.data.picture_write import write_picture
-from ldm.insertion.mask_shapes import read_mask
+from ldm.insertion.mask_input import read_mask
 
 SIZE = (60, 80)
 VOC = [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0] + [0, 0, 0] * 251 + [224, 224, 192]

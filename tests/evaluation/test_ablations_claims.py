@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from ldm.evaluation.ablations import PSNR, Claim, ablations
+from ldm.evaluation.report import Interval
 from ldm.evaluation.reproduction_report import BenchmarkResults, write_results
-from ldm.evaluation.tables import Interval
 
 
 @pytest.mark.parametrize(

@@ -54,9 +54,9 @@ def test_photos_with_suggested_objects(tmp_path: Path) -> None:
     (tmp_path / "insertions/cases.json").write_text(json.dumps(rows))
     benchmark = load_benchmark(tmp_path)
     assert [(site.name, site.object, site.truth) for site in benchmark.sites] == [("0001", "cat", None)]
-    assert benchmark.sites[0].case.background == tmp_path / "insertions/0001_img.jpg"
+    assert benchmark.sites[0].masked.background == tmp_path / "insertions/0001_img.jpg"
     (tmp_path / "insertions/cases.json").write_text('[{"id": 3}]')
-    with pytest.raises(ValueError, match=r"cases\.json: not a list of cases"):
+    with pytest.raises(ValueError, match=r"cases\.json: not a list of insertions"):
         load_benchmark(tmp_path)
 
 
@@ -70,7 +70,7 @@ def test_insertset_objects_go_into_every_background(tmp_path: Path) -> None:
     ]
     alone = load_benchmark(tmp_path / "objects/cup", bench, sites=2)
     assert [(site.object, site.name) for site in alone.sites] == [("cup", "cup/0001"), ("cup", "cup/0002")]
-    assert benchmark.sites[0].case.read()[1].mask.sum() == 24 * 24
+    assert benchmark.sites[0].masked.read()[1].mask.sum() == 24 * 24
 
 
 def test_an_object_may_have_a_bench_of_its_own(tmp_path: Path) -> None:
@@ -81,7 +81,7 @@ def test_an_object_may_have_a_bench_of_its_own(tmp_path: Path) -> None:
     benchmark = load_benchmark(tmp_path / "objects", tmp_path / "test_bench")
     expected = [("cup", "cup/0001"), ("cup", "cup/0002"), ("dog", "dog/0003"), ("dog", "dog/0001")]
     assert [(site.object, site.name) for site in benchmark.sites] == expected
-    assert benchmark.sites_of("dog")[0].case.background == tmp_path / "test_bench/dog/image/0003_img.png"
+    assert benchmark.sites_of("dog")[0].masked.background == tmp_path / "test_bench/dog/image/0003_img.png"
     object_folder(tmp_path / "objects/owl")
     with pytest.raises(FileNotFoundError, match=r"image: no such folder, nor .*owl"):
         load_benchmark(tmp_path / "objects", tmp_path / "test_bench")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm.batch.work_item import Case
+from ldm.batch.work_item import MaskedBackground
 from ldm.data.picture import Picture
 from ldm.data.picture_write import write_picture
 from ldm.evaluation.benchmark import load_benchmark
@@ -51,7 +51,7 @@ def test_inferences_folder_tells_all(tmp_path: Path, bench: Path) -> None:
     row = log(out, bench)  # made anew: the last line counts
     (found,) = collect(out)
     assert (found.name, found.object, found.model, found.result) == ("a", "test", "base1", out / "a.png")
-    assert found.site.case == Case(Path(row["background"]), Path(row["mask"]))
+    assert found.site.masked == MaskedBackground(Path(row["background"]), Path(row["mask"]))
     assert found.references == References(Path(row["reference"]))
     assert found.site.rois == (Roi(16, 8, 80, 72),) and found.mask_options == MaskOptions(invert=True)
     assert found.facts == {"seconds": 0.5, "colour_offset": 2.0}
@@ -128,7 +128,7 @@ def test_a_manifest_names_any_results(tmp_path: Path, bench: Path) -> None:
     row = {"result": "r1.png", "background": "bench/scenes/s1/background.png", "box": [1, 2, 30, 40]}
     (tmp_path / "m.jsonl").write_text(json.dumps(row | {"seconds": 2, "name": "x"}))
     (boxed,) = collect(tmp_path / "m.jsonl", references=bench / "objects" / "brick" / "test.jpg")
-    assert boxed.site.case.box == (1, 2, 30, 40) and boxed.facts == {"seconds": 2} and boxed.name == "x"
+    assert boxed.site.masked.box == (1, 2, 30, 40) and boxed.facts == {"seconds": 2} and boxed.name == "x"
 
 
 @pytest.mark.parametrize(

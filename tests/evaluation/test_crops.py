@@ -9,7 +9,7 @@ import torch
 from transformers import CLIPImageProcessorPil
 
 from ldm.data.picture import Picture
-from ldm.evaluation.crops import centre, object_region, object_view, whole
+from ldm.evaluation.networks import centre, object_region, object_view, whole
 from ldm.features.encoders import load_dino
 from tests.fixtures.networks import write_dino
 

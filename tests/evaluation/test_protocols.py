@@ -1,6 +1,6 @@
 """`paper` and `pbe`, derived a second time in numpy and OpenCV, on shapes whose boxes are known.
 
-Nothing of ldm.evaluation.crops makes the expected values.
+Nothing of ldm.evaluation.networks makes the expected values.
 """
 
 from __future__ import annotations
@@ -13,11 +13,18 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm.batch.work_item import Case
+from ldm.batch.work_item import MaskedBackground
 from ldm.data.picture import Picture
 from ldm.evaluation.benchmark import Site
-from ldm.evaluation.crops import paper_box, paper_region, pbe_box, pbe_region, whole
-from ldm.evaluation.networks import Weights, load_networks
+from ldm.evaluation.networks import (
+    Weights,
+    load_networks,
+    paper_box,
+    paper_region,
+    pbe_box,
+    pbe_region,
+    whole,
+)
 from ldm.evaluation.results import Insertion, References
 from ldm.evaluation.scores import scores_of
 from tests.fixtures.networks import write_clip, write_dino
@@ -152,9 +159,9 @@ def test_scores_are_cosines_of_what_is_derived_anew(tmp_path: Path) -> None:
 
     def scored(mask: np.ndarray) -> dict[str, float]:
         Image.fromarray(mask.astype(np.uint8) * 255).save(tmp_path / "mask.png")
-        case = Case(tmp_path / "background.png", tmp_path / "mask.png")
+        masked = MaskedBackground(tmp_path / "background.png", tmp_path / "mask.png")
         references = References(tmp_path / "reference.png")
-        insertion = Insertion(Site("1", "cup", case), references, tmp_path / "result.png")
+        insertion = Insertion(Site("1", "cup", masked), references, tmp_path / "result.png")
         return scores_of(insertion, ["clip", "dino"], networks)
 
     found = scored(ELLIPSE)

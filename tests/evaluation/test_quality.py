@@ -9,7 +9,7 @@ import torch
 from scipy.stats import multivariate_normal
 from torch import Generator, Tensor
 
-from ldm.evaluation.quality import Mixture, estimator, fit_mixture, load_mixture, quality, save_mixture
+from ldm.evaluation.networks import Mixture, estimator, fit_mixture, load_mixture, quality, save_mixture
 
 ABOUT = {"encoder": "clip 12", "source": "by hand", "pictures": "0"}
 
@@ -86,7 +86,7 @@ def test_a_file_keeps_the_mixture_and_serves_its_own_encoder_only(tmp_path: Path
     file, mixture = tmp_path / "gmm.safetensors", given()
     save_mixture(file, mixture)
     found = load_mixture(file, "clip 12")
-    assert torch.equal(found.covariances, mixture.covariances) and found.about["source"] == "by hand"
+    assert torch.equal(found.covariances, mixture.covariances) and found.metadata["source"] == "by hand"
     with pytest.raises(ValueError, match="features of clip 12, not clip 13"):
         load_mixture(file, "clip 13")
     with pytest.raises(FileNotFoundError, match=r"no mixture .*none.*--fit_quality"):

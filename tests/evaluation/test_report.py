@@ -14,9 +14,8 @@ from ldm.data.picture_write import write_picture
 from ldm.evaluation import report
 from ldm.evaluation.collect import collect
 from ldm.evaluation.metrics import bootstrap
-from ldm.evaluation.report import TILE, ScoredRun, write_report
+from ldm.evaluation.report import TILE, ScoredRun, cell, write_report
 from ldm.evaluation.results import row_of
-from ldm.evaluation.tables import cell
 from tests.evaluation.test_collect import bench_results
 from tests.fixtures.bench import write_bench
 

@@ -31,7 +31,7 @@ from ldm.models.base import base_fingerprint, base_state
 from ldm.objects.delta import extract, save, trained_names
 from ldm.objects.object_file import ObjectMetadata
 from tests.fixtures.bench import MASK, write_bench
-from tests.fixtures.tiny import loaded_base
+from tests.fixtures.small import small_base
 
 
 @pytest.fixture(scope="module")
@@ -43,14 +43,14 @@ def benchmark(tmp_path_factory: pytest.TempPathFactory) -> Benchmark:
 def shared() -> Setup:
     """A setup without a folder of its own; it learns objects that change K and V a lot."""
     options = InsertOptions(Sampling("ddim", 1, 2.0), BLENDS["paste"])
-    session = Session(loaded_base(), options)
+    session = Session(small_base(), options)
     base = session.base
 
     def learn(insertset: Any, learning: Mapping[str, Any], file: Path) -> None:
         names, state = trained_names(base, learning["freeze_model"]), base_state(base)
         tuned = {name: state[name] + 0.5 for name in names}
         about = ObjectMetadata(
-            session.fingerprint, "tiny", freeze_model=learning["freeze_model"], few_shot_count=2
+            session.fingerprint, "small", freeze_model=learning["freeze_model"], few_shot_count=2
         )
         width, generator = base.architecture.clip_width, torch.Generator().manual_seed(0)
         delta = extract(state, tuned, names, about, tokens=torch.randn(2, width, generator=generator))

@@ -9,11 +9,19 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-from ldm.batch.work_item import Case
+from ldm.batch.work_item import MaskedBackground
 from ldm.evaluation.benchmark import load_benchmark
-from ldm.evaluation.crops import object_region, object_view, paper_region, pbe_region, whole
 from ldm.evaluation.metrics import METRICS, OFFLINE, perceptual
-from ldm.evaluation.networks import FeatureNetworks, Weights, load_networks
+from ldm.evaluation.networks import (
+    FeatureNetworks,
+    Weights,
+    load_networks,
+    object_region,
+    object_view,
+    paper_region,
+    pbe_region,
+    whole,
+)
 from ldm.evaluation.results import Insertion, references_in
 from ldm.evaluation.scores import real_pictures, scores_of, set_scores
 from ldm.features.imagenet import ImageNetFeatures, likeness
@@ -77,7 +85,7 @@ def test_fidelity_and_background_are_those_of_plain_arithmetic(
 def test_the_truth_scores_best_and_the_background_is_not_the_object(
     insertion: Insertion, networks: FeatureNetworks
 ) -> None:
-    folder = insertion.site.case.background.parent
+    folder = insertion.site.masked.background.parent
     best, nothing = (
         scores_of(replace(insertion, result=folder / f"{name}.png"), OFFLINE, networks)
         for name in ("truth", "background")
@@ -181,7 +189,9 @@ def test_a_small_mask_is_no_obstacle(insertion: Insertion, networks: FeatureNetw
     small = replace(
         insertion,
         site=replace(
-            insertion.site, case=Case(insertion.site.case.background, box=(40, 40, 46, 45)), rois=()
+            insertion.site,
+            masked=MaskedBackground(insertion.site.masked.background, box=(40, 40, 46, 45)),
+            rois=(),
         ),
     )
     found = scores_of(small, [*OFFLINE, "lpips", "clip", "dino"], networks)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ldm.evaluation.metrics import MEASURES, bootstrap
-from ldm.evaluation.tables import Interval, better, difference_table, interval, markdown, pairs, table
+from ldm.evaluation.report import Interval, better, difference_table, interval, markdown, pairs, table
 
 
 def row(name: str, thing: str = "apple", method: str = "flat", **scores: float) -> dict:

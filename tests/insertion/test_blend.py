@@ -15,6 +15,7 @@ from ldm.insertion.blend import (
     _solve,
     blend,
     blend_named,
+    colour_offset,
     composite,
     continued,
     depth,
@@ -22,8 +23,8 @@ from ldm.insertion.blend import (
     membrane,
     paper_blur,
     ring,
+    seam_ratio,
 )
-from ldm.insertion.result_checks import colour_offset, seam_ratio
 
 
 def scene(side: int = 128, seed: int = 0) -> tuple[torch.Tensor, np.ndarray]:

@@ -17,15 +17,14 @@ from ldm.insertion.region_fill import InsertableObject, ObjectFill
 from ldm.insertion.roi import Roi, plan_rois
 from ldm.models.base import Base
 from ldm.tiling.second_pass import TiledSecondPass
-from tests.fixtures.tiny import TINY
+from tests.fixtures.small import SMALL, small_base
 
 FAST = Sampling("ddim", 2, 2.0)
 
 
 @pytest.fixture(scope="module")
 def base() -> Base:
-    torch.manual_seed(0)
-    return Base(TINY).eval().requires_grad_(False)
+    return small_base()
 
 
 @pytest.fixture(scope="module")
@@ -81,8 +80,9 @@ def test_a_seed_means_one_picture_alone_or_in_a_batch(base: Base, one: Insertabl
     mask = box(background.size)
     both = made(base, one, background, mask, plan_rois(mask), [5, 6], FAST, BLENDS["paste"])
     [alone] = made(base, one, background, mask, plan_rois(mask), [6], FAST, BLENDS["paste"])
-    assert np.abs(both[1].picture.pixels.astype(int) - alone.picture.pixels).max() <= 1  # batching rounds
-    assert (both[0].picture.pixels != both[1].picture.pixels).any()
+    first, second, again = (r.picture.pixels.astype(int) for r in (*both, alone))
+    assert np.abs(second - again).max() <= 4  # a batch rounds otherwise
+    assert np.abs(first - second).max() > 40
     assert [r.record["seed"] for r in both] == [5, 6]
 
 
@@ -140,14 +140,14 @@ def test_what_is_generated_is_pasted_in_its_own_mask_only(
     base: Base, one: InsertableObject, name: str
 ) -> None:
     background = picture()
-    hole, mask = box(background.size), box(background.size, 50, 40, 70, 80)
-    request = InsertRequest(mask, hole, plan_rois(hole), [5])
+    mask, pasted = box(background.size), box(background.size, 50, 40, 70, 80)
+    request = InsertRequest(mask, pasted, plan_rois(mask), [5])
     [[part]] = insert(base, background, [request], [one], InsertOptions(FAST, BLENDS[name]))
     after, before = part.picture.pixels, background.pixels
-    assert (after[~mask] == before[~mask]).all() and (after[mask] != before[mask]).mean() > 0.2
+    assert (after[~pasted] == before[~pasted]).all() and (after[pasted] != before[pasted]).mean() > 0.2
     if name == "paste":
-        [whole] = made(base, one, background, hole, plan_rois(hole), [5], FAST, BLENDS[name])
-        assert (after[mask] == whole.picture.pixels[mask]).all(), "the model saw the same hole"
+        [whole] = made(base, one, background, mask, plan_rois(mask), [5], FAST, BLENDS[name])
+        assert (after[pasted] == whole.picture.pixels[pasted]).all(), "the model saw the same mask"
 
 
 def test_a_large_region_is_worked_on_smaller_and_pasted_at_its_own_size(
@@ -171,7 +171,7 @@ def test_the_unet_sees_the_mask_as_its_architecture_says(
     base: Base, one: InsertableObject, monkeypatch: pytest.MonkeyPatch, antialias: bool, strength: float
 ) -> None:
     """In the first pass and in tiles: a hole of whole latents has fractional cells only if antialiased."""
-    monkeypatch.setattr(base, "architecture", replace(TINY, mask_antialias=antialias))
+    monkeypatch.setattr(base, "architecture", replace(SMALL, mask_antialias=antialias))
     mask = np.zeros((256, 256), bool)
     mask[64:160, 80:176] = True
     seen: list[torch.Tensor] = []

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm.batch.work_item import Case, pair
+from ldm.batch.work_item import MaskedBackground, pair
 from ldm.data.exif import upright
 from ldm.data.picture import Picture, read_picture
 from ldm.data.picture_write import write_picture
@@ -105,19 +105,19 @@ def test_what_cannot_be_is_said(tmp_path: Path) -> None:
     write_picture(image, picture())
     with pytest.raises(ValueError, match="given twice"):
         pair([image], [], BOX, transparent=True)
-    assert pair([image], [], transparent=True) == [Case(image)]
+    assert pair([image], [], transparent=True) == [MaskedBackground(image)]
 
 
 def test_what_nobody_would_see_is_said(tmp_path: Path, region: np.ndarray) -> None:
     """Alpha is kept, so an object in the transparent part stays invisible; half transparent is fine."""
     pixels = picture(~region).pixels
     Image.fromarray(pixels).save(tmp_path / "b.png")
-    case = Case(tmp_path / "b.png", channel="background")
+    masked = MaskedBackground(tmp_path / "b.png", channel="background")
     with pytest.warns(UserWarning, match=r"b\.png: fully transparent in the mask"):
-        assert np.array_equal(case.read()[1].mask, region)
+        assert np.array_equal(masked.read()[1].mask, region)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        replace(case, channel="", box=(7, 5, 16, 12)).read()
+        replace(masked, channel="", box=(7, 5, 16, 12)).read()
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif", ".webp", ".avif"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm.batch.work_item import Case, WorkItem
+from ldm.batch.work_item import MaskedBackground, WorkItem
 from ldm.insertion.object_source import ObjectSource
 
 
@@ -32,7 +32,9 @@ def test_the_silhouette_beside_a_reference_counts(tmp_path: Path) -> None:
     for name in ("a", "mug", "mug_mask"):
         Image.new("RGB", (8, 8), (200, 0, 0)).save(tmp_path / f"{name}.png")
     item = WorkItem(
-        Case(tmp_path / "a.png", box=(1, 1, 5, 5)), ObjectSource(reference=tmp_path / "mug.png"), (1,)
+        MaskedBackground(tmp_path / "a.png", box=(1, 1, 5, 5)),
+        ObjectSource(reference=tmp_path / "mug.png"),
+        (1,),
     )
     first = item.digests()
     assert item.sources()["reference_mask"] == tmp_path / "mug_mask.png"

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ldm.batch.runner import plan_request
-from ldm.batch.work_item import Case, WorkItem
+from ldm.batch.work_item import MaskedBackground, WorkItem
 from ldm.compositing.region_fill import CompositeObject, CompositeSettings
 from ldm.data.picture import Picture, read_picture
 from ldm.data.picture_write import write_picture
@@ -23,8 +23,8 @@ from ldm.insertion.inpaint import Sampling
 from ldm.insertion.insert import InsertOptions, insert
 from ldm.insertion.mask_input import InsertMasks
 from ldm.insertion.object_source import ObjectSource
+from ldm.insertion.paste import difference_outside
 from ldm.insertion.region_fill import InsertableObject, ObjectFill
-from ldm.insertion.result_checks import difference_outside
 from ldm.models.context import Contexts
 from ldm.tiling.second_pass import TiledSecondPass
 from tests.fixtures.noisy import Noisy
@@ -93,7 +93,7 @@ def test_pixels_outside_the_mask_are_identical(
         stored = stored[..., [0, 0, 0, 1]]  # no reader gives 16-bit grey with alpha
     icc = PROFILE if isinstance(profile, bytes) else PROFILES[profile] if stored.shape[2] > 2 else GREY
     background, model = Picture(stored, icc, None, (72.0, 72.0)), Noisy()
-    item = WorkItem(Case(Path()), ObjectSource(), (1, 2))
+    item = WorkItem(MaskedBackground(Path()), ObjectSource(), (1, 2))
     request = plan_request(item, InsertMasks(hole, paste), CropContext(model.architecture.image_size, factor))
     options = InsertOptions(
         Sampling("ddim", 2, 1.0),
@@ -130,7 +130,7 @@ def test_an_object_looks_the_same_in_a_background_of_any_profile(name: str, deep
     mask[12:45, 15:50] = True
     picture = torch.tensor([0.4, -0.1, -0.05, 1.0])[None, :, None, None].expand(1, 4, 9, 9)
     model, context = Muted(), torch.zeros(1, 1, 4)
-    item = WorkItem(Case(Path()), ObjectSource(), (1,))
+    item = WorkItem(MaskedBackground(Path()), ObjectSource(), (1,))
     request = plan_request(item, InsertMasks(mask, mask), CropContext(model.architecture.image_size))
     settings = CompositeSettings(0.8, 0.3, 16.0, keep_scene=True, paste_margin=0.1)
     one = InsertableObject(Contexts(context, context), CompositeObject(picture, settings))

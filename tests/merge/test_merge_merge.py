@@ -12,8 +12,7 @@ from torch import Tensor
 from ldm.merge.merge import MergeInput, merge, merge_input, right_inverse
 from ldm.models.base import base_state
 from ldm.objects.compress import compress
-from ldm.objects.delta import apply
-from ldm.objects.low_rank import dense
+from ldm.objects.delta import apply, dense
 from ldm.objects.object_context import reference_of
 from ldm.objects.object_file import ObjectMetadata
 from tests.fixtures.objects import as_tuned, learnt

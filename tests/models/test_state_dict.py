@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ldm.models.state_dict import fingerprint, first_few, load_strictly
+from ldm.models.checkpoint import fingerprint, first_few, load_strictly
 
 
 def weights(**changes: Tensor) -> dict[str, Tensor]:

@@ -10,8 +10,7 @@ import torch
 
 from ldm.models.base import base_state
 from ldm.objects.compress import Spectrum, compress, rank_for, spectrum
-from ldm.objects.delta import apply, load, save
-from ldm.objects.low_rank import LowRank, dense
+from ldm.objects.delta import LowRank, apply, dense, load, save
 from tests.fixtures.objects import as_tuned, learnt
 from tests.fixtures.small import small_base, state_of
 

@@ -10,8 +10,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from ldm.models.checkpoint import read_metadata
-from ldm.objects.delta import Delta, apply, load, save
-from ldm.objects.low_rank import LowRank, dense
+from ldm.objects.delta import Delta, LowRank, apply, dense, load, save
 from tests.fixtures.objects import learnt
 from tests.fixtures.small import small_base, state_of
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ldm.batch.work_item import Case, WorkItem
+from ldm.batch.work_item import MaskedBackground, WorkItem
 from ldm.compositing.cut_out import cut_out_of, cut_out_picture
 from ldm.data.insertset import load_insertset, sample_in_folder
 from ldm.data.object_crops import ObjectImages, object_crop, squash
@@ -31,7 +31,7 @@ def test_its_box_and_silhouette_are_those_of_the_folder() -> None:
 
 def test_a_result_depends_on_them() -> None:
     sources = WorkItem(
-        Case(BEE / "test.jpg", box=(1, 1, 9, 9)), ObjectSource(reference=PHOTO), (1,)
+        MaskedBackground(BEE / "test.jpg", box=(1, 1, 9, 9)), ObjectSource(reference=PHOTO), (1,)
     ).sources()
     assert sources["reference_box"] == BEE / "bbox/3.txt"
     assert sources["reference_mask"] == BEE / "mask/3.png"

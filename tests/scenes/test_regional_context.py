@@ -167,7 +167,7 @@ def test_neither_object_bleeds_into_the_others_region_on_the_mini_base(pictures:
     masked = base.encode(torch.zeros(1, 3, a.image_size, a.image_size))
 
     def made(contexts: Contexts) -> Tensor:
-        return sample(base, Condition(masked, hole, contexts), noise(*masked.shape), sampler="ddim", steps=10)
+        return sample(base, Condition(masked, hole, contexts), noise(*masked.shape), sampler="ddim", steps=5)
 
     def changed(x: Tensor, where: Tensor) -> float:
         return float((x - both)[..., where].square().mean().sqrt())

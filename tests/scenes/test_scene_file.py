@@ -53,7 +53,7 @@ def test_what_a_placement_says_and_does_not_say(folder: Path) -> None:
         entry(seed=5, object_scale=1, order=2, n=3),
     )
     first, second = scene.placements
-    assert scene.background == folder / "b.png" and first.item.case.mask == folder / "m.png"
+    assert scene.background == folder / "b.png" and first.item.masked.mask == folder / "m.png"
     assert first.item.source == ObjectSource(None, folder / "r.png", 0.9)
     assert (first.item.seeds, first.item.best, first.order) == ((321,), False, 0)
     assert (second.item.seeds, second.item.best, second.order) == ((5, 6, 7), True, 2)
@@ -159,10 +159,10 @@ def test_objects_together_share_a_square_around_them_all(folder: Path) -> None:
     [_, both] = place(scene, read_picture(scene.background), MaskOptions(), CropContext(8))
     [roi], request = both.rois, both.request(SIZE)
     assert roi.x0 <= 4 and roi.x1 >= 20 and roi.y0 <= 5 and roi.y1 >= 30
-    masks = [hole.whole(SIZE) for hole in both.holes]
+    masks = [mask.whole(SIZE) for mask in both.masks]
     assert not (masks[0] & masks[1]).any()
-    assert [mask.sum() for mask in masks] == [56, 200] and ((masks[0] | masks[1]) == request.hole).all()
-    assert not placed(folder, entry())[0].holes
+    assert [mask.sum() for mask in masks] == [56, 200] and ((masks[0] | masks[1]) == request.mask).all()
+    assert not placed(folder, entry())[0].masks
 
 
 def test_objects_together_may_touch_but_not_overlap(folder: Path) -> None:
@@ -186,7 +186,7 @@ def test_paths_may_begin_at_home_and_numbers_come_from_spreadsheets(
     monkeypatch.setenv("HOME", str(folder))
     scene = read(folder, {"reference": "~/r.png", "mask": "~/m.png", "seed": 7.0}, background="~/b.png")
     [only] = scene.placements
-    assert scene.background == folder / "b.png" and only.item.case.mask == folder / "m.png"
+    assert scene.background == folder / "b.png" and only.item.masked.mask == folder / "m.png"
     assert only.item.source.reference == folder / "r.png" and only.item.seeds == (7,)
 
 

@@ -1,4 +1,4 @@
-"""The evaluation as a user calls it, on a bench in miniature and a tiny random base."""
+"""The evaluation as a user calls it, on a bench in miniature and a small random base."""
 
 import json
 import shutil
@@ -15,20 +15,20 @@ from ldm.objects.delta import load
 from scripts import evaluate
 from tests.fixtures.bench import write_bench
 from tests.fixtures.networks import write_alexnet, write_clip, write_dino
-from tests.fixtures.tiny import config_file, loaded_base
+from tests.fixtures.small import YAML, small_base
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("evaluate")
-    save_base(loaded_base(), folder / "base")
-    config_file(folder / "tiny.yaml", folder / "base")
+    save_base(small_base(), folder / "base")
+    (folder / "small.yaml").write_text(YAML.format(base=folder / "base"))
     write_bench(folder / "bench")
     return folder
 
 
 def call(folder: Path, *arguments: str) -> None:
-    paths = ["--config", str(folder / "tiny.yaml"), "--benchmark", str(folder / "bench")]
+    paths = ["--config", str(folder / "small.yaml"), "--benchmark", str(folder / "bench")]
     few = [
         "--sampler",
         "ddim",
@@ -79,7 +79,7 @@ def filled(folder: Path) -> Path:
 
 
 def score(folder: Path, *arguments: str) -> None:
-    evaluate.main(["--config", str(folder / "tiny.yaml"), "--device", "cpu", *arguments])
+    evaluate.main(["--config", str(folder / "small.yaml"), "--device", "cpu", *arguments])
 
 
 def test_results_are_scored_by_every_protocol_against_another_run(

@@ -1,4 +1,4 @@
-"""The inference script as a user calls it, on a tiny random base: results, recipe, mistakes."""
+"""The inference script as a user calls it, on a small random base: results, recipe, mistakes."""
 
 import json
 import sys
@@ -13,9 +13,9 @@ from PIL.PngImagePlugin import PngInfo
 from ldm.config.process import run
 from ldm.data.files import locked_folder
 from ldm.data.picture_write import embedded_text
-from ldm.models.base import Base, save_base
+from ldm.models.base import save_base
 from scripts import inference
-from tests.fixtures.tiny import TINY, config_file
+from tests.fixtures.small import YAML, small_base
 
 BOXED = ["--example_img", "a.png", "--box", "1", "1", "9", "9"]
 
@@ -23,9 +23,8 @@ BOXED = ["--example_img", "a.png", "--box", "1", "1", "9", "9"]
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("inference")
-    torch.manual_seed(0)
-    save_base(Base(TINY), folder / "base")
-    config_file(folder / "tiny.yaml", folder / "base")
+    save_base(small_base(), folder / "base")
+    (folder / "small.yaml").write_text(YAML.format(base=folder / "base"))
     pixels = np.random.default_rng(0).integers(0, 256, (90, 140, 3), dtype=np.uint8)
     mask = np.zeros((90, 140), np.uint8)
     mask[30:60, 50:90] = 255
@@ -43,7 +42,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def call(folder: Path, *arguments: str) -> None:
-    common = ["--config", str(folder / "tiny.yaml"), "--steps", "2", "--device", "cpu"]
+    common = ["--config", str(folder / "small.yaml"), "--steps", "2", "--device", "cpu"]
     inference.main([*common, "--reference", str(folder / "reference.jpg"), *arguments])
 
 
@@ -240,7 +239,7 @@ def test_the_best_of_several_is_kept_with_all_scores(folder: Path, tmp_path: Pat
 def replay(folder: Path, *arguments: str) -> int:
     """The exit code."""
     with pytest.raises(SystemExit) as exit_:
-        run(lambda: inference.main(["--config", str(folder / "tiny.yaml"), *arguments]))
+        run(lambda: inference.main(["--config", str(folder / "small.yaml"), *arguments]))
     return int(exit_.value.code or 0)
 
 
@@ -263,7 +262,7 @@ def test_replay_makes_the_same_pixels(
     assert replay(folder, "--replay", str(file), "--guidance_scale", "4") == 2
     assert "give only --base" in capsys.readouterr().err
     torch.manual_seed(1)
-    save_base(Base(TINY), tmp_path / "other")
+    save_base(small_base(1), tmp_path / "other")
     assert replay(folder, "--replay", str(file), "--base", str(tmp_path / "other")) == 2
     assert "was made with the base" in capsys.readouterr().err
     pixels[0, 0, 0] ^= 1
@@ -279,7 +278,16 @@ def test_a_scene_is_planned_made_and_known(
     boxes = ("[10, 10, 40, 40]", "[30, 30, 60, 60], order: 1")
     lines = [f"- {{reference: {folder / 'reference.jpg'}, box: {box}}}" for box in boxes]
     scene.write_text("\n".join([f"background: {folder / 'a.png'}", "placements:", *lines]))
-    common = ["--config", str(folder / "tiny.yaml"), "--steps", "2", "--device", "cpu", "--scene", str(scene)]
+    common = [
+        "--config",
+        str(folder / "small.yaml"),
+        "--steps",
+        "2",
+        "--device",
+        "cpu",
+        "--scene",
+        str(scene),
+    ]
     inference.main([*common, "--plan", "--outdir", str(tmp_path / "plan")])
     assert [file.name for file in (tmp_path / "plan").iterdir()] == ["room_plan.png"]
     for again in (False, True):
@@ -404,7 +412,7 @@ def test_specks_change_nothing_and_are_counted(
                  "placements": [{"mask": str(mask), "reference": str(folder / "reference.jpg")}]}  # fmt: skip
         (tmp_path / f"{name}.yaml").write_text(json.dumps(scene))
         work = ["--scene", str(tmp_path / f"{name}.yaml"), "--outdir", str(tmp_path / name)]
-        inference.main(["--config", str(folder / "tiny.yaml"), "--steps", "2", "--device", "cpu", *work])
+        inference.main(["--config", str(folder / "small.yaml"), "--steps", "2", "--device", "cpu", *work])
     error = capsys.readouterr().err
     assert error.count("a_mask.png: 2 specks are not counted") == 2
     for clean, dirty_ in (("clean/a.png", "dirty/a.png"), ("clean/clean.png", "dirty/dirty.png")):

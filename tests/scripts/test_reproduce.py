@@ -17,35 +17,10 @@ from tests.fixtures.small import object_folder, written
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 METHODS = [
-    "flat",
-    "poisson",
-    "cut-out",
-    "zero-shot",
-    "none-kv",
-    "linear-kv",
-    "linear-kv-alone",
-    "tokens-kv",
-    "tokens-kv-1-images",
-    "tokens-kv-5-images",
-    "tokens-kv-paper-rate",
-    "tokens-kv-scale-1",
-    "tokens-kv-no-cached-samples",
-    "tokens-kv-fast",
-    "paper-zero-shot",
-    "paper-kv",
-    "paper-crossattn",
+    *("flat", "zero-shot", "none-kv", "linear-kv", "tokens-kv", "tokens-kv-1-images", "tokens-kv-5-images"),
+    *("tokens-kv-scale-1", "tokens-kv-fast", "paper-zero-shot", "paper-kv"),
 ]
-LEARNT = {
-    "none-kv",
-    "linear-kv",
-    "linear-kv-alone",
-    "tokens-kv",
-    "tokens-kv-1-images",
-    "tokens-kv-paper-rate",
-    "tokens-kv-no-cached-samples",
-    "paper-kv",
-    "paper-crossattn",
-}
+LEARNT = {"none-kv", "linear-kv", "tokens-kv", "tokens-kv-1-images", "paper-kv"}
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +42,7 @@ def call(folder: Path, *more: str) -> None:
         "train.cached_samples=4", "--config", str(folder / "small.yaml"),
         "--benchmarks", str(folder / "objects"), "--backgrounds", str(folder / "bench"),
         "--out", str(folder / "out"), "--methods", *METHODS,
-        "--max_steps", "2", "--sampler", "ddim", "--steps", "2", "--device", "cpu",
+        "--max_steps", "1", "--sampler", "ddim", "--steps", "2", "--device", "cpu",
         "--published", str(folder / "paper.yaml"), str(folder / "virtual.yaml"), *more,
     ])  # fmt: skip
 
@@ -129,7 +104,7 @@ def test_it_is_stopped_goes_on_and_tells(
     assert all("0 of   1 runs" in line for line in capsys.readouterr().out.splitlines())
     call(folder, "--plan", "--seed", "4")  # pasting draws no noise, and what was learnt is learnt
     todo = {line.split()[0] for line in capsys.readouterr().out.splitlines() if " 1 of " in line}
-    assert todo == set(METHODS) - {"flat", "poisson", "cut-out"}
+    assert todo == set(METHODS) - {"flat"}
     monkeypatch.setattr("ldm.evaluation.run.__version__", "9")  # another version may draw otherwise
     call(folder, "--plan")
     assert all("1 of   1 runs" in line for line in capsys.readouterr().out.splitlines())

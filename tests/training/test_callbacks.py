@@ -18,7 +18,6 @@ from ldm.data.pairs import TrainingPairs
 from ldm.data.picture import read_rgb
 from ldm.models.checkpoint import write_ckpt
 from ldm.objects.few_shot import prepare_few_shot
-from ldm.training.callbacks import Previews, Progress, StopOnSignal
 from ldm.training.checkpoints import (
     AtomicCheckpointIO,
     Checkpoints,
@@ -28,7 +27,7 @@ from ldm.training.checkpoints import (
 )
 from ldm.training.finetune import FineTune, Tuning
 from ldm.training.samples import SampleModule
-from ldm.training.trainer import LoopOptions, build_trainer
+from ldm.training.trainer import LoopOptions, Previews, Progress, StopOnSignal, build_trainer
 from tests.fixtures.small import SMALL, SMALL_IMAGES, object_folder, small_base, small_filler
 
 
