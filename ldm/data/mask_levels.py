@@ -23,6 +23,7 @@ BLACK_AND_WHITE = 0.95  # share of the pixels of a mask that are nearly black or
 FAINT, TAIL = 0.05, 0.5  # of the range: darker pixels are black; of a mask's area: a wider soft edge is named
 SPECK = 0.01  # of the largest part's area: smaller parts are specks
 LEAST = 4  # px: likewise, in any case
+DOT = 1e-3  # of the picture's longer side: a square of this side is a pixel on a screen, and a speck
 SURROUNDS = 0.9  # share of the picture's border that an inverted mask covers, at least
 
 
@@ -79,9 +80,10 @@ def above(levels: np.ndarray, threshold: float, name: str, transparent: bool = F
 
 
 def without_specks(mask: np.ndarray, name: str) -> np.ndarray:
-    """A mask, bool [H,W], without parts smaller than SPECK of its largest or LEAST px; a warning counts them.
+    """A mask, bool [H,W], without its specks; a warning counts them.
 
-    Parts touch at corners, too. What is left out is neither filled nor pasted, and sizes nothing.
+    A speck is smaller than SPECK of the largest part, than LEAST px, or than a dot of the picture. Parts
+    touch at corners, too. What is left out is neither filled nor pasted, and sizes nothing.
     """
     rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
     if not len(rows):
@@ -90,7 +92,8 @@ def without_specks(mask: np.ndarray, name: str) -> np.ndarray:
     _, parts, stats, _ = cv2.connectedComponentsWithStats(mask[inner].astype(np.uint8), connectivity=8)
     areas = stats[1:, cv2.CC_STAT_AREA]
     largest = int(areas.max())
-    specks = areas < max(SPECK * largest, min(LEAST, largest))
+    least = max(LEAST, (DOT * max(mask.shape)) ** 2)
+    specks = areas < max(SPECK * largest, min(least, largest))
     if not specks.any():
         return mask
     kept = np.zeros_like(mask)

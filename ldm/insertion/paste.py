@@ -82,7 +82,11 @@ def paste_region(picture: Picture, roi: Roi, image: Tensor, alpha: np.ndarray) -
         here = Roi(box.x0, y, box.x1, min(y + ROWS, box.y1)).within(roi)
         old, weight = pixels[y - box.y0 : y - box.y0 + ROWS], alpha[here.slices]
         below, above = colours(old, space), enlarged(image, roi.size, here)
-        new = colour_levels(below + torch.from_numpy(weight).float() * (above - below), old, space)
+        mixed = below + torch.from_numpy(weight).float() * (above - below)
+        mixed = torch.clamp(
+            mixed, below.clamp(max=-1), below.clamp(min=1)
+        )  # as sRGB cuts what the model makes
+        new = colour_levels(mixed, old, space)
         if space is not None:  # where alpha is small, what the way to sRGB and back lost is given back
             lost = old.astype(np.int32) - colour_levels(below, old, space)
             top = np.iinfo(old.dtype).max

@@ -154,6 +154,16 @@ def test_a_part_of_one_percent_and_equal_dots_are_no_specks(region):
         assert without_specks(small, "m").sum() == 25
 
 
+def test_a_dot_of_a_huge_picture_is_a_speck():
+    """30 px of 40 megapixels are less than a pixel on a screen; alone they are what was meant."""
+    huge = np.zeros((5200, 7800), bool)
+    huge[10:15, 10:16] = True
+    assert np.array_equal(without_specks(huge, "m"), huge)
+    huge[3000:3050, 3000:3040] = True
+    with pytest.warns(UserWarning, match="1 speck is not counted.*30 px beside a part of 2000 px"):
+        assert without_specks(huge, "m").sum() == 2000
+
+
 def test_specks_do_not_grow(tmp_path, region):
     dirty = region.copy()
     dirty[5, 70] = True

@@ -7,11 +7,13 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ldm.data.colour_space import colour_space
 from ldm.data.image import colours
 from ldm.data.picture import Picture
 from ldm.insertion.blend import BLENDS, blend
 from ldm.insertion.paste import cut_region, enlarged, paste_region, patched, shrunk, shrunk_mask
 from ldm.insertion.roi import Roi, crop, plan_roi
+from tests.fixtures.profiles import PROFILES
 
 
 def random_picture(seed: int, channels: int, dtype: type, size: tuple[int, int]) -> Picture:
@@ -102,3 +104,16 @@ def test_shrunk_masks_cover_what_they_covered():
     assert shrunk_mask(mask, 90) is mask and shrunk_mask(mask, 30).shape == (30, 20)
     assert shrunk_mask(mask, 30)[10, 5] and shrunk_mask(mask, 30).sum() == 1
     assert shrunk(np.zeros((90, 60, 1), np.uint16), 45).shape == (45, 30, 1)
+
+
+@pytest.mark.parametrize("name", ["p3", "adobe", "prophoto", "linear"])
+def test_what_is_pasted_has_the_colours_of_srgb_in_every_profile(name):
+    """What a model makes beyond them is cut as in an sRGB picture; a background beyond them stays."""
+    space, roi = colour_space(PROFILES[name], 3), Roi(0, 0, 4, 4)
+    dark = Picture(np.full((4, 4, 3), 20000, np.uint16), PROFILES[name])
+    made = torch.tensor([-1.4, 1.3, -0.6])[:, None, None].expand(3, 4, 4)
+    patch = paste_region(dark, roi, made, np.ones((4, 4)))
+    assert np.abs(space.to_srgb(patch.pixels / 65535) * 255 - [0, 255, 51]).max() <= 1
+    green = Picture(np.full((4, 4, 3), [0, 65535, 0], np.uint16), PROFILES[name])
+    kept = paste_region(green, roi, cut_region(green, roi), np.full((4, 4), 0.5))
+    assert np.abs(kept.pixels.astype(int) - green.pixels).max() <= 257  # a level of 8 bits
