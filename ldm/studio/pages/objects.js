@@ -103,7 +103,7 @@ function objectView(main, name, info, onlist) {
   const notice = noticeLine();
   const warnings = warningList();
   const cards = element("div", { class: "photos" });
-  const place = element("div", { class: "editing" });
+  const place = element("div", { class: "editing", hidden: true });
   const reference = referencePanel(name, (answer) => show(answer));
   const learning = learnPanel(name, info.settings.learn, () => load());
   const drop = dropZone(FIRST_PHOTOS, (files) => add(files), { multiple: true });
@@ -113,6 +113,7 @@ function objectView(main, name, info, onlist) {
     element("div", { class: "work" }, head, notice, warnings, cards, place),
     element("aside", { class: "side" }, reference.node, learning.node),
   );
+  reference.node.hidden = learning.node.hidden = true; // until the object is known
   const editor = new PhotoEditor(place, name, {
     onphoto: (photo) => {
       object.photos = object.photos.map((old) => (old.id === photo.id ? photo : old));
