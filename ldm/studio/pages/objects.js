@@ -172,8 +172,10 @@ function objectView(main, name, info, onlist) {
     cards.classList.toggle("none", !photos.length);
     drop.lastChild.textContent = photos.length ? "Add photos" : FIRST_PHOTOS;
     const shown = [...photos.map(cardOf), drop];
-    const same = shown.length === cards.children.length && shown.every((node, i) => cards.children[i] === node);
-    if (!same) cards.replaceChildren(...shown); // else a click that is under way would be lost
+    const other = (node, i) => cards.children[i] !== node;
+    if (cards.children.length !== shown.length || shown.some(other)) {
+      cards.replaceChildren(...shown); // not always: a click that is under way would be lost
+    }
     place.hidden = !chosen;
     reference.show(object);
     learning.show(object);
