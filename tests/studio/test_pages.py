@@ -344,8 +344,9 @@ def test_no_picture_is_refused_in_one_line(server: Server, context: Any) -> None
 
 def chosen_option(page: Any, label: str, text: str) -> None:
     """Choose the option of a select whose text begins so."""
-    options = page.get_by_label(label).locator("option").all_text_contents()
-    page.get_by_label(label).select_option(label=next(one for one in options if one.startswith(text)))
+    select = page.get_by_label(label, exact=True)
+    options = select.locator("option").all_text_contents()
+    select.select_option(label=next(one for one in options if one.startswith(text)))
 
 
 def settled(page: Any, panel: str, minutes: int = 5) -> str:

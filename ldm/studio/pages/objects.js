@@ -103,7 +103,7 @@ function objectView(main, name, info, onlist) {
   const notice = noticeLine();
   const warnings = warningList();
   const cards = element("div", { class: "photos" });
-  const place = element("div", { class: "editing" });
+  const place = element("div", { class: "editing", hidden: true });
   const reference = referencePanel(name, (answer) => show(answer));
   const learning = learnPanel(name, info.settings.learn, () => load());
   const drop = dropZone(FIRST_PHOTOS, (files) => add(files), { multiple: true });
@@ -113,6 +113,7 @@ function objectView(main, name, info, onlist) {
     element("div", { class: "work" }, head, notice, warnings, cards, place),
     element("aside", { class: "side" }, reference.node, learning.node),
   );
+  reference.node.hidden = learning.node.hidden = true; // until the object is known
   const editor = new PhotoEditor(place, name, {
     onphoto: (photo) => {
       object.photos = object.photos.map((old) => (old.id === photo.id ? photo : old));
@@ -171,8 +172,10 @@ function objectView(main, name, info, onlist) {
     cards.classList.toggle("none", !photos.length);
     drop.lastChild.textContent = photos.length ? "Add photos" : FIRST_PHOTOS;
     const shown = [...photos.map(cardOf), drop];
-    const same = shown.length === cards.children.length && shown.every((node, i) => cards.children[i] === node);
-    if (!same) cards.replaceChildren(...shown); // else a click that is under way would be lost
+    const other = (node, i) => cards.children[i] !== node;
+    if (cards.children.length !== shown.length || shown.some(other)) {
+      cards.replaceChildren(...shown); // not always: a click that is under way would be lost
+    }
     place.hidden = !chosen;
     reference.show(object);
     learning.show(object);

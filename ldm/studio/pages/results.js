@@ -26,6 +26,8 @@ export function resultsPage(host, ids, info) {
       leave = show(page, { results, settings: info.settings.insert }, ...chosen) ?? leave;
     } catch (error) {
       notice.say(error.message);
+      const back = element("a", { class: "button", href: "#results" }, "All results");
+      page.replaceChildren(element("div", { class: "empty" }, notice, ids.length ? back : null));
     }
   };
   load();
