@@ -15,7 +15,7 @@ from ldm.compositing.cut_out import PixelBox
 
 ROUNDS = 2  # of colour models and cut
 OPINION, COLOUR = 0.5, 0.5  # weights of the network's log odds and of the colours'
-EDGE = 4.0  # what it costs to cut between two equal neighbours, in log odds
+EDGE = 2.0  # what it costs to cut between two equal neighbours, in log odds
 MOST = 6.0, 4.0  # log odds beyond which neither network nor colours count
 BEYOND = 0.03  # of the sides: how far the object may leave its box
 NEVER = 30.0  # log odds of what is certainly ground

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldm.compositing.cut_out import PixelBox, surroundings, tidied
+from ldm.compositing.cut_out import PixelBox, segment, surroundings, tidied
 from ldm.compositing.graph_cut import silhouette
 from ldm.data.image import to_image
 from ldm.models.checkpoint import read_state, write_safetensors
@@ -22,6 +22,7 @@ from ldm.models.state_dict import load_strictly
 
 FILE = "matting.safetensors"  # beside the weights of a base
 SIZE = 160  # pixels: the side of what the network sees
+FITS = 0.85  # a silhouette whose box overlaps the given one less is compared with GrabCut's
 RIM = 0.04  # of a picture's sides: a box that leaves no more than this free is no box
 STEM = 32
 # (expansion, kernel, channels, stride) of each block of EfficientNet-Lite0, without its last three
@@ -115,10 +116,15 @@ class Matting:
     def __call__(self, pixels: np.ndarray, box: PixelBox) -> np.ndarray:
         """uint8 [h,w,3], the object's box in it => alpha float [h,w] in [0,1].
 
-        A box around nearly all of the picture does not say where the object is: it is proposed first.
+        The network misses much of what it takes for ground, such as animals: where its silhouette does not
+        fill the box and GrabCut's fills it better, that is taken. A box around nearly all of the picture does
+        not say where the object is: it is proposed first.
         """
         if not _is_whole(box, pixels.shape[:2]):
-            return self._in_box(pixels, box)
+            found = self._in_box(pixels, box)
+            if fit(found, box) >= FITS:
+                return found
+            return max(found, segment(pixels, box), key=lambda alpha: fit(alpha, box))
         place = self.propose(pixels)
         alpha = np.zeros(pixels.shape[:2], np.float32)
         if place is not None:
@@ -159,6 +165,19 @@ def _shown(pixels: np.ndarray, box: PixelBox) -> tuple[np.ndarray, PixelBox]:
     small = cv2.resize(pixels, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
     x0, y0, x1, y1 = (round(v * SIZE / side) for v, side in zip(box, pixels.shape[1::-1] * 2, strict=True))
     return small, (x0, y0, x1, y1)
+
+
+def fit(alpha: np.ndarray, box: PixelBox) -> float:
+    """Overlap (intersection over union) of the box around alpha [h,w] > 0.5 and the given one, 0 to 1."""
+    rows, columns = (np.flatnonzero((alpha > 0.5).any(side)) for side in (1, 0))
+    if not len(rows):
+        return 0.0
+    own = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    pairs = list(zip(own, box, strict=True))
+    low, high = [max(pair) for pair in pairs[:2]], [min(pair) for pair in pairs[2:]]
+    both = max(0, high[0] - low[0]) * max(0, high[1] - low[1])
+    areas = ((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in (own, box))
+    return both / max(sum(areas) - both, 1)
 
 
 def _is_whole(box: PixelBox, size: tuple[int, int]) -> bool:
