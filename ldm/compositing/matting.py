@@ -14,14 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldm.compositing.cut_out import COARSE, PixelBox, grab_cut, segment, shrunk, surroundings, tidied
+from ldm.compositing.cut_out import PixelBox, segment, surroundings, tidied
+from ldm.compositing.graph_cut import silhouette
 from ldm.data.image import to_image
 from ldm.models.checkpoint import load_strictly, read_state, write_safetensors
 
 FILE = "matting.safetensors"  # beside the weights of a base
 SIZE = 160  # pixels: the side of what the network sees
-SURE = 0.9  # alpha above which the network is certain; below 1 - SURE likewise
-BAND = 3  # pixels of COARSE: what is nearer than this to an uncertain pixel is uncertain
 FITS = 0.85  # a silhouette whose box overlaps the given one less is compared with GrabCut's
 RIM = 0.04  # of a picture's sides: a box that leaves no more than this free is no box
 STEM = 32
@@ -107,7 +106,7 @@ class MattingNetwork(nn.Module):
 
 
 class Matting:
-    """Finds objects as `cut_out.segment` does: the network says where, GrabCut where exactly the edge is."""
+    """Finds objects as `cut_out.segment` does: by the network, the colours and the edges (`graph_cut`)."""
 
     def __init__(self, file: Path) -> None:
         """FileNotFoundError without the file, ValueError if it holds something else."""
@@ -121,7 +120,7 @@ class Matting:
         not say where the object is: it is proposed first.
         """
         if not _is_whole(box, pixels.shape[:2]):
-            found = with_edges(pixels, self.alpha(pixels, box))
+            found = self._in_box(pixels, box)
             if fit(found, box) >= FITS:
                 return found
             return max(found, segment(pixels, box), key=lambda alpha: fit(alpha, box))
@@ -129,30 +128,42 @@ class Matting:
         alpha = np.zeros(pixels.shape[:2], np.float32)
         if place is not None:
             window, inner = surroundings(place, pixels.shape[:2])
-            alpha[window] = with_edges(pixels[window], self.alpha(pixels[window], inner))
+            alpha[window] = self._in_box(pixels[window], inner)
         return alpha
 
     def propose(self, pixels: np.ndarray) -> PixelBox | None:
         """The box of what stands out in a picture uint8 [h,w,3]; None if nothing does."""
-        found = tidied(self.alpha(pixels, (0, 0, pixels.shape[1], pixels.shape[0])) > 0.5)
+        height, width = pixels.shape[:2]
+        small, inner = _shown(pixels, (0, 0, width, height))
+        odds = cv2.resize(self.log_odds(small, inner), (width, height), interpolation=cv2.INTER_LINEAR)
+        found = tidied(odds > 0)
         rows, columns = (np.flatnonzero(found.any(side)) for side in (1, 0))
         if not len(rows):
             return None
         return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
+    def _in_box(self, pixels: np.ndarray, box: PixelBox) -> np.ndarray:
+        small, inner = _shown(pixels, box)
+        found = tidied(silhouette(small, self.log_odds(small, inner), inner))
+        return cv2.resize(found.astype(np.float32), pixels.shape[1::-1])
+
     @torch.inference_mode()
-    def alpha(self, pixels: np.ndarray, box: PixelBox) -> np.ndarray:
-        """As `__call__`, in one pass; the mean over the picture and its mirror image."""
-        height, width = pixels.shape[:2]
-        small = cv2.resize(pixels, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
-        x0, y0, x1, y1 = (round(v * SIZE / side) for v, side in zip(box, (width, height) * 2, strict=True))
+    def log_odds(self, small: np.ndarray, box: PixelBox) -> np.ndarray:
+        """The network's, [SIZE,SIZE], of uint8 [SIZE,SIZE,3]: the mean over it and its mirror image."""
+        x0, y0, x1, y1 = box
         inside = torch.zeros(1, SIZE, SIZE)
         inside[:, y0:y1, x0:x1] = 1
         x = torch.cat([to_image(small), inside])[None]
         x = torch.cat([x, x.flip(-1)]).contiguous(memory_format=torch.channels_last)
-        there, mirrored = self.network(x).sigmoid()
-        mean = ((there + mirrored.flip(-1)) / 2)[0].numpy()
-        return cv2.resize(mean, (width, height), interpolation=cv2.INTER_LINEAR)
+        there, mirrored = self.network(x)
+        return ((there + mirrored.flip(-1)) / 2)[0].numpy()
+
+
+def _shown(pixels: np.ndarray, box: PixelBox) -> tuple[np.ndarray, PixelBox]:
+    """A picture and the box in it as the network sees them."""
+    small = cv2.resize(pixels, (SIZE, SIZE), interpolation=cv2.INTER_AREA)
+    x0, y0, x1, y1 = (round(v * SIZE / side) for v, side in zip(box, pixels.shape[1::-1] * 2, strict=True))
+    return small, (x0, y0, x1, y1)
 
 
 def fit(alpha: np.ndarray, box: PixelBox) -> float:
@@ -166,24 +177,6 @@ def fit(alpha: np.ndarray, box: PixelBox) -> float:
     both = max(0, high[0] - low[0]) * max(0, high[1] - low[1])
     areas = ((x1 - x0) * (y1 - y0) for x0, y0, x1, y1 in (own, box))
     return both / max(sum(areas) - both, 1)
-
-
-def with_edges(pixels: np.ndarray, alpha: np.ndarray) -> np.ndarray:
-    """Uncertain alpha [h,w] of pixels uint8 [h,w,3] => a silhouette [h,w] in [0,1] by GrabCut.
-
-    What is certainly object or background stays, and tells GrabCut their colours.
-    """
-    small = shrunk(pixels, min(1.0, COARSE / max(pixels.shape[:2])))
-    prior = cv2.resize(alpha, small.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * BAND + 1,) * 2)
-    labels = np.where(prior > 0.5, cv2.GC_PR_FGD, cv2.GC_PR_BGD).astype(np.uint8)
-    known = [cv2.erode(part.astype(np.uint8), disc) > 0 for part in (prior < 1 - SURE, prior > SURE)]
-    for part, label in zip(known, (cv2.GC_BGD, cv2.GC_FGD), strict=True):
-        labels[part] = label
-    if all(part.any() for part in known):
-        grab_cut(small, labels)
-    found = tidied(np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)))
-    return cv2.resize(found.astype(np.float32), pixels.shape[1::-1])
 
 
 def _is_whole(box: PixelBox, size: tuple[int, int]) -> bool:

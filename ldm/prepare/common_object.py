@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 import torch
 
-from ldm.compositing.cut_out import COARSE, shrunk
+from ldm.compositing.cut_out import COARSE, grab_cut, shrunk
 from ldm.data.boxes import Box
 from ldm.data.image import to_image
 
@@ -29,7 +29,6 @@ STRICT = 0.15  # of the highest score: what the object's must exceed, since cell
 SURE_OBJECT, SURE_GROUND = 0.8, 0.3  # of the way from there to the highest, lowest score
 RIM = 0.02  # of the longer side: certainly ground unless the scores are sure
 SECOND = 0.3  # of the heaviest piece's weight: lighter pieces are not the object
-ITERATIONS = 4
 
 
 def find_common(images: Sequence[np.ndarray], known: Sequence[np.ndarray | None] = ()) -> list[np.ndarray]:
@@ -156,9 +155,7 @@ def _follow_edges(image: np.ndarray, score: np.ndarray) -> np.ndarray:
     labels[sure & ~edge] = cv2.GC_FGD
     kinds = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD))
     if kinds.any() and not kinds.all():
-        cv2.setRNGSeed(0)  # the same for the same photos
-        models = np.zeros((1, 65)), np.zeros((1, 65))
-        cv2.grabCut(small, labels, None, *models, ITERATIONS, cv2.GC_INIT_WITH_MASK)
+        grab_cut(small, labels)
     found = np.isin(labels, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8)
     count, pieces = cv2.connectedComponents(
         cv2.morphologyEx(found, cv2.MORPH_OPEN, np.ones((3, 3), np.uint8))
