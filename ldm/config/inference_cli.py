@@ -36,7 +36,6 @@ from ldm.scenes.scene_file import Scene, read_scene
 if TYPE_CHECKING:
     from ldm.insertion.session import Session
 
-
 # settings that do not change pixels, or that each work item has itself
 INCIDENTAL = {
     "sample": ("n_samples", "best_of", "seed", "object_scale"),
@@ -59,14 +58,12 @@ HINTS = {
     "replay": "give only --base, --outdir and --device",
 }
 
-
 # a default of inference.sh is dropped if one of these flags or settings is given
 GIVES_WAY = {
     "object": ("scene", "replay"),
     "example_img": WORK[1:],
     "mask": (*WORK, "box", "mask_channel", "mask.channel"),
 }
-
 
 SHORT_HELP = {
     "what to insert": ("object", "reference"),
