@@ -40,7 +40,7 @@ SCRIPTS = {  # the least that each one parses
     "benchmark": [],
     "studio": [],
 }
-CAMPAIGN = {"--count", "--minutes", "--kills", "--load"}  # of tests/campaign
+CAMPAIGN = {"--start", "--count", "--minutes", "--kills", "--load"}  # of tests/campaign
 FOREIGN = {"--help", "--help-all", *CAMPAIGN} | {f"--{name}" for name in PUBLISHED_INFERENCE}
 SECTIONS = {f.name: get_type_hints(Config)[f.name] for f in fields(Config)}
 

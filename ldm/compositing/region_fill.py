@@ -5,7 +5,7 @@ Such a base differs from the published method only here; the core knows `ldm.ins
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -21,16 +21,11 @@ from ldm.compositing.composite import (
     composite,
     composite_layers,
     flattened,
-    placed,
     transfer_detail,
     with_contact_shadow,
 )
-from ldm.compositing.recolour import recoloured_cut_out
-from ldm.data.pairs import sample_generator
 from ldm.insertion.region import Region
 from ldm.insertion.region_fill import ObjectFill, RegionFill, Start
-
-RECOLOUR_STREAM = 2**35  # added to the seed: the colours are independent of pictures and noise
 
 
 @dataclass(frozen=True)
@@ -155,27 +150,3 @@ def paste_margin(shown: np.ndarray, width: float) -> np.ndarray:
     distance = cv2.distanceTransform((~shown).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     fall = np.clip(1 - distance / max(width * longer, 1), 0, 1)
     return fall * fall * (3 - 2 * fall)
-
-
-@dataclass(frozen=True)
-class CompositesInTraining:
-    """What the masked regions of training samples show: the reference's cut-out at the object's place.
-
-    `recolour`: share of the samples whose cut-out has other, random colours.
-    """
-
-    recolour: float = 0.0
-    seed: int = 0
-
-    def __call__(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """`reference` [b,3,R,R], `place` [b,4], `mask` [b,1,S,S], sample numbers `index` [b] => [b,3,S,S]."""
-        pictures = batch["reference"][:, :3]
-        if self.recolour:
-            numbered = zip(pictures, batch["index"].tolist(), strict=True)
-            pictures = torch.stack([self._recoloured(picture, number) for picture, number in numbered])
-        return placed(pictures, batch["place"], batch["mask"])
-
-    def _recoloured(self, picture: Tensor, number: int) -> Tensor:
-        generator = sample_generator(RECOLOUR_STREAM + self.seed, number)
-        chosen = float(torch.rand((), generator=generator)) < self.recolour
-        return recoloured_cut_out(picture, generator) if chosen else picture

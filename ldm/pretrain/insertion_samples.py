@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from ldm.compositing.recolour import recoloured
+from ldm.compositing.training_composites import recoloured
 from ldm.pretrain.image_ops import (
     GREY,
     Box,

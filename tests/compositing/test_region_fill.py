@@ -10,9 +10,9 @@ from ldm.compositing.composite import boxes_for, placed
 from ldm.compositing.region_fill import (
     CompositeObject,
     CompositeSettings,
-    CompositesInTraining,
     make_composite_fill,
 )
+from ldm.compositing.training_composites import CompositesInTraining
 from ldm.insertion.inpaint import shown_in
 from ldm.insertion.region import Region, region_of
 from ldm.insertion.region_fill import InsertableObject, ObjectFill, RegionFill

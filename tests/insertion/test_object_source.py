@@ -12,7 +12,8 @@ from ldm.insertion.object_source import ObjectSource
 
 def test_each_mistake_is_one_line_with_its_remedy(tmp_path: Path) -> None:
     there, gone = tmp_path / "there.ckpt", tmp_path / "gone"
-    torch.save({"state_dict": {}}, there)
+    key = "cond_stage_model.final_ln.weight"
+    torch.save({"state_dict": {key: torch.zeros(1)}}, there)
     for source, message in [
         (ObjectSource(), "give --object FILE or --reference PICTURE"),
         (ObjectSource(gone.with_suffix(".safetensors")), "no such object file; get_deltas.sh makes one"),

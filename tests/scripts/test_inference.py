@@ -352,7 +352,7 @@ def test_no_input_and_no_foreign_picture_is_overwritten(
 
 
 @pytest.mark.parametrize(
-    "log", ["a line of mine", '{"background": "a.png", "box": [1, 1, 9, 9]}', "[]\n[]\n"]
+    "log", ["a line of mine", '{"background": "in/a.png", "box": [1, 1, 9, 9]}', "[]\n[]\n"]
 )
 def test_a_results_log_of_another_program_stays(folder: Path, tmp_path: Path, log: str) -> None:
     (tmp_path / "results.jsonl").write_text(log)
@@ -360,7 +360,8 @@ def test_a_results_log_of_another_program_stays(folder: Path, tmp_path: Path, lo
     with pytest.raises(ValueError, match=r"results\.jsonl was not written by this program"):
         call(folder, *work)
     if "background" in log:
-        (tmp_path / "a.png").write_bytes((folder / "a.png").read_bytes())
+        (tmp_path / "in").mkdir()
+        (tmp_path / "in/a.png").write_bytes((folder / "a.png").read_bytes())
         with pytest.raises(
             ValueError, match=r"results\.jsonl: the results log of this run has the same name"
         ):

@@ -56,7 +56,7 @@ def test_a_background_is_stored_as_it_is_whatever_its_name(client: TestClient) -
         (b"no picture", "a.png", "not a readable picture"),
         (photo(1)[:40], "a.jpg", "picture"),
         (photo(1, (400, 300))[:-5000], "a.jpg", "broken picture"),
-        (b"", "a.png", "picture"),
+        (b"", "a.png", "an empty file"),
         (photo(1), "a.exe", "expected a picture"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "a.svg", "expected a picture"),
         (encoded(np.zeros((8, 8, 4), np.uint8), "TIFF")[:60], "a.tif", "picture"),
