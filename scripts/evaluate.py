@@ -60,7 +60,7 @@ def parser() -> SettingsParser:
     p.add_argument("--scenes", nargs="+", default=[], metavar="NAME", help="scenes of the benchmark [all]")
     p.add_argument("--against", type=path_of, metavar="PATH", help="another run, compared paired by image")
     p.add_argument("--references", type=path_of, metavar="PATH",
-                   help="the object's InsertSet folder or picture [what each result says]")  # fmt: skip
+                   help="the object's folder or picture [what each result says]")  # fmt: skip
     p.add_argument("--real", type=path_of, metavar="FOLDER",
                    help="pictures for the Frechet distances [the truths, else the backgrounds]")  # fmt: skip
     p.add_argument("--components", type=int, default=COMPONENTS, help=f"of --fit_quality [{COMPONENTS}]")

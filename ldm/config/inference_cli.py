@@ -74,6 +74,7 @@ SHORT_HELP = {
 }
 MORE_HELP = """Many images: --manifest FILE or --bench FOLDER; several objects: --scene FILE.
 --plan shows the regions without a model; --replay FILE repeats a result.
+--config YAML chooses base and recipe; inference.sh alone inserts the demo.
 """
 
 
@@ -92,8 +93,8 @@ def parser(description: str) -> SettingsParser:
         ("manifest", "FILE", f".csv or .jsonl file of many insertions, columns {', '.join(COLUMNS)}"),
         ("bench", "FOLDER", "test bench: image/, mask/ and a list file"),
         ("list", "FILE", "list file of the test bench: each line begins with an id [its .txt file]"),
-        ("object", "FILE", "object file, or the folder of its training run; none: zero-shot"),
-        ("dataset-dir", "FOLDER", "the object's InsertSet folder, which a .ckpt of the paper's code needs"),
+        ("object", "FILE", "object file, or the folder of its run; none (scripts/inference.py): zero-shot"),
+        ("dataset-dir", "FOLDER", "the object's folder of pictures, which a .ckpt of the paper's code needs"),
         ("reference", "IMAGE", "reference image [the object file's own]"),
         ("scene", "FILE", "scene file: one background, several placements (examples/scene.yaml)"),
         ("replay", "FILE", "repeat a result by its recipe: <outdir>/<name>_replay.png"),

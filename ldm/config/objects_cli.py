@@ -86,7 +86,7 @@ def _convert(c: ArgumentParser) -> None:
     c.add_argument("--dtype", choices=["fp16", "fp32"], default="fp32",
                    help="for --to object; fp16: differences, fp32: as read [fp32]")  # fmt: skip
     c.add_argument("--dataset-dir", "--dataset_dir", type=path_of, metavar="FOLDER",
-                   help="the object's InsertSet folder: few-shot tokens of a .ckpt need it")  # fmt: skip
+                   help="the object's folder of pictures: few-shot tokens of a .ckpt need it")  # fmt: skip
     c.add_argument("--few_shot_features", "--few-shot-features", default="raw", choices=["raw", "clip"],
                    help="CLIP's input for that .ckpt [raw, as in the paper's code]")  # fmt: skip
     _add_out(c, FOLDER)

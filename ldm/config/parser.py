@@ -105,7 +105,8 @@ class SettingsParser(OneLineParser):
             formatter.end_section()
         sections = ", ".join(name for name, _ in _settings(self.schema))
         formatter.add_text(
-            f"{self.more_help}Every setting can be given as section.key=value, like train.max_steps=400.\n"
+            f"{self.more_help}[In brackets]: the flag's setting, or its default.\n"
+            "Every setting can be given as section.key=value, like train.max_steps=400.\n"
             f"Sections: {sections}.\n--help-all lists all flags, presets and settings."
         )
         formatter.add_text(self.epilog)

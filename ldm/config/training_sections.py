@@ -15,7 +15,7 @@ class DataSection:
 
     root: str = setting(
         "examples/objects/rocket_bee",
-        "InsertSet folder: data/ bbox/ test.jpg [reg_data/ reg_bbox/]",
+        "object folder: data/ bbox/ test.jpg, optional reg_data/ reg_bbox/",
         path=True,
     )
     augment: bool = setting(True, "augment references by flip, rotation, blur and elastic deformation")

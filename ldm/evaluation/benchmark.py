@@ -208,7 +208,7 @@ def _insertset(root: Path, backgrounds: Path | None) -> Benchmark:
     )
     if not folders:
         raise ValueError(
-            f"{root}: neither a benchmark (scenes/, objects/), nor an InsertSet folder (data/, bbox/, "
+            f"{root}: neither a benchmark (scenes/, objects/), nor an object folder (data/, bbox/, "
             "test.jpg) or a folder of those"
         )
     if backgrounds is None:

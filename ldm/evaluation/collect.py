@@ -143,9 +143,7 @@ def _listed(values: Mapping[str, Any], where: str, root: Path, references: Path 
     if ("mask" in values) + ("box" in values) != 1:
         raise ValueError(f"{where}: expected one of mask and box")
     if references is None and "references" not in paths:
-        raise ValueError(
-            f"{where}: no references; name a picture or an InsertSet folder, or give --references"
-        )
+        raise ValueError(f"{where}: no references; name a picture or an object folder, or give --references")
     given = references or paths["references"]
     site = Site(
         name=str(values.get("name", paths["result"].stem)),

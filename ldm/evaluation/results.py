@@ -57,7 +57,7 @@ class References:
 def references_in(path: Path) -> References:
     """An object's pictures: an InsertSet folder, one picture, or an object file that holds one."""
     if not path.exists():
-        raise FileNotFoundError(f"{path}: no such InsertSet folder, picture or object file of a reference")
+        raise FileNotFoundError(f"{path}: no such object folder, picture or object file of a reference")
     return references_of(load_insertset(path)) if path.is_dir() else References(path)
 
 

@@ -107,7 +107,9 @@ def read_object_metadata(path: Path) -> ObjectMetadata:
     if path.is_dir():
         raise ValueError(f"{path} is a folder; give an object file")
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such object file; get_deltas.sh makes one from a run")
+        raise FileNotFoundError(
+            f"{path}: no such object file; get_deltas.sh makes one from a run of train.sh"
+        )
     if path.suffix in PICKLES:
         if not is_paper_file(path):
             raise refused(path, "object file, as get_deltas.sh makes them")
