@@ -190,7 +190,7 @@ def test_the_python_example_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     """As it stands, but for fewer steps and another folder."""
     [example] = blocks(README, "python")
     few = ", ".join(repr(setting) for setting in FEW)
-    shorter = example.replace('"configs/mini.yaml")', f'"configs/mini.yaml", {few})')
+    shorter = example.replace('"configs/mini.yaml"', f'"configs/mini.yaml", {few}')
     shorter = shorter.replace('"outputs/', f'"{tmp_path}/')
     assert shorter.count(str(tmp_path)) == 2 and few in shorter
     monkeypatch.chdir(ROOT)
