@@ -426,7 +426,7 @@ def test_from_three_photos_to_a_replayed_result_by_clicks(
     changed = (np.asarray(result) != np.asarray(Image.open(room))).any(2)
     assert changed.any() and not changed[mask == 0].any()
     page.get_by_role("button", name="Replay").click()
-    assert "equal" in settled(page, ".side")
+    assert "the same pixels" in settled(page, ".side")
 
     page.get_by_role("button", name="Open in Insert").click()
     Editor(server, page).shown()
