@@ -55,7 +55,13 @@ def one_line_errors(path: Path) -> Iterator[None]:
         kind = foreign_kind(path) or "not a readable picture"
         remedy = "" if "; " in kind else "; save it as PNG, TIFF, JPEG or WebP"
         raise ValueError(f"{path}: {kind}{remedy}") from error
-    except (OSError, SyntaxError, ValueError, cv2.error) as error:
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        TypeError,
+        cv2.error,
+    ) as error:  # TypeError: a TIFF without its size
         system = isinstance(error, OSError) and error.errno is not None  # not the reader's, which have none
         if system or out_of_memory(error) or str(path) in str(error):
             raise

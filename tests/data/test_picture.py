@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+import struct
 import sys
 from pathlib import Path
 
@@ -369,3 +370,16 @@ def test_a_little_transparency_is_no_silhouette(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "a.png")
     assert np.array_equal(read_alpha(tmp_path / "a.png"), pixels[..., 3])
     assert np.array_equal(read_silhouette(tmp_path / "a.png"), pixels[..., 3])
+
+
+def test_a_tiff_whose_second_page_has_no_size_is_broken(tmp_path: Path) -> None:
+    page, path = Image.new("L", (8, 8)), tmp_path / "a.tif"
+    page.save(path, save_all=True, append_images=[page])
+    data = bytearray(path.read_bytes())
+    [first] = struct.unpack_from("<I", data, 4)
+    [entries] = struct.unpack_from("<H", data, first)
+    [second] = struct.unpack_from("<I", data, first + 2 + 12 * entries)
+    struct.pack_into("<H", data, second + 2, 999)  # its first entry, the width
+    path.write_bytes(data)
+    with pytest.raises(ValueError, match="broken picture"):
+        read_picture(path)
