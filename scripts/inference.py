@@ -17,9 +17,9 @@ with starting():  # torch is among them; what loads a model is imported when one
     from ldm.batch.replay import difference, replay_warnings
     from ldm.batch.results_log import ResultsLog, RunSummary, check_outputs
     from ldm.batch.runner import plan_items, prepare, run_items
+    from ldm.config.build import inside_the_mask
     from ldm.config.inference_cli import (
         check_overwriting,
-        inside_the_mask,
         items_of,
         options_of,
         parse,

@@ -10,6 +10,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -26,7 +27,7 @@ from ldm.batch.results_log import (
     recipe_in,
 )
 from ldm.batch.work_item import WorkItem, key_of, roi_in
-from ldm.data.failure import of_machine, out_of_memory, reason
+from ldm.data.failure import if_it_fits, of_machine, reason
 from ldm.data.files import fitting_name
 from ldm.data.picture import Picture, read_picture
 from ldm.data.picture_write import write_picture
@@ -237,21 +238,12 @@ def _in_batches(
     while start < len(request.seeds):
         seeds = list(request.seeds[start : start + most])
         needed = [seed for seed in seeds if seed in wanted]
-        try:
-            results = inserter.insert(background, [replace(request, seeds=seeds)])[0] if needed else []
-        except Exception as error:
-            if not out_of_memory(error) or len(seeds) == 1:
-                raise
-            results = None
-        if results is None:
+        batch = partial(inserter.insert, background, [replace(request, seeds=seeds)])
+        made = if_it_fits(batch, len(seeds), "results", "--batch_size") if needed else [[]]
+        if made is None:
             most = len(seeds) // 2
-            warnings.warn(
-                f"{len(seeds)} results in one batch do not fit into memory; made {most} at a time "
-                f"(--batch_size {most})",
-                stacklevel=3,
-            )
             continue
-        for result in results:
+        for result in made[0]:
             result.record["batch"] = seeds
             if result.record["seed"] in needed:
                 yield result

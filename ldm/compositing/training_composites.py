@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from ldm.compositing.composite import VISIBLE, placed
-from ldm.data.pairs import sample_generator
+from ldm.data.pairs import happens, sample_generator, uniform
 
 RECOLOUR_STREAM = 2**35  # added to the seed: the colours are independent of pictures and noise
 
@@ -38,7 +38,7 @@ class CompositesInTraining:
 
     def _recoloured(self, picture: Tensor, number: int) -> Tensor:
         generator = sample_generator(RECOLOUR_STREAM + self.seed, number)
-        chosen = float(torch.rand((), generator=generator)) < self.recolour
+        chosen = happens(self.recolour, generator)
         return recoloured_cut_out(picture, generator) if chosen else picture
 
 
@@ -49,12 +49,12 @@ def recoloured(rgb: Tensor, g: Generator, amount: float = 1.0) -> Tensor:
         0.3 * amount * torch.randn((), generator=g) + 0.12 * amount * torch.randn(3, 1, 1, generator=g)
     )
     y, x = torch.meshgrid(torch.linspace(-1, 1, h), torch.linspace(-1, 1, w), indexing="ij")
-    angle = _uniform(0, 2 * math.pi, g)
-    steepness = abs(_uniform(-0.5, 0.5, g)) * amount
+    angle = uniform(0, 2 * math.pi, g)
+    steepness = abs(uniform(-0.5, 0.5, g)) * amount
     ramp = torch.exp(steepness * (x * math.cos(angle) + y * math.sin(angle)))
     curved = rgb.clamp(1e-4, 1) ** torch.exp(0.25 * amount * torch.randn((), generator=g))
     grey = curved.mean(0, keepdim=True)
-    coloured = grey + (curved - grey) * _uniform(1 - 0.3 * amount, 1 + 0.3 * amount, g)
+    coloured = grey + (curved - grey) * uniform(1 - 0.3 * amount, 1 + 0.3 * amount, g)
     return (coloured * gain * ramp).clamp(0, 1)
 
 
@@ -63,7 +63,3 @@ def recoloured_cut_out(picture: Tensor, g: Generator) -> Tensor:
     visible = (picture.abs() > VISIBLE).any(0, keepdim=True)
     changed = recoloured(picture.cpu() / 2 + 0.5, g).to(picture) * 2 - 1
     return torch.where(visible, changed, picture)
-
-
-def _uniform(low: float, high: float, g: Generator) -> float:
-    return low + (high - low) * float(torch.rand((), generator=g))

@@ -133,6 +133,14 @@ def _segmenter(config: Config) -> Segmenter | None:
     return Matting(file) if config.base.segmenter == "matting" and file.is_file() else None
 
 
+def needs_composite(*settings: str) -> ValueError:
+    """The error for settings that only a base of composites has."""
+    return ValueError(
+        f"{', '.join(settings)}: needs a base that is shown a cut-out of the object "
+        f"(base.region_fill={COMPOSITE}); leave it out"
+    )
+
+
 def make_fill(config: Config, **other: Any) -> MakeFill:
     """What the base is shown in the region to fill; `other` settings of compositing replace the config's."""
     s, i = config.sample, config.insert
@@ -150,11 +158,17 @@ def make_fill(config: Config, **other: Any) -> MakeFill:
         "paste_margin": i.paste_margin,
     }
     if unknown := [flag for flag, on in given.items() if on]:
-        raise ValueError(
-            f"{', '.join(unknown)}: needs a base that is shown a cut-out of the object "
-            f"(base.region_fill={COMPOSITE}); leave it out"
-        )
+        raise needs_composite(*unknown)
     return grey_fill
+
+
+def inside_the_mask(config: Config) -> str:
+    """What becomes of the scene inside the mask, in a line for the user."""
+    if config.insert.keep_scene:
+        return "inside the mask the scene around the object is kept (keep_scene)"
+    if config.base.region_fill == COMPOSITE:
+        return "everything inside the mask is replaced; --keep_scene keeps the scene around the object"
+    return "everything inside the mask is replaced"
 
 
 def runtime_of(config: Config, device: str) -> Runtime:

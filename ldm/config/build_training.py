@@ -15,6 +15,7 @@ from ldm.config.build import (
     blend_of,
     from_sections,
     make_fill,
+    needs_composite,
     object_images,
     sampling_of,
     usable_precision,
@@ -61,10 +62,7 @@ def shown_in_training(config: Config) -> FillImages:
 
         return from_sections(CompositesInTraining, config.train)
     if config.train.recolour:
-        raise ValueError(
-            "recolour: needs a base that is shown a cut-out of the object "
-            f"(base.region_fill={COMPOSITE}); leave it out"
-        )
+        raise needs_composite("recolour")
     return fill_with_grey
 
 

@@ -17,7 +17,7 @@ from ldm.batch.replay import ItemReplay, read_recipe
 from ldm.batch.results_log import check_log, check_outputs
 from ldm.batch.runner import RunOptions
 from ldm.batch.work_item import MaskedBackground, WorkItem, check_files, pair
-from ldm.config.build import COMPOSITE, crop_context_of, from_sections
+from ldm.config.build import crop_context_of, from_sections
 from ldm.config.cli import INFERENCE, INSERTION_FLAGS, PUBLISHED_INFERENCE
 from ldm.config.loader import place
 from ldm.config.parser import SettingsParser
@@ -262,15 +262,6 @@ def determining(config: Config) -> dict[str, Any]:
         values = asdict(getattr(config, section))
         settings[section] = {k: v for k, v in values.items() if k not in INCIDENTAL.get(section, ())}
     return settings
-
-
-def inside_the_mask(config: Config) -> str:
-    """What becomes of the scene inside the mask, in a line for the user."""
-    if config.insert.keep_scene:
-        return "inside the mask the scene around the object is kept (keep_scene)"
-    if config.base.region_fill == COMPOSITE:
-        return "everything inside the mask is replaced; --keep_scene keeps the scene around the object"
-    return "everything inside the mask is replaced"
 
 
 def scene_of(args: argparse.Namespace, config: Config) -> Scene:

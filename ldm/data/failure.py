@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import errno
 import re
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
+
+T = TypeVar("T")
 
 MACHINE = frozenset(  # not a mistake of the user: the same command may succeed later
     {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
@@ -58,6 +62,24 @@ def out_of_memory(error: BaseException) -> bool:
         return True
     known = isinstance(error, (RuntimeError, ImportError, OSError)) or type(error).__module__ == "cv2"
     return known and bool(NO_MEMORY.search(str(error)))
+
+
+def if_it_fits(make: Callable[[], T], count: int, what: str, flag: str = "") -> T | None:
+    """What `make` gives for a batch of `count`; None, and a warning, if memory suffices for halves at most.
+
+    `what` names the parts of the batch, `flag` the one that sets their number. A batch of one raises.
+    """
+    try:
+        return make()
+    except Exception as error:
+        if not out_of_memory(error) or count == 1:
+            raise
+    half = count // 2  # outside the except block, whose error holds the memory
+    remedy = f" ({flag} {half})" if flag else ""
+    warnings.warn(
+        f"{count} {what} in one batch do not fit into memory; made {half} at a time{remedy}", stacklevel=3
+    )
+    return None
 
 
 @contextmanager

@@ -91,7 +91,7 @@ class TrainingPairs(Dataset):
         pixels = self._read(sample.image)
         drawn = target(pixels, box, self.size, generator, self.crop_squares, self.mask_resize)
         place = drawn.place(self.images.own_box(sample, box, pixels, self.reference_size))
-        single = few_shot and self.single_view > 0 and _happens(self.single_view, generator)
+        single = few_shot and self.single_view > 0 and happens(self.single_view, generator)
         if few_shot and not single:  # the reference is the object in any few-shot picture, else in this one
             _, sample, box = _choose(self.insertset.few_shot, generator)
         pad = 0 if few_shot else SAME_CATEGORY_PAD
@@ -120,6 +120,16 @@ def sample_generator(seed: int, index: int) -> torch.Generator:
     """The generator of sample `index`, independent of other samples and seeds."""
     state = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)
     return torch.Generator().manual_seed(int(state[0]))
+
+
+def uniform(low: float, high: float, g: torch.Generator) -> float:
+    """A number in [low, high)."""
+    return low + (high - low) * float(torch.rand((), generator=g))
+
+
+def happens(share: float, g: torch.Generator) -> bool:
+    """True in this share of the draws."""
+    return float(torch.rand((), generator=g)) < share
 
 
 def target(
@@ -171,10 +181,6 @@ def _choose(samples: tuple[Sample, ...], generator: torch.Generator) -> tuple[in
     number = _below(len(samples), generator)
     sample = samples[number]
     return number, sample, sample.boxes[_below(len(sample.boxes), generator)]
-
-
-def _happens(share: float, generator: torch.Generator) -> bool:
-    return float(torch.rand((), generator=generator)) < share
 
 
 def _below(count: int, generator: torch.Generator) -> int:

@@ -55,13 +55,7 @@ def one_line_errors(path: Path) -> Iterator[None]:
         kind = foreign_kind(path) or "not a readable picture"
         remedy = "" if "; " in kind else "; save it as PNG, TIFF, JPEG or WebP"
         raise ValueError(f"{path}: {kind}{remedy}") from error
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        TypeError,
-        cv2.error,
-    ) as error:  # TypeError: a TIFF without its size
+    except (OSError, SyntaxError, ValueError, cv2.error) as error:
         system = isinstance(error, OSError) and error.errno is not None  # not the reader's, which have none
         if system or out_of_memory(error) or str(path) in str(error):
             raise
@@ -94,7 +88,7 @@ def check_kind(path: Path, file: Image.Image, convert: bool) -> None:
     """ValueError if an opened file is of a kind that is not read; `convert`: see `read_picture`."""
     if file.format == "TIFF" and path.suffix.lower() in UNREAD_SUFFIXES:
         raise ValueError(f"{path}: a raw photo, whose TIFF part is a preview; save it as 16-bit TIFF or PNG")
-    frames = getattr(file, "n_frames", 1)
+    frames = _frames(file)
     if frames > 1 and file.format != "MPO":  # MPO: a phone's JPEG with a preview behind it
         if not convert:
             raise ValueError(
@@ -111,6 +105,14 @@ def check_kind(path: Path, file: Image.Image, convert: bool) -> None:
             raise ValueError(
                 f"{path}: 16-bit TIFF of separate planes or inverted; save it as interleaved RGB"
             )
+
+
+def _frames(file: Image.Image) -> int:
+    """Frames or pages of an opened file; SyntaxError, as of other damage, if one has no size."""
+    try:
+        return getattr(file, "n_frames", 1)
+    except TypeError as error:
+        raise SyntaxError(str(error)) from error
 
 
 def is_deep(path: Path, file: Image.Image) -> bool:

@@ -83,9 +83,7 @@ def paste_region(picture: Picture, roi: Roi, image: Tensor, alpha: np.ndarray) -
         old, weight = pixels[y - box.y0 : y - box.y0 + ROWS], alpha[here.slices]
         below, above = colours(old, space), enlarged(image, roi.size, here)
         mixed = below + torch.from_numpy(weight).float() * (above - below)
-        mixed = torch.clamp(
-            mixed, below.clamp(max=-1), below.clamp(min=1)
-        )  # as sRGB cuts what the model makes
+        mixed = torch.clamp(mixed, below.clamp(max=-1), below.clamp(min=1))  # what is made is sRGB
         new = colour_levels(mixed, old, space)
         if space is not None:  # where alpha is small, what the way to sRGB and back lost is given back
             lost = old.astype(np.int32) - colour_levels(below, old, space)

@@ -17,6 +17,8 @@ from ldm.data.files import atomic_file, list_files
 from ldm.models.pickle_reader import PICKLES, load_pickle, read_pickle, refusing_damage
 from ldm.models.weight_kinds import OWN_PART, beginning, named, nested_names
 
+ALIGNED = 64  # bytes; as torch allocates
+SAMPLE = 4096  # values of a tensor that its fingerprint looks at
 OWN = "implicit-insertion"  # begins the format, or kind, of the files that this project writes
 SOFTWARE = "software"  # key of a pickle that this project has written
 READABLE = f"a {', '.join(PICKLES)} or .safetensors file, or a folder of .safetensors files"
@@ -218,10 +220,6 @@ def _save(
         for key, value in state.items()
     }
     file.write(save(own, metadata=dict(metadata or {})))
-
-
-ALIGNED = 64  # bytes; as torch allocates
-SAMPLE = 4096  # values of a tensor that its fingerprint looks at
 
 
 def load_strictly(

@@ -6,8 +6,9 @@ import pytorch_lightning as pl
 import torch
 from torch import Generator, Tensor
 
+from ldm.data.pairs import happens, uniform
 from ldm.models.autoencoder import Autoencoder
-from ldm.pretrain.image_ops import choice, happens, over, placed, premultiplied, psnr, random_crop, uniform
+from ldm.pretrain.image_ops import choice, over, placed, premultiplied, psnr, random_crop
 from ldm.pretrain.picture_pack import Pack
 from ldm.training.trainer import warm_cosine
 

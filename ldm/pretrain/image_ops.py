@@ -14,22 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+from ldm.data.pairs import happens, uniform
+
 Box = tuple[int, int, int, int]
 GROWTH = 0.35  # of a side of the box
 GREY = 0.5  # around a cut-out
 CUT_OUT = 0.85  # share of the references that show their object without its ground
 ERRORS = 0.2  # share of the cut-outs that lack something, and of those that have too much
 T = TypeVar("T")
-
-
-def uniform(low: float, high: float, g: Generator) -> float:
-    """A number in [low, high)."""
-    return low + (high - low) * float(torch.rand((), generator=g))
-
-
-def happens(share: float, g: Generator) -> bool:
-    """True in this share of the draws."""
-    return float(torch.rand((), generator=g)) < share
 
 
 def choice(items: Sequence[T], g: Generator) -> T:

@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from ldm.compositing.training_composites import recoloured
+from ldm.data.pairs import happens, uniform
 from ldm.pretrain.image_ops import (
     GREY,
     Box,
     choice,
-    happens,
     jitter,
     over,
     placed,
@@ -36,7 +36,6 @@ from ldm.pretrain.image_ops import (
     squared,
     tight,
     to_scene,
-    uniform,
 )
 from ldm.pretrain.picture_pack import Pack, Relit
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from ldm.batch.contact_sheet import Report
 from ldm.batch.results_log import ItemResult, ResultsLog, recipe_in
 from ldm.batch.runner import Inserter, RunOptions, check_and_log, warn_of_crops
 from ldm.batch.work_item import MaskedBackground, WorkItem
-from ldm.data.failure import out_of_memory
+from ldm.data.failure import if_it_fits
 from ldm.data.files import file_digest, sweep, text_digest
 from ldm.data.picture import Picture, read_picture
 from ldm.data.picture_write import write_picture
@@ -140,18 +139,9 @@ def _make(
     objects = [
         _object(placed, canvas.size, inserter, options.crop_context.model_side) for placed in batch.values()
     ]
-    try:
-        made = inserter.insert(canvas, requests, objects)
-    except Exception as error:
-        if not out_of_memory(error) or len(batch) == 1:
-            raise
-        made = None
-    if made is None:  # outside the except block, whose error holds the memory
+    made = if_it_fits(lambda: inserter.insert(canvas, requests, objects), len(batch), "placements")
+    if made is None:
         half = len(batch) // 2
-        warnings.warn(
-            f"{len(batch)} placements in one batch do not fit into memory; made {half} at a time",
-            stacklevel=2,
-        )
         for keys in (list(batch)[:half], list(batch)[half:]):
             _make({key: batch[key] for key in keys}, canvas, inserter, options, cache)
         return
