@@ -3,8 +3,9 @@
 set -eu
 cd "$(dirname "$0")"
 . ./setup.sh
-export OMP_NUM_THREADS=1 # pytest runs a process per core; more threads than cores stall each other
+processes=$(env -u OMP_NUM_THREADS nproc) # nproc obeys that variable
+export OMP_NUM_THREADS=1                  # more threads than cores stall each other
 ruff check .
 ruff format --check .
 mypy
-python -m pytest -n "$(nproc)" --dist loadfile "$@" # a file's tests share what its fixtures made
+python -m pytest -n "$processes" --dist loadfile "$@" # a file's tests share what its fixtures made
