@@ -22,7 +22,7 @@ with starting():
     from ldm.data.files import check_folder, check_reports, locked_folder, path_of, pictures_in
     from ldm.evaluation.benchmark import load_benchmark
     from ldm.evaluation.collect import check_pairs, collect
-    from ldm.evaluation.methods import METHODS
+    from ldm.evaluation.methods import METHODS, POSED
     from ldm.evaluation.networks import (
         COMPONENTS,
         FeatureNetworks,
@@ -89,6 +89,12 @@ def fill_benchmark(args: argparse.Namespace, config: Config) -> None:
     if args.methods == [] and any(site.truth is None for site in benchmark.sites):
         names.remove("ceiling")
     methods = [method for method in METHODS.values() if method.name in names]
+    if unposed := [site.name for site in benchmark.sites if site.posed is None]:
+        if args.methods and any(method.posed for method in methods):
+            raise ValueError(
+                f"{args.benchmark}: no posed/{unposed[0]}, which the methods {POSED}... need; leave them out"
+            )
+        methods = [method for method in methods if not method.posed]
     setup = setup_of(args, config)
     runs = runs_of(setup, methods, [benchmark])
     for one in runs:
@@ -98,7 +104,8 @@ def fill_benchmark(args: argparse.Namespace, config: Config) -> None:
     rows = [row for one in runs for row in one.rows()]
     insertions = [x for one in runs for x in one.insertions()]
     done = ScoredRun(str(args.out), insertions, rows)
-    announce_report(write_report(args.out, done, [base_note(setup, config)]))
+    compared = {method.name: method.against for method in methods}
+    announce_report(write_report(args.out, done, [base_note(setup, config)], compared=compared))
 
 
 def score_results(args: argparse.Namespace) -> None:

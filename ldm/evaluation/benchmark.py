@@ -1,7 +1,8 @@
 """Benchmarks => objects, and the sites where they are to be inserted; all is checked before any work.
 
 Three layouts are read:
-- scenes with ground truth: `objects/<name>/` (InsertSet folders) and `scenes/<name>/` as SCENE_FILES says;
+- scenes with ground truth: `objects/<name>/` (InsertSet folders) and `scenes/<name>/` as SCENE_FILES says,
+  perhaps with `posed/<name>/`, the object in the pose of the truth (`ldm.evaluation.posed`);
 - photos: `insertions/cases.json`, whose objects are `id_image/<name>/`;
 - InsertSet: one object folder or a folder of them. Each object goes into every background of a test bench
   (`image/NNNN_img.png`, `mask/NNNN_mask.png`, optionally a list file), one for all objects or one for each.
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -23,6 +24,7 @@ from ldm.data.boxes import read_box_file
 from ldm.data.files import natural_key
 from ldm.data.insertset import InsertSet, load_insertset
 from ldm.data.picture import Picture, read_picture
+from ldm.evaluation.posed import Posed, read_posed
 from ldm.insertion.mask_input import MaskOptions, read_mask
 from ldm.insertion.roi import Roi, plan_rois
 
@@ -49,6 +51,7 @@ class Site:
     rois: tuple[Roi, ...] = ()
     truth: Path | None = None
     object_mask: Path | None = None
+    posed: Posed | None = None
 
     def read(self, options: MaskOptions | None = None, plan: PlanRegions = plan_rois) -> SiteImages:
         """Its images; FileNotFoundError or ValueError in one line for whatever does not fit."""
@@ -59,6 +62,7 @@ class Site:
             rois=self.rois or tuple(plan(masks.mask)),
             truth=None if self.truth is None else read_alike(background, self.truth),
             object_mask=None if self.object_mask is None else read_mask(self.object_mask, background.size),
+            posed=self.posed,
         )
 
 
@@ -71,6 +75,7 @@ class SiteImages:
     rois: tuple[Roi, ...]
     truth: Picture | None = None
     object_mask: np.ndarray | None = None
+    posed: Posed | None = None
 
 
 @dataclass(frozen=True)
@@ -154,7 +159,8 @@ def _scene(folder: Path) -> Site:
         outside[max(roi.y0, 0) : roi.y1, max(roi.x0, 0) : roi.x1] = False
         if outside.any():
             raise ValueError(f"{folder / 'roi.txt'}: leaves a part of {name}.png out; enlarge the square")
-    return site
+    posed = read_posed(folder.parents[1] / "posed" / folder.name, images.background.size)
+    return replace(site, posed=posed)
 
 
 def _square(path: Path) -> Roi:

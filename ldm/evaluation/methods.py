@@ -19,10 +19,12 @@ from ldm.batch.contact_sheet import rgb8
 from ldm.compositing.composite import composite, composite_layers
 from ldm.compositing.cut_out import cut_out_picture
 from ldm.compositing.cut_out_images import SIZE
+from ldm.compositing.region_fill import CompositeObject
 from ldm.data.image import resize, to_image
 from ldm.data.insertset import InsertSet
 from ldm.data.picture import Picture, read_rgb
 from ldm.evaluation.benchmark import SiteImages
+from ldm.evaluation.posed import in_pose
 from ldm.insertion.insert import insert
 from ldm.insertion.object_source import ObjectSource
 from ldm.insertion.paste import cut_region, paste_region, patched
@@ -82,6 +84,8 @@ class Method:
 
     `learning` and `insertion` are settings that differ from the run's, the latter as {"sample.steps": 12}. It
     learns from the first `images` few-shot pictures (0: all), with the same-category pictures or without.
+    `posed`: the reference is the object in the pose of the truth, put where it stands there. `against`: the
+    methods that a report compares it with.
     """
 
     name: str
@@ -91,6 +95,8 @@ class Method:
     insertion: Mapping[str, Any] = field(default_factory=dict, hash=False)
     images: int = 0
     same_category: bool = True
+    posed: bool = False
+    against: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         assert self.kind in KINDS, f"{self.kind} is none of {KINDS}"
@@ -106,24 +112,43 @@ class Method:
         return self.kind in SAMPLED
 
 
+CUT_OUT, ZERO_SHOT, POSED = "cut-out", "zero-shot", "posed-"
+
+
+def _compared(prefix: str, title: str, posed: bool) -> tuple[Method, ...]:
+    """The plain cut-out, the base as it is, and both ways to learn."""
+    plain, untuned = (prefix + name for name in (CUT_OUT, ZERO_SHOT))
+    both = (plain, untuned)
+    return (
+        Method(plain, f"{title} cut out and pasted: no model", "cut-out", posed=posed),
+        Method(untuned, f"base as it is, {title}", "zero-shot", posed=posed, against=both[:1]),
+        *(
+            Method(
+                prefix + way, f"fine-tuned, {way}", learning={"freeze_model": way}, posed=posed, against=both
+            )
+            for way in (KV, ALL)
+        ),
+    )
+
+
 METHODS = {  # of `evaluate.py --benchmark`, in the order of its report
     method.name: method
     for method in (
         Method("flat", "reference pasted flat into the mask", "flat"),
-        Method("cut-out", "reference cut out and pasted: no model", "cut-out"),
-        Method("zero-shot", "base as it is, one reference", "zero-shot"),
-        Method(KV, f"fine-tuned, {KV}", learning={"freeze_model": KV}),
-        Method(ALL, f"fine-tuned, {ALL}", learning={"freeze_model": ALL}),
+        *_compared("", "one reference", posed=False),
+        *_compared(POSED, "object in the pose of the truth", posed=True),
         Method("ceiling", "ceiling: truth through the VAE", "ceiling"),
     )
 }
 
 
-def source_of(insertset: InsertSet, file: Path | None, object_scale: float = 1.0) -> ObjectSource:
-    """What a method inserts: an object file, or the reference alone."""
+def source_of(
+    insertset: InsertSet, file: Path | None, object_scale: float = 1.0, reference: Path | None = None
+) -> ObjectSource:
+    """What a method inserts: an object file, or a reference alone; `reference` replaces the object's own."""
     if file is None:
-        return ObjectSource(reference=insertset.reference)
-    return ObjectSource(file, object_scale=object_scale, pictures=insertset.root)
+        return ObjectSource(reference=reference or insertset.reference)
+    return ObjectSource(file, reference, object_scale=object_scale, pictures=insertset.root)
 
 
 def sample(
@@ -131,7 +156,10 @@ def sample(
 ) -> Picture:
     """Inpaint the site's regions with the object, by a model that may run in another precision."""
     request = InsertRequest(images.mask, images.mask, images.rois, [seed])
-    own = InsertableObject(ready.contexts.to(model.unet.conv_in.weight), ready.fill)
+    fill = ready.fill
+    if images.posed is not None and isinstance(fill, CompositeObject):
+        fill = in_pose(fill, images.posed, images.background.size)
+    own = InsertableObject(ready.contexts.to(model.unet.conv_in.weight), fill)
     [[result]] = insert(model, images.background, [request], [own], session.options)
     return result.picture
 

@@ -48,6 +48,7 @@ MEASURES = {  # <protocol>/<name>, in the order of columns; numbers compare only
     "pbe/quality": Measure("quality", f"quality score ({GMM})", 2),
     "v2/psnr_object": Measure("fidelity", "PSNR object, dB", 2),
     "v2/psnr_region": Measure("fidelity", "PSNR region, dB", 2),
+    "v2/psnr_around": Measure("fidelity", "PSNR around the object in the mask, dB", 2),
     "v2/ssim_object": Measure("fidelity", "SSIM object"),
     "v2/ssim_region": Measure("fidelity", "SSIM region"),
     "v2/detail_object": Measure("fidelity", "detail object, of the truth's", 2, 0),

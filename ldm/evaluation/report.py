@@ -115,6 +115,42 @@ def difference_table(rows: Sequence[Row], others: Sequence[Row]) -> list[list[st
     return out
 
 
+COMPARED = ("v2/identity", "v2/psnr_object", "v2/psnr_around")
+
+
+def comparison_table(rows: Sequence[Row], against: Mapping[str, Sequence[str]]) -> list[list[str]]:
+    """A line for each method and each of those that it is held `against`: paired differences.
+
+    Of COMPARED: mean and interval over objects, of each the mean of its images; the share of images that are
+    worse.
+    """
+    names = [name for name in COMPARED if name in measured(rows)]
+    titles = [title for name in names for title in (f"{heading(name)} [95 % over objects]", "worse")]
+    out = [["method", "against", "images", *titles]]
+    for method, others in against.items():
+        own = [row for row in rows if row["method"] == method]
+        for other in others:
+            theirs = {row["name"]: row["scores"] for row in rows if row["method"] == other}
+            both = [row for row in own if row["name"] in theirs]
+            if both:
+                cells = [c for name in names for c in _compared(both, theirs, name)]
+                out.append([method, other, str(len(both)), *cells])
+    return out
+
+
+def _compared(rows: Sequence[Row], others: Mapping[str, Mapping[str, float]], name: str) -> tuple[str, str]:
+    by_object: dict[str, list[float]] = {}
+    for row in rows:
+        if name in row["scores"] and name in others[row["name"]]:
+            difference = row["scores"][name] - others[row["name"]][name]
+            by_object.setdefault(row["object"], []).append(difference)
+    if not by_object:
+        return "–", "–"
+    found = interval([float(np.mean(values)) for values in by_object.values()])
+    worse = np.mean([value < 0 for values in by_object.values() for value in values])
+    return found.text(MEASURES[name].decimals, sign=True), f"{100 * worse:.0f} %"
+
+
 def better(name: str, difference: Interval) -> str:
     """Which run is better, if the interval of the difference excludes zero."""
     way = MEASURES[name].better
@@ -152,10 +188,21 @@ class ScoredRun:
 
 
 def write_report(
-    folder: Path, run: ScoredRun, notes: Sequence[str], against: ScoredRun | None = None
+    folder: Path,
+    run: ScoredRun,
+    notes: Sequence[str],
+    against: ScoredRun | None = None,
+    compared: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Path]:
-    """Write the three files, each whole or not at all; returns them. `against` is a run of one method."""
-    tables = {"Methods": table(run.rows), "By object": table(run.rows, by_object=True)}
+    """Write the three files, each whole or not at all; returns them.
+
+    `against` is a run of one method; `compared`: methods of this run, each with those it is compared with.
+    """
+    tables = {
+        "Methods": table(run.rows),
+        "Compared, paired by image": comparison_table(run.rows, compared or {}),
+    }
+    tables |= {"By object": table(run.rows, by_object=True)}
     tables |= _set_table(run) | _difference_tables(run, against)
     text = [f"# Measures of {run.source}", PROTOCOLS, *notes]
     text += [f"## {name}\n\n{markdown(rows)}" for name, rows in tables.items() if len(rows) > 1]

@@ -23,6 +23,7 @@ from ldm.data.picture_write import write_picture
 from ldm.evaluation.benchmark import Benchmark, Site, SiteImages
 from ldm.evaluation.methods import PASTES, Method, sample, show_ceiling, source_of
 from ldm.evaluation.networks import FeatureNetworks
+from ldm.evaluation.posed import paste_posed
 from ldm.evaluation.results import Insertion, Results, Row, references_of, row_of
 from ldm.evaluation.scores import scores_of
 from ldm.insertion.crop_plan import CropContext, rois_around
@@ -136,6 +137,8 @@ class MethodRun:
         if method.is_sampled:
             made |= {"seed": setup.seed, "context": asdict(setup.context)}
             made["settings"] = setup.insert_settings(method.insertion)
+        if method.posed:
+            made["posed"] = True
         if method.is_trained:
             made |= {"object": file_digest(self.object_file)[:16], "object_scale": setup.object_scale}
         return json.loads(json.dumps(made))  # as it is read from a file: lists for tuples
@@ -160,6 +163,9 @@ class MethodRun:
     def _prepared(self) -> Iterator[Fill]:
         """How the method fills a site; the base has its own weights again when the block ends."""
         setup, kind, insertset = self.setup, self.method.kind, self.insertset
+        if self.method.posed and kind in PASTES:
+            yield lambda images: paste_posed(images.posed, images.background, images.mask)
+            return
         if paste := PASTES.get(kind):
             yield lambda images: paste(insertset.reference, images.background, images.mask)
             return
@@ -168,9 +174,14 @@ class MethodRun:
             return
         session, model = setup.open_session(self.method.insertion)
         file = self.object_file if self.method.is_trained else None
-        ready = session.ready(source_of(insertset, file, setup.object_scale))
+
+        def fill(images: SiteImages) -> Picture:
+            reference = images.posed.picture if images.posed else None
+            ready = session.ready(source_of(insertset, file, setup.object_scale, reference))
+            return sample(session, model, ready, images, setup.seed)
+
         try:
-            yield lambda images: sample(session, model, ready, images, setup.seed)
+            yield fill
         finally:
             session.unload_object()
 
@@ -178,6 +189,7 @@ class MethodRun:
         """Insert, score and keep one result."""
         setup = self.setup
         images = site.read(plan=partial(rois_around, context=setup.context))
+        images = images if self.method.posed else replace(images, posed=None)
         start = time.perf_counter()
         picture = fill(images)
         seconds = round(time.perf_counter() - start, 3)

@@ -94,6 +94,10 @@ def _fidelity(
     roi = _around(images)
     image, true = cut_region(result, roi), cut_region(truth, roi)
     scores = {}
+    if "fidelity" in metrics and images.object_mask is not None:
+        around = crop(images.mask & ~images.object_mask, roi)
+        if around.any():
+            scores["v2/psnr_around"] = psnr(image, true, around)
     for name, mask in (("object", images.object_mask), ("region", images.mask)):
         if mask is None:
             continue
