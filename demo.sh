@@ -22,11 +22,12 @@ echo "== 3/3 insert it into three backgrounds, one of them 2048 x 1536"
 python "$root/scripts/inference.py" --config "$root/configs/mini.yaml" --object "$out/rocket_bee.safetensors" \
   --example_img "$scenes/table.jpg" "$scenes/rocks.jpg" "$scenes/street.jpg" \
   --mask "$scenes/table_mask.png" "$scenes/rocks_mask.png" "$scenes/street_mask.png" \
-  --keep_scene --outdir "$out" # the masks lie on empty ground
+  --keep_scene --compare --outdir "$out" # the masks lie on empty ground
 inserted=$(date +%s)
 
 echo
 echo "Composites:    $out/table.png $out/rocks.png $out/street.png"
 echo "Contact sheet: $out/sheet.png"
+echo "Side by side:  $out/comparison.png (the cut-out, the base before learning, the learnt object)"
 echo "Object file:   $out/rocket_bee.safetensors ($(du -h "$out/rocket_bee.safetensors" | cut -f1))"
 echo "Seconds:       learn $((learnt - start)), extract $((extracted - learnt)), insert $((inserted - extracted))"

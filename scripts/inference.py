@@ -46,6 +46,10 @@ def insert_items(args: argparse.Namespace, config: Config) -> RunSummary:
     check_overwriting(args, config, items)
     print(inside_the_mask(config))
     few = args.example_img is not None and not any(path.is_dir() for path in args.example_img)
+    if args.compare:
+        from ldm.batch.comparison import check_comparison, write_comparison
+
+        check_comparison(items)
     if args.plan:
         return plan_items(items, options, folder, print, strict=few)
     if args.manifest is None:
@@ -57,7 +61,12 @@ def insert_items(args: argparse.Namespace, config: Config) -> RunSummary:
         session.load_object(items[0].source)
     progress = partial(tqdm, unit="image", disable=len(items) < 4)
     with locked_folder(folder, WAIT):
-        return run_items(items, session, options, ResultsLog(folder), tqdm.write, progress)
+        summary = run_items(items, session, options, ResultsLog(folder), tqdm.write, progress)
+        if args.compare:
+            print(
+                f"{write_comparison(items, session, options, folder) or 'no result'}: what learning changed"
+            )
+    return summary
 
 
 def insert_scene(args: argparse.Namespace, config: Config) -> RunSummary:

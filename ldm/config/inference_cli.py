@@ -47,8 +47,8 @@ EXCLUDED: dict[str, tuple[str, ...]] = {
     "example_img": ("list",),
     "manifest": ("mask", "box", "paste_mask", "list"),
     "bench": ("mask", "box", "paste_mask"),
-    "scene": ("list", *PARTS),
-    "replay": ("list", "plan", *PARTS),
+    "scene": ("list", "compare", *PARTS),
+    "replay": ("list", "plan", "compare", *PARTS),
 }
 HINTS = {
     "example_img": "it belongs to --bench",
@@ -117,6 +117,8 @@ def parser(description: str) -> SettingsParser:
                    help="pixels that CLIP saw when a .ckpt of the paper's code was made [raw]")  # fmt: skip
     p.add_argument("--plan", action="store_true",
                    help="only print the regions and draw them: <outdir>/<name>_plan.png")  # fmt: skip
+    p.add_argument("--compare", action="store_true",
+                   help="also show what learning changed: <outdir>/comparison.png")  # fmt: skip
     p.add_argument("--device", help="cpu or cuda [cuda if there is one]")
     return p
 
@@ -222,6 +224,7 @@ def check_overwriting(
     else:
         own = [name for item in items for name in item.files().values()]
         names = [f"{scene}.png"] if scene else [*own, *["sheet.png"] * config.insert.contact_sheet]
+        names += ["comparison.png"] * args.compare
         names += [f"candidates/{fitting_name(item.stem, '.png')}" for item in items if item.best]
     inputs = [path for item in items for path in item.sources().values()]
     inputs += [path for path in (args.manifest, args.list, args.scene) if path is not None]

@@ -83,6 +83,15 @@ class Session:
         """The object, ready to be inserted."""
         return self.load_object(source).object
 
+    def untuned(self, source: ObjectSource) -> InsertableObject:
+        """The base as it is, with the picture that this object shows as its reference."""
+        reference = self.reference(source)
+        self.unload_object()
+        assert isinstance(self.base, Base), "a baked object needs only a part of the base"
+        null = null_context(self.base, self.options.sampling.guidance_from)
+        view = view_of(self.images, None, reference, 0)
+        return InsertableObject(object_contexts(self.base, view, null), self.make_fill(view.picture))
+
     def load_object(self, source: ObjectSource) -> LoadedObject:
         """Apply this object to the base; the weights of the base are restored exactly before."""
         if self._loaded is None or self._loaded.source != source:

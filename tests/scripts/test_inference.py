@@ -14,7 +14,9 @@ from ldm.config.process import run
 from ldm.data.files import locked_folder
 from ldm.data.picture_write import embedded_text
 from ldm.models.base import save_base
+from ldm.objects.delta import save
 from scripts import inference
+from tests.fixtures.objects import learnt
 from tests.fixtures.small import YAML, small_base
 
 BOXED = ["--example_img", "a.png", "--box", "1", "1", "9", "9"]
@@ -234,6 +236,23 @@ def test_the_best_of_several_is_kept_with_all_scores(folder: Path, tmp_path: Pat
     assert row["seed"] == row["candidates"][0]["seed"] and row["batch"] == [321, 322, 323]
     assert row["scores"]["score"] == max(c["score"] for c in row["candidates"])
     assert Image.open(tmp_path / "candidates" / "a.png").width > 3 * 256
+
+
+def test_the_comparison_shows_the_base_before_learning_and_the_object(folder: Path, tmp_path: Path) -> None:
+    save(learnt(small_base(), size=0.5), tmp_path / "toy.safetensors")
+    image = ["--example_img", str(folder / "a.png"), "--box", "50", "30", "90", "60"]
+    common = ["--config", str(folder / "small.yaml"), "--steps", "2", "--device", "cpu", *image]
+    given = ["--object", str(tmp_path / "toy.safetensors"), "--compare", "--outdir", str(tmp_path / "out")]
+    inference.main([*common, *given])
+    sheet = np.asarray(Image.open(tmp_path / "out" / "comparison.png"))
+    mask, before, after = (sheet[28:284, 6 + i * 262 :][:, :256].astype(int) for i in range(3))
+    assert sheet.shape[1] == 6 + 3 * 262  # this base has no composite to start from
+    assert np.abs(before - mask).max() > 20 and np.abs(after - before).max() > 20
+    edge = np.s_[:20]  # outside the mask
+    assert np.abs(before[edge] - mask[edge]).max() <= 1 and np.abs(after[edge] - mask[edge]).max() <= 1
+    with pytest.raises(ValueError, match="not a reference alone"):
+        call(folder, *image, "--compare", "--outdir", str(tmp_path / "none"))
+    assert not (tmp_path / "none").exists()
 
 
 def replay(folder: Path, *arguments: str) -> int:
