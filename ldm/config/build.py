@@ -145,7 +145,7 @@ def make_fill(config: Config, **other: Any) -> MakeFill:
     """What the base is shown in the region to fill; `other` settings of compositing replace the config's."""
     s, i = config.sample, config.insert
     if config.base.region_fill == COMPOSITE:
-        from ldm.compositing.region_fill import CompositeSettings, make_composite_fill
+        from ldm.compositing.composite_fill import CompositeSettings, make_composite_fill
 
         return make_composite_fill(from_sections(CompositeSettings, s, i, **other))
     from ldm.insertion.region_fill import grey_fill

@@ -63,6 +63,7 @@ GIVES_WAY = {
     "object": ("scene", "replay"),
     "example_img": WORK[1:],
     "mask": (*WORK, "box", "mask_channel", "mask.channel"),
+    "outdir": ("object", "reference", "scene", "manifest"),
 }
 
 SHORT_HELP = {

@@ -17,9 +17,9 @@ import torch
 
 from ldm.batch.contact_sheet import rgb8
 from ldm.compositing.composite import composite, composite_layers
+from ldm.compositing.composite_fill import CompositeObject
 from ldm.compositing.cut_out import cut_out_picture
 from ldm.compositing.cut_out_images import SIZE
-from ldm.compositing.region_fill import CompositeObject
 from ldm.data.image import resize, to_image
 from ldm.data.insertset import InsertSet
 from ldm.data.picture import Picture, read_rgb

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ldm.compositing.composite import composite
-from ldm.compositing.region_fill import CompositeFill, CompositeObject
+from ldm.compositing.composite_fill import CompositeFill, CompositeObject
 from ldm.data.image import to_image
 from ldm.data.picture import Picture, read_alpha, read_rgb
 from ldm.insertion.paste import cut_region, paste_region, patched

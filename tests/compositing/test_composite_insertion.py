@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ldm.compositing.composite import VISIBLE, composite, composite_layers, flattened
-from ldm.compositing.region_fill import (
+from ldm.compositing.composite_fill import (
     CompositeObject,
     CompositeSettings,
     make_composite_fill,

@@ -82,25 +82,26 @@ def test_no_flag_of_ours_is_taken_for_one_of_the_published_code_and_help_hides_t
 
 DEFAULTS = [
     "--default-object", "logs/o", "--default-example_img", "table.jpg", "--default-mask", "table_mask.png",
+    "--default-outdir", "outputs/o",
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("line", "kept"),
     [
-        ("", "object example_img mask"),
-        ("--steps 3", "object example_img mask"),
-        ("--box 1 2 3 4", "object example_img"),
-        ("--mask_channel background", "object example_img"),
-        ("--mask-channel=background", "object example_img"),
-        ("mask.channel=background", "object example_img"),
-        ("--mask m.png", "object example_img"),
-        ("--example-img a.png --mask m.png", "object"),
-        ("--example_img=a.png", "object"),
+        ("", "object example_img mask outdir"),
+        ("--steps 3", "object example_img mask outdir"),
+        ("--box 1 2 3 4", "object example_img outdir"),
+        ("--mask_channel background", "object example_img outdir"),
+        ("--mask-channel=background", "object example_img outdir"),
+        ("mask.channel=background", "object example_img outdir"),
+        ("--mask m.png", "object example_img outdir"),
+        ("--example-img a.png --mask m.png", "object outdir"),
+        ("--example_img=a.png", "object outdir"),
         ("--manifest w.csv", "object"),
-        ("--bench b", "object"),
+        ("--bench b", "object outdir"),
         ("--scene s.yaml", ""),
-        ("--replay r.png", ""),
+        ("--replay r.png", "outdir"),
         ("--object o.safetensors", "example_img mask"),
     ],
 )

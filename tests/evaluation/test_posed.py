@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm.compositing.region_fill import CompositeObject
+from ldm.compositing.composite_fill import CompositeObject
 from ldm.data.picture import Picture
 from ldm.evaluation.posed import in_pose, paste_posed, read_posed
 from ldm.insertion.region import InsertRequest, region_in

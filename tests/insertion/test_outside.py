@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ldm.batch.runner import plan_request
 from ldm.batch.work_item import MaskedBackground, WorkItem
-from ldm.compositing.region_fill import CompositeObject, CompositeSettings
+from ldm.compositing.composite_fill import CompositeObject, CompositeSettings
 from ldm.data.picture import Picture, read_picture
 from ldm.data.picture_write import write_picture
 from ldm.insertion import region as region

@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
+from ldm.compositing.composite_fill import CompositeObject, CompositeSettings, make_composite_fill
 from ldm.compositing.cut_out_images import CutOutImages, white_balanced
-from ldm.compositing.region_fill import CompositeObject, CompositeSettings, make_composite_fill
 from ldm.config.build import open_session
 from ldm.config.schema import Config, load_config
 from ldm.data.image import from_bytes, to_bytes

@@ -15,7 +15,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from ldm.compositing.region_fill import CompositeSettings, make_composite_fill
+from ldm.compositing.composite_fill import CompositeSettings, make_composite_fill
 from ldm.config.schema import load_config
 from ldm.data.image import to_image
 from ldm.data.insertset import InsertSet, Sample, load_insertset

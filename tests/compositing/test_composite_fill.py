@@ -7,7 +7,7 @@ import torch
 from torch import Generator, Tensor
 
 from ldm.compositing.composite import boxes_for, placed
-from ldm.compositing.region_fill import (
+from ldm.compositing.composite_fill import (
     CompositeObject,
     CompositeSettings,
     make_composite_fill,
