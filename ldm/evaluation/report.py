@@ -22,6 +22,7 @@ from ldm.evaluation.metrics import MEASURES, bootstrap, heading, in_order
 from ldm.evaluation.results import Insertion, Row
 from ldm.insertion.roi import Roi, plan_roi
 
+WORST = "v2/outside"  # the one measure of which the worst counts, not the mean
 PROTOCOLS = (
     "Every number is of the protocol before its colon, and compares only inside it: paper and pbe repeat the "
     "published code of the paper and of Paint-by-Example, v2 is ours. Mean over images [95 % bootstrap "
@@ -30,9 +31,6 @@ PROTOCOLS = (
 )
 TILE, BAR = 192, 17  # pixels
 MOST_ROWS = 48  # of the sheet, the worst ones
-
-
-WORST = "v2/outside"  # the one measure of which the worst counts, not the mean
 
 
 @dataclass(frozen=True)
@@ -119,10 +117,9 @@ COMPARED = ("v2/identity", "v2/psnr_object", "v2/psnr_around")
 
 
 def comparison_table(rows: Sequence[Row], against: Mapping[str, Sequence[str]]) -> list[list[str]]:
-    """A line for each method and each of those that it is held `against`: paired differences.
+    """Paired differences of COMPARED, a line for each method and each that it is held `against`.
 
-    Of COMPARED: mean and interval over objects, of each the mean of its images; the share of images that are
-    worse.
+    Mean and interval over objects, of each the mean of its images; and the share of images that are worse.
     """
     names = [name for name in COMPARED if name in measured(rows)]
     titles = [title for name in names for title in (f"{heading(name)} [95 % over objects]", "worse")]
