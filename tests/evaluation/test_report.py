@@ -14,7 +14,7 @@ from ldm.data.picture_write import write_picture
 from ldm.evaluation import report
 from ldm.evaluation.collect import collect
 from ldm.evaluation.metrics import bootstrap
-from ldm.evaluation.report import TILE, ScoredRun, cell, write_report
+from ldm.evaluation.report import TILE, ScoredRun, cell, comparison_table, write_report
 from ldm.evaluation.results import row_of
 from tests.evaluation.test_collect import bench_results
 from tests.fixtures.bench import write_bench
@@ -88,3 +88,14 @@ def test_a_sheet_holds_the_worst_rows_only(run: ScoredRun, monkeypatch: pytest.M
     assert sheet.shape[0] == CAPTION + MARGIN + TILE + MARGIN
     centre = sheet[CAPTION + MARGIN + TILE // 2, MARGIN + 3 * (TILE + MARGIN) + TILE // 2]
     assert centre.tolist() == [40] * 3, "what has no score comes last"
+
+
+def test_the_comparison_weighs_objects_alike_and_counts_what_is_worse() -> None:
+    def row(method: str, name: str, of: str, psnr: float) -> dict:
+        return {"method": method, "name": name, "object": of, "scores": {"v2/psnr_object": psnr}}
+
+    rows = [row("plain", name, of, 10.0) for name, of in (("1", "cup"), ("2", "cup"), ("3", "car"))]
+    rows += [row("learnt", "1", "cup", 12.0), row("learnt", "2", "cup", 8.0), row("learnt", "3", "car", 13.0)]
+    head, line = comparison_table(rows, {"plain": (), "learnt": ("plain", "absent")})
+    assert line[:3] == ["learnt", "plain", "3"] and head[3].startswith("v2: PSNR object")
+    assert line[3].startswith("+1.50 [") and line[4] == "33 %"  # 0 of the cups, 3 of the car
