@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ldm import __version__
+from ldm.batch.results_log import SHEET, check_outputs
 from ldm.data.files import atomic_file, file_digest, text_digest
 from ldm.data.insertset import InsertSet
 from ldm.data.picture import Picture
@@ -203,7 +204,7 @@ class MethodRun:
             facts={"seconds": seconds, **facts},
         )
         insertion.result.parent.mkdir(parents=True, exist_ok=True)
-        write_picture(insertion.result, picture)  # it is scored as a reader of the file sees it
+        write_picture(insertion.result, picture, SHEET)  # it is scored as a reader of the file sees it
         scores = scores_of(insertion, setup.metrics, setup.networks)
         row = {**row_of(insertion, scores, setup.networks.names), "recipe": recipe}
         setup.results.add(insertion, picture, row | {"references": str(known.root)})
@@ -211,10 +212,20 @@ class MethodRun:
 
 
 def runs_of(setup: Setup, methods: Collection[Method], benchmarks: Sequence[Benchmark]) -> list[MethodRun]:
-    """All runs, object by object, so that what is done at any time compares methods."""
-    return [
+    """All runs, object by object, so that what is done at any time compares methods.
+
+    ValueError if a result would replace one of their inputs, or a picture that this program did not write.
+    """
+    runs = [
         MethodRun(setup, method, benchmark, name)
         for benchmark in benchmarks
         for name in benchmark.objects
         for method in methods
     ]
+    sites = [site for benchmark in benchmarks for site in benchmark.sites]
+    inputs = [
+        path for site in sites for path in (site.masked.background, site.masked.mask, site.truth) if path
+    ]
+    results = (setup.results.path(one.method.name, one.benchmark, site) for one in runs for site in one.sites)
+    check_outputs(results, inputs, "another --out")
+    return runs

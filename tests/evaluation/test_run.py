@@ -133,6 +133,17 @@ def test_a_run_goes_on_where_it_stopped(benchmark: Benchmark, shared: Setup, tmp
     assert len(Results(tmp_path).rows) == 6
 
 
+def test_a_picture_of_the_user_is_not_replaced(benchmark: Benchmark, shared: Setup, tmp_path: Path) -> None:
+    setup, own = replace(shared, folder=tmp_path), tmp_path / "flat" / "mini" / "s2.png"
+    made(setup, benchmark, "flat")
+    made(setup, benchmark, "flat")  # results of before are no obstacle
+    Image.new("RGB", (9, 9)).save(own)
+    before = own.read_bytes()
+    with pytest.raises(ValueError, match="s2.png was not written by this program.*another --out"):
+        made(setup, benchmark, "flat", "cut-out")
+    assert own.read_bytes() == before and not (tmp_path / "cut-out").exists()
+
+
 def test_a_broken_last_line_is_made_again_and_any_other_is_named(
     benchmark: Benchmark, shared: Setup, tmp_path: Path
 ) -> None:
