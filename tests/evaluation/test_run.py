@@ -139,7 +139,7 @@ def test_a_picture_of_the_user_is_not_replaced(benchmark: Benchmark, shared: Set
     made(setup, benchmark, "flat")  # results of before are no obstacle
     Image.new("RGB", (9, 9)).save(own)
     before = own.read_bytes()
-    with pytest.raises(ValueError, match="s2.png was not written by this program.*another --out"):
+    with pytest.raises(ValueError, match=r"s2.png was not written by this program.*another --out"):
         made(setup, benchmark, "flat", "cut-out")
     assert own.read_bytes() == before and not (tmp_path / "cut-out").exists()
 
