@@ -36,6 +36,7 @@ OTHER_NAMES = {
     "shadow": "contact_shadow",
     "view": "reference_view",
 }
+EXTENDS = "extends"  # key of a file: the config that it changes
 EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
@@ -70,12 +71,12 @@ def setting(
 def read_settings(source: Path | Mapping[str, Any] | None, overrides: Sequence[str], schema: type) -> Any:
     """A YAML file (None: defaults) and overrides, later ones winning => the schema, a frozen dataclass.
 
-    `source` may also be the settings themselves, nested, as a run keeps them.
+    `source` may also be the settings themselves, nested, as a run keeps them. A file may begin with
+    `extends: OTHER.yaml`, relative to itself: what it does not name is as there.
     Raises FileNotFoundError, or ValueError naming the key or value and what was expected.
     """
-    values = _read_yaml(source) if isinstance(source, Path) else _plain(source or {})
-    foreign = isinstance(source, Path) and ROOT not in source.resolve().parents
-    _place_paths(values, schema, Path.cwd() if foreign else ROOT)
+    values = _read_file(source, schema) if isinstance(source, Path) else _plain(source or {})
+    _place_paths(values, schema, ROOT, defaults=True)
     for override in overrides:
         if not isinstance(values, dict):
             break  # refused below
@@ -88,18 +89,42 @@ def _plain(values: Mapping[str, Any]) -> Any:
     return json.loads(json.dumps(values))
 
 
-def _place_paths(values: Any, schema: type, folder: Path) -> None:
-    """Paths of a file are meant from `folder`, defaults from the project; what is no path stays."""
+def _read_file(path: Path, schema: type, extending: tuple[Path, ...] = ()) -> Any:
+    """The settings of a YAML file over those of the file that it extends, their paths placed."""
+    values = _read_yaml(path)
+    if not isinstance(values, dict):
+        return values
+    below, other = {}, values.pop(EXTENDS, None)
+    if other is not None:
+        if not isinstance(other, str):
+            raise ValueError(f"{path}: extends {other!r}; expected the name of a config")
+        file = path_of(other, path.parent).resolve()
+        if file in (path.resolve(), *extending):
+            raise ValueError(f"{path}: extends {file}, and that extends it in turn; remove one of the lines")
+        below = _read_file(file, schema, (path.resolve(), *extending))
+    _place_paths(values, schema, ROOT if ROOT in path.resolve().parents else Path.cwd())
+    return _over(values, below)
+
+
+def _over(values: Any, below: Any) -> Any:
+    """Nested values, each over the one of `below`; a section with nothing in it changes nothing."""
+    if not isinstance(values, dict) or not isinstance(below, dict):
+        return below if values is None else values
+    return below | {key: _over(value, below.get(key)) for key, value in values.items()}
+
+
+def _place_paths(values: Any, schema: type, folder: Path, defaults: bool = False) -> None:
+    """Paths of a file are meant from `folder`. `defaults`: add those of the schema, from the project."""
     if not isinstance(values, dict):
         return
     kinds = get_type_hints(schema)
     for f in fields(schema):
         if is_dataclass(kinds[f.name]):
             values[f.name] = {} if values.get(f.name) is None else values[f.name]
-            _place_paths(values[f.name], kinds[f.name], folder)
-        elif f.metadata.get("path") and f.name not in values:
+            _place_paths(values[f.name], kinds[f.name], folder, defaults)
+        elif f.metadata.get("path") and f.name not in values and defaults:
             values[f.name] = place(str(f.default), ROOT)
-        elif f.metadata.get("path") and isinstance(values[f.name], str):
+        elif f.metadata.get("path") and isinstance(values.get(f.name), str):
             values[f.name] = place(values[f.name], folder)
 
 

@@ -427,3 +427,31 @@ def test_outside_the_project_given_paths_are_the_users_and_defaults_the_projects
     own = load_config(yaml(tmp_path, "base: {path: own_base}"))  # a file of the user's
     assert own.base.path == str(tmp_path / "own_base") and own.insert.outdir == str(ROOT / "outputs")
     assert load_config({"base": {"path": "/model.ckpt"}}).base.path == "/model.ckpt"
+
+
+def test_a_file_changes_what_it_extends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mini = ROOT / "configs/mini.yaml"
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own/base.yaml").write_text(f"extends: {mini}\nsample:\n  steps: 9\n  seed: 5\ntrain:\n")
+    (tmp_path / "own/mine.yaml").write_text("extends: base.yaml\nsample:\n  seed: 7\ndata:\n  root: toy\n")
+    monkeypatch.chdir(tmp_path)
+    config, below = load_config(tmp_path / "own/mine.yaml"), load_config(mini)
+    assert (config.sample.steps, config.sample.seed) == (9, 7)
+    assert config.train == below.train and config.base == below.base, (
+        "paths of a file stay those of that file"
+    )
+    assert config.data.root == str(tmp_path / "toy")
+
+
+@pytest.mark.parametrize(
+    ("extends", "said"),
+    [
+        ("gone.yaml", "gone.yaml: no such config"),
+        ("mine.yaml", "extends it in turn"),
+        ("[a]", "name of a config"),
+    ],
+)
+def test_what_cannot_be_extended_is_named(extends: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text(f"extends: {extends}\n")
+    with pytest.raises((ValueError, FileNotFoundError), match=said):
+        load_config(tmp_path / "mine.yaml")
