@@ -55,7 +55,7 @@ def parser() -> SettingsParser:
                       help="pictures to fit the quality score's mixture on; --out is its file")  # fmt: skip
     p.add_argument("--out", type=path_of, required=True, help="folder of the results; a stopped run goes on")
     p.add_argument("--methods", nargs="+", choices=list(METHODS), default=[], help="rows [all]")
-    p.add_argument("--backgrounds", type=path_of, metavar="FOLDER", help="test bench of InsertSet objects")
+    p.add_argument("--backgrounds", type=path_of, metavar="FOLDER", help="test bench for object folders")
     p.add_argument("--objects", nargs="+", default=[], metavar="NAME", help="objects of the benchmark [all]")
     p.add_argument("--scenes", nargs="+", default=[], metavar="NAME", help="scenes of the benchmark [all]")
     p.add_argument("--against", type=path_of, metavar="PATH", help="another run, compared paired by image")

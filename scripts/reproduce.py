@@ -39,9 +39,9 @@ QUICK_OBJECTS, QUICK_SITES, QUICK_STEPS = 2, 2, 4  # objects a benchmark, sites 
 def parser() -> SettingsParser:
     p = SettingsParser(__doc__ or "", RECIPE_FLAGS, "configs/mini.yaml")
     p.add_argument("--benchmarks", type=path_of, nargs="+", metavar="FOLDER", required=True,
-                   help="benchmarks, or InsertSet objects (with --backgrounds)")  # fmt: skip
+                   help="benchmarks, or object folders (with --backgrounds)")  # fmt: skip
     p.add_argument("--backgrounds", type=path_of, metavar="FOLDER",
-                   help="test bench of InsertSet: image/, mask/; or one folder for each object")  # fmt: skip
+                   help="test bench: image/, mask/; or a folder with these for each object")  # fmt: skip
     p.add_argument("--out", type=path_of, default=Path(place("runs/reproduce", ROOT)), metavar="FOLDER",
                    help="[runs/reproduce]")  # fmt: skip
     p.add_argument("--published", type=path_of, nargs="*", metavar="YAML",

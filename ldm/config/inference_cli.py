@@ -151,10 +151,10 @@ def parse(argv: Sequence[str] | None, description: str) -> tuple[argparse.Namesp
 
 
 def extracted(run: Path, format: str) -> tuple[Path, Path | None]:
-    """A run folder => the object file that get_deltas wrote there, and the object's InsertSet folder.
+    """A run folder => the object file that get_deltas wrote there, and, for a .ckpt, the object folder.
 
-    If there is a file of each format, that of `format` is taken. The InsertSet folder is read from the
-    run's config.yaml, for a .ckpt only.
+    If there is a file of each format, that of `format` is taken. The run's config.yaml names the object
+    folder.
     """
     names = {key: run / (run.resolve().name + suffix) for key, suffix in EXTRACTED_SUFFIX.items()}
     there = [names[key] for key in (format, *names) if names[key].is_file()]
