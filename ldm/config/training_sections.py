@@ -93,7 +93,7 @@ class TrainSection:
     )
     recolour: float = setting(
         0.0,
-        "share of the samples that show the object's cut-out in other, random colours and light, so that its "
+        "share of the samples that show the object's cut-out in random other colours and light, so that its "
         "own are learnt (needs base.region_fill=composite)",
         least=0,
         most=1,
@@ -152,7 +152,7 @@ class ExtractSection:
     )
     dtype: str = setting(
         "fp16",
-        "fp16: differences to the base; fp32: the tuned values, exact, twice the size",
+        "fp16: differences to the base; fp32: the tuned values, exact, at twice the size",
         ["fp16", "fp32"],
     )
     author: str = setting("", "author, stored in the file")
@@ -164,5 +164,5 @@ class ExtractSection:
         path=True,
     )
     dataset_dir: str = setting(
-        "", "the object's folder, for a checkpoint of the paper's code, which has no pictures", path=True
+        "", "the object folder, for a checkpoint of the paper's code, which has no pictures", path=True
     )
