@@ -2,7 +2,7 @@
 
 Three layouts are read:
 - scenes with ground truth: `objects/<name>/` (object folders) and `scenes/<name>/` as SCENE_FILES says,
-  perhaps with `posed/<name>/`, the object in the pose of the truth (`ldm.evaluation.posed`);
+  optionally with `posed/<name>/`, the object in the pose of the truth (`ldm.evaluation.posed`);
 - photos: `insertions/cases.json`, whose objects are `id_image/<name>/`;
 - InsertSet: an object folder or a folder of them. Each object goes into every background of a test bench
   (`image/NNNN_img.png`, `mask/NNNN_mask.png`, optionally a list file), one for all objects or one for each.
@@ -54,7 +54,7 @@ class Site:
     posed: Posed | None = None
 
     def read(self, options: MaskOptions | None = None, plan: PlanRegions = plan_rois) -> SiteImages:
-        """Its images; FileNotFoundError or ValueError in one line for whatever does not fit."""
+        """Its images; FileNotFoundError or ValueError in one line if one is missing or does not fit."""
         background, masks = self.masked.read(options or MaskOptions())
         return SiteImages(
             background=background,

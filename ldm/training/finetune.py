@@ -109,7 +109,7 @@ class FineTune(pl.LightningModule):
         narrow_frozen(self.base, str(self.trainer.precision))
 
     def trained_weights(self) -> dict[str, nn.Parameter]:
-        """Name => weight, of what trains."""
+        """The weights that train, by name."""
         weights = dict(self.base.named_parameters())
         return {name: weights[name] for name in self.trained}
 
