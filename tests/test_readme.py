@@ -165,6 +165,15 @@ def test_every_function_that_stands_behind_its_file_exists(page: Path) -> None:
             assert found, f"{page.name}: {file} has no {name}"
 
 
+def test_every_test_that_a_page_names_exists() -> None:
+    known = set(
+        re.findall(r"def (test_\w+)", "".join(f.read_text("utf-8") for f in (ROOT / "tests").rglob("*.py")))
+    )
+    for page in PAGES:
+        named = set(re.findall(r"`(?:[\w/.]+::)?(test_\w+)`", page.read_text("utf-8")))
+        assert named <= known, f"{page.name}: {sorted(named - known)}"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_setting_that_a_page_names_exists(page: Path) -> None:
     for section, key in re.findall(rf"`({'|'.join(SECTIONS)})\.(\w+)", page.read_text("utf-8")):
