@@ -127,7 +127,11 @@ class InsertSection:
     zoom: float = setting(
         1.0, "largest enlargement of a small region; 1: a region is never smaller than the model's image"
     )
-    blend: str = setting("membrane", "how the seam is blended", ["paste", "membrane", "paper"])
+    blend: str = setting(
+        "membrane",
+        "how the seam is blended: paste, not at all; membrane; paper, as in the paper's code",
+        ["paste", "membrane", "paper"],
+    )
     feather: float = setting(
         -1.0,
         "width of the soft edge inside the mask, in pixels of a 512-px region; -1: the default of `blend`",

@@ -44,12 +44,13 @@ class TrainSection:
     resume: str = setting("", "run folder or checkpoint file to resume, with its own settings", path=True)
     freeze_model: str = setting(
         "crossattn-kv",
-        "what trains: K and V (real objects) or all of the cross-attention (virtual ones)",
+        "what trains: crossattn-kv, K and V of the cross-attention (real objects); crossattn, all of it "
+        "(virtual objects)",
         ["crossattn-kv", "crossattn"],
     )
     few_shot: str = setting(
         "tokens",
-        "few-shot part of the context: none, the paper's linear layer, or tokens that are trained",
+        "few-shot part of the context: tokens, trained vectors; linear, the paper's layer; none",
         ["none", "linear", "tokens"],
     )
     few_shot_features: str = setting(
@@ -113,7 +114,7 @@ class TrainSection:
     )
     precision: str = setting(
         "32-true",
-        "Lightning's precision; bf16 runs as 32-true where the device would emulate it",
+        "Lightning's precision; bf16-mixed runs as 32-true on a device without bf16",
         ["32-true", "bf16-mixed", "16-mixed"],
     )
     gradient_checkpointing: bool = setting(
