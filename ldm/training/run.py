@@ -138,7 +138,7 @@ def learn_to_file(
 
 
 def write_inputs(card: Mapping[str, Any], folder: Path) -> None:
-    """Write the run's settings (config.yaml) and what the base is shown (shown.png: reference and crops)."""
+    """Write what a run starts from, for its reader: config.yaml, and shown.png (reference and crops)."""
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_file(folder / CONFIG) as file:
         file.write(MARK.encode() + OmegaConf.to_yaml(card["metadata"]["recipe"]).encode())
