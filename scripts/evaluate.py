@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ldm.config.process import run, starting, warnings_in_a_line
+from ldm.config.process import run, starting
 
 with starting():
     from tqdm import tqdm
@@ -146,8 +146,7 @@ def fit_quality(args: argparse.Namespace) -> None:
         "source": args.fit_quality.name,
         "pictures": str(len(pictures)),
     }
-    with warnings_in_a_line():
-        mixture = fit_mixture(unfitted, features)
+    mixture = fit_mixture(unfitted, features)
     save_mixture(args.out, replace(mixture, metadata=metadata))
     print(f"{args.out}: {args.components} components on {len(pictures)} pictures; not Paint-by-Example's own")
 

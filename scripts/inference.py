@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from ldm.config.process import run, say, starting, warnings_in_a_line
+from ldm.config.process import run, say, starting
 
 with starting():  # torch is among them; what loads a model is imported when one is loaded
     from tqdm import tqdm
@@ -108,11 +108,10 @@ def replay(argv: Sequence[str] | None, args: argparse.Namespace) -> int:
 
 
 def main(argv: list[str] | None = None) -> None:
-    with warnings_in_a_line():
-        args, config = parse(argv, HELP)
-        if args.replay is not None:
-            raise SystemExit(replay(argv, args))
-        summary = (insert_items if args.scene is None else insert_scene)(args, config)
+    args, config = parse(argv, HELP)
+    if args.replay is not None:
+        raise SystemExit(replay(argv, args))
+    summary = (insert_items if args.scene is None else insert_scene)(args, config)
     for line in summary.problems():
         say(line)
     if summary.exit_code:

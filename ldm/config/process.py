@@ -147,12 +147,12 @@ def _interrupt(*_: Any) -> None:
 
 
 def run(main: Callable[[], None], memory: str = MEMORY) -> None:
-    """Run a script: a failure becomes one line on stderr and one of `EXIT_CODES`.
+    """Run a script: a warning becomes one line on stderr, a failure one line and one of `EXIT_CODES`.
 
     `memory`: what the user can do if memory is used up.
     """
     atexit.register(_ignore_interrupts)
-    with lasting_output(), handling(signal.SIGTERM, _interrupt):
+    with lasting_output(), warnings_in_a_line(), handling(signal.SIGTERM, _interrupt):
         try:
             main()
         except (Exception, KeyboardInterrupt) as error:
