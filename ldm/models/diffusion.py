@@ -8,7 +8,7 @@ from torch import Tensor
 
 STEPS = 1000  # T
 BETA_START, BETA_END = 0.00085, 0.012
-DIFFERENT = 0.1  # mean squared difference of latents: a cell that shows more than mid-grey
+DIFFERENT = 1e-3  # mean squared difference of latents: a cell that shows more than mid-grey
 
 
 def betas() -> Tensor:
