@@ -1,5 +1,5 @@
 #!/bin/sh
-# Learn the demo object, extract its object file, insert it into three backgrounds: results in outputs/demo.
+# Learn the demo object, extract its object file, insert it into three backgrounds; results are in outputs/demo.
 # Arguments go to scripts/train.py: bash demo.sh --max_steps 200
 set -eu
 root=$(cd "$(dirname "$0")" && pwd)

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Extract what a training run has learnt into one object file, logs/<name>/<name>.safetensors.
+# Extract the object file of a training run, logs/<name>/<name>.safetensors.
 # For another run, or the format of the paper's code: bash get_deltas.sh --path logs/my_object --format ldm
 set -eu
 root=$(cd "$(dirname "$0")" && pwd)

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Insert the learnt object into a background: every pixel outside the mask stays as it is.
 # Any setting can be appended, for example: bash inference.sh --mask my.png --example_img my.jpg --steps 25
-# The defaults are files of the project; a flag of the command line replaces each (docs/command_forms.md).
+# The defaults are files of the project; flags replace them (docs/command_forms.md).
 set -eu
 root=$(cd "$(dirname "$0")" && pwd)
 . "$root/setup.sh"

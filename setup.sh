@@ -1,5 +1,5 @@
 # Makes .venv with the pinned requirements of pyproject.toml and activates it: `source setup.sh`.
-# A finished set-up is recognised by its stamp and takes no time; PYTHON=python3.12 chooses another interpreter.
+# A finished set-up has a stamp and is not repeated; PYTHON=python3.12 chooses another interpreter.
 # A shell without BASH_SOURCE (dash) knows only the script that sources this file, here or in scripts/.
 _root="$(cd "$(dirname "${BASH_SOURCE:-$0}")" && pwd)"
 [ -f "$_root/setup.sh" ] || _root="$(dirname "$_root")"

@@ -1,4 +1,4 @@
-"""Timing: cases of a group in turns, so that whatever else the machine does meets all of them alike.
+"""Timing: the cases of a group run alternately, so that other work of the machine slows all of them alike.
 
 A row is plain data: group, name, seconds (median of the repeats; the least and the most beside it), samples
 that one run makes, TFLOP of one run (0: not counted), memory in GB: what the case holds and what a run

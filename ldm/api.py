@@ -41,13 +41,13 @@ class Model:
 
 @dataclass(frozen=True, eq=False)
 class LearnedObject:
-    """An object file; one that was just learnt lies in `folder`, which is deleted with this value."""
+    """An object file; a newly learnt one lies in `folder`, which is deleted together with this object."""
 
     file: Path
     folder: TemporaryDirectory[str] | None = None
 
     def save(self, path: str | Path) -> Path:
-        """Copy the object file to `path`, a .safetensors; its folder is made if need be."""
+        """Copy the object file to `path`, a .safetensors; missing folders are made."""
         path = path_of(str(path))
         if path.suffix != self.file.suffix:
             raise ValueError(f"{path}: expected the name of a {self.file.suffix} file")
@@ -65,7 +65,7 @@ class Composite:
     """The background with the object in it: `picture.pixels` [H,W,C] have the background's size and depth.
 
     `record` has the seed, the regions with their seam ratios, and the seconds; `sources` are the files that
-    it was made from, which `save` does not replace.
+    it was made from; `save` does not replace them.
     """
 
     picture: Picture
@@ -95,12 +95,12 @@ def load(config: str | Path = MINI, *settings: str, device: str | None = None) -
 
 
 def learn(model: Model, pictures: str | Path, **settings: Any) -> LearnedObject:
-    """Learn the object of an InsertSet folder (data/, bbox/, test.jpg) from all of its few-shot pictures.
+    """Learn the object of an object folder (data/, bbox/, test.jpg) from all of its few-shot pictures.
 
     `settings` are those of the config's section `train`, like max_steps=200. The object is learnt on another
     copy of the base: `model` stays as it is. scripts/train.py can also resume, hold out a picture, validate.
     """
-    # these load Lightning, which insertion does without
+    # imported here: Lightning takes seconds to load, and insertion does not need it
     from ldm.config.build_training import training_run_of
     from ldm.training.run import learn_to_file
 
@@ -129,7 +129,7 @@ def insert(
 
     `obj`: a learned object, an object file, or None for a `reference` picture alone (zero-shot). `mask`: a
     picture, white where the object goes, a .txt box or a .json of polygons; or `box`: x0 y0 x1 y1 in pixels.
-    `reference` replaces the object's own; `seed` the one of the settings.
+    `reference` replaces the object's own, `seed` that of the settings.
     """
     c = model.config
     file = obj.file if isinstance(obj, LearnedObject) else _path(obj)

@@ -1,6 +1,6 @@
-"""Measure speed and memory side by side; writes <out>.md and <out>.json. The default, mini, takes minutes.
+"""Measure speed and memory, and write <out>.md and <out>.json. The default, mini, takes minutes.
 
-Goes on where it was stopped; the same command on a machine with a GPU fills the GPU's rows.
+After an interruption the same command continues. On a machine with a GPU it also measures that.
 """
 
 from __future__ import annotations
@@ -38,10 +38,16 @@ CONFIGS = {"mini": ROOT / "configs/mini.yaml", "full": ROOT / "configs/v.yaml"}
 def parser() -> OneLineParser:
     p = OneLineParser(description=__doc__, allow_abbrev=False)
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-    p.add_argument("--sizes", nargs="+", choices=list(CONFIGS), default=["mini"], help="bases [mini]")
-    p.add_argument("--devices", nargs="+", choices=["cpu", "cuda"], default=devices, help="[what there is]")
-    p.add_argument("--repeats", type=int, default=0, help="runs of each case [7 of mini, 3 of full]")
-    p.add_argument("--side", type=int, default=0, help="px of pictures [the base's; full on a CPU: 256]")
+    p.add_argument(
+        "--sizes", nargs="+", choices=list(CONFIGS), default=["mini"], help="bases to measure [mini]"
+    )
+    p.add_argument(
+        "--devices", nargs="+", choices=["cpu", "cuda"], default=devices, help="devices [all of this machine]"
+    )
+    p.add_argument("--repeats", type=int, default=0, help="runs of each case [mini: 7, full: 3]")
+    p.add_argument(
+        "--side", type=int, default=0, help="pixels a side of pictures [the base's; full on a CPU: 256]"
+    )
     p.add_argument("--out", type=path_of, default=ROOT / "BENCHMARKS.md", help="the report [BENCHMARKS.md]")
     return p
 

@@ -1,5 +1,5 @@
-"""Measure insertions: compare methods on a benchmark (--benchmark), score a folder or manifest of results
-(--results), alone or --against another run, or fit the mixture of the quality score (--fit_quality).
+"""Measure insertions: compare methods on a benchmark (--benchmark); score results, a folder or a manifest
+(--results), alone or --against another run; or fit the mixture of the quality score (--fit_quality).
 """
 
 from __future__ import annotations
@@ -48,22 +48,28 @@ REPORTS = MEASURES | {"results.jsonl": '{"file":'}
 def parser() -> SettingsParser:
     p = SettingsParser(__doc__ or "", FLAGS, "configs/mini.yaml", presets=INFERENCE)
     work = p.add_mutually_exclusive_group(required=True)
-    work.add_argument("--benchmark", type=path_of, metavar="FOLDER", help="benchmark: run methods on it")
+    work.add_argument(
+        "--benchmark", type=path_of, metavar="FOLDER", help="benchmark on which methods are compared"
+    )
     work.add_argument("--results", type=path_of, metavar="PATH",
-                      help="results of a run (inference.sh, --benchmark) or a manifest: score")  # fmt: skip
+                      help="results to score: of inference.sh or --benchmark, or a manifest")  # fmt: skip
     work.add_argument("--fit_quality", "--fit-quality", type=path_of, metavar="FOLDER",
-                      help="pictures to fit the quality score's mixture on; --out is its file")  # fmt: skip
-    p.add_argument("--out", type=path_of, required=True, help="folder of the results; a stopped run goes on")
-    p.add_argument("--methods", nargs="+", choices=list(METHODS), default=[], help="rows [all]")
-    p.add_argument("--backgrounds", type=path_of, metavar="FOLDER", help="test bench of InsertSet objects")
+                      help="pictures to fit the quality score's mixture on; --out is the file")  # fmt: skip
+    p.add_argument("--out", type=path_of, required=True, help="folder to write; a stopped run continues")
+    p.add_argument("--methods", nargs="+", choices=list(METHODS), default=[], help="methods to compare [all]")
+    p.add_argument("--backgrounds", type=path_of, metavar="FOLDER", help="test bench for object folders")
     p.add_argument("--objects", nargs="+", default=[], metavar="NAME", help="objects of the benchmark [all]")
     p.add_argument("--scenes", nargs="+", default=[], metavar="NAME", help="scenes of the benchmark [all]")
-    p.add_argument("--against", type=path_of, metavar="PATH", help="another run, compared paired by image")
+    p.add_argument(
+        "--against", type=path_of, metavar="PATH", help="another run; both are compared paired by image"
+    )
     p.add_argument("--references", type=path_of, metavar="PATH",
-                   help="the object's folder or picture [what each result says]")  # fmt: skip
+                   help="object folder or picture [those that each result names]")  # fmt: skip
     p.add_argument("--real", type=path_of, metavar="FOLDER",
                    help="pictures for the Frechet distances [the truths, else the backgrounds]")  # fmt: skip
-    p.add_argument("--components", type=int, default=COMPONENTS, help=f"of --fit_quality [{COMPONENTS}]")
+    p.add_argument(
+        "--components", type=int, default=COMPONENTS, help=f"Gaussians of --fit_quality [{COMPONENTS}]"
+    )
     add_scoring_flags(p)
     return p
 

@@ -1,4 +1,4 @@
-"""Extract an object file from a training run: the implicit parameters that it has learnt."""
+"""Extract the object file, the learnt implicit parameters, from a training run."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def report(out: Path, delta: Delta, why: str = "") -> None:
 
 
 def warn_of_pictures(layer: FewShotLayer) -> None:
-    """Name the pictures that the paper's code must not find, as it makes a token of each in the folder."""
+    """Name the pictures to move away: the paper's code makes a token of each picture in the folder."""
     if layer.weights and layer.held_out:
         say(
             f"note: picture {layer.held_out} was held out of training; move data/{layer.held_out}.* and "

@@ -1,5 +1,5 @@
-"""Object files: what they are (info, verify), smaller (bake, compress), several in one (merge), in other
-programs' formats (convert). `objects.py COMMAND --help` lists a command's flags.
+"""Object files: describe and check them (info, verify), make them smaller (bake, compress), merge several
+(merge), convert to and from other formats (convert). `objects.py COMMAND --help` lists a command's flags.
 """
 
 from __future__ import annotations

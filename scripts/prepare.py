@@ -1,7 +1,7 @@
-"""Make an object folder from photos: boxes and silhouettes are proposed, what is doubtful is named.
+"""Make an object folder from photos: propose boxes and silhouettes, and warn of doubtful ones.
 
-Look at sheet.png in the folder; correct bbox/N.txt (x0 y0 x1 y1) or mask/N.png (white: object) where they are
-wrong, and run the same command again: it keeps them, and adds new photos.
+Look at sheet.png in the folder. Where a box or a silhouette is wrong, correct bbox/N.txt (x0 y0 x1 y1) or
+mask/N.png (white: object), and run the same command again: it keeps corrections and adds new photos.
 """
 
 from __future__ import annotations
@@ -35,12 +35,16 @@ def parser() -> OneLineParser:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
     )
     p.add_argument("photos", type=path_of, metavar="PHOTOS", help="folder of photos of one object")
-    p.add_argument("--out", type=path_of, required=True, metavar="FOLDER", help="object folder, new or not")
+    p.add_argument(
+        "--out", type=path_of, required=True, metavar="FOLDER", help="object folder to make or update"
+    )
     p.add_argument("--reference", metavar="PICTURE",
-                   help="the photo (file or number) that shows it best, or a picture [chosen]")  # fmt: skip
-    p.add_argument("--category", type=path_of, metavar="FOLDER", help="pictures of other such objects")
+                   help="reference: a photo (file or number) or another picture [best photo]")  # fmt: skip
+    p.add_argument(
+        "--category", type=path_of, metavar="FOLDER", help="pictures of other objects of the category"
+    )
     p.add_argument("--segmenter", default="matting", metavar="NAME",
-                   help=f"{', '.join(SEGMENTERS)}, or a saliency model.onnx [matting]")  # fmt: skip
+                   help=f"{', '.join(SEGMENTERS)}, or an ONNX saliency model [matting]")  # fmt: skip
     p.add_argument("--measure", action="store_true",
                    help="PHOTOS is a folder of object folders with known boxes: compare proposals with them, "
                    "write the table to the file --out")  # fmt: skip
@@ -62,7 +66,7 @@ def measure_all(folder: Path, out: Path, segmenter: Segmenter) -> None:
 
 
 def report(prepared: PreparedObject) -> None:
-    """What was found, what is doubtful, and what to do next."""
+    """Print warnings, what was found, and what to do next."""
     for photo in prepared.photos:
         for warning in photo.warnings:
             say(f"{photo.image.name}: {warning}")

@@ -1,4 +1,4 @@
-"""Train a base from pictures: pack, vae, encoder, unet, export. A stage resumes where it was stopped."""
+"""Train a base from pictures, stage by stage (docs/pretraining.md). A stopped stage is resumed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ with starting():
 
 def main(argv: list[str] | None = None) -> None:
     parser = OneLineParser(description=__doc__)
-    parser.add_argument("stage", choices=[*STAGES, "all"], help="what to run; `all`: one after the other")
+    parser.add_argument(
+        "stage", choices=[*STAGES, "all"], help="stage to run; all: those of a base, in order"
+    )
     parser.add_argument(
         "--config", default=place("configs/pretrain_mini_gpu.yaml", ROOT), help="settings file"
     )

@@ -1,4 +1,4 @@
-"""Run the comparison of the paper's claims and ours on benchmarks, and write RESULTS.md; resumable."""
+"""Test the paper's claims and ours on benchmarks and write RESULTS.md; the same command again continues."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ QUICK_OBJECTS, QUICK_SITES, QUICK_STEPS = 2, 2, 4  # objects a benchmark, sites 
 def parser() -> SettingsParser:
     p = SettingsParser(__doc__ or "", RECIPE_FLAGS, "configs/mini.yaml")
     p.add_argument("--benchmarks", type=path_of, nargs="+", metavar="FOLDER", required=True,
-                   help="benchmarks, or InsertSet objects (with --backgrounds)")  # fmt: skip
+                   help="benchmarks, or object folders (with --backgrounds)")  # fmt: skip
     p.add_argument("--backgrounds", type=path_of, metavar="FOLDER",
-                   help="test bench of InsertSet: image/, mask/; or one folder for each object")  # fmt: skip
+                   help="test bench: image/, mask/; or a folder with these for each object")  # fmt: skip
     p.add_argument("--out", type=path_of, default=Path(place("runs/reproduce", ROOT)), metavar="FOLDER",
-                   help="[runs/reproduce]")  # fmt: skip
+                   help="folder of results [runs/reproduce]")  # fmt: skip
     p.add_argument("--published", type=path_of, nargs="*", metavar="YAML",
                    default=[Path(place(file, ROOT)) for file in PAPER],
-                   help=f"the paper's recipe, scaled to the base [{' '.join(PAPER)}]")  # fmt: skip
+                   help=f"configs of the paper's recipe, scaled to the base [{' '.join(PAPER)}]")  # fmt: skip
     p.add_argument(
-        "--methods", nargs="+", default=[], metavar="NAME", help="of those that --plan lists [all]"
+        "--methods", nargs="+", default=[], metavar="NAME", help="methods, of those that --plan lists [all]"
     )
-    p.add_argument("--objects", type=int, default=0, metavar="N", help="objects of a benchmark [all]")
-    p.add_argument("--sites", type=int, default=0, metavar="N", help="sites of an object [all]")
-    p.add_argument("--quick", action="store_true", help=f"{len(QUICK)} methods, {QUICK_OBJECTS} objects a "
-                   f"benchmark, {QUICK_SITES} sites an object, a quarter of the steps")  # fmt: skip
-    p.add_argument("--plan", action="store_true", help="show what is done and what is missing; do nothing")
-    p.add_argument("--report", action="store_true", help="write RESULTS.md of what is there; do nothing else")
+    p.add_argument("--objects", type=int, default=0, metavar="N", help="objects per benchmark [all]")
+    p.add_argument("--sites", type=int, default=0, metavar="N", help="sites per object [all]")
+    p.add_argument("--quick", action="store_true", help=f"{len(QUICK)} methods, {QUICK_OBJECTS} objects per "
+                   f"benchmark, {QUICK_SITES} sites per object, a quarter of the steps")  # fmt: skip
+    p.add_argument("--plan", action="store_true", help="list the methods and what is missing; do nothing")
+    p.add_argument("--report", action="store_true", help="only write RESULTS.md of the results so far")
     add_scoring_flags(p)
     return p
 

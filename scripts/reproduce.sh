@@ -1,5 +1,5 @@
 #!/bin/sh
-# Run the comparison of the paper's claims on benchmarks and write RESULTS.md; the same command again goes on.
+# Test the paper's claims on benchmarks and write RESULTS.md; after an interruption the same command continues.
 # `--plan` shows what is missing; `--quick` is a small comparison. Your own objects and base:
 #   bash scripts/reproduce.sh --config configs/v.yaml --base checkpoints/model.ckpt \
 #     --benchmarks InsertSet/objects --backgrounds InsertSet/bench --metrics identity clip dino clip-fid background

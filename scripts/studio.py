@@ -1,4 +1,4 @@
-"""The studio: prepare objects, draw masks, insert and compare, in a browser on this machine."""
+"""Serve the studio: prepare objects, draw masks, insert and compare in a browser on this machine."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ def arguments(argv: Sequence[str] | None) -> Namespace:
     parser.add_argument("--config", default=place("configs/mini.yaml", ROOT), metavar="YAML",
                         help="settings file of the base to serve [configs/mini.yaml]")  # fmt: skip
     parser.add_argument("--folder", default=place("outputs/studio", ROOT), metavar="FOLDER",
-                        help="of objects, backgrounds, runs and results [outputs/studio]")  # fmt: skip
+                        help="folder for objects, backgrounds, runs, results [outputs/studio]")  # fmt: skip
     parser.add_argument("--host", default="127.0.0.1",
-                        help="address; any but a loopback one needs a token [127.0.0.1]")  # fmt: skip
-    parser.add_argument("--port", type=int, default=7860, help="[7860]")
-    parser.add_argument("--token", default="", help="secret that requests must have [made, if one is needed]")
+                        help="address; any but a loopback address needs a token [127.0.0.1]")  # fmt: skip
+    parser.add_argument("--port", type=int, default=7860, metavar="N", help="port [7860]")
+    parser.add_argument("--token", default="", help="secret of all requests [made if one is needed]")
     parser.add_argument("--max_upload_mb", type=int, default=1024, metavar="N",
                         help="largest upload in MB [1024]")  # fmt: skip
     parser.add_argument("--device", help="cpu or cuda [cuda if there is one]")
@@ -36,7 +36,7 @@ def arguments(argv: Sequence[str] | None) -> Namespace:
 
 
 def listening(host: str, port: int) -> socket.socket:
-    """A socket that listens; ValueError in one line if the port is taken or the address is not ours."""
+    """A listening socket; ValueError if the port is taken or the address is not of this machine."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     found = socket.socket(family)
     found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)

@@ -1,4 +1,4 @@
-"""Train on one object: tune the implicit parameters of a base to its few-shot pictures."""
+"""Learn one object: tune the implicit parameters of a base to its few-shot pictures."""
 
 from __future__ import annotations
 

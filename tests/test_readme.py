@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import re
 import shlex
 from collections.abc import Iterator, Sequence
@@ -164,6 +165,15 @@ def test_every_function_that_stands_behind_its_file_exists(page: Path) -> None:
             assert found, f"{page.name}: {file} has no {name}"
 
 
+def test_every_test_that_a_page_names_exists() -> None:
+    known = set(
+        re.findall(r"def (test_\w+)", "".join(f.read_text("utf-8") for f in (ROOT / "tests").rglob("*.py")))
+    )
+    for page in PAGES:
+        named = set(re.findall(r"`(?:[\w/.]+::)?(test_\w+)`", page.read_text("utf-8")))
+        assert named <= known, f"{page.name}: {sorted(named - known)}"
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_setting_that_a_page_names_exists(page: Path) -> None:
     for section, key in re.findall(rf"`({'|'.join(SECTIONS)})\.(\w+)", page.read_text("utf-8")):
@@ -171,6 +181,28 @@ def test_every_setting_that_a_page_names_exists(page: Path) -> None:
             continue
         assert is_dataclass(SECTIONS[section])
         assert key in {f.name for f in fields(SECTIONS[section])}, f"{page.name}: {section}.{key}"
+
+
+def messages() -> str:
+    """Every string of the code, a line each, with `...` for the values in it; and setup.sh."""
+    found = [(ROOT / "setup.sh").read_text()]
+    for file in [*(ROOT / "ldm").rglob("*.py"), *(ROOT / "scripts").glob("*.py")]:
+        for node in ast.walk(ast.parse(file.read_text("utf-8"))):
+            if isinstance(node, ast.JoinedStr):
+                parts = [part.value if isinstance(part, ast.Constant) else "..." for part in node.values]
+                found.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                found.append(node.value)
+    return "\n".join(found)
+
+
+@pytest.mark.parametrize("page", ["troubleshooting.md", "colour.md"])
+def test_every_message_that_a_page_explains_exists(page: str) -> None:
+    """Those of the system are excepted."""
+    text, known = (ROOT / "docs" / page).read_text("utf-8"), messages() + "No space left on device"
+    [table] = re.findall(r"^\| message \|.*?(?=\n\n)", text, re.M | re.S)
+    quoted = [words for row in table.splitlines() for words in re.findall(r"`([^`]+)`", row.split("|")[1])]
+    assert quoted and [words for words in quoted if words not in known] == []
 
 
 @pytest.mark.parametrize("page", LINKED, ids=lambda page: str(page.relative_to(ROOT)))

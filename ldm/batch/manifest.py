@@ -144,7 +144,7 @@ def _json_lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[
 
 def _item(values: Mapping[str, Any], where: str, root: Path, like: WorkItem, transparent: bool) -> WorkItem:
     if "background" not in values:
-        raise ValueError(f"{where}: no background")
+        raise ValueError(f"{where}: no background; give its path in the column background")
     if ("mask" in values) + ("box" in values) + transparent != 1:
         raise ValueError(f"{where}: expected one of mask and box" + (", or neither" if transparent else ""))
     paths = {key: path_of(str(values[key]), root) for key in FILES if key in values}

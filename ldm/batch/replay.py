@@ -62,7 +62,9 @@ def read_recipe(file: Path) -> dict[str, Any]:
 def check_recipe(file: Path, recipe: Mapping[str, Any], more: tuple[str, ...]) -> None:
     """ValueError if a recipe lacks an entry."""
     if missing := [name for name in (*NEEDED, *more) if name not in recipe]:
-        raise ValueError(f"{file}: has no recipe to repeat ({', '.join(missing)} missing); give a result")
+        raise ValueError(
+            f"{file}: has no recipe to repeat ({', '.join(missing)} missing); give a result of inference.sh"
+        )
 
 
 def check_sources(file: Path, record: Mapping[str, Any]) -> None:

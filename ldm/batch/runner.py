@@ -68,7 +68,7 @@ Choose = Callable[[WorkItem, InsertRequest, "list[Result]"], "list[Result]"]
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How a run works. `settings`: the plain values that determine pixels; `facts`: what recipes say besides.
+    """How a run works. `settings`: the plain values that determine pixels; `facts`: the rest of a recipe.
 
     `choose` orders the results of an item, the best first, and writes scores into their records.
     `batch_size`: most results that are made in one batch. `max_seam`: largest accepted seam ratio;
@@ -160,7 +160,7 @@ def images_of(result: ItemResult, options: RunOptions, folder: Path) -> ResultIm
 
 
 def prepare(item: WorkItem, options: RunOptions) -> tuple[Picture, InsertRequest]:
-    """The background of an item and its request; raises one-line errors for whatever does not fit."""
+    """The background of an item and its request; one-line errors if something does not fit."""
     background, masks = item.masked.read(options.mask_options)
     if item.roi is None:
         return background, plan_request(item, masks, options.crop_context)
@@ -188,7 +188,7 @@ def plan_request(item: WorkItem, masks: InsertMasks, context: CropContext) -> In
 
 
 def warn_of_crops(name: str, request: InsertRequest, context: CropContext) -> None:
-    """What a plan warns of, as warnings: whatever the model cannot see well in these regions."""
+    """Give a plan's warnings: what the model cannot see well in these regions."""
     for caution in cautions(plan_crops(request.mask, request.rois, context.model_side)):
         warnings.warn(f"{name}: {caution}", stacklevel=2)
 

@@ -1,4 +1,4 @@
-"""The silhouette that fits a network's opinion, the colours of object and ground, and the picture's edges.
+"""A silhouette from a network's log odds, the colours of object and ground, and the picture's edges.
 
 An exact minimum cut (Boykov and Jolly 2001) with GrabCut's colour models (Rother et al. 2004). OpenCV's
 GrabCut takes only hard labels; here every pixel has the network's log odds.
@@ -70,7 +70,7 @@ def _outside(box: PixelBox, size: tuple[int, ...]) -> np.ndarray:
 
 
 def _edges(pixels: np.ndarray) -> Edges:
-    """The eight neighbours of each pixel: the more alike two are, the dearer is a cut between them."""
+    """The eight neighbours of each pixel; a cut between two costs more if they are similar."""
     index = np.arange(pixels.shape[0] * pixels.shape[1]).reshape(pixels.shape[:2])
     colours = pixels.reshape(-1, 3).astype(np.float32)
     diagonal = 1 / np.sqrt(2)

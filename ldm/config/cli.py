@@ -1,9 +1,9 @@
-"""What the scripts share: a mistake as one line, flags and presets by name, command lines as users have them.
+"""What the scripts' command lines share: errors in one line, flags and presets by name, two more forms.
 
 Two forms are understood beside a script's own flags:
-- `--default-NAME PATH`, from the .sh files: what --NAME is where the command line says nothing else, relative
-  to the project;
-- the flags of the published code: translated where the meaning is the same, else answered in one line.
+- `--default-NAME PATH`, from the .sh files: the value of --NAME, relative to the project, unless the command
+  line gives another;
+- the flags of the published code: translated if the meaning is the same, else refused with our flag.
 """
 
 from __future__ import annotations
@@ -129,10 +129,10 @@ DEFAULT = "--default-"
 
 @dataclass(frozen=True)
 class PublishedFlag:
-    """A flag of the published code: the words that it stands for here, and for which values it does.
+    """A flag of the published code, and our words for it.
 
-    `{}` in `words` is its value. `accepted` are the values, as written or as numbers, with this meaning;
-    none: all. `instead` answers any other value.
+    `{}` in `words` is its value. `accepted`: the values, as written or as numbers, that are translated; all
+    are if there is no `instead`, the error for any other value.
     """
 
     words: tuple[str, ...] = ()
@@ -176,7 +176,7 @@ PUBLISHED_TRAINING: Published = {
     "ckpt": PublishedFlag(("--base", "{}")),
     "id_dir": PublishedFlag(("--dataset-dir", "{}")),
     "gpu_id": PublishedFlag(("--accelerator", "gpu", "--devices", "{},")),  # "1," is the second, "1" is one
-    "delta_ckpt": PublishedFlag(instead="a run goes on with its own state: --resume RUN"),
+    "delta_ckpt": PublishedFlag(instead="a run continues with its own state: --resume RUN"),
     **{
         name: PublishedFlag(values=flag.values, instead=f"it is a flag of inference.sh; {_EXTRACT}")
         for name, flag in PUBLISHED_INFERENCE.items()
@@ -211,7 +211,7 @@ def translated(words: Sequence[str], published: Published) -> list[str]:
 
 
 def with_defaults(words: Sequence[str], gives_way: Mapping[str, Collection[str]]) -> list[str]:
-    """`--default-NAME PATH` => `--NAME PATH`, in front, or nothing if a flag is there to which it gives way.
+    """`--default-NAME PATH` => `--NAME PATH`, in front; dropped if a flag is given to which it gives way.
 
     A default gives way to its own flag and to those of `gives_way`, which may also name a setting, like
     `mask.channel`. Its path is relative to the project.

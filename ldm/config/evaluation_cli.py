@@ -37,16 +37,16 @@ from ldm.training.run import learn_to_file
 
 
 def add_scoring_flags(p: argparse.ArgumentParser) -> None:
-    """Metrics and the weights of their networks; without a path they are in their library's cache."""
+    """Metrics and the weights of their networks; weights without a path come from a library's cache."""
     p.add_argument("--metrics", nargs="+", choices=METRICS, default=list(OFFLINE), metavar="NAME",
-                   help=f"of {', '.join(METRICS)} [{' '.join(OFFLINE)}]")  # fmt: skip
+                   help=f"scores to compute: {', '.join(METRICS)} [{' '.join(OFFLINE)}]")  # fmt: skip
     p.add_argument("--clip", type=path_of, metavar="FOLDER", help="CLIP ViT-B/32, transformers' layout")
     p.add_argument("--dino", type=path_of, metavar="FOLDER", help="DINOv2 ViT-g/14, transformers' layout")
     p.add_argument("--inception", type=path_of, metavar="FILE", help="torch-fidelity's Inception weights")
     p.add_argument("--alexnet", type=path_of, metavar="FILE", help="torchvision's AlexNet weights, for LPIPS")
     p.add_argument("--quality_model", "--quality-model", type=path_of, metavar="FILE",
-                   help="mixture of the quality score, of evaluate.py --fit_quality")  # fmt: skip
-    p.add_argument("--device", help="cpu, cuda [auto]")
+                   help="mixture of the quality score, from evaluate.py --fit_quality")  # fmt: skip
+    p.add_argument("--device", help="cpu or cuda [cuda if there is one]")
 
 
 def networks_of(args: argparse.Namespace) -> FeatureNetworks:

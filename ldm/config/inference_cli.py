@@ -75,7 +75,7 @@ SHORT_HELP = {
 }
 MORE_HELP = """Many images: --manifest FILE or --bench FOLDER; several objects: --scene FILE.
 --plan shows the regions without a model; --replay FILE repeats a result.
---config YAML chooses base and recipe; inference.sh alone inserts the demo.
+--config YAML chooses base and recipe; inference.sh without flags inserts the demo object.
 """
 
 
@@ -93,8 +93,8 @@ def parser(description: str) -> SettingsParser:
     for name, kind, help in (
         ("manifest", "FILE", f".csv or .jsonl file of many insertions, columns {', '.join(COLUMNS)}"),
         ("bench", "FOLDER", "test bench: image/, mask/ and a list file"),
-        ("list", "FILE", "list file of the test bench: each line begins with an id [its .txt file]"),
-        ("object", "FILE", "object file, or the folder of its run; none (scripts/inference.py): zero-shot"),
+        ("list", "FILE", "list file of the bench: each line begins with an id [the .txt file in it]"),
+        ("object", "FILE", "object file, or its run folder; without it (scripts/inference.py): zero-shot"),
         ("dataset-dir", "FOLDER", "the object's folder of pictures, which a .ckpt of the paper's code needs"),
         ("reference", "IMAGE", "reference image [the object file's own]"),
         ("scene", "FILE", "scene file: one background, several placements (examples/scene.yaml)"),
@@ -104,7 +104,7 @@ def parser(description: str) -> SettingsParser:
                        metavar=kind, help=help)  # fmt: skip
     for name, default, help in (
         ("example_img", None, "backgrounds: images or folders"),
-        ("mask", [], "where to insert: mask images (white), .txt boxes, .json polygons, folders"),
+        ("mask", [], "where to insert: mask images (white), .txt boxes, .json polygons, or folders"),
         ("paste_mask", [], "the part of the mask that is pasted; files as for --mask [all of it]"),
     ):
         p.add_argument(*dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"]), nargs="+",
@@ -113,23 +113,25 @@ def parser(description: str) -> SettingsParser:
                    help="where to insert, in pixels of the background as viewers show it")  # fmt: skip
     p.add_argument("--roi", nargs="+", default=[], metavar="FILE",
                    help="the square region to inpaint: a file, or x0 y0 x1 y1 [planned]")  # fmt: skip
-    p.add_argument("--pick", default="", metavar="NAME", help="which object of a merged file")
+    p.add_argument("--pick", default="", metavar="NAME", help="an object of a merged file")
     p.add_argument("--few_shot_features", "--few-shot-features", default="raw", choices=["raw", "clip"],
                    help="pixels that CLIP saw when a .ckpt of the paper's code was made [raw]")  # fmt: skip
     p.add_argument("--plan", action="store_true",
                    help="only print the regions and draw them: <outdir>/<name>_plan.png")  # fmt: skip
     p.add_argument("--compare", action="store_true",
-                   help="also show what learning changed: <outdir>/comparison.png")  # fmt: skip
+                   help="also draw cut-out and base before learning: <outdir>/comparison.png")  # fmt: skip
     p.add_argument("--device", help="cpu or cuda [cuda if there is one]")
     return p
 
 
 def parse(argv: Sequence[str] | None, description: str) -> tuple[argparse.Namespace, Config]:
-    """Command line => arguments and settings; ValueError if they exclude each other."""
+    """Command line => arguments and settings; ValueError if flags exclude each other."""
     args, config = parser(description).parse_config(argv)
     given = [name for name in WORK if getattr(args, name) is not None]
     if len(given) != 1:
-        raise ValueError(f"expected one of {', '.join(f'--{name}' for name in WORK)}; given: {len(given)}")
+        raise ValueError(
+            f"expected one of {', '.join(f'--{name}' for name in WORK)}; given: {', '.join(given) or 'none'}"
+        )
     [work] = given
     if excluded := [name for name in EXCLUDED[work] if getattr(args, name)]:
         raise ValueError(f"--{excluded[0]} does not go with --{work}; {HINTS[work]}")
@@ -138,8 +140,7 @@ def parse(argv: Sequence[str] | None, description: str) -> tuple[argparse.Namesp
     s = config.sample
     if min(s.best_of, s.n_samples) != 1 or (args.scene and max(s.best_of, s.n_samples) > 1):
         raise ValueError(
-            f"n_samples={s.n_samples}, best_of={s.best_of}: expected one of them 1, the other 1 or more; "
-            "in a scene file, write n"
+            f"n_samples={s.n_samples}, best_of={s.best_of}: give only one of them; in a scene file, write n"
         )
     check_folder(Path(config.insert.outdir), f"--outdir {config.insert.outdir}")
     check_outside(Path(config.insert.outdir), f"--outdir {config.insert.outdir}")
@@ -151,10 +152,10 @@ def parse(argv: Sequence[str] | None, description: str) -> tuple[argparse.Namesp
 
 
 def extracted(run: Path, format: str) -> tuple[Path, Path | None]:
-    """A run folder => the object file that get_deltas wrote there, and the object's InsertSet folder.
+    """A run folder => the object file that get_deltas wrote there, and, for a .ckpt, the object folder.
 
-    If there is a file of each format, that of `format` is taken. The InsertSet folder is read from the
-    run's config.yaml, for a .ckpt only.
+    If there is a file of each format, that of `format` is taken. The run's config.yaml names the object
+    folder.
     """
     names = {key: run / (run.resolve().name + suffix) for key, suffix in EXTRACTED_SUFFIX.items()}
     there = [names[key] for key in (format, *names) if names[key].is_file()]

@@ -46,7 +46,7 @@ def open_optional_base(args: argparse.Namespace) -> tuple[Base | None, str]:
 
 def _info(c: ArgumentParser) -> None:
     _add_files(c)
-    c.add_argument("--json", action="store_true", help="a JSON list, one entry a file")
+    c.add_argument("--json", action="store_true", help="print a JSON list with one entry for each file")
 
 
 def _verify(c: ArgumentParser) -> None:
@@ -56,12 +56,12 @@ def _verify(c: ArgumentParser) -> None:
 
 def _bake(c: ArgumentParser) -> None:
     _add_files(c)
-    c.add_argument("--reference", type=path_of, metavar="PICTURE", help="in place of the object's own")
-    c.add_argument("--object_scale", type=float, default=1.0, help="of the object's learnt change [1]")
+    c.add_argument("--reference", type=path_of, metavar="PICTURE", help="reference [the object's own]")
+    c.add_argument("--object_scale", type=float, default=1.0, help="factor of the learnt weight change [1]")
     c.add_argument("--guidance_from", "--guidance-from", choices=["object", "base"],
-                   help="whose unconditional branch is baked [the config's]")  # fmt: skip
+                   help="weights of the unconditional prediction [the config's]")  # fmt: skip
     c.add_argument("--reference_view", type=int, metavar="N",
-                   help="few-shot picture to bake; 0: all, -1: nearest [the config's]")  # fmt: skip
+                   help="few-shot picture whose token is used; 0: all, -1: nearest [config's]")  # fmt: skip
     _add_out(c, FOLDER)
     _add_base(c)
 
@@ -69,7 +69,7 @@ def _bake(c: ArgumentParser) -> None:
 def _compress(c: ArgumentParser) -> None:
     _add_files(c)
     c.add_argument("--energy", type=float, required=True,
-                   help="share of its energy that every matrix keeps, like 0.99")  # fmt: skip
+                   help="share of its energy that each matrix keeps, like 0.99")  # fmt: skip
     _add_out(c, FOLDER)
     _add_base(c, optional=True)
 
@@ -82,13 +82,13 @@ def _merge(c: ArgumentParser) -> None:
 
 def _convert(c: ArgumentParser) -> None:
     _add_files(c)
-    c.add_argument("--to", required=True, choices=list(SUFFIX), help="format to write; from: any of these")
+    c.add_argument("--to", required=True, choices=list(SUFFIX), help="format to write; any of them is read")
     c.add_argument("--dtype", choices=["fp16", "fp32"], default="fp32",
-                   help="for --to object; fp16: differences, fp32: as read [fp32]")  # fmt: skip
+                   help="for --to object; fp16: differences, fp32: tuned values [fp32]")  # fmt: skip
     c.add_argument("--dataset-dir", "--dataset_dir", type=path_of, metavar="FOLDER",
-                   help="the object's folder of pictures: few-shot tokens of a .ckpt need it")  # fmt: skip
+                   help="the object folder: few-shot tokens of a .ckpt need its pictures")  # fmt: skip
     c.add_argument("--few_shot_features", "--few-shot-features", default="raw", choices=["raw", "clip"],
-                   help="CLIP's input for that .ckpt [raw, as in the paper's code]")  # fmt: skip
+                   help="CLIP's input for that .ckpt [raw, the paper's]")  # fmt: skip
     _add_out(c, FOLDER)
     _add_base(c)
 
@@ -98,13 +98,13 @@ def _add_files(c: ArgumentParser) -> None:
 
 
 def _add_out(c: ArgumentParser, what: str) -> None:
-    c.add_argument("--out", type=path_of, required=True, help=f"{what} to write, other than the inputs")
+    c.add_argument("--out", type=path_of, required=True, help=f"{what} to write")
 
 
 def _add_base(c: ArgumentParser, *, optional: bool = False) -> None:
     c.add_argument("--config", type=path_of, default=Path(place("configs/mini.yaml", ROOT)), metavar="YAML",
                    help="settings file of the base [configs/mini.yaml]")  # fmt: skip
-    c.add_argument("--base", metavar="PATH", help="base checkpoint, in place of the config's")
+    c.add_argument("--base", metavar="PATH", help="base checkpoint [the config's]")
     if optional:
         c.add_argument("--no-base", action="store_true", help="check the file alone, without a base")
 
@@ -123,7 +123,7 @@ OBJECT_SUFFIX = ".safetensors"
 
 
 def outputs(files: Sequence[Path], out: Path, suffix: str = OBJECT_SUFFIX) -> list[Path]:
-    """The file to write for each input: `out` itself, or a file of the same name in the folder `out`.
+    """The file to write for each input: `out` itself, or a file of the input's name in the folder `out`.
 
     Raises ValueError if an input would be overwritten, or two outputs would have the same name.
     """

@@ -56,7 +56,7 @@ class SettingsParser(OneLineParser):
     ) -> None:
         """`flags`: a flag's name => the dotted setting that it gives; `config`: the default YAML file.
 
-        `published`: flags of the published code; `gives_way`: see `command_forms`. `short_help`: the flags
+        `published`: flags of the published code; `gives_way`: see `with_defaults`. `short_help`: the flags
         that `--help` shows, by heading, followed by `more_help`; without it `--help` shows all.
         """
         super().__init__(

@@ -35,7 +35,7 @@ MEMORY = "close other programs, or use a machine with more memory"
 
 
 def say(line: str) -> None:
-    """One line on stderr: what a user should know, and what results are not."""
+    """Print one line on stderr: a message, not a result."""
     print(line, file=sys.stderr, flush=True)
 
 
@@ -93,9 +93,9 @@ def warnings_in_a_line() -> Iterator[None]:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """For heavy imports: what they make stays, so no garbage is looked for in it, now or ever.
+    """For heavy imports: no garbage collection in the objects that they make, neither now nor later.
 
-    That would be a quarter of the imports' time, and as much again when the process ends.
+    It would take a quarter of the imports' time, and as much again when the process ends.
     """
     known = len(sys.modules)
     gc.disable()
@@ -177,5 +177,5 @@ def explained(error: BaseException, memory: str = MEMORY) -> tuple[str, int]:
 
 
 def _ignore_interrupts() -> None:
-    """The work is done: Ctrl-C while the interpreter tidies up changes nothing."""
+    """When the work is done, ignore Ctrl-C until the interpreter has ended."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -43,7 +43,7 @@ class SampleSection:
     guidance_scale: float = setting(5.0, "classifier-free guidance scale; 1: no guidance", least=0)
     n_samples: int = setting(1, "results for each background, made in one batch", least=1)
     best_of: int = setting(
-        1, "make so many results and keep the one that looks most like the object", least=1
+        1, "make this many results and keep the one with the best identity and seam", least=1
     )
     seed: int = setting(
         321, "seed of the noise; result i of a background uses seed + i", least=0, most=2**63 - 1
@@ -58,8 +58,8 @@ class SampleSection:
     )
     strength: float = setting(
         1.0,
-        "denoising strength, as in image-to-image: below 1, sampling starts from the composite with so much "
-        "noise and keeps its layout and colours (needs base.region_fill=composite); 1: from noise alone",
+        "denoising strength, as in image-to-image: below 1, sampling starts from the composite with that "
+        "much noise and keeps its layout and colours (needs base.region_fill=composite); 1: from noise alone",
         least=0,
         most=1,
     )
@@ -100,7 +100,7 @@ class SampleSection:
     )
     deep_cache_interval: int = setting(
         1,
-        "DeepCache interval: every so many steps run the whole UNet, the others its outer layers; 1: off",
+        "DeepCache interval: one of so many steps runs the whole UNet, the others its outer layers; 1: off",
         least=1,
     )
     precision: str = setting(
@@ -132,22 +132,26 @@ class InsertSection:
     zoom: float = setting(
         1.0, "largest enlargement of a small region; 1: a region is never smaller than the model's image"
     )
-    blend: str = setting("membrane", "how the seam is blended", ["paste", "membrane", "paper"])
+    blend: str = setting(
+        "membrane",
+        "how the seam is blended: paste, not at all; membrane; paper, as in the paper's code",
+        ["paste", "membrane", "paper"],
+    )
     feather: float = setting(
         -1.0,
-        "width of the soft edge inside the mask, in pixels of a 512-px region; -1: as `blend` has it",
+        "width of the soft edge inside the mask, in pixels of a 512-px region; -1: the default of `blend`",
         least=-1,
     )
     reach: float = setting(
         -1.0,
         "how far inside the mask the colour offset at its edge is corrected, in pixels of a 512-px region; "
-        "1000: everywhere; -1: as `blend` has it",
+        "1000: everywhere; -1: the default of `blend`",
         least=-1,
     )
     keep_scene: bool = setting(
         False,
         "keep the scene inside the mask around the object, for masks on empty ground (needs "
-        "base.region_fill=composite); else everything inside the mask is made anew, what stood there is gone",
+        "base.region_fill=composite); without it everything inside the mask is generated",
     )
     paste_margin: float = setting(
         0.0,
@@ -157,15 +161,15 @@ class InsertSection:
     )
     max_seam: float = setting(
         0.0,
-        "largest accepted seam ratio: a worse result is kept, and the exit code is 1; 0: no limit",
+        "largest accepted seam ratio: worse results are kept, but the exit code is 1; 0: no limit",
         least=0,
     )
     outdir: str = setting("outputs", "folder of the results", path=True)
     contact_sheet: bool = setting(True, "write a contact sheet of the first results")
-    batch_size: int = setting(8, "most results that are made in one batch", least=1)
+    batch_size: int = setting(8, "largest number of results in one batch", least=1)
     cache_mb: int = setting(
         1024,
-        "MB of the cache <outdir>/placements, which holds the placements of scenes; the oldest are removed",
+        "size in MB of <outdir>/placements, the cache of a scene's placements; the oldest are removed",
         least=0,
     )
 
@@ -176,8 +180,7 @@ class MaskSection:
 
     channel: str = setting(
         "auto",
-        "which channel of a mask image is read; background: no mask image, but the background's transparent "
-        "part",
+        "channel of a mask image that is read; background: the background's transparent part is the mask",
         ["auto", "luma", "alpha", "background"],
     )
     threshold: float = setting(
@@ -188,11 +191,11 @@ class MaskSection:
     grow: float = setting(0.0, "pixels to dilate the mask by; negative: erode")
 
 
-DROPPED = ("train.mask_growth",)  # settings of earlier versions, which kept recipes may still have
-COLLAGE = "collage"  # in an architecture of earlier versions: base.region_fill is composite
+DROPPED = ("train.mask_growth",)  # settings of earlier versions, which stored recipes may still have
+COLLAGE = "collage"  # in an architecture of earlier versions: base.region_fill=composite
 
 
-# of the training settings, what another run of the same object may differ in
+# training settings that `how_to_learn` leaves out
 INCIDENTAL = (
     "name", "logdir", "resume", "freeze_model", "checkpoint_every", "keep_checkpoints", "preview_every",
     "validate_every", "hold_out", "patience",
@@ -217,7 +220,7 @@ def load_config(
 ) -> Any:
     """A YAML file (None: defaults) and `section.key=value` overrides => the schema, a frozen dataclass.
 
-    `source` may also be the settings themselves, nested, as a run keeps them.
+    `source` may also be nested settings, as a run stores them.
     Raises FileNotFoundError, or ValueError naming the key or value and what was expected.
     """
     if isinstance(source, Mapping):
@@ -226,7 +229,7 @@ def load_config(
 
 
 def present(kept: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings that a run or a result of any version keeps, as this version has them."""
+    """Settings stored by a run or a result of any version => those of this version."""
     return {section: _present(section, values) for section, values in kept.items()}
 
 
@@ -243,6 +246,6 @@ def _present(section: str, values: Any) -> Any:
 
 
 def how_to_learn(config: Config) -> dict[str, Any]:
-    """The settings that decide what is learnt, but for the freeze mode, by name."""
+    """The settings that decide what is learnt, except the freeze mode, by name."""
     training = {key: value for key, value in asdict(config.train).items() if key not in INCIDENTAL}
     return training | {key: value for key, value in asdict(config.data).items() if key != "root"}

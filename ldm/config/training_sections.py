@@ -44,12 +44,13 @@ class TrainSection:
     resume: str = setting("", "run folder or checkpoint file to resume, with its own settings", path=True)
     freeze_model: str = setting(
         "crossattn-kv",
-        "what trains: K and V (real objects) or all of the cross-attention (virtual ones)",
+        "what trains: crossattn-kv, K and V of the cross-attention (real objects); crossattn, all of it "
+        "(virtual objects)",
         ["crossattn-kv", "crossattn"],
     )
     few_shot: str = setting(
         "tokens",
-        "few-shot part of the context: none, the paper's linear layer, or tokens that are trained",
+        "few-shot part of the context: tokens, trained vectors; linear, the paper's layer; none",
         ["none", "linear", "tokens"],
     )
     few_shot_features: str = setting(
@@ -93,7 +94,7 @@ class TrainSection:
     )
     recolour: float = setting(
         0.0,
-        "share of the samples that show the object's cut-out in other, random colours and light, so that its "
+        "share of the samples that show the object's cut-out in random other colours and light, so that its "
         "own are learnt (needs base.region_fill=composite)",
         least=0,
         most=1,
@@ -113,7 +114,7 @@ class TrainSection:
     )
     precision: str = setting(
         "32-true",
-        "Lightning's precision; bf16 runs as 32-true where the device would emulate it",
+        "Lightning's precision; bf16-mixed runs as 32-true on a device without bf16",
         ["32-true", "bf16-mixed", "16-mixed"],
     )
     gradient_checkpointing: bool = setting(
@@ -152,7 +153,7 @@ class ExtractSection:
     )
     dtype: str = setting(
         "fp16",
-        "fp16: differences to the base; fp32: the tuned values, exact, twice the size",
+        "fp16: differences to the base; fp32: the tuned values, exact, at twice the size",
         ["fp16", "fp32"],
     )
     author: str = setting("", "author, stored in the file")
@@ -164,5 +165,5 @@ class ExtractSection:
         path=True,
     )
     dataset_dir: str = setting(
-        "", "the object's folder, for a checkpoint of the paper's code, which has no pictures", path=True
+        "", "the object folder, for a checkpoint of the paper's code, which has no pictures", path=True
     )

@@ -63,7 +63,7 @@ def path_of(text: str, folder: Path = Path()) -> Path:
 def list_files(folder: Path, suffixes: Collection[str] = PICTURE_SUFFIXES) -> list[Path]:
     """A folder's visible files with these suffixes, in natural order; none if there is no folder.
 
-    Links that lead nowhere are among them: whoever reads them names them.
+    Broken links are among them; reading one raises an error that names it.
     """
     paths = folder.iterdir() if folder.is_dir() else ()
     return _in_order(path for path in paths if path.suffix.lower() in suffixes)
@@ -72,7 +72,7 @@ def list_files(folder: Path, suffixes: Collection[str] = PICTURE_SUFFIXES) -> li
 def pictures_in(folder: Path, also: Collection[str] = ()) -> list[Path]:
     """A folder's pictures, and files with the suffixes `also`, in natural order; one-line errors if none.
 
-    `other_pictures` are among them: whoever cannot read one names it.
+    `other_pictures` are among them; reading one of an unknown kind raises an error that names it.
     """
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: no such folder of pictures")

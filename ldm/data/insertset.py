@@ -1,6 +1,7 @@
-"""Read an InsertSet object folder: the pictures and boxes of one object, checked completely before use.
+"""Read an object folder: the pictures and boxes of one object, all of them checked before use.
 
-In: a folder as in `LAYOUT`. Out: an `InsertSet`, or one error that lists all faults of the folder.
+In: an object folder, with the layout of `LAYOUT`; the paper's data set InsertSet has one for each object.
+Out: an `InsertSet`, or one error that lists all faults of the folder.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class InsertSet:
-    """One object: few-shot pictures (at least one), same-category pictures (possibly none), its reference."""
+    """An object folder as read: few-shot pictures (at least one), same-category ones, the reference."""
 
     root: Path
     few_shot: tuple[Sample, ...]
@@ -55,7 +56,7 @@ class InsertSet:
     reference: Path
 
     def digests(self) -> dict[str, str]:
-        """Name of each picture => hash of the picture, its boxes and its mask."""
+        """Name of each picture => hash of the picture, its boxes and its silhouette."""
         alone = (self.reference, silhouette_beside(self.reference))
         found = {file.name: file_digest(file) for file in alone if file.is_file()}
         for sample in (*self.few_shot, *self.same_category):
@@ -67,10 +68,10 @@ class InsertSet:
 
 
 def load_insertset(root: Path) -> InsertSet:
-    """Read and check a folder; ValueError lists every fault with its remedy, one a line.
+    """Read and check an object folder; ValueError lists every fault with its remedy, one in each line.
 
     Same-category pictures, which are many and downloaded, are checked less strictly: one without a box is
-    left out, a box slightly outside is clipped, a fifth number ignored; one warning counts these.
+    left out, a box slightly outside is clipped, a fifth number is ignored; one warning counts these.
     """
     root = Path(root)
     if not root.is_dir():
@@ -122,7 +123,7 @@ def parts_in_folder(picture: Path) -> tuple[Path | None, Path | None]:
 
 
 def sample_in_folder(picture: Path) -> Sample | None:
-    """A picture that lies in an object folder, with its boxes and mask there; None if it does not.
+    """A picture in an object folder, with its boxes and mask there; None if it is not in such a folder.
 
     ValueError if its box or mask is not right.
     """

@@ -1,4 +1,4 @@
-"""Training samples for one object: an InsertSet => image, mask and reference.
+"""Training samples for one object: its folder, as an `InsertSet` => image, mask and reference.
 
 Pixels are uint8 [H,W,3]; images and references float [3,S,S] in [-1,1]; masks float [1,S,S] in [0,1], where
 1 = fill.

@@ -1,10 +1,10 @@
 """Benchmarks => objects, and the sites where they are to be inserted; all is checked before any work.
 
 Three layouts are read:
-- scenes with ground truth: `objects/<name>/` (InsertSet folders) and `scenes/<name>/` as SCENE_FILES says,
-  perhaps with `posed/<name>/`, the object in the pose of the truth (`ldm.evaluation.posed`);
+- scenes with ground truth: `objects/<name>/` (object folders) and `scenes/<name>/` as SCENE_FILES says,
+  optionally with `posed/<name>/`, the object in the pose of the truth (`ldm.evaluation.posed`);
 - photos: `insertions/cases.json`, whose objects are `id_image/<name>/`;
-- InsertSet: one object folder or a folder of them. Each object goes into every background of a test bench
+- InsertSet: an object folder or a folder of them. Each object goes into every background of a test bench
   (`image/NNNN_img.png`, `mask/NNNN_mask.png`, optionally a list file), one for all objects or one for each.
 """
 
@@ -54,7 +54,7 @@ class Site:
     posed: Posed | None = None
 
     def read(self, options: MaskOptions | None = None, plan: PlanRegions = plan_rois) -> SiteImages:
-        """Its images; FileNotFoundError or ValueError in one line for whatever does not fit."""
+        """Its images; FileNotFoundError or ValueError in one line if one is missing or does not fit."""
         background, masks = self.masked.read(options or MaskOptions())
         return SiteImages(
             background=background,
@@ -96,10 +96,10 @@ def load_benchmark(
 ) -> Benchmark:
     """Read and check a benchmark, or what is chosen of it: objects, and scenes by name or sites an object.
 
-    `backgrounds` is the test bench of InsertSet objects. Errors are one line, or one a fault.
+    `backgrounds` is the test bench for object folders. An error is one line, or one line for each fault.
     """
     if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder of a benchmark or of InsertSet objects")
+        raise FileNotFoundError(f"{root}: no such folder; give a benchmark or object folders")
     if (root / "scenes").is_dir():
         return _scenes(root, objects, sites)
     found = _photos(root) if (root / PHOTO_CASES).is_file() else _insertset(root, backgrounds)
@@ -218,7 +218,7 @@ def _insertset(root: Path, backgrounds: Path | None) -> Benchmark:
             "test.jpg) or a folder of those"
         )
     if backgrounds is None:
-        raise ValueError(f"{root}: InsertSet objects need a test bench: --backgrounds FOLDER (image/, mask/)")
+        raise ValueError(f"{root}: object folders need a test bench: --backgrounds FOLDER (image/, mask/)")
     objects = {folder.resolve().name: load_insertset(folder) for folder in folders}
     sites = tuple(
         Site(f"{name}/{masked.name}", name, masked)  # every object goes into backgrounds of the same names

@@ -36,7 +36,7 @@ def collect(source: Path, references: Path | None = None, methods: Sequence[str]
     """All insertions of a folder or manifest, in its order; `references` replaces what each one names.
 
     Of the engine's results, those of `methods`, or of one method if its own folder is given. Raises one-line
-    errors for whatever is missing or does not fit.
+    errors for what is missing or does not fit.
     """
     if source.is_dir():
         found = _in_folder(source, references)

@@ -55,7 +55,7 @@ class References:
 
 @lru_cache(maxsize=256)  # a run has few objects and many results
 def references_in(path: Path) -> References:
-    """An object's pictures: an InsertSet folder, one picture, or an object file that holds one."""
+    """An object's pictures: an object folder, one picture, or an object file that holds one."""
     if not path.exists():
         raise FileNotFoundError(f"{path}: no such object folder, picture or object file of a reference")
     return references_of(load_insertset(path)) if path.is_dir() else References(path)

@@ -1,1 +1,1 @@
-"""Feature networks: images are compared by what these make of them."""
+"""Feature networks, by which images are compared."""

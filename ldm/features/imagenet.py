@@ -37,7 +37,7 @@ class ImageNetFeatures(nn.Module):
         self.register_buffer("std", torch.tensor(STD)[:, None, None])
 
     def train(self, mode: bool = True) -> ImageNetFeatures:
-        """Stays in evaluation mode whatever the module that holds it does."""
+        """Stays in evaluation mode, also if the module around it is set to training."""
         return super().train(False)
 
     def _normalised(self, image: Tensor) -> Tensor:

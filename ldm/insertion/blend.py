@@ -1,9 +1,9 @@
 """Blend an inpainted region into its background, inside the mask only, and measure how visible the seam is.
 
-All of it happens in one region at the background's resolution: images are float [3,h,w] in [-1,1] on the CPU,
-`mask` is bool [h,w], `alpha` float [h,w] in [0,1] and exactly 0 outside the mask.
-`generated` covers the whole region. Outside the mask it is the model's reconstruction of known pixels; the
-difference there is the model's error, and is used to correct the colours inside.
+`BLENDS` is the table of blends. All of it happens in one region at the background's resolution: images are
+float [3,h,w] in [-1,1] on the CPU, `mask` is bool [h,w], `alpha` float [h,w] in [0,1] and exactly 0 outside
+the mask. `generated` covers the whole region. Outside the mask it is the model's reconstruction of known
+pixels; the difference there is the model's error, and is used to correct the colours inside.
 """
 
 from __future__ import annotations
@@ -89,10 +89,9 @@ STRAY = 0.05  # a difference of this size weighs half: likely an object crosses 
 class Blend:
     """How the seam is blended; 0 turns a part off. Lengths are pixels of a 512-px region.
 
-    feather: width of the transition inside the mask. reach: how deep the edge's colour offset is carried
-    into the mask (inf: through all of it).
-    paper_blur: width of the blurred band of the paper's code, in pixels of the background; only the half
-    inside the mask is blurred.
+    `feather`: width of the transition inside the mask. `reach`: how deep the edge's colour offset is spread
+    into the mask (inf: through all of it). `paper_blur`: width of the blurred band of the paper's code, in
+    pixels of the background; only the half inside the mask is blurred.
     """
 
     feather: float = 0
@@ -108,7 +107,7 @@ BLENDS = {
 
 
 def blend_named(name: str, feather: float = -1, reach: float = -1) -> Blend:
-    """One of BLENDS; other lengths of 0 or more replace its own."""
+    """One of BLENDS, with `feather` and `reach` in place of its own if they are 0 or more."""
     own = BLENDS[name]
     feather = feather if feather >= 0 else own.feather
     reach = reach if reach >= 0 else own.reach

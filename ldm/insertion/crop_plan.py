@@ -1,6 +1,7 @@
-"""The regions to inpaint for a mask, their scale, and warnings; needs no model.
+"""The regions to inpaint by the settings (`CropContext`), their scale, and warnings; needs no model.
 
-Lengths are pixels of the background unless they are called model pixels.
+The geometry is in `roi`; `paste.cut_region` crops the pixels of a region. Lengths are pixels of the
+background unless they are called model pixels.
 """
 
 from __future__ import annotations
@@ -25,9 +26,9 @@ MANY = 8  # more regions than this are likely noise of the mask, not objects
 class CropContext:
     """How much of the scene a region shows around the mask.
 
-    Its side is `roi_factor` times the mask's longer side or, if `context_px` is 0 or more, that side plus so
-    many pixels on each side. `model_side` is the model's resolution. A region is enlarged at
-    most `zoom` times to reach it.
+    Its side is `roi_factor` times the mask's longer side or, if `context_px` is 0 or more, that side plus
+    `context_px` on each side. `model_side` is the model's resolution; a region is enlarged at most `zoom`
+    times to reach it.
     """
 
     model_side: int

@@ -15,7 +15,7 @@ from ldm.objects.object_file import read_object_metadata
 class ObjectSource:
     """An object file (none: zero-shot), its reference (none: the object's own) and the factor of its change.
 
-    `pictures` is the object's InsertSet folder, which a .ckpt of the paper's code needs; `pick` names one of
+    `pictures` is the object folder, which a .ckpt of the paper's code needs; `pick` names one of
     a merged file's objects.
     """
 

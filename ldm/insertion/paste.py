@@ -1,7 +1,7 @@
-"""Cut a region out of a picture, paste an image back at the picture's own depth, compare what stays.
+"""Crop the pixels of a region (`cut_region`), paste an image back at the picture's own depth, compare.
 
-Only the region is ever computed in floats, and of a large one only a strip at a time at its full size; pixels
-where alpha is 0 are copied, not computed.
+`roi` and `crop_plan` say where the regions are. Only a region is ever computed in floats, a large one strip
+by strip; pixels where alpha is 0 are copied, not computed.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ class Patch(NamedTuple):
 
 
 def cut_region(picture: Picture, roi: Roi, most: int | None = None) -> Tensor:
-    """Cut out an sRGB image [3,h,w] in [-1,1], reflected beyond the picture's borders; alpha is left out.
+    """Crop a region as an sRGB image [3,h,w] in [-1,1], reflected beyond the picture's border, without alpha.
 
-    What is longer than `most` px is shrunk to that. Colours that sRGB cannot show are outside of [-1,1].
+    A region longer than `most` px is shrunk to that. Colours that sRGB cannot show are outside of [-1,1].
     """
     return colours(shrunk(crop(picture.pixels, roi), most), picture.space)
 

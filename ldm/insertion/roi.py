@@ -1,5 +1,6 @@
-"""A mask => square regions of interest with context around it, in a background of any size.
+"""Geometry of regions: a mask => square regions of interest (ROIs) with context, in a background of any size.
 
+`crop_plan` calls it with the settings; `paste.cut_region` crops the pixels of a region.
 Sizes are (H, W); boxes are x0, y0, x1, y1 in pixels, x1 and y1 exclusive.
 """
 

@@ -176,7 +176,7 @@ class Conditioner(nn.Module):
         count = 0 if tokens is None else len(tokens)
         if tokens is None or not 1 <= number <= count:
             hint = f"give 1 to {count}, or 0 for all" if count else "leave it out"
-            raise ValueError(f"view {number}: this object has {count} few-shot tokens; {hint}")
+            raise ValueError(f"reference_view {number}: this object has {count} few-shot tokens; {hint}")
         return tokens[number - 1].expand_as(tokens)
 
     def few_shot_by_sample(self, view: Tensor) -> Tensor | None:

@@ -1,4 +1,7 @@
-"""Cross-attention over a few context tokens, for the `attn2` layers of a diffusers UNet."""
+"""Cross-attention over a few context tokens, for the `attn2` layers of a diffusers UNet.
+
+Which of their weights (K, V or all) learning an object trains: `ldm.objects.delta.is_trained`.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,7 @@ def detach_first(x: Tensor) -> Tensor:
 class FewTokenAttention:
     """Attention processor of the layer `name`: scaled dot-product attention, or that of a folded context.
 
-    Token 0 gets no gradient unless `all_learn`.
+    Token 0, the reference, gives K and V no gradient unless `all_learn`.
     """
 
     def __init__(self, name: str = "", all_learn: bool = False) -> None:

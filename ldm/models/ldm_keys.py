@@ -229,7 +229,7 @@ def _rename(keys: Iterable[str], modules: Mapping[str, str], naming: str) -> dic
     if unknown := [key for key, name in names.items() if not name]:
         raise ValueError(
             f"{first_few(unknown)}: not {naming} names of a base's weights; give a checkpoint like "
-            "Paint-by-Example's model.ckpt, or its Blocks"
+            "Paint-by-Example's model.ckpt"
         )
     if len(set(names.values())) < len(names):
         counts = Counter(names.values())

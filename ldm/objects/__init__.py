@@ -1,1 +1,1 @@
-"""Implicit parameters: the small file that a learnt object is."""
+"""Object files: the implicit parameters of a learnt object, their formats and how they are applied."""

@@ -118,7 +118,10 @@ def load_diffusers(path: Path, base: Base) -> Delta:
         known = recognised(path)
         if known and "for diffusers; turn" not in known:
             raise ValueError(f"{path} is {known}")
-        raise ValueError(f"{path} does not fit the {base.architecture.name} base: {first_few(unknown)}")
+        raise ValueError(
+            f"{path} does not fit the {base.architecture.name} base: {first_few(unknown)}; "
+            "give its own base: --config, --base"
+        )
     metadata = read_metadata(path) if path.suffix == ".safetensors" else {}
     if metadata.get("kind") == KIND:
         rest = _conditioner(conditioner_file(path), metadata)

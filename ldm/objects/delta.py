@@ -1,5 +1,7 @@
 """A learnt object as the weights that training changed: which ones, how a file holds them, how it is applied.
 
+`is_trained` selects them: K and V of the cross-attention, or all of it, and the conditioner without CLIP.
+
 A `Delta` holds differences to the base (fp16, small; matrices may be of low rank) or the tuned values (fp32,
 bit-exact: base + (tuned - base) may round), under diffusers names, and the few-shot tokens. A matrix of low
 rank is the product of two thin ones, `up.NAME` and `down.NAME` in a file.
@@ -38,7 +40,7 @@ def trained_names(base: Base, freeze_model: str) -> list[str]:
 
 
 def is_trained(name: str, freeze_model: str) -> bool:
-    """Whether learning an object changes the weight of this (diffusers) name."""
+    """Whether learning an object changes the weight of this (diffusers) name; see `trained_names`."""
     if freeze_model not in FREEZE_MODELS:
         raise ValueError(
             f"freeze_model {freeze_model!r} is unknown; choose one of {', '.join(FREEZE_MODELS)}"

@@ -184,14 +184,18 @@ def load_ldm_delta(
         _check_frozen(file, own, base.architecture.name)
     elif file.rest:
         raise ValueError(
-            f"{file.path} does not fit the {base.architecture.name} base: {first_few(list(file.rest))}"
+            f"{file.path} does not fit the {base.architecture.name} base: {first_few(list(file.rest))}; "
+            "give its own base: --config, --base"
         )
     weights = ldm_to_diffusers(file.tuned, blocks)
     linear = {key: weights.pop(key) for key in list(weights) if key.startswith(LINEAR)}
     if isinstance(file.extra.get(LDM_VECTOR), Tensor):
         weights[VECTOR] = file.extra[LDM_VECTOR]
     if wrong := [k for k, v in weights.items() if not is_trained(k, "crossattn") or own[k].shape != v.shape]:
-        raise ValueError(f"{file.path} does not fit the {base.architecture.name} base: {first_few(wrong)}")
+        raise ValueError(
+            f"{file.path} does not fit the {base.architecture.name} base: {first_few(wrong)}; "
+            "give its own base: --config, --base"
+        )
     tokens = _tokens(base, linear, crops, file.layer.features or features) if linear else None
     metadata = _metadata(file, base, "linear" if linear else "none", 0 if tokens is None else len(tokens))
     metadata = replace(metadata, base=metadata.base or fingerprint or base_fingerprint(base))

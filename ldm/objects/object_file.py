@@ -93,7 +93,8 @@ def read_object(path: Path, kind: str) -> tuple[dict[str, Tensor], ObjectMetadat
     """
     metadata = read_object_metadata(path)
     if metadata.kind != kind:
-        raise ValueError(f"{path} is an object of kind {metadata.kind!r}; expected {kind!r}")
+        hint = ", the file that get_deltas.sh wrote" if kind == "delta" else ""
+        raise ValueError(f"{path} is an object of kind {metadata.kind!r}; expected {kind!r}{hint}")
     tensors = read_state(path)
     _check_finite(tensors, path)
     try:
@@ -108,7 +109,7 @@ def read_object_metadata(path: Path) -> ObjectMetadata:
         raise ValueError(f"{path} is a folder; give an object file")
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path}: no such object file; get_deltas.sh makes one from a run of train.sh"
+            f"{path}: no such object file; get_deltas.sh writes one from a run of train.sh"
         )
     if path.suffix in PICKLES:
         if not is_paper_file(path):

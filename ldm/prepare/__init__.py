@@ -1,1 +1,1 @@
-"""From photos of one object to its InsertSet folder: boxes and silhouettes proposed, faults named."""
+"""From photos of one object to an object folder: boxes and silhouettes are proposed, faults named."""

@@ -1,4 +1,4 @@
-"""Write an object's InsertSet folder from photos, and bring it up to date after a person's corrections.
+"""Write an object folder from photos, and bring it up to date after a person's corrections.
 
 In: photos, and masks, transparency or box files where they exist (`known_beside`). Out: the folder as in
 `LAYOUT` of `ldm/data/insertset.py`: photos byte for byte, boxes and silhouettes in the pixels that a viewer

@@ -1,4 +1,4 @@
-"""What a friend would say about photos of an object, and which of them shows it best."""
+"""Warnings about photos of an object, and which of them shows it best."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ class SceneLayout:
 
 
 def lay_out(scene: Scene, options: RunOptions) -> SceneLayout:
-    """Read the background and all masks, without a model; one-line errors for whatever does not fit."""
+    """Read the background and all masks, without a model; one-line errors if something does not fit."""
     background = read_picture(scene.background)
     placed = place(scene, background, options.mask_options, options.crop_context)
     return SceneLayout(scene, background, groups(placed), options.crop_context.model_side)
@@ -96,7 +96,7 @@ def lay_out(scene: Scene, options: RunOptions) -> SceneLayout:
 def place(
     scene: Scene, background: Picture, mask_options: MaskOptions, context: CropContext
 ) -> list[PlacedObject]:
-    """The masks and regions of every placement; one-line errors for whatever does not fit the background."""
+    """The masks and regions of every placement; one-line errors if one does not fit the background."""
     out = []
     for placement in scene.placements:
         try:
@@ -133,7 +133,7 @@ def _together(placement: Placement, masks: Sequence[InsertMasks], context: CropC
 def groups(placed: Sequence[PlacedObject]) -> list[list[PlacedObject]]:
     """Placements by order, lowest first; the masks of one group do not overlap.
 
-    Raises ValueError if two placements overlap and have the same order: it is unknown which goes on top.
+    Raises ValueError if two placements overlap and have the same order: it is unknown which is on top.
     """
     ranked = sorted(placed, key=lambda p: p.placement.order)  # stable: within an order as in the file
     out = [list(group) for _, group in groupby(ranked, key=lambda p: p.placement.order)]

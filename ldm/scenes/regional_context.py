@@ -78,7 +78,7 @@ class Regional:
 
 
 def _cells(start: float, stop: float, length: int) -> slice:
-    """The cells of a side that a span covers: equally many wherever it lies, so that regions stay square."""
+    """The cells of a side that a span covers; their number is the same in every place."""
     count = max(round((stop - start) * length), 1)
     first = min(round(start * length), length - count)
     return slice(first, first + count)

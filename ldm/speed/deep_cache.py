@@ -93,5 +93,5 @@ def _run(layer: tuple[nn.Module, nn.Module | None], h: Tensor, emb: Tensor, cont
 
 
 def _seen(block: nn.Module, context: Context) -> dict[str, Any]:
-    """The context, for a block that looks at it."""
+    """The context, for a block that uses it."""
     return {"encoder_hidden_states": context} if hasattr(block, "attentions") else {}

@@ -22,10 +22,10 @@ ALONE: tuple[str, list[float], str] = ("none", [], "")  # no activation behind t
 
 
 def pack(module: nn.Module, but: Set[nn.Module] = frozenset()) -> None:
-    """Let linear layers and convolutions inside `module` run with packed weights, but those in some parts.
+    """Run the linear layers and convolutions of `module`, except those in the parts `but`, on packed weights.
 
-    For inference on the CPU: once a layer has run, the packed weight is the only one, and `weight` a tensor
-    on the device "meta" that tells shape and dtype.
+    For inference on a CPU only: when a layer has run once, only its packed weight is left; `weight` is then a
+    tensor on the device "meta" with the same shape and dtype.
     """
     for child in module.children():
         if child in but:
@@ -41,8 +41,8 @@ def pack(module: nn.Module, but: Set[nn.Module] = frozenset()) -> None:
 def pack_weights(model: InpaintingModel, dtype: torch.dtype, compiled: bool = False) -> None:
     """Pack a model on the CPU whose UNet is in `dtype`, if this PyTorch and processor can; else do nothing.
 
-    Cross-attentions are left as they are, for contexts are folded with their weights, and so is what has few
-    rows. A compiled UNet is not packed.
+    Not packed are cross-attentions, because contexts are folded with their weights, layers with few rows, and
+    a compiled UNet.
     """
     if model.device.type != "cpu":
         return
@@ -57,7 +57,7 @@ def pack_weights(model: InpaintingModel, dtype: torch.dtype, compiled: bool = Fa
 
 @cache
 def can_pack(dtype: torch.dtype) -> bool:
-    """Whether this PyTorch does it on this processor, and correctly, also after a change of shape."""
+    """Whether this PyTorch packs on this processor, with right results, also after a change of shape."""
     with torch.random.fork_rng(devices=[]):  # the check must not change the random numbers of the caller
         conv, linear = nn.Conv2d(24, 40, 3, padding=1).to(dtype), nn.Linear(24, 40).to(dtype)
         images = [torch.randn(2, 24, side, side).to(dtype) for side in (4, 16)]

@@ -1,4 +1,4 @@
-"""The objects of the studio: InsertSet folders that `ldm/prepare` writes and corrects."""
+"""The objects of the studio: object folders that `ldm/prepare` writes and corrects."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Objects:
         return self.get(name)
 
     def open(self, given: str) -> dict[str, Any]:
-        """Open an InsertSet folder of the project; boxes and silhouettes that it lacks are proposed."""
+        """Open an object folder of the project; boxes and silhouettes that it lacks are proposed."""
         from ldm.prepare.object_folder import write_object_folder
 
         folder, name = self.workspace.inside(given), checked_name(Path(given).name)

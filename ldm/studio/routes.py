@@ -61,7 +61,7 @@ def create_object(studio: Served, body: Named) -> dict[str, Any]:
 
 @objects.post("/open")
 def open_object(studio: Served, body: Opened) -> dict[str, Any]:
-    """Open an InsertSet folder inside the project."""
+    """Open an object folder inside the project."""
     return studio.objects.open(body.folder)
 
 

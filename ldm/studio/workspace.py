@@ -1,6 +1,6 @@
 """The studio's folder, and what a request may name in it: no name of a request leads out of the project.
 
-objects/NAME       InsertSet folders              runs/NAME     training runs
+objects/NAME       object folders                 runs/NAME     training runs
 backgrounds/ID     a picture and its masks        results/JOB   results of one job
 cache/             proxies of pictures            studio.db     jobs
 """

@@ -109,7 +109,7 @@ class FineTune(pl.LightningModule):
         narrow_frozen(self.base, str(self.trainer.precision))
 
     def trained_weights(self) -> dict[str, nn.Parameter]:
-        """Name => weight, of what trains."""
+        """The weights that train, by name."""
         weights = dict(self.base.named_parameters())
         return {name: weights[name] for name in self.trained}
 
@@ -188,14 +188,17 @@ class FineTune(pl.LightningModule):
         for key in SAME:
             if own.get(key) != saved.get(key):
                 raise ValueError(
-                    f"{key} is {own.get(key)}, but {saved.get(key)} in the run to resume; resume it as it was"
+                    f"{key} is {own.get(key)}, but {saved.get(key)} in the run to resume; give the same"
                 )
         shapes = {f"base.{k}": v.shape for k, v in self.trained_weights().items()}
         state = checkpoint["state_dict"]
         if wrong := [
             k for k in shapes.keys() | state.keys() if k not in state or state[k].shape != shapes.get(k)
         ]:
-            raise ValueError(f"the checkpoint does not fit what this run trains: {first_few(sorted(wrong))}")
+            raise ValueError(
+                f"the checkpoint does not fit what this run trains: {first_few(sorted(wrong))}; "
+                "resume it with its own settings"
+            )
         if checkpoint["object"].get(FEATURES) is not None:
             self.base.conditioner.few_shot_features = checkpoint["object"][FEATURES].to(self.base.device)
 

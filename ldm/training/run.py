@@ -100,7 +100,7 @@ def train(
     resume: Path | None = None,
     announce: Callable[[int], None] = lambda step: None,
 ) -> pl.Trainer:
-    """Train until `max_steps`; logs go to `folder`, checkpoints to wherever a callback puts them.
+    """Train until `max_steps`; logs go to `folder`; callbacks write checkpoints.
 
     `resume` is a checkpoint of the same run. `announce` is called with the first step, on one device only,
     when everything is built and before samples are encoded.
@@ -138,7 +138,7 @@ def learn_to_file(
 
 
 def write_inputs(card: Mapping[str, Any], folder: Path) -> None:
-    """Write what a run starts from, for its reader: config.yaml, and shown.png (reference and crops)."""
+    """Write the run's settings (config.yaml) and what the base is shown (shown.png: reference and crops)."""
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_file(folder / CONFIG) as file:
         file.write(MARK.encode() + OmegaConf.to_yaml(card["metadata"]["recipe"]).encode())

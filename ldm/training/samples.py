@@ -1,7 +1,7 @@
 """The samples of a run: drawn in their order, encoded by VAE and CLIP, and fed to the trainer batch by batch.
 
 Sample i depends on (seed, i) alone, the noise it is trained with included; which samples a batch holds
-depends on the step alone. So a resumed run continues as if it had not stopped, whatever the workers did.
+depends on the step alone. So a resumed run continues as if it had not stopped, with any number of workers.
 VAE and CLIP are frozen, so a sample need not be encoded each time it is seen: on two CPU cores that is more
 than half of a small base's training step.
 """

@@ -19,7 +19,7 @@ export function backgroundList(chosen, onremoved) {
     }
   };
   const add = async (file) => {
-    notice.say(`Taking ${file.name} in…`, "hint");
+    notice.say(`Adding ${file.name}…`, "hint");
     const { id } = await upload(path("backgrounds"), "file", [file]);
     notice.say("");
     location.hash = `#insert/${encodeURIComponent(id)}`;

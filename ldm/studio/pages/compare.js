@@ -51,7 +51,7 @@ export class Compare {
         title: "One pixel of the picture is one of the screen (1)",
       }),
       a.region
-        ? button("Region", () => this.viewport.fit(a.region), { title: "What was drawn (2)" })
+        ? button("Region", () => this.viewport.fit(a.region), { title: "Show what was generated (2)" })
         : null,
     );
     this.root = element("div", { class: "editor" }, toolbar, this.stage, this.status);

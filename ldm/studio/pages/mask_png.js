@@ -57,7 +57,7 @@ export async function decodeMask(layer, blob) {
   try {
     bitmap = await createImageBitmap(blob, { colorSpaceConversion: "none" });
   } catch {
-    throw new Error(`${blob.name ?? "The mask"} is no picture that the browser reads: use a PNG file`);
+    throw new Error(`${blob.name ?? "The mask"} is not a picture that the browser can read: use a PNG file`);
   }
   try {
     layer.setImage(bitmap);

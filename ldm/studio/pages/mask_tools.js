@@ -17,7 +17,7 @@ const HINTS = {
   eraser: "Drag to remove.",
   rectangle: "Drag from corner to corner; Alt or the right button removes.",
   lasso: "Draw around the object; Alt or the right button removes.",
-  polygon: "Click corner after corner; click the first corner, or double-click, to close. Escape gives up.",
+  polygon: "Click corner after corner; click the first corner, or double-click, to close. Escape cancels.",
   box: "Drag a handle, or the box; drag outside it for a new one.",
 };
 

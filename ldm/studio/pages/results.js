@@ -222,7 +222,7 @@ function showTwo(page, _, one, two) {
 /** Prepare an insertion like this one: its background, masks, objects and settings. */
 async function reopen(result) {
   if (!result.placements.length) {
-    throw new Error("It was made in a shell: drop its background on the page Insert to go on with it.");
+    throw new Error("It was made in a shell: to use its background again, drop it on the page Insert.");
   }
   await get(path("backgrounds", result.background)); // says so if it has been removed
   const masks = path("results", result.id, "mask");

@@ -111,7 +111,7 @@ export class Scene {
 
   /** What still has to be done before an insertion; "": nothing. */
   missing() {
-    if (!this.objects.length) return "Learn an object first, or give one photos, on the page Objects.";
+    if (!this.objects.length) return "On the page Objects, learn an object or give one photos first.";
     const which = (i, one) => (this.placements.length > 1 ? `object ${i + 1}` : one);
     const noObject = this.placements.findIndex((one) => !one.object);
     if (noObject >= 0) return `Choose ${which(noObject, "an object")}.`;
