@@ -33,6 +33,8 @@ class IccProfile(NamedTuple):
 
 def tags_of(profile: bytes) -> dict[str, bytes]:
     """Name => content of each tag; ValueError if these are no ICC profile."""
+    if not profile:
+        raise ValueError("it is damaged")
     if len(profile) < 132 or profile[36:40] != b"acsp":
         raise ValueError("it has no ICC header")
     [count] = struct.unpack_from(">I", profile, 128)
