@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from ldm.data.boxes import OVERHANG, Frame, upright
+from ldm.data.boxes import OVERHANG, SHARE_OVERHANG, Frame, upright
 from ldm.data.text import read_text
 
 Polygon = tuple[tuple[float, float], ...]  # points x, y
@@ -22,7 +22,7 @@ EXPECTED = "expected a list of polygons like [[[10, 20], [90, 20], [50, 80]]], i
 NEAR = 20  # letters before a fault that are shown
 
 
-def read_polygons(path: Path) -> list[Polygon]:
+def read_polygons(path: Path, frame: Frame | None = None) -> list[Polygon]:
     """A polygon file: JSON, as `parse_polygons` takes it."""
     text = read_text(path, "polygon file")
     try:
@@ -31,16 +31,16 @@ def read_polygons(path: Path) -> list[Polygon]:
         place = getattr(error, "pos", 0)
         near = " ".join(text[max(place - NEAR, 0) : place + NEAR].split())
         raise ValueError(f"{path}: not readable as JSON ({error}), near {near!r}; {EXPECTED}") from error
-    return parse_polygons(found, str(path))
+    return parse_polygons(found, str(path), frame)
 
 
-def parse_polygons(found: Any, where: str) -> list[Polygon]:
+def parse_polygons(found: Any, where: str, frame: Frame | None = None) -> list[Polygon]:
     """A list of polygons, each a list of points [x, y], or of numbers x y x y ...; or one polygon.
 
-    Or the content of a file of LabelMe, COCO or VIA with one object.
+    Or the content of a file of LabelMe, COCO or VIA with one object, drawn in a picture as large as `frame`.
     """
     if isinstance(found, Mapping):
-        found = _annotated(found, where)
+        found = _annotated(found, where, frame)
     try:
         one = isinstance(found, list) and found and (_is_number(found[0]) or _is_point(found[0]))
         polygons = [found] if one else found
@@ -63,7 +63,7 @@ def polygons_in(polygons: Sequence[Polygon], frame: Frame, where: str) -> list[P
         raise ValueError(f"{where}: a point is not finite; give x, y in pixels")
     (width, height), said = frame.shown, ""
     outside = [_outside(points, size) for size in (frame.shown, (frame.width, frame.height))]
-    if points.min() >= 0 and points.max() <= 1:
+    if points.min() >= -SHARE_OVERHANG and points.max() <= 1 + SHARE_OVERHANG:
         said = "read as shares of the background"
         polygons = [tuple((x * width, y * height) for x, y in polygon) for polygon in polygons]
     elif outside[0] and not outside[1]:
@@ -77,10 +77,10 @@ def polygons_in(polygons: Sequence[Polygon], frame: Frame, where: str) -> list[P
     return list(polygons)
 
 
-def _annotated(file: Mapping[str, Any], where: str) -> Any:
+def _annotated(file: Mapping[str, Any], where: str, frame: Frame | None) -> Any:
     """The polygons of the one object in a file of an annotation tool."""
     try:
-        tool, objects = _objects(file)
+        (tool, objects), size = _objects(file), _size(file)
     except (LookupError, TypeError, AttributeError, ValueError) as error:
         keys = ", ".join(str(key)[:NEAR] for key in list(file)[:4])
         raise ValueError(
@@ -88,7 +88,19 @@ def _annotated(file: Mapping[str, Any], where: str) -> Any:
         ) from error
     if len(objects) != 1:
         raise ValueError(f"{where}: a file of {tool} with {len(objects)} objects; keep the one that is meant")
+    if frame is not None and size not in ((None, None), frame.shown):
+        raise ValueError(
+            f"{where}: drawn in a picture of {size[0]} x {size[1]} px; the background is {frame.shown[0]} x "
+            f"{frame.shown[1]}, as viewers show it; draw it there"
+        )
     return objects[0]
+
+
+def _size(file: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Width and height of the picture that LabelMe or COCO names; (None, None) if not just one is named."""
+    pictures = file.get("images", [])
+    one = pictures[0] if len(pictures) == 1 else {}
+    return file.get("imageWidth", one.get("width")), file.get("imageHeight", one.get("height"))
 
 
 def _objects(file: Mapping[str, Any]) -> tuple[str, list[Any]]:

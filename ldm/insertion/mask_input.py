@@ -69,7 +69,7 @@ def read_insert_mask(
     elif mask.suffix.lower() == BOX_FILE:
         shape = box_mask(box_in(read_box_file(mask), frame, f"{mask}: box"), size)
     elif mask.suffix.lower() == POLYGON_FILE:
-        shape = polygon_mask(polygons_in(read_polygons(mask), frame, name), size)
+        shape = polygon_mask(polygons_in(read_polygons(mask, frame), frame, name), size)
     else:
         how: Any = options.channel
         return read_mask(mask, size, options.threshold, turn=picture.turn, channel=how, **refine)

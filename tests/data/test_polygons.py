@@ -74,6 +74,30 @@ def test_what_is_no_polygon_is_one_line(found: Any, fault: str | None) -> None:
 
 
 @pytest.mark.parametrize(
+    "sized",
+    [
+        {"shapes": [SHAPE], "imageWidth": 300, "imageHeight": 200},
+        {"annotations": [COCO], "images": [{"id": 1, "width": 300, "height": 200}]},
+    ],
+)
+def test_outlines_of_a_picture_of_another_size_are_refused(tmp_path: Path, sized: dict[str, Any]) -> None:
+    (tmp_path / "p.json").write_text(json.dumps(sized))
+    assert read_polygons(tmp_path / "p.json", Frame(200, 300, 6)) == [((10, 20), (90, 20), (50, 80.5))]
+    for other in (Frame(600, 400), Frame(300, 200, 6)):
+        width, height = other.shown
+        fault = f"of 300 x 200 px; the background is {width} x {height}, as viewers show it; draw it there"
+        with pytest.raises(ValueError, match=fault):
+            read_polygons(tmp_path / "p.json", other)
+
+
+def test_rounded_shares_are_shares() -> None:
+    shares = [((-0.002, 0.0), (1.003, 0.0), (0.5, 1.0))]
+    with pytest.warns(UserWarning, match="read as shares of the background"):
+        [found] = polygons_in(shares, Frame(300, 200), "p")
+    assert found == (pytest.approx((-0.6, 0)), pytest.approx((300.9, 0)), pytest.approx((150, 200)))
+
+
+@pytest.mark.parametrize(
     "text", ["", "[[10, 20],\n[90, 20], [50, 80],]", "10,20 90,20", "[" * 100_000, f"[{'9' * 5000}, 1]"]
 )
 def test_what_is_no_json_is_shown(tmp_path: Path, text: str) -> None:
