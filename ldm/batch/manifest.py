@@ -118,8 +118,14 @@ def _csv_lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[s
     found = [sign for sign in signs if sign in head.partition("\n")[0]]
     delimiter = named[1] if named else (found or [","])[0]
     reader, names = csv.reader(StringIO(text, newline=""), delimiter=delimiter), list[str]()
-    for row in reader:
-        values, where = [value.strip() for value in row], f"{path}: line {reader.line_num}"
+    try:
+        rows = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise ValueError(
+            f"{path}: line {reader.line_num}: not readable as a table ({error}); close the quote before it"
+        ) from error
+    for number, row in rows:
+        values, where = [value.strip() for value in row], f"{path}: line {number}"
         if not any(values):
             continue
         if not names:

@@ -109,6 +109,7 @@ def test_a_line_may_say_where_to_paste(tmp_path: Path) -> None:
         ),
         ("background,mask,name\na,b,../c\n", "line 2: name '../c'; expected a name without folders"),
         ("background,mask\n", "lists nothing"),
+        ('background,mask\na,"b\n' + "c" * 200_000, "line 3: not readable as a table (field larger than"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path: Path, text: str, message: str) -> None:
