@@ -36,6 +36,7 @@ with starting():
     from ldm.evaluation.results import Insertion, Row, row_of
     from ldm.evaluation.run import runs_of
     from ldm.evaluation.scores import clip_features, real_pictures, scores_of, set_scores
+    from ldm.models.checkpoint import check_replaceable
     from ldm.models.runtime import device_named
 
 FLAGS = RECIPE_FLAGS | flags("sample", "guidance_interval deep_cache_interval precision compile")
@@ -143,6 +144,7 @@ def scored(
 
 def fit_quality(args: argparse.Namespace) -> None:
     """Fit the mixture of the quality score on a folder of real pictures."""
+    check_replaceable(args.out)
     pictures = pictures_in(args.fit_quality)
     unfitted = estimator(len(pictures), args.components)
     networks = load_networks(["clip"], Weights(clip=args.clip), args.device)

@@ -84,7 +84,7 @@ class Picture:
 
 
 def read_picture(path: Path, convert: bool = False) -> Picture:
-    """A picture file => `Picture`, upright, palette expanded, depth kept; 16-bit grey + alpha comes as RGBA.
+    """A picture file => `Picture`, upright, palette expanded, depth kept.
 
     `convert`: other colour modes (CMYK, Lab) are converted to sRGB, and of an animation the first frame is
     read, with a warning; else they are refused, because they cannot be written back as they were. Raises
@@ -120,7 +120,7 @@ def read_header(path: Path, convert: bool = False) -> Header:
     with opened(path) as file:
         check_kind(path, file, convert)
         width, height = file.size if orientation(file) < 5 else file.size[::-1]
-        return Header(width, height, 16 if is_deep(path, file) else 8, file.info.get("icc_profile"))
+        return Header(width, height, 16 if is_deep(path, file) else 8, stated_profile(file, path))
 
 
 def read_frame(path: Path) -> Frame:

@@ -143,7 +143,10 @@ def remove_photo(root: Path, name: str) -> PreparedObject:
 
 
 def _add_photos(root: Path, photos: Sequence[Path], record: FolderRecord) -> dict[str, Path]:
-    """Copy those that are new; the name of each => the file that it comes from."""
+    """Copy those that are new; the name of each => the file that it comes from.
+
+    Those that a run has copied that failed before it wrote their box count as new.
+    """
     there = {file_digest(path): name for name, path in photos_of(root).items()}
     seen = {entry.photo for entry in record.photos.values()} | there.keys()
     number = max([int(name) for name in {*there.values(), *record.photos} if name.isdecimal()], default=0)
@@ -151,6 +154,9 @@ def _add_photos(root: Path, photos: Sequence[Path], record: FolderRecord) -> dic
     for photo in photos:
         digest = file_digest(photo)
         if digest in seen:
+            name = there.get(digest)
+            if name and not (box_file(root, name).is_file() or mask_file(root, name).is_file()):
+                added[name] = photo
             continue
         read_frame(photo)  # raises if it is not readable
         seen.add(digest)
@@ -174,13 +180,22 @@ def _update(
         if known.box is None and known.silhouette is None:
             unknown.append(name)
             continue
-        proposal = propose(read_rgb(image), known.box, segmenter, known.silhouette)
+        proposal = _proposed(added.get(name, image), known, segmenter)
         _write_proposal(root, name, replace(proposal, source=known.source), entry, segmenter)
     if unknown:
         pairs = [_for_comparison(root, image, image.stem in unknown) for image in images.values()]
         proposals = propose_together([pixels for pixels, _ in pairs], segmenter, [mask for _, mask in pairs])
         for name, proposal in zip(unknown, proposals, strict=True):
             _write_proposal(root, name, proposal, record.photos[name], segmenter)
+
+
+def _proposed(photo: Path, known: Known, segmenter: Segmenter) -> Proposal:
+    """`propose`, whose errors name the photo."""
+    pixels = read_rgb(photo)
+    try:
+        return propose(pixels, known.box, segmenter, known.silhouette)
+    except ValueError as error:
+        raise ValueError(f"{photo}: {error}") from error
 
 
 def _for_comparison(root: Path, image: Path, unknown: bool) -> tuple[np.ndarray, np.ndarray | None]:
@@ -239,7 +254,7 @@ def _add_category(root: Path, category: Path, segmenter: Segmenter, progress: Pr
         if text.is_file():
             continue
         known = known_beside(photo)
-        box = known.box or propose(read_rgb(photo), None, segmenter, known.silhouette).box
+        box = known.box or _proposed(photo, known, segmenter).box
         _copy(photo, root / "reg_data" / f"{photo.stem}{photo.suffix.lower()}")
         _write(text, (" ".join(f"{value:g}" for value in box) + "\n").encode())
 

@@ -371,6 +371,19 @@ def test_no_input_and_no_foreign_picture_is_overwritten(
     assert {file: file.read_bytes() for file in before} == before
 
 
+@pytest.mark.parametrize("kind", ["picture", "file"])
+def test_candidates_of_another_program_stay(folder: Path, tmp_path: Path, kind: str) -> None:
+    mine = tmp_path / ("candidates/a.png" if kind == "picture" else "candidates")
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_bytes((folder / "b.png").read_bytes())
+    work = ["--example_img", str(folder / "a.png"), *BOXED[2:], "--best_of", "2", "--outdir", str(tmp_path)]
+    message = r"a\.png was not written by this program" if kind == "picture" else "is a file, not a folder"
+    with pytest.raises(ValueError, match=f"candidates.*{message}"):
+        call(folder, *work)
+    assert mine.read_bytes() == (folder / "b.png").read_bytes()
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [mine]
+
+
 @pytest.mark.parametrize(
     "log", ["a line of mine", '{"background": "in/a.png", "box": [1, 1, 9, 9]}', "[]\n[]\n"]
 )
