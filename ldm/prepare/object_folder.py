@@ -132,11 +132,12 @@ def correct_photo(
 
 
 def remove_photo(root: Path, name: str) -> PreparedObject:
-    """Remove a photo, its box and silhouette; it is not added again."""
+    """Remove a photo, its box, silhouette and record; it may be added again."""
     with locked_folder(root, "wait for it"):
         record = read_record(root)
         for file in (photo_of(root, name), box_file(root, name), mask_file(root, name)):
             file.unlink(missing_ok=True)
+        record.photos.pop(name, None)
         if record.reference == name:
             record.reference, record.chosen = "", False
         return _finish(root, record, load_segmenter())

@@ -16,7 +16,6 @@ ABOUT = "about.json"
 PIXELS = 170_000_000  # a larger picture is refused: Pillow takes it for an attack
 COPIED = 1 << 20  # bytes at once
 PROXY = 2048  # pixels; what pages ask for first
-MASK_LEVEL = 127  # brighter pixels of a mask belong to the object
 
 
 class Backgrounds:
@@ -51,8 +50,7 @@ class Backgrounds:
         folder = self.workspace.part("backgrounds", own)
         about = read_json(folder / ABOUT)
         masks = sorted((folder / "masks").glob("*.png"))
-        details = {key: about[key] for key in ("sha256", "bits", "profile")}
-        return {**self._summary(about), **details, "masks": [mask.stem for mask in masks]}
+        return {**self._summary(about), "sha256": about["sha256"], "masks": [mask.stem for mask in masks]}
 
     def file(self, own: str) -> tuple[Path, str]:
         """The stored file, and the key of its content."""
@@ -73,22 +71,12 @@ class Backgrounds:
 
     def put_mask(self, own: str, mask: str, data: bytes) -> dict[str, Any]:
         """Store a mask, a PNG of the background's upright size that is white where the object goes."""
-        import numpy as np
-
         about, file = read_json(self.workspace.part("backgrounds", own) / ABOUT), self._mask(own, mask)
-        levels = mask_levels(data, (about["width"], about["height"]))
-        inside = levels > MASK_LEVEL
-        rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
-        box = [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1] if len(rows) else None
+        mask_levels(data, (about["width"], about["height"]))
         file.parent.mkdir(exist_ok=True)
         with atomic_file(file) as out:
             out.write(data)
-        notes = [] if box else ["the mask is empty: paint where the object goes"]
-        return {"id": mask, "box": box, "share": float(inside.mean()), "warnings": notes}
-
-    def remove_mask(self, own: str, mask: str) -> None:
-        """Remove a mask."""
-        self.mask_file(own, mask).unlink()
+        return {"id": mask}
 
     def _mask(self, own: str, mask: str) -> Path:
         return self.workspace.part("backgrounds", own) / "masks" / f"{checked_name(mask)}.png"
@@ -105,7 +93,7 @@ def store(file: Path, data: BinaryIO) -> None:
 
 
 def facts_of(file: Path, name: str, convert: bool = False) -> dict[str, Any]:
-    """Size, depth, profile and hash of a picture file; ValueError in one line, that calls it `name`.
+    """Size and hash of a picture file; ValueError in one line, that calls it `name`.
 
     `convert`: other colour modes are taken, too, as `read_picture` has it.
     """
@@ -116,13 +104,7 @@ def facts_of(file: Path, name: str, convert: bool = False) -> dict[str, Any]:
     if header.width * header.height > PIXELS:
         millions = header.width * header.height / 1e6
         raise ValueError(f"{name[:80]}: {millions:.0f} megapixels; at most {PIXELS / 1e6:.0f} are taken")
-    return {
-        "width": header.width,
-        "height": header.height,
-        "bits": header.bits,
-        "profile": profile_name(header.icc_profile),
-        "sha256": file_digest(file),
-    }
+    return {"width": header.width, "height": header.height, "sha256": file_digest(file)}
 
 
 @contextmanager
@@ -132,20 +114,6 @@ def calling(file: Path, name: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(str(error).replace(str(file), name[:80])) from error
-
-
-def profile_name(profile: bytes | None) -> str:
-    """The name that a colour profile gives itself; "" if there is none."""
-    from io import BytesIO
-
-    from PIL import ImageCms
-
-    if not profile:
-        return ""
-    try:
-        return ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(BytesIO(profile))).strip()
-    except (ImageCms.PyCMSError, OSError):
-        return "unreadable"
 
 
 def mask_levels(data: bytes, size: tuple[int, int]) -> Any:

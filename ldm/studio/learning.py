@@ -18,6 +18,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -39,16 +40,8 @@ SCRIPTS = ("train.py", "get_deltas.py")
 
 def run_name(workspace: Workspace, name: str) -> str:
     """The name of a new run of an object: its own, then NAME_2 ..."""
-    there = workspace.part("runs")
-    return next(f"{name}{end}" for end in _endings() if not (there / f"{name}{end}").exists())
-
-
-def _endings() -> Any:
-    yield ""
-    number = 2
-    while True:
-        yield f"_{number}"
-        number += 1
+    names = chain([name], (f"{name}_{number}" for number in count(2)))
+    return next(own for own in names if not (workspace.part("runs") / own).exists())
 
 
 def training_words(
@@ -227,12 +220,8 @@ def progress_of(run: Path) -> dict[str, Any]:
     text = tail(run)
     bars = BAR.findall(text)
     if FINISHED in text:
-        found |= {
-            "message": "extracting the object file",
-            "step": steps,
-            "progress": 1.0,
-            "seconds_left": None,
-        }
+        found |= {"message": "extracting the object file", "step": steps, "progress": 1.0}
+        found["seconds_left"] = None
     elif bars:
         kind, done, total = bars[-1]
         found["message"] = f"{kind} {done} of {total}"

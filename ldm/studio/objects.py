@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ldm.config.schema import load_config
-from ldm.data.files import PICTURE_SUFFIXES, file_digest, list_files, locked_folder
+from ldm.data.files import PICTURE_SUFFIXES, file_digest, list_files
 from ldm.studio.backgrounds import calling, facts_of, mask_levels, store
 from ldm.studio.object_files import learnt_from
 from ldm.studio.workspace import Workspace, checked_name, read_json, shown_path, stored_name, write_json
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 OPENED = "opened.json"  # name => folder, of object folders elsewhere in the project
 NAMES = ".studio.json"  # of an object folder: sha256 of a photo => the name it was uploaded with
-WAIT = "it is being changed; try again"
 
 
 class Objects:
@@ -152,16 +151,10 @@ class Objects:
 
     def remove_photo(self, name: str, own: str) -> dict[str, Any]:
         """Remove a photo with its box and silhouette; it may be added again."""
-        from ldm.prepare.folder_record import read_record, write_record
         from ldm.prepare.object_folder import remove_photo
 
-        root = self.root(name)
         with self._locks[name]:
-            remove_photo(root, checked_name(own))
-            with locked_folder(root, WAIT):
-                record = read_record(root)
-                record.photos.pop(own, None)
-                write_record(root, record)
+            remove_photo(self.root(name), checked_name(own))
             return self.get(name)
 
     def choose_reference(self, name: str, own: str) -> dict[str, Any]:
