@@ -22,18 +22,22 @@ from ldm.data.files import atomic_file, check_folder, file_digest, locked_folder
 from ldm.data.insertset import PREPARED
 from ldm.data.mask_levels import read_silhouette
 from ldm.data.picture import read_frame, read_rgb
-from ldm.prepare.folder_record import FolderRecord, PhotoRecord, changed, read_record, write_record
 from ldm.prepare.photo_checks import best_view, compare_views, view_of
 from ldm.prepare.photo_files import (
+    FolderRecord,
     Known,
+    PhotoRecord,
     annotated,
     box_file,
+    changed,
     find_photos,
     known_beside,
     mask_file,
     photo_of,
     photos_of,
+    read_record,
     stored_box,
+    write_record,
 )
 from ldm.prepare.proposal import Proposal, Source, propose, propose_together
 from ldm.prepare.reference import update_reference
