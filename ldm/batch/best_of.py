@@ -72,8 +72,7 @@ def scores(identity: float, seam: float) -> dict[str, float]:
 
 def _object_box(mask: np.ndarray, roi: Roi) -> Roi:
     seen = visible(roi, (mask.shape[0], mask.shape[1]))
-    box = box_of(mask[seen.slices])
-    return Roi(box.x0 + seen.x0, box.y0 + seen.y0, box.x1 + seen.x0, box.y1 + seen.y0)
+    return box_of(mask[seen.slices]).moved(seen.x0, seen.y0)
 
 
 def _caption(result: Result) -> str:

@@ -169,8 +169,8 @@ def _site_as_row(site: Site) -> dict[str, Any]:
     """Files and squares of a site as plain values."""
     files = {"background": site.masked.background, "mask": site.masked.mask}
     files |= {"truth": site.truth, "object_mask": site.object_mask}
-    rois = [[roi.x0, roi.y0, roi.x1, roi.y1] for roi in site.rois]
-    return {key: None if path is None else str(path) for key, path in files.items()} | {"rois": rois}
+    texts = {key: None if path is None else str(path) for key, path in files.items()}
+    return texts | {"rois": [list(roi) for roi in site.rois]}
 
 
 def _read(file: Path) -> dict[str, Row]:

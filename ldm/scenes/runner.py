@@ -215,7 +215,7 @@ def _key(placed: PlacedObject, canvas: Picture, inserter: Inserter, options: Run
         "together": [(_object_facts(member), _digest(mask)) for member, mask in members],
         "seeds": item.seeds,
         "size": canvas.size,
-        "rois": [(roi.x0, roi.y0, roi.x1, roi.y1) for roi in placed.rois],
+        "rois": placed.rois,
         "mask": _digest(placed.mask),
         "paste_mask": _digest(placed.paste_mask),
         "seen": seen.hexdigest(),

@@ -148,7 +148,7 @@ def plan(calls: Sequence[Sequence[str]], size: tuple[int, int]) -> Plan:
     from ldm.batch.runner import plan_request
     from ldm.config.build import insert_options, make_fill
     from ldm.config.inference_cli import items_of, options_of, parse, scene_of
-    from ldm.insertion.crop_plan import plan_crops
+    from ldm.insertion.crop_plan import cautions, plan_crops
     from ldm.scenes.layout import groups, place
 
     args, config = parse(calls[0], HELP)
@@ -164,9 +164,8 @@ def plan(calls: Sequence[Sequence[str]], size: tuple[int, int]) -> Plan:
         groups(placed)
         made = [(one.mask.whole(size), list(one.rois)) for one in placed]
     crops = [plan_crops(mask, rois, options.crop_context.model_side) for mask, rois in made]
-    notes = [note for crop in crops for region in crop.regions for note in (*crop.notes, *region.notes)]
-    regions = tuple(tuple((r.x0, r.y0, r.x1, r.y1) for r in rois) for _, rois in made)
-    return Plan(regions, tuple(dict.fromkeys(notes)))
+    notes = dict.fromkeys(note for crop in crops for note in cautions(crop))
+    return Plan(tuple(tuple(rois) for _, rois in made), tuple(notes))
 
 
 def _stand_in(size: tuple[int, int]) -> Picture:
