@@ -115,17 +115,6 @@ def _squashed(image: Tensor) -> Tensor:
 IMAGENET = "EfficientNet-Lite0 (ImageNet)"
 
 
-@dataclass(frozen=True)
-class Weights:
-    """Where the networks' weights are, if not in the cache of the library that loads them."""
-
-    clip: Path | None = None
-    dino: Path | None = None
-    inception: Path | None = None
-    alexnet: Path | None = None
-    mixture: Path | None = None
-
-
 FORMAT = "implicit-insertion quality mixture"
 COMPONENTS = 20  # Paint-by-Example's
 FULL_SCORE = 300  # log-likelihood that counts as 100, Paint-by-Example's
@@ -233,14 +222,26 @@ class FeatureNetworks:
         return self.imagenet.pooled(identity_crop(image)[None].to(self.imagenet.mean.device)).cpu()
 
 
-def load_networks(metrics: Collection[str], weights: Weights, device: str = "cpu") -> FeatureNetworks:
-    """Load what the metrics need; FileNotFoundError names model, file and flag of what is missing."""
+def load_networks(
+    metrics: Collection[str],
+    device: str = "cpu",
+    *,
+    clip: Path | None = None,
+    dino: Path | None = None,
+    inception: Path | None = None,
+    alexnet: Path | None = None,
+    mixture: Path | None = None,
+) -> FeatureNetworks:
+    """Load what the metrics need, by these paths or from the cache of the library that loads it.
+
+    FileNotFoundError names model, file and flag of what is missing.
+    """
     loaders: dict[str, tuple[set[str], Callable[[], Any]]] = {  # network => metrics that need it
         "imagenet": ({"identity", "fidelity"}, ImageNetFeatures),
-        "clip": ({"clip", "quality", "clip-fid"}, lambda: load_clip(weights.clip, device)),
-        "dino": ({"dino"}, lambda: load_dino(weights.dino, device)),
-        "lpips": ({"lpips"}, lambda: load_lpips(weights.alexnet)),
-        "inception": ({"inception-fid"}, lambda: load_inception(weights.inception)),
+        "clip": ({"clip", "quality", "clip-fid"}, lambda: load_clip(clip, device)),
+        "dino": ({"dino"}, lambda: load_dino(dino, device)),
+        "lpips": ({"lpips"}, lambda: load_lpips(alexnet)),
+        "inception": ({"inception-fid"}, lambda: load_inception(inception)),
     }
     found: dict[str, Any] = {}
     names: dict[str, str] = {}
@@ -254,14 +255,14 @@ def load_networks(metrics: Collection[str], weights: Weights, device: str = "cpu
             net, names[network] = loaded if isinstance(loaded, tuple) else (loaded, IMAGENET)
             found[network] = net.to(device)
     if "quality" in metrics:
-        if weights.mixture is None:
+        if mixture is None:
             raise FileNotFoundError(
                 "quality score: no mixture; fit one by `evaluate.py --fit_quality PICTURES --out "
                 "gmm.safetensors` and give it: --quality_model FILE"
             )
-        mixture = found["mixture"] = load_mixture(weights.mixture, names["clip"])
-        digest, source = mixture.metadata["digest"], mixture.metadata["source"]
-        names["mixture"] = f"{weights.mixture.name} {digest}, own, on {source}"
+        found["mixture"] = load_mixture(mixture, names["clip"])
+        made = found["mixture"].metadata
+        names["mixture"] = f"{mixture.name} {made['digest']}, own, on {made['source']}"
     return FeatureNetworks(**found, names=names)
 
 
