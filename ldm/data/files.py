@@ -247,11 +247,12 @@ def sweep(folder: Path) -> None:
     """Remove a folder's temporary files whose process no longer runs."""
     for part in folder.glob(".*.part"):
         written = PART.fullmatch(part.name)
-        if written and not _runs(int(written[1])):
+        if written and not runs(int(written[1])):
             part.unlink(missing_ok=True)
 
 
-def _runs(process: int) -> bool:
+def runs(process: int) -> bool:
+    """Whether there is a process of this number."""
     try:
         os.kill(process, 0)  # signal 0 only checks
     except ProcessLookupError:

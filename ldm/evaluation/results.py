@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from ldm.batch.contact_sheet import rgb8
-from ldm.batch.results_log import FILE, cut_partial_line
+from ldm.batch.results_log import FILE, cut_partial_line, rows
 from ldm.batch.work_item import MaskedBackground
 from ldm.data.image import from_bytes, to_image
 from ldm.data.insertset import InsertSet, Sample, load_insertset
@@ -118,7 +118,11 @@ class Results:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.file = Path(folder), Path(folder) / FILE
-        self._rows: dict[str, Row] = _read(self.file) if self.file.is_file() else {}
+        there = rows(self.file, ("file",)) if self.file.is_file() else ()
+        # a row's result is where the folder is now
+        self._rows: dict[str, Row] = {
+            row["file"]: row | {"result": str(self.folder / row["file"])} for row in there
+        }
 
     @property
     def rows(self) -> list[Row]:
@@ -171,16 +175,3 @@ def _site_as_row(site: Site) -> dict[str, Any]:
     files |= {"truth": site.truth, "object_mask": site.object_mask}
     texts = {key: None if path is None else str(path) for key, path in files.items()}
     return texts | {"rois": [list(roi) for roi in site.rois]}
-
-
-def _read(file: Path) -> dict[str, Row]:
-    """The rows by file, without a last line that was not written to its end."""
-    rows = {}
-    lines = file.read_text("utf-8").split("\n")
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            row = json.loads(line)
-            rows[row["file"]] = row | {"result": str(file.parent / row["file"])}  # wherever the folder is now
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{file}: line {number} is no result ({error!r}); remove the line") from error
-    return rows

@@ -24,6 +24,7 @@ from typing import Any
 
 from ldm.config.loader import ROOT
 from ldm.config.schema import Config, load_config
+from ldm.data.files import runs
 from ldm.studio.imports import import_pictures
 from ldm.studio.jobs import Job, JobBook
 from ldm.studio.settings import changed
@@ -166,11 +167,7 @@ class Trainings(threading.Thread):
 
 def is_ours(process: int) -> bool:
     """Whether a process of this number runs one of our scripts."""
-    if not process:
-        return False
-    try:
-        os.kill(process, 0)  # signal 0 only checks
-    except (ProcessLookupError, PermissionError):
+    if not process or not runs(process):
         return False
     words = Path(f"/proc/{process}/cmdline")
     return not words.is_file() or any(name in words.read_text(errors="replace") for name in SCRIPTS)

@@ -46,13 +46,6 @@ class Insertion:
     seeds: int
     seed: int
 
-    @property
-    def name(self) -> str:
-        """The name of its results."""
-        from ldm.batch.work_item import MaskedBackground
-
-        return MaskedBackground(self.background).name
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -182,12 +175,14 @@ def _scene_files(insertion: Insertion, workspace: Workspace, folder: Path) -> di
 
     Placements whose regions are apart share a batch; another sees what was placed before it.
     """
+    from ldm.batch.work_item import MaskedBackground
+
     folder.mkdir(parents=True, exist_ok=True)
-    several = insertion.seeds > 1
+    name, several = MaskedBackground(insertion.background).name, insertion.seeds > 1
     orders: Sequence[int] = range(len(insertion.masks))
     files: dict[int, Path] = {}
     for seed in range(insertion.seed, insertion.seed + insertion.seeds):
-        file = folder / f"{insertion.name}{f'_{seed}' if several else ''}.yaml"
+        file = folder / f"{name}{f'_{seed}' if several else ''}.yaml"
         if not files:
             _write_scene(insertion, file, orders)
             call = ["--config", shown_path(workspace.config), "--scene", str(file), *insertion.settings]
