@@ -97,14 +97,14 @@ def facts_of(file: Path, name: str, convert: bool = False) -> dict[str, Any]:
 
     `convert`: other colour modes are taken, too, as `read_picture` has it.
     """
-    from ldm.data.picture import read_header
+    from ldm.data.picture import read_size
 
     with calling(file, name):
-        header = read_header(file, convert)
-    if header.width * header.height > PIXELS:
-        millions = header.width * header.height / 1e6
+        width, height = read_size(file, convert)
+    if width * height > PIXELS:
+        millions = width * height / 1e6
         raise ValueError(f"{name[:80]}: {millions:.0f} megapixels; at most {PIXELS / 1e6:.0f} are taken")
-    return {"width": header.width, "height": header.height, "sha256": file_digest(file)}
+    return {"width": width, "height": height, "sha256": file_digest(file)}
 
 
 @contextmanager

@@ -158,14 +158,14 @@ def remove_result(studio: Served, own: str) -> list[dict[str, Any]]:
 @results.get("/{own}/image")
 def result_image(studio: Served, own: str, max: int = 2048) -> FileResponse:
     result = studio.results.get(own)
-    return proxy(studio.proxies, result.file, max, result.key)
+    return proxy(studio.proxies, result.file, max, result.row["key"])
 
 
 @results.get("/{own}/tile")
 def result_tile(studio: Served, own: str, x: int, y: int, w: int, h: int, max: int = 1024) -> Response:
     """A crop of the full result, as PNG."""
     result = studio.results.get(own)
-    return tile_of(studio.proxies, result.file, result.key, (x, y, x + w, y + h), max)
+    return tile_of(studio.proxies, result.file, result.row["key"], (x, y, x + w, y + h), max)
 
 
 @results.get("/{own}/file")

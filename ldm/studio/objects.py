@@ -129,11 +129,10 @@ class Objects:
 
     def put_mask(self, name: str, own: str, data: bytes) -> dict[str, Any]:
         """Store a silhouette that a person drew; the box becomes the one around it."""
-        from ldm.data.picture import read_header
+        from ldm.data.picture import read_size
         from ldm.prepare.object_folder import correct_photo
 
-        header = read_header(self.photo(name, own), convert=True)
-        levels = mask_levels(data, (header.width, header.height))
+        levels = mask_levels(data, read_size(self.photo(name, own), convert=True))
         with self._locks[name]:
             correct_photo(self.root(name), own, silhouette=levels)
             return self._one(name, own)
@@ -250,15 +249,15 @@ class Objects:
 
 
 def _photo(name: str, photo: PreparedPhoto, names: Mapping[str, str]) -> dict[str, Any]:
-    from ldm.data.picture import read_header
+    from ldm.data.picture import read_size
 
-    header, digest = read_header(photo.image, convert=True), file_digest(photo.image)
+    (width, height), digest = read_size(photo.image, convert=True), file_digest(photo.image)
     address = f"/api/objects/{name}/photos/{photo.name}"
     return {
         "id": photo.name,
         "name": names.get(digest, photo.image.name),
-        "width": header.width,
-        "height": header.height,
+        "width": width,
+        "height": height,
         "sha256": digest,
         "box": list(photo.box),
         "mask_source": "corrected" if photo.corrected else photo.source,
