@@ -58,10 +58,8 @@ class BestOfSeeds:
     def _draw(self, item: WorkItem, roi: Roi, ranked: Sequence[Result]) -> None:
         captions = [_caption(result) for result in ranked[:SHOWN]]
         row = [thumbnail(close_up(result.picture, roi)) for result in ranked[:SHOWN]]
-        self.sheets.mkdir(parents=True, exist_ok=True)
-        write_picture(
-            self.sheets / fitting_name(item.stem, ".png"), Picture(contact_sheet([row], captions)), SHEET
-        )
+        file = self.sheets / fitting_name(item.stem, ".png")
+        write_picture(file, Picture(contact_sheet([row], captions)), SHEET)
 
 
 def scores(identity: float, seam: float) -> dict[str, float]:

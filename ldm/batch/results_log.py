@@ -51,14 +51,19 @@ class ResultsLog:
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Append a line; it is on disk when this returns."""
-        with self.path.open("ab") as file:
-            file.write((json.dumps(row) + "\n").encode())
-            file.flush()
-            os.fsync(file.fileno())
+        append(self.path, row)
         self._note(row)
 
     def _note(self, row: Mapping[str, Any]) -> None:
         self._keys[row["file"]], self._seams[row["file"]] = row["key"], float(row["seam"])
+
+
+def append(path: Path, row: Mapping[str, Any]) -> None:
+    """Append a line to a results log; it is on disk when this returns."""
+    with path.open("ab") as file:
+        file.write((json.dumps(row) + "\n").encode())
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def rows(path: Path, needed: Sequence[str] = ("file", "key", "seam")) -> Iterator[dict[str, Any]]:

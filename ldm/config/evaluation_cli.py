@@ -145,6 +145,5 @@ def scaled(train: TrainSection, steps: int) -> TrainSection:
 def with_learning(config: Config, learning: Mapping[str, Any]) -> Config:
     """The settings with others of those that `how_to_learn` names, each in its own section."""
     trained = {f.name for f in fields(config.train)}
-    train = {key: value for key, value in learning.items() if key in trained}
-    data = {key: value for key, value in learning.items() if key not in trained}
-    return replace(config, train=replace(config.train, **train), data=replace(config.data, **data))
+    sections = {key: "train" if key in trained else "data" for key in learning}
+    return with_settings(config, {f"{sections[key]}.{key}": value for key, value in learning.items()})

@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from ldm.batch.contact_sheet import rgb8
-from ldm.batch.results_log import FILE, cut_partial_line, rows
+from ldm.batch.results_log import FILE, append, cut_partial_line, rows
 from ldm.batch.work_item import MaskedBackground
 from ldm.data.image import from_bytes, to_image
 from ldm.data.insertset import InsertSet, Sample, load_insertset
@@ -145,8 +145,7 @@ class Results:
         whole = {"file": file, **row, "site": _site_as_row(insertion.site), "facts": dict(insertion.facts)}
         if self.file.is_file():
             cut_partial_line(self.file)
-        with self.file.open("ab") as out:
-            out.write((json.dumps(whole) + "\n").encode())
+        append(self.file, whole)
         self._rows[file] = whole
 
     def insertion(self, row: Row, references: References | None = None) -> Insertion:

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from ldm.data.boxes import Box, Frame, read_boxes
-from ldm.data.files import atomic_file, file_digest, list_files, other_pictures
+from ldm.data.files import file_digest, list_files, other_pictures, write_file
 from ldm.data.insertset import PREPARED, silhouette_beside
 from ldm.data.mask_levels import read_silhouette
 from ldm.data.picture import read_alpha, read_frame, read_rgb
@@ -153,8 +153,7 @@ def read_record(root: Path) -> FolderRecord:
 
 
 def write_record(root: Path, record: FolderRecord) -> None:
-    with atomic_file(root / PREPARED) as file:
-        file.write(json.dumps({"version": VERSION, **asdict(record)}, indent=1).encode())
+    write_file(root / PREPARED, json.dumps({"version": VERSION, **asdict(record)}, indent=1))
 
 
 def changed(path: Path, recorded: str) -> bool:

@@ -53,7 +53,6 @@ class PlacementCache:
 
     def add(self, key: str, pixels: np.ndarray, record: Mapping[str, Any]) -> None:
         """Store the pixels in a mask's bounding box, and the record."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         write_picture(self._file(key), Picture(pixels), {"recipe": json.dumps(record)})
 
     def prune(self, limit: float) -> list[Path]:

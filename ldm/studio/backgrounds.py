@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ldm.data.files import PICTURE_SUFFIXES, atomic_file, file_digest
+from ldm.data.files import PICTURE_SUFFIXES, atomic_file, file_digest, write_file
 from ldm.studio.proxies import Proxies
 from ldm.studio.workspace import Workspace, checked_name, new_id, read_json, stored_name, write_json
 
@@ -34,13 +34,12 @@ class Backgrounds:
         own = new_id()
         folder = self.workspace.part("backgrounds", own)
         file = folder / stored_name(name, PICTURE_SUFFIXES)
-        folder.mkdir(parents=True)
         try:
             store(file, data)
             facts = facts_of(file, name)
             self.proxies.proxy(file, facts["sha256"], PROXY)  # decodes all of it, so damage shows now
         except BaseException:
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)
             raise
         write_json(folder / ABOUT, {"id": own, "name": name, "file": file.name, **facts})
         return self.get(own)
@@ -73,9 +72,7 @@ class Backgrounds:
         """Store a mask, a PNG of the background's upright size that is white where the object goes."""
         about, file = read_json(self.workspace.part("backgrounds", own) / ABOUT), self._mask(own, mask)
         mask_levels(data, (about["width"], about["height"]))
-        file.parent.mkdir(exist_ok=True)
-        with atomic_file(file) as out:
-            out.write(data)
+        write_file(file, data)
         return {"id": mask}
 
     def _mask(self, own: str, mask: str) -> Path:

@@ -102,7 +102,6 @@ class Objects:
             stored, names = [], {}
             for number, (given, data) in enumerate(files):
                 file = Path(folder) / str(number) / stored_name(given, PICTURE_SUFFIXES)
-                file.parent.mkdir()
                 store(file, data)
                 names[facts_of(file, given, convert=True)["sha256"]] = given
                 with calling(file, given):

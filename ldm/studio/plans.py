@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ldm.data.files import atomic_file, text_digest
+from ldm.data.files import text_digest, write_file
 from ldm.studio.backgrounds import Backgrounds
 from ldm.studio.object_files import learnt_from
 from ldm.studio.objects import Objects
@@ -177,7 +177,6 @@ def _scene_files(insertion: Insertion, workspace: Workspace, folder: Path) -> di
     """
     from ldm.batch.work_item import MaskedBackground
 
-    folder.mkdir(parents=True, exist_ok=True)
     name, several = MaskedBackground(insertion.background).name, insertion.seeds > 1
     orders: Sequence[int] = range(len(insertion.masks))
     files: dict[int, Path] = {}
@@ -208,8 +207,7 @@ def _write_scene(insertion: Insertion, file: Path, orders: Sequence[int]) -> Non
         for source, mask, order in zip(insertion.sources, insertion.masks, orders, strict=True)
     ]
     values = {"background": beside(insertion.background), "placements": placements}
-    with atomic_file(file) as out:
-        out.write(yaml.safe_dump(values, sort_keys=False).encode())
+    write_file(file, yaml.safe_dump(values, sort_keys=False))
 
 
 def _orders(rois: Sequence[Sequence[tuple[int, int, int, int]]]) -> list[int]:

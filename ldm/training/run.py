@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from torch import Generator, Tensor
 from tqdm import tqdm
 
-from ldm.data.files import atomic_file
+from ldm.data.files import write_file
 from ldm.data.image import from_bytes, to_bytes
 from ldm.data.insertset import InsertSet
 from ldm.data.object_crops import ObjectImages, paper_crops
@@ -138,9 +138,7 @@ def learn_to_file(
 
 def write_inputs(card: Mapping[str, Any], folder: Path) -> None:
     """Write what a run starts from, for its reader: config.yaml, and shown.png (reference and crops)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_file(folder / CONFIG) as file:
-        file.write(MARK.encode() + OmegaConf.to_yaml(card["metadata"]["recipe"]).encode())
+    write_file(folder / CONFIG, MARK + OmegaConf.to_yaml(card["metadata"]["recipe"]))
     row = torch.cat([card["reference"], *card["crops"]], dim=2)[:3]
     write_picture(folder / "shown.png", Picture(row.permute(1, 2, 0).cpu().numpy()))
 

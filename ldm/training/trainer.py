@@ -31,7 +31,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
-from ldm.data.files import atomic_file
+from ldm.data.files import write_file
 from ldm.data.picture import Picture
 from ldm.data.picture_write import write_picture
 from ldm.models.base import Base
@@ -159,9 +159,7 @@ class CsvLog(Logger):
         writer = csv.DictWriter(text, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(self.path) as file:
-            file.write(text.getvalue().encode())
+        write_file(self.path, text.getvalue())
         self.started = True
 
 
@@ -274,9 +272,8 @@ class Previews(AfterStep):
 
     def write(self, trainer: pl.Trainer, pixels: np.ndarray, step: int) -> None:
         """One preview, uint8 [h,w,3]."""
-        folder = self.run / "previews"
-        folder.mkdir(parents=True, exist_ok=True)
-        write_picture(folder / f"step-{step:06}.png", Picture(pixels), {"step": str(step)})
+        file = self.run / "previews" / f"step-{step:06}.png"
+        write_picture(file, Picture(pixels), {"step": str(step)})
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image("preview", pixels, step, dataformats="HWC")

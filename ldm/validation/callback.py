@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from ldm.data.files import atomic_file
+from ldm.data.files import write_file
 from ldm.data.image import to_image
 from ldm.data.insertset import InsertSet, Sample
 from ldm.data.picture import Picture, read_rgb
@@ -95,8 +95,7 @@ class Validation(AfterStep):
             checkpoint = {"global_step": self.step}
             module.on_save_checkpoint(checkpoint)
             write_ckpt(self.run / BEST, checkpoint)
-        with atomic_file(self.run / REASON) as file:
-            file.write(f"{reason(self.scores)}\n".encode())
+        write_file(self.run / REASON, f"{reason(self.scores)}\n")
 
     def _remove_later_best(self) -> None:
         """Delete the best checkpoint that a crashed run has left of a step after the resumed one."""
@@ -107,9 +106,8 @@ class Validation(AfterStep):
 
     def _log(self, trainer: pl.Trainer, result: ValidationResult) -> None:
         """The sheet as a file; sheet and numbers to TensorBoard."""
-        folder, score = self.run / "validation", result.score
-        folder.mkdir(parents=True, exist_ok=True)
-        write_picture(folder / f"step-{self.step:06}.png", Picture(result.sheet), {"score": score.text()})
+        file, score = self.run / "validation" / f"step-{self.step:06}.png", result.score
+        write_picture(file, Picture(result.sheet), {"score": score.text()})
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 for name in ("score", "identity", "seam", "copying"):
