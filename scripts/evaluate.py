@@ -26,7 +26,6 @@ with starting():
     from ldm.evaluation.networks import (
         COMPONENTS,
         FeatureNetworks,
-        Weights,
         estimator,
         fit_mixture,
         load_networks,
@@ -147,7 +146,7 @@ def fit_quality(args: argparse.Namespace) -> None:
     check_replaceable(args.out)
     pictures = pictures_in(args.fit_quality)
     unfitted = estimator(len(pictures), args.components)
-    networks = load_networks(["clip"], Weights(clip=args.clip), args.device)
+    networks = load_networks(["clip"], args.device, clip=args.clip)
     features = clip_features(networks, tqdm(pictures, unit="picture"))
     metadata = {
         "encoder": networks.names["clip"],

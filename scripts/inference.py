@@ -100,7 +100,6 @@ def replay(argv: Sequence[str] | None, args: argparse.Namespace) -> int:
     for warning in replay_warnings(found.recipe, options.facts["machine"]):
         say(f"warning: {warning}")
     image = found.repeat(session_of(args, config, found.sources), options)
-    file.parent.mkdir(parents=True, exist_ok=True)
     write_picture(file, image, {"recipe": json.dumps(found.recipe)})
     differs = difference(read_picture(found.file), read_picture(file))
     print(f"{file}: {f'{differs} from' if differs else 'the same pixels as'} {found.file}")

@@ -19,7 +19,7 @@ with starting():
     from ldm.batch.results_log import SHEET, check_outputs
     from ldm.config.cli import OneLineParser
     from ldm.config.loader import ROOT, place
-    from ldm.data.files import atomic_file, check_reports, path_of
+    from ldm.data.files import check_reports, path_of, write_file
     from ldm.data.insertset import PREPARED
     from ldm.data.picture_write import write_picture
     from ldm.prepare.object_folder import PreparedObject, write_object_folder
@@ -60,8 +60,7 @@ def measure_all(folder: Path, out: Path, segmenter: Segmenter) -> None:
         raise ValueError(f"--measure {folder} --out {out}: expected object folders in it, and a .md file")
     check_reports(out.parent, {out.name: "| object | photos |"})
     text = table([measure(root, segmenter) for root in tqdm(roots, unit="object", disable=None)])
-    with atomic_file(out) as file:
-        file.write(text.encode())
+    write_file(out, text)
     print(text, end="")
 
 

@@ -27,6 +27,7 @@ from ldm.compositing.composite import (
 from ldm.data.image import resize
 from ldm.insertion.region import Region
 from ldm.insertion.region_fill import ObjectFill, RegionFill, Start
+from ldm.insertion.roi import box_of
 
 
 @dataclass(frozen=True)
@@ -154,7 +155,6 @@ def paste_margin(shown: np.ndarray, width: float) -> np.ndarray:
     """
     if not shown.any():
         return np.ones(shown.shape, np.float32)
-    longer = max(int(np.ptp(np.flatnonzero(shown.any(side)))) + 1 for side in (0, 1))
     distance = cv2.distanceTransform((~shown).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    fall = np.clip(1 - distance / max(width * longer, 1), 0, 1)
+    fall = np.clip(1 - distance / max(width * max(box_of(shown).size), 1), 0, 1)
     return fall * fall * (3 - 2 * fall)

@@ -76,14 +76,14 @@ def _lasting(stream: TextIO | None, descriptor: int) -> TextIO:
 
 
 @contextmanager
-def warnings_in_a_line() -> Iterator[None]:
-    """Show each warning as one line on stderr, once, without the line of code that gave it."""
+def warnings_in_a_line(tell: Callable[[str], Any] = lambda line: say(f"warning: {line}")) -> Iterator[None]:
+    """`tell` each warning as one line, once, without the line of code that gave it; by default on stderr."""
     said = set()
 
     def show(message: Any, *_: Any, **__: Any) -> None:
-        line = f"warning: {' '.join(str(message).split())}"
+        line = " ".join(str(message).split())
         if line not in said:
-            say(line)
+            tell(line)
         said.add(line)
 
     with warnings.catch_warnings():

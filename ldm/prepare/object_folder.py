@@ -10,7 +10,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -18,22 +17,26 @@ from PIL import Image
 
 from ldm.compositing.cut_out import SIDE, shrunk
 from ldm.data.boxes import Box
-from ldm.data.files import atomic_file, check_folder, file_digest, locked_folder
+from ldm.data.files import atomic_file, check_folder, file_digest, locked_folder, write_file
 from ldm.data.insertset import PREPARED
 from ldm.data.mask_levels import read_silhouette
 from ldm.data.picture import read_frame, read_rgb
-from ldm.prepare.folder_record import FolderRecord, PhotoRecord, changed, read_record, write_record
 from ldm.prepare.photo_checks import best_view, compare_views, view_of
 from ldm.prepare.photo_files import (
+    FolderRecord,
     Known,
+    PhotoRecord,
     annotated,
     box_file,
+    changed,
     find_photos,
     known_beside,
     mask_file,
     photo_of,
     photos_of,
+    read_record,
     stored_box,
+    write_record,
 )
 from ldm.prepare.proposal import Proposal, Source, propose, propose_together
 from ldm.prepare.reference import update_reference
@@ -132,11 +135,12 @@ def correct_photo(
 
 
 def remove_photo(root: Path, name: str) -> PreparedObject:
-    """Remove a photo, its box and silhouette; it is not added again."""
+    """Remove a photo, its box, silhouette and record; it may be added again."""
     with locked_folder(root, "wait for it"):
         record = read_record(root)
         for file in (photo_of(root, name), box_file(root, name), mask_file(root, name)):
             file.unlink(missing_ok=True)
+        record.photos.pop(name, None)
         if record.reference == name:
             record.reference, record.chosen = "", False
         return _finish(root, record, load_segmenter())
@@ -233,12 +237,11 @@ def _write_proposal(
     """Write and record what is not a person's."""
     box, mask = box_file(root, name), mask_file(root, name)
     if not changed(box, entry.box):
-        _write(box, (" ".join(f"{value:g}" for value in proposal.box) + "\n").encode())
+        write_file(box, " ".join(f"{value:g}" for value in proposal.box) + "\n")
         entry.box = file_digest(box)
     if not changed(mask, entry.mask):
-        file = BytesIO()
-        Image.fromarray(proposal.silhouette).save(file, "PNG")
-        _write(mask, file.getvalue())
+        with atomic_file(mask) as file:
+            Image.fromarray(proposal.silhouette).save(file, "PNG")
         entry.mask = file_digest(mask)
     entry.mask_for, entry.source = file_digest(box), proposal.source
     entry.segmenter = segmenter.name if proposal.source in ("box", "proposed") else ""
@@ -256,7 +259,7 @@ def _add_category(root: Path, category: Path, segmenter: Segmenter, progress: Pr
         known = known_beside(photo)
         box = known.box or _proposed(photo, known, segmenter).box
         _copy(photo, root / "reg_data" / f"{photo.stem}{photo.suffix.lower()}")
-        _write(text, (" ".join(f"{value:g}" for value in box) + "\n").encode())
+        write_file(text, " ".join(f"{value:g}" for value in box) + "\n")
 
 
 def _finish(
@@ -273,12 +276,5 @@ def _finish(
 
 
 def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
     with source.open("rb") as original, atomic_file(target) as file:
         shutil.copyfileobj(original, file)
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as file:
-        file.write(content)

@@ -16,14 +16,7 @@ from PIL import Image
 from ldm.data.exif import orientation, upright
 from ldm.data.files import atomic_file
 
-SIDES = (
-    256,
-    512,
-    1024,
-    1600,
-    2048,
-    3072,
-)  # of proxies, longer side in pixels; a request gets the next one up
+SIDES = (256, 512, 1024, 1600, 2048, 3072)  # pixels, longer side of proxies; a request gets the next one up
 QUALITY = 90  # of proxies
 RAW_COPIES = 3  # kept in the cache; each takes 3 bytes a pixel
 TILE = 2048  # pixels; longest side of a crop
@@ -65,7 +58,8 @@ class Proxies:
         raw = self.folder / f"{key}.npy"
         with self._lock:
             if not raw.is_file():
-                for old in sorted(self.folder.glob("*.npy"), key=_age)[: 1 - RAW_COPIES]:
+                copies = sorted(self.folder.glob("*.npy"), key=lambda file: file.stat().st_mtime)
+                for old in copies[: 1 - RAW_COPIES]:
                     old.unlink()
                 with atomic_file(raw) as out:
                     np.save(out, _pixels(file))
@@ -74,10 +68,6 @@ class Proxies:
     def _write(self, made: Path, small: Image.Image, profile: bytes | None) -> None:
         with atomic_file(made) as out:
             small.save(out, "JPEG", quality=QUALITY, **({"icc_profile": profile} if profile else {}))
-
-
-def _age(file: Path) -> float:
-    return file.stat().st_mtime
 
 
 def _small(file: Path, side: int) -> tuple[Image.Image, bytes | None]:

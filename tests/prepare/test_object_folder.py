@@ -168,19 +168,20 @@ def test_both_corrected_both_stay(photos: Path, tmp_path: Path) -> None:
     assert (read_silhouette(photo.mask) == painted).all()
 
 
-def test_a_new_photo_is_added_and_a_removed_one_stays_out(photos: Path, tmp_path: Path) -> None:
+def test_a_new_photo_is_added_and_one_removed_by_hand_stays_out(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "o"
     prepare(photos, out)
     write_photo(photos, "IMG_0.jpg", 4)
     assert [photo.name for photo in prepare(photos, out).photos] == ["1", "2", "3", "4"]
-    remove_photo(out, "2")
-    (out / "data/1.jpg").unlink()  # by hand
+    (out / "data/1.jpg").unlink()
     (out / "bbox/1.txt").unlink()
     (out / "mask/1.png").unlink()
-    assert [photo.name for photo in prepare(photos, out).photos] == ["3", "4"]
+    assert [photo.name for photo in prepare(photos, out).photos] == ["2", "3", "4"]
     assert load_insertset(out)
-    with pytest.raises(FileNotFoundError, match="no photo '2'; it has 3, 4"):
-        correct_photo(out, "2", (1, 1, 9, 9))
+    with pytest.raises(FileNotFoundError, match="no photo '1'; it has 2, 3, 4"):
+        correct_photo(out, "1", (1, 1, 9, 9))
+    assert [photo.name for photo in remove_photo(out, "2").photos] == ["3", "4"]
+    assert [photo.name for photo in prepare(photos, out).photos] == ["3", "4", "5"]
 
 
 def test_masks_transparency_and_object_folders_are_taken(photos: Path, tmp_path: Path) -> None:
