@@ -17,7 +17,7 @@ from ldm.batch.work_item import MaskedBackground, WorkItem
 from ldm.config.build import crop_context_of, from_sections, open_session
 from ldm.config.loader import ROOT
 from ldm.config.schema import Config, load_config
-from ldm.data.files import atomic_file, overwritten, path_of
+from ldm.data.files import overwritten, path_of, write_file
 from ldm.data.insertset import load_insertset
 from ldm.data.picture import Picture
 from ldm.data.picture_write import write_picture
@@ -54,9 +54,7 @@ class LearnedObject:
         check_replaceable(path)
         if overwritten([path], [self.file]):
             raise ValueError(f"{path} is this object's own file; give another name")
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(path) as file:
-            file.write(self.file.read_bytes())
+        write_file(path, self.file.read_bytes())
         return path
 
 
@@ -79,7 +77,6 @@ class Composite:
         """
         path = path_of(str(path))
         check_outputs([path], self.sources, "another name")
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_picture(path, self.picture, SHEET)
         return path
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from ldm.config.process import run, starting, warnings_in_a_line
+from ldm.config.process import run, starting
 
 with starting():
     from tqdm import tqdm
@@ -26,7 +26,6 @@ with starting():
     from ldm.evaluation.networks import (
         COMPONENTS,
         FeatureNetworks,
-        Weights,
         estimator,
         fit_mixture,
         load_networks,
@@ -36,6 +35,7 @@ with starting():
     from ldm.evaluation.results import Insertion, Row, row_of
     from ldm.evaluation.run import runs_of
     from ldm.evaluation.scores import clip_features, real_pictures, scores_of, set_scores
+    from ldm.models.checkpoint import check_replaceable
     from ldm.models.runtime import device_named
 
 FLAGS = RECIPE_FLAGS | flags("sample", "guidance_interval deep_cache_interval precision compile")
@@ -143,17 +143,17 @@ def scored(
 
 def fit_quality(args: argparse.Namespace) -> None:
     """Fit the mixture of the quality score on a folder of real pictures."""
+    check_replaceable(args.out)
     pictures = pictures_in(args.fit_quality)
     unfitted = estimator(len(pictures), args.components)
-    networks = load_networks(["clip"], Weights(clip=args.clip), args.device)
+    networks = load_networks(["clip"], args.device, clip=args.clip)
     features = clip_features(networks, tqdm(pictures, unit="picture"))
     metadata = {
         "encoder": networks.names["clip"],
         "source": args.fit_quality.name,
         "pictures": str(len(pictures)),
     }
-    with warnings_in_a_line():
-        mixture = fit_mixture(unfitted, features)
+    mixture = fit_mixture(unfitted, features)
     save_mixture(args.out, replace(mixture, metadata=metadata))
     print(f"{args.out}: {args.components} components on {len(pictures)} pictures; not Paint-by-Example's own")
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from ldm.config.process import run, say, starting, warnings_in_a_line
+from ldm.config.process import run, say, starting
 
 with starting():  # torch is among them; what loads a model is imported when one is loaded
     from tqdm import tqdm
@@ -100,7 +100,6 @@ def replay(argv: Sequence[str] | None, args: argparse.Namespace) -> int:
     for warning in replay_warnings(found.recipe, options.facts["machine"]):
         say(f"warning: {warning}")
     image = found.repeat(session_of(args, config, found.sources), options)
-    file.parent.mkdir(parents=True, exist_ok=True)
     write_picture(file, image, {"recipe": json.dumps(found.recipe)})
     differs = difference(read_picture(found.file), read_picture(file))
     print(f"{file}: {f'{differs} from' if differs else 'the same pixels as'} {found.file}")
@@ -108,11 +107,10 @@ def replay(argv: Sequence[str] | None, args: argparse.Namespace) -> int:
 
 
 def main(argv: list[str] | None = None) -> None:
-    with warnings_in_a_line():
-        args, config = parse(argv, HELP)
-        if args.replay is not None:
-            raise SystemExit(replay(argv, args))
-        summary = (insert_items if args.scene is None else insert_scene)(args, config)
+    args, config = parse(argv, HELP)
+    if args.replay is not None:
+        raise SystemExit(replay(argv, args))
+    summary = (insert_items if args.scene is None else insert_scene)(args, config)
     for line in summary.problems():
         say(line)
     if summary.exit_code:

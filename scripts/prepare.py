@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from ldm.config.process import run, say, starting, warnings_in_a_line
+from ldm.config.process import run, say, starting
 
 with starting():
     from tqdm import tqdm
@@ -19,7 +19,7 @@ with starting():
     from ldm.batch.results_log import SHEET, check_outputs
     from ldm.config.cli import OneLineParser
     from ldm.config.loader import ROOT, place
-    from ldm.data.files import atomic_file, check_reports, path_of
+    from ldm.data.files import check_reports, path_of, write_file
     from ldm.data.insertset import PREPARED
     from ldm.data.picture_write import write_picture
     from ldm.prepare.object_folder import PreparedObject, write_object_folder
@@ -60,8 +60,7 @@ def measure_all(folder: Path, out: Path, segmenter: Segmenter) -> None:
         raise ValueError(f"--measure {folder} --out {out}: expected object folders in it, and a .md file")
     check_reports(out.parent, {out.name: "| object | photos |"})
     text = table([measure(root, segmenter) for root in tqdm(roots, unit="object", disable=None)])
-    with atomic_file(out) as file:
-        file.write(text.encode())
+    write_file(out, text)
     print(text, end="")
 
 
@@ -81,18 +80,17 @@ def report(prepared: PreparedObject) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
-    with warnings_in_a_line():
-        segmenter = load_segmenter(args.segmenter, Path(place("checkpoints/mini", ROOT)))
-        if args.measure:
-            return measure_all(args.photos, args.out, segmenter)
-        photos, out = find_photos(args.photos), args.out
-        if out.resolve() in (args.photos.resolve(), photos[0].parent.resolve()):
-            raise ValueError(f"--out {out} is the folder of the photos; give another folder")
-        bar = partial(tqdm, unit="photo", leave=False, disable=None)
-        if not (out / PREPARED).is_file():  # else it is this program's folder
-            check_outputs([out / SHEET_NAME], photos, "another --out")
-        prepared = write_object_folder(out, photos, args.reference, args.category, segmenter, bar)
-        write_picture(out / SHEET_NAME, draw_sheet(prepared), SHEET)
+    segmenter = load_segmenter(args.segmenter, Path(place("checkpoints/mini", ROOT)))
+    if args.measure:
+        return measure_all(args.photos, args.out, segmenter)
+    photos, out = find_photos(args.photos), args.out
+    if out.resolve() in (args.photos.resolve(), photos[0].parent.resolve()):
+        raise ValueError(f"--out {out} is the folder of the photos; give another folder")
+    bar = partial(tqdm, unit="photo", leave=False, disable=None)
+    if not (out / PREPARED).is_file():  # else it is this program's folder
+        check_outputs([out / SHEET_NAME], photos, "another --out")
+    prepared = write_object_folder(out, photos, args.reference, args.category, segmenter, bar)
+    write_picture(out / SHEET_NAME, draw_sheet(prepared), SHEET)
     return report(prepared)
 
 

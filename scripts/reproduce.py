@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ldm.config.process import run, starting, warnings_in_a_line
+from ldm.config.process import run, starting
 
 with starting():
     from ldm.config.cli import INFERENCE, RECIPE_FLAGS
@@ -137,10 +137,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     config, compared = what_to_compare(args, config)
     objects = args.objects or (QUICK_OBJECTS if args.quick else 0)
     sites = args.sites or (QUICK_SITES if args.quick else 0)
-    with warnings_in_a_line():
-        benchmarks = [
-            load_benchmark(root, args.backgrounds, objects=objects, sites=sites) for root in args.benchmarks
-        ]
+    benchmarks = [
+        load_benchmark(root, args.backgrounds, objects=objects, sites=sites) for root in args.benchmarks
+    ]
     setup = setup_of(args, config)
     runs = runs_of(setup, compared.methods.values(), benchmarks)
     if args.plan:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
-from ldm.config.process import run, starting, warnings_in_a_line
+from ldm.config.process import run, starting
 
 with starting():
     from pytorch_lightning.utilities import rank_zero_only
@@ -98,8 +98,7 @@ def learn(config: Config, resumed: Path | None) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    with warnings_in_a_line():
-        learn(*settings(argv))
+    learn(*settings(argv))
 
 
 if __name__ == "__main__":

@@ -58,10 +58,8 @@ class BestOfSeeds:
     def _draw(self, item: WorkItem, roi: Roi, ranked: Sequence[Result]) -> None:
         captions = [_caption(result) for result in ranked[:SHOWN]]
         row = [thumbnail(close_up(result.picture, roi)) for result in ranked[:SHOWN]]
-        self.sheets.mkdir(parents=True, exist_ok=True)
-        write_picture(
-            self.sheets / fitting_name(item.stem, ".png"), Picture(contact_sheet([row], captions)), SHEET
-        )
+        file = self.sheets / fitting_name(item.stem, ".png")
+        write_picture(file, Picture(contact_sheet([row], captions)), SHEET)
 
 
 def scores(identity: float, seam: float) -> dict[str, float]:
@@ -72,8 +70,7 @@ def scores(identity: float, seam: float) -> dict[str, float]:
 
 def _object_box(mask: np.ndarray, roi: Roi) -> Roi:
     seen = visible(roi, (mask.shape[0], mask.shape[1]))
-    box = box_of(mask[seen.slices])
-    return Roi(box.x0 + seen.x0, box.y0 + seen.y0, box.x1 + seen.x0, box.y1 + seen.y0)
+    return box_of(mask[seen.slices]).moved(seen.x0, seen.y0)
 
 
 def _caption(result: Result) -> str:

@@ -116,7 +116,6 @@ def write_plan(
     plan = plan_crops(mask, rois, model_side)
     for line in (f"{file.stem.removesuffix('_plan')}:", *lines(plan)):
         report(line)
-    file.parent.mkdir(parents=True, exist_ok=True)
     picture = draw_plan(background, mask, rois, [scaling(region) for region in plan.regions])
     write_picture(file, picture, SHEET)
     report(str(file))

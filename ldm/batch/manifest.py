@@ -110,21 +110,34 @@ def _by_id(folder: Path) -> dict[str, Path]:
 
 
 def _csv_lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
-    text, skipped = read_text(path), 0
-    head, _, rest = text.partition("\n")
+    text = read_text(path)
+    head, _, rest = text.lstrip("\n").partition("\n")
     if named := re.fullmatch("sep=(.)", head.strip()):  # a spreadsheet's own line
-        text, skipped, head = rest, 1, rest.partition("\n")[0]
-    found = [sign for sign in (",", ";", "\t") if sign in head]  # the latter as in some languages
+        text, head = "\n" + rest, rest
+    signs = (",", ";", "\t")  # the latter as in some languages
+    found = [sign for sign in signs if sign in head.partition("\n")[0]]
     delimiter = named[1] if named else (found or [","])[0]
-    reader = csv.DictReader(StringIO(text, newline=""), delimiter=delimiter)
-    reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
-    check_names(dict.fromkeys(reader.fieldnames), columns, f"{path}: line {1 + skipped}")
-    for values in reader:
-        where = f"{path}: line {reader.line_num + skipped}"
-        if None in values:
+    reader, names = csv.reader(StringIO(text, newline=""), delimiter=delimiter), list[str]()
+    try:
+        rows = [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise ValueError(
+            f"{path}: line {reader.line_num}: not readable as a table ({error}); close the quote before it"
+        ) from error
+    for number, row in rows:
+        values, where = [value.strip() for value in row], f"{path}: line {number}"
+        if not any(values):
+            continue
+        if not names:
+            names = [value.lower() for value in values]
+            while not names[-1]:  # an empty column
+                names.pop()
+            check_names(dict.fromkeys(names), columns, where)
+            continue
+        if any(values[len(names) :]):
             sign = "tab" if delimiter == "\t" else delimiter
             raise ValueError(f"{where}: more values than columns; put quotes around what holds a {sign}")
-        yield where, {key: value.strip() for key, value in values.items() if value and value.strip()}
+        yield where, {key: value for key, value in zip(names, values, strict=False) if value}
 
 
 def _json_lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -133,7 +146,7 @@ def _json_lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[
         if not line.strip():
             continue
         try:
-            values = json.loads(line)
+            values = json.loads(line.strip().removesuffix(","))
         except ValueError as error:
             raise ValueError(f"{where}: not readable as JSON ({error})") from error
         if not isinstance(values, dict):

@@ -51,23 +51,33 @@ class ResultsLog:
 
     def add(self, row: Mapping[str, Any]) -> None:
         """Append a line; it is on disk when this returns."""
-        with self.path.open("ab") as file:
-            file.write((json.dumps(row) + "\n").encode())
-            file.flush()
-            os.fsync(file.fileno())
+        append(self.path, row)
         self._note(row)
 
     def _note(self, row: Mapping[str, Any]) -> None:
         self._keys[row["file"]], self._seams[row["file"]] = row["key"], float(row["seam"])
 
 
-def rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The lines of a results log; ValueError if a line is not readable."""
+def append(path: Path, row: Mapping[str, Any]) -> None:
+    """Append a line to a results log; it is on disk when this returns."""
+    with path.open("ab") as file:
+        file.write((json.dumps(row) + "\n").encode())
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def rows(path: Path, needed: Sequence[str] = ("file", "key", "seam")) -> Iterator[dict[str, Any]]:
+    """The lines of a results log, but a last one that was not written completely.
+
+    ValueError if a line is not readable, or lacks what is `needed`.
+    """
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, start=1):
+            if not line.endswith("\n"):
+                return
             try:
                 row = json.loads(line)
-                row["file"], row["key"], float(row["seam"])
+                [row[key] for key in needed], float(row.get("seam", 1))
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(
                     f"{path}: line {number} is not readable as a result ({error!r}); remove the line"

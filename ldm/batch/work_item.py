@@ -12,12 +12,12 @@ from ldm import __version__
 from ldm.data.boxes import Box, Frame, box_in
 from ldm.data.files import file_digest, fitting_name, one_per_stem, pictures_in, text_digest
 from ldm.data.picture import Picture, read_picture, warn_of_colours
+from ldm.data.polygons import Polygon
 from ldm.insertion.mask_input import (
     BOX_FILE,
     POLYGON_FILE,
     InsertMasks,
     MaskOptions,
-    Polygon,
     read_insert_mask,
     read_paste_mask,
     warn_of_unseen,

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ldm.insertion.blend import UNIT
+from ldm.insertion.roi import box_of
 
 INSET = 0.08  # of the mask's side, left free on each side of the object: masks are drawn around objects
 VISIBLE = 0.02  # a pixel that differs from mid-grey, or from transparent, by more belongs to the object
@@ -129,9 +130,8 @@ def with_contact_shadow(layer: Tensor, darkness: float) -> Tensor:
     alpha = layer[3].numpy()
     if not darkness or not (alpha > 0.5).any():
         return layer
-    rows, columns = (np.flatnonzero((alpha > 0.5).any(side)) for side in (1, 0))
-    top, bottom = int(rows[0]), int(rows[-1]) + 1
-    height, longer = bottom - top, max(bottom - top, int(np.ptp(columns)) + 1)
+    box = box_of(alpha > 0.5)
+    bottom, height, longer = box.y1, box.size[0], max(box.size)
     foot = alpha[bottom - max(1, round(FOOT * height)) : bottom]
     flat_height = max(2, round(SHADOW_HEIGHT * height))
     flat = cv2.resize(foot, (alpha.shape[1], flat_height), interpolation=cv2.INTER_AREA)

@@ -24,8 +24,10 @@ from ldm.compositing.composite import (
     transfer_detail,
     with_contact_shadow,
 )
+from ldm.data.image import resize
 from ldm.insertion.region import Region
 from ldm.insertion.region_fill import ObjectFill, RegionFill, Start
+from ldm.insertion.roi import box_of
 
 
 @dataclass(frozen=True)
@@ -34,15 +36,16 @@ class CompositeSettings:
 
     `strength`: denoising strength t/T, the noise level at which sampling starts from the composite (SDEdit,
     Meng et al. 2022); 1: from pure noise. `contact_shadow`: the highest alpha of the shadow under the object,
-    0 to 1. `detail_transfer`: scale in pixels of a 512-px region below which detail is taken from the
-    composite; 0: every pixel is the model's. `keep_scene`: the object stands before the scene that is inside
-    the mask, else before the background, continued from around the mask. `paste_margin`, with `keep_scene`:
-    how far around the object the result is pasted, fading out, in shares of the object's longer side; 0: all
-    of the mask.
+    0 to 1. `show_scene`: the UNet sees the object before its scene, else before mid-grey. `detail_transfer`:
+    scale in pixels of a 512-px region below which detail is taken from the composite; 0: every pixel is the
+    model's. `keep_scene`: the object stands before the scene that is inside the mask, else before the
+    background, continued from around the mask. `paste_margin`, with `keep_scene`: how far around the object
+    the result is pasted, fading out, in shares of the object's longer side; 0: all of the mask.
     """
 
     strength: float = 1.0
     contact_shadow: float = 0.0
+    show_scene: bool = False
     detail_transfer: float = 0.0
     keep_scene: bool = False
     paste_margin: float = 0.0
@@ -84,6 +87,12 @@ class CompositeFill(RegionFill):
         self.of, self.settings = of, of.settings
 
     def shown(self, mask: Tensor) -> Tensor:
+        if self.settings.show_scene:
+            return resize(self.image[None], mask.shape[-1])
+        return self.before_grey(mask)
+
+    def before_grey(self, mask: Tensor) -> Tensor:
+        """The objects in a mask [1,1,S,S], [1,4,S,S]."""
         return flattened(composite_layers(self.of.cut_outs, self.of.regions, mask))
 
     def start(self) -> Start | None:
@@ -146,7 +155,6 @@ def paste_margin(shown: np.ndarray, width: float) -> np.ndarray:
     """
     if not shown.any():
         return np.ones(shown.shape, np.float32)
-    longer = max(int(np.ptp(np.flatnonzero(shown.any(side)))) + 1 for side in (0, 1))
     distance = cv2.distanceTransform((~shown).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    fall = np.clip(1 - distance / max(width * longer, 1), 0, 1)
+    fall = np.clip(1 - distance / max(width * max(box_of(shown).size), 1), 0, 1)
     return fall * fall * (3 - 2 * fall)

@@ -24,6 +24,7 @@ from ldm.data.insertset import Sample, sample_in_folder, silhouette_beside
 from ldm.data.mask_levels import read_silhouette, without_specks
 from ldm.data.picture import OPAQUE, read_alpha, read_rgb
 from ldm.data.training_masks import pixel_box
+from ldm.insertion.roi import box_of
 
 SIDE = 512  # pixels: the longer side at which an object and its surroundings are processed, at most
 COARSE = 256  # likewise for GrabCut
@@ -97,12 +98,11 @@ def cut_out(
         alpha = shrunk(silhouette[window], factor)[within].astype(np.float32) / 255
         if not (alpha > 0.5).any():
             raise ValueError(f"the silhouette is empty inside the box {x0} {y0} {x1} {y1}; fix one of them")
-    rows, columns = (np.flatnonzero((alpha > 0.5).any(side)) for side in (1, 0))
-    tight = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
-    colours = solid(coarse[within], alpha)[tight]
-    x, y = x0 + columns[0] / factor, y0 + rows[0] / factor
+    tight = box_of(alpha > 0.5)
+    colours = solid(coarse[within], alpha)[tight.slices]
+    x, y = x0 + tight.x0 / factor, y0 + tight.y0 / factor
     object_box = x, y, x + colours.shape[1] / factor, y + colours.shape[0] / factor
-    return CutOut(colours, alpha[tight], pixel_box(object_box, pixels.shape[:2]))
+    return CutOut(colours, alpha[tight.slices], pixel_box(object_box, pixels.shape[:2]))
 
 
 def _specks(inside: np.ndarray, name: str) -> np.ndarray:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ldm.compositing.cut_out import PixelBox, segment, surroundings, tidied
 from ldm.compositing.graph_cut import silhouette
 from ldm.data.image import to_image
+from ldm.insertion.roi import box_of
 from ldm.models.checkpoint import load_strictly, read_state, write_safetensors
 
 FILE = "matting.safetensors"  # beside the weights of a base
@@ -137,10 +138,7 @@ class Matting:
         small, inner = _shown(pixels, (0, 0, width, height))
         odds = cv2.resize(self.log_odds(small, inner), (width, height), interpolation=cv2.INTER_LINEAR)
         found = tidied(odds > 0)
-        rows, columns = (np.flatnonzero(found.any(side)) for side in (1, 0))
-        if not len(rows):
-            return None
-        return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+        return box_of(found) if found.any() else None
 
     def _in_box(self, pixels: np.ndarray, box: PixelBox) -> np.ndarray:
         small, inner = _shown(pixels, box)
@@ -168,10 +166,9 @@ def _shown(pixels: np.ndarray, box: PixelBox) -> tuple[np.ndarray, PixelBox]:
 
 def fit(alpha: np.ndarray, box: PixelBox) -> float:
     """Overlap (intersection over union) of the box around alpha [h,w] > 0.5 and the given one, 0 to 1."""
-    rows, columns = (np.flatnonzero((alpha > 0.5).any(side)) for side in (1, 0))
-    if not len(rows):
+    if not (alpha > 0.5).any():
         return 0.0
-    own = int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    own = box_of(alpha > 0.5)
     pairs = list(zip(own, box, strict=True))
     low, high = [max(pair) for pair in pairs[:2]], [min(pair) for pair in pairs[2:]]
     both = max(0, high[0] - low[0]) * max(0, high[1] - low[1])

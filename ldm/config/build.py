@@ -153,6 +153,7 @@ def make_fill(config: Config, **other: Any) -> MakeFill:
     given = {
         "strength": s.strength < 1,
         "contact_shadow": s.contact_shadow,
+        "show_scene": s.show_scene,
         "detail_transfer": s.detail_transfer,
         "keep_scene": i.keep_scene,
         "paste_margin": i.paste_margin,

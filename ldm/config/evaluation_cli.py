@@ -27,7 +27,7 @@ from ldm.data.insertset import InsertSet
 from ldm.evaluation.ablations import PAPER, SHORT
 from ldm.evaluation.methods import Method
 from ldm.evaluation.metrics import METRICS, OFFLINE
-from ldm.evaluation.networks import FeatureNetworks, Weights, load_networks
+from ldm.evaluation.networks import FeatureNetworks, load_networks
 from ldm.evaluation.run import Changes, Setup
 from ldm.insertion.session import Session
 from ldm.models.base import base_fingerprint, load_base
@@ -51,14 +51,10 @@ def add_scoring_flags(p: argparse.ArgumentParser) -> None:
 
 def networks_of(args: argparse.Namespace) -> FeatureNetworks:
     """Load what the metrics need; FileNotFoundError names model, file and flag of what is missing."""
-    weights = Weights(
-        clip=args.clip,
-        dino=args.dino,
-        inception=args.inception,
-        alexnet=args.alexnet,
-        mixture=args.quality_model,
-    )
-    return load_networks(args.metrics, weights, args.device)
+    return load_networks(
+        args.metrics, args.device, clip=args.clip, dino=args.dino, inception=args.inception,
+        alexnet=args.alexnet, mixture=args.quality_model,
+    )  # fmt: skip
 
 
 def setup_of(args: argparse.Namespace, config: Config) -> Setup:
@@ -149,6 +145,5 @@ def scaled(train: TrainSection, steps: int) -> TrainSection:
 def with_learning(config: Config, learning: Mapping[str, Any]) -> Config:
     """The settings with others of those that `how_to_learn` names, each in its own section."""
     trained = {f.name for f in fields(config.train)}
-    train = {key: value for key, value in learning.items() if key in trained}
-    data = {key: value for key, value in learning.items() if key not in trained}
-    return replace(config, train=replace(config.train, **train), data=replace(config.data, **data))
+    sections = {key: "train" if key in trained else "data" for key in learning}
+    return with_settings(config, {f"{sections[key]}.{key}": value for key, value in learning.items()})

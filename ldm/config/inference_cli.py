@@ -240,7 +240,7 @@ def check_overwriting(
 
 def roi_given(words: Sequence[str]) -> Box | None:
     """The region of --roi, a file or four numbers; None if nothing is given."""
-    if len(words) == 1 and len(re.split(r"[\s,;]+", words[0])) < 4:
+    if len(words) == 1 and (len(re.split(r"[\s,;]+", words[0])) < 4 or given_path(words[0]).is_file()):
         return read_box_file(given_path(words[0]))
     return parse_box(" ".join(words), "--roi") if words else None
 

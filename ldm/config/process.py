@@ -76,14 +76,14 @@ def _lasting(stream: TextIO | None, descriptor: int) -> TextIO:
 
 
 @contextmanager
-def warnings_in_a_line() -> Iterator[None]:
-    """Show each warning as one line on stderr, once, without the line of code that gave it."""
+def warnings_in_a_line(tell: Callable[[str], Any] = lambda line: say(f"warning: {line}")) -> Iterator[None]:
+    """`tell` each warning as one line, once, without the line of code that gave it; by default on stderr."""
     said = set()
 
     def show(message: Any, *_: Any, **__: Any) -> None:
-        line = f"warning: {' '.join(str(message).split())}"
+        line = " ".join(str(message).split())
         if line not in said:
-            say(line)
+            tell(line)
         said.add(line)
 
     with warnings.catch_warnings():
@@ -147,12 +147,12 @@ def _interrupt(*_: Any) -> None:
 
 
 def run(main: Callable[[], None], memory: str = MEMORY) -> None:
-    """Run a script: a failure becomes one line on stderr and one of `EXIT_CODES`.
+    """Run a script: a warning becomes one line on stderr, a failure one line and one of `EXIT_CODES`.
 
     `memory`: what the user can do if memory is used up.
     """
     atexit.register(_ignore_interrupts)
-    with lasting_output(), handling(signal.SIGTERM, _interrupt):
+    with lasting_output(), warnings_in_a_line(), handling(signal.SIGTERM, _interrupt):
         try:
             main()
         except (Exception, KeyboardInterrupt) as error:

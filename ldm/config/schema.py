@@ -69,6 +69,11 @@ class SampleSection:
         least=0,
         most=1,
     )
+    show_scene: bool = setting(
+        False,
+        "the UNet sees the object before the scene that is kept or continued inside the mask, else before "
+        "mid-grey (needs base.region_fill=composite)",
+    )
     detail_transfer: float = setting(
         0.0,
         "copy detail finer than this from the reference and the scene, in pixels of a 512-px region, so that "

@@ -7,8 +7,6 @@ warning, if nothing else can be meant; else they are refused, with what they may
 
 from __future__ import annotations
 
-import math
-import re
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -16,10 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ldm.data.text import read_text
+from ldm.data.text import Numbers, numbers_of, read_text
 
 Box = tuple[float, float, float, float]
-Numbers = tuple[float, ...]
 
 BOX_FORMAT = "write one box a line as four numbers, x0 y0 x1 y1, in pixels"
 OVERHANG = 1.0  # pixels by which a box may reach outside its picture: rounding, not an error
@@ -96,37 +93,29 @@ def upright(box: Box, frame: Frame) -> Box:
     return x0, y0, x1, y1
 
 
-CORNERS, SWAPPED, SIZED, STORED = (
+CORNERS, SWAPPED, SIZED, CENTRED, STORED = (
     "corners x0 y0 x1 y1",
     "swapped corners",
     "x y width height",
+    "x y of the centre, width height",
     "pixels of the stored picture, before EXIF turns it",
 )
 READINGS: Mapping[str, Callable[[Box, Frame], Box]] = {
     CORNERS: lambda box, frame: box,
     SWAPPED: lambda box, frame: _sorted(box),
     SIZED: lambda box, frame: (box[0], box[1], box[0] + box[2], box[1] + box[3]),
+    CENTRED: lambda box, frame: _around(*box),
     STORED: upright,
 }
+
+
+def _around(x: float, y: float, width: float, height: float) -> Box:
+    return x - width / 2, y - height / 2, x + width / 2, y + height / 2
 
 
 def _sorted(box: Box) -> Box:
     (x0, x1), (y0, y1) = sorted(box[::2]), sorted(box[1::2])
     return x0, y0, x1, y1
-
-
-def numbers_of(value: Any) -> Numbers:
-    """Finite numbers from text or a list; ValueError that names the word which is none.
-
-    In text there are blanks, commas or semicolons between them; commas are decimal points where only that
-    gives four numbers, as in `10,5 20 30,5 40`.
-    """
-    if not isinstance(value, str):
-        return tuple(_number(word) for word in (value if isinstance(value, list | tuple) else [value]))
-    words = [word.strip(",") for word in re.split(r"[\s;]+", value.strip().strip("[]()"))]
-    plain = [part for word in words for part in word.split(",") if part]
-    decimal = len(words) == 4 and len(plain) > 4 and all(word.count(",") <= 1 for word in words)
-    return tuple(_number(word.replace(",", ".")) for word in (words if decimal else plain))
 
 
 def parse_box(value: Any, where: str) -> Box:
@@ -165,10 +154,10 @@ def convention(every: Sequence[Given], overhang: float = OVERHANG) -> str:
     """How numbers that were made together are meant: a key of `READINGS`.
 
     Corners if these fit all pictures, else the one other reading that fits all. Whatever may be x y width
-    height may be swapped corners, too, or a slip, so it is never read.
+    height, from a corner or the centre, may be swapped corners, too, or a slip, so it is never read.
     """
     fitting = [how for how in READINGS if all(given.fits(how, overhang) for given in every)]
-    return fitting[0] if len(fitting) == 1 and fitting != [SIZED] else CORNERS
+    return fitting[0] if len(fitting) == 1 and fitting[0] not in (SIZED, CENTRED) else CORNERS
 
 
 def placed(given: Given, how: str, overhang: float = OVERHANG) -> Box:
@@ -248,10 +237,9 @@ def _read_lines(
 def _four(numbers: Numbers, slips: Counter[str] | None = None) -> Box:
     """The four numbers of a line; a line of YOLO (class, centre and size as shares) as corners, as shares."""
     if len(numbers) == 5:
-        kind, x, y, w, h = numbers
-        inside = min(x - w / 2, y - h / 2, 1 - x - w / 2, 1 - y - h / 2) >= -SHARE_OVERHANG
-        if kind == int(kind) >= 0 and min(w, h) > 0 and inside:
-            return x - w / 2, y - h / 2, x + w / 2, y + h / 2
+        kind, x0, y0, x1, y1 = numbers[0], *_around(*numbers[1:])
+        if kind == int(kind) >= 0 and x0 < x1 and y0 < y1 and min(x0, y0, 1 - x1, 1 - y1) >= -SHARE_OVERHANG:
+            return x0, y0, x1, y1
         if slips is not None:
             slips[FIFTH] += 1
             numbers = numbers[:4]
@@ -283,17 +271,6 @@ def _say(odd: Sequence[Given], how: str, prefix: str, what: str) -> None:
     first = odd[0]
     more = f" ({len(odd)} boxes in all)" if len(odd) > 1 else ""
     warnings.warn(f"{prefix}{first.where}: read as {what}: {_text(first.clipped(how))}{more}", stacklevel=5)
-
-
-def _number(word: Any) -> float:
-    """A finite number, or a ValueError that names the word."""
-    try:
-        value = math.nan if isinstance(word, bool) else float(word)
-    except (ValueError, TypeError):
-        value = math.nan
-    if not math.isfinite(value):
-        raise ValueError(f"{word!r} is not a number")
-    return value
 
 
 def _text(numbers: Sequence[float]) -> str:

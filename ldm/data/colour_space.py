@@ -7,7 +7,7 @@ are [...,1] or [...,3], 0 to 1; outside of it are colours that sRGB cannot show.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -36,9 +36,13 @@ SAME = 1 / 255  # a profile that differs less from sRGB is taken as sRGB
 GRID = 17  # levels a channel at which that is measured
 SRGB_GAMMA = 0.45455  # what PNG files of sRGB state: close to its curve
 SIGNATURE, CHUNKS = b"\x89PNG\r\n\x1a\n", 64  # read at most, before a PNG's pixels
-# code points of cICP, as in ITU-T H.273
+NCLX, NCLX_WITHIN = b"colrnclx", 1 << 16  # the box of AVIF and HEIC that holds code points; bytes searched
+BMP_V5, BMP_PROFILE = 124, b"DEBM"  # size of its header; its colours are those of a profile in the file
+# code points of cICP and nclx, as in ITU-T H.273
 PRIMARIES = {
     1: ("BT.709", SRGB),
+    5: ("BT.601, 625 lines", ((0.64, 0.33), (0.29, 0.60), (0.15, 0.06))),
+    6: ("BT.601, 525 lines", ((0.630, 0.340), (0.310, 0.595), (0.155, 0.070))),
     9: ("BT.2020", ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046))),
     12: ("Display P3", ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060))),
 }
@@ -120,17 +124,35 @@ def srgb_converter(profile: bytes | None, mode: str) -> Convert:
 
 
 def stated_profile(file: Image.Image, path: Path) -> bytes | None:
-    """The profile of a file opened by Pillow, made of a PNG's chunks if it states its colours otherwise.
+    """The profile of a file opened by Pillow, made of what else states its colours; b"" if it is damaged.
 
-    As PNG has it, cICP comes before iCCP, sRGB, and gAMA with cHRM. ValueError for high dynamic range.
+    As PNG has it, cICP comes before iCCP, sRGB, and gAMA with cHRM; in AVIF and HEIC a profile comes before
+    the code points nclx. ValueError for high dynamic range.
     """
-    info = file.info
-    grey = file.mode in ("1", "L", "LA", "I;16", "I;16B")
-    if file.format == "PNG" and (code := _png_chunk(path, b"cICP")) and UNSPECIFIED not in code[:2]:
-        return _cicp_profile(path, code, grey)
-    if "icc_profile" in info or file.format != "PNG" or "srgb" in info:
-        return info.get("icc_profile")
+    info, kind = file.info, file.format
+    if kind == "BMP":
+        return _bmp_profile(path)
+    if kind in ("AVIF", "HEIF"):
+        codes = None if info.get("icc_profile") else _nclx(path)
+        return info.get("icc_profile") if codes is None else _coded_profile(path, *codes, file.mode == "L")
+    if kind == "PNG" and (code := _png_chunk(path, b"cICP")):
+        if len(code) != 4:
+            raise ValueError(f"{path}: its cICP chunk is damaged; save it again")
+        if code[1] in HDR or UNSPECIFIED not in code[:2]:
+            primaries, transfer, matrix, full = code
+            known = matrix == 0 and full == 1
+            return _coded_profile(path, primaries, transfer if known else 0, _is_grey(path))
+    if "icc_profile" in info:  # None: Pillow could not put it together
+        return info["icc_profile"] or b""
+    return _chunks_profile(path, info) if kind == "PNG" and "srgb" not in info else None
+
+
+def _chunks_profile(path: Path, info: Mapping[Any, Any]) -> bytes | None:
+    """A profile of a PNG's gAMA and cHRM; None if they say sRGB, or nothing that is possible."""
+    grey = _is_grey(path)
     gamma, points = info.get("gamma"), info.get("chromaticity", (*D65, *sum(SRGB, ())))
+    if len(points) != 8:
+        raise ValueError(f"{path}: its cHRM chunk is damaged; save it again")
     white, primaries = points[:2], tuple(zip(points[2::2], points[3::2], strict=True))
     plain = np.allclose(points, (*D65, *sum(SRGB, ())), atol=0.004)
     if (gamma is None or abs(gamma - SRGB_GAMMA) < 0.002 or not 0.05 < gamma < 5) and (plain or grey):
@@ -141,18 +163,46 @@ def stated_profile(file: Image.Image, path: Path) -> bytes | None:
     return make_icc("PNG gAMA and cHRM", curve, () if grey else primaries, white)
 
 
-def _cicp_profile(path: Path, code: bytes, grey: bool) -> bytes | None:
-    if len(code) != 4:
-        raise ValueError(f"{path}: its cICP chunk is damaged; save it again")
-    primaries, transfer, matrix, full = code
+def _coded_profile(path: Path, primaries: int, transfer: int, grey: bool) -> bytes | None:
+    """A profile of code points; None if they say sRGB."""
     if transfer in HDR:
         raise ValueError(f"{path}: of high dynamic range ({HDR[transfer]}); save it with the range of sRGB")
-    if primaries not in PRIMARIES or transfer not in CURVES or matrix != 0 or full != 1:
-        raise ValueError(f"{path}: its cICP chunk states unknown colours {tuple(code)}; save it as sRGB")
+    if primaries not in PRIMARIES or transfer not in CURVES:
+        raise ValueError(f"{path}: it states unknown colours ({primaries}, {transfer}); save it as sRGB")
     if (primaries == 1 or grey) and transfer == 13:
         return None
     name, points = PRIMARIES[primaries]
     return make_icc(f"{name}, curve {transfer}", CURVES[transfer], () if grey else points)
+
+
+def _nclx(path: Path) -> tuple[int, int] | None:
+    """The code points of primaries and transfer of an AVIF or HEIC; None if it states none."""
+    with path.open("rb") as file:
+        head = file.read(NCLX_WITHIN)
+    place = head.find(NCLX) + len(NCLX)
+    if place < len(NCLX) or len(head) < place + 4:
+        return None
+    primaries, transfer = struct.unpack_from(">HH", head, place)
+    return None if UNSPECIFIED in (primaries, transfer) and transfer not in HDR else (primaries, transfer)
+
+
+def _bmp_profile(path: Path) -> bytes | None:
+    """The profile in a BMP, which Pillow does not read; None if it has none."""
+    with path.open("rb") as file:
+        head = file.read(14 + BMP_V5)
+        if len(head) < 14 + BMP_V5 or struct.unpack_from("<I", head, 14)[0] != BMP_V5:
+            return None
+        if head[70:74] != BMP_PROFILE:
+            return None
+        start, size = struct.unpack_from("<II", head, 126)
+        file.seek(14 + start)
+        return file.read(size)
+
+
+def _is_grey(path: Path) -> bool:
+    """Whether a PNG is grey, with or without alpha, by its header: Pillow's mode may say RGBA."""
+    header = _png_chunk(path, b"IHDR")
+    return header is not None and header[9:10] in (b"\0", b"\4")
 
 
 def _png_chunk(path: Path, wanted: bytes) -> bytes | None:

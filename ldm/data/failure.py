@@ -26,6 +26,7 @@ REMEDIES = {
     errno.ENAMETOOLONG: "give a shorter name",
     errno.ENOENT: "check the path",
     errno.EISDIR: "give the name of a file",
+    errno.EEXIST: "it is a file, not a folder; give another path",
     errno.ENOTDIR: "one of its parents is a file; give another path",
     errno.ELOOP: "a link leads back to itself; give the file",
 }

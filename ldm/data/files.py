@@ -137,10 +137,14 @@ def natural_key(text: str) -> list[str | int]:
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[BinaryIO]:
-    """A binary file to write, renamed to `path` when the block ends; removed if the block raises."""
+    """A binary file to write, renamed to `path` when the block ends; removed if the block raises.
+
+    Its folder is made if there is none.
+    """
     path = Path(path)
     part = path.with_name(f".{token_hex(4)}.{os.getpid()}.part")  # short: names have at most 255 bytes
     with naming_failure(path, part):
+        path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with part.open("w+b") as file:
                 yield file
@@ -149,6 +153,12 @@ def atomic_file(path: Path) -> Iterator[BinaryIO]:
             part.replace(path)
         finally:
             part.unlink(missing_ok=True)
+
+
+def write_file(path: Path, content: str | bytes) -> None:
+    """Write a file, whole or not at all; its folder is made if there is none."""
+    with atomic_file(path) as file:
+        file.write(content.encode() if isinstance(content, str) else content)
 
 
 def fitting_name(stem: str, end: str) -> str:
@@ -247,11 +257,12 @@ def sweep(folder: Path) -> None:
     """Remove a folder's temporary files whose process no longer runs."""
     for part in folder.glob(".*.part"):
         written = PART.fullmatch(part.name)
-        if written and not _runs(int(written[1])):
+        if written and not runs(int(written[1])):
             part.unlink(missing_ok=True)
 
 
-def _runs(process: int) -> bool:
+def runs(process: int) -> bool:
+    """Whether there is a process of this number."""
     try:
         os.kill(process, 0)  # signal 0 only checks
     except ProcessLookupError:

@@ -33,6 +33,8 @@ class IccProfile(NamedTuple):
 
 def tags_of(profile: bytes) -> dict[str, bytes]:
     """Name => content of each tag; ValueError if these are no ICC profile."""
+    if not profile:
+        raise ValueError("it is damaged")
     if len(profile) < 132 or profile[36:40] != b"acsp":
         raise ValueError("it has no ICC header")
     [count] = struct.unpack_from(">I", profile, 128)
@@ -125,14 +127,26 @@ def make_icc(
     """A profile of RGB or, without primaries, grey: `curve` holds parameters g or g, a, b, c, d."""
     kind = 0 if len(curve) == 1 else 3
     trc = struct.pack(f">4sIHH{len(curve)}i", b"para", 0, kind, 0, *(round(v * 65536) for v in curve))
+    return _with_curve(name, trc, primaries, white)
+
+
+def grey_as_rgb(profile: bytes) -> bytes:
+    """A grey profile => one of RGB that shows equal channels alike; others, and those of Lab, stay."""
+    if colour_model(profile) != "GRAY" or profile[20:24] != b"XYZ ":
+        return profile
+    try:
+        return _with_curve("grey, as RGB", tags_of(profile)["kTRC"], SRGB, D65)
+    except (ValueError, LookupError):  # a damaged one
+        return profile
+
+
+def _with_curve(name: str, trc: bytes, primaries: Sequence[Chromaticity], white: Chromaticity) -> bytes:
     tags = {"desc": _text(name), "cprt": _text(COPYRIGHT), "wtpt": _xyz_tag(D50)}
-    if primaries:
-        matrix = rgb_matrix(primaries, white)
-        tags |= {f"{channel}XYZ": _xyz_tag(matrix[:, i]) for i, channel in enumerate("rgb")}
-        tags |= {f"{channel}TRC": trc for channel in "rgb"}
-    else:
-        tags["kTRC"] = trc
-    return pack_icc(tags, "RGB " if primaries else "GRAY")
+    if not primaries:
+        return pack_icc(tags | {"kTRC": trc}, "GRAY")
+    matrix = rgb_matrix(primaries, white)
+    tags |= {f"{channel}XYZ": _xyz_tag(matrix[:, i]) for i, channel in enumerate("rgb")}
+    return pack_icc(tags | {f"{channel}TRC": trc for channel in "rgb"}, "RGB ")
 
 
 def pack_icc(tags: dict[str, bytes], model: str, connection: str = "XYZ ", kind: str = "mntr") -> bytes:

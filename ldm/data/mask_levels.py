@@ -13,7 +13,7 @@ from typing import Literal
 import cv2
 import numpy as np
 
-from ldm.data.picture import OPAQUE, Picture, eight_bits, read_labels, read_picture
+from ldm.data.picture import OPAQUE, Picture, eight_bits, read_labels, read_picture, srgb_pixels
 
 Channel = Literal["auto", "luma", "alpha"]
 VOID = 255  # the label of outlines in PASCAL VOC: neither object nor ground
@@ -28,7 +28,7 @@ SURROUNDS = 0.9  # share of the picture's border that an inverted mask covers, a
 
 
 def mask_levels(path: Path, picture: Picture, channel: Channel = "auto") -> np.ndarray:
-    """Levels [H,W] in the picture's depth, high where a mask marks: its luma or its alpha.
+    """Levels [H,W] in the picture's depth, high where a mask marks: its luma, as shown, or its alpha.
 
     `auto` takes alpha if that alone distinguishes, or if what is opaque is one colour, or a photo; else the
     luma, over black. Of a palette of labels (PASCAL VOC) the one label is marked; several are a ValueError.
@@ -41,7 +41,9 @@ def mask_levels(path: Path, picture: Picture, channel: Channel = "auto") -> np.n
         return pixels[..., -1]
     if alpha is None and (labels := read_labels(path)) is not None:
         return np.where(labels == _label(path, labels), top, 0).astype(pixels.dtype)
-    shown = pixels[..., : picture.n_colours]
+    shown = pixels[..., : picture.n_colours] if picture.space is None else srgb_pixels(picture)
+    if shown.dtype != pixels.dtype:
+        shown = shown.astype(pixels.dtype) * 257
     luma = shown[..., 0] if picture.n_colours == 1 else cv2.cvtColor(np.array(shown), cv2.COLOR_RGB2GRAY)
     if channel == "luma" or alpha is None or np.ptp(alpha) == 0:
         return luma

@@ -50,7 +50,7 @@ class TrainingPairs(Dataset):
     Even items come from the few-shot pictures, odd ones from the same-category pictures, if there are any.
     Item: image [3,size,size], mask [1,size,size], place [4] (the object's box in the image, x0 y0 x1 y1 in
     pixels), reference [3,R,R] (R = reference_size), view int [] (the few-shot picture whose token alone the
-    context holds, or ALL_VIEWS).
+    context holds, or ALL_VIEWS), index int [].
     `single_view`: share of the few-shot samples with only their own picture, as reference and as token.
     `augment=False`: references are not changed (a flip mirrors lettering). `images`: how the base is shown
     references. `augment_odds`: see `augmented`; `crop_squares`, `mask_resize`: see `target`.
@@ -103,6 +103,7 @@ class TrainingPairs(Dataset):
         view = torch.tensor(number if single else ALL_VIEWS)
         return {
             "image": drawn.image, "mask": drawn.mask, "place": place, "reference": reference, "view": view,
+            "index": torch.tensor(index),
         }  # fmt: skip
 
     def _read(self, path: Path) -> np.ndarray:

@@ -84,7 +84,7 @@ class Picture:
 
 
 def read_picture(path: Path, convert: bool = False) -> Picture:
-    """A picture file => `Picture`, upright, palette expanded, depth kept; 16-bit grey + alpha comes as RGBA.
+    """A picture file => `Picture`, upright, palette expanded, depth kept.
 
     `convert`: other colour modes (CMYK, Lab) are converted to sRGB, and of an animation the first frame is
     read, with a warning; else they are refused, because they cannot be written back as they were. Raises
@@ -105,22 +105,11 @@ def warn_of_colours(path: Path, picture: Picture) -> None:
         warnings.warn(f"{path}: {picture.colour_fault}", stacklevel=2)
 
 
-@dataclass(frozen=True)
-class Header:
-    """What a picture file's header says: upright width and height, bits a channel, profile."""
-
-    width: int
-    height: int
-    bits: int
-    icc_profile: bytes | None
-
-
-def read_header(path: Path, convert: bool = False) -> Header:
-    """The header of a picture file that `read_picture` can read, without its pixels; raises as it does."""
+def read_size(path: Path, convert: bool = False) -> tuple[int, int]:
+    """Upright width and height of a file that `read_picture` can read, by its header; raises as it does."""
     with opened(path) as file:
         check_kind(path, file, convert)
-        width, height = file.size if orientation(file) < 5 else file.size[::-1]
-        return Header(width, height, 16 if is_deep(path, file) else 8, file.info.get("icc_profile"))
+        return file.size if orientation(file) < 5 else (file.size[1], file.size[0])
 
 
 def read_frame(path: Path) -> Frame:

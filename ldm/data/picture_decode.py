@@ -59,7 +59,9 @@ def one_line_errors(path: Path) -> Iterator[None]:
         system = isinstance(error, OSError) and error.errno is not None  # not the reader's, which have none
         if system or out_of_memory(error) or str(path) in str(error):
             raise
-        raise ValueError(f"{path}: broken picture ({error}); save it again") from error
+        large = "MAX_TEXT_CHUNK" in str(error)
+        remedy = "its profile or a text in it has over 1 MB, save it without" if large else "save it again"
+        raise ValueError(f"{path}: broken picture ({error}); {remedy}") from error
 
 
 def _megapixels(error: Exception) -> str:
@@ -99,11 +101,13 @@ def check_kind(path: Path, file: Image.Image, convert: bool) -> None:
         raise ValueError(f"{path}: 32 bits a channel, of unknown range; save it with 8 or 16 bits")
     if file.mode not in MODES and not convert and not is_deep(path, file):
         raise ValueError(f"{path}: colour mode {file.mode} is none of grey, RGB, palette; convert it to RGB")
+    if file.format == "PNG" and "transparency" in file.info and is_deep(path, file):
+        raise ValueError(f"{path}: 16 bits, and one colour is transparent; save it with an alpha channel")
     if is_deep(path, file) and file.format == "TIFF":
         tags = file.tag_v2  # type: ignore[attr-defined]
         if tags.get(284, 1) != 1 or tags.get(262) not in (1, 2):
             raise ValueError(
-                f"{path}: 16-bit TIFF of separate planes or inverted; save it as interleaved RGB"
+                f"{path}: 16-bit TIFF of separate planes, inverted, CMYK or Lab; save it as interleaved RGB"
             )
 
 
@@ -130,6 +134,7 @@ def read_deep(path: Path) -> np.ndarray:
     """16-bit pixels, uint16 [H,W,1 or more], RGB in this order; TIFFs are turned upright."""
     with Image.open(path) as file:
         sideways = file.format == "TIFF" and orientation(file) >= 5  # turned by OpenCV, which needs a copy
+        grey_alpha = _is_grey_alpha(path, file)
     if sideways:
         stored = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     else:  # with dst None, imread returns its own array, not a copy
@@ -138,9 +143,19 @@ def read_deep(path: Path) -> np.ndarray:
         raise ValueError(f"{path}: this kind of 16-bit picture is not readable; save it as 16-bit RGB PNG")
     if stored.ndim == 2:
         return stored[..., None]
+    if grey_alpha:
+        return np.ascontiguousarray(stored[..., 2:])
     for y in range(0, len(stored), ROWS):  # in place: 100 megapixels are 600 MB
         stored[y : y + ROWS, :, [0, 2]] = stored[y : y + ROWS, :, [2, 0]]
     return stored
+
+
+def _is_grey_alpha(path: Path, file: Image.Image) -> bool:
+    """Whether a 16-bit PNG is grey with alpha, which OpenCV reads as RGBA."""
+    if file.format != "PNG":
+        return False
+    with path.open("rb") as raw:
+        return raw.read(26)[25] == 4
 
 
 def read_shallow(file: Image.Image, convert: Convert | None = None) -> np.ndarray:

@@ -21,6 +21,7 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 
 from ldm.data.exif import load_exif, recipe, with_recipe
 from ldm.data.files import atomic_file
+from ldm.data.icc_profile import grey_as_rgb
 from ldm.data.picture import Picture
 
 WEBP_SIDE = 16383
@@ -61,17 +62,25 @@ def _write_png(file: BinaryIO, picture: Picture, text: Mapping[str, str]) -> Non
 
 
 def _write_tiff(file: BinaryIO, picture: Picture, text: Mapping[str, str]) -> None:
-    pixels = picture.pixels
-    if pixels.dtype == np.uint16 and pixels.shape[2] == 2:
-        pixels = pixels[..., [0, 0, 0, 1]]  # few programs read 16-bit grey + alpha in TIFF
-    write_tiff(file, replace(picture, pixels=pixels, exif=with_recipe(picture.exif, text)))
+    if picture.pixels.dtype == np.uint16 and picture.pixels.shape[2] == 2:
+        picture = _as_rgb(picture)  # few programs read 16-bit grey + alpha in TIFF
+    write_tiff(file, replace(picture, exif=with_recipe(picture.exif, text)))
 
 
 def _write_webp(file: BinaryIO, picture: Picture, text: Mapping[str, str]) -> None:
-    exif = with_recipe(picture.exif, text)
-    options = _options(replace(picture, exif=exif))
+    picture = replace(_as_rgb(picture), exif=with_recipe(picture.exif, text))
+    options = _options(picture)
     # exact: colours under full transparency are pixels too
     _pillow(picture.pixels).save(file, "WEBP", lossless=True, exact=True, **options)
+
+
+def _as_rgb(picture: Picture) -> Picture:
+    """Grey as three equal channels, for kinds of files without grey."""
+    if picture.n_colours == 3:
+        return picture
+    channels = [0, 0, 0, *range(1, picture.pixels.shape[2])]
+    profile = picture.icc_profile and grey_as_rgb(picture.icc_profile)
+    return replace(picture, pixels=picture.pixels[..., channels], icc_profile=profile)
 
 
 def _check_webp(path: Path, picture: Picture) -> None:

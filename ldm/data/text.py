@@ -1,9 +1,11 @@
-"""Text from users: files in UTF-8, and names, of which an unknown one gets the nearest suggested."""
+"""Text from users: files, numbers, and names, of which an unknown one gets the nearest suggested."""
 
 from __future__ import annotations
 
 import codecs
 import difflib
+import math
+import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -11,9 +13,14 @@ from typing import Any
 
 from ldm.data.files import PICTURE, START, foreign_kind
 
+Numbers = tuple[float, ...]
+COUNTS = (4, 5)  # numbers of a box, of a line of YOLO
+MAY_BE_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
+WHOLE = 1.01  # shares may be rounded
+
 
 def read_text(path: Path, kind: str = "file") -> str:
-    """A text file in UTF-8 or UTF-16, with or without byte order mark; `kind` names it in errors.
+    """A text file in UTF-8, UTF-16 or UTF-32, with or without byte order mark; `kind` names it in errors.
 
     Raises FileNotFoundError, or ValueError in one line that shows the first line of another encoding.
     """
@@ -36,13 +43,58 @@ def read_text(path: Path, kind: str = "file") -> str:
 
 
 def _encoding(data: bytes) -> str:
-    """UTF-16 if a byte order mark says so, or if every second byte of plain text is zero; else UTF-8."""
+    """What a byte order mark says; UTF-16 if every second byte of plain text is zero; else UTF-8."""
+    if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "utf-32"
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         return "utf-16"
     low, high = data[::2], data[1::2]
     if low and high and not (any(low) and any(high)):
         return "utf-16-be" if any(high) else "utf-16-le"
     return "utf-8-sig"
+
+
+def numbers_of(value: Any) -> Numbers:
+    """Finite numbers from text or a list; ValueError that names the word which is none.
+
+    In text there are blanks, commas or semicolons between them; commas are decimal points where only that
+    gives four or five numbers, as in `10,5 20 30,5 40`. `10px` is 10; `10%` is 0.1, and then all are shares.
+    """
+    if isinstance(value, list | tuple) and not all(isinstance(word, str) for word in value):
+        return tuple(map(_number, value))
+    if not isinstance(value, str | list | tuple):
+        return (_number(value),)
+    text = value if isinstance(value, str) else " ".join(value)
+    text = re.sub(r"(?<=[\d.])\s*(px\b|%)", lambda unit: unit[1].strip("px"), text.strip().strip("[]()"))
+    words = [word.strip(",") for word in re.split(r"[\s;]+", text) if word.strip(",")]
+    plain = [part for word in words for part in word.split(",") if part]
+    if len(words) in COUNTS and len(plain) > len(words) and all(word.count(",") <= 1 for word in words):
+        plain = [word.replace(",", ".") for word in words]
+        with_comma = [word for word in words if "," in word]
+        if all(MAY_BE_THOUSANDS.fullmatch(word) for word in with_comma):
+            both = with_comma[0].replace(",", "."), with_comma[0].replace(",", "")
+            raise ValueError(f"{with_comma[0]!r} may be {both[0]} or {both[1]}; write it without comma")
+    return _shares(plain) if any(word.endswith("%") for word in plain) else tuple(map(_number, plain))
+
+
+def _shares(words: list[str]) -> Numbers:
+    shares = tuple(_number(word.removesuffix("%")) / 100 for word in words)
+    if not all(word.endswith("%") for word in words):
+        raise ValueError("only some are per cent; give all as per cent, or all in pixels")
+    if not all(1 - WHOLE <= share <= WHOLE for share in shares):
+        raise ValueError("per cent of the picture lie between 0% and 100%")
+    return shares
+
+
+def _number(word: Any) -> float:
+    """A finite number, or a ValueError that names the word."""
+    try:
+        value = math.nan if isinstance(word, bool) else float(word)
+    except (ValueError, TypeError, OverflowError):
+        value = math.nan
+    if not math.isfinite(value):
+        raise ValueError(f"{str(word)[:40]!r} is not a number")
+    return value
 
 
 def whole_number(value: Any, where: str) -> int:

@@ -70,14 +70,9 @@ METRICS = tuple(dict.fromkeys(measure.metric for measure in MEASURES.values()))
 OFFLINE = ("identity", "fidelity", "background")  # need no weights that are not installed
 
 
-def protocol(name: str) -> str:
-    """Of a measure: `paper`, `pbe` or `v2`."""
-    return name.partition("/")[0]
-
-
 def heading(name: str) -> str:
-    """Of a column: protocol and title."""
-    return f"{protocol(name)}: {MEASURES[name].title}"
+    """Of a column: protocol (`paper`, `pbe` or `v2`) and title."""
+    return f"{name.partition('/')[0]}: {MEASURES[name].title}"
 
 
 def in_order(names: object) -> list[str]:

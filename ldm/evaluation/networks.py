@@ -29,7 +29,7 @@ from ldm.data.image import to_image
 from ldm.data.picture import Picture
 from ldm.evaluation.results import References
 from ldm.features.encoders import SIZE, Encoder, Lpips, load_clip, load_dino, load_inception, load_lpips
-from ldm.features.imagenet import ImageNetFeatures, centred, identity_crop, on_square
+from ldm.features.imagenet import ImageNetFeatures, centred, on_square
 from ldm.insertion.paste import cut_region
 from ldm.insertion.roi import Roi, box_of, crop
 from ldm.models.checkpoint import check_replaceable, read_metadata, read_state, write_safetensors
@@ -115,17 +115,6 @@ def _squashed(image: Tensor) -> Tensor:
 IMAGENET = "EfficientNet-Lite0 (ImageNet)"
 
 
-@dataclass(frozen=True)
-class Weights:
-    """Where the networks' weights are, if not in the cache of the library that loads them."""
-
-    clip: Path | None = None
-    dino: Path | None = None
-    inception: Path | None = None
-    alexnet: Path | None = None
-    mixture: Path | None = None
-
-
 FORMAT = "implicit-insertion quality mixture"
 COMPONENTS = 20  # Paint-by-Example's
 FULL_SCORE = 300  # log-likelihood that counts as 100, Paint-by-Example's
@@ -179,11 +168,12 @@ def save_mixture(path: Path, mixture: Mixture) -> None:
     write_safetensors(path, tensors, {"format": FORMAT, "metadata": json.dumps(dict(mixture.metadata))})
 
 
-def load_mixture(path: Path, encoder: str) -> Mixture:
+def load_mixture(path: Path | None, encoder: str) -> Mixture:
     """Read a mixture that was fitted on features of this very encoder; ValueError if it was not."""
-    if not path.is_file():
+    if path is None or not path.is_file():
         raise FileNotFoundError(
-            f"quality score: no mixture {path}; fit one: evaluate.py --fit_quality PICTURES --out {path}"
+            f"quality score: no mixture {path or 'is given'}; fit one by `evaluate.py --fit_quality PICTURES "
+            f"--out {path or 'gmm.safetensors'}` and give it: --quality_model FILE"
         )
     stored = read_metadata(path) if path.suffix == ".safetensors" else {}
     if stored.get("format") != FORMAT:
@@ -191,7 +181,8 @@ def load_mixture(path: Path, encoder: str) -> Mixture:
     metadata = json.loads(stored["metadata"])
     if (made := metadata["encoder"]) != encoder:
         raise ValueError(f"{path} was fitted on features of {made}, not {encoder}; fit another")
-    return Mixture(**read_state(path), metadata=metadata | {"digest": file_digest(path)[:16]})
+    metadata |= {"file": path.name, "digest": file_digest(path)[:16]}
+    return Mixture(**read_state(path), metadata=metadata)
 
 
 @dataclass(frozen=True, eq=False)
@@ -226,43 +217,45 @@ class FeatureNetworks:
             return encoder(whole(references.picture()))
         return torch.cat([encoder(object_view(encoder, image)) for image in references.images()])
 
-    @torch.no_grad()
     def pooled(self, image: Tensor) -> Tensor:
         """The ImageNet feature [1,d] of an image [3,h,w] in [-1,1], on the CPU."""
         assert self.imagenet is not None, "imagenet is not loaded"
-        return self.imagenet.pooled(identity_crop(image)[None].to(self.imagenet.mean.device)).cpu()
+        return self.imagenet.of([image]).cpu()
 
 
-def load_networks(metrics: Collection[str], weights: Weights, device: str = "cpu") -> FeatureNetworks:
-    """Load what the metrics need; FileNotFoundError names model, file and flag of what is missing."""
-    loaders: dict[str, tuple[set[str], Callable[[], Any]]] = {  # network => metrics that need it
-        "imagenet": ({"identity", "fidelity"}, ImageNetFeatures),
-        "clip": ({"clip", "quality", "clip-fid"}, lambda: load_clip(weights.clip, device)),
-        "dino": ({"dino"}, lambda: load_dino(weights.dino, device)),
-        "lpips": ({"lpips"}, lambda: load_lpips(weights.alexnet)),
-        "inception": ({"inception-fid"}, lambda: load_inception(weights.inception)),
+def load_networks(
+    metrics: Collection[str],
+    device: str = "cpu",
+    *,
+    clip: Path | None = None,
+    dino: Path | None = None,
+    inception: Path | None = None,
+    alexnet: Path | None = None,
+    mixture: Path | None = None,
+) -> FeatureNetworks:
+    """Load what the metrics need, by these paths or from the cache of the library that loads it.
+
+    FileNotFoundError names model, file and flag of what is missing.
+    """
+    loaders: dict[str, tuple[set[str], Callable[[], tuple[Any, str]]]] = {  # network => metrics that need it
+        "imagenet": ({"identity", "fidelity"}, lambda: (ImageNetFeatures(), IMAGENET)),
+        "clip": ({"clip", "quality", "clip-fid"}, lambda: _named(load_clip(clip, device))),
+        "dino": ({"dino"}, lambda: _named(load_dino(dino, device))),
+        "lpips": ({"lpips"}, lambda: load_lpips(alexnet)),
+        "inception": ({"inception-fid"}, lambda: load_inception(inception)),
     }
-    found: dict[str, Any] = {}
-    names: dict[str, str] = {}
-    for network, (users, load) in loaders.items():
-        if not users & set(metrics):
-            continue
-        loaded = load()
-        if isinstance(loaded, Encoder):
-            found[network], names[network] = loaded, loaded.name
-        else:
-            net, names[network] = loaded if isinstance(loaded, tuple) else (loaded, IMAGENET)
-            found[network] = net.to(device)
+    loaded = {network: load() for network, (users, load) in loaders.items() if users & set(metrics)}
+    found = {k: net.to(device) if isinstance(net, nn.Module) else net for k, (net, _) in loaded.items()}
+    names = {network: name for network, (_, name) in loaded.items()}
     if "quality" in metrics:
-        if weights.mixture is None:
-            raise FileNotFoundError(
-                "quality score: no mixture; fit one by `evaluate.py --fit_quality PICTURES --out "
-                "gmm.safetensors` and give it: --quality_model FILE"
-            )
-        mixture = found["mixture"] = load_mixture(weights.mixture, names["clip"])
-        digest, source = mixture.metadata["digest"], mixture.metadata["source"]
-        names["mixture"] = f"{weights.mixture.name} {digest}, own, on {source}"
+        found["mixture"] = load_mixture(mixture, names["clip"])
+        made = found["mixture"].metadata
+        names["mixture"] = f"{made['file']} {made['digest']}, own, on {made['source']}"
     return FeatureNetworks(**found, names=names)
+
+
+def _named(encoder: Encoder) -> tuple[Encoder, str]:
+    return encoder, encoder.name
 
 
 if TYPE_CHECKING:

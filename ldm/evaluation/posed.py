@@ -88,7 +88,7 @@ class PosedFill(CompositeFill):
 
     of: PosedObject
 
-    def shown(self, mask: Tensor) -> Tensor:
+    def before_grey(self, mask: Tensor) -> Tensor:
         size = (mask.shape[-2], mask.shape[-1])
         return F.interpolate(self.placed[None], size=size, mode="bilinear", antialias=True) * (mask > 0)
 

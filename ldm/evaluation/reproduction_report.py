@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ldm.data.files import atomic_file
+from ldm.data.files import write_file
 from ldm.evaluation.ablations import FEWEST, Comparison
 from ldm.evaluation.metrics import MEASURES, heading
 from ldm.evaluation.report import Interval, cell, interval, markdown, measured, pairs, values_of
@@ -60,7 +60,6 @@ def write_results(
     folder: Path, found: Sequence[BenchmarkResults], comparison: Comparison, notes: Sequence[str]
 ) -> Path:
     """Write RESULTS.md into `folder`; returns it."""
-    folder.mkdir(parents=True, exist_ok=True)
     parts = ["# Results", ABOUT, *notes]
     for one in found:
         parts += [f"## {one.benchmark}", f"{one.done} of {one.runs} runs (a method on an object) are done."]
@@ -69,8 +68,7 @@ def write_results(
             for title, names in comparison.tables.items():
                 parts += _table(one, title, names, comparison)
     file = folder / "RESULTS.md"
-    with atomic_file(file) as out:
-        out.write(("\n\n".join(parts) + "\n").encode())
+    write_file(file, "\n\n".join(parts) + "\n")
     return file
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from torch import Tensor
 
 from ldm.batch.contact_sheet import rgb8
-from ldm.batch.results_log import FILE, cut_partial_line
+from ldm.batch.results_log import FILE, append, cut_partial_line, rows
 from ldm.batch.work_item import MaskedBackground
 from ldm.data.image import from_bytes, to_image
 from ldm.data.insertset import InsertSet, Sample, load_insertset
@@ -118,7 +118,11 @@ class Results:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.file = Path(folder), Path(folder) / FILE
-        self._rows: dict[str, Row] = _read(self.file) if self.file.is_file() else {}
+        there = rows(self.file, ("file",)) if self.file.is_file() else ()
+        # a row's result is where the folder is now
+        self._rows: dict[str, Row] = {
+            row["file"]: row | {"result": str(self.folder / row["file"])} for row in there
+        }
 
     @property
     def rows(self) -> list[Row]:
@@ -141,8 +145,7 @@ class Results:
         whole = {"file": file, **row, "site": _site_as_row(insertion.site), "facts": dict(insertion.facts)}
         if self.file.is_file():
             cut_partial_line(self.file)
-        with self.file.open("ab") as out:
-            out.write((json.dumps(whole) + "\n").encode())
+        append(self.file, whole)
         self._rows[file] = whole
 
     def insertion(self, row: Row, references: References | None = None) -> Insertion:
@@ -169,18 +172,5 @@ def _site_as_row(site: Site) -> dict[str, Any]:
     """Files and squares of a site as plain values."""
     files = {"background": site.masked.background, "mask": site.masked.mask}
     files |= {"truth": site.truth, "object_mask": site.object_mask}
-    rois = [[roi.x0, roi.y0, roi.x1, roi.y1] for roi in site.rois]
-    return {key: None if path is None else str(path) for key, path in files.items()} | {"rois": rois}
-
-
-def _read(file: Path) -> dict[str, Row]:
-    """The rows by file, without a last line that was not written to its end."""
-    rows = {}
-    lines = file.read_text("utf-8").split("\n")
-    for number, line in enumerate(lines[:-1], start=1):
-        try:
-            row = json.loads(line)
-            rows[row["file"]] = row | {"result": str(file.parent / row["file"])}  # wherever the folder is now
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{file}: line {number} is no result ({error!r}); remove the line") from error
-    return rows
+    texts = {key: None if path is None else str(path) for key, path in files.items()}
+    return texts | {"rois": [list(roi) for roi in site.rois]}

@@ -47,6 +47,11 @@ class ImageNetFeatures(nn.Module):
         """[b,3,H,W] in [-1,1] => [b,1280]; best at SIZE px, see `identity_crop`."""
         return self.net.extract_features(self._normalised(image)).mean((2, 3))
 
+    @torch.no_grad()
+    def of(self, images: Sequence[Tensor]) -> Tensor:
+        """Images [3,h,w] in [-1,1] of any sizes => the pooled features of their identity crops [n,1280]."""
+        return self.pooled(torch.stack([identity_crop(x) for x in images]).to(self.mean.device))
+
     def maps(self, image: Tensor, blocks: tuple[int, ...] = (0, 2, 4)) -> list[Tensor]:
         """[b,3,H,W] in [-1,1] => maps of the given blocks (strides 2, 4, 8), each position of unit length."""
         x = self.net._swish(self.net._bn0(self.net._conv_stem(self._normalised(image))))
@@ -60,9 +65,7 @@ class ImageNetFeatures(nn.Module):
 
 def likeness(features: ImageNetFeatures, image: Tensor, reference: Tensor) -> float:
     """Cosine of the pooled features of two images [3,h,w] in [-1,1] of any sizes; 1 is the same image."""
-    with torch.no_grad():
-        a, b = features.pooled(torch.stack([identity_crop(x) for x in (image, reference)]))
-    return float(F.cosine_similarity(a, b, dim=0))
+    return float(F.cosine_similarity(*features.of((image, reference)), dim=0))
 
 
 def identity_crop(image: Tensor, size: int = SIZE) -> Tensor:

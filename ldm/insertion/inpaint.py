@@ -57,7 +57,6 @@ def inpaint(
     fills: Sequence[RegionFill],
     sampling: Sampling,
     predictor: Callable[[InpaintingModel], Predictor] = lambda model: model,
-    on_step: Callable[[int, Tensor], None] | None = None,
 ) -> list[list[Tensor]]:
     """For each region, with its own object's contexts, an image [3,h,w] in [-1,1] per noise generator.
 
@@ -65,23 +64,22 @@ def inpaint(
     """
     counts = [len(region.noise) for region in regions]
     condition = _condition(model, regions, contexts, fills)
-    x_T = torch.stack(
-        [torch.randn(condition.masked.shape[1:], generator=g) for r in regions for g in r.noise]
-    )
+    noise = [torch.randn(condition.masked.shape[1:], generator=g) for r in regions for g in r.noise]
+    x_T = torch.stack(noise).to(condition.masked) * sampling.init_noise_sigma
     start, strength = _start(model, regions, fills)
     begin = None
     if start is not None and strength < 1:
         begin = start.repeat_interleave(torch.tensor(counts, device=model.device), 0), strength
     x_0 = sample(
-        predictor(model),
-        condition,
-        x_T.to(condition.masked) * sampling.init_noise_sigma,
-        sampler=sampling.sampler,
-        start=begin,
-        on_step=on_step,
-        **sampling.schedule(),
+        predictor(model), condition, x_T, sampler=sampling.sampler, start=begin, **sampling.schedule()
     )
-    decoded = [model.decode(part).cpu() for part in x_0.split(counts)]
+    return _finished(model, fills, x_0.split(counts), start)
+
+
+def _finished(
+    model: InpaintingModel, fills: Sequence[RegionFill], latents: Sequence[Tensor], start: Tensor | None
+) -> list[list[Tensor]]:
+    """The finished images of each region from its latents x_0 [n,c,h,w] and the start latents [b,c,h,w]."""
 
     @cache
     def decoded_starts() -> Tensor:
@@ -89,8 +87,8 @@ def inpaint(
         return model.decode(start).cpu()
 
     return [
-        fill.finish(images, lambda i=i: decoded_starts()[i])  # type: ignore[misc]
-        for i, (fill, images) in enumerate(zip(fills, decoded, strict=True))
+        fill.finish(model.decode(x_0).cpu(), lambda i=i: decoded_starts()[i])  # type: ignore[misc]
+        for i, (fill, x_0) in enumerate(zip(fills, latents, strict=True))
     ]
 
 

@@ -54,7 +54,6 @@ def insert(
     requests: Sequence[InsertRequest],
     objects: Sequence[InsertableObject],
     options: InsertOptions,
-    on_step: Callable[[int, Tensor], None] | None = None,
 ) -> list[list[Result]]:
     """Inpaint every region of every request and paste it back => for each request one result per seed.
 
@@ -73,7 +72,7 @@ def insert(
         regions = [region_in(background, requests[i], turn, noise[i]) for i in now]
         fills = [objects[i].fill(region) for i, region in zip(now, regions, strict=True)]
         contexts = [objects[i].contexts for i in now]
-        made = inpaint(model, regions, contexts, fills, options.sampling, options.predictor, on_step)
+        made = inpaint(model, regions, contexts, fills, options.sampling, options.predictor)
         for i, region, fill, images in zip(now, regions, fills, made, strict=True):
             final = _second_pass(model, objects[i], region, fill, images, options)
             results[i] = [_pasted(r, fill, x, options.blend) for r, x in zip(results[i], final, strict=True)]
@@ -110,19 +109,19 @@ def _second_pass(
 def _pasted(result: Result, fill: RegionFill, generated: Tensor, options: Blend) -> Result:
     """Blend one region and add it to the result."""
     region = fill.region
-    roi, known, mask = region.roi, region.known, region.paste_mask
+    known, mask = region.known, region.paste_mask
     image, alpha, edge = blended(fill, generated, options)
     flat = mask.astype(np.float32)
     whole = alpha if region.full_paste_mask is mask else _enlarged(fill, options)
     facts = {
-        "roi": [roi.x0, roi.y0, roi.x1, roi.y1],
+        "roi": list(region.roi),
         "seam_before": round(seam_ratio(composite(known, generated, flat), mask), 3),
         "seam": round(seam_ratio(composite(known, image, alpha), edge), 3),
         "colour_offset_before": round(colour_offset(known, generated, mask), 4),
         "colour_offset": round(colour_offset(known, image, mask), 4),
     }
     record = result.record | {"regions": [*result.record["regions"], facts]}
-    patch = paste_region(result.background, roi, image, whole)
+    patch = paste_region(result.background, region.roi, image, whole)
     return Result(result.background, (*result.patches, patch), record)
 
 

@@ -5,7 +5,6 @@ Out: bool [H,W], True where the object goes. Sizes are (H, W); messages name the
 
 from __future__ import annotations
 
-import json
 import math
 import warnings
 from collections.abc import Sequence
@@ -17,15 +16,14 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
-from ldm.data.boxes import OVERHANG, Box, Frame, box_in, read_box_file, upright
+from ldm.data.boxes import Box, box_in, read_box_file
 from ldm.data.exif import upright as upright_pixels
 from ldm.data.mask_levels import Channel, above, mask_levels, surrounds, without_specks
 from ldm.data.picture import Picture, read_picture
-from ldm.data.text import read_text
+from ldm.data.polygons import Polygon, polygons_in, read_polygons
 
 BOX_FILE, POLYGON_FILE = ".txt", ".json"
 CHANNELS = ("auto", "luma", "alpha", "background")  # background: its transparent part, no mask image needed
-Polygon = tuple[tuple[float, float], ...]  # points x, y
 MOSTLY = 0.5  # a mask that covers more is probably inverted
 
 
@@ -71,7 +69,7 @@ def read_insert_mask(
     elif mask.suffix.lower() == BOX_FILE:
         shape = box_mask(box_in(read_box_file(mask), frame, f"{mask}: box"), size)
     elif mask.suffix.lower() == POLYGON_FILE:
-        shape = polygon_mask(polygons_in(read_polygons(mask), frame, name), size)
+        shape = polygon_mask(polygons_in(read_polygons(mask, frame), frame, name), size)
     else:
         how: Any = options.channel
         return read_mask(mask, size, options.threshold, turn=picture.turn, channel=how, **refine)
@@ -101,39 +99,6 @@ def warn_of_unseen(background: Path, picture: Picture, mask: np.ndarray) -> None
             "remove the alpha channel to see it",
             stacklevel=2,
         )
-
-
-def read_polygons(path: Path) -> list[Polygon]:
-    """A polygon file: JSON, a list of polygons, each a list of points [x, y] in pixels; or one polygon."""
-    text = read_text(path, "polygon file")
-    try:
-        return parse_polygons(json.loads(text), str(path))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path}: not readable as JSON ({error})") from error
-
-
-def parse_polygons(found: Any, where: str) -> list[Polygon]:
-    """A list of polygons, each a list of points [x, y], or of numbers x y x y ...; or one polygon."""
-    try:
-        polygons = [found] if _is_number(found[0]) or _is_point(found[0]) else found
-        return [_points(polygon) for polygon in polygons]
-    except (ValueError, TypeError, LookupError) as error:
-        expected = "expected a list of polygons like [[[10, 20], [90, 20], [50, 80]]], in pixels"
-        raise ValueError(f"{where}: {expected} ({type(error).__name__}: {error})") from error
-
-
-def _points(polygon: Any) -> Polygon:
-    flat = _is_number(polygon[0])
-    pairs = zip(polygon[::2], polygon[1::2], strict=True) if flat else polygon
-    return tuple((float(x), float(y)) for x, y in pairs)
-
-
-def _is_point(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value))
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float)
 
 
 def _transparent(path: Path, picture: Picture, threshold: float) -> np.ndarray:
@@ -229,34 +194,6 @@ def polygon_mask(polygons: Sequence[Polygon], size: tuple[int, int]) -> np.ndarr
         mask |= np.logical_xor.accumulate(crossed, axis=1)[:, :-1]
     _check(mask, "polygons", f"draw them inside the background of {_px(size)}, and smaller than it")
     return mask
-
-
-def polygons_in(polygons: Sequence[Polygon], frame: Frame, where: str) -> list[Polygon]:
-    """Polygons as given => in pixels of the background as shown; a warning if they are no such pixels."""
-    if short := [polygon for polygon in polygons if len(polygon) < 3]:
-        raise ValueError(f"{where}: a polygon of {len(short[0])} points; give at least 3 points x, y")
-    points = np.array([point for polygon in polygons for point in polygon])
-    if not np.isfinite(points).all():
-        raise ValueError(f"{where}: a point is not finite; give x, y in pixels")
-    (width, height), said = frame.shown, ""
-    outside = [_outside(points, size) for size in (frame.shown, (frame.width, frame.height))]
-    if points.min() >= 0 and points.max() <= 1:
-        said = "read as shares of the background"
-        polygons = [tuple((x * width, y * height) for x, y in polygon) for polygon in polygons]
-    elif outside[0] and not outside[1]:
-        said = "read as pixels of the stored background, before EXIF turns it"
-        polygons = [tuple(upright((x, y, x, y), frame)[:2] for x, y in polygon) for polygon in polygons]
-    elif outside[0]:
-        said = f"{outside[0]} of {len(points)} points lie outside the background of {width} x {height} px"
-        said += "; the part inside counts"
-    if said:
-        warnings.warn(f"{where}: {said}", stacklevel=2)
-    return list(polygons)
-
-
-def _outside(points: np.ndarray, size: tuple[int, int]) -> int:
-    """How many points [n,2] lie outside a picture of this width and height, by more than rounding."""
-    return int(((points < -OVERHANG) | (points > np.array(size) + OVERHANG)).any(axis=1).sum())
 
 
 def _grown(mask: np.ndarray, grow: float) -> np.ndarray:

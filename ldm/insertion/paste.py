@@ -76,7 +76,7 @@ def paste_region(picture: Picture, roi: Roi, image: Tensor, alpha: np.ndarray) -
     seen = visible(roi, picture.size)
     changing = alpha[seen.within(roi).slices] > 0
     inside = box_of(changing) if changing.any() else Roi(0, 0, 1, 1)  # where nothing changes, a pixel stays
-    box = Roi(inside.x0 + seen.x0, inside.y0 + seen.y0, inside.x1 + seen.x0, inside.y1 + seen.y0)
+    box = inside.moved(seen.x0, seen.y0)
     pixels = picture.pixels[box.slices][..., :n].copy()
     for y in range(box.y0, box.y1, ROWS):
         here = Roi(box.x0, y, box.x1, min(y + ROWS, box.y1)).within(roi)

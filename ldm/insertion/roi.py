@@ -6,7 +6,7 @@ Sizes are (H, W); boxes are x0, y0, x1, y1 in pixels, x1 and y1 exclusive.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import ndimage
@@ -15,8 +15,7 @@ from scipy.sparse.csgraph import connected_components
 TOUCHING = np.ones((3, 3), bool)  # corners connect too
 
 
-@dataclass(frozen=True)
-class Roi:
+class Roi(NamedTuple):
     """A box in background pixels; it may reach beyond a picture that is too small for it."""
 
     x0: int
@@ -36,7 +35,11 @@ class Roi:
 
     def within(self, frame: Roi) -> Roi:
         """The same box, counted from the frame's corner."""
-        return Roi(self.x0 - frame.x0, self.y0 - frame.y0, self.x1 - frame.x0, self.y1 - frame.y0)
+        return self.moved(-frame.x0, -frame.y0)
+
+    def moved(self, x: int, y: int) -> Roi:
+        """The box, so many pixels further to the right and down."""
+        return Roi(self.x0 + x, self.y0 + y, self.x1 + x, self.y1 + y)
 
 
 def box_of(mask: np.ndarray) -> Roi:
@@ -140,7 +143,7 @@ def _start(low: int, high: int, side: int, length: int) -> int:
 
 def _meet(rois: list[Roi], boxes: np.ndarray) -> np.ndarray:
     """[n,n]: does square i reach into the box of component j?"""
-    a = np.array([(roi.x0, roi.y0, roi.x1, roi.y1) for roi in rois])[:, None]
+    a = np.array(rois)[:, None]
     return np.all((a[..., :2] < boxes[:, 2:]) & (a[..., 2:] > boxes[:, :2]), axis=-1)
 
 

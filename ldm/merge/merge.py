@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 
 import torch
@@ -164,37 +164,27 @@ def _misfit(each: MergeInput, weights: Mapping[str, Tensor]) -> tuple[float, flo
     return worst, _norm(errors.values()) / max(_norm(each.change.values()), 1e-30)
 
 
-def _joint_metadata(
-    objects: Sequence[ObjectMetadata], parents: Sequence[Mapping[str, str]], recipe: Mapping[str, object]
-) -> ObjectMetadata:
-    """The metadata of a merged file: the current date, all authors and licences."""
-    first = objects[0]
-    modes = {metadata.freeze_model for metadata in objects}
-    return ObjectMetadata(
-        base=first.base,
-        architecture=first.architecture,
-        freeze_model=first.freeze_model if len(modes) == 1 else "crossattn",
-        recipe=dict(recipe),
-        date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        author="; ".join(dict.fromkeys(metadata.author for metadata in objects if metadata.author)),
-        licence="; ".join(dict.fromkeys(metadata.licence for metadata in objects if metadata.licence)),
-        parents=list(parents),
-    )
-
-
 def _norm(tensors: Iterable[Tensor]) -> float:
     """The Frobenius norm of all tensors together."""
     return sum(float(value.double().square().sum()) for value in tensors) ** 0.5
 
 
 def _merged(objects: Sequence[MergeInput], weights: Mapping[str, Tensor], report: MergeReport) -> Merged:
-    record: dict[str, object] = {"residual": dict(report.residual), "lost": dict(report.lost)}
-    record |= {"rank": report.rank, "tokens": report.tokens, "growth": report.growth}
-    metadata = _joint_metadata(
-        [each.metadata for each in objects], [each.parent for each in objects], {"merged": record}
+    """The merged file, with the current date, all authors and licences."""
+    about = [each.metadata for each in objects]
+    metadata = ObjectMetadata(
+        base=about[0].base,
+        architecture=about[0].architecture,
+        kind="merged",
+        freeze_model="crossattn-kv",
+        recipe={"merged": asdict(report)},
+        date=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        author="; ".join(dict.fromkeys(one.author for one in about if one.author)),
+        licence="; ".join(dict.fromkeys(one.licence for one in about if one.licence)),
+        parents=[each.parent for each in objects],
     )
     return Merged(
-        replace(metadata, kind="merged", freeze_model="crossattn-kv"),
+        metadata,
         weights,
         {each.name: each.context for each in objects},
         {each.name: each.unconditional for each in objects},

@@ -126,11 +126,6 @@ def verify_merged(path: Path, base: Base | None = None, fingerprint: str = "") -
         apply_merged(base, merged, fingerprint=fingerprint).remove()
 
 
-def merged_picture(merged: Merged, name: str) -> Tensor | None:
-    """An object's picture [1,c,P,P], if the file holds it."""
-    return from_bytes(merged.references[name][None]) if name in merged.references else None
-
-
 def _matching(context: Mapping[str, Tensor], unconditional: Mapping[str, Tensor]) -> bool:
     return context.keys() == unconditional.keys() and all(
         value.ndim == 2 and unconditional[name].shape == value.shape[1:] for name, value in context.items()
@@ -152,5 +147,6 @@ def open_merged(session: Session, source: ObjectSource) -> LoadedObject:
     merged = merged.pick(name)
     null = null_context(base, sampling.guidance_from)
     applied = apply_merged(base, merged, source.object_scale, session.fingerprint)
-    fill = session.make_fill(merged_picture(merged, name))
+    stored = merged.references.get(name)
+    fill = session.make_fill(None if stored is None else from_bytes(stored[None]))
     return LoadedObject(source, InsertableObject(merged_contexts(base, merged, name, null), fill), applied)

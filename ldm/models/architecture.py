@@ -25,7 +25,8 @@ LEGACY_DEFAULTS = {"mask_antialias": True}
 class Architecture:
     """Every size of a base, Paint-by-Example's by default; `image_size` and `reference_size` are pixels.
 
-    `prediction` is what the UNet's output means: the noise (eps), or v of Salimans & Ho (2022).
+    `prediction` is what the UNet's output means: the noise (eps), v of Salimans & Ho (2022), or change: v
+    where the masked image is mid-grey, elsewhere what is added to the latents that are shown there.
     `autoencoder`: diffusers' AutoencoderKL (kl), or `ldm.models.autoencoder` (residual).
     `mask_antialias`: whether the mask is antialiased at latent size, see `ldm.models.diffusion.latent_mask`;
     Paint-by-Example was trained without antialiasing.
@@ -49,7 +50,7 @@ class Architecture:
     clip_patch: int = 14
     mapper_layers: int = 5
     mapper_heads: int = 1
-    prediction: str = field(default="eps", metadata={"choices": ("eps", "v")})
+    prediction: str = field(default="eps", metadata={"choices": ("eps", "v", "change")})
     autoencoder: str = field(default="kl", metadata={"choices": ("kl", "residual")})
     latent_channels: int = 4
     mask_antialias: bool = False
@@ -79,7 +80,7 @@ def build_unet(a: Architecture) -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=a.latent_size,
         in_channels=2 * a.latent_channels + 1,
-        out_channels=a.latent_channels,
+        out_channels=a.latent_channels * (2 if a.prediction == "change" else 1),
         block_out_channels=a.unet_channels,
         down_block_types=tuple(down),
         up_block_types=tuple(up),

@@ -112,7 +112,6 @@ def write_safetensors(
     path: Path, state: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
 ) -> None:
     """Write one .safetensors file, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as file:
         _save(state, file, metadata)
 
@@ -128,7 +127,6 @@ def write_folder(
 
     A shard holds at most `shard_bytes` unless a single tensor is larger. Returns the shards' paths.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     shards = _shards(state, shard_bytes, dtype)
     paths = [folder / f"model-{i:05}-of-{len(shards):05}.safetensors" for i in range(1, len(shards) + 1)]
     with ExitStack() as stack:  # all are written before the first replaces an old one
@@ -150,7 +148,6 @@ def check_shards(folder: Path) -> None:
 
 def write_ckpt(path: Path, checkpoint: Mapping[str, Any]) -> None:
     """Write {"state_dict": ...} and other keys with torch.save, atomically."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as file:
         torch.save(dict(checkpoint), file)
 

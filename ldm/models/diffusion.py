@@ -8,6 +8,7 @@ from torch import Tensor
 
 STEPS = 1000  # T
 BETA_START, BETA_END = 0.00085, 0.012
+DIFFERENT = 1e-3  # mean squared difference of latents: a cell that shows more than mid-grey
 
 
 def betas() -> Tensor:
@@ -30,6 +31,22 @@ def eps_of_v(v: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
     """v = sqrt(alpha_bar_t) eps - sqrt(1 - alpha_bar_t) x_0 => eps [b,c,h,w], fp32; t [b] or scalar."""
     a = alpha_bar(x_t.device)[t].reshape(-1, 1, 1, 1)
     return a.sqrt() * v.float() + (1 - a).sqrt() * x_t.float()
+
+
+def is_shown(masked: Tensor, grey: Tensor) -> Tensor:
+    """Where masked-image latents [b,c,h,w] are not those of mid-grey, `grey` [c] => bool [b,1,h,w]."""
+    return (masked - grey[:, None, None]).square().mean(1, keepdim=True) > DIFFERENT
+
+
+def eps_of_change(out: Tensor, x_t: Tensor, t: Tensor, masked: Tensor, shown: Tensor) -> Tensor:
+    """v and change [b,2c,h,w] => eps [b,c,h,w], fp32: of v, but where `shown`, of x_0 = masked + change.
+
+    So detail that is shown need not pass through the UNet, and an output of 0 keeps it.
+    """
+    v, change = out.float().chunk(2, 1)
+    a = alpha_bar(x_t.device)[t].reshape(-1, 1, 1, 1)
+    kept = (x_t.float() - a.sqrt() * (masked.float() + change)) / (1 - a).sqrt()
+    return torch.where(shown, kept, eps_of_v(v, x_t, t))
 
 
 def latent_mask(mask: Tensor, size: tuple[int, int], antialias: bool = False) -> Tensor:

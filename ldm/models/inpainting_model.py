@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ldm.models.architecture import Architecture, build_unet, build_vae
 from ldm.models.context import Context, Contexts, fold
 from ldm.models.cross_attention import cross_attentions, use_few_token_attention
-from ldm.models.diffusion import eps_of_v, latent_mask, unet_input
+from ldm.models.diffusion import eps_of_change, eps_of_v, is_shown, latent_mask, unet_input
 
 
 class InpaintingModel(nn.Module):
@@ -23,6 +23,7 @@ class InpaintingModel(nn.Module):
         self.unet = build_unet(architecture)
         self.vae = build_vae(architecture)
         use_few_token_attention(self.unet)
+        self._grey: Tensor | None = None  # latents of mid-grey, once they are needed
         self.run = call  # how functions of the UNet are called; `ldm.models.runtime` may compile them
 
     @property
@@ -58,12 +59,22 @@ class InpaintingModel(nn.Module):
     def eps(self, x_t: Tensor, t: Tensor, masked: Tensor, mask: Tensor, context: Context) -> Tensor:
         """The predicted noise [b,c,h,w]; t [b] or scalar, mask [b,1,h,w], context [b,n,d] or folded."""
         out = self.run(forward, self.unet, self.to_unet_dtype(unet_input(x_t, masked, mask)), t, context)
-        return self.as_eps(out, x_t, t)
+        return self.as_eps(out, x_t, t, masked)
 
-    def as_eps(self, out: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
-        """The UNet's output [b,c,h,w] => the predicted noise in the precision of x_t, at least fp32."""
+    def as_eps(self, out: Tensor, x_t: Tensor, t: Tensor, masked: Tensor) -> Tensor:
+        """The UNet's output => the predicted noise [b,c,h,w] in the precision of x_t, at least fp32."""
         out = out.to(torch.promote_types(torch.float32, x_t.dtype))
+        if self.architecture.prediction == "change":
+            return eps_of_change(out, x_t, t, masked, self.shows(masked))
         return out if self.architecture.prediction == "eps" else eps_of_v(out, x_t, t)
+
+    def shows(self, masked: Tensor) -> Tensor:
+        """Where masked-image latents [b,c,h,w] show more than mid-grey, bool [b,1,h,w]."""
+        if self._grey is None:
+            side = 8 * self.architecture.vae_factor  # the middle does not see the border
+            latents = self.encode(torch.zeros(1, 3, side, side, device=masked.device))
+            self._grey = latents[0, :, 4, 4].float()
+        return is_shown(masked.float(), self._grey.to(masked.device))
 
     def to_unet_dtype(self, x: Tensor) -> Tensor:
         """Cast to the UNet's dtype."""

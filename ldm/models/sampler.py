@@ -71,7 +71,6 @@ def sample(
     guidance_scale: float = 5.0,
     guidance_interval: Interval = EVERYWHERE,
     start: tuple[Tensor, float] | None = None,
-    on_step: Callable[[int, Tensor], None] | None = None,
 ) -> Tensor:
     """Noise x_T [b,c,h,w] => latents x_0 [b,c,h,w]; a guidance scale of 1 skips the unconditional half.
 
@@ -89,11 +88,9 @@ def sample(
         x_t = plan.add_noise(start[0], x_T, timesteps[:1])
     inside, outside = (guided_eps(base, condition, scale) for scale in (guidance_scale, 1))
     low, high = (level * STEPS for level in guidance_interval)
-    for i, (t, level) in enumerate(zip(timesteps, timesteps.tolist(), strict=True)):
+    for t, level in zip(timesteps, timesteps.tolist(), strict=True):
         eps = inside if low <= level <= high else outside
         x_t = plan.step(eps(plan.scale_model_input(x_t, t), t), t, x_t, return_dict=False)[0]
-        if on_step:
-            on_step(i, x_t)
     return x_t
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ldm.data.insertset import InsertSet
 from ldm.data.object_crops import paper_crops
-from ldm.models.base import Base
+from ldm.models.base import PRIOR_ENCODER, Base
 from ldm.models.checkpoint import first_few
 from ldm.models.conditioner import FEW_SHOT, PriorEncoder, clip_normalised, raw_pixels
 from ldm.objects.delta import Delta
@@ -60,7 +60,15 @@ def drawn_encoder(features: Tensor, generator: torch.Generator | None) -> PriorE
     return encoder
 
 
-LINEAR = "conditioner.prior_encoder.prior_block.1."
+@torch.no_grad()
+def linear_tokens(weights: Mapping[str, Tensor], features: Tensor) -> Tensor:
+    """The paper's layer, its weights under diffusers names, over features [N,tokens,c] => tokens [N,c]."""
+    encoder = PriorEncoder(*features.shape[1:])
+    encoder.load_state_dict({key.removeprefix(PRIOR_ENCODER): value for key, value in weights.items()})
+    return encoder(features.float())
+
+
+LINEAR = PRIOR_ENCODER + "prior_block.1."
 MAX_TOKEN_ERROR = 1e-3  # relative error of the tokens that a layer fitted to them may have
 PAPER, OWN = "paper", "own"  # few-shot crops: by `paper_crops`; by `ObjectImages.few_shot` in older files
 PICTURES = "give the object's pictures too: --dataset-dir FOLDER"

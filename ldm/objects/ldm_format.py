@@ -24,12 +24,20 @@ from ldm.models.base import Base, base_fingerprint, base_state
 from ldm.models.checkpoint import OWN as SOFTWARE_NAME
 from ldm.models.checkpoint import SOFTWARE, check_replaceable, first_few, write_ckpt
 from ldm.models.checkpoint import fingerprint as fingerprint_of
-from ldm.models.conditioner import PriorEncoder
 from ldm.models.ldm_keys import diffusers_blocks, is_extra, ldm_key, ldm_to_diffusers
 from ldm.models.pickle_reader import load_pickle, tensors_of
 from ldm.models.weight_kinds import named, nested_names
 from ldm.objects.delta import Delta, is_trained
-from ldm.objects.few_shot import LINEAR, OWN, PAPER, PICTURES, FewShotLayer, few_shot_features, learnt_from
+from ldm.objects.few_shot import (
+    LINEAR,
+    OWN,
+    PAPER,
+    PICTURES,
+    FewShotLayer,
+    few_shot_features,
+    learnt_from,
+    linear_tokens,
+)
 from ldm.objects.object_file import ObjectMetadata
 
 VECTOR, LDM_VECTOR = "conditioner.learnable_vector", "learnable_vector"
@@ -238,16 +246,12 @@ def _check_frozen(file: LdmFile, own: Mapping[str, Tensor], name: str) -> None:
         )
 
 
-@torch.no_grad()
 def _tokens(base: Base, linear: Mapping[str, Tensor], crops: Tensor, features: str) -> Tensor:
     """The prior encoder's tokens [N,c] for the crops."""
     hidden = few_shot_features(base, crops, features).cpu()
-    encoder = PriorEncoder(*hidden.shape[1:])
-    weight = encoder.prior_block[1].weight
-    if linear[LINEAR + "weight"].shape != weight.shape:
-        shapes = list(linear[LINEAR + "weight"].shape), list(weight.shape)
+    shape, needed = list(linear[LINEAR + "weight"].shape), [hidden.shape[2], hidden[0].numel()]
+    if shape != needed:
         raise ValueError(
-            f"the prior encoder's weight is {shapes[0]}, this base needs {shapes[1]}; give its own base"
+            f"the prior encoder's weight is {shape}, this base needs {needed}; give its own base"
         )
-    encoder.load_state_dict({key.removeprefix("conditioner.prior_encoder."): v for key, v in linear.items()})
-    return encoder(hidden)
+    return linear_tokens(linear, hidden)

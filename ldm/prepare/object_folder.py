@@ -10,7 +10,6 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -18,22 +17,26 @@ from PIL import Image
 
 from ldm.compositing.cut_out import SIDE, shrunk
 from ldm.data.boxes import Box
-from ldm.data.files import atomic_file, check_folder, file_digest, locked_folder
+from ldm.data.files import atomic_file, check_folder, file_digest, locked_folder, write_file
 from ldm.data.insertset import PREPARED
 from ldm.data.mask_levels import read_silhouette
 from ldm.data.picture import read_frame, read_rgb
-from ldm.prepare.folder_record import FolderRecord, PhotoRecord, changed, read_record, write_record
 from ldm.prepare.photo_checks import best_view, compare_views, view_of
 from ldm.prepare.photo_files import (
+    FolderRecord,
     Known,
+    PhotoRecord,
     annotated,
     box_file,
+    changed,
     find_photos,
     known_beside,
     mask_file,
     photo_of,
     photos_of,
+    read_record,
     stored_box,
+    write_record,
 )
 from ldm.prepare.proposal import Proposal, Source, propose, propose_together
 from ldm.prepare.reference import update_reference
@@ -132,18 +135,22 @@ def correct_photo(
 
 
 def remove_photo(root: Path, name: str) -> PreparedObject:
-    """Remove a photo, its box and silhouette; it is not added again."""
+    """Remove a photo, its box, silhouette and record; it may be added again."""
     with locked_folder(root, "wait for it"):
         record = read_record(root)
         for file in (photo_of(root, name), box_file(root, name), mask_file(root, name)):
             file.unlink(missing_ok=True)
+        record.photos.pop(name, None)
         if record.reference == name:
             record.reference, record.chosen = "", False
         return _finish(root, record, load_segmenter())
 
 
 def _add_photos(root: Path, photos: Sequence[Path], record: FolderRecord) -> dict[str, Path]:
-    """Copy those that are new; the name of each => the file that it comes from."""
+    """Copy those that are new; the name of each => the file that it comes from.
+
+    Those that a run has copied that failed before it wrote their box count as new.
+    """
     there = {file_digest(path): name for name, path in photos_of(root).items()}
     seen = {entry.photo for entry in record.photos.values()} | there.keys()
     number = max([int(name) for name in {*there.values(), *record.photos} if name.isdecimal()], default=0)
@@ -151,6 +158,9 @@ def _add_photos(root: Path, photos: Sequence[Path], record: FolderRecord) -> dic
     for photo in photos:
         digest = file_digest(photo)
         if digest in seen:
+            name = there.get(digest)
+            if name and not (box_file(root, name).is_file() or mask_file(root, name).is_file()):
+                added[name] = photo
             continue
         read_frame(photo)  # raises if it is not readable
         seen.add(digest)
@@ -174,13 +184,22 @@ def _update(
         if known.box is None and known.silhouette is None:
             unknown.append(name)
             continue
-        proposal = propose(read_rgb(image), known.box, segmenter, known.silhouette)
+        proposal = _proposed(added.get(name, image), known, segmenter)
         _write_proposal(root, name, replace(proposal, source=known.source), entry, segmenter)
     if unknown:
         pairs = [_for_comparison(root, image, image.stem in unknown) for image in images.values()]
         proposals = propose_together([pixels for pixels, _ in pairs], segmenter, [mask for _, mask in pairs])
         for name, proposal in zip(unknown, proposals, strict=True):
             _write_proposal(root, name, proposal, record.photos[name], segmenter)
+
+
+def _proposed(photo: Path, known: Known, segmenter: Segmenter) -> Proposal:
+    """`propose`, whose errors name the photo."""
+    pixels = read_rgb(photo)
+    try:
+        return propose(pixels, known.box, segmenter, known.silhouette)
+    except ValueError as error:
+        raise ValueError(f"{photo}: {error}") from error
 
 
 def _for_comparison(root: Path, image: Path, unknown: bool) -> tuple[np.ndarray, np.ndarray | None]:
@@ -218,12 +237,11 @@ def _write_proposal(
     """Write and record what is not a person's."""
     box, mask = box_file(root, name), mask_file(root, name)
     if not changed(box, entry.box):
-        _write(box, (" ".join(f"{value:g}" for value in proposal.box) + "\n").encode())
+        write_file(box, " ".join(f"{value:g}" for value in proposal.box) + "\n")
         entry.box = file_digest(box)
     if not changed(mask, entry.mask):
-        file = BytesIO()
-        Image.fromarray(proposal.silhouette).save(file, "PNG")
-        _write(mask, file.getvalue())
+        with atomic_file(mask) as file:
+            Image.fromarray(proposal.silhouette).save(file, "PNG")
         entry.mask = file_digest(mask)
     entry.mask_for, entry.source = file_digest(box), proposal.source
     entry.segmenter = segmenter.name if proposal.source in ("box", "proposed") else ""
@@ -239,9 +257,9 @@ def _add_category(root: Path, category: Path, segmenter: Segmenter, progress: Pr
         if text.is_file():
             continue
         known = known_beside(photo)
-        box = known.box or propose(read_rgb(photo), None, segmenter, known.silhouette).box
+        box = known.box or _proposed(photo, known, segmenter).box
         _copy(photo, root / "reg_data" / f"{photo.stem}{photo.suffix.lower()}")
-        _write(text, (" ".join(f"{value:g}" for value in box) + "\n").encode())
+        write_file(text, " ".join(f"{value:g}" for value in box) + "\n")
 
 
 def _finish(
@@ -258,12 +276,5 @@ def _finish(
 
 
 def _copy(source: Path, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
     with source.open("rb") as original, atomic_file(target) as file:
         shutil.copyfileobj(original, file)
-
-
-def _write(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_file(path) as file:
-        file.write(content)

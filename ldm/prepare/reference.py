@@ -15,8 +15,7 @@ from ldm.data.insertset import silhouette_beside
 from ldm.data.picture import Picture, read_picture, read_rgb
 from ldm.data.picture_write import write_picture
 from ldm.data.training_masks import pixel_box
-from ldm.prepare.folder_record import FolderRecord, changed
-from ldm.prepare.photo_files import annotated, known_beside, photos_of
+from ldm.prepare.photo_files import FolderRecord, annotated, changed, known_beside, photos_of
 from ldm.prepare.proposal import propose
 from ldm.prepare.segmenter import Segmenter
 

@@ -2,8 +2,8 @@
 
 What is added to Paint-by-Example's training: a sample's reference comes with further views of the object as
 few-shot tokens, so that these have a meaning before any tuning. The loss has a larger weight in the masked
-region, and min-SNR weights of the noise levels (Hang et al. 2023). The stage may start from the UNet and the
-conditioner of another base whose autoencoder has the same number of cells but other channels.
+region; all noise levels weigh alike. The stage may start from the UNet and the conditioner of another base
+whose autoencoder has the same number of cells but other channels.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from ldm.data.image import from_bytes, to_bytes
 from ldm.models.base import Base
 from ldm.models.conditioner import Conditioner, clip_normalised
 from ldm.models.cross_attention import use_few_token_attention
-from ldm.models.diffusion import STEPS, add_noise, level_weight
+from ldm.models.diffusion import STEPS, add_noise, alpha_bar
 from ldm.pretrain.insertion_measure import PARTS, InsertionMeasure
 from ldm.pretrain.insertion_samples import InsertionBatch
 from ldm.training.trainer import warm_cosine
 
 ALL_VIEWS = 0.6  # share of the batches with all further views; the others have a random number of them
 OUTSIDE = 0.25  # weight of the loss outside the mask
-MIN_SNR = 5.0
+CHANGE = 4.0  # weight of the error of what is shown: it is smaller than that of v
 OUTER = ("conv_in.weight", "conv_in.bias", "conv_out.weight", "conv_out.bias")
 
 
@@ -100,17 +100,23 @@ class ReplayBuffer:
         return Encoded(*(torch.stack(column) for column in zip(*drawn, strict=True)))
 
 
-def weighted_loss(eps: Tensor, predicted: Tensor, mask: Tensor, t: Tensor) -> Tensor:
-    """Squared error of [b,c,h,w] by noise level t [b]; outside mask [b,1,h,w] weighted by OUTSIDE."""
-    level = level_weight(t, MIN_SNR).to(eps)[:, None, None, None]
+def weighted_loss(
+    eps: Tensor, predicted: Tensor, mask: Tensor, t: Tensor, shown: Tensor | None = None
+) -> Tensor:
+    """Squared error of [b,c,h,w] as that of v, for steps t [b]; outside the mask [b,1,h,w] times OUTSIDE.
+
+    Where `shown`, bool [b,1,h,w], it is that of x_0, times CHANGE.
+    """
+    a = alpha_bar(eps.device)[t].to(eps)[:, None, None, None]
+    level = 1 / a if shown is None else torch.where(shown, CHANGE * (1 - a) / a, 1 / a)
     where = OUTSIDE + (1 - OUTSIDE) * mask
     error = (predicted.float() - eps) ** 2 * where / where.mean((1, 2, 3), keepdim=True)
     return (level * error).mean()
 
 
 def draw_levels(count: int) -> Tensor:
-    """Time steps [count] in 0 .. T-1; noisy ones are more likely, as they decide the layout."""
-    return (STEPS * torch.rand(count).sqrt()).long().clamp(max=STEPS - 1)
+    """Time steps [count] in 0 .. T-1, all equally likely: fine latents are decided at low noise."""
+    return torch.randint(STEPS, (count,))
 
 
 class BaseTraining(pl.LightningModule):
@@ -160,7 +166,8 @@ class BaseTraining(pl.LightningModule):
         eps = torch.randn_like(batch.x_0)
         context = self.contexts(batch.references, batch.object)
         predicted = self.base.eps(add_noise(batch.x_0, eps, t), t, batch.masked, batch.mask, context)
-        loss = weighted_loss(eps, predicted, batch.mask, t)
+        shown = self.base.shows(batch.masked) if self.base.architecture.prediction == "change" else None
+        loss = weighted_loss(eps, predicted, batch.mask, t, shown)
         self.log("loss", loss, prog_bar=True)
         return loss
 
@@ -205,5 +212,7 @@ def start_from(base: Base, other: Base, images: Tensor) -> None:
     x_t, masked = (einsum(first[:, i : i + d], to_theirs, "o d x y, d c -> o c x y") for i in (0, d))
     base.unet.conv_in.weight.copy_(torch.cat([x_t, masked, first[:, 2 * d :]], 1))
     base.unet.conv_in.bias.copy_(state["conv_in.bias"])
-    base.unet.conv_out.weight.copy_(einsum(state["conv_out.weight"], to_ours, "d i x y, c d -> c i x y"))
-    base.unet.conv_out.bias.copy_(to_ours @ state["conv_out.bias"])
+    for part, own in (("weight", base.unet.conv_out.weight), ("bias", base.unet.conv_out.bias)):
+        theirs = state[f"conv_out.{part}"][:d]
+        nn.init.zeros_(own)  # a change of what is shown begins with none
+        own[: len(to_ours)].copy_(einsum(to_ours, theirs, "c d, d ... -> c ..."))

@@ -141,8 +141,9 @@ def groups(placed: Sequence[PlacedObject]) -> list[list[PlacedObject]]:
         for a, b in combinations(group, 2):
             if count := shared_pixels(a.paste_mask, b.paste_mask):
                 raise ValueError(
-                    f"{_name(a)} and {_name(b)} overlap in {count} pixels and have the same order "
-                    f"({a.placement.order}); give the one that goes on top a higher order"
+                    f"placements {_number(a.placement)} and {_number(b.placement)} overlap in {count} pixels "
+                    f"and have the same order ({a.placement.order}); give the one that goes on top a higher "
+                    "order"
                 )
     return out
 
@@ -155,10 +156,6 @@ def shared_pixels(a: CroppedMask, b: CroppedMask) -> int:
         return 0
     parts = [p.inside[y0 - p.box.y0 : y1 - p.box.y0, x0 - p.box.x0 : x1 - p.box.x0] for p in (a, b)]
     return int((parts[0] & parts[1]).sum())
-
-
-def _name(placed: PlacedObject) -> str:
-    return f"placement {_number(placed.placement)}"
 
 
 def _number(placement: Placement) -> str:

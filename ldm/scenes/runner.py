@@ -53,7 +53,6 @@ class PlacementCache:
 
     def add(self, key: str, pixels: np.ndarray, record: Mapping[str, Any]) -> None:
         """Store the pixels in a mask's bounding box, and the record."""
-        self.folder.mkdir(parents=True, exist_ok=True)
         write_picture(self._file(key), Picture(pixels), {"recipe": json.dumps(record)})
 
     def prune(self, limit: float) -> list[Path]:
@@ -215,7 +214,7 @@ def _key(placed: PlacedObject, canvas: Picture, inserter: Inserter, options: Run
         "together": [(_object_facts(member), _digest(mask)) for member, mask in members],
         "seeds": item.seeds,
         "size": canvas.size,
-        "rois": [(roi.x0, roi.y0, roi.x1, roi.y1) for roi in placed.rois],
+        "rois": placed.rois,
         "mask": _digest(placed.mask),
         "paste_mask": _digest(placed.paste_mask),
         "seen": seen.hexdigest(),

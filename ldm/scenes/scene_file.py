@@ -30,8 +30,9 @@ import yaml
 from ldm.batch.work_item import MaskedBackground, WorkItem
 from ldm.data.boxes import parse_box
 from ldm.data.files import path_of
+from ldm.data.polygons import parse_polygons
 from ldm.data.text import check_names, read_text, whole_number
-from ldm.insertion.mask_input import CHANNELS, parse_polygons
+from ldm.insertion.mask_input import CHANNELS
 from ldm.insertion.object_source import ObjectSource
 
 KEYS = ("background", "placements")

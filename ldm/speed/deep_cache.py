@@ -38,7 +38,7 @@ class DeepCache:
             self.age = 0
         else:
             out = model.run(shallow, unet, x, t, context, self.deep[-len(x) :])
-        return model.as_eps(out, x_t, t)
+        return model.as_eps(out, x_t, t, masked)
 
 
 def whole(unet: nn.Module, x: Tensor, t: Tensor, context: Context) -> tuple[Tensor, Tensor]:

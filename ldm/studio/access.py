@@ -166,16 +166,8 @@ async def _answer(
     send: Send, status: int, values: Mapping[str, Any], more: Mapping[str, str] | None = None
 ) -> None:
     body = json.dumps(values).encode()
-    headers = {
-        "content-type": "application/json",
-        "content-length": str(len(body)),
-        **HEADERS,
-        **(more or {}),
-    }
-    start = {
-        "type": "http.response.start",
-        "status": status,
-        "headers": [(name.encode(), text.encode()) for name, text in headers.items()],
-    }
-    await send(start)
+    own = {"content-type": "application/json", "content-length": str(len(body))}
+    headers = own | HEADERS | dict(more or {})
+    encoded = [(name.encode(), text.encode()) for name, text in headers.items()]
+    await send({"type": "http.response.start", "status": status, "headers": encoded})
     await send({"type": "http.response.body", "body": body})

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ldm.data.files import PICTURE_SUFFIXES, atomic_file, file_digest
+from ldm.data.files import PICTURE_SUFFIXES, atomic_file, file_digest, write_file
 from ldm.studio.proxies import Proxies
 from ldm.studio.workspace import Workspace, checked_name, new_id, read_json, stored_name, write_json
 
@@ -16,7 +16,6 @@ ABOUT = "about.json"
 PIXELS = 170_000_000  # a larger picture is refused: Pillow takes it for an attack
 COPIED = 1 << 20  # bytes at once
 PROXY = 2048  # pixels; what pages ask for first
-MASK_LEVEL = 127  # brighter pixels of a mask belong to the object
 
 
 class Backgrounds:
@@ -35,13 +34,12 @@ class Backgrounds:
         own = new_id()
         folder = self.workspace.part("backgrounds", own)
         file = folder / stored_name(name, PICTURE_SUFFIXES)
-        folder.mkdir(parents=True)
         try:
             store(file, data)
             facts = facts_of(file, name)
             self.proxies.proxy(file, facts["sha256"], PROXY)  # decodes all of it, so damage shows now
         except BaseException:
-            shutil.rmtree(folder)
+            shutil.rmtree(folder, ignore_errors=True)
             raise
         write_json(folder / ABOUT, {"id": own, "name": name, "file": file.name, **facts})
         return self.get(own)
@@ -51,8 +49,7 @@ class Backgrounds:
         folder = self.workspace.part("backgrounds", own)
         about = read_json(folder / ABOUT)
         masks = sorted((folder / "masks").glob("*.png"))
-        details = {key: about[key] for key in ("sha256", "bits", "profile")}
-        return {**self._summary(about), **details, "masks": [mask.stem for mask in masks]}
+        return {**self._summary(about), "sha256": about["sha256"], "masks": [mask.stem for mask in masks]}
 
     def file(self, own: str) -> tuple[Path, str]:
         """The stored file, and the key of its content."""
@@ -73,22 +70,10 @@ class Backgrounds:
 
     def put_mask(self, own: str, mask: str, data: bytes) -> dict[str, Any]:
         """Store a mask, a PNG of the background's upright size that is white where the object goes."""
-        import numpy as np
-
         about, file = read_json(self.workspace.part("backgrounds", own) / ABOUT), self._mask(own, mask)
-        levels = mask_levels(data, (about["width"], about["height"]))
-        inside = levels > MASK_LEVEL
-        rows, columns = np.flatnonzero(inside.any(1)), np.flatnonzero(inside.any(0))
-        box = [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1] if len(rows) else None
-        file.parent.mkdir(exist_ok=True)
-        with atomic_file(file) as out:
-            out.write(data)
-        notes = [] if box else ["the mask is empty: paint where the object goes"]
-        return {"id": mask, "box": box, "share": float(inside.mean()), "warnings": notes}
-
-    def remove_mask(self, own: str, mask: str) -> None:
-        """Remove a mask."""
-        self.mask_file(own, mask).unlink()
+        mask_levels(data, (about["width"], about["height"]))
+        write_file(file, data)
+        return {"id": mask}
 
     def _mask(self, own: str, mask: str) -> Path:
         return self.workspace.part("backgrounds", own) / "masks" / f"{checked_name(mask)}.png"
@@ -105,24 +90,18 @@ def store(file: Path, data: BinaryIO) -> None:
 
 
 def facts_of(file: Path, name: str, convert: bool = False) -> dict[str, Any]:
-    """Size, depth, profile and hash of a picture file; ValueError in one line, that calls it `name`.
+    """Size and hash of a picture file; ValueError in one line, that calls it `name`.
 
     `convert`: other colour modes are taken, too, as `read_picture` has it.
     """
-    from ldm.data.picture import read_header
+    from ldm.data.picture import read_size
 
     with calling(file, name):
-        header = read_header(file, convert)
-    if header.width * header.height > PIXELS:
-        millions = header.width * header.height / 1e6
+        width, height = read_size(file, convert)
+    if width * height > PIXELS:
+        millions = width * height / 1e6
         raise ValueError(f"{name[:80]}: {millions:.0f} megapixels; at most {PIXELS / 1e6:.0f} are taken")
-    return {
-        "width": header.width,
-        "height": header.height,
-        "bits": header.bits,
-        "profile": profile_name(header.icc_profile),
-        "sha256": file_digest(file),
-    }
+    return {"width": width, "height": height, "sha256": file_digest(file)}
 
 
 @contextmanager
@@ -132,20 +111,6 @@ def calling(file: Path, name: str) -> Iterator[None]:
         yield
     except ValueError as error:
         raise ValueError(str(error).replace(str(file), name[:80])) from error
-
-
-def profile_name(profile: bytes | None) -> str:
-    """The name that a colour profile gives itself; "" if there is none."""
-    from io import BytesIO
-
-    from PIL import ImageCms
-
-    if not profile:
-        return ""
-    try:
-        return ImageCms.getProfileDescription(ImageCms.ImageCmsProfile(BytesIO(profile))).strip()
-    except (ImageCms.PyCMSError, OSError):
-        return "unreadable"
 
 
 def mask_levels(data: bytes, size: tuple[int, int]) -> Any:

@@ -12,7 +12,7 @@ from ldm.config.process import uncollected
 
 PICTURES = (  # torch, and all that reads pictures, object folders, object files and results
     "ldm.batch.results_log", "ldm.batch.work_item", "ldm.data.insertset", "ldm.objects.object_file",
-    "ldm.prepare.folder_record", "ldm.prepare.object_folder", "ldm.validation.score",
+    "ldm.prepare.object_folder", "ldm.validation.score",
 )  # fmt: skip
 MODELS = (  # what plans and makes insertions
     "ldm.batch.replay", "ldm.batch.runner", "ldm.compositing.composite_fill",

@@ -12,13 +12,17 @@ from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
+from ldm.data.files import file_digest
 from ldm.studio.imports import import_models, import_pictures
 from ldm.studio.jobs import ENDED
 from ldm.studio.object_files import object_files
-from ldm.studio.responses import KEPT, NOT_KEPT, proxy, tile_of
+from ldm.studio.proxies import Proxies
 from ldm.studio.studio import Studio
 
 POLL = 0.2  # seconds between looks at a job, for its event stream
+KEPT = {"cache-control": "private, max-age=3600"}  # of pictures whose address changes with them
+CHECKED = {"cache-control": "no-cache"}  # kept, and asked for again
+NOT_KEPT = {"cache-control": "no-store"}
 PICTURES, MODELS = [Depends(import_pictures)], [Depends(import_models)]
 Tab = Annotated[str, Header(alias="x-tab", max_length=64)]  # each browser tab gets its turn
 insertions = APIRouter(tags=["insert"])
@@ -32,6 +36,17 @@ def served(request: Request) -> Studio:
 
 
 Served = Annotated[Studio, Depends(served)]
+
+
+def proxy(proxies: Proxies, file: Path, longest: int, key: str = "", kept: bool = True) -> FileResponse:
+    """A JPEG of a picture, about `longest` pixels on its longer side; `key`: of its content, if known."""
+    headers = KEPT if kept else CHECKED
+    return FileResponse(proxies.proxy(file, key or file_digest(file), longest), headers=headers)
+
+
+def tile_of(proxies: Proxies, file: Path, key: str, box: tuple[int, int, int, int], longest: int) -> Response:
+    """A crop of a picture file as PNG."""
+    return Response(proxies.tile(file, key, box, longest), media_type="image/png", headers=KEPT)
 
 
 class Placement(BaseModel):
@@ -143,14 +158,14 @@ def remove_result(studio: Served, own: str) -> list[dict[str, Any]]:
 @results.get("/{own}/image")
 def result_image(studio: Served, own: str, max: int = 2048) -> FileResponse:
     result = studio.results.get(own)
-    return proxy(studio.proxies, result.file, max, result.key)
+    return proxy(studio.proxies, result.file, max, result.row["key"])
 
 
 @results.get("/{own}/tile")
 def result_tile(studio: Served, own: str, x: int, y: int, w: int, h: int, max: int = 1024) -> Response:
     """A crop of the full result, as PNG."""
     result = studio.results.get(own)
-    return tile_of(studio.proxies, result.file, result.key, (x, y, x + w, y + h), max)
+    return tile_of(studio.proxies, result.file, result.row["key"], (x, y, x + w, y + h), max)
 
 
 @results.get("/{own}/file")

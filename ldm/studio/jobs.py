@@ -71,8 +71,7 @@ class JobBook:
         self._served: dict[str, float] = {}  # client => when a job of it was taken last
         known = {f.name for f in fields(Job)}
         for (body,) in self._file.execute("SELECT body FROM jobs ORDER BY id"):
-            values = {key: value for key, value in json.loads(body).items() if key in known}
-            job = Job(**values)
+            job = Job(**{key: value for key, value in json.loads(body).items() if key in known})
             self._jobs[job.id] = job
 
     def add(self, kind: str, client: str, request: Mapping[str, Any], own: str = "", **facts: Any) -> Job:
@@ -142,8 +141,7 @@ class JobBook:
 
     def _next(self, kinds: Collection[str]) -> Job | None:
         waiting = [job for job in self._jobs.values() if job.state == "queued" and job.kind in kinds]
-        order = {job.id: (self._served.get(job.client, 0.0), job.created, job.id) for job in waiting}
-        return min(waiting, key=lambda job: order[job.id], default=None)
+        return min(waiting, key=lambda job: (self._served.get(job.client, 0.0), job.created), default=None)
 
     def _save(self, job: Job) -> None:
         self._file.execute("INSERT OR REPLACE INTO jobs VALUES (?, ?)", (job.id, json.dumps(asdict(job))))

@@ -18,11 +18,13 @@ import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
 from ldm.config.loader import ROOT
 from ldm.config.schema import Config, load_config
+from ldm.data.files import runs
 from ldm.studio.imports import import_pictures
 from ldm.studio.jobs import Job, JobBook
 from ldm.studio.settings import changed
@@ -39,16 +41,8 @@ SCRIPTS = ("train.py", "get_deltas.py")
 
 def run_name(workspace: Workspace, name: str) -> str:
     """The name of a new run of an object: its own, then NAME_2 ..."""
-    there = workspace.part("runs")
-    return next(f"{name}{end}" for end in _endings() if not (there / f"{name}{end}").exists())
-
-
-def _endings() -> Any:
-    yield ""
-    number = 2
-    while True:
-        yield f"_{number}"
-        number += 1
+    names = chain([name], (f"{name}_{number}" for number in count(2)))
+    return next(own for own in names if not (workspace.part("runs") / own).exists())
 
 
 def training_words(
@@ -173,11 +167,7 @@ class Trainings(threading.Thread):
 
 def is_ours(process: int) -> bool:
     """Whether a process of this number runs one of our scripts."""
-    if not process:
-        return False
-    try:
-        os.kill(process, 0)  # signal 0 only checks
-    except (ProcessLookupError, PermissionError):
+    if not process or not runs(process):
         return False
     words = Path(f"/proc/{process}/cmdline")
     return not words.is_file() or any(name in words.read_text(errors="replace") for name in SCRIPTS)
@@ -227,12 +217,8 @@ def progress_of(run: Path) -> dict[str, Any]:
     text = tail(run)
     bars = BAR.findall(text)
     if FINISHED in text:
-        found |= {
-            "message": "extracting the object file",
-            "step": steps,
-            "progress": 1.0,
-            "seconds_left": None,
-        }
+        found |= {"message": "extracting the object file", "step": steps, "progress": 1.0}
+        found["seconds_left"] = None
     elif bars:
         kind, done, total = bars[-1]
         found["message"] = f"{kind} {done} of {total}"

@@ -23,8 +23,7 @@ def object_files(workspace: Workspace) -> list[dict[str, Any]]:
 def learnt_from(workspace: Workspace, root: Path) -> list[dict[str, Any]]:
     """The object files that were learnt from an object folder, newest first."""
     own = str(root.resolve())
-    found = [entry for entry in object_files(workspace) if entry["root"] == own]
-    return [{key: value for key, value in entry.items() if key != "root"} for entry in found]
+    return [entry for entry in object_files(workspace) if entry["root"] == own]
 
 
 @lru_cache(maxsize=256)

@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ldm.config.schema import load_config
-from ldm.data.files import PICTURE_SUFFIXES, file_digest, list_files, locked_folder
+from ldm.data.files import PICTURE_SUFFIXES, file_digest, list_files
 from ldm.studio.backgrounds import calling, facts_of, mask_levels, store
 from ldm.studio.object_files import learnt_from
 from ldm.studio.workspace import Workspace, checked_name, read_json, shown_path, stored_name, write_json
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 OPENED = "opened.json"  # name => folder, of object folders elsewhere in the project
 NAMES = ".studio.json"  # of an object folder: sha256 of a photo => the name it was uploaded with
-WAIT = "it is being changed; try again"
 
 
 class Objects:
@@ -103,7 +102,6 @@ class Objects:
             stored, names = [], {}
             for number, (given, data) in enumerate(files):
                 file = Path(folder) / str(number) / stored_name(given, PICTURE_SUFFIXES)
-                file.parent.mkdir()
                 store(file, data)
                 names[facts_of(file, given, convert=True)["sha256"]] = given
                 with calling(file, given):
@@ -130,11 +128,10 @@ class Objects:
 
     def put_mask(self, name: str, own: str, data: bytes) -> dict[str, Any]:
         """Store a silhouette that a person drew; the box becomes the one around it."""
-        from ldm.data.picture import read_header
+        from ldm.data.picture import read_size
         from ldm.prepare.object_folder import correct_photo
 
-        header = read_header(self.photo(name, own), convert=True)
-        levels = mask_levels(data, (header.width, header.height))
+        levels = mask_levels(data, read_size(self.photo(name, own), convert=True))
         with self._locks[name]:
             correct_photo(self.root(name), own, silhouette=levels)
             return self._one(name, own)
@@ -152,16 +149,10 @@ class Objects:
 
     def remove_photo(self, name: str, own: str) -> dict[str, Any]:
         """Remove a photo with its box and silhouette; it may be added again."""
-        from ldm.prepare.folder_record import read_record, write_record
         from ldm.prepare.object_folder import remove_photo
 
-        root = self.root(name)
         with self._locks[name]:
-            remove_photo(root, checked_name(own))
-            with locked_folder(root, WAIT):
-                record = read_record(root)
-                record.photos.pop(own, None)
-                write_record(root, record)
+            remove_photo(self.root(name), checked_name(own))
             return self.get(name)
 
     def choose_reference(self, name: str, own: str) -> dict[str, Any]:
@@ -257,15 +248,15 @@ class Objects:
 
 
 def _photo(name: str, photo: PreparedPhoto, names: Mapping[str, str]) -> dict[str, Any]:
-    from ldm.data.picture import read_header
+    from ldm.data.picture import read_size
 
-    header, digest = read_header(photo.image, convert=True), file_digest(photo.image)
+    (width, height), digest = read_size(photo.image, convert=True), file_digest(photo.image)
     address = f"/api/objects/{name}/photos/{photo.name}"
     return {
         "id": photo.name,
         "name": names.get(digest, photo.image.name),
-        "width": header.width,
-        "height": header.height,
+        "width": width,
+        "height": height,
         "sha256": digest,
         "box": list(photo.box),
         "mask_source": "corrected" if photo.corrected else photo.source,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ldm.data.files import atomic_file, text_digest
+from ldm.data.files import text_digest, write_file
 from ldm.studio.backgrounds import Backgrounds
 from ldm.studio.object_files import learnt_from
 from ldm.studio.objects import Objects
@@ -45,13 +45,6 @@ class Insertion:
     settings: tuple[str, ...]
     seeds: int
     seed: int
-
-    @property
-    def name(self) -> str:
-        """The name of its results."""
-        from ldm.batch.work_item import MaskedBackground
-
-        return MaskedBackground(self.background).name
 
 
 @dataclass(frozen=True)
@@ -148,7 +141,7 @@ def plan(calls: Sequence[Sequence[str]], size: tuple[int, int]) -> Plan:
     from ldm.batch.runner import plan_request
     from ldm.config.build import insert_options, make_fill
     from ldm.config.inference_cli import items_of, options_of, parse, scene_of
-    from ldm.insertion.crop_plan import plan_crops
+    from ldm.insertion.crop_plan import cautions, plan_crops
     from ldm.scenes.layout import groups, place
 
     args, config = parse(calls[0], HELP)
@@ -164,9 +157,8 @@ def plan(calls: Sequence[Sequence[str]], size: tuple[int, int]) -> Plan:
         groups(placed)
         made = [(one.mask.whole(size), list(one.rois)) for one in placed]
     crops = [plan_crops(mask, rois, options.crop_context.model_side) for mask, rois in made]
-    notes = [note for crop in crops for region in crop.regions for note in (*crop.notes, *region.notes)]
-    regions = tuple(tuple((r.x0, r.y0, r.x1, r.y1) for r in rois) for _, rois in made)
-    return Plan(regions, tuple(dict.fromkeys(notes)))
+    notes = dict.fromkeys(note for crop in crops for note in cautions(crop))
+    return Plan(tuple(tuple(rois) for _, rois in made), tuple(notes))
 
 
 def _stand_in(size: tuple[int, int]) -> Picture:
@@ -183,12 +175,13 @@ def _scene_files(insertion: Insertion, workspace: Workspace, folder: Path) -> di
 
     Placements whose regions are apart share a batch; another sees what was placed before it.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    several = insertion.seeds > 1
+    from ldm.batch.work_item import MaskedBackground
+
+    name, several = MaskedBackground(insertion.background).name, insertion.seeds > 1
     orders: Sequence[int] = range(len(insertion.masks))
     files: dict[int, Path] = {}
     for seed in range(insertion.seed, insertion.seed + insertion.seeds):
-        file = folder / f"{insertion.name}{f'_{seed}' if several else ''}.yaml"
+        file = folder / f"{name}{f'_{seed}' if several else ''}.yaml"
         if not files:
             _write_scene(insertion, file, orders)
             call = ["--config", shown_path(workspace.config), "--scene", str(file), *insertion.settings]
@@ -214,8 +207,7 @@ def _write_scene(insertion: Insertion, file: Path, orders: Sequence[int]) -> Non
         for source, mask, order in zip(insertion.sources, insertion.masks, orders, strict=True)
     ]
     values = {"background": beside(insertion.background), "placements": placements}
-    with atomic_file(file) as out:
-        out.write(yaml.safe_dump(values, sort_keys=False).encode())
+    write_file(file, yaml.safe_dump(values, sort_keys=False))
 
 
 def _orders(rois: Sequence[Sequence[tuple[int, int, int, int]]]) -> list[int]:

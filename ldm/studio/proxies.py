@@ -16,14 +16,7 @@ from PIL import Image
 from ldm.data.exif import orientation, upright
 from ldm.data.files import atomic_file
 
-SIDES = (
-    256,
-    512,
-    1024,
-    1600,
-    2048,
-    3072,
-)  # of proxies, longer side in pixels; a request gets the next one up
+SIDES = (256, 512, 1024, 1600, 2048, 3072)  # pixels, longer side of proxies; a request gets the next one up
 QUALITY = 90  # of proxies
 RAW_COPIES = 3  # kept in the cache; each takes 3 bytes a pixel
 TILE = 2048  # pixels; longest side of a crop
@@ -47,7 +40,7 @@ class Proxies:
         return made
 
     def tile(self, file: Path, key: str, box: tuple[int, int, int, int], longest: int) -> bytes:
-        """The pixels in box x0 y0 x1 y1 of the upright picture as PNG, at most `longest` pixels a side."""
+        """The pixels in box x0 y0 x1 y1 of the upright picture as PNG, sRGB, at most `longest` px a side."""
         x0, y0, x1, y1 = box
         pixels = self._raw(file, key)
         x0, x1 = sorted((min(max(x0, 0), pixels.shape[1]), min(max(x1, 0), pixels.shape[1])))
@@ -57,9 +50,7 @@ class Proxies:
         part = Image.fromarray(np.ascontiguousarray(pixels[y0:y1, x0:x1]))
         part.thumbnail((min(longest, TILE),) * 2, Image.Resampling.BOX)
         out = BytesIO()
-        with Image.open(file) as opened:
-            profile = opened.info.get("icc_profile")
-        part.save(out, "PNG", compress_level=1, **({"icc_profile": profile} if profile else {}))
+        part.save(out, "PNG", compress_level=1)
         return out.getvalue()
 
     def _raw(self, file: Path, key: str) -> np.ndarray:
@@ -67,7 +58,8 @@ class Proxies:
         raw = self.folder / f"{key}.npy"
         with self._lock:
             if not raw.is_file():
-                for old in sorted(self.folder.glob("*.npy"), key=_age)[: 1 - RAW_COPIES]:
+                copies = sorted(self.folder.glob("*.npy"), key=lambda file: file.stat().st_mtime)
+                for old in copies[: 1 - RAW_COPIES]:
                     old.unlink()
                 with atomic_file(raw) as out:
                     np.save(out, _pixels(file))
@@ -78,16 +70,15 @@ class Proxies:
             small.save(out, "JPEG", quality=QUALITY, **({"icc_profile": profile} if profile else {}))
 
 
-def _age(file: Path) -> float:
-    return file.stat().st_mtime
-
-
 def _small(file: Path, side: int) -> tuple[Image.Image, bytes | None]:
-    """A picture at most `side` pixels a side, RGB and upright, and its profile; JPEG is decoded small."""
+    """A picture at most `side` pixels a side, RGB and upright, and its profile, None: sRGB.
+
+    JPEG is decoded small.
+    """
     try:
         with file.open("rb") as raw, Image.open(raw) as opened:
             profile, turn = opened.info.get("icc_profile"), orientation(opened)
-            if opened.format == "JPEG" and opened.mode in ("RGB", "L"):
+            if opened.format == "JPEG" and (opened.mode == "RGB" or (opened.mode == "L" and not profile)):
                 opened.draft(opened.mode, (side, side))
                 small = opened.convert("RGB")
                 small.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
@@ -96,7 +87,7 @@ def _small(file: Path, side: int) -> tuple[Image.Image, bytes | None]:
         raise ValueError(f"{file.name}: broken picture ({error}); save it again") from error
     small = Image.fromarray(_pixels(file))
     small.thumbnail((side, side), Image.Resampling.BOX, reducing_gap=2.0)
-    return small, profile
+    return small, None
 
 
 def _pixels(file: Path) -> np.ndarray:

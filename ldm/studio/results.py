@@ -31,11 +31,6 @@ class Result:
     row: Mapping[str, Any]
     asked: Mapping[str, Any]
 
-    @property
-    def key(self) -> str:
-        """Of its content."""
-        return self.row["key"]
-
 
 class Results:
     """The results of a workspace."""

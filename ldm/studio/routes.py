@@ -9,11 +9,23 @@ from fastapi import APIRouter, FastAPI, Request, Response, UploadFile
 from fastapi.responses import FileResponse
 from pydantic import BaseModel, Field
 
-from ldm.studio.job_routes import MODELS, PICTURES, Served, Tab, insertions, jobs, results
-from ldm.studio.responses import NOT_KEPT, fresh, mask_of, proxy, tile_of
+from ldm.studio.job_routes import (
+    CHECKED,
+    MODELS,
+    NOT_KEPT,
+    PICTURES,
+    Served,
+    Tab,
+    insertions,
+    jobs,
+    proxy,
+    results,
+    tile_of,
+)
 from ldm.studio.workspace import checked_name
 
 Uploads = list[UploadFile]
+LARGEST_MASK = 64 << 20  # bytes of a mask's PNG
 objects = APIRouter(prefix="/objects", tags=["objects"], dependencies=PICTURES)
 backgrounds = APIRouter(prefix="/backgrounds", tags=["backgrounds"])
 
@@ -47,6 +59,18 @@ class Learning(BaseModel):
     """Settings of learning, by key."""
 
     settings: dict[str, Any] = Field(default_factory=dict)
+
+
+async def mask_of(request: Request) -> bytes:
+    """The body of a request, as far as it can be a mask."""
+    data = bytearray()
+    async for part in request.stream():
+        data += part
+        if len(data) > LARGEST_MASK:
+            raise ValueError(
+                f"the mask has more than {LARGEST_MASK >> 20} MB; send a PNG of one grey channel"
+            )
+    return bytes(data)
 
 
 @objects.get("")
@@ -92,7 +116,7 @@ def photo_image(studio: Served, name: str, own: str, max: int = 1600, original: 
 
 @objects.get("/{name}/photos/{own}/mask")
 def photo_mask(studio: Served, name: str, own: str) -> FileResponse:
-    return fresh(studio.objects.mask(name, own))
+    return FileResponse(studio.objects.mask(name, own), headers=CHECKED)
 
 
 @objects.put("/{name}/photos/{own}/mask")
@@ -197,13 +221,7 @@ async def put_background_mask(studio: Served, own: str, mask: str, request: Requ
 
 @backgrounds.get("/{own}/masks/{mask}")
 def background_mask(studio: Served, own: str, mask: str) -> FileResponse:
-    return fresh(studio.backgrounds.mask_file(own, mask))
-
-
-@backgrounds.delete("/{own}/masks/{mask}")
-def remove_background_mask(studio: Served, own: str, mask: str) -> dict[str, Any]:
-    studio.backgrounds.remove_mask(own, mask)
-    return studio.backgrounds.get(own)
+    return FileResponse(studio.backgrounds.mask_file(own, mask), headers=CHECKED)
 
 
 def add_routes(app: FastAPI) -> None:

@@ -50,15 +50,10 @@ class Watch:
 
     def batch(self, background: Picture, requests: Sequence[InsertRequest]) -> None:
         """A new batch begins."""
-        self.background, self.requests = background, requests
-        self.turn, self.level = -1, -1
+        self.background, self.requests, self.turn = background, requests, -1
 
     def step(self, model: InpaintingModel, x_t: Tensor, t: Tensor, eps: Tensor) -> None:
         """The model has predicted `eps` [b,c,h,w] of `x_t` at noise level `t`."""
-        level = int(t.flatten()[0])
-        if self.turn < 0 or level > self.level:
-            self._start_turn()
-        self.level = level
         self.done += 1
         previews: list[bytes] = []
         begun = time.monotonic()
@@ -68,8 +63,8 @@ class Watch:
             self._next = now + max(EVERY, SHARE * (now - begun))
         self.on_step(self.done, previews)
 
-    def _start_turn(self) -> None:
-        """The next region of each request: what is known of it, and its mask."""
+    def sampling(self) -> None:
+        """A sampling begins, of the next region of each request: what is known of it, and its mask."""
         self.turn += 1
         self.known: list[tuple[Tensor, Tensor]] = []
         for request in self.requests:
@@ -101,6 +96,7 @@ class WatchedPredictor:
 
     def __init__(self, model: InpaintingModel, inner: Predictor, watch: Watch) -> None:
         self.model, self.inner, self.watch = model, inner, watch
+        watch.sampling()
 
     def eps(self, x_t: Tensor, t: Tensor, masked: Tensor, mask: Tensor, context: Context) -> Tensor:
         eps = self.inner.eps(x_t, t, masked, mask, context)

@@ -6,14 +6,12 @@ import json
 import logging
 import threading
 import time
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ldm.config.process import uncollected
+from ldm.config.process import uncollected, warnings_in_a_line
 from ldm.config.schema import Config, load_config
 from ldm.studio.imports import import_models
 from ldm.studio.jobs import Job, JobBook
@@ -108,7 +106,8 @@ class ModelWorker(threading.Thread):
         self.previews = {job.id: {}}
         begun = time.monotonic()
         try:
-            with _noted() as notes:
+            notes: list[str] = []
+            with warnings_in_a_line(notes.append):
                 changes = (self._insert if job.kind == "insert" else self._replay)(job)
             texts = [changes.get("message") or f"{time.monotonic() - begun:.1f} s", *notes]
             self.jobs.end(
@@ -232,18 +231,3 @@ class ModelWorker(threading.Thread):
 
     def _device_words(self) -> list[str]:
         return ["--device", self.device] if self.device else []
-
-
-@contextmanager
-def _noted() -> Iterator[list[str]]:
-    """Warnings of the block as texts, instead of on the terminal."""
-    notes: list[str] = []
-
-    def note(message: Any, *_: Any, **__: Any) -> None:
-        text = " ".join(str(message).split())
-        if text not in notes:
-            notes.append(text)
-
-    with warnings.catch_warnings():
-        warnings.showwarning = note
-        yield notes

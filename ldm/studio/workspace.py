@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ldm.config.loader import ROOT
-from ldm.data.files import atomic_file
+from ldm.data.files import write_file
 
 NAME = re.compile(r"[A-Za-z0-9][\w-]{0,63}", re.ASCII)  # of objects, ids, masks: safe in paths and shells
 FILE_NAME = re.compile(r"[^\w.-]+", re.ASCII)  # what is replaced in the name of an uploaded file
@@ -101,5 +101,4 @@ def read_json(file: Path) -> dict[str, Any]:
 
 def write_json(file: Path, values: Mapping[str, Any]) -> None:
     """Write atomically."""
-    with atomic_file(file) as out:
-        out.write(json.dumps(values, indent=1).encode())
+    write_file(file, json.dumps(values, indent=1))

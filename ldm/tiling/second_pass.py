@@ -12,7 +12,7 @@ from itertools import product
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Generator, Tensor
+from torch import Tensor
 
 from ldm.data.image import resize
 from ldm.insertion.inpaint import Sampling
@@ -23,7 +23,7 @@ from ldm.insertion.roi import box_of
 from ldm.models.context import Context, Contexts
 from ldm.models.diffusion import masked_image
 from ldm.models.inpainting_model import InpaintingModel
-from ldm.models.sampler import EVERYWHERE, Condition, Interval, sample
+from ldm.models.sampler import Condition, sample
 
 Corner = tuple[int, int]  # (y, x)
 LEAST = 1e-3  # weight of a tile's border, which may be covered by this tile alone
@@ -143,11 +143,6 @@ class Tiled:
         return self.tiles.over(lambda at: torch.ones(1, 1, side, side), finer=self.f) > 0
 
 
-def needs_second_pass(side: int, model_side: int) -> bool:
-    """Whether a square of `side` px loses detail at the model's resolution."""
-    return side > ABOVE * model_side
-
-
 @dataclass(frozen=True)
 class TiledSecondPass:
     """`second_pass` of this strength for regions that need it, as `InsertOptions.second_pass`."""
@@ -163,56 +158,52 @@ class TiledSecondPass:
         images: Sequence[Tensor],
         sampling: Sampling,
     ) -> Sequence[Tensor]:
-        if not needs_second_pass(max(region.roi.size), model.architecture.image_size):
+        if max(region.roi.size) <= ABOVE * model.architecture.image_size:  # it loses no detail
             return images
-        return second_pass(
-            model, one.contexts, region.known, region.mask, images, region.noise,
-            fill=fill, strength=self.strength, **sampling.schedule(),
-        )  # fmt: skip
+        return second_pass(model, one.contexts, region, fill, images, sampling, self.strength)
 
 
 @torch.no_grad()
 def second_pass(
     model: InpaintingModel,
     contexts: Contexts,
-    known: Tensor,
-    mask: np.ndarray,
-    generated: Sequence[Tensor],
-    noise: Sequence[Generator],
-    *,
-    fill: RegionFill | None = None,
-    strength: float = 0.4,
-    steps: int = 20,
-    guidance_scale: float = 5.0,
-    guidance_interval: Interval = EVERYWHERE,
+    region: Region,
+    fill: RegionFill,
+    images: Sequence[Tensor],
+    sampling: Sampling,
+    strength: float,
 ) -> list[Tensor]:
-    """The square `known` [3,h,w] in [-1,1], its mask bool [h,w] and first results [3,h,w] => sharper ones.
+    """A region and its first results [3,h,w] in [-1,1] => sharper ones.
 
-    `strength` in (0,1] is the share of the noise schedule, and of `steps`, that is gone through again.
+    `strength` in (0,1] is the share of the noise schedule, and of the steps, that is gone through again.
     Outside the tiles, which cover the mask, the first result stays.
     """
-    a, n = model.architecture, len(generated)
-    side = min(max(mask.shape), AT_MOST * a.image_size)
-    area = _padded(to_model_mask(mask, side), a.vae_factor)
-    image, first = (
-        _padded(resize(x, side), a.vae_factor)
-        for x in (known[None].clamp(-1, 1), torch.stack(list(generated)))
+    a, n = model.architecture, len(images)
+    side = min(max(region.mask.shape), AT_MOST * a.image_size)
+    known, first, mask = (
+        _padded(x, a.vae_factor).to(model.device)
+        for x in (
+            resize(region.known[None].clamp(-1, 1), side),
+            resize(torch.stack(list(images)), side),
+            to_model_mask(region.mask, side),
+        )
     )
-    image, first, area = (x.to(model.device) for x in (image, first, area))
-    small = model.latent_mask(area)
-    touched = F.max_pool2d(area, a.vae_factor)[0, 0] > 0  # also by a line that `small` may step over
-    tiled = Tiled(model, plan_tiles(touched.cpu().numpy(), a.latent_size))
-    x_0 = tiled.encode(torch.where(area > 0, first, image))
-    x_T = torch.stack([torch.randn(x_0.shape[1:], generator=g) for g in noise]).to(x_0)
-    shown = None if fill is None else fill.shown(area)
-    masked = tiled.encode(masked_image(image, area, shown)).expand(n, -1, -1, -1)
-    condition = Condition(masked, small.to(masked).expand(n, -1, -1, -1), contexts.repeat(n))
-    x_0 = sample(
-        tiled, condition, x_T, sampler=SAMPLER, steps=steps, guidance_scale=guidance_scale,
-        guidance_interval=guidance_interval, start=(x_0, strength),
-    )  # fmt: skip
+    tiled = _over_the_mask(model, mask)
+    x_0 = tiled.encode(torch.where(mask > 0, first, known))
+    x_T = torch.stack([torch.randn(x_0.shape[1:], generator=g) for g in region.noise]).to(x_0)
+    masked = tiled.encode(masked_image(known, mask, fill.shown(mask))).expand(n, -1, -1, -1)
+    small = model.latent_mask(mask).to(masked).expand(n, -1, -1, -1)
+    condition = Condition(masked, small, contexts.repeat(n))
+    x_0 = sample(tiled, condition, x_T, sampler=SAMPLER, start=(x_0, strength), **sampling.schedule())
     sharp = torch.where(tiled.covered().to(first.device), tiled.decode(x_0), first)
-    return list(resize(sharp[..., :side, :side].cpu(), mask.shape))
+    return list(resize(sharp[..., :side, :side].cpu(), region.mask.shape))
+
+
+def _over_the_mask(model: InpaintingModel, mask: Tensor) -> Tiled:
+    """The model in tiles over a mask [1,1,H,W], also over a line that is lost in its latent mask."""
+    a = model.architecture
+    touched = F.max_pool2d(mask, a.vae_factor)[0, 0] > 0
+    return Tiled(model, plan_tiles(touched.cpu().numpy(), a.latent_size))
 
 
 def _padded(x: Tensor, f: int) -> Tensor:

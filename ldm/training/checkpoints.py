@@ -128,20 +128,46 @@ def run_folder(checkpoint: Path) -> Path:
     return checkpoint.parent.parent if checkpoint.parent.name == FOLDER else checkpoint.parent
 
 
-class Checkpoints(pl.Callback):
+class AfterStep(pl.Callback):
+    """Calls `after_step` once after every optimizer step, however many batches are accumulated for it."""
+
+    step = 0
+
+    def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
+        self.step = trainer.global_step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
+        if trainer.global_step != self.step:
+            self.step = trainer.global_step
+            self.after_step(trainer, module)
+
+    def after_step(self, trainer: pl.Trainer, module: Any) -> None:
+        """What is done after step number `self.step`."""
+
+
+class Checkpoints(AfterStep):
     """Saves every so many steps and at the end; keeps the newest few."""
 
     def __init__(self, run: Path, every: int, keep: int = 2) -> None:
         self.run, self.every, self.keep = run, every, keep
         self.saved = 0  # the last step that was saved
 
-    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self.saved = trainer.global_step
+    def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
+        super().on_train_start(trainer, module)
+        self.saved = self.step
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        step = trainer.global_step
-        if step != self.saved and (step % self.every == 0 or step == trainer.max_steps):
+    def after_step(self, trainer: pl.Trainer, module: Any) -> None:
+        if self.step != self.saved and (self.step % self.every == 0 or self.step == trainer.max_steps):
             self.save(trainer)
+
+    def stop(self, trainer: pl.Trainer, wanted: bool) -> bool:
+        """Stop, saved, if any device wants to: every device has to stop after the same step."""
+        if not trainer.strategy.reduce_boolean_decision(wanted, all=False):
+            return False
+        trainer.should_stop = True
+        if self.saved != trainer.global_step:
+            self.save(trainer)
+        return True
 
     def save(self, trainer: pl.Trainer) -> Path:
         """Save now; call it between steps only, since accumulated gradients are not saved."""

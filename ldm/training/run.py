@@ -17,17 +17,16 @@ from omegaconf import OmegaConf
 from torch import Generator, Tensor
 from tqdm import tqdm
 
-from ldm.data.files import atomic_file
+from ldm.data.files import write_file
 from ldm.data.image import from_bytes, to_bytes
 from ldm.data.insertset import InsertSet
 from ldm.data.object_crops import ObjectImages, paper_crops
 from ldm.data.picture import Picture
 from ldm.data.picture_write import write_picture
 from ldm.models.architecture import Architecture
-from ldm.models.base import Base, base_fingerprint, base_state, load_base
-from ldm.models.conditioner import PriorEncoder
+from ldm.models.base import PRIOR_ENCODER, Base, base_fingerprint, base_state, load_base
 from ldm.objects.delta import Delta, extract, is_trained, save
-from ldm.objects.few_shot import FewShotLayer, few_shot_features, linear_for, prepare_few_shot
+from ldm.objects.few_shot import FewShotLayer, few_shot_features, linear_for, linear_tokens, prepare_few_shot
 from ldm.objects.object_file import ObjectMetadata, held_out_in, preview_of
 from ldm.training.checkpoints import CONFIG, MARK, read_checkpoint
 from ldm.training.finetune import FEATURES, FILES, FineTune, Tuning
@@ -138,15 +137,12 @@ def learn_to_file(
 
 
 def write_inputs(card: Mapping[str, Any], folder: Path) -> None:
-    """Write what a run starts from, for its reader: config.yaml, and shown.png (reference and crops)."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with atomic_file(folder / CONFIG) as file:
-        file.write(MARK.encode() + OmegaConf.to_yaml(card["metadata"]["recipe"]).encode())
+    """Write the run's settings (config.yaml) and what the base is shown (shown.png: reference and crops)."""
+    write_file(folder / CONFIG, MARK + OmegaConf.to_yaml(card["metadata"]["recipe"]))
     row = torch.cat([card["reference"], *card["crops"]], dim=2)[:3]
     write_picture(folder / "shown.png", Picture(row.permute(1, 2, 0).cpu().numpy()))
 
 
-LINEAR = "conditioner.prior_encoder."
 TOKENS = "conditioner.few_shot_tokens"
 
 
@@ -180,8 +176,7 @@ def prior_encoder_of(checkpoint: Mapping[str, Any], base: Base) -> FewShotLayer:
     if TOKENS in tuned:
         crops = from_bytes(card["paper_crops"])
         return FewShotLayer(linear_for(tuned[TOKENS], few_shot_features(base, crops, "raw")), "raw", **facts)
-    weights = {k: v for k, v in tuned.items() if k.startswith(LINEAR)}
-    return FewShotLayer(weights, str(card["few_shot_pixels"]), **facts)
+    return FewShotLayer(_linear(tuned), str(card["few_shot_pixels"]), **facts)
 
 
 def tuned_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -189,13 +184,13 @@ def tuned_state(checkpoint: Mapping[str, Any]) -> dict[str, Tensor]:
     return {key.removeprefix("base."): value for key, value in checkpoint["state_dict"].items()}
 
 
-@torch.no_grad()
 def few_shot_tokens(tuned: Mapping[str, Tensor], features: Tensor | None) -> Tensor | None:
     """A run's few-shot tokens [N,c]: learnt, or computed from its features [N,tokens,c]."""
     if TOKENS in tuned:
         return tuned[TOKENS]
-    if features is None:
-        return None
-    encoder = PriorEncoder(*features.shape[1:])
-    encoder.load_state_dict({k.removeprefix(LINEAR): v for k, v in tuned.items() if k.startswith(LINEAR)})
-    return encoder(features.float())
+    return None if features is None else linear_tokens(_linear(tuned), features)
+
+
+def _linear(tuned: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights of the paper's few-shot layer, if the run has it."""
+    return {key: value for key, value in tuned.items() if key.startswith(PRIOR_ENCODER)}

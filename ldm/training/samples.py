@@ -135,7 +135,7 @@ class EncodedSamples(Dataset):
         batches = []
         for start in progress(range(0, self.size, n)):
             numbers = range(start, min(start + n, self.size))
-            batch = default_collate([pairs[i] for i in numbers]) | {"index": torch.tensor(numbers)}
+            batch = default_collate([pairs[i] for i in numbers])
             batch = {key: value.to(base.device) for key, value in batch.items()}
             with torch.autocast(base.device.type, half, enabled=half is not None):
                 made = encoded(base, batch, shown, options) | {"view": batch["view"]}
@@ -145,7 +145,7 @@ class EncodedSamples(Dataset):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         generator = sample_generator(DRAW_STREAM + self.seed, index)
         drawn = int(torch.randint(self.size, (), generator=generator))
-        return {key: value[drawn] for key, value in self.samples.items()}
+        return {key: value[drawn] for key, value in self.samples.items()} | {"index": torch.tensor(index)}
 
 
 def narrow_frozen(module: nn.Module, precision: str) -> None:
@@ -161,16 +161,6 @@ def narrow_frozen(module: nn.Module, precision: str) -> None:
 
 
 NOISE_STREAM = 2**32  # added to the seed: noise is independent of the pictures
-
-
-class Numbered(Dataset):
-    """A data set of dicts, with the `index` of every item added."""
-
-    def __init__(self, samples: Dataset) -> None:
-        self.samples = samples
-
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        return self.samples[index] | {"index": torch.tensor(index)}
 
 
 class Order(Sampler):
@@ -189,11 +179,11 @@ class Order(Sampler):
 
 
 class SampleModule(pl.LightningDataModule):
-    """Feeds the trainer the samples from its current step on."""
+    """Feeds the trainer the samples, dicts with their number `index`, from its current step on."""
 
     def __init__(self, samples: Dataset, batch_size: int, workers: int = 0) -> None:
         super().__init__()
-        self.samples, self.batch_size, self.workers = Numbered(samples), batch_size, workers
+        self.samples, self.batch_size, self.workers = samples, batch_size, workers
 
     def train_dataloader(self) -> DataLoader:
         """The batches from the trainer's step on; called after a checkpoint is restored."""

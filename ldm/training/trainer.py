@@ -31,11 +31,11 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
-from ldm.data.files import atomic_file
+from ldm.data.files import write_file
 from ldm.data.picture import Picture
 from ldm.data.picture_write import write_picture
 from ldm.models.base import Base
-from ldm.training.checkpoints import AtomicCheckpointIO, Checkpoints
+from ldm.training.checkpoints import AfterStep, AtomicCheckpointIO, Checkpoints
 
 LOG_EVERY = 10  # steps
 
@@ -159,9 +159,7 @@ class CsvLog(Logger):
         writer = csv.DictWriter(text, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(self.path) as file:
-            file.write(text.getvalue().encode())
+        write_file(self.path, text.getvalue())
         self.started = True
 
 
@@ -219,7 +217,7 @@ class Progress(pl.Callback):
             self.bar.close()
 
 
-class StopOnSignal(pl.Callback):
+class StopOnSignal(AfterStep):
     """Ctrl-C or SIGTERM: finish the step, save, stop. A second signal stops at once, without saving.
 
     `announce` is called at the first signal. `stopped` is true afterwards.
@@ -228,7 +226,6 @@ class StopOnSignal(pl.Callback):
     def __init__(self, checkpoints: Checkpoints, announce: Callable[[], None] = lambda: None) -> None:
         self.checkpoints, self.announce = checkpoints, announce
         self.stopped = False
-        self.step = 0
         self.before: dict[signal.Signals, Any] = {}
 
     def setup(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
@@ -236,9 +233,9 @@ class StopOnSignal(pl.Callback):
         if threading.current_thread() is threading.main_thread():
             self.before = {number: signal.getsignal(number) for number in SIGNALS}
 
-    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+    def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         """Replace Lightning's handlers, which stop in the middle of an accumulation and save nothing."""
-        self.step = trainer.global_step
+        super().on_train_start(trainer, module)
         for number in self.before:
             signal.signal(number, self.handle)
 
@@ -248,15 +245,9 @@ class StopOnSignal(pl.Callback):
         self.stopped = True
         self.announce()
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if trainer.global_step == self.step:
-            return
-        self.step = trainer.global_step
-        # every device has to stop after the same step
-        if trainer.strategy.reduce_boolean_decision(self.stopped, all=False):
-            self.stopped = trainer.should_stop = True
-            if self.checkpoints.saved != self.step:
-                self.checkpoints.save(trainer)
+    def after_step(self, trainer: pl.Trainer, module: Any) -> None:
+        if self.checkpoints.stop(trainer, self.stopped):
+            self.stopped = True  # only set here: a signal may come at any moment
 
     def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
         for number, handler in self.before.items():
@@ -264,7 +255,7 @@ class StopOnSignal(pl.Callback):
         self.before = {}
 
 
-class Previews(pl.Callback):
+class Previews(AfterStep):
     """Writes `<run>/previews/step-000500.png`, and to TensorBoard, every so many steps and at the end.
 
     `draw`: the base as it is now => an image, uint8 [h,w,3].
@@ -272,26 +263,17 @@ class Previews(pl.Callback):
 
     def __init__(self, draw: Callable[[Base], np.ndarray], run: Path, every: int) -> None:
         self.draw, self.run, self.every = draw, run, every
-        self.step = 0
 
-    def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        self.step = trainer.global_step
-
-    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
-        step = trainer.global_step
-        if step == self.step or not trainer.is_global_zero:
-            return
-        self.step = step
-        if step % self.every == 0 or step == trainer.max_steps:
+    def after_step(self, trainer: pl.Trainer, module: Any) -> None:
+        due = self.step % self.every == 0 or self.step == trainer.max_steps
+        if due and trainer.is_global_zero:
             with trainer.precision_plugin.forward_context():
-                self.write(trainer, module.base, step)
+                self.write(trainer, self.draw(module.base), self.step)
 
-    def write(self, trainer: pl.Trainer, base: Base, step: int) -> None:
-        """One preview of the base as it is now."""
-        pixels = self.draw(base)
-        folder = self.run / "previews"
-        folder.mkdir(parents=True, exist_ok=True)
-        write_picture(folder / f"step-{step:06}.png", Picture(pixels), {"step": str(step)})
+    def write(self, trainer: pl.Trainer, pixels: np.ndarray, step: int) -> None:
+        """One preview, uint8 [h,w,3]."""
+        file = self.run / "previews" / f"step-{step:06}.png"
+        write_picture(file, Picture(pixels), {"step": str(step)})
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image("preview", pixels, step, dataformats="HWC")

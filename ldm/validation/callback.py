@@ -12,7 +12,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import TensorBoardLogger
 
-from ldm.data.files import atomic_file
+from ldm.data.files import write_file
 from ldm.data.image import to_image
 from ldm.data.insertset import InsertSet, Sample
 from ldm.data.picture import Picture, read_rgb
@@ -20,7 +20,7 @@ from ldm.data.picture_write import write_picture
 from ldm.features.imagenet import ImageNetFeatures
 from ldm.models.base import Base
 from ldm.models.checkpoint import write_ckpt
-from ldm.training.checkpoints import BEST, REASON, Checkpoints, best_checkpoint
+from ldm.training.checkpoints import BEST, REASON, AfterStep, Checkpoints, best_checkpoint
 from ldm.validation.score import (
     ValidationResult,
     ValidationScore,
@@ -42,7 +42,7 @@ SAME = 0.95  # similarity above which two pictures are the same; frames of one b
 Validate = Callable[[Base, int], ValidationResult]  # the base as it is now, and the step
 
 
-class Validation(pl.Callback):
+class Validation(AfterStep):
     """Validates before the first step, every so many steps and at the end; keeps `<run>/best.ckpt`.
 
     `patience`: validations without a new highest score after which the run stops; 0: it never does; `stopped`
@@ -55,34 +55,27 @@ class Validation(pl.Callback):
         assert every > 0, f"validation every {every} steps"
         self.validate, self.run, self.every, self.patience = validate, run, every, patience
         self.checkpoints = checkpoints
-        self.step, self.stopped = 0, False
+        self.stopped = False
         self.scores: list[ValidationScore] = []
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         """Continue with the scores up to the resumed step; later ones, of a crashed run, are dropped."""
-        self.step = trainer.global_step
+        super().on_train_start(trainer, module)
         self.scores = read_scores(self.run, self.step) if self.step else []
         if trainer.is_global_zero:
             self._remove_later_best()
         if not self.step:
             self._validate(trainer, module)
 
-    def on_train_batch_end(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
-        step = trainer.global_step
-        if step == self.step:
-            return  # gradients are still being accumulated
-        self.step = step
-        if step % self.every and step != trainer.max_steps:
+    def after_step(self, trainer: pl.Trainer, module: Any) -> None:
+        last = self.step == trainer.max_steps
+        if self.step % self.every and not last:
             return
         self._validate(trainer, module)
         finished = (
             self.patience > 0 and trainer.is_global_zero and since_highest(self.scores) >= self.patience
         )
-        # every device has to stop after the same step
-        if step != trainer.max_steps and trainer.strategy.reduce_boolean_decision(finished, all=False):
-            self.stopped = trainer.should_stop = True
-            if self.checkpoints.saved != step:
-                self.checkpoints.save(trainer)
+        self.stopped = not last and self.checkpoints.stop(trainer, finished)
 
     def _validate(self, trainer: pl.Trainer, module: Any) -> None:
         """Score the base as it is now, and write score, sheet and best checkpoint."""
@@ -102,8 +95,7 @@ class Validation(pl.Callback):
             checkpoint = {"global_step": self.step}
             module.on_save_checkpoint(checkpoint)
             write_ckpt(self.run / BEST, checkpoint)
-        with atomic_file(self.run / REASON) as file:
-            file.write(f"{reason(self.scores)}\n".encode())
+        write_file(self.run / REASON, f"{reason(self.scores)}\n")
 
     def _remove_later_best(self) -> None:
         """Delete the best checkpoint that a crashed run has left of a step after the resumed one."""
@@ -114,9 +106,8 @@ class Validation(pl.Callback):
 
     def _log(self, trainer: pl.Trainer, result: ValidationResult) -> None:
         """The sheet as a file; sheet and numbers to TensorBoard."""
-        folder, score = self.run / "validation", result.score
-        folder.mkdir(parents=True, exist_ok=True)
-        write_picture(folder / f"step-{self.step:06}.png", Picture(result.sheet), {"score": score.text()})
+        file, score = self.run / "validation" / f"step-{self.step:06}.png", result.score
+        write_picture(file, Picture(result.sheet), {"score": score.text()})
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 for name in ("score", "identity", "seam", "copying"):

@@ -16,7 +16,7 @@ from statistics import fmean, stdev
 
 import numpy as np
 
-from ldm.data.files import atomic_file
+from ldm.data.files import write_file
 
 FILE = "validation.csv"
 COLUMNS = ("step", "score", "identity", "seam", "copying", "scores")
@@ -114,6 +114,4 @@ def write_scores(run: Path, scores: Sequence[ValidationScore]) -> None:
     for s in scores:
         numbers = (round(s.score, DIGITS), s.identity, s.seam, s.copying)
         writer.writerow([s.step, *numbers, " ".join(map(str, s.scores))])
-    run.mkdir(parents=True, exist_ok=True)
-    with atomic_file(run / FILE) as file:
-        file.write(text.getvalue().encode())
+    write_file(run / FILE, text.getvalue())

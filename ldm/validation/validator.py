@@ -23,7 +23,7 @@ from ldm.data.insertset import InsertSet, Sample
 from ldm.data.object_crops import object_crop, squash
 from ldm.data.picture import read_rgb
 from ldm.data.training_masks import pixel_box
-from ldm.features.imagenet import ImageNetFeatures, identity_crop
+from ldm.features.imagenet import ImageNetFeatures
 from ldm.insertion.blend import BLENDS, Blend, composite, seam_ratio
 from ldm.insertion.inpaint import Sampling, inpaint
 from ldm.insertion.insert import blended
@@ -179,11 +179,9 @@ def object_features(features: ImageNetFeatures, samples: Sequence[Sample]) -> Te
     return image_features(features, crops)
 
 
-@torch.no_grad()
 def image_features(features: ImageNetFeatures, images: list[Tensor]) -> Tensor:
     """Images [3,h,w] in [-1,1], of any sizes => unit-length ImageNet features [n,1280]."""
-    squares = [identity_crop(image) for image in images]
-    return F.normalize(features.pooled(torch.stack(squares).to(features.mean.device)), dim=1)
+    return F.normalize(features.of(images), dim=1)
 
 
 def nearest_other(features: Tensor) -> float:

@@ -59,6 +59,7 @@ def test_columns_may_be_separated_by_semicolons(tmp_path: Path) -> None:
         "background\tbox\tseed\nimg/a.png\t1.5 1 2.5 2\t3.0\n",
         ' Background , BOX , seed\nimg\\a.png,"1.5, 1, 2.5, 2", 3 \n',
         "background;box;seed\r\nimg/a.png;[1.5 1 2.5 2];3.0\r\n",
+        "\nbackground,box,seed,,\nimg/a.png,1.5 1 2.5 2,3,,\n,,,,\n\n",
     ],
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
@@ -108,12 +109,19 @@ def test_a_line_may_say_where_to_paste(tmp_path: Path) -> None:
         ),
         ("background,mask,name\na,b,../c\n", "line 2: name '../c'; expected a name without folders"),
         ("background,mask\n", "lists nothing"),
+        ('background,mask\na,"b\n' + "c" * 200_000, "line 3: not readable as a table (field larger than"),
     ],
 )
 def test_a_wrong_line_is_named(tmp_path: Path, text: str, message: str) -> None:
     with pytest.raises(ValueError) as error:
         read_manifest(write(tmp_path / "w.csv", text), LIKE)
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_json_lines_may_end_with_a_comma(tmp_path: Path) -> None:
+    file = write(tmp_path / "w.jsonl", '{"background": "a.png", "box": [1, 1, 2, 2]},\n')
+    [item] = read_manifest(file, LIKE)
+    assert item.masked == MaskedBackground(tmp_path / "a.png", box=(1, 1, 2, 2))
 
 
 @pytest.mark.parametrize("text", ["[1]", "{", '{"background": "a", "box": [1, 2, 3, "x"]}'])

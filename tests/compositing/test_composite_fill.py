@@ -95,3 +95,20 @@ def test_in_training_a_share_of_the_cut_outs_has_other_colours() -> None:
     assert 70 < int(same.sum()) < 130
     assert near(shown[~same][:, :, :5], 0.0), "mid-grey around it stays"
     assert not torch.equal(shown, CompositesInTraining(recolour=0.5, seed=4)(batch))
+
+
+def test_the_scene_behind_the_object_is_shown_on_request() -> None:
+    mask = np.zeros((64, 64), bool)
+    mask[16:48, 16:48] = True
+    known, cut_out = torch.rand(3, 64, 64) * 2 - 1, torch.ones(1, 4, 16, 16)
+    inside = torch.from_numpy(mask)[None, None, ::2, ::2].float()
+    seen = {}
+    for show in (False, True):
+        settings = CompositeSettings(show_scene=show, keep_scene=True)
+        fill = CompositeObject(cut_out, settings)(region_of(known, mask, []))
+        seen[show] = fill.shown(inside)
+    assert seen[True].shape == (1, 3, 32, 32) and seen[False].shape == (1, 4, 32, 32)
+    small = torch.nn.functional.interpolate(known[None], size=32, mode="bicubic", antialias=True)[0]
+    beside = np.s_[:3, 2:6, 2:6]  # of the object, which stands in the mask
+    assert torch.allclose(seen[True][0][beside], small.clamp(-1, 1)[beside], atol=1e-3)
+    assert not seen[False][0][beside].any()

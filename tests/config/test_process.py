@@ -90,9 +90,16 @@ def test_a_failed_write_names_its_file(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="No space left") as caught, atomic_file(path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     assert caught.value.filename == str(path) and not list(tmp_path.iterdir())
-    with pytest.raises(FileNotFoundError) as missing, atomic_file(tmp_path / "none" / "a.png"):
+    path.touch()
+    with pytest.raises(FileExistsError) as blocked, atomic_file(path / "b.png"):
         pass
-    assert missing.value.filename == str(tmp_path / "none" / "a.png"), "not the temporary file"
+    assert explained(blocked.value) == (
+        f"error: {path}: File exists; it is a file, not a folder; give another path",
+        2,
+    )
+    with atomic_file(tmp_path / "new" / "folder" / "c.txt") as file:
+        file.write(b"c")
+    assert (tmp_path / "new/folder/c.txt").read_bytes() == b"c"
 
 
 def test_a_closed_pipe_or_a_full_disk_does_not_stop_the_work() -> None:

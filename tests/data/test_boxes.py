@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from ldm.data.boxes import Frame, box_in, numbers_of, parse_box, read_box_file, read_boxes, upright
+from ldm.data.boxes import Frame, box_in, parse_box, read_box_file, read_boxes, upright
+from ldm.data.text import numbers_of
 
 WIDE = Frame(300, 200)
 
@@ -37,11 +38,39 @@ def quietly(*numbers: float, frame: Frame = WIDE) -> tuple[float, ...]:
         ("10,5;20,5;30,5;40,5", (10.5, 20.5, 30.5, 40.5)),
         ("10,5, 20,5, 30,5, 40,5", (10.5, 20.5, 30.5, 40.5)),
         ("1e1 2.0e1 30. 40", (10, 20, 30, 40)),
+        ("10,20,30,40,", (10, 20, 30, 40)),
+        ("10,5 20 30,5 40;\r\n", (10.5, 20, 30.5, 40)),
+        ("10px 20 px 30.5px 40", (10, 20, 30.5, 40)),
+        ("10% 20 % 50,5% 60%", (0.1, 0.2, 0.505, 0.6)),
+        ("10%,20%,50%,60%", (0.1, 0.2, 0.5, 0.6)),
+        ("0,125 0,25 0,5 0,75", (0.125, 0.25, 0.5, 0.75)),
+        ("1,125 20,5 30 40", (1.125, 20.5, 30, 40)),
     ],
 )
 def test_numbers_as_programs_write_them(text: str, expected: tuple[float, ...]) -> None:
     assert numbers_of(text) == expected
     assert parse_box(text, "here") == expected
+
+
+@pytest.mark.parametrize("value", [["10,5", "20", "30,5", "40"], ["10.5", "20px", "30.5", "40"]])
+def test_words_of_a_list_are_read_as_those_of_a_text(value: list[str]) -> None:
+    assert parse_box(value, "here") == (10.5, 20, 30.5, 40)
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("1,200 1,300 2,500 2,900", "'1,200' may be 1.200 or 1200; write it without comma"),
+        ("10% 20% 50 60", "only some are per cent"),
+        ("10% 20% 50% 150%", "per cent of the picture lie between 0% and 100%"),
+        ("10cm 20cm 50cm 60cm", "'10cm' is not a number"),
+        ([10**400, 1, 2, 3], "is not a number"),
+    ],
+)
+def test_what_may_mean_two_things_is_refused(text: object, fault: str) -> None:
+    with pytest.raises(ValueError, match=r"^here: box .*; expected four numbers.*in pixels") as error:
+        parse_box(text, "here")
+    assert fault in str(error.value) and "\n" not in str(error.value) and len(str(error.value)) < 250
 
 
 @pytest.mark.parametrize(
@@ -71,6 +100,8 @@ def test_shares_of_the_picture_are_read_with_a_warning() -> None:
         UserWarning, match=r"^box 0\.1 0\.2 0\.5 0\.6: read as shares of the picture: 30 40 150 120$"
     ):
         assert read(0.1, 0.2, 0.5, 0.6) == pytest.approx((30, 40, 150, 120))
+    with pytest.warns(UserWarning, match="read as shares of the picture: 30 40 150 120"):
+        assert read(*parse_box("10% 20% 50% 60%", "box")) == pytest.approx((30, 40, 150, 120))
     with pytest.warns(UserWarning, match="shares of the picture"):
         assert read(0, 0, 1, 1) == (0, 0, 300, 200)
     with pytest.warns(UserWarning, match="shares of the picture: 0 0 300"):
@@ -83,11 +114,14 @@ def test_shares_of_the_picture_are_read_with_a_warning() -> None:
 def test_swapped_corners_are_read_only_if_they_cannot_be_width_and_height() -> None:
     with pytest.warns(UserWarning, match="box 280 150 100 80: read as swapped corners: 100 80 280 150"):
         assert read(280, 150, 100, 80) == (100, 80, 280, 150)
-    both = r"is 100 80 200 110 \(swapped corners\) or 200 110 300 190 \(x y width height\) meant\?"
+    both = r"is 100 80 200 110 \(swapped corners\) or 200 110 300 190 \(x y width height\) or 150 70 250 150 "
+    both += r"\(x y of the centre, width height\) meant\?"
     with pytest.raises(ValueError, match=rf"box 200 110 100 80: an empty box, .*; {both}"):
         read(200, 110, 100, 80)
     with pytest.raises(ValueError, match=r"is 9 2 18 10 \(x y width height\) meant\?"):
         read(9, 2, 9, 8)
+    with pytest.raises(ValueError, match=r"or 120 70 180 130 \(x y of the centre, width height\) meant\?"):
+        read(0.5, 0.5, 0.2, 0.3)  # a line of YOLO without its class
 
 
 @pytest.mark.parametrize(
@@ -176,6 +210,7 @@ def test_lines_of_yolo_are_class_centre_and_size(tmp_path: Path) -> None:
         pytest.approx((120, 70, 180, 130)),
         pytest.approx((0, 0, 60, 40)),
     ]
+    assert parse_box("0 0,5 0,5 0,2 0,3", "here") == pytest.approx((0.4, 0.35, 0.6, 0.65)), "decimal commas"
     files, faults = folder(tmp_path, WIDE, "10 20 30 40 5")
     read_boxes(files, tmp_path, faults)
     assert "5 values, expected 4" in faults[0]

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image, ImageCms, PngImagePlugin
 
 from ldm.batch.work_item import MaskedBackground
-from ldm.data.colour_space import MatrixSpace, colour_space, decoded, encoded, profile_fault
+from ldm.data.colour_space import NCLX, MatrixSpace, colour_space, decoded, encoded, profile_fault
 from ldm.data.icc_profile import SRGB_CURVE, make_icc
 from ldm.data.image import colour_levels, colours
 from ldm.data.picture import Picture, read_picture, read_rgb, srgb_pixels
@@ -196,6 +196,145 @@ def test_cicp_is_honoured_or_refused(tmp_path: Path) -> None:
         with_chunk(tmp_path / f"{name}.png", b"cICP", content)
         with pytest.raises(ValueError, match=rf"{name}\.png: .*{message}.*; save it [^\n]*$"):
             read_rgb(tmp_path / f"{name}.png")
+
+
+def test_high_dynamic_range_of_unstated_primaries_is_refused(tmp_path: Path) -> None:
+    Image.fromarray(muted()).save(tmp_path / "a.png")
+    with_chunk(tmp_path / "a.png", b"cICP", bytes((2, 18, 0, 1)))
+    with pytest.raises(ValueError, match=r"a\.png: of high dynamic range \(HLG\)"):
+        read_rgb(tmp_path / "a.png")
+
+
+def test_of_several_statements_that_of_the_png_standard_counts(tmp_path: Path) -> None:
+    p3, path = in_profile(muted(), PROFILES["p3"]), tmp_path / "a.png"
+    Image.fromarray(p3).save(path, icc_profile=PROFILES["adobe"])
+    with_chunk(with_chunk(path, b"gAMA", struct.pack(">I", 100_000)), b"cICP", P3_CHUNK)
+    assert np.abs(read_rgb(path).astype(int) - muted()).max() <= 3
+    Image.fromarray(p3).save(path, icc_profile=PROFILES["p3"])
+    with_chunk(with_chunk(path, b"gAMA", struct.pack(">I", 100_000)), b"sRGB", b"\0")
+    assert np.abs(read_rgb(path).astype(int) - muted()).max() <= 3
+    Image.fromarray(muted()).save(path)
+    with_chunk(with_chunk(path, b"gAMA", struct.pack(">I", 100_000)), b"sRGB", b"\0")
+    assert np.array_equal(read_rgb(path), muted())
+
+
+@pytest.mark.parametrize("chunk", [b"iCCP", b"gAMA"])
+@pytest.mark.parametrize("deep", [False, True])
+def test_grey_with_alpha_follows_what_is_stated(tmp_path: Path, chunk: bytes, deep: bool) -> None:
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    pixels = np.dstack([levels, np.full_like(levels, 255)])
+    pixels = pixels.astype(np.uint16) * 257 if deep else pixels
+    write_picture(tmp_path / "a.png", Picture(pixels, GREY if chunk == b"iCCP" else None))
+    if chunk == b"gAMA":
+        with_chunk(tmp_path / "a.png", chunk, struct.pack(">I", round(100_000 / 1.8)))
+    picture = read_picture(tmp_path / "a.png")
+    assert picture.colour_fault == "" and np.array_equal(picture.pixels, pixels)
+    assert np.abs(srgb_pixels(picture).astype(int) - shown(levels, GREY)).max() <= 1
+
+
+@pytest.mark.parametrize("suffix", [".webp", ".tif"])
+def test_grey_that_is_stored_as_rgb_looks_the_same(tmp_path: Path, suffix: str) -> None:
+    """WebP knows no grey, TIFF as it is written here none of 16 bits with alpha."""
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    pixels = np.dstack([levels, np.full_like(levels, 200)])
+    pixels = pixels.astype(np.uint16) * 257 if suffix == ".tif" else pixels
+    write_picture(tmp_path / f"a{suffix}", Picture(pixels, GREY))
+    picture = read_picture(tmp_path / f"a{suffix}")
+    assert picture.colour_fault == "" and np.array_equal(picture.pixels, pixels[..., [0, 0, 0, 1]])
+    assert np.abs(srgb_pixels(picture).astype(int) - shown(levels, GREY)).max() <= 1
+
+
+def test_a_palette_follows_its_profile(tmp_path: Path) -> None:
+    palette = Image.fromarray(in_profile(muted(), PROFILES["p3"])).quantize(64)
+    for name, options in (("a", {}), ("b", {"transparency": 5})):
+        palette.save(tmp_path / f"{name}.png", icc_profile=PROFILES["p3"], **options)
+        opaque = np.asarray(palette) != 5 if options else np.ones(palette.size[::-1], bool)
+        expected = shown(np.asarray(palette.convert("RGB")), PROFILES["p3"])
+        found = read_rgb(tmp_path / f"{name}.png")
+        assert np.abs(found.astype(int) - expected)[opaque].max() <= 1
+        assert (found[~opaque] == 128).all()
+
+
+def test_a_profile_that_cannot_be_put_together_is_named(tmp_path: Path) -> None:
+    """Pillow is silent about both."""
+    Image.fromarray(muted()).save(tmp_path / "a.png")
+    with_chunk(tmp_path / "a.png", b"iCCP", b"x\0\0garbage")
+    large = PROFILES["p3"] + bytes(70_000)  # of two parts
+    Image.fromarray(muted()).save(tmp_path / "a.jpg", quality=100, icc_profile=large)
+    jpeg, name = (tmp_path / "a.jpg").read_bytes(), b"ICC_PROFILE\0"
+    second = jpeg.index(name, jpeg.index(name) + 1) - 4
+    [size] = struct.unpack_from(">H", jpeg, second + 2)
+    (tmp_path / "a.jpg").write_bytes(jpeg[:second] + jpeg[second + 2 + size :])
+    for file in ("a.png", "a.jpg"):
+        with pytest.warns(
+            UserWarning, match=rf"{file}: its colour profile is unusable \(it is damaged\); .* as sRGB"
+        ):
+            read_rgb(tmp_path / file)
+        again = tmp_path / f"again_{file}.png"
+        write_picture(again, read_picture(tmp_path / file))
+        assert read_picture(again).icc_profile is None
+
+
+def test_a_profile_in_a_bmp_is_honoured(tmp_path: Path) -> None:
+    height, width = 40, 52  # rows of a multiple of 4 bytes
+    stored, profile = in_profile(muted((height, width)), PROFILES["p3"]), PROFILES["p3"]
+    rows = stored[::-1, :, ::-1].tobytes()
+    sizes = struct.pack("<IiiHHIIiiII", 124, width, height, 1, 24, 0, len(rows), 0, 0, 0, 0)
+    header = sizes + bytes(16) + b"DEBM" + bytes(48)
+    header += struct.pack("<IIII", 4, 124 + len(rows), len(profile), 0)
+    start = 14 + len(header)
+    (tmp_path / "a.bmp").write_bytes(
+        b"BM" + struct.pack("<IHHI", start + len(rows) + len(profile), 0, 0, start) + header + rows + profile
+    )
+    assert np.abs(read_rgb(tmp_path / "a.bmp").astype(int) - muted((height, width))).max() <= 3
+    Image.fromarray(stored).save(tmp_path / "b.bmp")
+    assert np.array_equal(read_rgb(tmp_path / "b.bmp"), stored)
+
+
+def test_code_points_of_avif_are_honoured_or_refused(tmp_path: Path) -> None:
+    stored = in_profile(muted(), PROFILES["p3"])
+    Image.fromarray(stored).save(tmp_path / "a.avif", quality=100, subsampling="4:4:4")
+    avif = (tmp_path / "a.avif").read_bytes()
+    place = avif.index(NCLX) + len(NCLX)
+
+    def stating(primaries: int, transfer: int) -> Path:
+        codes = struct.pack(">HH", primaries, transfer)
+        (tmp_path / "b.avif").write_bytes(avif[:place] + codes + avif[place + 4 :])
+        return tmp_path / "b.avif"
+
+    plain = read_rgb(tmp_path / "a.avif")
+    assert np.abs(read_rgb(stating(12, 13)).astype(int) - shown(plain, PROFILES["p3"])).max() <= 1
+    for codes in ((1, 13), (2, 2), (2, 13)):
+        assert np.array_equal(read_rgb(stating(*codes)), plain)
+    with pytest.raises(ValueError, match=r"b\.avif: of high dynamic range \(PQ\); save it [^\n]*$"):
+        read_rgb(stating(9, 16))
+    with pytest.raises(ValueError, match=r"b\.avif: it states unknown colours \(99, 13\); save it as sRGB$"):
+        read_rgb(stating(99, 13))
+
+
+def test_lab_is_converted(tmp_path: Path) -> None:
+    make, convert = ImageCms.createProfile, ImageCms.applyTransform
+    lab = convert(Image.fromarray(muted()), ImageCms.buildTransform(make("sRGB"), make("LAB"), "RGB", "LAB"))
+    assert lab is not None
+    lab.save(tmp_path / "a.tif")
+    assert np.abs(read_rgb(tmp_path / "a.tif").astype(int) - muted()).max() <= 6  # of 8 bits of Lab
+    with pytest.raises(ValueError, match=r"a\.tif: colour mode LAB is none of .*; convert it to RGB$"):
+        read_picture(tmp_path / "a.tif")
+
+
+@pytest.mark.parametrize(
+    ("chunk", "content", "fault"),
+    [
+        (b"cHRM", bytes(8), "its cHRM chunk is damaged; save it again"),
+        (b"cICP", bytes(3), "its cICP chunk is damaged; save it again"),
+        (b"iCCP", b"x\0\0" + zlib.compress(bytes(2_000_000)), "a text in it has over 1 MB, save it without"),
+    ],
+)
+def test_damaged_chunks_are_one_line(tmp_path: Path, chunk: bytes, content: bytes, fault: str) -> None:
+    Image.fromarray(muted()).save(tmp_path / "a.png")
+    with_chunk(tmp_path / "a.png", chunk, content)
+    with pytest.raises(ValueError, match=rf"a\.png: [^\n]*{fault}$"):
+        read_rgb(tmp_path / "a.png")
 
 
 def test_adobe_rgb_without_a_profile_is_named(tmp_path: Path) -> None:

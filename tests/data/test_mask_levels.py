@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ldm.data.icc_profile import make_icc
 from ldm.data.mask_levels import above, mask_levels, read_silhouette, surrounds, without_specks
 from ldm.data.picture import Picture, read_picture
 from ldm.data.picture_write import write_picture
 from ldm.insertion.mask_input import read_mask
+from tests.fixtures.profiles import shown
 
 SIZE = (60, 80)
 VOC = [0, 0, 0, 128, 0, 0, 0, 128, 0, 128, 128, 0] + [0, 0, 0] * 251 + [224, 224, 192]
@@ -67,6 +69,22 @@ def test_a_palette_of_one_label_is_marked(tmp_path, region):
     for read in (lambda file: read_mask(file, SIZE), lambda file: read_silhouette(file) > 127):
         with pytest.warns(UserWarning, match=r"m\.png: a palette of labels; label 1 is taken"):
             assert np.array_equal(read(palette(labels, tmp_path / "m.png")), region)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_profile_counts_in_masks_and_silhouettes(tmp_path, region, dtype):
+    """A viewer shows 100 of linear light as 168, and 160 of gamma 4.4 as 100."""
+    for stored, gamma, marked in ((100, 1.0, True), (160, 4.4, False)):
+        levels = (region * stored).astype(dtype) * (257 if dtype == np.uint16 else 1)
+        levels[0, 0] = np.iinfo(dtype).max  # so that the levels are not two only
+        file, profile = tmp_path / "m.png", make_icc("grey", (gamma,))
+        write_picture(file, Picture(levels[..., None], profile))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            mask = above(mask_levels(file, read_picture(file)), 0.5, "m.png")
+        assert mask[region].all() == marked == mask[region].any()
+        expected = shown(np.uint8([[stored]]), profile)[0, 0, 0]
+        assert np.abs(read_silhouette(file)[region].astype(int) - expected).max() <= 1
 
 
 def test_several_labels_are_named(tmp_path, region):

@@ -5,6 +5,7 @@ import os
 import re
 import struct
 import sys
+import zlib
 from pathlib import Path
 
 import cv2
@@ -53,8 +54,8 @@ def test_everything_survives(tmp_path, channels, dtype, suffix):
     written = Picture(pixels, PROFILE, photo_exif().tobytes(), (300.0, 150.0))
     write_picture(tmp_path / f"a{suffix}", written, TEXT)
     read = read_picture(tmp_path / f"a{suffix}")
-    if (channels, dtype) == (2, np.uint16):
-        pixels = pixels[..., [0, 0, 0, 1]]  # comes back as RGBA
+    if (channels, dtype) == (2, np.uint16) and suffix != ".png":
+        pixels = pixels[..., [0, 0, 0, 1]]  # is written as RGBA
     assert read.pixels.dtype == dtype and np.array_equal(read.pixels, pixels)
     assert read.icc_profile == PROFILE and read.dpi == pytest.approx((300, 150), abs=0.02)
     exif = Image.Exif()
@@ -383,3 +384,14 @@ def test_a_tiff_whose_second_page_has_no_size_is_broken(tmp_path: Path) -> None:
     path.write_bytes(data)
     with pytest.raises(ValueError, match="broken picture"):
         read_picture(path)
+
+
+def test_16_bits_with_one_transparent_colour_are_refused(tmp_path: Path) -> None:
+    """The colour would become opaque."""
+    write_picture(tmp_path / "a.png", Picture(random_pixels(1, np.uint16)))
+    png = (tmp_path / "a.png").read_bytes()
+    chunk = b"tRNS" + bytes(2)
+    chunk = struct.pack(">I", 2) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    (tmp_path / "a.png").write_bytes(png[:33] + chunk + png[33:])
+    with pytest.raises(ValueError, match=r"a\.png: 16 bits, and one colour is transparent; save it with"):
+        read_picture(tmp_path / "a.png")

@@ -9,8 +9,8 @@ import pytest
 from ldm.data.text import check_names, read_text, whole_number
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be"])
-def test_utf_8_and_16_are_read(tmp_path: Path, encoding: str) -> None:
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+def test_utf_8_16_and_32_are_read(tmp_path: Path, encoding: str) -> None:
     (tmp_path / "a.txt").write_text("1 2\r\nübung\n", encoding, newline="")
     assert read_text(tmp_path / "a.txt") == "1 2\nübung\n"
 

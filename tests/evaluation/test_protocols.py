@@ -17,7 +17,6 @@ from ldm.batch.work_item import MaskedBackground
 from ldm.data.picture import Picture
 from ldm.evaluation.benchmark import Site
 from ldm.evaluation.networks import (
-    Weights,
     load_networks,
     paper_box,
     paper_region,
@@ -151,7 +150,7 @@ def test_where_the_published_code_fails_there_is_no_crop() -> None:
 
 def test_scores_are_cosines_of_what_is_derived_anew(tmp_path: Path) -> None:
     networks = load_networks(
-        ["clip", "dino"], Weights(write_clip(tmp_path / "c"), write_dino(tmp_path / "d"))
+        ["clip", "dino"], clip=write_clip(tmp_path / "c"), dino=write_dino(tmp_path / "d")
     )
     result, reference = picture(), np.random.default_rng(1).integers(0, 256, (50, 80, 3), dtype=np.uint8)
     for name, pixels in (("background", result ^ 1), ("result", result), ("reference", reference)):

@@ -19,7 +19,7 @@ from ldm.data.picture_write import embedded_text
 from ldm.evaluation.benchmark import Benchmark, load_benchmark
 from ldm.evaluation.methods import METHODS
 from ldm.evaluation.metrics import OFFLINE
-from ldm.evaluation.networks import Weights, load_networks
+from ldm.evaluation.networks import load_networks
 from ldm.evaluation.results import Results
 from ldm.evaluation.run import Setup, runs_of
 from ldm.insertion.blend import BLENDS
@@ -61,7 +61,7 @@ def shared() -> Setup:
         base=base,
         fingerprint=session.fingerprint,
         context=CropContext(model_side=base.architecture.image_size),
-        networks=load_networks(OFFLINE, Weights()),
+        networks=load_networks(OFFLINE),
         metrics=OFFLINE,
         learn=learn,
         training={"lr": 1},
@@ -154,7 +154,7 @@ def test_a_broken_last_line_is_made_again_and_any_other_is_named(
     assert made(setup, benchmark, "flat") == [("flat", "s2")]
     assert len(log.read_text().splitlines()) == 3
     log.write_bytes(b"{broken\n" + whole)
-    with pytest.raises(ValueError, match="line 1 is no result"):
+    with pytest.raises(ValueError, match="line 1 is not readable as a result"):
         Results(tmp_path)
 
 

@@ -14,7 +14,6 @@ from ldm.evaluation.benchmark import load_benchmark
 from ldm.evaluation.metrics import METRICS, OFFLINE, perceptual
 from ldm.evaluation.networks import (
     FeatureNetworks,
-    Weights,
     load_networks,
     object_region,
     object_view,
@@ -51,10 +50,10 @@ def insertion(folder: Path) -> Insertion:
 
 @pytest.fixture(scope="module")
 def networks(folder: Path) -> FeatureNetworks:
-    weights = Weights(
-        write_clip(folder / "clip"), write_dino(folder / "dino"), None, write_alexnet(folder / "alex.pth")
-    )
-    return load_networks([*OFFLINE, "clip", "dino", "lpips", "clip-fid"], weights)
+    return load_networks(
+        [*OFFLINE, "clip", "dino", "lpips", "clip-fid"], clip=write_clip(folder / "clip"),
+        dino=write_dino(folder / "dino"), alexnet=write_alexnet(folder / "alex.pth"),
+    )  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -226,10 +225,7 @@ def prepared(path: Path) -> torch.Tensor:
 
 def test_what_a_metric_needs_is_loaded_first_or_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert set(METRICS) == {*OFFLINE, "clip", "dino", "quality", "lpips", "clip-fid", "inception-fid"}
-    assert (
-        load_networks(["background"], Weights()) == FeatureNetworks()
-        or load_networks(["background"], Weights()).names == {}
-    )
+    assert load_networks(["background"]).names == {}
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder / "empty"))
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(folder / "empty"))
     for metric, flag in {
@@ -237,9 +233,9 @@ def test_what_a_metric_needs_is_loaded_first_or_named(folder: Path, monkeypatch:
         "lpips": "--alexnet", "inception-fid": "--inception",
     }.items():  # fmt: skip
         with pytest.raises(FileNotFoundError, match=flag):
-            load_networks([metric], Weights())
+            load_networks([metric])
     with pytest.raises(FileNotFoundError, match="--quality_model"):
-        load_networks(["quality"], Weights(clip=folder / "clip"))
+        load_networks(["quality"], clip=folder / "clip")
 
 
 def test_pictures_that_do_not_fit_are_named(folder: Path, insertion: Insertion) -> None:

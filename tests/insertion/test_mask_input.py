@@ -13,7 +13,7 @@ from ldm.batch.work_item import MaskedBackground, pair
 from ldm.data.exif import upright
 from ldm.data.picture import Picture, read_picture
 from ldm.data.picture_write import write_picture
-from ldm.insertion.mask_input import MaskOptions, read_insert_mask, read_polygons
+from ldm.insertion.mask_input import MaskOptions, read_insert_mask
 
 SIZE = (20, 30)
 BOX = (8, 5, 16, 12)
@@ -84,14 +84,6 @@ def test_half_transparency_counts_by_the_threshold() -> None:
 def test_inverting_a_box_marks_the_rest_and_warns(region: np.ndarray) -> None:
     with pytest.warns(UserWarning, match="the box: 91% of the picture is masked"):
         assert np.array_equal(marked(box=BOX, invert=True), ~region)
-
-
-@pytest.mark.parametrize("text", ["", "{}", "[]", "[[1, 2], 3]", '[[["a", 1]]]', "[[[1, 2, 3]]]"])
-def test_bad_polygon_files_are_named(tmp_path: Path, text: str) -> None:
-    with pytest.raises(ValueError, match=r"p\.json: (expected a list of polygons|not readable as JSON)"):
-        read_polygons(write(tmp_path / "p.json", text))
-    with pytest.raises(FileNotFoundError, match=r"none\.json"):
-        read_polygons(tmp_path / "none.json")
 
 
 def test_what_cannot_be_is_said(tmp_path: Path) -> None:

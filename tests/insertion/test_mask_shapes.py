@@ -12,7 +12,8 @@ from ldm.data.boxes import Frame
 from ldm.data.exif import upright
 from ldm.data.picture import Picture
 from ldm.data.picture_write import write_picture
-from ldm.insertion.mask_input import box_mask, polygon_mask, polygons_in, read_mask, refine_mask
+from ldm.data.polygons import polygons_in
+from ldm.insertion.mask_input import box_mask, polygon_mask, read_mask, refine_mask
 
 SIZE = (20, 30)
 

@@ -89,8 +89,8 @@ def test_pixels_outside_the_mask_are_identical(
     hole, paste = marked
     top, context = np.iinfo(dtype).max, torch.zeros(1, 1, 4)
     stored = np.random.default_rng(1).integers(0, top + 1, (*hole.shape, channels), dtype=dtype)
-    if (channels, dtype) == (2, np.uint16):
-        stored = stored[..., [0, 0, 0, 1]]  # no reader gives 16-bit grey with alpha
+    if (channels, dtype, suffix) == (2, np.uint16, ".tif"):
+        stored = stored[..., [0, 0, 0, 1]]  # which TIFFs of 16-bit grey with alpha are written as
     icc = PROFILE if isinstance(profile, bytes) else PROFILES[profile] if stored.shape[2] > 2 else GREY
     background, model = Picture(stored, icc, None, (72.0, 72.0)), Noisy()
     item = WorkItem(MaskedBackground(Path()), ObjectSource(), (1, 2))

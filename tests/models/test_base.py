@@ -238,3 +238,15 @@ def test_a_missing_or_foreign_checkpoint_is_one_line(tmp_path: Path) -> None:
     write_ckpt(tmp_path / "other.ckpt", {"state_dict": {"fc.weight": torch.zeros(2)}})
     with pytest.raises(ValueError, match=r"do not fit the tiny base .*extra: fc\.weight"):
         load_base(tmp_path / "other.ckpt", tiny.TINY)
+
+
+def test_shards_of_another_program_are_not_replaced(base: Base, tmp_path: Path) -> None:
+    name = "model-00001-of-00001.safetensors"
+    write_safetensors(tmp_path / name, {"theirs": torch.ones(3)}, {"format": "pt"})
+    before = (tmp_path / name).read_bytes()
+    with pytest.raises(ValueError, match=f"{name} was not written by this program .*; give another folder$"):
+        save_base(base, tmp_path)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {name: before}
+    own = save_base(base, tmp_path / "own")
+    (tmp_path / "own/model-00001-of-00099.safetensors").write_bytes(own[0].read_bytes())  # of a larger base
+    assert save_base(base, tmp_path / "own") == own and sorted((tmp_path / "own").iterdir()) == own

@@ -17,8 +17,10 @@ from ldm.models.diffusion import (
     add_noise,
     alpha_bar,
     eps_loss,
+    eps_of_change,
     eps_of_v,
     guided,
+    is_shown,
     latent_mask,
     level_weight,
     masked_image,
@@ -140,3 +142,23 @@ def test_weights_make_the_loss_that_of_v() -> None:
     assert torch.allclose(loss, error.square().mean(), rtol=1e-3)
     low = torch.tensor([10])
     assert level_weight(low, 5.0) * alpha_bar()[10] < 0.1, "hardly any noise hardly counts"
+
+
+def test_an_output_of_zero_keeps_what_is_shown_and_mid_grey_is_predicted_as_v() -> None:
+    g = torch.Generator().manual_seed(0)
+    x_0, masked, eps = (torch.randn(2, 4, 6, 6, generator=g) for _ in range(3))
+    grey, t = torch.tensor([0.3, -0.2, 0.1, 0.0]), torch.tensor([40, 700])
+    masked[:, :, :3], masked[:, :, 3:] = grey[:, None, None], masked[:, :, 3:] + 2
+    shown = is_shown(masked, grey)
+    assert shown.shape == (2, 1, 6, 6) and not shown[:, :, :3].any() and shown[:, :, 3:].all()
+    a = alpha_bar()[t][:, None, None, None]
+    x_t = add_noise(x_0, eps, t)
+    v = a.sqrt() * eps - (1 - a).sqrt() * x_0
+    found = eps_of_change(torch.cat([v, torch.zeros_like(v)], 1), x_t, t, masked, shown)
+    clean = (x_t - (1 - a).sqrt() * found) / a.sqrt()
+    assert torch.allclose(clean[:, :, :3], x_0[:, :, :3], atol=1e-4)
+    assert torch.allclose(clean[:, :, 3:], masked[:, :, 3:], atol=1e-4)
+    moved = eps_of_change(torch.cat([v, v], 1), x_t, t, masked, shown)
+    assert torch.allclose(
+        ((x_t - (1 - a).sqrt() * moved) / a.sqrt())[:, :, 3:], (masked + v)[:, :, 3:], atol=1e-4
+    )

@@ -112,6 +112,29 @@ def test_a_photo_turned_by_exif_counts_as_shown(tmp_path: Path) -> None:
     assert read_silhouette(sample.mask)[40:50, 50:110].mean() > 250
 
 
+def test_what_was_wrong_beside_a_photo_is_read_again_once_it_is_corrected(
+    photos: Path, tmp_path: Path
+) -> None:
+    """The first run has copied the photo when it fails."""
+    (photos / "IMG_2.txt").write_text("38 28 190 102")
+    with pytest.raises(
+        ValueError, match=r"IMG_2\.txt: line 1, .* outside the picture.*inside it is 38 28 160"
+    ):
+        prepare(photos, tmp_path / "obj")
+    (photos / "IMG_2.txt").write_text("30 20 130 110")
+    Image.new("L", (130, 160), 255).save(photos / "IMG_3_mask.png")
+    with pytest.raises(
+        ValueError, match=r"IMG_3\.jpg: a silhouette of 130 x 160 px for a photo of 160 x 130"
+    ):
+        prepare(photos, tmp_path / "obj")
+    mask = np.zeros((130, 160), np.uint8)
+    mask[40:90, 50:110] = 255
+    Image.fromarray(mask).save(photos / "IMG_3_mask.png")
+    found = prepare(photos, tmp_path / "obj").photos
+    assert [photo.box for photo in found[:2]] == [(38, 28, 122, 102), (30, 20, 130, 110)]
+    assert np.array_equal(read_silhouette(found[2].mask), mask)
+
+
 def test_a_corrected_box_stays_and_its_silhouette_follows(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "o"
     prepare(photos, out)
@@ -145,19 +168,20 @@ def test_both_corrected_both_stay(photos: Path, tmp_path: Path) -> None:
     assert (read_silhouette(photo.mask) == painted).all()
 
 
-def test_a_new_photo_is_added_and_a_removed_one_stays_out(photos: Path, tmp_path: Path) -> None:
+def test_a_new_photo_is_added_and_one_removed_by_hand_stays_out(photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "o"
     prepare(photos, out)
     write_photo(photos, "IMG_0.jpg", 4)
     assert [photo.name for photo in prepare(photos, out).photos] == ["1", "2", "3", "4"]
-    remove_photo(out, "2")
-    (out / "data/1.jpg").unlink()  # by hand
+    (out / "data/1.jpg").unlink()
     (out / "bbox/1.txt").unlink()
     (out / "mask/1.png").unlink()
-    assert [photo.name for photo in prepare(photos, out).photos] == ["3", "4"]
+    assert [photo.name for photo in prepare(photos, out).photos] == ["2", "3", "4"]
     assert load_insertset(out)
-    with pytest.raises(FileNotFoundError, match="no photo '2'; it has 3, 4"):
-        correct_photo(out, "2", (1, 1, 9, 9))
+    with pytest.raises(FileNotFoundError, match="no photo '1'; it has 2, 3, 4"):
+        correct_photo(out, "1", (1, 1, 9, 9))
+    assert [photo.name for photo in remove_photo(out, "2").photos] == ["3", "4"]
+    assert [photo.name for photo in prepare(photos, out).photos] == ["3", "4", "5"]
 
 
 def test_masks_transparency_and_object_folders_are_taken(photos: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from ldm.models.architecture import build_clip
 from ldm.models.base import Base
 from ldm.models.diffusion import alpha_bar
 from ldm.pretrain.autoencoder import AutoencoderCrops
-from ldm.pretrain.base import MIN_SNR, OUTSIDE, BaseTraining, Encoded, draw_levels, weighted_loss
+from ldm.pretrain.base import CHANGE, OUTSIDE, BaseTraining, Encoded, draw_levels, weighted_loss
 from ldm.pretrain.encoder import EncoderTraining, view_agreement
 from ldm.pretrain.image_ops import psnr
 from ldm.pretrain.insertion_samples import InsertionComposer
@@ -89,13 +89,17 @@ def loss_of(error: Tensor, mask: Tensor, t: int) -> float:
     return weighted_loss(eps, eps + error, mask, torch.full((len(error),), t)).item()
 
 
-def test_with_a_full_mask_the_loss_is_the_plain_one_times_the_levels_weight() -> None:
+def test_with_a_full_mask_the_loss_is_that_of_v_and_of_x_0_where_something_is_shown() -> None:
     error, everything = torch.randn(3, 4, 8, 8, generator=generator(1)), torch.ones(3, 1, 8, 8)
+    shown = torch.zeros(3, 1, 8, 8, dtype=torch.bool)
+    shown[:2] = True
     for t in (0, 50, 300, 600, 999):
         a = alpha_bar()[t].item()
-        snr = a / (1 - a)
-        expected = error.square().mean().item() * min(MIN_SNR, snr) / snr * (1 + 1 / snr)
-        assert loss_of(error, everything, t) == pytest.approx(expected, rel=1e-4)
+        eps = torch.randn(error.shape, generator=generator())
+        of_v, of_x_0 = error.square() / a, CHANGE * error.square() * (1 - a) / a
+        assert loss_of(error, everything, t) == pytest.approx(of_v.mean().item(), rel=1e-4)
+        found = weighted_loss(eps, eps + error, everything, torch.full((3,), t), shown).item()
+        assert found == pytest.approx(torch.where(shown, of_x_0, of_v).mean().item(), rel=1e-4)
 
 
 def test_the_masked_region_has_a_larger_weight() -> None:
@@ -107,11 +111,11 @@ def test_the_masked_region_has_a_larger_weight() -> None:
     assert loss_of(inside + outside, mask, 900) == pytest.approx(1 / power, rel=1e-4), "an error of v"
 
 
-def test_noisy_levels_are_drawn_more_often() -> None:
+def test_all_levels_are_drawn_alike() -> None:
     t = draw_levels(20000)
     assert t.min() >= 0 and t.max() < 1000 and t.dtype == torch.int64
     shares = torch.histc(t.float(), 4, 0, 1000) / len(t)
-    assert torch.allclose(shares, torch.tensor([1, 3, 5, 7]) / 16, atol=0.02)
+    assert torch.allclose(shares, torch.full((4,), 0.25), atol=0.02)
 
 
 def encoded(b: int = 2, views: int = 4) -> Encoded:

@@ -143,7 +143,7 @@ def test_groups_go_by_order_and_by_the_file_within_one(folder: Path) -> None:
 
 def test_overlapping_without_order_is_refused(folder: Path) -> None:
     two = placed(folder, entry(), {"reference": "r.png", "mask": "m.png"})
-    with pytest.raises(ValueError, match=r"placement 1 and placement 2 overlap in 56 pixels .* order \(0\)"):
+    with pytest.raises(ValueError, match=r"placements 1 and 2 overlap in 56 pixels .* order \(0\)"):
         groups(two)
     corner = placed(folder, entry(), entry(box=[15, 11, 30, 30]), entry(box=[16, 0, 20, 40]))
     parts = [one.mask for one in corner]

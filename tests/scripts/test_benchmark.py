@@ -41,3 +41,25 @@ def test_presets_are_inferences() -> None:
     assert (exact.sampling.sampler, exact.sampling.steps) == ("plms", 50)
     model: Any = object()
     assert exact.predictor(model) is model and fast.predictor.keywords["every"] > 1  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["b.md", "b.json"])
+def test_only_its_own_report_is_replaced(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / name).write_text("# My notes" if name == "b.md" else '{"mine": 1}')
+    before = (tmp_path / name).read_bytes()
+    arguments = ["--sizes", "mini", "--devices", "cpu", "--out", str(tmp_path / "b.md")]
+    monkeypatch.setattr(benchmark, "measure", lambda *_: pytest.fail("measured"))
+    with pytest.raises(SystemExit) as caught:
+        run(lambda: benchmark.main(arguments))
+    error = capsys.readouterr().err
+    assert caught.value.code == 2 and f"{name} was not written by this program" in error
+    assert error.count("\n") == 1
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {name: before}
+
+    (tmp_path / name).unlink()
+    (tmp_path / "b.md").write_text("# Benchmarks\n\nof an earlier run")
+    monkeypatch.setattr(benchmark, "measure", lambda *_: None)
+    benchmark.main(arguments)
+    assert "earlier" not in (tmp_path / "b.md").read_text()

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from ldm.config.process import run
 from ldm.evaluation.methods import METHODS
@@ -152,6 +153,24 @@ def test_a_mistake_in_scoring_is_one_line_and_leaves_nothing(
     error = capsys.readouterr().err
     assert stop.value.code == 2 and message in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("work", ["--results", "--benchmark", "--fit_quality"])
+@pytest.mark.parametrize("name", ["report.md", "measures.jsonl", "sheet.png", "results.jsonl"])
+def test_what_another_program_wrote_is_not_replaced(
+    folder: Path, tmp_path: Path, work: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Before anything is read: `bench` has no results, and no pictures."""
+    out = tmp_path / name if work == "--fit_quality" else tmp_path
+    Image.new("RGB", (9, 9)).save(tmp_path / name, "PNG")
+    before = (tmp_path / name).read_bytes()
+    with pytest.raises(SystemExit) as stop:
+        run(lambda: score(folder, work, str(folder / "bench"), "--out", str(out)))
+    error = capsys.readouterr().err
+    read = (work, name) == ("--results", "results.jsonl")  # scoring does not write this one
+    assert stop.value.code == 2 and error.count("\n") == 1
+    assert (f"{name} was not written" in error) is not read
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {name: before}
 
 
 @pytest.mark.parametrize(

@@ -148,7 +148,8 @@ def test_a_plan_is_drawn_and_printed_and_wrong_polarity_is_a_line_on_stderr(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     image, mask = str(folder / "a.png"), str(folder / "a_mask.png")
-    call(folder, "--example_img", image, "--mask", mask, "--invert", "--plan", "--outdir", str(tmp_path))
+    words = ["--example_img", image, "--mask", mask, "--invert", "--plan", "--outdir", str(tmp_path)]
+    run(lambda: call(folder, *words))
     out, error = capsys.readouterr()
     assert "140 x 90 px, 90.5% masked, 1 region" in out and "region 1:" in out
     assert error.startswith("warning: ") and "invert the mask" in error and error.count("\n") == 1
@@ -370,6 +371,19 @@ def test_no_input_and_no_foreign_picture_is_overwritten(
     assert {file: file.read_bytes() for file in before} == before
 
 
+@pytest.mark.parametrize("kind", ["picture", "file"])
+def test_candidates_of_another_program_stay(folder: Path, tmp_path: Path, kind: str) -> None:
+    mine = tmp_path / ("candidates/a.png" if kind == "picture" else "candidates")
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_bytes((folder / "b.png").read_bytes())
+    work = ["--example_img", str(folder / "a.png"), *BOXED[2:], "--best_of", "2", "--outdir", str(tmp_path)]
+    message = r"a\.png was not written by this program" if kind == "picture" else "is a file, not a folder"
+    with pytest.raises(ValueError, match=f"candidates.*{message}"):
+        call(folder, *work)
+    assert mine.read_bytes() == (folder / "b.png").read_bytes()
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [mine]
+
+
 @pytest.mark.parametrize(
     "log", ["a line of mine", '{"background": "in/a.png", "box": [1, 1, 9, 9]}', "[]\n[]\n"]
 )
@@ -448,7 +462,8 @@ def test_what_a_plan_warns_of_is_said_in_the_run(
     Image.fromarray(mask).save(tmp_path / "dot.png")
     where = ["--example_img", str(folder / "a.png"), "--mask", str(tmp_path / "dot.png")]
     for box in (where, ["--example_img", str(folder / "a.png"), "--box", "60", "40", "61", "41"]):
-        call(folder, *box, "--outdir", str(tmp_path / f"out{len(box)}"))
+        words = [*box, "--outdir", str(tmp_path / f"out{len(box)}")]
+        run(lambda words=words: call(folder, *words))  # type: ignore[misc]
         assert "warning: a: the mask is 1 px for the model, too small" in capsys.readouterr().err
 
 

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from ldm.data.files import file_digest
-from ldm.data.picture import Picture
+from ldm.data.picture import Picture, read_rgb
 from ldm.data.picture_write import write_picture
 from ldm.studio.proxies import RAW_COPIES, Proxies
+from tests.fixtures.profiles import PROFILES, in_profile
 
 
 @pytest.fixture
@@ -44,6 +45,16 @@ def test_a_turned_jpeg_is_shown_upright(proxies: Proxies, tmp_path: Path) -> Non
     tile = pixels_of(proxies.tile(file, "a", (500, 0, 600, 50), 1024)).astype(int)
     assert tile.shape == (50, 100, 3) and tile[:, -10:, 0].min() > 230 and tile[..., 1].max() < 30
     assert file.read_bytes() == before
+
+
+def test_previews_show_the_colours_of_the_file(proxies: Proxies, tmp_path: Path) -> None:
+    stored = in_profile(np.full((300, 400, 3), (200, 90, 80), np.uint8), PROFILES["p3"])
+    for name in ("a.png", "a.jpg"):
+        Image.fromarray(stored).save(tmp_path / name, quality=100, icc_profile=PROFILES["p3"])
+        tile = tmp_path / "tile.png"
+        tile.write_bytes(proxies.tile(tmp_path / name, name, (0, 0, 99, 99), 64))
+        for file in (proxies.proxy(tmp_path / name, name, 256), tile):
+            assert np.abs(read_rgb(file).astype(int) - (200, 90, 80)).max() <= 4
 
 
 def test_a_crop_has_the_very_pixels(proxies: Proxies, tmp_path: Path) -> None:

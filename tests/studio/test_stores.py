@@ -85,14 +85,9 @@ def test_a_mask_comes_back_as_it_was_drawn(client: TestClient) -> None:
     address = f"/api/backgrounds/{own}/masks/m1"
     assert client.get(address).status_code == 404
     data = mask_png((60, 40), (5, 6, 25, 26))
-    assert client.put(address, content=data).json() == {
-        "id": "m1", "box": [5, 6, 25, 26], "share": 400 / 2400, "warnings": []
-    }  # fmt: skip
+    assert client.put(address, content=data).json() == {"id": "m1"}
     assert client.get(address).content == data
     assert client.get(f"/api/backgrounds/{own}").json()["masks"] == ["m1"]
-    empty = client.put(address, content=mask_png((60, 40), (0, 0, 0, 0))).json()
-    assert empty["box"] is None and "empty" in empty["warnings"][0]
-    assert client.delete(address).json()["masks"] == []
 
 
 @pytest.mark.parametrize(

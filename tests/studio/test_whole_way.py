@@ -67,8 +67,7 @@ def background(client: TestClient, tmp_path: Path, deep: bool = False) -> dict:
 
 
 def put(client: TestClient, own: str, mask: str, box: tuple[int, int, int, int]) -> None:
-    answer = client.put(f"/api/backgrounds/{own}/masks/{mask}", content=mask_png(SIZE, box)).json()
-    assert answer["box"] == list(box) and answer["share"] == pytest.approx(900 / (SIZE[0] * SIZE[1]))
+    assert client.put(f"/api/backgrounds/{own}/masks/{mask}", content=mask_png(SIZE, box)).is_success
 
 
 def asked(own: str, *objects: str, **more: object) -> dict:
@@ -78,7 +77,6 @@ def asked(own: str, *objects: str, **more: object) -> dict:
 
 def test_what_is_inserted_is_what_the_command_makes(client: TestClient, learnt: str, tmp_path: Path) -> None:
     found = background(client, tmp_path, deep=True)
-    assert found["bits"] == 16
     request = asked(found["id"], "disc", seeds=2, seed=7)
     planned = client.post("/api/plan", json=request).json()
     [[x0, y0, x1, y1]] = planned["rois"]

@@ -1,0 +1,86 @@
+"""Preparing photos as a user calls it: what is a person's stays as it is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from ldm.config.process import run
+from ldm.data.boxes import Box
+from ldm.data.picture_write import embedded_text
+from scripts import prepare
+
+
+class Middle:
+    """The middle of a box is the object."""
+
+    name = "middle"
+
+    def __call__(self, image: np.ndarray, box: Box) -> np.ndarray:
+        inside = np.zeros(image.shape[:2], np.float32)
+        x0, y0, x1, y1 = map(round, box)
+        inside[y0 + 2 : y1 - 2, x0 + 2 : x1 - 2] = 1
+        return inside
+
+
+@pytest.fixture
+def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr(prepare, "load_segmenter", lambda *_: Middle())
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for seed in (1, 2):
+        pixels = np.random.default_rng(seed).integers(0, 256, (60, 80, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{seed}.png")
+        (folder / f"{seed}.txt").write_text("20 10 60 50")
+    return folder
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    with pytest.raises(SystemExit) as caught:
+        run(lambda: prepare.main(arguments))
+    error = capsys.readouterr().err
+    assert caught.value.code == 2 and error.count("\n") == 1
+    return error
+
+
+def test_a_person_s_sheet_is_not_replaced_but_its_own_is(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "obj"
+    out.mkdir()
+    Image.new("RGB", (9, 9)).save(out / "sheet.png")
+    before = (out / "sheet.png").read_bytes()
+    error = refused(capsys, str(photos), "--out", str(out))
+    assert "sheet.png was not written by this program" in error and "give another --out" in error
+    assert [file.name for file in out.iterdir()] == ["sheet.png"]
+    assert (out / "sheet.png").read_bytes() == before
+    (out / "sheet.png").unlink()
+    for _ in range(2):
+        prepare.main([str(photos), "--out", str(out)])
+        assert embedded_text(out / "sheet.png").items() >= prepare.SHEET.items()
+
+
+@pytest.mark.parametrize("inner", ["", "data"])
+def test_the_folder_of_the_photos_is_no_output(
+    photos: Path, inner: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if inner:
+        (photos / inner).mkdir()
+        for file in photos.glob("*.png"):
+            file.rename(photos / inner / file.name)
+    before = sorted(photos.rglob("*"))
+    assert "is the folder of the photos; give another" in refused(capsys, str(photos), "--out", str(photos))
+    assert sorted(photos.rglob("*")) == before
+
+
+def test_a_person_s_table_is_not_replaced(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "bee/bbox").mkdir(parents=True)
+    table = tmp_path / "table.md"
+    table.write_text("| mine |\n")
+    error = refused(capsys, str(photos), "--measure", "--out", str(table))
+    assert "table.md was not written by this program" in error and table.read_text() == "| mine |\n"
