@@ -23,7 +23,7 @@ class BaseSection:
     region_fill: str = setting(
         "grey",
         "what the UNet sees in the region to fill: grey, as in Paint-by-Example; or composite: the object's "
-        "cut-out pasted on the scene, for a base that was trained this way",
+        "cut-out, from whose composite with the scene sampling starts, for a base that was trained this way",
         ["grey", "composite"],
     )
     segmenter: str = setting(
@@ -71,7 +71,7 @@ class SampleSection:
     )
     show_scene: bool = setting(
         False,
-        "the UNet sees the object before the scene that is kept or continued inside the mask, else before "
+        "show the UNet the cut-out on the scene that is kept or continued inside the mask; without it, on "
         "mid-grey (needs base.region_fill=composite)",
     )
     detail_transfer: float = setting(
