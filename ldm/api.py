@@ -17,10 +17,12 @@ from ldm.batch.work_item import MaskedBackground, WorkItem
 from ldm.config.build import crop_context_of, from_sections, open_session
 from ldm.config.loader import ROOT
 from ldm.config.schema import Config, load_config
+from ldm.data.boxes import parse_box
 from ldm.data.files import overwritten, path_of, write_file
 from ldm.data.insertset import load_insertset
 from ldm.data.picture import Picture
 from ldm.data.picture_write import write_picture
+from ldm.data.text import whole_number
 from ldm.insertion.mask_input import MaskOptions
 from ldm.insertion.object_source import ObjectSource
 from ldm.insertion.session import Session
@@ -118,7 +120,7 @@ def insert(
     background: str | Path,
     *,
     mask: str | Path | None = None,
-    box: Sequence[float] = (),
+    box: Sequence[float] | str = (),
     reference: str | Path | None = None,
     seed: int | None = None,
 ) -> Composite:
@@ -132,8 +134,11 @@ def insert(
     file = obj.file if isinstance(obj, LearnedObject) else _path(obj)
     source = ObjectSource(object=file, reference=_path(reference), object_scale=c.sample.object_scale)
     source.check()
-    masked = MaskedBackground(path_of(str(background)), mask=_path(mask), box=tuple(box))
-    item = WorkItem(masked, source, seeds=(c.sample.seed if seed is None else seed,))
+    if mask is not None and len(box):
+        raise ValueError("the region is given twice; give one of mask and box")
+    region = parse_box(box if isinstance(box, str) else list(box), "insert") if len(box) else ()
+    masked = MaskedBackground(path_of(str(background)), mask=_path(mask), box=region)
+    item = WorkItem(masked, source, seeds=(c.sample.seed if seed is None else whole_number(seed, "seed"),))
     picture, masks = masked.read(from_sections(MaskOptions, c.mask))
     request = plan_request(item, masks, crop_context_of(c))
     warn_of_crops(item.stem, request, crop_context_of(c))

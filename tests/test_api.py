@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 import ldm
-from ldm.api import LearnedObject, Model
+from ldm.api import MINI, LearnedObject, Model
+from ldm.config.schema import load_config
 from ldm.data.picture import read_picture
 from scripts import inference
 
@@ -110,3 +112,24 @@ def test_mistakes_name_the_remedy(model: Model, learned: LearnedObject, tmp_path
         ldm.learn(model, ROOT / "examples" / "objects" / "rocket_bee", max_step=3)
     with pytest.raises(FileNotFoundError, match="nothing"):
         ldm.load(tmp_path / "nothing.yaml")
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"box": (1, 2, 3)}, r"insert: box '\[1, 2, 3\]'; expected four numbers"),
+        ({"box": "10 20 thirty 40"}, "'thirty' is not a number"),
+        ({"box": np.array([10, 20, 900, 40])}, "outside the picture, which is 90 x 70 pixels"),
+        ({"box": (10, 10, 60, 60), "mask": MASK}, "given twice; give one of mask and box"),
+        ({}, "no mask is given; give a mask or a box"),
+        ({"box": (10, 10, 60, 60), "seed": -1}, "seed -1: expected 0 to"),
+        ({"box": (10, 10, 60, 60), "seed": 1.5}, "seed 1.5; expected a whole number"),
+    ],
+)
+def test_a_region_or_seed_that_is_none_is_one_line(tmp_path: Path, given: dict, message: str) -> None:
+    Image.new("RGB", (90, 70), "grey").save(tmp_path / "room.png")
+    unloaded: Any = None  # it is refused before the model is used
+    model, room = Model(load_config(MINI), unloaded, "cpu"), tmp_path / "room.png"
+    with pytest.raises(ValueError, match=message) as error:
+        ldm.insert(model, None, room, reference=room, **given)
+    assert "\n" not in str(error.value)

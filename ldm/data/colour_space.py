@@ -139,9 +139,9 @@ def stated_profile(file: Image.Image, path: Path) -> bytes | None:
         if len(code) != 4:
             raise ValueError(f"{path}: its cICP chunk is damaged; save it again")
         if code[1] in HDR or UNSPECIFIED not in code[:2]:
-            primaries, transfer, matrix, full = code
-            known = matrix == 0 and full == 1
-            return _coded_profile(path, primaries, transfer if known else 0, _is_grey(path))
+            if (code[2], code[3]) != (0, 1):
+                raise ValueError(f"{path}: its cICP chunk states Y'CbCr or a narrow range; save it as sRGB")
+            return _coded_profile(path, code[0], code[1], _is_grey(path))
     if "icc_profile" in info:  # None: Pillow could not put it together
         return info["icc_profile"] or b""
     return _chunks_profile(path, info) if kind == "PNG" and "srgb" not in info else None

@@ -93,7 +93,7 @@ def _number(word: Any) -> float:
     except (ValueError, TypeError, OverflowError):
         value = math.nan
     if not math.isfinite(value):
-        raise ValueError(f"{str(word)[:40]!r} is not a number")
+        raise ValueError(f"{repr(word)[:40]} is not a number")
     return value
 
 

@@ -191,6 +191,7 @@ def test_cicp_is_honoured_or_refused(tmp_path: Path) -> None:
     for name, content, message in (
         ("b", HDR_CHUNK, r"high dynamic range \(PQ\)"),
         ("c", b"\x63\1\0\1", "unknown"),
+        ("d", bytes((12, 13, 0, 0)), "narrow range"),
     ):
         Image.fromarray(muted()).save(tmp_path / f"{name}.png")
         with_chunk(tmp_path / f"{name}.png", b"cICP", content)
