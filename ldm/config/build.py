@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -106,7 +105,7 @@ def insert_options(config: Config) -> InsertOptions:
     if s.deep_cache_interval > 1:
         from ldm.speed.deep_cache import DeepCache
 
-        options = replace(options, predictor=partial(DeepCache, every=s.deep_cache_interval))
+        options = replace(options, predictor=lambda model, _: DeepCache(model, s.deep_cache_interval))
     if s.second_pass:
         from ldm.tiling.second_pass import TiledSecondPass
 

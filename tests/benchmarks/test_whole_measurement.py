@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -25,7 +24,7 @@ from tests.fixtures.small import SMALL, small_base
 PRESETS = {
     "exact": InsertOptions(Sampling("plms", 2)),
     "fast": InsertOptions(
-        Sampling("unipc", 2, guidance_interval=(0.1, 1)), predictor=partial(DeepCache, every=2)
+        Sampling("unipc", 2, guidance_interval=(0.1, 1)), predictor=lambda model, _: DeepCache(model, 2)
     ),
 }
 GROUPS = {
