@@ -157,7 +157,7 @@ def _filled(prepared: InpaintingModel, base: Base, side: int, inserting: InsertO
     options = {"sampler": sampling.sampler} | sampling.schedule()
 
     def run() -> Any:
-        return fill(inserting.predictor(prepared), prepared, scene, contexts, **options)
+        return fill(inserting.predictor(prepared, ()), prepared, scene, contexts, **options)
 
     return run
 

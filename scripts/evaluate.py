@@ -124,7 +124,8 @@ def score_results(args: argparse.Namespace) -> None:
     names = "; ".join(f"{key}: {name}" for key, name in networks.names.items())
     notes = [f"Networks: {names or 'none'}."]
     notes += [f"Frechet distances to the {real_pictures(x, args.real)[1]}." for x in found if runs[0].sets]
-    announce_report(write_report(args.out, runs[0], list(dict.fromkeys(notes)), *runs[1:]))
+    other = runs[1] if len(runs) > 1 else None
+    announce_report(write_report(args.out, runs[0], list(dict.fromkeys(notes)), other))
 
 
 def scored(

@@ -5,18 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ldm import __version__
 from ldm.batch.results_log import recipe_in
-from ldm.batch.runner import Inserter, RunOptions, prepare
+from ldm.batch.runner import RunOptions, prepare
 from ldm.batch.work_item import MaskedBackground, WorkItem
 from ldm.data.boxes import parse_box
 from ldm.data.files import file_digest
 from ldm.data.picture import Picture
 from ldm.insertion.object_source import ObjectSource
+
+if TYPE_CHECKING:
+    from ldm.insertion.session import Session
 
 NEEDED = ("key", "settings", "sha256", "base_fingerprint", "machine", "few_shot_features")
 
@@ -41,12 +44,12 @@ class ItemReplay:
         """The objects that a session needs for it."""
         return [self.item.source]
 
-    def repeat(self, inserter: Inserter, options: RunOptions) -> Picture:
+    def repeat(self, session: Session, options: RunOptions) -> Picture:
         """Make the result again, in its batch: alone, sums of floats may round differently."""
-        check_base(self.file, self.recipe, inserter)
+        check_base(self.file, self.recipe, session)
         background, request = prepare(self.item, options)
         self.item.source.check()
-        [results] = inserter.insert(background, [request])
+        [results] = session.insert(background, [request])
         return next(result for result in results if result.record["seed"] == self.recipe["seed"]).picture
 
 
@@ -77,12 +80,12 @@ def check_sources(file: Path, record: Mapping[str, Any]) -> None:
             raise ValueError(f"{path}: this {role} has changed since {file} was made; put the old one back")
 
 
-def check_base(file: Path, recipe: Mapping[str, Any], inserter: Inserter) -> None:
+def check_base(file: Path, recipe: Mapping[str, Any], session: Session) -> None:
     """ValueError if the result was made with another base."""
     made = recipe["base_fingerprint"]
-    if inserter.fingerprint != made:
+    if session.fingerprint != made:
         raise ValueError(
-            f"{file} was made with the base {made}, this one is {inserter.fingerprint}; "
+            f"{file} was made with the base {made}, this one is {session.fingerprint}; "
             "give the old one: --base PATH"
         )
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -33,34 +33,16 @@ from ldm.data.picture import Picture, read_picture
 from ldm.data.picture_write import write_picture
 from ldm.insertion.crop_plan import CropContext, cautions, plan_crops, rois_around
 from ldm.insertion.mask_input import InsertMasks, MaskOptions
-from ldm.insertion.object_source import ObjectSource
 from ldm.insertion.paste import difference_outside
 from ldm.insertion.region import InsertRequest
 from ldm.insertion.roi import covered, squared, visible
 
 if TYPE_CHECKING:
     from ldm.insertion.region import Result
-    from ldm.insertion.region_fill import InsertableObject
+    from ldm.insertion.session import Session
 
 
 SEAM = ("seam_before", "seam", "colour_offset_before", "colour_offset")  # of a region; a result has the worst
-
-
-class Inserter(Protocol):
-    """The part of a `Session` that this module uses."""
-
-    fingerprint: str
-
-    def load_object(self, source: ObjectSource) -> Any: ...
-
-    def ready(self, source: ObjectSource) -> InsertableObject: ...
-
-    def insert(
-        self,
-        background: Picture,
-        requests: Sequence[InsertRequest],
-        objects: Sequence[InsertableObject] | None = None,
-    ) -> list[list[Result]]: ...
 
 
 Choose = Callable[[WorkItem, InsertRequest, "list[Result]"], "list[Result]"]
@@ -89,7 +71,7 @@ class RunOptions:
 
 def run_items(
     items: Sequence[WorkItem],
-    inserter: Inserter,
+    session: Session,
     options: RunOptions,
     log: ResultsLog,
     report: Report,
@@ -100,7 +82,7 @@ def run_items(
     An item that cannot be read is skipped with a warning.
     """
     summary, gallery = RunSummary(options.max_seam), Gallery()
-    for result in work(progress(items), inserter, options, log):
+    for result in work(progress(items), session, options, log):
         summary.add(result, log)
         if result.error:
             warnings.warn(f"skipped {result.item.stem}: {result.error}", stacklevel=2)
@@ -144,11 +126,11 @@ def plan_items(
 
 
 def work(
-    items: Iterable[WorkItem], inserter: Inserter, options: RunOptions, log: ResultsLog
+    items: Iterable[WorkItem], session: Session, options: RunOptions, log: ResultsLog
 ) -> Iterator[ItemResult]:
     """Make every item; the result of one that cannot be read holds its error."""
     for item in items:
-        yield _finish(item, inserter, options, log)
+        yield _finish(item, session, options, log)
 
 
 def images_of(result: ItemResult, options: RunOptions, folder: Path) -> ResultImages:
@@ -193,29 +175,29 @@ def warn_of_crops(name: str, request: InsertRequest, context: CropContext) -> No
         warnings.warn(f"{name}: {caution}", stacklevel=2)
 
 
-def _finish(item: WorkItem, inserter: Inserter, options: RunOptions, log: ResultsLog) -> ItemResult:
+def _finish(item: WorkItem, session: Session, options: RunOptions, log: ResultsLog) -> ItemResult:
     start, files = time.perf_counter(), item.files()
     try:
         digests = item.digests()
-        keys = {seed: key_of(item, seed, digests, inserter.fingerprint, options.settings) for seed in files}
+        keys = {seed: key_of(item, seed, digests, session.fingerprint, options.settings) for seed in files}
         missing = [seed for seed in files if not _exists(files[seed], keys[seed], item, options, log)]
         if not missing:
             return ItemResult(item, files)
         background, request = prepare(item, options)
         item.source.check()
-        inserter.load_object(item.source)
+        session.load_object(item.source)
         warn_of_crops(item.stem, request, options.crop_context)
     except (ValueError, OSError) as error:
         if of_machine(error):
             raise
         return ItemResult(item, files, error=reason(error))
     wanted = item.seeds if item.best else missing
-    made: Iterable[Result] = _in_batches(inserter, background, request, wanted, options.batch_size)
+    made: Iterable[Result] = _in_batches(session, background, request, wanted, options.batch_size)
     if item.best:
         assert options.choose is not None, "best_of needs options.choose"
         made = [options.choose(item, request, list(made))[0]]
     results = []
-    facts = _facts(item, digests, inserter.fingerprint, options)
+    facts = _facts(item, digests, session.fingerprint, options)
     for seed, result in zip(missing, made, strict=True):
         record = {"key": keys[seed], **facts, **result.record}
         write_picture(log.folder / files[seed], result.picture, {"recipe": json.dumps(record)})
@@ -227,7 +209,7 @@ def _finish(item: WorkItem, inserter: Inserter, options: RunOptions, log: Result
 
 
 def _in_batches(
-    inserter: Inserter, background: Picture, request: InsertRequest, wanted: Sequence[int], most: int
+    session: Session, background: Picture, request: InsertRequest, wanted: Sequence[int], most: int
 ) -> Iterator[Result]:
     """The results of the wanted seeds, made in batches of at most `most`, fewer if memory does not suffice.
 
@@ -238,7 +220,7 @@ def _in_batches(
     while start < len(request.seeds):
         seeds = list(request.seeds[start : start + most])
         needed = [seed for seed in seeds if seed in wanted]
-        batch = partial(inserter.insert, background, [replace(request, seeds=seeds)])
+        batch = partial(session.insert, background, [replace(request, seeds=seeds)])
         made = if_it_fits(batch, len(seeds), "results", "--batch_size") if needed else [[]]
         if made is None:
             most = len(seeds) // 2

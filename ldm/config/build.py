@@ -5,7 +5,6 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -30,14 +29,13 @@ T = TypeVar("T")
 COMPOSITE = "composite"  # base.region_fill of a base that is shown a cut-out of the object
 
 
-# settings of these sections that do not say how a region is inpainted and pasted
-ELSEWHERE = {
-    "sample": ("n_samples", "best_of", "seed", "object_scale", "compile"),
-    "insert": (
-        *("roi_factor", "context_px", "zoom"),
-        *("max_seam", "outdir", "contact_sheet", "batch_size", "cache_mb"),
-    ),
+# settings that do not change pixels, or that each work item has itself
+INCIDENTAL = {
+    "sample": ("n_samples", "best_of", "seed", "object_scale"),
+    "insert": ("outdir", "contact_sheet", "max_seam", "batch_size", "cache_mb"),
 }
+# others that do not say how a region is inpainted and pasted
+ELSEWHERE = {"sample": ("compile",), "insert": ("roi_factor", "context_px", "zoom")}
 
 
 def insert_settings(config: Config) -> dict[str, Any]:
@@ -46,7 +44,7 @@ def insert_settings(config: Config) -> dict[str, Any]:
         f"{section}.{key}": value
         for section, elsewhere in ELSEWHERE.items()
         for key, value in asdict(getattr(config, section)).items()
-        if key not in elsewhere
+        if key not in (*elsewhere, *INCIDENTAL[section])
     }
 
 
@@ -106,7 +104,7 @@ def insert_options(config: Config) -> InsertOptions:
     if s.deep_cache_interval > 1:
         from ldm.speed.deep_cache import DeepCache
 
-        options = replace(options, predictor=partial(DeepCache, every=s.deep_cache_interval))
+        options = replace(options, predictor=lambda model, _: DeepCache(model, s.deep_cache_interval))
     if s.second_pass:
         from ldm.tiling.second_pass import TiledSecondPass
 

@@ -17,7 +17,7 @@ from ldm.batch.replay import ItemReplay, read_recipe
 from ldm.batch.results_log import check_log, check_outputs
 from ldm.batch.runner import RunOptions
 from ldm.batch.work_item import MaskedBackground, WorkItem, check_files, pair
-from ldm.config.build import crop_context_of, from_sections
+from ldm.config.build import INCIDENTAL, crop_context_of, from_sections
 from ldm.config.cli import INFERENCE, INSERTION_FLAGS, PUBLISHED_INFERENCE
 from ldm.config.loader import place
 from ldm.config.parser import SettingsParser
@@ -36,11 +36,6 @@ from ldm.scenes.scene_file import Scene, read_scene
 if TYPE_CHECKING:
     from ldm.insertion.session import Session
 
-# settings that do not change pixels, or that each work item has itself
-INCIDENTAL = {
-    "sample": ("n_samples", "best_of", "seed", "object_scale"),
-    "insert": ("outdir", "contact_sheet", "max_seam", "batch_size", "cache_mb"),
-}
 WORK = ("example_img", "manifest", "bench", "scene", "replay")
 PARTS = ("mask", "box", "paste_mask", "roi", "object", "pick", "reference", "dataset_dir")
 EXCLUDED: dict[str, tuple[str, ...]] = {

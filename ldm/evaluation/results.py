@@ -151,14 +151,15 @@ class Results:
     def insertion(self, row: Row, references: References | None = None) -> Insertion:
         """The result of one of the rows; `references` replaces the object's folder that the row names."""
         site = row["site"]
-        optional = {key: Path(site[key]) for key in ("truth", "object_mask") if site[key]}
+        truth, object_mask = (Path(site[key]) if site[key] else None for key in ("truth", "object_mask"))
         return Insertion(
             site=Site(
                 name=row["name"],
                 object=row["object"],
                 masked=MaskedBackground(Path(site["background"]), Path(site["mask"])),
                 rois=tuple(Roi(*roi) for roi in site["rois"]),
-                **optional,
+                truth=truth,
+                object_mask=object_mask,
             ),
             references=references or references_in(Path(row["references"])),
             result=self.folder / row["file"],

@@ -19,6 +19,9 @@ from ldm.models.diffusion import masked_image
 from ldm.models.inpainting_model import InpaintingModel
 from ldm.models.sampler import EVERYWHERE, Condition, Predictor, sample
 
+# wraps the model for one sampling, of these regions: DeepCache, or what shows a job's progress
+MakePredictor = Callable[[InpaintingModel, Sequence[Region]], Predictor]
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -56,11 +59,11 @@ def inpaint(
     contexts: Sequence[Contexts],
     fills: Sequence[RegionFill],
     sampling: Sampling,
-    predictor: Callable[[InpaintingModel], Predictor] = lambda model: model,
+    predictor: MakePredictor = lambda model, regions: model,
 ) -> list[list[Tensor]]:
     """For each region, with its own object's contexts, an image [3,h,w] in [-1,1] per noise generator.
 
-    All of them are one batch. `predictor` wraps the model for this one sampling.
+    All of them are one batch.
     """
     counts = [len(region.noise) for region in regions]
     condition = _condition(model, regions, contexts, fills)
@@ -71,8 +74,9 @@ def inpaint(
     if start is not None and strength < 1:
         begin = start.repeat_interleave(torch.tensor(counts, device=model.device), 0), strength
     x_0 = sample(
-        predictor(model), condition, x_T, sampler=sampling.sampler, start=begin, **sampling.schedule()
-    )
+        predictor(model, regions), condition, x_T,
+        sampler=sampling.sampler, start=begin, **sampling.schedule(),
+    )  # fmt: skip
     return _finished(model, fills, x_0.split(counts), start)
 
 

@@ -21,12 +21,11 @@ from ldm.insertion.blend import (
     pixel_unit,
     seam_ratio,
 )
-from ldm.insertion.inpaint import Sampling, inpaint
+from ldm.insertion.inpaint import MakePredictor, Sampling, inpaint
 from ldm.insertion.paste import paste_region
 from ldm.insertion.region import InsertRequest, Region, Result, region_in
 from ldm.insertion.region_fill import InsertableObject, RegionFill
 from ldm.models.inpainting_model import InpaintingModel
-from ldm.models.sampler import Predictor
 
 # model, object, region, its fill, first results [3,h,w], sampling => results [3,h,w]
 SecondPass = Callable[
@@ -38,13 +37,13 @@ SecondPass = Callable[
 class InsertOptions:
     """How regions are inpainted and pasted, for all objects and backgrounds.
 
-    `predictor` wraps the model for one sampling (DeepCache); `second_pass` refines results that were blended
+    `predictor`: see `MakePredictor`; `second_pass` refines results that were blended
     into their region; None: off.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
     blend: Blend = BLENDS["membrane"]
-    predictor: Callable[[InpaintingModel], Predictor] = lambda model: model
+    predictor: MakePredictor = lambda model, regions: model
     second_pass: SecondPass | None = None
 
 

@@ -36,9 +36,6 @@ class Runtime:
             )
 
 
-PLAIN = Runtime()
-
-
 def prepare(model: InpaintingModel, runtime: Runtime) -> None:
     """Set up a model, already on its device, to run as `runtime` says; unless fp32, contexts must be folded.
 

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ldm.batch.replay import check_base, check_recipe, check_sources
-from ldm.batch.runner import Inserter, RunOptions
+from ldm.batch.runner import RunOptions
 from ldm.batch.work_item import WorkItem
 from ldm.data.picture import Picture
 from ldm.insertion.object_source import ObjectSource
@@ -20,6 +20,7 @@ from ldm.scenes.scene_file import Scene, scene_of
 
 if TYPE_CHECKING:
     from ldm.insertion.region import InsertRequest, Result
+    from ldm.insertion.session import Session
 
 
 @dataclass(frozen=True)
@@ -45,9 +46,9 @@ class SceneReplay:
         """The objects that a session needs for it."""
         return [item.source for placement in self.scene.placements for item in placement.items]
 
-    def repeat(self, inserter: Inserter, options: RunOptions) -> Picture:
+    def repeat(self, session: Session, options: RunOptions) -> Picture:
         """Make every placement again, in the same batches and with the seeds that were chosen."""
-        check_base(self.file, self.recipe, inserter)
+        check_base(self.file, self.recipe, session)
         records = self.recipe["placements"]
         batches = {record["key"]: record["batch"] for record in records}
         if {key for batch in batches.values() for key in batch} - batches.keys():
@@ -65,4 +66,4 @@ class SceneReplay:
         with TemporaryDirectory() as folder:
             cache = PlacementCache(Path(folder))
             options = replace(options, choose=same_seed)
-            return run_placements(layout, inserter, options, cache, batches=batches)[0]
+            return run_placements(layout, session, options, cache, batches=batches)[0]

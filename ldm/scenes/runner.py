@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from ldm import __version__
 from ldm.batch.contact_sheet import Report
 from ldm.batch.results_log import ItemResult, ResultsLog, recipe_in
-from ldm.batch.runner import Inserter, RunOptions, check_and_log, warn_of_crops
+from ldm.batch.runner import RunOptions, check_and_log, warn_of_crops
 from ldm.batch.work_item import MaskedBackground, WorkItem
 from ldm.data.failure import if_it_fits
 from ldm.data.files import file_digest, sweep, text_digest
@@ -30,6 +30,7 @@ from ldm.scenes.layout import CroppedMask, PlacedObject, SceneLayout
 
 if TYPE_CHECKING:
     from ldm.insertion.region_fill import InsertableObject
+    from ldm.insertion.session import Session
 
 
 class PlacementCache:
@@ -80,7 +81,7 @@ Batches = Mapping[str, Sequence[str]]  # key of a placement => keys of those mad
 
 def run_placements(
     layout: SceneLayout,
-    inserter: Inserter,
+    session: Session,
     options: RunOptions,
     cache: PlacementCache,
     report: Report = lambda line: None,
@@ -94,10 +95,10 @@ def run_placements(
     canvas = replace(layout.background, pixels=layout.background.pixels.copy())
     records = []
     for group in layout.groups:
-        keyed = {_key(placed, canvas, inserter, options): placed for placed in group}
+        keyed = {_key(placed, canvas, session, options): placed for placed in group}
         missing = {key: placed for key, placed in keyed.items() if not cache.record(key)}
         for batch in _batches(missing, batches, options.batch_size):
-            _make(batch, canvas, inserter, options, cache)
+            _make(batch, canvas, session, options, cache)
         _paste(canvas, keyed, cache)
         for key, placed in keyed.items():
             report(
@@ -127,7 +128,7 @@ def _batches(
 def _make(
     batch: Mapping[str, PlacedObject],
     canvas: Picture,
-    inserter: Inserter,
+    session: Session,
     options: RunOptions,
     cache: PlacementCache,
 ) -> None:
@@ -136,13 +137,13 @@ def _make(
     for placed, request in zip(batch.values(), requests, strict=True):
         warn_of_crops(placed.placement.item.name, request, options.crop_context)
     objects = [
-        _object(placed, canvas.size, inserter, options.crop_context.model_side) for placed in batch.values()
+        _object(placed, canvas.size, session, options.crop_context.model_side) for placed in batch.values()
     ]
-    made = if_it_fits(lambda: inserter.insert(canvas, requests, objects), len(batch), "placements")
+    made = if_it_fits(lambda: session.insert(canvas, requests, objects), len(batch), "placements")
     if made is None:
         half = len(batch) // 2
         for keys in (list(batch)[:half], list(batch)[half:]):
-            _make({key: batch[key] for key in keys}, canvas, inserter, options, cache)
+            _make({key: batch[key] for key in keys}, canvas, session, options, cache)
         return
     for (key, placed), request, results in zip(batch.items(), requests, made, strict=True):
         item = placed.placement.item
@@ -158,18 +159,18 @@ def _make(
         cache.add(key, results[0].part(placed.paste_mask.box), facts | results[0].record)
 
 
-def _object(placed: PlacedObject, size: tuple[int, int], inserter: Inserter, side: int) -> InsertableObject:
+def _object(placed: PlacedObject, size: tuple[int, int], session: Session, side: int) -> InsertableObject:
     """The object to insert; several members become one, each in its own mask of a region of `side` px."""
     from ldm.scenes.regional_context import in_regions  # a plan loads no model
 
     members = placed.placement.members
     if not members:
-        return inserter.ready(placed.placement.item.source)
+        return session.ready(placed.placement.item.source)
     [roi] = placed.rois
     regions = torch.stack([torch.from_numpy(crop(part.whole(size), roi)).float() for part in placed.masks])
     if max(roi.size) > side:  # the model has no finer resolution
         regions = F.interpolate(regions[None], size=(side, side), mode="area")[0]
-    return in_regions([inserter.ready(member.source) for member in members], regions)
+    return in_regions([session.ready(member.source) for member in members], regions)
 
 
 def _files_of(placed: PlacedObject) -> dict[str, Any]:
@@ -199,7 +200,7 @@ def _paste(canvas: Picture, keyed: Mapping[str, PlacedObject], cache: PlacementC
         canvas.pixels[mask.box.slices][mask.inside] = cache.pixels(key)[mask.inside]
 
 
-def _key(placed: PlacedObject, canvas: Picture, inserter: Inserter, options: RunOptions) -> str:
+def _key(placed: PlacedObject, canvas: Picture, session: Session, options: RunOptions) -> str:
     """32 hex digits of all that determines a placement's pixels, with the canvas's there and its profile."""
     item, seen = placed.placement.item, hashlib.sha256(canvas.icc_profile or b"")
     for roi in placed.rois:
@@ -208,7 +209,7 @@ def _key(placed: PlacedObject, canvas: Picture, inserter: Inserter, options: Run
     members = zip(placed.placement.members, placed.masks, strict=True)
     facts = {
         "version": __version__,
-        "base": inserter.fingerprint,
+        "base": session.fingerprint,
         "settings": options.settings,
         "subject": _object_facts(item),
         "together": [(_object_facts(member), _digest(mask)) for member, mask in members],
@@ -235,11 +236,11 @@ def _digest(part: CroppedMask) -> str:
 
 
 def run_scene(
-    layout: SceneLayout, inserter: Inserter, options: RunOptions, log: ResultsLog, report: Report
+    layout: SceneLayout, session: Session, options: RunOptions, log: ResultsLog, report: Report
 ) -> ItemResult:
     """Make a scene and write it as <folder>/<scene>.png, unless this very image exists."""
     scene, cache = layout.scene, PlacementCache(log.folder / "placements")
-    after, records = run_placements(layout, inserter, options, cache, report)
+    after, records = run_placements(layout, session, options, cache, report)
     cache.prune(options.cache_bytes)
     facts = {"background": file_digest(scene.background), "parts": [record["key"] for record in records]}
     name, key = f"{scene.file.stem}.png", text_digest(facts)[:32]
@@ -250,7 +251,7 @@ def run_scene(
     record = {
         "key": key,
         "version": __version__,
-        "base_fingerprint": inserter.fingerprint,
+        "base_fingerprint": session.fingerprint,
         "scene": str(scene.file),
         "content": scene.values,
         "background": str(scene.background),

@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
     from ldm.batch.runner import ItemResult
     from ldm.insertion.session import Session
-    from ldm.studio.watch import WatchedSession
 
 KINDS = ("insert", "replay")
 WAIT = 2.0  # seconds without a job after which the model is loaded, so that the first page comes first
@@ -196,10 +195,10 @@ class ModelWorker(threading.Thread):
         call: int,
         calls: int,
         features: str = "raw",
-    ) -> WatchedSession:
+    ) -> Session:
         """The session, with a watch that reports to the job and stops it when it is asked to."""
         from ldm.config.build import insert_options
-        from ldm.studio.watch import Watch, WatchedPredictor, WatchedSession
+        from ldm.studio.watch import Watch, WatchedPredictor
 
         self.jobs.update(job.id, message="loading")
         session = self.model.session(config, device, features)
@@ -213,9 +212,10 @@ class ModelWorker(threading.Thread):
 
         watch, inner = Watch(on_step), insert_options(config).predictor
         session.options = replace(
-            session.options, predictor=lambda model: WatchedPredictor(model, inner(model), watch)
+            session.options,
+            predictor=lambda model, regions: WatchedPredictor(model, regions, inner(model, regions), watch),
         )
-        return WatchedSession(session, watch)
+        return session
 
     def _report(self, job: Job, previews: Sequence[bytes], step: int, steps: int, seconds: float) -> None:
         """Tell the job how far it is, or stop it if that was asked for; `seconds`: of one step."""

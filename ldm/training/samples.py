@@ -66,20 +66,11 @@ def training_pairs(
     architecture: Architecture, insertset: InsertSet, options: SampleOptions, images: ObjectImages | None
 ) -> Dataset:
     """A run's samples before encoding, without end."""
-    o = options
+    o, sizes = options, (architecture.image_size, architecture.reference_size)
     return TrainingPairs(
-        insertset,
-        architecture.image_size,
-        architecture.reference_size,
-        o.seed,
-        maxsize,
-        augment=o.augment,
-        augment_odds=o.augment_odds,
-        single_view=o.single_view,
-        crop_squares=o.crop_squares,
-        mask_resize=o.mask_resize,
-        images=images,
-    )
+        insertset, *sizes, o.seed, maxsize, images=images, augment=o.augment, augment_odds=o.augment_odds,
+        single_view=o.single_view, crop_squares=o.crop_squares, mask_resize=o.mask_resize,
+    )  # fmt: skip
 
 
 @torch.no_grad()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,14 +17,14 @@ from benchmarks.subjects import Plain, fill, make_base, make_scene
 from ldm.insertion.inpaint import Sampling
 from ldm.insertion.insert import InsertOptions
 from ldm.models.base import save_base
-from ldm.models.runtime import PLAIN, inference_copy
+from ldm.models.runtime import Runtime, inference_copy
 from ldm.speed.deep_cache import DeepCache
 from tests.fixtures.small import SMALL, small_base
 
 PRESETS = {
     "exact": InsertOptions(Sampling("plms", 2)),
     "fast": InsertOptions(
-        Sampling("unipc", 2, guidance_interval=(0.1, 1)), predictor=partial(DeepCache, every=2)
+        Sampling("unipc", 2, guidance_interval=(0.1, 1)), predictor=lambda model, _: DeepCache(model, 2)
     ),
 }
 GROUPS = {
@@ -84,7 +83,7 @@ def test_plain_is_what_folded_gives() -> None:
     base = small_base()
     scene, options = make_scene(base, 32), {"sampler": "dpm++", "steps": 3}
     plain = fill(Plain(base, "fp32"), base, scene, scene.contexts, **options)
-    ours = inference_copy(base, PLAIN)
+    ours = inference_copy(base, Runtime())
     assert torch.allclose(fill(ours, base, scene, ours.folded(*scene.contexts), **options), plain, atol=1e-4)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ldm.models.base import Base, base_fingerprint
 from ldm.models.cross_attention import cross_attentions
-from ldm.models.runtime import PLAIN, Compiled, Runtime, device_named, prepare
+from ldm.models.runtime import Compiled, Runtime, device_named, prepare
 from ldm.models.sampler import Condition, sample
 from ldm.speed.deep_cache import DeepCache
 from tests.fixtures import tiny
@@ -30,7 +30,7 @@ def sampled(base: Base, every: int = 1) -> Tensor:
 
 def test_plain_changes_nothing_but_rounding() -> None:
     base, prepared = small_base(), small_base()
-    prepare(prepared, PLAIN)
+    prepare(prepared, Runtime())
     assert base_fingerprint(prepared) == base_fingerprint(base)
     assert torch.allclose(sampled(prepared), sampled(base), atol=1e-3)
 

@@ -40,7 +40,7 @@ def test_presets_are_inferences() -> None:
     exact, fast = benchmark.presets()["exact"], benchmark.presets()["fast"]
     assert (exact.sampling.sampler, exact.sampling.steps) == ("plms", 50)
     model: Any = object()
-    assert exact.predictor(model) is model and fast.predictor.keywords["every"] > 1  # type: ignore[attr-defined]
+    assert exact.predictor(model, ()) is model and fast.predictor(model, ()).every > 1  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", ["b.md", "b.json"])
