@@ -41,6 +41,7 @@ from ldm.training.trainer import quieten
 STAGES = ("pack", "vae", "encoder", "unet", "export", "matting")
 LOG_EVERY = 20  # steps
 WARMUP = 40  # steps of a stage that is limited by time
+AVERAGED_FROM = 100  # step; before it the averaged weights, which are validated, are those of the start
 DECAY, LEAST = 0.35, 0.02  # the last share of its time, in which the rate falls; the share it falls to
 
 
@@ -123,7 +124,7 @@ class Pretraining:
             every_n_train_steps=s.checkpoint_every,
             enable_version_counter=False,  # a folder that was moved would get a last-v1.ckpt
         )
-        averaging = EMAWeightAveraging(decay=s.ema, update_starting_at_step=min(500, s.steps // 3))
+        averaging = EMAWeightAveraging(decay=s.ema, update_starting_at_step=min(AVERAGED_FROM, s.steps // 3))
         limit = [TimeLimit(s.minutes)] if s.minutes else []
         quieten()
         trainer = pl.Trainer(
