@@ -264,15 +264,11 @@ def sweep(folder: Path) -> None:
 def runs(process: int) -> bool:
     """Whether there is a process of this number."""
     try:
-        os.kill(process, 0)  # signal 0 only checks
+        with suppress(PermissionError):  # another user's process
+            os.kill(process, 0)  # signal 0 only checks
     except ProcessLookupError:
         return False
-    except PermissionError:  # another user's process
-        return True
     return True
-
-
-BLOCK = 1 << 20  # bytes
 
 
 def file_digest(path: Path) -> str:
@@ -299,6 +295,6 @@ def text_digest(value: Any) -> str:
 def _of_bytes(path: Path, size: int, changed: int) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(BLOCK):
+        while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
