@@ -16,7 +16,7 @@ def test_each_mistake_is_one_line_with_its_remedy(tmp_path: Path) -> None:
     torch.save({"state_dict": {key: torch.zeros(1)}}, there)
     for source, message in [
         (ObjectSource(), "give --object FILE or --reference PICTURE"),
-        (ObjectSource(gone.with_suffix(".safetensors")), "no such object file; get_deltas.sh makes one"),
+        (ObjectSource(gone.with_suffix(".safetensors")), "no such object file; get_deltas.sh writes one"),
         (ObjectSource(gone.with_suffix(".ckpt"), pictures=tmp_path), "gone.ckpt: no such file"),
         (ObjectSource(reference=gone), "gone: no such file"),
         (ObjectSource(there), "give its pictures too: --dataset-dir"),

@@ -79,7 +79,7 @@ def test_what_a_placement_says_and_does_not_say(folder: Path) -> None:
             "placement 1: expected one of mask, box, polygon",
         ),
         ([{"box": [1, 1, 9, 9]}], {}, "placement 1: expected an object, a reference or both"),
-        ([entry(object="o.safetensors")], {}, "o.safetensors: no such object file; get_deltas.sh makes one"),
+        ([entry(object="o.safetensors")], {}, "o.safetensors: no such object file; get_deltas.sh writes one"),
         ([entry(reference="gone.png")], {}, "placement 1: "),
         ([{"reference": "r.png", "mask": "gone.png"}], {}, "gone.png: no such file"),
         ([entry(paste_mask="gone.png")], {}, "placement 1: paste_mask "),

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from ldm.config import build, build_training
+from ldm.config.process import warnings_in_a_line
 from ldm.config.schema import load_config
 from ldm.data.insertset import load_insertset
 from ldm.objects.delta import load
@@ -49,7 +50,8 @@ def test_emulated_bf16_is_one_warning_and_a_run_in_fp32(
     config, root = written(tmp_path)
     common = ["--config", str(config), "--dataset-dir", str(root), "--logdir", str(tmp_path / "logs"), *QUIET]
     for name, precision in (("half", "bf16-mixed"), ("full", "32-true")):
-        train.main([*common, *SETTINGS, "--name", name, "--precision", precision])
+        with warnings_in_a_line():
+            train.main([*common, *SETTINGS, "--name", name, "--precision", precision])
         err = capsys.readouterr().err
         assert err.count("no bf16 instructions") == (name == "half")
     states = [

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ldm.data.insertset import InsertSet, load_insertset
+from ldm.features.imagenet import ImageNetFeatures
 from ldm.validation.callback import choose_held_out, hold_out, plan_validation
 from tests.fixtures.small import object_folder
 
@@ -20,6 +21,8 @@ class Hues:
     """Features of a picture: the angle of its mean colour on a circle, [2]."""
 
     mean = torch.zeros(1)
+
+    of = ImageNetFeatures.of
 
     def pooled(self, image: Tensor) -> Tensor:
         middle = image[:, :, 100:124, 100:124].mean((2, 3))  # clear of the square's padding
