@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from ldm.batch.contact_sheet import MOST_ROWS, SHARP, close_up, contact_sheet, hatched, rgb8
-from ldm.batch.results_log import SHEET
+from ldm.batch.results_log import COMPARISON, SHEET
 from ldm.batch.runner import RunOptions, prepare
 from ldm.batch.work_item import WorkItem
 from ldm.data.picture import Picture, read_picture
@@ -23,7 +23,6 @@ from ldm.insertion.region_fill import InsertableObject
 from ldm.insertion.roi import crop
 from ldm.insertion.session import Session
 
-FILE = "comparison.png"
 CAPTIONS = ("mask", "cut-out, no model", "before learning", "learnt")
 
 
@@ -40,7 +39,7 @@ def check_comparison(items: Sequence[WorkItem]) -> None:
 def write_comparison(
     items: Sequence[WorkItem], session: Session, options: RunOptions, folder: Path
 ) -> Path | None:
-    """Write FILE: a row for each of the first items whose result is in `folder`; None if there is none.
+    """Write COMPARISON: a row for each of the first items whose result is in `folder`; None if there is none.
 
     Every item has an object file. The base before learning gets the same reference and the first seed.
     """
@@ -59,8 +58,8 @@ def write_comparison(
     if not rows:
         return None
     captions = CAPTIONS if len(rows[0]) == len(CAPTIONS) else (CAPTIONS[0], *CAPTIONS[2:])
-    write_picture(folder / FILE, Picture(contact_sheet(rows, captions)), SHEET)
-    return folder / FILE
+    write_picture(folder / COMPARISON, Picture(contact_sheet(rows, captions)), SHEET)
+    return folder / COMPARISON
 
 
 def _start(before: InsertableObject, background: Picture, request: InsertRequest) -> list[np.ndarray]:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from ldm.insertion.region import InsertRequest
 
 FILE = "results.jsonl"
+COMPARISON = "comparison.png"
 SHEET = {"software": "implicit-insertion"}  # text in pictures without a recipe
 
 

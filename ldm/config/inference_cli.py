@@ -14,7 +14,7 @@ import torch
 
 from ldm.batch.manifest import COLUMNS, bench_backgrounds, read_manifest
 from ldm.batch.replay import ItemReplay, read_recipe
-from ldm.batch.results_log import check_log, check_outputs
+from ldm.batch.results_log import COMPARISON, check_log, check_outputs
 from ldm.batch.runner import RunOptions
 from ldm.batch.work_item import MaskedBackground, WorkItem, check_files, pair
 from ldm.config.build import INCIDENTAL, crop_context_of, from_sections
@@ -221,7 +221,7 @@ def check_overwriting(
     else:
         own = [name for item in items for name in item.files().values()]
         names = [f"{scene}.png"] if scene else [*own, *["sheet.png"] * config.insert.contact_sheet]
-        names += ["comparison.png"] * args.compare
+        names += [COMPARISON] * args.compare
         names += [f"candidates/{fitting_name(item.stem, '.png')}" for item in items if item.best]
     inputs = [path for item in items for path in item.sources().values()]
     inputs += [path for path in (args.manifest, args.list, args.scene) if path is not None]

@@ -35,6 +35,7 @@ MODELS = {1: "GRAY", 3: "RGB"}  # by colour channels
 SAME = 1 / 255  # a profile that differs less from sRGB is taken as sRGB
 GRID = 17  # levels a channel at which that is measured
 SRGB_GAMMA = 0.45455  # what PNG files of sRGB state: close to its curve
+GREY, GREY_ALPHA = 0, 4  # colour types of a PNG
 SIGNATURE, CHUNKS = b"\x89PNG\r\n\x1a\n", 64  # read at most, before a PNG's pixels
 NCLX, NCLX_WITHIN = b"colrnclx", 1 << 16  # the box of AVIF and HEIC that holds code points; bytes searched
 BMP_V5, BMP_PROFILE = 124, b"DEBM"  # size of its header; its colours are those of a profile in the file
@@ -141,7 +142,7 @@ def stated_profile(file: Image.Image, path: Path) -> bytes | None:
         if code[1] in HDR or UNSPECIFIED not in code[:2]:
             if (code[2], code[3]) != (0, 1):
                 raise ValueError(f"{path}: its cICP chunk states Y'CbCr or a narrow range; save it as sRGB")
-            return _coded_profile(path, code[0], code[1], _is_grey(path))
+            return _coded_profile(path, code[0], code[1], png_header(path)[1] in (GREY, GREY_ALPHA))
     if "icc_profile" in info:  # None: Pillow could not put it together
         return info["icc_profile"] or b""
     return _chunks_profile(path, info) if kind == "PNG" and "srgb" not in info else None
@@ -149,7 +150,7 @@ def stated_profile(file: Image.Image, path: Path) -> bytes | None:
 
 def _chunks_profile(path: Path, info: Mapping[Any, Any]) -> bytes | None:
     """A profile of a PNG's gAMA and cHRM; None if they say sRGB, or nothing that is possible."""
-    grey = _is_grey(path)
+    grey = png_header(path)[1] in (GREY, GREY_ALPHA)
     gamma, points = info.get("gamma"), info.get("chromaticity", (*D65, *sum(SRGB, ())))
     if len(points) != 8:
         raise ValueError(f"{path}: its cHRM chunk is damaged; save it again")
@@ -199,10 +200,11 @@ def _bmp_profile(path: Path) -> bytes | None:
         return file.read(size)
 
 
-def _is_grey(path: Path) -> bool:
-    """Whether a PNG is grey, with or without alpha, by its header: Pillow's mode may say RGBA."""
+def png_header(path: Path) -> tuple[int, int]:
+    """Bits a channel and colour type of a PNG that Pillow has opened: its mode may say otherwise."""
     header = _png_chunk(path, b"IHDR")
-    return header is not None and header[9:10] in (b"\0", b"\4")
+    assert header is not None, "Pillow needs it, too"
+    return header[8], header[9]
 
 
 def _png_chunk(path: Path, wanted: bytes) -> bytes | None:

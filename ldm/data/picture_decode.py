@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from ldm.data.colour_space import Convert
+from ldm.data.colour_space import GREY_ALPHA, Convert, png_header
 from ldm.data.exif import orientation
 from ldm.data.failure import naming_failure, out_of_memory
 from ldm.data.files import UNREAD_SUFFIXES, foreign_kind
@@ -122,8 +122,7 @@ def _frames(file: Image.Image) -> int:
 def is_deep(path: Path, file: Image.Image) -> bool:
     """Whether there are 16 bits a channel, by a PNG's header or a TIFF's tag 258: Pillow's mode may say 8."""
     if file.format == "PNG":
-        with path.open("rb") as raw:
-            return raw.read(25)[24] == 16
+        return png_header(path)[0] == 16
     if file.format == "TIFF":
         bits = file.tag_v2.get(258, (1,))  # type: ignore[attr-defined]
         return set(bits) == {16} and file.tag_v2.get(339, (1,))[0] == 1  # type: ignore[attr-defined]
@@ -134,7 +133,7 @@ def read_deep(path: Path) -> np.ndarray:
     """16-bit pixels, uint16 [H,W,1 or more], RGB in this order; TIFFs are turned upright."""
     with Image.open(path) as file:
         sideways = file.format == "TIFF" and orientation(file) >= 5  # turned by OpenCV, which needs a copy
-        grey_alpha = _is_grey_alpha(path, file)
+        grey_alpha = file.format == "PNG" and png_header(path)[1] == GREY_ALPHA  # RGBA to OpenCV
     if sideways:
         stored = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     else:  # with dst None, imread returns its own array, not a copy
@@ -148,14 +147,6 @@ def read_deep(path: Path) -> np.ndarray:
     for y in range(0, len(stored), ROWS):  # in place: 100 megapixels are 600 MB
         stored[y : y + ROWS, :, [0, 2]] = stored[y : y + ROWS, :, [2, 0]]
     return stored
-
-
-def _is_grey_alpha(path: Path, file: Image.Image) -> bool:
-    """Whether a 16-bit PNG is grey with alpha, which OpenCV reads as RGBA."""
-    if file.format != "PNG":
-        return False
-    with path.open("rb") as raw:
-        return raw.read(26)[25] == 4
 
 
 def read_shallow(file: Image.Image, convert: Convert | None = None) -> np.ndarray:

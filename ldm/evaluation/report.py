@@ -15,7 +15,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ldm.batch.contact_sheet import close_up, contact_sheet, thumbnail
 from ldm.batch.results_log import SHEET
-from ldm.data.files import atomic_file
+from ldm.data.files import write_file
 from ldm.data.picture import Picture
 from ldm.data.picture_write import write_picture
 from ldm.evaluation.metrics import MEASURES, bootstrap, heading, in_order
@@ -207,10 +207,8 @@ def write_report(
         folder / "measures.jsonl": "".join(json.dumps(row) + "\n" for row in run.rows),
         folder / "report.md": "\n\n".join([*text, "![results, the worst first](sheet.png)\n"]),
     }
-    folder.mkdir(parents=True, exist_ok=True)
     for path, content in contents.items():
-        with atomic_file(path) as file:
-            file.write(content.encode())
+        write_file(path, content)
     sheet = folder / "sheet.png"
     write_picture(sheet, Picture(result_sheet(run, against)), SHEET)
     return [*contents, sheet]

@@ -17,7 +17,7 @@ from typing import Any
 
 from ldm import __version__
 from ldm.batch.results_log import SHEET, check_outputs
-from ldm.data.files import atomic_file, file_digest, text_digest
+from ldm.data.files import file_digest, text_digest, write_file
 from ldm.data.insertset import InsertSet
 from ldm.data.picture import Picture
 from ldm.data.picture_write import write_picture
@@ -83,7 +83,9 @@ class MethodRun:
 
     @property
     def sites(self) -> list[Site]:
-        return self.benchmark.sites_of(self.object)
+        """The object's sites, with its posed cut-out only if the method is given it."""
+        sites = self.benchmark.sites_of(self.object)
+        return sites if self.method.posed else [replace(site, posed=None) for site in sites]
 
     @property
     def learns_from(self) -> dict[str, Any]:
@@ -156,8 +158,7 @@ class MethodRun:
             start = time.perf_counter()
             self.setup.learn(self.insertset, self.method.learning, file)
             seconds = {"seconds": round(time.perf_counter() - start, 2)}
-            with atomic_file(note) as out:
-                out.write(json.dumps(seconds | self.learns_from).encode())
+            write_file(note, json.dumps(seconds | self.learns_from))
         return json.loads(note.read_text("utf-8"))["seconds"]
 
     @contextmanager
@@ -190,7 +191,6 @@ class MethodRun:
         """Insert, score and keep one result."""
         setup = self.setup
         images = site.read(plan=partial(rois_around, context=setup.context))
-        images = images if self.method.posed else replace(images, posed=None)
         start = time.perf_counter()
         picture = fill(images)
         seconds = round(time.perf_counter() - start, 3)
@@ -203,7 +203,6 @@ class MethodRun:
             model=recipe.get("base", "none"),
             facts={"seconds": seconds, **facts},
         )
-        insertion.result.parent.mkdir(parents=True, exist_ok=True)
         write_picture(insertion.result, picture, SHEET)  # it is scored as a reader of the file sees it
         scores = scores_of(insertion, setup.metrics, setup.networks)
         row = {**row_of(insertion, scores, setup.networks.names), "recipe": recipe}

@@ -9,7 +9,7 @@ same tensors within the whole model, is read as well.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -191,25 +191,27 @@ def load_ldm_delta(
             )
         _check_frozen(file, own, base.architecture.name)
     elif file.rest:
-        raise ValueError(
-            f"{file.path} does not fit the {base.architecture.name} base: {first_few(list(file.rest))}; "
-            "give its own base: --config, --base"
-        )
+        raise _unfit(file, base, list(file.rest))
     weights = ldm_to_diffusers(file.tuned, blocks)
     linear = {key: weights.pop(key) for key in list(weights) if key.startswith(LINEAR)}
     if isinstance(file.extra.get(LDM_VECTOR), Tensor):
         weights[VECTOR] = file.extra[LDM_VECTOR]
     if wrong := [k for k, v in weights.items() if not is_trained(k, "crossattn") or own[k].shape != v.shape]:
-        raise ValueError(
-            f"{file.path} does not fit the {base.architecture.name} base: {first_few(wrong)}; "
-            "give its own base: --config, --base"
-        )
+        raise _unfit(file, base, wrong)
     tokens = _tokens(base, linear, crops, file.layer.features or features) if linear else None
     metadata = _metadata(file, base, "linear" if linear else "none", 0 if tokens is None else len(tokens))
     metadata = replace(metadata, base=metadata.base or fingerprint or base_fingerprint(base))
     views = None if shown is None else to_bytes(shown)
     return Delta(
         metadata, {name: value.float() for name, value in weights.items()}, True, tokens, views=views
+    )
+
+
+def _unfit(file: LdmFile, base: Base, names: Sequence[str]) -> ValueError:
+    """The error for a file with weights that the base does not have."""
+    return ValueError(
+        f"{file.path} does not fit the {base.architecture.name} base: {first_few(names)}; "
+        "give its own base: --config, --base"
     )
 
 

@@ -128,7 +128,6 @@ def write_pack(root: Path, target: Path, short_side: int = 256, quality: int = 8
     files = list(sources(root))
     if not files:
         raise FileNotFoundError(f"{root}: no training pictures; expected photos/ and insertbench/ inside")
-    target.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(target) as out, zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive:
         for name, file in tqdm(files, desc="packing", unit="file"):
             archive.writestr(f"{name}.webp", _webp(file, short_side, quality))
