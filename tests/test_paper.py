@@ -71,8 +71,6 @@ PUBLISHED: dict[str, Any] = {
     "sample.guidance_from": "object",
     "sample.guidance_interval": (0.0, 1.0),
     "sample.seed": 321,
-    "sample.init_noise_sigma": 1.0,
-    "sample.strength": 1.0,
     "sample.reference_view": 0,
     "sample.deep_cache_interval": 1,
     "sample.second_pass": 0.0,

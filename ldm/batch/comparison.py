@@ -1,6 +1,6 @@
 """A sheet of what learning an object changed: the base before it, and the learnt object, in the same places.
 
-If sampling starts from an image (a base trained on composites: the plain cut-out), that comes first.
+If the base is shown the object (the plain cut-out), that comes first.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ def write_comparison(
             roi = request.rois[0]
             empty = hatched(close_up(background, roi), shrunk_mask(crop(request.mask, roi), SHARP))
             pictures = (close_up(picture, roi) for picture in (untuned.picture, read_picture(result)))
-            rows.append([empty, *_start(before, background, first), *pictures])
+            rows.append([empty, *_shown(before, background, first), *pictures])
     if not rows:
         return None
     captions = CAPTIONS if len(rows[0]) == len(CAPTIONS) else (CAPTIONS[0], *CAPTIONS[2:])
@@ -62,12 +62,12 @@ def write_comparison(
     return folder / COMPARISON
 
 
-def _start(before: InsertableObject, background: Picture, request: InsertRequest) -> list[np.ndarray]:
-    """The region with the image that sampling starts from, uint8 [h,w,3], if there is one."""
+def _shown(before: InsertableObject, background: Picture, request: InsertRequest) -> list[np.ndarray]:
+    """The region with the object that the base is shown, uint8 [h,w,3], if it is shown one."""
     region = region_in(background, request, 0, [])
-    start = before.fill(region).start()
-    if start is None:
+    shown = before.fill(region).image
+    if shown is None:
         return []
     image = region.known.clone()
-    image[:, region.paste_mask] = start.image[:, region.paste_mask]
+    image[:, region.paste_mask] = shown[:, region.paste_mask]
     return [rgb8(image)]

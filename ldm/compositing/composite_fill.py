@@ -1,4 +1,5 @@
-"""The RegionFill of a base trained on composites (configs/mini.yaml): the masked region shows the cut-out.
+"""The RegionFill of a base trained on composites (configs/mini.yaml): the masked region shows the object
+composited into it.
 
 Such a base differs from the published method only here; the core knows `ldm.insertion.region_fill`.
 """
@@ -26,7 +27,7 @@ from ldm.compositing.composite import (
 )
 from ldm.data.image import resize
 from ldm.insertion.region import Region
-from ldm.insertion.region_fill import ObjectFill, RegionFill, Start
+from ldm.insertion.region_fill import ObjectFill, RegionFill
 from ldm.insertion.roi import box_of
 
 
@@ -34,18 +35,14 @@ from ldm.insertion.roi import box_of
 class CompositeSettings:
     """How a composite is used.
 
-    `strength`: denoising strength t/T, the noise level at which sampling starts from the composite (SDEdit,
-    Meng et al. 2022); 1: from pure noise. `contact_shadow`: the highest alpha of the shadow under the object,
-    0 to 1. `show_scene`: the UNet sees the object before its scene, else before mid-grey. `detail_transfer`:
-    scale in pixels of a 512-px region below which detail is taken from the composite; 0: every pixel is the
-    model's. `keep_scene`: the object stands before the scene that is inside the mask, else before the
+    `contact_shadow`: the highest alpha of the shadow under the object, 0 to 1. `detail_transfer`: scale in
+    pixels of a 512-px region below which detail is taken from the composite; 0: every pixel is the model's.
+    `keep_scene`: the object stands before the scene that is inside the mask, else before the
     background, continued from around the mask. `paste_margin`, with `keep_scene`: how far around the object
     the result is pasted, fading out, in shares of the object's longer side; 0: all of the mask.
     """
 
-    strength: float = 1.0
     contact_shadow: float = 0.0
-    show_scene: bool = False
     detail_transfer: float = 0.0
     keep_scene: bool = False
     paste_margin: float = 0.0
@@ -87,24 +84,13 @@ class CompositeFill(RegionFill):
         self.of, self.settings = of, of.settings
 
     def shown(self, mask: Tensor) -> Tensor:
-        if self.settings.show_scene:
-            return resize(self.image[None], mask.shape[-1])
-        return self.before_grey(mask)
+        return resize(self.image[None], mask.shape[-1])
 
-    def before_grey(self, mask: Tensor) -> Tensor:
-        """The objects in a mask [1,1,S,S], [1,4,S,S]."""
-        return flattened(composite_layers(self.of.cut_outs, self.of.regions, mask))
-
-    def start(self) -> Start | None:
-        if self.settings.strength == 1 and not self.settings.detail_transfer:
-            return None
-        return Start(self.image, self.settings.strength)
-
-    def finish(self, images: Tensor, decoded_start: Callable[[], Tensor]) -> list[Tensor]:
+    def finish(self, images: Tensor, decoded_shown: Callable[[], Tensor]) -> list[Tensor]:
         """With `detail_transfer`, the composite with the model's large-scale change."""
         if not self.settings.detail_transfer:
-            return super().finish(images, decoded_start)
-        coarse, alpha = decoded_start(), self.layer[3]  # the autoencoder's loss is not a change
+            return super().finish(images, decoded_shown)
+        coarse, alpha = decoded_shown(), self.layer[3]  # the autoencoder's loss is not a change
         width = self.settings.detail_transfer
         return [transfer_detail(self.image, alpha, image - coarse, width) for image in images]
 

@@ -54,6 +54,9 @@ class CutOutImages(ObjectImages):
             return reference
         return few_shot[exact][nearest(reference[0], few_shot[exact])][None]
 
+    def layer(self, sample: Sample, box: Box, pixels: np.ndarray, size: int) -> Tensor:
+        return from_bytes(self._cut_out(sample, box, pixels, size)[0])
+
     def in_picture(self, sample: Sample, box: Box, pixels: np.ndarray, size: int, pad: int = 0) -> Tensor:
         """The cut-out over mid-grey."""
         return from_bytes(self._cut_out(sample, box, pixels, size)[0])[:3]

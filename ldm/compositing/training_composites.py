@@ -1,6 +1,6 @@
-"""What a base of composites is shown in training: the object's cut-out, in part under a random other light.
+"""What a base of composites is shown in training: the object in its picture, under a random other light.
 
-If a cut-out is shown in wrong colours, its true ones have to come from the object's tokens and weights.
+What it should look like there has to come from the scene, and from the object's tokens and weights.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
-from ldm.compositing.composite import VISIBLE, placed
+from ldm.compositing.composite import placed
 from ldm.data.pairs import happens, sample_generator, uniform
 
 RECOLOUR_STREAM = 2**35  # added to the seed: the colours are independent of pictures and noise
@@ -20,26 +20,30 @@ RECOLOUR_STREAM = 2**35  # added to the seed: the colours are independent of pic
 
 @dataclass(frozen=True)
 class CompositesInTraining:
-    """What the masked regions of training samples show: the reference's cut-out at the object's place.
+    """What the masked regions of training samples show: the picture, its object in part in other colours.
 
-    `recolour`: share of the samples whose cut-out has other, random colours.
+    `recolour`: share of the samples with other, random colours.
     """
 
     recolour: float = 0.0
     seed: int = 0
 
     def __call__(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """`reference` [b,3,R,R], `place` [b,4], `mask` [b,1,S,S], sample numbers `index` [b] => [b,3,S,S]."""
-        pictures = batch["reference"][:, :3]
-        if self.recolour:
-            numbered = zip(pictures, batch["index"].tolist(), strict=True)
-            pictures = torch.stack([self._recoloured(picture, number) for picture, number in numbered])
-        return placed(pictures, batch["place"], batch["mask"])
+        """`image`, `own`, `place`, `mask`, `index` of a batch of TrainingPairs => [b,4,S,S].
 
-    def _recoloured(self, picture: Tensor, number: int) -> Tensor:
-        generator = sample_generator(RECOLOUR_STREAM + self.seed, number)
-        chosen = happens(self.recolour, generator)
-        return recoloured_cut_out(picture, generator) if chosen else picture
+        The last channel is 1 on the object: its shadow is shown already, so that around it nothing is learnt.
+        """
+        image, numbers = batch["image"], batch["index"].tolist()
+        alpha = placed(batch["own"], batch["place"], batch["mask"])[:, 3:]
+        lit = [self._lit(picture, number) for picture, number in zip(image, numbers, strict=True)]
+        return torch.cat([image.lerp(torch.stack(lit), alpha), alpha], 1)
+
+    def _lit(self, picture: Tensor, number: int) -> Tensor:
+        """A picture [3,S,S] in [-1,1], or the same under another light."""
+        g = sample_generator(RECOLOUR_STREAM + self.seed, number)
+        if not happens(self.recolour, g):
+            return picture
+        return recoloured(picture.cpu() / 2 + 0.5, g).to(picture) * 2 - 1
 
 
 def recoloured(rgb: Tensor, g: Generator, amount: float = 1.0) -> Tensor:
@@ -56,10 +60,3 @@ def recoloured(rgb: Tensor, g: Generator, amount: float = 1.0) -> Tensor:
     grey = curved.mean(0, keepdim=True)
     coloured = grey + (curved - grey) * uniform(1 - 0.3 * amount, 1 + 0.3 * amount, g)
     return (coloured * gain * ramp).clamp(0, 1)
-
-
-def recoloured_cut_out(picture: Tensor, g: Generator) -> Tensor:
-    """An object [3,h,w] in [-1,1] on mid-grey, under another light; the mid-grey stays."""
-    visible = (picture.abs() > VISIBLE).any(0, keepdim=True)
-    changed = recoloured(picture.cpu() / 2 + 0.5, g).to(picture) * 2 - 1
-    return torch.where(visible, changed, picture)

@@ -69,11 +69,24 @@ def from_sections(kind: type[T], *sections: Any, **others: Any) -> T:
     return kind(**others)
 
 
+def takes_one_step(config: Config) -> bool:
+    """Whether the base is shown the object in its region and was trained to change that in one step."""
+    return config.base.region_fill == COMPOSITE and config.base.architecture.prediction == "change"
+
+
 def sampling_of(config: Config) -> Sampling:
-    """The sampler's options."""
+    """The sampler's options; a base that changes what it is shown takes one step, whatever is set."""
     from ldm.insertion.inpaint import Sampling
 
-    return from_sections(Sampling, config.sample)
+    sampling = from_sections(Sampling, config.sample)
+    if not takes_one_step(config):
+        return sampling
+    if sampling.steps > 1:
+        warnings.warn(
+            f"sample.steps={sampling.steps}: not used, this base changes what it is shown in one step",
+            stacklevel=2,
+        )
+    return replace(sampling, steps=1)
 
 
 def crop_context_of(config: Config) -> CropContext:
@@ -100,6 +113,10 @@ def insert_options(config: Config) -> InsertOptions:
         raise ValueError(
             f"second_pass={s.second_pass:g} would replace the detail that detail_transfer="
             f"{s.detail_transfer:g} copies; set one of them to 0"
+        )
+    if s.second_pass and takes_one_step(config):
+        raise ValueError(
+            f"second_pass={s.second_pass:g}: this base changes what it is shown in one step; set it to 0"
         )
     if s.deep_cache_interval > 1:
         from ldm.speed.deep_cache import DeepCache
@@ -149,9 +166,7 @@ def make_fill(config: Config, **other: Any) -> MakeFill:
     from ldm.insertion.region_fill import grey_fill
 
     given = {
-        "strength": s.strength < 1,
         "contact_shadow": s.contact_shadow,
-        "show_scene": s.show_scene,
         "detail_transfer": s.detail_transfer,
         "keep_scene": i.keep_scene,
         "paste_margin": i.paste_margin,

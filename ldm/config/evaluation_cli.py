@@ -98,7 +98,7 @@ def base_note(setup: Setup, config: Config) -> str:
     s = config.sample
     return (
         f"Base {setup.fingerprint} ({config.base.architecture.name}); {s.sampler}, {s.steps} steps, guidance "
-        f"scale {s.guidance_scale:g}, initial noise {s.init_noise_sigma:g}; "
+        f"scale {s.guidance_scale:g}; "
         f"{setup.base.device}, {torch.get_num_threads()} threads."
     )
 

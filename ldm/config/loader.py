@@ -21,12 +21,10 @@ ROOT = Path(__file__).resolve().parents[2]  # of the project
 # names by which people may look for a setting => its name, which an error then suggests
 OTHER_NAMES = {
     "bank": "cached_samples",
-    "begin": "strength",
     "grid": "contact_sheet",
     "halo": "paste_margin",
     "judge_every": "validate_every",
     "learning_rate": "lr",
-    "noise": "init_noise_sigma",
     "num_inference_steps": "steps",
     "own_detail": "detail_transfer",
     "refine": "second_pass",

@@ -23,7 +23,7 @@ class BaseSection:
     region_fill: str = setting(
         "grey",
         "what the UNet sees in the region to fill: grey, as in Paint-by-Example; or composite: the object's "
-        "cut-out, from whose composite with the scene sampling starts, for a base that was trained this way",
+        "scene with the object's cut-out in it, for a base that was trained this way",
         ["grey", "composite"],
     )
     segmenter: str = setting(
@@ -39,7 +39,7 @@ class SampleSection:
     """Sampling."""
 
     sampler: str = setting("plms", "sampler", ["plms", "ddim", "dpm++", "unipc"])
-    steps: int = setting(50, "sampling steps; strength below 1 uses that share of them", least=1)
+    steps: int = setting(50, "sampling steps", least=1)
     guidance_scale: float = setting(5.0, "classifier-free guidance scale; 1: no guidance", least=0)
     n_samples: int = setting(1, "results for each background, made in one batch", least=1)
     best_of: int = setting(
@@ -51,28 +51,11 @@ class SampleSection:
     object_scale: float = setting(
         1.0, "factor of the object's learnt weight change, as a LoRA scale; 1: as learnt"
     )
-    init_noise_sigma: float = setting(
-        1.0,
-        "standard deviation of the initial noise; below 1 results are smoother and vary less",
-        least=0,
-    )
-    strength: float = setting(
-        1.0,
-        "denoising strength, as in image-to-image: below 1, sampling starts from the composite with that "
-        "much noise and keeps its layout and colours (needs base.region_fill=composite); 1: from noise alone",
-        least=0,
-        most=1,
-    )
     contact_shadow: float = setting(
         0.0,
         "opacity of the contact shadow drawn into the composite (needs base.region_fill=composite); 0: none",
         least=0,
         most=1,
-    )
-    show_scene: bool = setting(
-        False,
-        "show the UNet the cut-out on the scene that is kept or continued inside the mask; without it, on "
-        "mid-grey (needs base.region_fill=composite)",
     )
     detail_transfer: float = setting(
         0.0,

@@ -94,8 +94,8 @@ class TrainSection:
     )
     recolour: float = setting(
         0.0,
-        "share of the samples that show the object's cut-out in random other colours and light, so that its "
-        "own are learnt (needs base.region_fill=composite)",
+        "share of the samples that show the object in random other colours and light, so that its own are "
+        "learnt (needs base.region_fill=composite)",
         least=0,
         most=1,
     )

@@ -50,7 +50,7 @@ class TrainingPairs(Dataset):
     Even items come from the few-shot pictures, odd ones from the same-category pictures, if there are any.
     Item: image [3,size,size], mask [1,size,size], place [4] (the object's box in the image, x0 y0 x1 y1 in
     pixels), reference [3,R,R] (R = reference_size), view int [] (the few-shot picture whose token alone the
-    context holds, or ALL_VIEWS), index int [].
+    context holds, or ALL_VIEWS), index int []; own [4,R,R], the cut-out of its object, if `images` has any.
     `single_view`: share of the few-shot samples with only their own picture, as reference and as token.
     `augment=False`: references are not changed (a flip mirrors lettering). `images`: how the base is shown
     references. `augment_odds`: see `augmented`; `crop_squares`, `mask_resize`: see `target`.
@@ -91,6 +91,7 @@ class TrainingPairs(Dataset):
         pixels = self._read(sample.image)
         drawn = target(pixels, box, self.size, generator, self.crop_squares, self.mask_resize)
         place = drawn.place(self.images.own_box(sample, box, pixels, self.reference_size))
+        own = self.images.layer(sample, box, pixels, self.reference_size)
         single = few_shot and self.single_view > 0 and happens(self.single_view, generator)
         if few_shot and not single:  # the reference is the object in any few-shot picture, else in this one
             _, sample, box = _choose(self.insertset.few_shot, generator)
@@ -101,10 +102,11 @@ class TrainingPairs(Dataset):
             kept = {"mirror": not single, "warped": self.images.bends}
             reference = augmented(reference, generator, odds=self.augment_odds, **kept)
         view = torch.tensor(number if single else ALL_VIEWS)
-        return {
+        item = {
             "image": drawn.image, "mask": drawn.mask, "place": place, "reference": reference, "view": view,
             "index": torch.tensor(index),
         }  # fmt: skip
+        return item if own is None else item | {"own": own}
 
     def _read(self, path: Path) -> np.ndarray:
         """A picture's pixels, cached up to CACHE_BYTES (random access gains nothing from eviction)."""

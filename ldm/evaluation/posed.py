@@ -88,10 +88,6 @@ class PosedFill(CompositeFill):
 
     of: PosedObject
 
-    def before_grey(self, mask: Tensor) -> Tensor:
-        size = (mask.shape[-2], mask.shape[-1])
-        return F.interpolate(self.placed[None], size=size, mode="bilinear", antialias=True) * (mask > 0)
-
     @cached_property
     def layers(self) -> Tensor:
         return (self.placed * self.mask)[None]

@@ -25,7 +25,7 @@ MakePredictor = Callable[[InpaintingModel, Sequence[Region]], Predictor]
 
 @dataclass(frozen=True)
 class Sampling:
-    """Options of sampling: sampler, steps, guidance scale, standard deviation of the initial noise.
+    """Options of sampling: sampler, steps, guidance scale.
 
     `guidance_interval`: noise levels t/T that are guided. `guidance_from`: the weights of the unconditional
     prediction, "object" (as in the paper) or "base". `reference_view`: the
@@ -35,7 +35,6 @@ class Sampling:
     sampler: str = "plms"
     steps: int = 50
     guidance_scale: float = 5.0
-    init_noise_sigma: float = 1.0
     guidance_interval: tuple[float, ...] = EVERYWHERE
     guidance_from: str = "object"
     reference_view: int = 0
@@ -68,30 +67,23 @@ def inpaint(
     counts = [len(region.noise) for region in regions]
     condition = _condition(model, regions, contexts, fills)
     noise = [torch.randn(condition.masked.shape[1:], generator=g) for r in regions for g in r.noise]
-    x_T = torch.stack(noise).to(condition.masked) * sampling.init_noise_sigma
-    start, strength = _start(model, regions, fills)
-    begin = None
-    if start is not None and strength < 1:
-        begin = start.repeat_interleave(torch.tensor(counts, device=model.device), 0), strength
-    x_0 = sample(
-        predictor(model, regions), condition, x_T,
-        sampler=sampling.sampler, start=begin, **sampling.schedule(),
-    )  # fmt: skip
-    return _finished(model, fills, x_0.split(counts), start)
+    x_T = torch.stack(noise).to(condition.masked)
+    x_0 = sample(predictor(model, regions), condition, x_T, sampler=sampling.sampler, **sampling.schedule())
+    shown = [masked[:1] for masked in condition.masked.split(counts)]
+    return _finished(model, fills, x_0.split(counts), torch.cat(shown))
 
 
 def _finished(
-    model: InpaintingModel, fills: Sequence[RegionFill], latents: Sequence[Tensor], start: Tensor | None
+    model: InpaintingModel, fills: Sequence[RegionFill], latents: Sequence[Tensor], masked: Tensor
 ) -> list[list[Tensor]]:
-    """The finished images of each region from its latents x_0 [n,c,h,w] and the start latents [b,c,h,w]."""
+    """The finished images of each region from its latents x_0 [n,c,h,w] and what is shown, [b,c,h,w]."""
 
     @cache
-    def decoded_starts() -> Tensor:
-        assert start is not None, "decoded_starts needs a fill with a start image"
-        return model.decode(start).cpu()
+    def decoded_shown() -> Tensor:
+        return model.decode(masked).cpu()
 
     return [
-        fill.finish(model.decode(x_0).cpu(), lambda i=i: decoded_starts()[i])  # type: ignore[misc]
+        fill.finish(model.decode(x_0).cpu(), lambda i=i: decoded_shown()[i])  # type: ignore[misc]
         for i, (fill, x_0) in enumerate(zip(fills, latents, strict=True))
     ]
 
@@ -122,21 +114,6 @@ def shown_in(fills: Sequence[RegionFill], masks: Tensor) -> Tensor | None:
     if first is None:
         return None
     return torch.cat([torch.zeros_like(first) if x is None else x for x in shown])
-
-
-def _start(
-    model: InpaintingModel, regions: Sequence[Region], fills: Sequence[RegionFill]
-) -> tuple[Tensor | None, float]:
-    """Start latents [b,c,h,w] and their noise level; None if no fill has a start image."""
-    starts = [fill.start() for fill in fills]
-    found = [start for start in starts if start is not None]
-    if not found:
-        return None, 1.0
-    images = [r.known if s is None else s.image for r, s in zip(regions, starts, strict=True)]
-    size = model.architecture.image_size
-    latents = _encoded(model, torch.cat([resize(image[None], size) for image in images]))
-    assert len({start.strength for start in found}) == 1, "a batch starts at one noise level"
-    return latents, found[0].strength
 
 
 def _encoded(model: InpaintingModel, images: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
-"""What the UNet is shown in a masked region, what sampling starts from, and how the decoded image is used.
+"""What the UNet is shown in a masked region, and how the decoded image is used.
 
 This is the interface between the method and what a particular base needs beside it. The method: the region is
-mid-grey, sampling starts from noise, and every pixel of the mask is generated.
+mid-grey, and every pixel of the mask is generated.
 """
 
 from __future__ import annotations
@@ -17,31 +17,25 @@ from ldm.insertion.region import Region
 from ldm.models.context import Contexts
 
 
-class Start(NamedTuple):
-    """Sampling starts from an image [3,h,w] in [-1,1] at a noise level t/T (denoising strength) in (0,1]."""
-
-    image: Tensor
-    strength: float
-
-
 class RegionFill:
     """The fill of one region, as in the paper. A subclass may show an image, or keep some pixels."""
 
     def __init__(self, region: Region) -> None:
         self.region = region
 
+    @property
+    def image(self) -> Tensor | None:
+        """The region with the object in it, before the model, [3,h,w] in [-1,1]; None: the mask is grey."""
+        return None
+
     def shown(self, mask: Tensor) -> Tensor | None:
         """What the UNet sees in the mask, float [1,1,S,S] (1 = fill): [1,3 or 4,S,S]; None: mid-grey."""
         return None
 
-    def start(self) -> Start | None:
-        """What sampling starts from; None: noise alone."""
-        return None
-
-    def finish(self, images: Tensor, decoded_start: Callable[[], Tensor]) -> list[Tensor]:
+    def finish(self, images: Tensor, decoded_shown: Callable[[], Tensor]) -> list[Tensor]:
         """Decoded samples [n,3,S,S] => images [3,h,w] of the region's size.
 
-        `decoded_start`: the image of `start` through the autoencoder, [3,S,S].
+        `decoded_shown`: what the UNet sees, through the autoencoder, [3,S,S].
         """
         return list(resize(images, self.region.mask.shape))
 

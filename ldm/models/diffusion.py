@@ -88,7 +88,14 @@ def level_weight(t: Tensor, min_snr_gamma: float) -> Tensor:
     return snr.clamp(max=min_snr_gamma) / snr / a
 
 
-def eps_loss(eps: Tensor, predicted: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Mean squared error of the predicted noise, [b,c,h,w] => scalar; `weight` [b]: of each sample."""
+def eps_loss(
+    eps: Tensor, predicted: Tensor, weight: Tensor | None = None, where: Tensor | None = None
+) -> Tensor:
+    """Mean squared error of the predicted noise, [b,c,h,w] => scalar.
+
+    `weight` [b]: of each sample; `where` [b,1,h,w]: of each cell.
+    """
     error = (predicted.float() - eps.float()) ** 2
+    if where is not None:
+        error = error * where / where.mean().clamp_min(1e-3)
     return error.mean() if weight is None else (weight[:, None, None, None] * error).mean()

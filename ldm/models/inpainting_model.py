@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from ldm.models.architecture import Architecture, build_unet, build_vae
 from ldm.models.context import Context, Contexts, fold
 from ldm.models.cross_attention import cross_attentions, use_few_token_attention
-from ldm.models.diffusion import eps_of_change, eps_of_v, is_shown, latent_mask, unet_input
+from ldm.models.diffusion import STEPS, eps_of_change, eps_of_v, is_shown, latent_mask, unet_input
 
 
 class InpaintingModel(nn.Module):
@@ -75,6 +75,18 @@ class InpaintingModel(nn.Module):
             latents = self.encode(torch.zeros(1, 3, side, side, device=masked.device))
             self._grey = latents[0, :, 4, 4].float()
         return is_shown(masked.float(), self._grey.to(masked.device))
+
+    def training_levels(self, t: Tensor, masked: Tensor, mask: Tensor) -> Tensor:
+        """Steps t [b] as this base is trained on them.
+
+        It is the last one if most of the mask [b,1,h,w] shows something: what is shown need not be drawn, and
+        its change of light is predicted from noise alone in one step.
+        """
+        if self.architecture.prediction != "change":
+            return t
+        inside = mask > 0.5  # of mid-grey, cells at the edge see what is beside it
+        shown = (self.shows(masked) & inside).sum((1, 2, 3))
+        return torch.where(2 * shown > inside.sum((1, 2, 3)), STEPS - 1, t)
 
     def to_unet_dtype(self, x: Tensor) -> Tensor:
         """Cast to the UNet's dtype."""

@@ -48,15 +48,15 @@ class Condition:
     contexts: Contexts
 
 
-def scheduler(name: str, levels: int = STEPS) -> Any:
+def scheduler(name: str, levels: int = STEPS, trailing: bool = False) -> Any:
     """A diffusers scheduler with the base's noise schedule, or with its first `levels` levels.
 
-    `name` is one of SAMPLERS.
+    `name` is one of SAMPLERS. `trailing`: it starts at the last level, as it does with fewer levels.
     """
     if name not in SAMPLERS:
         raise ValueError(f"sampler {name!r} is unknown; choose one of {', '.join(SAMPLERS)}")
     kind, options = SAMPLERS[name]
-    spacing = SPACING if levels == STEPS else TRAILING
+    spacing = TRAILING if trailing or levels < STEPS else SPACING
     return kind(num_train_timesteps=levels, trained_betas=betas()[:levels].numpy(), **spacing, **options)
 
 
@@ -81,7 +81,7 @@ def sample(
     if not 1 <= steps <= MAX_STEPS:
         raise ValueError(f"{steps} sampling steps; expected 1 to {MAX_STEPS}")
     share = 1.0 if start is None else start[1]
-    plan = scheduler(sampler, max(2, round(share * STEPS)))
+    plan = scheduler(sampler, max(2, round(share * STEPS)), trailing=steps == 1)
     plan.set_timesteps(max(1, round(share * steps)), device=x_T.device)
     timesteps, x_t = plan.timesteps, x_T * plan.init_noise_sigma
     if start is not None:

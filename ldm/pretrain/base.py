@@ -2,7 +2,8 @@
 
 What is added to Paint-by-Example's training: a sample's reference comes with further views of the object as
 few-shot tokens, so that these have a meaning before any tuning. The loss has a larger weight in the masked
-region; all noise levels weigh alike. The stage may start from the UNet and the conditioner of another base
+region; all noise levels weigh alike, but where the region shows something, see
+`training_levels`. The stage may start from the UNet and the conditioner of another base
 whose autoencoder has the same number of cells but other channels.
 """
 
@@ -114,11 +115,6 @@ def weighted_loss(
     return (level * error).mean()
 
 
-def draw_levels(count: int) -> Tensor:
-    """Time steps [count] in 0 .. T-1, all equally likely: fine latents are decided at low noise."""
-    return torch.randint(STEPS, (count,))
-
-
 class BaseTraining(pl.LightningModule):
     """Trains everything but the VAE; `measure` validates it on a batch of fixed samples for each of PARTS."""
 
@@ -162,7 +158,8 @@ class BaseTraining(pl.LightningModule):
         return torch.cat([pooled, further.unflatten(0, (len(images), -1))], dim=1)
 
     def training_step(self, batch: Encoded, i: int) -> Tensor:
-        t = draw_levels(len(batch.x_0)).to(batch.x_0.device)
+        t = torch.randint(STEPS, (len(batch.x_0),), device=batch.x_0.device)
+        t = self.base.training_levels(t, batch.masked, batch.mask)
         eps = torch.randn_like(batch.x_0)
         context = self.contexts(batch.references, batch.object)
         predicted = self.base.eps(add_noise(batch.x_0, eps, t), t, batch.masked, batch.mask, context)

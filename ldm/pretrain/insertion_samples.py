@@ -5,9 +5,8 @@ A sample is an image, and what of the region to fill the model is shown. Kinds, 
 - `photo`: a photo, shown with a silhouette in it recoloured (self-supervised harmonisation);
 - `composed`: an object on a photo, references are other views of it;
 - `hole`: a photo with a hole and no object: the background is continued.
-Inside the region to fill the model is shown everything (`scene`), the cut-out on mid-grey (`cutout`) or only
-mid-grey (`nothing`). Images are [3,S,S] in [0,1] here, masks [1,S,S] (1 = fill); every random number comes
-from a CPU generator.
+Inside the region to fill the model is shown everything (`scene`) or only mid-grey (`nothing`). Images are
+[3,S,S] in [0,1] here, masks [1,S,S] (1 = fill); every random number comes from a CPU generator.
 """
 
 from __future__ import annotations
@@ -39,13 +38,13 @@ from ldm.pretrain.image_ops import (
 )
 from ldm.pretrain.picture_pack import Pack, Relit
 
-KINDS = {"relit": 0.42, "photo": 0.1, "composed": 0.33, "hole": 0.15}
-SHOWN = ("scene", "cutout", "nothing")
+KINDS = {"relit": 0.5, "photo": 0.2, "composed": 0.18, "hole": 0.12}
+SHOWN = ("scene", "nothing")
 SHOWS = {
-    "relit": (0.35, 0.25, 0.4),
-    "photo": (0.6, 0.25, 0.15),
-    "composed": (0.15, 0.2, 0.65),
-    "hole": (0.0, 0.0, 1.0),
+    "relit": (0.75, 0.25),
+    "photo": (0.9, 0.1),
+    "composed": (0.4, 0.6),
+    "hole": (0.0, 1.0),
 }
 SAME_POSE = 0.6  # share of the first references that show the very view that is to be drawn
 SHADOW = 0.06  # a change of a pixel that counts as shadow
@@ -126,7 +125,7 @@ class InsertionComposer:
 
     def _shown(self, drawn: Composition, how: str, plain: bool) -> InsertionBatch:
         image, scene, alpha, mask, references = drawn
-        inside = {"scene": torch.ones_like(alpha), "cutout": alpha, "nothing": torch.zeros_like(alpha)}[how]
+        inside = torch.full_like(alpha, how == "scene")
         shown = image * (1 - mask) + (scene * inside + GREY * (1 - inside)) * mask
         views = torch.stack((references + references[:1] * (1 + self.views))[: 1 + self.views])
         number = torch.tensor(-1 if plain else 0)
@@ -145,8 +144,8 @@ class InsertionComposer:
         truth, background, cut, mask = everything.split([3, 3, 4, 1])
         box = box_of(mask[0])
         within = self._region(box, (truth - background).abs().amax(0), g)
-        gain = (self._mean(truth, mask) / self._mean(cut[:3], cut[3:], True)) ** uniform(0.5, 1.0, g)
-        layer = recoloured_layer(cut, g, min(max(gain, 0.4), 2.5), 0.6)
+        gain = (self._mean(truth, mask) / self._mean(cut[:3], cut[3:], True)) ** uniform(0.0, 1.0, g)
+        layer = recoloured_layer(cut, g, min(max(gain, 0.4), 2.5), 0.4)
         others = [premultiplied(view) for view in item.views]
         first = [premultiplied(item.posed[1 - k])] if happens(SAME_POSE, g) else []
         views = self._references([*first, *others], g)

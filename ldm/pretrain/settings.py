@@ -49,8 +49,9 @@ class PretrainConfig:
 
     `init`: a finished base (like checkpoints/mini256) that the vae and the unet stage start from. A UNet fits
     only the VAE that it was trained on: after more training of the VAE, train the UNet again.
-    `inner_from`: config of a finished base with another autoencoder. The unet stage starts from its
-    conditioner and its inner UNet layers, and the encoder stage is skipped.
+    `inner_from`: config of a finished base. The unet stage starts from its conditioner and its inner UNet
+    layers, and from its autoencoder if that has the same sizes; the encoder stage, and then the vae stage,
+    are skipped.
     """
 
     sizes: str = field(default="configs/mini256.yaml", metadata=PATH)

@@ -8,7 +8,7 @@ needs it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import timedelta
 from functools import cached_property
 from pathlib import Path
@@ -76,7 +76,16 @@ class Pretraining:
     @property
     def needed(self) -> list[str]:
         """Those of STAGES that a base needs."""
-        return [stage for stage in STAGES[:-1] if stage != "encoder" or self.inner is None]
+        left_out = [] if self.inner is None else ["vae", "encoder"] if self._shares_vae() else ["encoder"]
+        return [stage for stage in STAGES[:-1] if stage not in left_out]
+
+    def _shares_vae(self) -> bool:
+        """Whether `inner` has an autoencoder of the same sizes, which is then taken over."""
+        return self.inner is not None and all(
+            getattr(self.inner[1], f.name) == getattr(self.architecture, f.name)
+            for f in fields(Architecture)
+            if f.name.startswith("vae_") or f.name in ("autoencoder", "latent_channels", "image_size")
+        )
 
     def run(self, stage: str) -> str:
         """Run one of STAGES => what it has written, in a line."""
@@ -190,13 +199,16 @@ class Pretraining:
         """What the unet stage starts from: a finished base, or the results of the stages before it."""
         if self.config.init:
             return load_base(Path(self.config.init), self.architecture).requires_grad_(True)
-        base = Base(self.architecture)
-        load_model(base.vae, self.logdir / "vae.safetensors")
-        if self.inner is None:
+        base, other = Base(self.architecture), load_base(*self.inner) if self.inner else None
+        if other is not None and self._shares_vae():
+            base.vae.load_state_dict(other.vae.state_dict())
+        else:
+            load_model(base.vae, self.logdir / "vae.safetensors")
+        if other is None:
             load_model(base.conditioner.clip, self.logdir / "encoder.safetensors")
         elif not steps_done(self.logdir / "unet"):
             images = self.crops().batch(64, Generator().manual_seed(3))
-            start_from(base, load_base(*self.inner), images)
+            start_from(base, other, images)
         return base
 
     def unet(self) -> str:

@@ -16,12 +16,12 @@ LEARN_MORE = (
     "checkpoint_every", "preview_every", "validate_every", "patience", "seed",
 )  # fmt: skip
 INSERT_MAIN = (
-    "sample.steps", "sample.sampler", "sample.guidance_scale", "sample.strength", "sample.object_scale",
+    "sample.steps", "sample.sampler", "sample.guidance_scale", "sample.object_scale",
     "sample.contact_shadow", "sample.detail_transfer", "insert.roi_factor", "insert.blend",
     "insert.paste_margin",
 )  # fmt: skip
 INSERT_MORE = (
-    "sample.init_noise_sigma", "sample.guidance_from", "sample.guidance_interval", "sample.reference_view",
+    "sample.guidance_from", "sample.guidance_interval", "sample.reference_view",
     "sample.deep_cache_interval", "sample.precision", "sample.second_pass", "insert.context_px",
     "insert.zoom",
     "insert.feather", "insert.reach", "mask.fill_holes", "mask.grow",
@@ -33,7 +33,6 @@ LABELS = {
     "train.lr": "Learning rate",
     "train.hold_out": "Held-out photo",
     "sample.object_scale": "Object strength",
-    "sample.strength": "Denoising strength",
     "insert.roi_factor": "Context around the mask",
 }
 

@@ -197,13 +197,13 @@ class ModelWorker(threading.Thread):
         features: str = "raw",
     ) -> Session:
         """The session, with a watch that reports to the job and stops it when it is asked to."""
-        from ldm.config.build import insert_options
+        from ldm.config.build import insert_options, sampling_of
         from ldm.studio.watch import Watch, WatchedPredictor
 
         self.jobs.update(job.id, message="loading")
         session = self.model.session(config, device, features)
-        s = config.sample
-        steps = regions * (max(1, round(s.strength * s.steps)) + (s.sampler == "plms"))
+        sampling = sampling_of(config)
+        steps = regions * (sampling.steps + (sampling.sampler == "plms"))
         begun = time.monotonic()
 
         def on_step(done: int, previews: list[bytes]) -> None:

@@ -121,7 +121,9 @@ class FineTune(pl.LightningModule):
         shape = (x_0.shape[1], x_0.shape[2], x_0.shape[3])
         drawn = draw_noise(batch["index"], self.samples.seed, shape, self.tuning.drop_context)
         t, eps, dropped = (x.to(x_0.device) for x in drawn)
-        loss = self.loss(x_0, masked, mask, batch["pooled"], t, eps, dropped, batch["view"])
+        loss = self.loss(
+            x_0, masked, mask, batch["pooled"], t, eps, dropped, batch["view"], batch.get("weight")
+        )
         self.log("loss", loss.detach(), batch_size=len(x_0))
         return loss
 
@@ -135,8 +137,11 @@ class FineTune(pl.LightningModule):
         eps: Tensor,
         dropped: Tensor,
         view: Tensor | None = None,
+        weight: Tensor | None = None,
     ) -> Tensor:
         """Scalar; `pooled` [b,c]: CLIP's output of the references; `dropped` [b]: use the null context.
+
+        `weight` [b,1,h,w]: of the error in each cell, None: 1.
 
         `view` [b]: the few-shot token that takes the place of all of them; -1 or None: all are used.
         """
@@ -145,9 +150,10 @@ class FineTune(pl.LightningModule):
         context = conditioner(pooled, few_shot)
         null = conditioner.unconditional(context)
         context = torch.where(dropped[:, None, None], null, context)
+        t = self.base.training_levels(t, masked, mask)
         predicted = self.base.eps(add_noise(x_0, eps, t), t, masked, mask, context)
         gamma = self.tuning.min_snr_gamma
-        return eps_loss(eps, predicted, level_weight(t, gamma) if gamma else None)
+        return eps_loss(eps, predicted, level_weight(t, gamma) if gamma else None, weight)
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer, t = AdamW(self.groups(), fused=True), self.tuning

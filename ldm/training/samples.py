@@ -32,7 +32,8 @@ DRAW_STREAM = 2**33  # added to the seed: which sample is drawn is independent o
 POSTERIOR_STREAM = 2**34  # the same for samples of the VAE's posterior
 HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # Lightning's names
 
-# a batch of training pairs => what the masked regions show [b,3,S,S] in [-1,1]; None: mid-grey
+# a batch of training pairs => what the masked regions show [b,3,S,S] in [-1,1]; None: mid-grey.
+# With a fourth channel, of 0 to 1, only what it covers of a region is learnt.
 FillImages = Callable[[Mapping[str, Tensor]], Tensor | None]
 
 
@@ -82,7 +83,8 @@ def encoded(
 ) -> dict[str, Tensor]:
     """TrainingPairs: image [b,3,S,S], mask [b,1,S,S] (1 = fill), reference [b,3,R,R] => latents.
 
-    x_0, masked [b,c,h,w], latent_mask [b,1,h,w], and CLIP's pooled output of the reference, pooled [b,c].
+    x_0, masked [b,c,h,w], latent_mask [b,1,h,w], and CLIP's pooled output of the reference, pooled [b,c];
+    with a fourth channel of what is shown, weight [b,1,h,w] of the loss.
     Posterior samples depend on the seed and the samples' numbers, index [b].
     """
     image, mask = batch["image"], batch["mask"]
@@ -92,10 +94,14 @@ def encoded(
         noise = posterior_noise(batch["index"], options.seed, a.latent_size, a.latent_channels).to(
             image.device
         )
-    both = torch.cat([image, masked_image(image, mask, shown(batch))])
+    fill = shown(batch)
+    both = torch.cat([image, masked_image(image, mask, fill)])
     x_0, masked = base.encode(both, noise).float().chunk(2)
     pooled = base.conditioner.pooled(clip_normalised(batch["reference"])).float()
-    return {"x_0": x_0, "masked": masked, "latent_mask": base.latent_mask(mask), "pooled": pooled}
+    made = {"x_0": x_0, "masked": masked, "latent_mask": base.latent_mask(mask), "pooled": pooled}
+    if fill is not None and fill.shape[1] == 4:
+        made["weight"] = base.latent_mask(1 - mask * (1 - fill[:, 3:]))
+    return made
 
 
 def posterior_noise(index: Tensor, seed: int, size: int, channels: int = 4) -> Tensor:

@@ -94,7 +94,7 @@ class RegionFiller:
     ) -> None:
         self.places, self.view, self.fill = places, view, make_fill(view.picture)
         self.grounds = [place.emptied() for place in places]
-        self.sampling = replace(sampling, sampler=SAMPLER, steps=STEPS)
+        self.sampling = replace(sampling, sampler=SAMPLER, steps=min(STEPS, sampling.steps))
         self.seam, self.seed, self.null = seam, seed, null
 
     @torch.no_grad()

@@ -1,7 +1,6 @@
 """Inserting with a base that is shown the object's cut-out: where it starts, what it keeps and pastes."""
 
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +22,6 @@ from ldm.insertion.region import InsertRequest, Result, region_of
 from ldm.insertion.region_fill import InsertableObject, ObjectFill
 from ldm.insertion.roi import Roi
 from ldm.models.base import Base
-from ldm.models.sampler import sample
 from tests.fixtures.tiny import TINY
 
 FAST = Sampling("ddim", 2, 2.0)
@@ -79,31 +77,8 @@ def in_hole(cut_outs: torch.Tensor, mask: np.ndarray) -> torch.Tensor:
     return flattened(composite_layers(cut_outs, None, torch.from_numpy(mask)[None, None].float()))
 
 
-def test_sampling_starts_from_noise_or_from_the_scene_with_the_cut_out_in_it(
-    base: Base, cut_outs: torch.Tensor, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun: list[Any] = []
-
-    def spy(*args: Any, start: Any, **kwargs: Any) -> torch.Tensor:
-        begun.append(start)
-        return sample(*args, start=start, **kwargs)
-
-    monkeypatch.setattr("ldm.insertion.inpaint.sample", spy)
-    mask = box()
-    for strength in (1.0, 0.5):
-        fill = CompositeObject(cut_outs, CompositeSettings(strength=strength))
-        made(base, cut_outs, even(60), mask, Blend(), fill, seeds=(5, 6))
-    ground = torch.full((1, 3, 128, 128), 60 / 127.5 - 1)
-    scene = composite(in_hole(cut_outs, mask), ground)
-    expected = base.encode(resize(scene, base.architecture.image_size))
-    assert begun[0] is None and begun[1][1] == 0.5
-    assert torch.allclose(begun[1][0], expected.expand(2, -1, -1, -1), atol=1e-4)
-
-
-def test_without_a_picture_of_the_object_there_is_nothing_to_start_from(
-    base: Base, cut_outs: torch.Tensor
-) -> None:
-    fill = make_composite_fill(CompositeSettings(strength=0.5, detail_transfer=12.0, keep_scene=True))(None)
+def test_without_a_picture_of_the_object_the_region_is_grey(base: Base, cut_outs: torch.Tensor) -> None:
+    fill = make_composite_fill(CompositeSettings(detail_transfer=12.0, keep_scene=True))(None)
     [ours], [plain] = (made(base, cut_outs, noisy(), box(), Blend(), x) for x in (fill, ObjectFill()))
     assert np.array_equal(ours.picture.pixels, plain.picture.pixels)
 
@@ -122,7 +97,7 @@ def test_detail_transfer_keeps_the_cut_out_sharp_and_takes_on_the_models_light(
         return torch.full((len(latents), 3, *[base.architecture.image_size] * 2), level)
 
     monkeypatch.setattr(base, "decode", darker)
-    fill = CompositeObject(cut_outs, CompositeSettings(strength=0.5, detail_transfer=12.0, keep_scene=True))
+    fill = CompositeObject(cut_outs, CompositeSettings(detail_transfer=12.0, keep_scene=True))
     [result] = made(base, cut_outs, background, mask, Blend(), fill)
     found = to_image(result.picture.pixels)
     assert torch.allclose(found[:, mask], (start - 0.1).clamp(-1, 1)[:, mask], atol=0.02)
@@ -134,7 +109,7 @@ def test_detail_transfer_keeps_the_cut_out_sharp_and_takes_on_the_models_light(
 def test_a_shadow_darkens_the_ground_at_the_foot(base: Base, cut_outs: torch.Tensor) -> None:
     first, second = (
         made(base, cut_outs, even(200), box(), Blend(), CompositeObject(cut_outs, settings))[0]
-        for settings in (CompositeSettings(0.3, shadow, detail_transfer=12.0) for shadow in (0.0, 0.6))
+        for settings in (CompositeSettings(shadow, detail_transfer=12.0) for shadow in (0.0, 0.6))
     )
     darker = first.picture.pixels.astype(int) - second.picture.pixels
     foot, above = darker[103:106, 55:73].mean(), np.abs(darker[30:70]).mean()
@@ -170,7 +145,7 @@ def test_what_stands_inside_the_mask_is_replaced_unless_the_scene_is_kept(
     kept, replaced = (
         made(base, cut_outs, background, mask, Blend(), CompositeObject(cut_outs, settings))[0].picture
         for settings in (
-            CompositeSettings(0.8, detail_transfer=16.0, keep_scene=keep, paste_margin=0.1)
+            CompositeSettings(detail_transfer=16.0, keep_scene=keep, paste_margin=0.1)
             for keep in (True, False)
         )
     )

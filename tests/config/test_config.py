@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from ldm.config.build import insert_options, make_fill
+from ldm.config.build import insert_options, make_fill, sampling_of
 from ldm.config.cli import TRAINING, TRAINING_HELP
 from ldm.config.inference_cli import parser as inference
 from ldm.config.parser import SettingsParser
@@ -158,7 +158,7 @@ def test_values_get_their_settings_type(setting: str, value: Any) -> None:
         ("train.max_steps=0", "train.max_steps=0: expected 1 or more\n"),
         ("insert.feather=-5", "insert.feather=-5: expected -1 or more\n"),
         ("mask.threshold=1.5", "mask.threshold=1.5: expected 0 to 1\n"),
-        ("sample.init_noise_sigma=.nan", "sample.init_noise_sigma=nan: expected 0 or more\n"),
+        ("sample.contact_shadow=.nan", "sample.contact_shadow=nan: expected 0 to 1\n"),
         ("sample.guidance_interval=0,2", "sample.guidance_interval=2: expected 0 to 1\n"),
         ("sample.guidance_scale=big", "sample.guidance_scale='big': expected a number"),
         ("data.augment=1", "data.augment=1: expected true or false"),
@@ -292,7 +292,6 @@ def test_help_is_two_screens_and_hides_flags_that_still_work(
 @pytest.mark.parametrize(
     ("name", "ours"),
     [
-        ("begin", "strength"),
         ("own_detail", "detail_transfer"),
         ("own-detail", "detail_transfer"),
         ("halo", "paste_margin"),
@@ -312,8 +311,10 @@ def test_a_name_from_elsewhere_is_answered_with_the_flag(
 
 
 def test_a_setting_named_as_elsewhere_is_answered_with_the_setting() -> None:
-    with pytest.raises(ValueError, match=r"unknown setting 'sample\.begin'; did you mean sample\.strength\?"):
-        load_config(None, ["sample.begin=0.5"])
+    with pytest.raises(
+        ValueError, match=r"unknown setting 'sample\.view'; did you mean sample\.reference_view\?"
+    ):
+        load_config(None, ["sample.view=1"])
 
 
 def test_every_setting_is_explained() -> None:
@@ -385,7 +386,6 @@ def test_kept_settings_of_a_base_of_collages_are_those_of_a_base_of_composites(
 
 def test_what_only_a_base_of_composites_can_do_is_refused_for_others() -> None:
     for key in (
-        "sample.strength=0.5",
         "sample.contact_shadow=0.5",
         "sample.detail_transfer=16",
         "insert.keep_scene=true",
@@ -396,9 +396,18 @@ def test_what_only_a_base_of_composites_can_do_is_refused_for_others() -> None:
             make_fill(load_config(None, [key]))
         assert make_fill(load_config(None, [key, "base.region_fill=composite"]))
     with pytest.raises(
-        ValueError, match=r"second_pass=0\.4 would replace the detail that detail_transfer=16 copies"
+        ValueError, match=r"second_pass=0\.4 would replace the detail that detail_transfer=4 copies"
     ):
         insert_options(load_config(ROOT / "configs" / "mini.yaml", ["sample.second_pass=0.4"]))
+
+
+def test_a_base_that_changes_what_it_is_shown_takes_one_step() -> None:
+    file = ROOT / "configs" / "mini.yaml"
+    with pytest.warns(UserWarning, match=r"sample\.steps=16: not used, this base changes what it is shown"):
+        assert sampling_of(load_config(file, ["sample.steps=16"])).steps == 1
+    assert sampling_of(load_config(file, ["sample.steps=16", "base.region_fill=grey"])).steps == 16
+    with pytest.raises(ValueError, match=r"second_pass=0\.4: this base changes what it is shown in one step"):
+        insert_options(load_config(file, ["sample.second_pass=0.4", "sample.detail_transfer=0"]))
 
 
 def test_a_pretraining_keeps_the_same_rule(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

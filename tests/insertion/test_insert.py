@@ -86,17 +86,6 @@ def test_a_seed_means_one_picture_alone_or_in_a_batch(base: Base, one: Insertabl
     assert [r.record["seed"] for r in both] == [5, 6]
 
 
-def test_without_start_noise_all_seeds_are_alike(base: Base, one: InsertableObject) -> None:
-    background, mask = picture(), box((150, 190))
-
-    def apart(noise: float) -> float:
-        sampling = replace(FAST, init_noise_sigma=noise)
-        a, b = made(base, one, background, mask, plan_rois(mask), [5, 6], sampling, BLENDS["paste"])
-        return float(np.abs(a.picture.pixels.astype(int) - b.picture.pixels).mean())
-
-    assert apart(0.0) == 0 < apart(1.0)
-
-
 def test_far_components_are_filled_each_in_its_own_square(base: Base, one: InsertableObject) -> None:
     background = picture(200, 600)
     mask = box(background.size) | box(background.size, 500, 100, 540, 150)

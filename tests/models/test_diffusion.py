@@ -131,6 +131,14 @@ def test_loss_is_the_mean_square_in_float32() -> None:
     assert loss.item() == 9 and loss.dtype == torch.float32
 
 
+def test_cells_without_weight_do_not_count() -> None:
+    where = torch.zeros(2, 1, 4, 4)
+    where[:, :, :2] = 1
+    error = torch.rand(2, 4, 4, 4)
+    expected = error[:, :, :2].square().mean()
+    assert torch.allclose(eps_loss(torch.zeros_like(error), error, where=where), expected)
+
+
 def test_weights_make_the_loss_that_of_v() -> None:
     """While the signal is weaker than min_snr_gamma: the mean square error of v, sample by sample."""
     g = torch.Generator().manual_seed(0)

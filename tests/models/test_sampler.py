@@ -186,5 +186,12 @@ def test_a_strength_runs_its_share_of_levels_and_steps(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
+def test_one_step_is_from_the_last_level(name: str) -> None:
+    model = Mild()
+    run(model, condition(), noise(), sampler=name, steps=1)
+    assert model.levels == [STEPS - 1]
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
 def test_the_first_levels_of_a_schedule_are_those_of_the_whole(name: str) -> None:
     assert torch.allclose(scheduler(name, 300).alphas_cumprod, scheduler(name).alphas_cumprod[:300])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from ldm.models.architecture import build_clip
 from ldm.models.base import Base
 from ldm.models.diffusion import alpha_bar
 from ldm.pretrain.autoencoder import AutoencoderCrops
-from ldm.pretrain.base import CHANGE, OUTSIDE, BaseTraining, Encoded, draw_levels, weighted_loss
+from ldm.pretrain.base import CHANGE, OUTSIDE, BaseTraining, Encoded, weighted_loss
 from ldm.pretrain.encoder import EncoderTraining, view_agreement
 from ldm.pretrain.image_ops import psnr
 from ldm.pretrain.insertion_samples import InsertionComposer
@@ -111,11 +112,16 @@ def test_the_masked_region_has_a_larger_weight() -> None:
     assert loss_of(inside + outside, mask, 900) == pytest.approx(1 / power, rel=1e-4), "an error of v"
 
 
-def test_all_levels_are_drawn_alike() -> None:
-    t = draw_levels(20000)
-    assert t.min() >= 0 and t.max() < 1000 and t.dtype == torch.int64
-    shares = torch.histc(t.float(), 4, 0, 1000) / len(t)
-    assert torch.allclose(shares, torch.full((4,), 0.25), atol=0.02)
+def test_what_is_shown_is_learnt_at_the_last_level_alone() -> None:
+    t, mask = torch.arange(3) * 300, torch.zeros(3, 1, 16, 16)
+    mask[..., 4:12, 4:12] = 1
+    for prediction in ("v", "change"):
+        base = Base(replace(SMALL, prediction=prediction)).requires_grad_(False)
+        masked = base.encode(torch.zeros(3, 3, 64, 64))[..., 8:24, 8:24]
+        masked[1] += 0.5  # the second shows something in its region
+        masked[2, :, :5] += 0.5  # the third only around it, and at its edge
+        levels = base.training_levels(t, masked, mask).tolist()
+        assert levels == ([0, 999, 600] if prediction == "change" else [0, 300, 600])
 
 
 def encoded(b: int = 2, views: int = 4) -> Encoded:

@@ -26,14 +26,14 @@ def test_entries_have_the_values_of_the_config() -> None:
         "dpm++",
         "unipc",
     ]
-    assert found["sample.strength"]["max"] == 1 and found["mask.fill_holes"]["type"] == "bool"
+    assert found["sample.contact_shadow"]["max"] == 1 and found["mask.fill_holes"]["type"] == "bool"
     assert 8 <= sum(entry["group"] == "main" for entry in found.values()) <= 12
     assert entries(MINI, "learn")["train.max_steps"]["default"] == MINI.train.max_steps
 
 
 def test_a_base_without_composites_has_no_settings_of_them() -> None:
     assert "insert.paste_margin" in entries(MINI, "insert")
-    assert not {"insert.paste_margin", "sample.strength"} & entries(PAPER, "insert").keys()
+    assert not {"insert.paste_margin", "sample.contact_shadow"} & entries(PAPER, "insert").keys()
 
 
 def test_only_what_differs_is_given() -> None:

@@ -14,12 +14,13 @@ from tests.fixtures.small import small_base
 
 
 @pytest.mark.parametrize("composited", [False, True])
-def test_pairs_become_latents_with_the_reference_at_the_objects_place(composited: bool) -> None:
+def test_pairs_become_latents_with_the_object_in_its_place(composited: bool) -> None:
     torch.manual_seed(0)
-    base, what = small_base(), CompositesInTraining() if composited else fill_with_grey
+    base, what = small_base(), CompositesInTraining(recolour=1.0) if composited else fill_with_grey
     mask = torch.zeros(2, 1, 32, 32)
     mask[:, :, 4:28, 4:28] = 1
     batch = {"image": torch.rand(2, 3, 32, 32), "mask": mask, "reference": torch.rand(2, 3, 28, 28)}
+    batch |= {"own": torch.ones(2, 4, 16, 16), "index": torch.arange(2)}
     batch["place"] = torch.tensor([[6.0, 8.0, 16.0, 18.0], [10.0, 10.0, 26.0, 26.0]])
     made = encoded(base, batch, what)
     shown, elsewhere = (
@@ -32,3 +33,8 @@ def test_pairs_become_latents_with_the_reference_at_the_objects_place(composited
     assert torch.equal(made["latent_mask"], latent_mask(mask, made["x_0"].shape[2:]))
     pooled = base.conditioner.pooled(clip_normalised(batch["reference"]))
     assert torch.allclose(made["pooled"], pooled, atol=1e-5)
+    if composited:
+        assert made["weight"][0, 0, 1].eq(1).all(), "outside the mask nothing may change"
+        assert made["weight"].min() == 0 and made["weight"][0, 0, 7].max() == 1
+    else:
+        assert "weight" not in made

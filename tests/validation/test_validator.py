@@ -135,7 +135,7 @@ def test_what_was_in_the_mask_does_not_show_through(toy: InsertSet) -> None:
         fill, base = filler(toy), small_base()
         place = fill.places[0]
         image = torch.where(torch.from_numpy(place.mask), colour, place.image)
-        composited = make_composite_fill(CompositeSettings(strength=0.3))
+        composited = make_composite_fill(CompositeSettings(detail_transfer=4.0))
         fill = RegionFiller([replace(place, image=image)], fill.view, make_fill=composited)
         results.append(fill(base)[0])
     assert torch.equal(*results)
