@@ -116,8 +116,9 @@ def test_what_is_shown_is_learnt_at_the_last_level_alone() -> None:
     t, mask = torch.arange(3) * 300, torch.zeros(3, 1, 16, 16)
     mask[..., 4:12, 4:12] = 1
     for prediction in ("v", "change"):
+        torch.manual_seed(0)
         base = Base(replace(SMALL, prediction=prediction)).requires_grad_(False)
-        masked = base.encode(torch.zeros(3, 3, 64, 64))[..., 8:24, 8:24]
+        masked = base.encode(torch.zeros(3, 3, 96, 96))[..., 16:32, 16:32]
         masked[1] += 0.5  # the second shows something in its region
         masked[2, :, :5] += 0.5  # the third only around it, and at its edge
         levels = base.training_levels(t, masked, mask).tolist()
