@@ -52,8 +52,7 @@ def boxes_for(masks: Tensor) -> Tensor:
 def placed(pictures: Tensor, boxes: Tensor, like: Tensor) -> Tensor:
     """Objects' pictures [b,c,P,P] and boxes [b,4] => [b,c,H,W], sized as `like`: each scaled into its box.
 
-    The aspect is kept; the object stands at the bottom centre of its box, with 0 around it. In training the
-    pictures have no alpha (c = 3).
+    The aspect is kept; the object stands at the bottom centre of its box, with 0 around it.
     """
     height, width = like.shape[-2:]
     out = like.new_zeros(*pictures.shape[:2], height, width)

@@ -59,7 +59,7 @@ class CutOutImages(ObjectImages):
 
     def in_picture(self, sample: Sample, box: Box, pixels: np.ndarray, size: int, pad: int = 0) -> Tensor:
         """The cut-out over mid-grey."""
-        return from_bytes(self._cut_out(sample, box, pixels, size)[0])[:3]
+        return self.layer(sample, box, pixels, size)[:3]
 
     def own_box(self, sample: Sample, box: Box, pixels: np.ndarray, size: int) -> Box:
         return self._cut_out(sample, box, pixels, size)[1]

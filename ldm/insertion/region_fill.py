@@ -29,7 +29,7 @@ class RegionFill:
         return None
 
     def shown(self, mask: Tensor) -> Tensor | None:
-        """What the UNet sees in the mask, float [1,1,S,S] (1 = fill): [1,3 or 4,S,S]; None: mid-grey."""
+        """What the UNet sees in the mask, float [1,1,S,S] (1 = fill): [1,3,S,S]; None: mid-grey."""
         return None
 
     def finish(self, images: Tensor, decoded_shown: Callable[[], Tensor]) -> list[Tensor]:

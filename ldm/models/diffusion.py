@@ -61,7 +61,7 @@ def latent_mask(mask: Tensor, size: tuple[int, int], antialias: bool = False) ->
 def masked_image(image: Tensor, mask: Tensor, shown: Tensor | None = None) -> Tensor:
     """Image [b,3,H,W] in [-1,1] with its masked region (1 = fill) replaced by mid-grey, 0, or by `shown`.
 
-    `shown`: [b,3,H,W], or an RGBA layer [b,4,H,W] whose colours are composited over mid-grey.
+    `shown`: [b,3,H,W]; further channels are ignored.
     """
     kept = image * (1 - mask)
     return kept if shown is None else kept + shown[:, :3] * mask
