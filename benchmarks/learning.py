@@ -95,7 +95,8 @@ class _Ours:
 def _loss(module: FineTune, x_0: Tensor, masked: Tensor, pooled: Tensor) -> Tensor:
     n = len(x_0)
     t, dropped = torch.full((n,), 500, device=x_0.device), torch.zeros(n, dtype=torch.bool, device=x_0.device)
-    return module.loss(x_0, masked, x_0[:, :1], pooled, t, torch.randn_like(x_0), dropped)
+    samples = {"x_0": x_0, "masked": masked, "latent_mask": x_0[:, :1], "pooled": pooled}
+    return module.loss(samples, t, torch.randn_like(x_0), dropped)
 
 
 def _back(loss: Tensor, optimizer: Optimizer) -> None:

@@ -121,9 +121,8 @@ def movement(few_shot: str, now: Tensor, start: Tensor) -> float:
 
 def loss_of(module: FineTune, samples: dict[str, Tensor], which: Tensor, index: Tensor) -> Tensor:
     """The loss of samples `which` [b] with the noise of sample numbers `index` [b]."""
-    x_0, masked, mask, pooled = (samples[key][which] for key in ("x_0", "masked", "latent_mask", "pooled"))
-    t, eps, dropped = draw_noise(index, SEED, tuple(x_0.shape[1:]), 0)
-    return module.loss(x_0, masked, mask, pooled, t, eps, dropped)
+    batch = {key: values[which] for key, values in samples.items()}
+    return module.loss(batch, *draw_noise(index, SEED, tuple(batch["x_0"].shape[1:]), 0))
 
 
 def draw(path: Path, rows: Sequence[Row]) -> None:

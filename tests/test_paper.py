@@ -192,8 +192,9 @@ def test_a_step_has_the_published_gradients_decay_and_rate(square_set: InsertSet
     module = build_learner(base, square_set, training_run_of(config))
     tiny.use_prior_encoder(base, golden["cond.few_shot_features"])
     g = {key.removeprefix("train."): v for key, v in golden.items() if key.startswith("train.")}
-    pooled, dropped = base.conditioner.pooled(g["reference"]), torch.zeros(2, dtype=torch.bool)
-    module.loss(g["z"], g["masked_latents"], 1 - g["mask"], pooled, g["t"], g["noise"], dropped).backward()
+    samples = {"x_0": g["z"], "masked": g["masked_latents"], "latent_mask": 1 - g["mask"]}
+    samples["pooled"] = base.conditioner.pooled(g["reference"])
+    module.loss(samples, g["t"], g["noise"], torch.zeros(2, dtype=torch.bool)).backward()
     weights, start = module.trained_weights(), f"{config.train.freeze_model}.grad_norm."
     total = torch.stack([v for key, v in g.items() if key.startswith(start)]).float().square().sum().sqrt()
     named = [

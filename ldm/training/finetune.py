@@ -117,43 +117,30 @@ class FineTune(pl.LightningModule):
         """A batch of `TrainingPairs` or `EncodedSamples` => the loss."""
         if "image" in batch:
             batch = batch | encoded(self.base, batch, self.shown, self.samples)
-        x_0, masked, mask = batch["x_0"], batch["masked"], batch["latent_mask"]
-        shape = (x_0.shape[1], x_0.shape[2], x_0.shape[3])
-        drawn = draw_noise(batch["index"], self.samples.seed, shape, self.tuning.drop_context)
-        t, eps, dropped = (x.to(x_0.device) for x in drawn)
-        loss = self.loss(
-            x_0, masked, mask, batch["pooled"], t, eps, dropped, batch["view"], batch.get("weight")
-        )
+        x_0 = batch["x_0"]
+        drawn = draw_noise(batch["index"], self.samples.seed, tuple(x_0.shape[1:]), self.tuning.drop_context)
+        loss = self.loss(batch, *(x.to(x_0.device) for x in drawn))
         self.log("loss", loss.detach(), batch_size=len(x_0))
         return loss
 
-    def loss(
-        self,
-        x_0: Tensor,
-        masked: Tensor,
-        mask: Tensor,
-        pooled: Tensor,
-        t: Tensor,
-        eps: Tensor,
-        dropped: Tensor,
-        view: Tensor | None = None,
-        weight: Tensor | None = None,
-    ) -> Tensor:
-        """Scalar; `pooled` [b,c]: CLIP's output of the references; `dropped` [b]: use the null context.
+    def loss(self, batch: Mapping[str, Tensor], t: Tensor, eps: Tensor, dropped: Tensor) -> Tensor:
+        """Scalar, of a batch of `encoded` samples at steps t [b] with noise eps [b,c,h,w].
 
-        `weight` [b,1,h,w]: of the error in each cell, None: 1.
-
-        `view` [b]: the few-shot token that takes the place of all of them; -1 or None: all are used.
+        `dropped` bool [b]: use the null context. If the batch has a `view` [b], it is the few-shot token that
+        takes the place of all of them, -1: all are used; `weight` [b,1,h,w]: of the error in each cell.
         """
+        x_0, masked, mask = batch["x_0"], batch["masked"], batch["latent_mask"]
         conditioner = self.base.conditioner
-        few_shot = conditioner.few_shot() if view is None else conditioner.few_shot_by_sample(view)
-        context = conditioner(pooled, few_shot)
+        few_shot = (
+            conditioner.few_shot_by_sample(batch["view"]) if "view" in batch else conditioner.few_shot()
+        )
+        context = conditioner(batch["pooled"], few_shot)
         null = conditioner.unconditional(context)
         context = torch.where(dropped[:, None, None], null, context)
         t = self.base.training_levels(t, masked, mask)
         predicted = self.base.eps(add_noise(x_0, eps, t), t, masked, mask, context)
         gamma = self.tuning.min_snr_gamma
-        return eps_loss(eps, predicted, level_weight(t, gamma) if gamma else None, weight)
+        return eps_loss(eps, predicted, level_weight(t, gamma) if gamma else None, batch.get("weight"))
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer, t = AdamW(self.groups(), fused=True), self.tuning

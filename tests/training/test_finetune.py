@@ -33,9 +33,9 @@ def test_loss_and_gradients_are_those_of_the_papers_code(mode: str) -> None:
     module = FineTune(base, Tuning(mode))
     g = {key.removeprefix("train."): value for key, value in golden.items() if key.startswith("train.")}
     dropped = torch.zeros(2, dtype=torch.bool)
-    latents = (g["z"], g["masked_latents"], 1 - g["mask"])
-    pooled = base.conditioner.pooled(g["reference"])
-    loss = module.loss(*latents, pooled, g["t"], g["noise"], dropped)
+    samples = {"x_0": g["z"], "masked": g["masked_latents"], "latent_mask": 1 - g["mask"]}
+    samples["pooled"] = base.conditioner.pooled(g["reference"])
+    loss = module.loss(samples, g["t"], g["noise"], dropped)
     loss.backward()
 
     assert float(loss.detach()) == pytest.approx(float(g[f"{mode}.loss"]), rel=1e-3)

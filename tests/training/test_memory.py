@@ -18,12 +18,14 @@ from ldm.training.samples import narrow_frozen
 from tests.fixtures.small import small_base
 
 
-def batch(b: int, size: int, width: int) -> tuple[Tensor, ...]:
-    """Arguments of `FineTune.loss`."""
+def arguments(b: int, size: int, width: int) -> tuple[dict[str, Tensor], Tensor, Tensor, Tensor]:
+    """Of `FineTune.loss`."""
     g = torch.Generator().manual_seed(0)
     x_0, masked, eps = torch.randn(3, b, 4, size, size, generator=g)
     mask, dropped = torch.ones(b, 1, size, size), torch.zeros(b, dtype=torch.bool)
-    return x_0, masked, mask, torch.randn(b, width, generator=g), torch.full((b,), 300), eps, dropped
+    samples = {"x_0": x_0, "masked": masked, "latent_mask": mask}
+    samples["pooled"] = torch.randn(b, width, generator=g)
+    return samples, torch.full((b,), 300), eps, dropped
 
 
 def learner(mode: str = "crossattn-kv", **changes: Any) -> FineTune:
@@ -35,7 +37,7 @@ def learner(mode: str = "crossattn-kv", **changes: Any) -> FineTune:
 def step_of(module: FineTune, mixed: bool = False) -> dict[str, Tensor]:
     """The loss and all gradients of one step."""
     with torch.autocast("cpu", torch.bfloat16, enabled=mixed):
-        loss = module.loss(*batch(2, 16, 16))
+        loss = module.loss(*arguments(2, 16, 16))
     loss.backward()
     grads = {name: weight.grad for name, weight in module.trained_weights().items()}
     return {"loss": loss.detach()} | {name: grad for name, grad in grads.items() if grad is not None}
@@ -90,7 +92,7 @@ def needed(b: int, gradient_checkpointing: bool) -> int:
         weights = {weight.untyped_storage()._cdata for weight in base.parameters()}
         keeping = torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x)
         with keeping, torch.autocast("cpu", torch.bfloat16):
-            module.loss(*batch(b, 64, 1024))
+            module.loss(*arguments(b, 64, 1024))
         held = sum(weight.nbytes for weight in base.parameters())
         trained = sum(3 * weight.nbytes for weight in module.trained_weights().values())
     return held + trained + sum(size for size, _ in kept.values())
