@@ -26,7 +26,6 @@ from ldm.models.sampler import guided_eps
 from ldm.speed.deep_cache import DeepCache
 from ldm.speed.onednn_packing import pack_weights
 
-PLMS = {"sampler": "plms", "steps": 50, "guidance_scale": 5.0}
 GROWTH = tuple(f"growth with {what}" for what in ("the batch", "the resolution", "objects", "backgrounds"))
 BATCHES, OBJECTS, BACKGROUNDS, SCALES = (1, 2, 4, 8), 8, (1, 2, 4), (0.5, 1.0, 1.5)
 SCALE = 5.0  # of guidance
@@ -55,19 +54,24 @@ def unet_step(base: Base, half: str, side: int, compiled: bool) -> list[Case]:
     )  # the last one's is `half`
     like: dict[str, Any] = {"precision": half, "holds": bytes_of(prepared.unet), "counted": not compiled}
     name = f"folded, {half}, compiled" if compiled else f"folded, {half}"
-    cases.append(Case(f"{name}, deep features reused", _reused(prepared, base, side), **like))
+    cases.append(Case(f"{name}, DeepCache step", _reused(prepared, base, side), **like))
     return [*cases, Case(name, _step(prepared, base, side), **like)] if compiled else cases
 
 
 def insertion(
     base: Base, half: str, side: int, presets: Mapping[str, InsertOptions], compiled: bool
 ) -> list[Case]:
-    """Whole insertions, the VAE in fp32: the plain way, then the `presets`, both in both precisions."""
-    scene = make_scene(base, side)
+    """Whole insertions, the VAE in fp32: the plain way, then the `presets`, both in both precisions.
+
+    The plain way samples as the preset `exact`.
+    """
+    scene, exact = make_scene(base, side), presets["exact"].sampling
+    options = {"sampler": exact.sampler} | exact.schedule()
+    way = f"plain {exact.sampler.upper()} {exact.steps}"
     cases = []
     for precision in ("fp32", half):
         plain, prepared = Plain(base, precision), inference_copy(base, Runtime(precision, pack=pack_weights))
-        runs = {"plain PLMS 50": partial(fill, plain, base, scene, scene.contexts, **PLMS)}
+        runs = {way: partial(fill, plain, base, scene, scene.contexts, **options)}
         runs |= {name: _filled(prepared, base, side, sampling) for name, sampling in presets.items()}
         for name, run in runs.items():
             holds = bytes_of(plain.unet, base.vae) if name.startswith("plain") else bytes_of(prepared)
@@ -102,7 +106,7 @@ def growth(base: Base, half: str, side: int, fast: InsertOptions) -> dict[str, l
         "growth with the batch": [
             Case(f"batch {n}", _step(prepared, base, side, n), n, half) for n in BATCHES
         ],
-        "growth with the resolution": [  # each its own prepared: packed weights are those of one size
+        "growth with the resolution": [  # a copy for each size: packed weights fit one size
             Case(f"{s} px", _step(inference_copy(base, Runtime(half, pack=pack_weights)), base, s), 1, half)
             for s in sides
         ],
@@ -122,7 +126,7 @@ def _tokens(base: Base, seed: int) -> Contexts:
 
 @torch.no_grad()
 def _step(model: Any, base: Base, side: int, n: int = 1) -> Callable[[], Any]:
-    """A guided step of n samples; a prepared gets its contexts folded."""
+    """A guided step of n samples; a prepared model gets folded contexts."""
     scene = make_scene(base, side, n)
     contexts = model.folded(*scene.contexts) if isinstance(model, InpaintingModel) else scene.contexts
     eps = guided_eps(model, condition(scene, contexts), SCALE)

@@ -32,6 +32,7 @@ class Subject:
 
     name: str
     config: Path
+    presets: Mapping[str, InsertOptions]
     architecture: Architecture
     weights: Path | None
     side: int
@@ -40,7 +41,7 @@ class Subject:
     lean: Mapping[str, learning.Lean] = field(default_factory=dict)
 
 
-OnPlacement = Callable[[str], None]
+OnGroup = Callable[[str], None]  # what is measured now
 
 
 class Measured:
@@ -74,35 +75,31 @@ class Measured:
             file.write(text.encode())
 
 
-def measure(
-    subject: Subject, device: str, presets: Mapping[str, InsertOptions], measured: Measured, told: OnPlacement
-) -> None:
+def measure(subject: Subject, device: str, measured: Measured, report: OnGroup) -> None:
     """All groups of one base on one device that are not measured yet."""
     if device not in measured.rates:
         kinds = ("fp32", HALF)
         measured.rates[device] = {kind: matrix_rate(PRECISIONS[kind], device) for kind in kinds}
         measured.write()
-    for name, side, cases in _groups(subject, device, presets):
+    for name, side, cases in _groups(subject, device):
         same = {"base": subject.name, "device": device, "side": side}
         if measured.has(group=name, **same):
             continue
-        told(f"{subject.name}, {device}: {name}")
+        report(f"{subject.name}, {device}: {name}")
         measured.add([row | same for row in compare(name, cases(), subject.repeats, device)])
         gc.collect()
 
 
-def _groups(
-    subject: Subject, device: str, presets: Mapping[str, InsertOptions]
-) -> Iterator[tuple[str, int, Callable[[], list[Case]]]]:
+def _groups(subject: Subject, device: str) -> Iterator[tuple[str, int, Callable[[], list[Case]]]]:
     """Names, px of the pictures, and how each group's cases are built: only when they are to run."""
     half, side, compiled = HALF, subject.side, device == "cuda"
     make = partial(make_base, subject.architecture, subject.weights, device)
     base = _Once(make)
     yield "UNet step", side, lambda: insertion.unet_step(base(), half, side, compiled)
-    yield "whole insertion", side, lambda: insertion.insertion(base(), half, side, presets, compiled)
+    yield "whole insertion", side, lambda: insertion.insertion(base(), half, side, subject.presets, compiled)
     yield "VAE", side, lambda: insertion.vae(base(), side)
     for name in insertion.GROWTH:
-        yield name, side, partial(_growth, name, base, half, side, presets["fast"])
+        yield name, side, partial(_growth, name, base, half, side, subject.presets["fast"])
     base.forget()
     yield "training step", side, lambda: learning.training(make, side, subject.batches)
     if subject.lean:

@@ -94,6 +94,8 @@ class Plain:
         assert isinstance(context, Tensor)
         x = unet_input(x_t, masked, mask).to(self.dtype)
         out = self.unet(x, t, encoder_hidden_states=context.to(self.dtype)).sample.float()
+        if self.architecture.prediction == "change":
+            out = out.chunk(2, dim=1)[0]  # of mid-grey
         return out if self.architecture.prediction == "eps" else eps_of_v(out, x_t, t)
 
 

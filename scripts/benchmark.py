@@ -69,9 +69,9 @@ def machine() -> dict[str, Any]:
     }
 
 
-def presets() -> dict[str, InsertOptions]:
-    """What inference's presets sample with."""
-    return {name: insert_options(load_config(None, settings)) for name, settings in INFERENCE.items()}
+def presets(file: Path) -> dict[str, InsertOptions]:
+    """What inference's presets sample with on the base of a config."""
+    return {name: insert_options(load_config(file, settings)) for name, settings in INFERENCE.items()}
 
 
 def lean() -> dict[str, Lean]:
@@ -88,8 +88,8 @@ def source(size: str, device: str, args: argparse.Namespace) -> Subject:
     if side % (8 * a.vae_factor):
         raise ValueError(f"--side {side}: expected a multiple of {8 * a.vae_factor}")
     batches = (1, 8) if size == "mini" or device == "cuda" else (1, 2)
-    repeats, presets = args.repeats or REPEATS[size], lean() if size == "full" else {}
-    return Subject(size, CONFIGS[size], a, weights, side, repeats, batches, presets)
+    repeats, memory = args.repeats or REPEATS[size], lean() if size == "full" else {}
+    return Subject(size, CONFIGS[size], presets(CONFIGS[size]), a, weights, side, repeats, batches, memory)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -104,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     measured = Measured(args.out.with_suffix(".json"), machine())
     for one, device in sources:
-        measure(one, device, presets(), measured, partial(print, flush=True))
+        measure(one, device, measured, partial(print, flush=True))
     command = shlex.join(["python", "scripts/benchmark.py", *(sys.argv[1:] if argv is None else argv)])
     with atomic_file(args.out) as file:
         file.write(

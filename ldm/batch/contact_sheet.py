@@ -15,9 +15,8 @@ from ldm.batch.results_log import SHEET
 from ldm.data.image import colour_levels
 from ldm.data.picture import Picture, srgb_pixels
 from ldm.data.picture_write import write_picture
-from ldm.insertion.crop_plan import lines, plan_crops, scaling
 from ldm.insertion.paste import cut_region, shrunk, shrunk_mask
-from ldm.insertion.roi import Roi, crop, visible
+from ldm.insertion.roi import Roi, crop, lines, plan_crops, scaling, visible
 
 Report = Callable[[str], None]  # shows a line to the user
 

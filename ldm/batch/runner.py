@@ -31,11 +31,10 @@ from ldm.data.failure import if_it_fits, of_machine, reason
 from ldm.data.files import fitting_name
 from ldm.data.picture import Picture, read_picture
 from ldm.data.picture_write import write_picture
-from ldm.insertion.crop_plan import CropContext, cautions, plan_crops, rois_around
 from ldm.insertion.mask_input import InsertMasks, MaskOptions
 from ldm.insertion.paste import difference_outside
 from ldm.insertion.region import InsertRequest
-from ldm.insertion.roi import covered, squared, visible
+from ldm.insertion.roi import CropContext, cautions, covered, plan_crops, plan_rois, squared, visible
 
 if TYPE_CHECKING:
     from ldm.insertion.region import Result
@@ -162,7 +161,7 @@ def prepare(item: WorkItem, options: RunOptions) -> tuple[Picture, InsertRequest
 
 def plan_request(item: WorkItem, masks: InsertMasks, context: CropContext) -> InsertRequest:
     """The request of an item, with regions planned from its mask; regions that paste nothing are dropped."""
-    rois = rois_around(masks.mask, context)
+    rois = plan_rois(masks.mask, context)
     if masks.paste_mask is not masks.mask:
         size = masks.paste_mask.shape[0], masks.paste_mask.shape[1]
         rois = [roi for roi in rois if masks.paste_mask[visible(roi, size).slices].any()]

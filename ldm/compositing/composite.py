@@ -2,8 +2,8 @@
 
 A composite shows the object's spatial detail, which a pooled token cannot (as in AnyDoor, Chen et al. 2024).
 A cut-out is [4,P,P]: colours times alpha in [-1,1], so that it is over mid-grey, 0, and alpha in [0,1].
-Placed in a picture it is a layer of the same kind, [4,H,W]. A layer may get a contact shadow; detail finer
-than the model draws is transferred from the composite to its result.
+Placed in a picture it is a layer of the same kind, [4,H,W]. Detail finer than the model draws is transferred
+from the composite to its result.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def boxes_for(masks: Tensor) -> Tensor:
     """
     boxes = []
     for mask in masks[:, 0] > 0:
-        x0, y0, x1, y1 = box_in(mask)
+        x0, y0, x1, y1 = box_of(mask.cpu().numpy()) if mask.any() else (0, 0, 0, 0)
         dx, dy = INSET * (x1 - x0), INSET * (y1 - y0)
         boxes.append([x0 + dx, y0 + dy, x1 - dx, y1 - dy])
     return torch.tensor(boxes, device=masks.device)
@@ -86,16 +86,11 @@ def composite(layer: Tensor, pictures: Tensor) -> Tensor:
 
 def visible(picture: Tensor) -> Tensor:
     """Crop a picture [c,P,P] to what is not mid-grey, [c,h,w]; an all-grey picture is returned whole."""
-    x0, y0, x1, y1 = box_in((picture.abs() > VISIBLE).any(0))
-    return picture[:, y0:y1, x0:x1] if x1 > x0 else picture
-
-
-def box_in(mask: Tensor) -> tuple[int, int, int, int]:
-    """The bounding box x0 y0 x1 y1 of a mask [H,W]; 0 0 0 0 if it is empty."""
-    rows, columns = (mask.any(side).nonzero().flatten() for side in (1, 0))
-    if not len(rows):
-        return 0, 0, 0, 0
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+    seen = (picture.abs() > VISIBLE).any(0)
+    if not seen.any():
+        return picture
+    x0, y0, x1, y1 = box_of(seen.cpu().numpy())
+    return picture[:, y0:y1, x0:x1]
 
 
 def nearest(picture: Tensor, others: Tensor) -> int:
@@ -114,34 +109,8 @@ def _coarse(picture: Tensor) -> Tensor:
     return F.interpolate(cropped, size=(COARSE, COARSE), mode="bilinear", antialias=True)[0]
 
 
-SHADOW_HEIGHT = 0.14  # of the object's height
-FOOT = 0.3  # of an object's height: its lowest part casts the shadow
 EDGE = 0.02  # alpha below EDGE is scene, above 1 - EDGE object
 FAINT = 1e-4  # added to weights: no change where no pixel of the area is near
-SOFT = 0.035  # standard deviation of the shadow's edge, in the object's longer side
-
-
-def with_contact_shadow(layer: Tensor, darkness: float) -> Tensor:
-    """A layer with a soft contact shadow under its object, as in diffuse light: the flattened, blurred foot.
-
-    `darkness`: the shadow's highest alpha, 0 to 1.
-    """
-    alpha = layer[3].numpy()
-    if not darkness or not (alpha > 0.5).any():
-        return layer
-    box = box_of(alpha > 0.5)
-    bottom, height, longer = box.y1, box.size[0], max(box.size)
-    foot = alpha[bottom - max(1, round(FOOT * height)) : bottom]
-    flat_height = max(2, round(SHADOW_HEIGHT * height))
-    flat = cv2.resize(foot, (alpha.shape[1], flat_height), interpolation=cv2.INTER_AREA)
-    ground = np.zeros_like(alpha)
-    first = bottom - len(flat) // 2  # half behind the foot, half in front
-    visible = flat[: len(alpha) - first]
-    ground[first : first + len(visible)] = visible
-    blurred = cv2.GaussianBlur(ground, (0, 0), max(SOFT * longer, 0.5))
-    black = torch.from_numpy(darkness * blurred / max(float(blurred.max()), 1e-6))[None]
-    behind = (1 - layer[3:]) * black
-    return layer + torch.cat([-behind.expand(3, -1, -1), behind])
 
 
 def transfer_detail(start: Tensor, alpha: Tensor, change: Tensor, width: float) -> Tensor:

@@ -23,7 +23,6 @@ from ldm.compositing.composite import (
     composite_layers,
     flattened,
     transfer_detail,
-    with_contact_shadow,
 )
 from ldm.data.image import resize
 from ldm.insertion.region import Region
@@ -35,14 +34,12 @@ from ldm.insertion.roi import box_of
 class CompositeSettings:
     """How a composite is used.
 
-    `contact_shadow`: the highest alpha of the shadow under the object, 0 to 1. `detail_transfer`: scale in
-    pixels of a 512-px region below which detail is taken from the composite; 0: every pixel is the model's.
-    `keep_scene`: the object stands before the scene that is inside the mask, else before the
-    background, continued from around the mask. `paste_margin`, with `keep_scene`: how far around the object
-    the result is pasted, fading out, in shares of the object's longer side; 0: all of the mask.
+    `detail_transfer`: scale in pixels of a 512-px region below which detail is taken from the composite; 0:
+    every pixel is the model's. `keep_scene`: the object stands before the scene that is inside the mask, else
+    before the background, continued from around the mask. `paste_margin`, with `keep_scene`: how far around
+    the object the result is pasted, fading out, in shares of the object's longer side; 0: all of the mask.
     """
 
-    contact_shadow: float = 0.0
     detail_transfer: float = 0.0
     keep_scene: bool = False
     paste_margin: float = 0.0
@@ -96,29 +93,17 @@ class CompositeFill(RegionFill):
 
     def paste_alpha(self) -> np.ndarray | None:
         margin = self.settings.paste_margin if self.settings.keep_scene else 0.0
-        return paste_margin(self.shadowed_layer[3].numpy() > VISIBLE, margin) if margin else None
-
-    @cached_property
-    def layers(self) -> Tensor:
-        """One layer for each object in the region, [k,4,h,w]."""
-        return composite_layers(self.of.cut_outs, self.of.regions, self.mask[None])
+        return paste_margin(self.layer[3].numpy() > VISIBLE, margin) if margin else None
 
     @cached_property
     def layer(self) -> Tensor:
         """All objects in the region, [4,h,w]."""
-        return flattened(self.layers)[0]
-
-    @cached_property
-    def shadowed_layer(self) -> Tensor:
-        """All objects with their contact shadows, [4,h,w]."""
-        darkness = self.settings.contact_shadow
-        shadowed = torch.stack([with_contact_shadow(layer, darkness) for layer in self.layers])
-        return flattened(shadowed)[0] * self.mask
+        return flattened(composite_layers(self.of.cut_outs, self.of.regions, self.mask[None]))[0]
 
     @cached_property
     def image(self) -> Tensor:
         """The region with the objects in it, [3,h,w] in [-1,1]."""
-        return composite(self.shadowed_layer[None], self.background[None])[0]
+        return composite(self.layer[None], self.background[None])[0]
 
     @cached_property
     def background(self) -> Tensor:

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from ldm.compositing.cut_out import Segmenter
     from ldm.data.object_crops import ObjectImages
     from ldm.insertion.blend import Blend
-    from ldm.insertion.crop_plan import CropContext
     from ldm.insertion.inpaint import Sampling
     from ldm.insertion.insert import InsertOptions
     from ldm.insertion.object_source import ObjectSource
     from ldm.insertion.region_fill import MakeFill
+    from ldm.insertion.roi import CropContext
     from ldm.insertion.session import Session
     from ldm.models.runtime import Runtime
 
@@ -91,7 +91,7 @@ def sampling_of(config: Config) -> Sampling:
 
 def crop_context_of(config: Config) -> CropContext:
     """How much of the scene a region shows around the mask."""
-    from ldm.insertion.crop_plan import CropContext
+    from ldm.insertion.roi import CropContext
 
     return from_sections(CropContext, config.insert, model_side=config.base.architecture.image_size)
 
@@ -166,7 +166,6 @@ def make_fill(config: Config, **other: Any) -> MakeFill:
     from ldm.insertion.region_fill import grey_fill
 
     given = {
-        "contact_shadow": s.contact_shadow,
         "detail_transfer": s.detail_transfer,
         "keep_scene": i.keep_scene,
         "paste_margin": i.paste_margin,

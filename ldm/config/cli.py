@@ -105,7 +105,7 @@ def flags(section: str, names: str) -> dict[str, str]:
 RECIPE_FLAGS = (
     {"base": "base.path"}
     | flags("train", "max_steps")
-    | flags("sample", "sampler steps guidance_scale contact_shadow detail_transfer")
+    | flags("sample", "sampler steps guidance_scale detail_transfer")
     | flags("sample", "guidance_from seed")
     | flags("insert", "blend keep_scene paste_margin")
 )
@@ -114,11 +114,9 @@ RECIPE_FLAGS = (
 INSERTION_FLAGS = (
     {"base": "base.path"}
     | flags("sample", "sampler steps guidance_scale n_samples best_of seed object_scale reference_view")
-    | flags("sample", "contact_shadow detail_transfer guidance_from")
+    | flags("sample", "detail_transfer guidance_from")
     | flags("sample", "guidance_interval deep_cache_interval precision compile second_pass")
-    | flags(
-        "insert", "roi_factor context_px zoom blend feather reach keep_scene paste_margin max_seam outdir"
-    )
+    | flags("insert", "roi_factor context_px zoom blend feather reach keep_scene paste_margin max_seam")
     | flags("insert", "outdir contact_sheet batch_size cache_mb")
     | {"mask_channel": "mask.channel"}
     | flags("mask", "threshold invert fill_holes grow")

@@ -31,7 +31,6 @@ OTHER_NAMES = {
     "reuse": "deep_cache_interval",
     "scale": "guidance_scale",
     "scheduler": "sampler",
-    "shadow": "contact_shadow",
     "view": "reference_view",
 }
 EXTENDS = "extends"  # key of a file: the config that it changes

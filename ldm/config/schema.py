@@ -22,8 +22,8 @@ class BaseSection:
     architecture: Architecture = field(default_factory=Architecture)
     region_fill: str = setting(
         "grey",
-        "what the UNet sees in the region to fill: grey, as in Paint-by-Example; or composite: the object's "
-        "scene with the object's cut-out in it, for a base that was trained this way",
+        "what the UNet sees in the region to fill: grey, as in Paint-by-Example; or composite: the scene "
+        "with the object's cut-out pasted into it, for a base that was trained this way",
         ["grey", "composite"],
     )
     segmenter: str = setting(
@@ -39,7 +39,7 @@ class SampleSection:
     """Sampling."""
 
     sampler: str = setting("plms", "sampler", ["plms", "ddim", "dpm++", "unipc"])
-    steps: int = setting(50, "sampling steps", least=1)
+    steps: int = setting(50, "sampling steps (the included base: always 1)", least=1)
     guidance_scale: float = setting(5.0, "classifier-free guidance scale; 1: no guidance", least=0)
     n_samples: int = setting(1, "results for each background, made in one batch", least=1)
     best_of: int = setting(
@@ -50,12 +50,6 @@ class SampleSection:
     )
     object_scale: float = setting(
         1.0, "factor of the object's learnt weight change, as a LoRA scale; 1: as learnt"
-    )
-    contact_shadow: float = setting(
-        0.0,
-        "opacity of the contact shadow drawn into the composite (needs base.region_fill=composite); 0: none",
-        least=0,
-        most=1,
     )
     detail_transfer: float = setting(
         0.0,
@@ -174,7 +168,14 @@ class MaskSection:
     grow: float = setting(0.0, "pixels to dilate the mask by; negative: erode")
 
 
-DROPPED = ("train.mask_growth",)  # settings of earlier versions, which stored recipes may still have
+# settings of earlier versions, which what they stored may still have
+DROPPED = (
+    "train.mask_growth",
+    "sample.strength",
+    "sample.init_noise_sigma",
+    "sample.show_scene",
+    "sample.contact_shadow",
+)
 COLLAGE = "collage"  # in an architecture of earlier versions: base.region_fill=composite
 
 

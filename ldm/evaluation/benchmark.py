@@ -26,11 +26,10 @@ from ldm.data.insertset import InsertSet, load_insertset
 from ldm.data.picture import Picture, read_picture
 from ldm.evaluation.posed import Posed, read_posed
 from ldm.insertion.mask_input import MaskOptions, read_mask
-from ldm.insertion.roi import Roi, plan_rois
+from ldm.insertion.roi import AROUND, CropContext, Roi, plan_rois
 
 T = TypeVar("T")
 Choice = Collection[str] | int  # names, or how many, evenly spread; () and 0: all
-PlanRegions = Callable[[np.ndarray], Sequence[Roi]]  # a mask's squares
 PHOTO_CASES = "insertions/cases.json"
 SCENE_FILES = (
     "background.png, truth.png, mask.png (white: inpaint here), object_mask.png (white: the object), "
@@ -53,13 +52,13 @@ class Site:
     object_mask: Path | None = None
     posed: Posed | None = None
 
-    def read(self, options: MaskOptions | None = None, plan: PlanRegions = plan_rois) -> SiteImages:
+    def read(self, options: MaskOptions | None = None, context: CropContext = AROUND) -> SiteImages:
         """Its images; FileNotFoundError or ValueError in one line if one is missing or does not fit."""
         background, masks = self.masked.read(options or MaskOptions())
         return SiteImages(
             background=background,
             mask=masks.mask,
-            rois=self.rois or tuple(plan(masks.mask)),
+            rois=self.rois or tuple(plan_rois(masks.mask, context)),
             truth=None if self.truth is None else read_alike(background, self.truth),
             object_mask=None if self.object_mask is None else read_mask(self.object_mask, background.size),
             posed=self.posed,

@@ -27,7 +27,7 @@ from ldm.evaluation.networks import FeatureNetworks
 from ldm.evaluation.posed import paste_posed
 from ldm.evaluation.results import Insertion, Results, Row, references_of, row_of
 from ldm.evaluation.scores import scores_of
-from ldm.insertion.crop_plan import CropContext, rois_around
+from ldm.insertion.roi import CropContext
 from ldm.insertion.session import Session
 from ldm.models.base import Base
 from ldm.models.inpainting_model import InpaintingModel
@@ -190,7 +190,7 @@ class MethodRun:
     def _make(self, site: Site, fill: Fill, recipe: Row, facts: Mapping[str, float]) -> Row:
         """Insert, score and keep one result."""
         setup = self.setup
-        images = site.read(plan=partial(rois_around, context=setup.context))
+        images = site.read(context=setup.context)
         start = time.perf_counter()
         picture = fill(images)
         seconds = round(time.perf_counter() - start, 3)

@@ -1,1 +1,1 @@
-"""Inserting an object: where (roi, crop_plan), how (inpaint, insert), without a seam (blend)."""
+"""Inserting an object: where (roi), how (inpaint, insert), without a seam (blend)."""

@@ -1,6 +1,6 @@
 """Crop the pixels of a region (`cut_region`), paste an image back at the picture's own depth, compare.
 
-`roi` and `crop_plan` say where the regions are. Only a region is ever computed in floats, a large one strip
+`roi` says where the regions are. Only a region is ever computed in floats, a large one strip
 by strip; pixels where alpha is 0 are copied, not computed.
 """
 

@@ -1,11 +1,14 @@
-"""Geometry of regions: a mask => square regions of interest (ROIs) with context, in a background of any size.
+"""Regions of interest (ROIs): a mask => the squares to inpaint, with context, in a background of any size.
 
-`crop_plan` calls it with the settings; `paste.cut_region` crops the pixels of a region.
-Sizes are (H, W); boxes are x0, y0, x1, y1 in pixels, x1 and y1 exclusive.
+`paste.cut_region` crops the pixels of a region. Sizes are (H, W); boxes are x0, y0, x1, y1 in pixels of the
+background, x1 and y1 exclusive.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +16,10 @@ from scipy import ndimage
 from scipy.sparse.csgraph import connected_components
 
 TOUCHING = np.ones((3, 3), bool)  # corners connect too
+MAX_SHRINK = 1.5  # a region that is shrunk more for the model loses detail
+LEAST = 16  # model pixels (two latents): a smaller mask has no room for an object
+LEAST_CONTEXT = 1.1  # region side over mask side; below, the model sees nothing of the scene
+MANY = 8  # more regions than this are likely noise of the mask, not objects
 
 
 class Roi(NamedTuple):
@@ -50,20 +57,40 @@ def box_of(mask: np.ndarray) -> Roi:
     return Roi(int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1)
 
 
-def plan_roi(
-    mask: np.ndarray, *, factor: float = 2.0, min_side: int = 0, context_px: int | None = None
-) -> Roi:
-    """The square around a mask [H,W] that shows enough context.
+@dataclass(frozen=True)
+class CropContext:
+    """How much of the scene a region shows around the mask.
 
-    Its side is `factor` times the mask's longer side (or that side + 2 `context_px`), at least `min_side`,
-    at most the picture's short side unless the mask is longer; shifted to stay inside, else centred.
+    Its side is `roi_factor` times the mask's longer side or, if `context_px` is 0 or more, that side plus
+    `context_px` on each side. `model_side` is the model's resolution; a region is enlarged at most `zoom`
+    times to reach it. It is at most the picture's short side unless the mask is longer.
     """
-    return _square(box_of(mask), mask.shape, factor, min_side, context_px)
+
+    model_side: int = 0
+    roi_factor: float = 2.0
+    context_px: int = -1
+    zoom: float = 1.0
+
+    def side(self, longer: int, shortest: int) -> int:
+        """The side of a region for a mask whose longer side is `longer`, in a picture of this short side."""
+        if self.zoom <= 0:
+            raise ValueError(f"zoom {self.zoom:g}: expected more than 0, like 4 for regions enlarged 4 times")
+        given = self.context_px >= 0
+        side = longer + 2 * self.context_px if given else round(self.roi_factor * longer)
+        if side < longer:
+            raise ValueError(f"context of factor {self.roi_factor:g} cuts the mask; give 1 or more")
+        return min(max(side, math.ceil(self.model_side / self.zoom)), max(shortest, longer))
 
 
-def plan_rois(
-    mask: np.ndarray, *, factor: float = 2.0, min_side: int = 0, context_px: int | None = None
-) -> list[Roi]:
+AROUND = CropContext()
+
+
+def plan_roi(mask: np.ndarray, context: CropContext = AROUND) -> Roi:
+    """The one square to inpaint for all of a mask [H,W], shifted to stay inside the picture, else centred."""
+    return _square(box_of(mask), mask.shape, context)
+
+
+def plan_rois(mask: np.ndarray, context: CropContext = AROUND) -> list[Roi]:
     """One square for each group of the mask's components, in reading order.
 
     Components share a square as soon as one's square would show another's masked pixels; so every masked
@@ -74,7 +101,7 @@ def plan_rois(
     if not len(boxes):
         raise ValueError("the mask is empty; mark the region for the object in white")
     while True:
-        rois = [_square(Roi(*map(int, box)), mask.shape, factor, min_side, context_px) for box in boxes]
+        rois = [_square(Roi(*map(int, box)), mask.shape, context) for box in boxes]
         groups, group = connected_components(_meet(rois, boxes))
         if groups == len(boxes):
             return rois
@@ -122,13 +149,72 @@ def crop(array: np.ndarray, roi: Roi) -> np.ndarray:
     return np.pad(part, beyond + [(0, 0)] * (array.ndim - 2), mode="reflect")
 
 
-def _square(box: Roi, size: tuple[int, ...], factor: float, min_side: int, context_px: int | None) -> Roi:
-    longer = max(box.size)
-    side = round(factor * longer) if context_px is None else longer + 2 * context_px
-    if side < longer:
-        shown, least = (f"factor {factor:g}", 1) if context_px is None else (f"{context_px} px", 0)
-        raise ValueError(f"context of {shown} cuts the mask; give {least} or more")
-    side = min(max(side, min_side), max(min(size[:2]), longer))
+@dataclass(frozen=True)
+class PlannedRegion:
+    """One square to inpaint; `scale` is model pixels per background pixel, above 1 it is enlarged."""
+
+    roi: Roi
+    scale: float
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CropPlan:
+    """All regions of a mask [H,W] that covers a share `covered` of the background, with warnings."""
+
+    size: tuple[int, int]
+    covered: float
+    regions: tuple[PlannedRegion, ...]
+    notes: tuple[str, ...] = ()
+
+
+def plan_crops(mask: np.ndarray, rois: Sequence[Roi], model_side: int) -> CropPlan:
+    """The plan for these squares and a model of this resolution."""
+    regions = tuple(_region(mask, roi, model_side) for roi in rois)
+    notes = []
+    if len(regions) > MANY:
+        count = ndimage.label(mask, TOUCHING)[1]
+        notes.append(
+            f"{count} separate parts make {len(regions)} regions; if this is noise, raise the threshold"
+        )
+    return CropPlan((mask.shape[0], mask.shape[1]), float(mask.mean()), regions, tuple(notes))
+
+
+def lines(plan: CropPlan) -> list[str]:
+    """The plan as text: one line for the image, one for each region, one for each warning."""
+    height, width = plan.size
+    count = "1 region" if len(plan.regions) == 1 else f"{len(plan.regions)} regions"
+    out = [f"{width} x {height} px, {plan.covered:.1%} masked, {count}"]
+    out += [f"  warning: {note}" for note in plan.notes]
+    for number, region in enumerate(plan.regions, start=1):
+        roi = region.roi
+        box = f"x {roi.x0}..{roi.x1}, y {roi.y0}..{roi.y1}"
+        out.append(f"  region {number}: {roi.size[0]} px square ({box}), {scaling(region)}")
+        out += [f"    warning: {note}" for note in region.notes]
+    return out
+
+
+def cautions(plan: CropPlan) -> list[str]:
+    """The plan's warnings, each with its region's number if there are several."""
+    out = list(plan.notes)
+    for number, region in enumerate(plan.regions, start=1):
+        out += [f"region {number}: {note}" if len(plan.regions) > 1 else note for note in region.notes]
+    return out
+
+
+def scaling(region: PlannedRegion) -> str:
+    """ "1024 => 512 px, shrunk 2.0x"."""
+    side = region.roi.size[0]
+    model = round(side * region.scale)
+    if side == model:
+        return f"{side} => {model} px, not resized"
+    return f"{side} => {model} px, " + (
+        f"enlarged {region.scale:.1f}x" if region.scale > 1 else f"shrunk {1 / region.scale:.1f}x"
+    )
+
+
+def _square(box: Roi, size: tuple[int, ...], context: CropContext) -> Roi:
+    side = context.side(max(box.size), min(size[:2]))
     y0 = _start(box.y0, box.y1, side, size[0])
     x0 = _start(box.x0, box.x1, side, size[1])
     return Roi(x0, y0, x0 + side, y0 + side)
@@ -149,3 +235,22 @@ def _meet(rois: list[Roi], boxes: np.ndarray) -> np.ndarray:
 
 def _hull(boxes: np.ndarray) -> tuple[int, ...]:
     return (*boxes[:, :2].min(0), *boxes[:, 2:].max(0))
+
+
+def _region(mask: np.ndarray, roi: Roi, model_side: int) -> PlannedRegion:
+    seen = visible(roi, (mask.shape[0], mask.shape[1]))
+    inside = mask[seen.slices]
+    longer, side = max(box_of(inside).size), max(roi.size)
+    scale, notes = model_side / side, []
+    if scale < 1 / MAX_SHRINK:
+        notes.append(f"shrunk {1 / scale:.1f} times for the model, which draws no finer detail")
+    if math.sqrt(inside.sum()) * scale < LEAST:
+        notes.append(
+            f"the mask is {longer * scale:.0f} px for the model, too small for an object; grow it, "
+            "or give a smaller roi_factor"
+        )
+    if side < LEAST_CONTEXT * longer:
+        notes.append("the mask fills its region; the model sees almost nothing of the scene")
+    if seen != roi:
+        notes.append("the region is larger than the image; the image is mirrored at its border")
+    return PlannedRegion(roi, scale, tuple(notes))

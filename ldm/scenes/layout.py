@@ -11,10 +11,9 @@ import numpy as np
 from ldm.batch.runner import RunOptions, plan_request
 from ldm.batch.work_item import WorkItem
 from ldm.data.picture import Picture, read_picture
-from ldm.insertion.crop_plan import CropContext, roi_around
 from ldm.insertion.mask_input import InsertMasks, MaskOptions
 from ldm.insertion.region import InsertRequest
-from ldm.insertion.roi import Roi, box_of
+from ldm.insertion.roi import CropContext, Roi, box_of, plan_roi
 from ldm.scenes.scene_file import Placement, Scene
 
 
@@ -126,7 +125,7 @@ def _together(placement: Placement, masks: Sequence[InsertMasks], context: CropC
             )
     mask, paste_mask = (np.logical_or.reduce(half) for half in zip(*masks, strict=True))
     return PlacedObject(
-        placement, CroppedMask.of(mask), CroppedMask.of(paste_mask), (roi_around(mask, context),), tuple(own)
+        placement, CroppedMask.of(mask), CroppedMask.of(paste_mask), (plan_roi(mask, context),), tuple(own)
     )
 
 

@@ -141,7 +141,7 @@ def plan(calls: Sequence[Sequence[str]], size: tuple[int, int]) -> Plan:
     from ldm.batch.runner import plan_request
     from ldm.config.build import insert_options, make_fill
     from ldm.config.inference_cli import items_of, options_of, parse, scene_of
-    from ldm.insertion.crop_plan import cautions, plan_crops
+    from ldm.insertion.roi import cautions, plan_crops
     from ldm.scenes.layout import groups, place
 
     args, config = parse(calls[0], HELP)

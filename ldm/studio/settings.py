@@ -6,25 +6,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any, get_type_hints
 
+from ldm.config.build import takes_one_step
 from ldm.config.schema import Config
 
 LEARN_MAIN = ("max_steps", "freeze_model", "lr", "hold_out", "precision")
 LEARN_MORE = (
     "few_shot", "batch_size", "accumulate_grad_batches", "lr_conditioner", "lr_tokens", "lr_final",
-    "warmup_steps", "drop_context", "single_view", "min_snr_gamma", "cached_samples",
+    "warmup_steps", "drop_context", "single_view", "recolour", "min_snr_gamma", "cached_samples",
     "gradient_checkpointing",
     "checkpoint_every", "preview_every", "validate_every", "patience", "seed",
 )  # fmt: skip
 INSERT_MAIN = (
     "sample.steps", "sample.sampler", "sample.guidance_scale", "sample.object_scale",
-    "sample.contact_shadow", "sample.detail_transfer", "insert.roi_factor", "insert.blend",
-    "insert.paste_margin",
+    "sample.detail_transfer", "insert.keep_scene", "insert.roi_factor",
+    "insert.blend",
 )  # fmt: skip
 INSERT_MORE = (
     "sample.guidance_from", "sample.guidance_interval", "sample.reference_view",
     "sample.deep_cache_interval", "sample.precision", "sample.second_pass", "insert.context_px",
-    "insert.zoom",
+    "insert.zoom", "insert.paste_margin",
     "insert.feather", "insert.reach", "mask.fill_holes", "mask.grow",
+)  # fmt: skip
+MULTI_STEP = (
+    "sample.steps", "sample.sampler", "sample.guidance_interval", "sample.deep_cache_interval",
+    "sample.second_pass",
 )  # fmt: skip
 COMPOSITE_ONLY = "base.region_fill=composite"  # in the help of settings that other bases do not have
 LABELS = {
@@ -66,6 +71,8 @@ def _entry(config: Config, dotted: str, main: bool) -> dict[str, Any] | None:
     f = next(f for f in fields(values) if f.name == key)
     allowed, value = f.metadata, getattr(values, key)
     if COMPOSITE_ONLY in allowed["help"] and config.base.region_fill != "composite":
+        return None
+    if dotted in MULTI_STEP and takes_one_step(config):
         return None
     entry = {
         "key": dotted,

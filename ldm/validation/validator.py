@@ -30,7 +30,7 @@ from ldm.insertion.insert import blended
 from ldm.insertion.paste import to_model_mask
 from ldm.insertion.region import region_of
 from ldm.insertion.region_fill import MakeFill, grey_fill
-from ldm.insertion.roi import box_of, crop, plan_roi
+from ldm.insertion.roi import CropContext, box_of, crop, plan_roi
 from ldm.models.base import Base
 from ldm.models.context import Context
 from ldm.objects.object_context import ObjectView, object_contexts
@@ -68,7 +68,7 @@ def place_of(sample: Sample, size: int, factor: float) -> Place:
     left, top, right, bottom = pixel_box(_grown(sample.boxes[0]), pixels.shape[:2])
     mask = np.zeros(pixels.shape[:2], bool)
     mask[top:bottom, left:right] = True
-    roi = plan_roi(mask, factor=factor)
+    roi = plan_roi(mask, CropContext(roi_factor=factor))
     shown = to_model_mask(crop(mask, roi), size)[0, 0].numpy() > 0
     return Place(squash(crop(pixels, roi), size), shown)
 

@@ -36,7 +36,6 @@ GROUPS = {
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("benchmarks.measure.MATRIX", {"cpu": 64})
-    monkeypatch.setattr("benchmarks.insertion.PLMS", {"sampler": "plms", "steps": 2})
     monkeypatch.setattr(
         plan, "starting", lambda config, device: []
     )  # another process, and seconds of imports
@@ -46,19 +45,20 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("quick")
 def test_every_group_is_measured_once_and_kept(tmp_path: Path) -> None:
     save_base(small_base(), tmp_path / "base")
-    presets = {"8gb": Lean(1, True), "24gb": Lean(2, False)}
-    subject = Subject("mini", tmp_path / "small.yaml", SMALL, tmp_path / "base", 32, 1, (1, 8), presets)
+    lean = {"8gb": Lean(1, True), "24gb": Lean(2, False)}
+    files = (tmp_path / "small.yaml", PRESETS, SMALL, tmp_path / "base")
+    subject = Subject("mini", *files, side=32, repeats=1, lean=lean)
     told: list[str] = []
-    measure(subject, "cpu", PRESETS, Measured(tmp_path / "b.json", {"GPU": "none"}), told.append)
+    measure(subject, "cpu", Measured(tmp_path / "b.json", {"GPU": "none"}), told.append)
     assert {line.removeprefix("mini, cpu: ") for line in told} == GROUPS | {"start"}
     told.clear()
     again = Measured(tmp_path / "b.json", {"GPU": "none"})
-    measure(subject, "cpu", PRESETS, again, told.append)
+    measure(subject, "cpu", again, told.append)
     assert told == ["mini, cpu: start"] and {row["group"] for row in again.rows} == GROUPS
     step = {row["name"]: row for row in again.rows if row["group"] == "UNet step"}
     tflop = [step[f"{name}, fp32"]["tflop"] for name in ("without cross-attention", "folded", "plain")]
     assert tflop == sorted(set(tflop)), "what nothing can be below, ours, plain"
-    assert step["folded, bf16, deep features reused"]["tflop"] < step["folded, bf16"]["tflop"]
+    assert step["folded, bf16, DeepCache step"]["tflop"] < step["folded, bf16"]["tflop"]
 
     names = [row["name"] for row in again.rows if row["group"] == "training by preset"]
     assert names == ["--preset 8gb: batch 1, gradient checkpointing", "--preset 24gb: batch 2"]
@@ -85,6 +85,15 @@ def test_plain_is_what_folded_gives() -> None:
     plain = fill(Plain(base, "fp32"), base, scene, scene.contexts, **options)
     ours = inference_copy(base, Runtime())
     assert torch.allclose(fill(ours, base, scene, ours.folded(*scene.contexts), **options), plain, atol=1e-4)
+
+
+@torch.no_grad()
+def test_plain_runs_the_unet_of_a_base_that_predicts_a_change() -> None:
+    base = small_base(prediction="change")
+    scene = make_scene(base, 32)
+    x = scene.x_T
+    plain = Plain(base, "fp32").eps(x, torch.tensor(999), x, x[:, :1], scene.contexts.conditional)
+    assert plain.shape == x.shape
 
 
 def row(group: str, name: str, seconds: float, samples: int = 1, device: str = "cpu") -> Row:

@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 from ldm.compositing.composite import (
-    box_in,
     boxes_for,
     composite,
     composite_layers,
@@ -120,7 +119,7 @@ def two_sided(
 def test_the_visible_part_is_what_is_not_grey() -> None:
     assert visible(two_sided(10, 20, 30, 24)).shape == (4, 30, 24)
     assert visible(torch.zeros(3, 9, 9)).shape == (3, 9, 9), "all of nothing"
-    assert box_in(torch.zeros(4, 4).bool()) == (0, 0, 0, 0)
+    assert boxes_for(torch.zeros(1, 1, 4, 4)).tolist() == [[0, 0, 0, 0]]
 
 
 def test_size_place_and_light_count_less_than_what_is_where() -> None:

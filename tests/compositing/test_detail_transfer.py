@@ -1,46 +1,12 @@
-"""The object as a layer over its scene: its shadow, and a result that keeps the layer's detail."""
+"""A result that keeps the detail of the composite."""
 
 from __future__ import annotations
 
 import numpy as np
-import pytest
 import torch
 from torch import Tensor
 
-from ldm.compositing.composite import composite, transfer_detail, with_contact_shadow
-
-
-def block(size: int = 120) -> Tensor:
-    """A white block of 40 x 60 px with its foot at row 100."""
-    layer = torch.zeros(4, size, size)
-    layer[:, 40:100, 40:80] = 1
-    return layer
-
-
-def test_a_shadow_is_dark_soft_and_at_the_foot_only() -> None:
-    layer = block()
-    shaded = with_contact_shadow(layer, 0.6)
-    assert torch.equal(shaded[:, 40:100, 40:80], layer[:, 40:100, 40:80]), "the object hides it"
-    around = shaded[3] * (layer[3] == 0)
-    assert 0.3 < around.max() <= 0.6 and around[:85].max() == 0 and around[112:].max() < 0.02
-    assert around[100:104, 45:75].min() > 0.25 and around[:, :28].max() < 0.02 and around[:, 92:].max() < 0.02
-    assert (around[100:110, 60].diff() < 0).all()
-    ground = torch.full((1, 3, 120, 120), 0.5)
-    shown = composite(shaded[None], ground)[0]
-    assert torch.allclose(shown[:, 103, 60], 0.5 - around[103, 60] * 1.5, atol=1e-5), "towards black, -1"
-
-
-def test_without_an_object_or_darkness_there_is_no_shadow() -> None:
-    assert torch.equal(with_contact_shadow(block(), 0), block())
-    assert torch.equal(with_contact_shadow(torch.zeros(4, 9, 9), 0.5), torch.zeros(4, 9, 9))
-
-
-@pytest.mark.parametrize("bottom", [60, 59, 40])
-def test_a_shadow_ends_at_the_regions_border(bottom: int) -> None:
-    layer = torch.zeros(4, 60, 60)
-    layer[:, 10:bottom, 20:40] = 1
-    shaded = with_contact_shadow(layer, 0.5)
-    assert shaded.shape == layer.shape and bool(((shaded[3] >= 0) & (shaded[3] <= 1 + 1e-6)).all())
+from ldm.compositing.composite import composite, transfer_detail
 
 
 def fine(size: int = 128) -> Tensor:

@@ -158,7 +158,7 @@ def test_values_get_their_settings_type(setting: str, value: Any) -> None:
         ("train.max_steps=0", "train.max_steps=0: expected 1 or more\n"),
         ("insert.feather=-5", "insert.feather=-5: expected -1 or more\n"),
         ("mask.threshold=1.5", "mask.threshold=1.5: expected 0 to 1\n"),
-        ("sample.contact_shadow=.nan", "sample.contact_shadow=nan: expected 0 to 1\n"),
+        ("sample.second_pass=.nan", "sample.second_pass=nan: expected 0 to 1\n"),
         ("sample.guidance_interval=0,2", "sample.guidance_interval=2: expected 0 to 1\n"),
         ("sample.guidance_scale=big", "sample.guidance_scale='big': expected a number"),
         ("data.augment=1", "data.augment=1: expected true or false"),
@@ -355,7 +355,8 @@ def test_the_mini_base_is_small() -> None:
 
 
 def test_kept_settings_that_are_no_more_are_passed_over_but_not_in_a_users_file(tmp_path: Path) -> None:
-    old = {"train": {"mask_growth": 0.4, "max_steps": 7}}
+    sample = {"strength": 0.8, "init_noise_sigma": 0.7, "show_scene": True, "contact_shadow": 0.3}
+    old = {"train": {"mask_growth": 0.4, "max_steps": 7}, "sample": sample}
     assert load_config(old).train.max_steps == 7
     assert SettingsParser("Test.", FLAGS, "").parse_config([], old)[1] == load_config(old)
     (tmp_path / "old.yaml").write_text("train:\n  mask_growth: 0.4\n")
@@ -386,7 +387,6 @@ def test_kept_settings_of_a_base_of_collages_are_those_of_a_base_of_composites(
 
 def test_what_only_a_base_of_composites_can_do_is_refused_for_others() -> None:
     for key in (
-        "sample.contact_shadow=0.5",
         "sample.detail_transfer=16",
         "insert.keep_scene=true",
         "insert.paste_margin=0.1",

@@ -48,7 +48,7 @@ def test_what_is_not_scaled_is_the_files(name: str) -> None:
     }  # fmt: skip
     s = method.insertion
     expected = {"sampler": "plms", "steps": 50, "guidance_scale": 5.0}
-    expected |= {"detail_transfer": 0.0, "contact_shadow": 0.0, "reference_view": 0}
+    expected |= {"detail_transfer": 0.0, "reference_view": 0}
     assert {f"sample.{key}": value for key, value in expected.items()}.items() <= s.items()  # not mini's
     assert s["insert.blend"] == "paper" and s["sample.precision"] == "fp32"
 

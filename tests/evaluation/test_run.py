@@ -23,9 +23,9 @@ from ldm.evaluation.networks import load_networks
 from ldm.evaluation.results import Results
 from ldm.evaluation.run import Setup, runs_of
 from ldm.insertion.blend import BLENDS
-from ldm.insertion.crop_plan import CropContext
 from ldm.insertion.inpaint import Sampling
 from ldm.insertion.insert import InsertOptions
+from ldm.insertion.roi import CropContext
 from ldm.insertion.session import Session
 from ldm.models.base import base_fingerprint, base_state
 from ldm.objects.delta import extract, save, trained_names

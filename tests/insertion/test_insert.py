@@ -14,7 +14,7 @@ from ldm.insertion.insert import InsertOptions, insert
 from ldm.insertion.paste import to_model_mask
 from ldm.insertion.region import InsertRequest, Result
 from ldm.insertion.region_fill import InsertableObject, ObjectFill
-from ldm.insertion.roi import Roi, plan_rois
+from ldm.insertion.roi import CropContext, Roi, plan_rois
 from ldm.models.base import Base
 from ldm.tiling.second_pass import TiledSecondPass
 from tests.fixtures.small import SMALL, small_base
@@ -100,7 +100,7 @@ def test_far_components_are_filled_each_in_its_own_square(base: Base, one: Inser
 def test_a_picture_smaller_than_its_square_is_reflected(base: Base, one: InsertableObject) -> None:
     background = picture(40, 90)
     mask = box(background.size, 10, 5, 80, 30)
-    rois = plan_rois(mask, factor=2.0, min_side=128)
+    rois = plan_rois(mask, CropContext(128))
     assert rois[0].size[0] > background.size[0]
     [result] = made(base, one, background, mask, rois, [1], FAST, BLENDS["membrane"])
     assert (

@@ -18,13 +18,13 @@ from ldm.data.picture import Picture, read_picture
 from ldm.data.picture_write import write_picture
 from ldm.insertion import region as region
 from ldm.insertion.blend import BLENDS, blend_named
-from ldm.insertion.crop_plan import CropContext
 from ldm.insertion.inpaint import Sampling
 from ldm.insertion.insert import InsertOptions, insert
 from ldm.insertion.mask_input import InsertMasks
 from ldm.insertion.object_source import ObjectSource
 from ldm.insertion.paste import difference_outside
 from ldm.insertion.region_fill import InsertableObject, ObjectFill
+from ldm.insertion.roi import CropContext
 from ldm.models.context import Contexts
 from ldm.tiling.second_pass import TiledSecondPass
 from tests.fixtures.noisy import Noisy
@@ -100,7 +100,7 @@ def test_pixels_outside_the_mask_are_identical(
         blend_named(mode, reach=reach),
         second_pass=TiledSecondPass(second_pass) if second_pass else None,
     )
-    composited = CompositeSettings(0.5, detail_transfer * (not second_pass), keep_scene, paste_margin=0.1)
+    composited = CompositeSettings(detail_transfer * (not second_pass), keep_scene, paste_margin=0.1)
     fill = CompositeObject(torch.rand(1, 4, 9, 9), composited) if shown else ObjectFill()
     with patch.object(region, "MOST", most):  # larger regions are worked on at that size
         one = InsertableObject(Contexts(context, context), fill)
@@ -130,7 +130,7 @@ def test_an_object_looks_the_same_in_a_background_of_any_profile(name: str, deep
     model, context = Muted(), torch.zeros(1, 1, 4)
     item = WorkItem(MaskedBackground(Path()), ObjectSource(), (1,))
     request = plan_request(item, InsertMasks(mask, mask), CropContext(model.architecture.image_size))
-    settings = CompositeSettings(0.3, 16.0, keep_scene=True, paste_margin=0.1)
+    settings = CompositeSettings(16.0, keep_scene=True, paste_margin=0.1)
     one = InsertableObject(Contexts(context, context), CompositeObject(picture, settings))
     seen = []
     for profile in (None, PROFILES[name]):

@@ -12,7 +12,7 @@ from ldm.data.image import colours
 from ldm.data.picture import Picture
 from ldm.insertion.blend import BLENDS, blend
 from ldm.insertion.paste import cut_region, enlarged, paste_region, patched, shrunk, shrunk_mask
-from ldm.insertion.roi import Roi, crop, plan_roi
+from ldm.insertion.roi import CropContext, Roi, crop, plan_roi
 from tests.fixtures.profiles import PROFILES
 
 
@@ -38,7 +38,7 @@ def test_pixels_outside_the_mask_are_identical(seed, mode, channels, dtype, size
     y, x = rng.integers(0, size[0]), rng.integers(0, size[1])
     mask[y : y + 30, x : x + 20] = rng.random(mask[y : y + 30, x : x + 20].shape) < (1 if whole else 0.6)
     mask[y, x] = True
-    roi = plan_roi(mask, min_side=24)
+    roi = plan_roi(mask, CropContext(24))
     image = torch.from_numpy(rng.uniform(-1.2, 1.2, (3, *roi.size)).astype(np.float32))
     image, alpha = blend(cut_region(picture, roi), image, crop(mask, roi), BLENDS[mode])
     after = patched(picture, [paste_region(picture, roi, image, alpha)])
@@ -93,7 +93,7 @@ def test_strips_of_an_enlarged_image_are_those_of_the_whole():
 def test_a_patch_holds_what_changes_and_no_more():
     picture, mask = random_picture(0, 4, np.uint16, (700, 30)), np.zeros((700, 30), bool)
     mask[3:690, 5:9] = True
-    roi = plan_roi(mask, min_side=900)
+    roi = plan_roi(mask, CropContext(900))
     box, pixels = paste_region(picture, roi, torch.zeros(3, 90, 90), crop(mask, roi).astype(np.float32))
     assert box == Roi(5, 3, 9, 690) and (pixels[..., :3] == 32768).all()
 

@@ -1,13 +1,29 @@
 """The region is square, contains the mask, stays inside when it can; what is cut out is what is there."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ldm.batch.contact_sheet import draw_plan
+from ldm.batch.contact_sheet import OVERLAY_INK, draw_plan
 from ldm.data.picture import Picture
-from ldm.insertion.roi import Roi, crop, plan_roi, plan_rois, squared, visible
+from ldm.insertion.roi import (
+    CropContext,
+    CropPlan,
+    Roi,
+    crop,
+    lines,
+    plan_crops,
+    plan_roi,
+    plan_rois,
+    scaling,
+    squared,
+    visible,
+)
 
 
 @st.composite
@@ -29,7 +45,7 @@ def inside(roi: Roi, shape: tuple[int, int]) -> np.ndarray:
 @given(box_masks(3), st.floats(1, 4), st.integers(0, 120))
 @settings(max_examples=200, deadline=None)
 def test_the_square_holds_the_mask(mask, factor, min_side):
-    roi = plan_roi(mask, factor=factor, min_side=min_side)
+    roi = plan_roi(mask, CropContext(min_side, factor))
     height, width = mask.shape
     side = roi.size[0]
     assert roi.size == (side, side)
@@ -48,9 +64,9 @@ def test_numbers():
     mask = np.zeros((100, 200), bool)
     mask[40:60, 90:100] = True
     assert plan_roi(mask) == Roi(75, 30, 115, 70)
-    assert plan_roi(mask, context_px=5) == Roi(80, 35, 110, 65)
-    assert plan_roi(mask, min_side=64) == Roi(63, 18, 127, 82)
-    assert plan_roi(mask, min_side=512) == Roi(45, 0, 145, 100)
+    assert plan_roi(mask, CropContext(context_px=5)) == Roi(80, 35, 110, 65)
+    assert plan_roi(mask, CropContext(64)) == Roi(63, 18, 127, 82)
+    assert plan_roi(mask, CropContext(512)) == Roi(45, 0, 145, 100)
     mask[:, :] = False
     mask[95:, :150] = True
     assert plan_roi(mask) == Roi(0, -25, 150, 125)  # longer than the picture is high
@@ -58,7 +74,7 @@ def test_numbers():
 
 def test_too_little_context_is_refused():
     with pytest.raises(ValueError, match="cuts the mask"):
-        plan_roi(np.eye(9) > 0, factor=0.5)
+        plan_roi(np.eye(9) > 0, CropContext(roi_factor=0.5))
     with pytest.raises(ValueError, match="empty"):
         plan_roi(np.zeros((4, 4), bool))
     with pytest.raises(ValueError, match="empty"):
@@ -68,7 +84,7 @@ def test_too_little_context_is_refused():
 @given(box_masks(5), st.integers(0, 30))
 @settings(max_examples=150, deadline=None)
 def test_every_masked_pixel_lies_in_one_square(mask, min_side):
-    rois = plan_rois(mask, min_side=min_side)
+    rois = plan_rois(mask, CropContext(min_side))
     count = sum(inside(roi, mask.shape).astype(int) for roi in rois)
     assert (count[mask] == 1).all()
 
@@ -131,3 +147,111 @@ def test_a_squared_box_is_a_square_inside_the_picture_that_keeps_its_longer_side
     assert min(found.x0, found.y0) >= 0 and found.x1 <= 70 and found.y1 <= 50
     if x >= 0 and y >= 0 and box.x1 <= 70 and box.y1 <= 50:
         assert found.x0 <= box.x0 and found.y0 <= box.y0 and found.x1 >= box.x1 and found.y1 >= box.y1
+
+
+ROOT = Path(__file__).parents[2]
+
+
+def mask_of(*boxes: tuple[int, int, int, int], size: tuple[int, int] = (600, 900)) -> np.ndarray:
+    mask = np.zeros(size, bool)
+    for x0, y0, x1, y1 in boxes:
+        mask[y0:y1, x0:x1] = True
+    return mask
+
+
+def planned(mask: np.ndarray, context: CropContext) -> CropPlan:
+    return plan_crops(mask, plan_rois(mask, context), context.model_side)
+
+
+def notes(mask: np.ndarray, context: CropContext) -> str:
+    made = planned(mask, context)
+    return " ".join([*made.notes, *(note for region in made.regions for note in region.notes)])
+
+
+def test_context_by_factor_in_pixels_and_by_zoom() -> None:
+    mask = mask_of((400, 200, 500, 250))
+    sides = [
+        planned(mask, context).regions[0].roi.size[0]
+        for context in (
+            CropContext(64, 2.0),
+            CropContext(64, context_px=30),
+            CropContext(512, 2.0),
+            CropContext(512, 2.0, zoom=4),
+        )
+    ]
+    assert sides == [200, 160, 512, 200]
+
+
+def test_scale_is_model_pixels_a_pixel() -> None:
+    region = planned(mask_of((400, 200, 500, 250)), CropContext(100, 2.0)).regions[0]
+    assert region.scale == 0.5 and scaling(region) == "200 => 100 px, shrunk 2.0x"
+    assert scaling(planned(mask_of((9, 9, 29, 29)), CropContext(80, 2.0, zoom=4)).regions[0]).endswith(
+        "enlarged 2.0x"
+    )
+    assert scaling(planned(mask_of((9, 9, 29, 29)), CropContext(40, 2.0)).regions[0]).endswith("not resized")
+
+
+@pytest.mark.parametrize(
+    ("mask", "context", "expected"),
+    [
+        (mask_of((400, 200, 500, 250)), CropContext(150, 2.0), ""),
+        (mask_of((400, 200, 500, 250)), CropContext(64, 2.0), "shrunk 3.1 times"),
+        (mask_of((400, 200, 403, 202)), CropContext(128, 2.0), "too small"),
+        (mask_of((400, 200, 500, 250)), CropContext(100, 1.0), "fills its region"),
+        (mask_of((0, 10, 900, 590)), CropContext(900, 1.2), "mirrored at its border"),
+        (
+            mask_of(*((60 * i, 60 * i, 60 * i + 9, 60 * i + 9) for i in range(9))),
+            CropContext(20),
+            "9 separate",
+        ),
+    ],
+)
+def test_what_to_beware_of(mask: np.ndarray, context: CropContext, expected: str) -> None:
+    found = notes(mask, context)
+    assert expected in found and bool(expected) == bool(found)
+
+
+def test_the_text_names_every_region_once() -> None:
+    mask = mask_of((10, 10, 50, 50), (700, 400, 800, 500))
+    text = "\n".join(lines(planned(mask, CropContext(64, 2.0))))
+    assert "900 x 600 px" in text and "2 regions" in text
+    assert text.count("region 1:") == text.count("region 2:") == 1
+    assert "80 px square" in text and "200 px square" in text
+
+
+def test_no_zoom_at_all_is_refused() -> None:
+    with pytest.raises(ValueError, match="zoom 0"):
+        plan_rois(mask_of((1, 1, 9, 9)), CropContext(64, zoom=0))
+
+
+def test_labels_stay_in_their_corner() -> None:
+    picture, mask = Picture(np.full((100, 200, 3), 90, np.uint8)), np.zeros((100, 200), bool)
+    rois = [Roi(20, 30, 120, 130), Roi(190, -10, 290, 90)]
+    plain, labelled = draw_plan(picture, mask, rois).pixels, draw_plan(picture, mask, rois, ["x", "y"]).pixels
+    changed = (plain != labelled).any(axis=2)
+    assert changed[30:47, 20:60].any() and labelled[30:47, 20:60].min() < np.mean(OVERLAY_INK) + 60, "letters"
+    changed[30:47, 20:60] = changed[:17, 190:] = False
+    assert not changed.any()
+
+
+def test_labels_grow_with_the_picture() -> None:
+    picture, mask = Picture(np.zeros((10, 2400, 3), np.uint8)), np.zeros((10, 2400), bool)
+    drawing = draw_plan(picture, mask, [Roi(0, 0, 2400, 10)], ["wide"]).pixels
+    assert (drawing[5] != 0).any(axis=1).sum() > 120
+
+
+def test_a_plan_loads_no_model(tmp_path: Path) -> None:
+    """Seconds of imports are for those who insert."""
+    script = """
+import sys
+from scripts.inference import main
+main(sys.argv[1:])
+assert not {"diffusers", "transformers", "ldm.models.base"} & set(sys.modules)
+"""
+    scene = ROOT / "examples/scenes/table"
+    arguments = ["--example_img", f"{scene}.jpg", "--mask", f"{scene}_mask.png", "--outdir", str(tmp_path)]
+    made = subprocess.run(
+        [sys.executable, "-c", script, "--plan", *arguments], cwd=ROOT, capture_output=True, text=True
+    )
+    assert made.returncode == 0, made.stderr
+    assert "region 1:" in made.stdout and [f.name for f in tmp_path.iterdir()] == ["table_plan.png"]

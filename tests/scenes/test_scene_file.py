@@ -9,9 +9,9 @@ import yaml
 from PIL import Image
 
 from ldm.data.picture import read_picture
-from ldm.insertion.crop_plan import CropContext
 from ldm.insertion.mask_input import MaskOptions
 from ldm.insertion.object_source import ObjectSource
+from ldm.insertion.roi import CropContext
 from ldm.scenes.layout import PlacedObject, groups, place, shared_pixels
 from ldm.scenes.scene_file import Scene, read_scene
 

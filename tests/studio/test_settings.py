@@ -17,30 +17,37 @@ def entries(config: object, page: str) -> dict[str, dict]:
 
 
 def test_entries_have_the_values_of_the_config() -> None:
-    found = entries(MINI, "insert")
+    found = entries(PAPER, "insert")
     steps = found["sample.steps"]
-    assert steps["default"] == MINI.sample.steps and steps["type"] == "int" and steps["min"] == 1
+    assert steps["default"] == PAPER.sample.steps and steps["type"] == "int" and steps["min"] == 1
     assert steps["group"] == "main" and found["sample.sampler"]["choices"] == [
         "plms",
         "ddim",
         "dpm++",
         "unipc",
     ]
-    assert found["sample.contact_shadow"]["max"] == 1 and found["mask.fill_holes"]["type"] == "bool"
-    assert 8 <= sum(entry["group"] == "main" for entry in found.values()) <= 12
+    assert found["sample.second_pass"]["max"] == 1 and found["mask.fill_holes"]["type"] == "bool"
+    for config in (PAPER, MINI):
+        assert 5 <= sum(entry["group"] == "main" for entry in entries(config, "insert").values()) <= 12
     assert entries(MINI, "learn")["train.max_steps"]["default"] == MINI.train.max_steps
 
 
 def test_a_base_without_composites_has_no_settings_of_them() -> None:
-    assert "insert.paste_margin" in entries(MINI, "insert")
-    assert not {"insert.paste_margin", "sample.contact_shadow"} & entries(PAPER, "insert").keys()
+    composite = {"insert.keep_scene", "insert.paste_margin", "sample.detail_transfer"}
+    assert composite <= entries(MINI, "insert").keys()
+    assert not composite & entries(PAPER, "insert").keys()
+
+
+def test_a_base_that_takes_one_step_has_no_settings_of_several() -> None:
+    several = {"sample.steps", "sample.sampler", "sample.deep_cache_interval", "sample.second_pass"}
+    assert several <= entries(PAPER, "insert").keys() and not several & entries(MINI, "insert").keys()
 
 
 def test_only_what_differs_is_given() -> None:
     default = MINI.sample.guidance_scale
-    given = {"sample.guidance_scale": default, "sample.steps": MINI.sample.steps, "insert.roi_factor": 3}
+    given = {"sample.guidance_scale": default, "insert.roi_factor": 3}
     assert changed(MINI, given, "insert") == ["insert.roi_factor=3"]
-    assert changed(MINI, {"mask.fill_holes": True, "sample.guidance_interval": "0.1,1"}, "insert") == [
+    assert changed(PAPER, {"mask.fill_holes": True, "sample.guidance_interval": "0.1,1"}, "insert") == [
         "mask.fill_holes=true", "sample.guidance_interval=0.1,1"
     ]  # fmt: skip
     for key in ("insert.outdir", "base.path", "train.logdir", "nonsense"):
