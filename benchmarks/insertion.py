@@ -19,7 +19,7 @@ from benchmarks.subjects import (
 )
 from ldm.insertion.insert import InsertOptions
 from ldm.models.base import Base
-from ldm.models.context import Contexts, join
+from ldm.models.cross_attention import Contexts, join
 from ldm.models.inpainting_model import InpaintingModel
 from ldm.models.runtime import Runtime, inference_copy
 from ldm.models.sampler import guided_eps

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from ldm.models.architecture import Architecture, build_unet, set_position_ids
 from ldm.models.base import Base, load_base
-from ldm.models.context import Context, Contexts
-from ldm.models.cross_attention import cross_attentions
+from ldm.models.cross_attention import Context, Contexts, cross_attentions
 from ldm.models.diffusion import eps_of_v, unet_input
 from ldm.models.inpainting_model import InpaintingModel
 from ldm.models.runtime import PRECISIONS

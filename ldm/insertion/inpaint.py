@@ -14,7 +14,7 @@ from ldm.data.image import resize
 from ldm.insertion.paste import to_model_mask
 from ldm.insertion.region import Region
 from ldm.insertion.region_fill import RegionFill
-from ldm.models.context import Contexts, join
+from ldm.models.cross_attention import Contexts, join
 from ldm.models.diffusion import masked_image
 from ldm.models.inpainting_model import InpaintingModel
 from ldm.models.sampler import EVERYWHERE, Condition, Predictor, sample

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ldm.data.image import resize
 from ldm.insertion.region import Region
-from ldm.models.context import Contexts
+from ldm.models.cross_attention import Contexts
 
 
 class RegionFill:

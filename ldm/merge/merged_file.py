@@ -20,7 +20,7 @@ from ldm.insertion.region_fill import InsertableObject
 from ldm.insertion.session import LoadedObject, Session
 from ldm.models.base import Base
 from ldm.models.checkpoint import first_few
-from ldm.models.context import Context, Contexts
+from ldm.models.cross_attention import Context, Contexts
 from ldm.objects.delta import DIFFERENCE, AppliedObject, Delta, apply
 from ldm.objects.object_context import null_context
 from ldm.objects.object_file import CONTEXT, ObjectMetadata, read_object, write_object

@@ -24,8 +24,7 @@ from ldm.models.checkpoint import (
     write_folder,
 )
 from ldm.models.conditioner import Conditioner
-from ldm.models.context import Context, Contexts
-from ldm.models.cross_attention import cross_attentions
+from ldm.models.cross_attention import Context, Contexts, cross_attentions
 from ldm.models.inpainting_model import InpaintingModel
 from ldm.models.ldm_keys import is_ldm, ldm_to_diffusers, match_clip_keys
 

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ldm.models.architecture import Architecture, build_unet, build_vae
-from ldm.models.context import Context, Contexts, fold
-from ldm.models.cross_attention import cross_attentions, use_few_token_attention
+from ldm.models.cross_attention import Context, Contexts, cross_attentions, fold, use_few_token_attention
 from ldm.models.diffusion import STEPS, eps_of_change, eps_of_v, is_shown, latent_mask, unet_input
 
 

@@ -15,7 +15,7 @@ from diffusers import (
 )
 from torch import Tensor
 
-from ldm.models.context import Context, Contexts, join
+from ldm.models.cross_attention import Context, Contexts, join
 from ldm.models.diffusion import STEPS, betas, guided
 
 SPACING: dict[str, Any] = {"steps_offset": 1, "timestep_spacing": "leading"}

@@ -19,8 +19,7 @@ from ldm.data.image import from_bytes, to_bytes
 from ldm.data.object_crops import ObjectImages
 from ldm.models.base import Base
 from ldm.models.checkpoint import first_few
-from ldm.models.context import Contexts, Folded, Layer, fold_layer
-from ldm.models.cross_attention import Attention, cross_attentions
+from ldm.models.cross_attention import Attention, Contexts, Folded, Layer, cross_attentions, fold_layer
 from ldm.models.inpainting_model import InpaintingModel
 from ldm.objects.delta import Delta, apply
 from ldm.objects.object_context import view_of

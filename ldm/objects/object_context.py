@@ -10,7 +10,7 @@ from torch import Tensor
 from ldm.data.image import from_bytes
 from ldm.data.object_crops import ObjectImages
 from ldm.models.base import Base
-from ldm.models.context import Context, Contexts
+from ldm.models.cross_attention import Context, Contexts
 from ldm.objects.delta import Delta
 
 

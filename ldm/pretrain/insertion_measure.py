@@ -21,7 +21,7 @@ from ldm.data.image import to_pixels
 from ldm.features.imagenet import ImageNetFeatures
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
-from ldm.models.context import Contexts
+from ldm.models.cross_attention import Contexts
 from ldm.models.sampler import Condition, sample
 from ldm.pretrain.image_ops import psnr
 from ldm.pretrain.insertion_samples import InsertionBatch, InsertionComposer, box_of, stack

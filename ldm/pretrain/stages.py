@@ -26,9 +26,8 @@ from ldm.compositing.matting import FILE, SIZE, MattingNetwork, save_matting
 from ldm.models.architecture import Architecture, build_clip, build_vae
 from ldm.models.autoencoder import Autoencoder
 from ldm.models.base import Base, load_base, save_base
-from ldm.pretrain.autoencoder import AutoencoderCrops, ResidualTraining
 from ldm.pretrain.base import BaseTraining, ReplayBuffer, start_from
-from ldm.pretrain.encoder import EncoderTraining
+from ldm.pretrain.encoders import AutoencoderCrops, EncoderTraining, ResidualTraining
 from ldm.pretrain.image_ops import random_crop
 from ldm.pretrain.insertion_measure import InsertionMeasure, fixed_samples
 from ldm.pretrain.insertion_samples import InsertionComposer

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ldm.insertion.region_fill import InsertableObject
-from ldm.models.context import Constants, Context, Contexts, Folded, Layer, Share
+from ldm.models.cross_attention import Constants, Context, Contexts, Folded, Layer, Share
 
 
 def in_regions(objects: Sequence[InsertableObject], masks: Tensor) -> InsertableObject:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from ldm.models.context import Context
+from ldm.models.cross_attention import Context
 from ldm.models.diffusion import unet_input
 from ldm.models.inpainting_model import InpaintingModel
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from ldm.data.image import resize, to_pixels
 from ldm.insertion.paste import to_model_mask
 from ldm.insertion.region import Region
-from ldm.models.context import Context
+from ldm.models.cross_attention import Context
 from ldm.models.diffusion import alpha_bar
 from ldm.models.inpainting_model import InpaintingModel
 from ldm.models.sampler import Predictor

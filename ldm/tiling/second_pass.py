@@ -20,7 +20,7 @@ from ldm.insertion.paste import to_model_mask
 from ldm.insertion.region import Region
 from ldm.insertion.region_fill import InsertableObject, RegionFill
 from ldm.insertion.roi import box_of
-from ldm.models.context import Context, Contexts
+from ldm.models.cross_attention import Context, Contexts
 from ldm.models.diffusion import masked_image
 from ldm.models.inpainting_model import InpaintingModel
 from ldm.models.sampler import Condition, sample

@@ -32,7 +32,7 @@ from ldm.insertion.region import region_of
 from ldm.insertion.region_fill import MakeFill, grey_fill
 from ldm.insertion.roi import CropContext, box_of, crop, plan_roi
 from ldm.models.base import Base
-from ldm.models.context import Context
+from ldm.models.cross_attention import Context
 from ldm.objects.object_context import ObjectView, object_contexts
 from ldm.validation.score import DIGITS, ValidationResult, ValidationScore
 

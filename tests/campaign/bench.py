@@ -29,7 +29,7 @@ from ldm.insertion.insert import InsertOptions, insert
 from ldm.insertion.object_source import ObjectSource
 from ldm.insertion.region import InsertRequest, Result
 from ldm.insertion.region_fill import InsertableObject, ObjectFill
-from ldm.models.context import Contexts
+from ldm.models.cross_attention import Contexts
 from tests.fixtures.noisy import Noisy
 
 LONG = 60  # seconds of processor time after which a case counts as hanging

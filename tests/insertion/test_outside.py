@@ -25,7 +25,7 @@ from ldm.insertion.object_source import ObjectSource
 from ldm.insertion.paste import difference_outside
 from ldm.insertion.region_fill import InsertableObject, ObjectFill
 from ldm.insertion.roi import CropContext
-from ldm.models.context import Contexts
+from ldm.models.cross_attention import Contexts
 from ldm.tiling.second_pass import TiledSecondPass
 from tests.fixtures.noisy import Noisy
 from tests.fixtures.profiles import GREY, PROFILES, in_profile, shown

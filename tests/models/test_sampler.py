@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ldm.models.base import Base
-from ldm.models.context import Contexts
+from ldm.models.cross_attention import Contexts
 from ldm.models.diffusion import STEPS, alpha_bar
 from ldm.models.sampler import MAX_STEPS, SAMPLERS, Condition, guided_eps, sample, scheduler
 from tests.fixtures import tiny

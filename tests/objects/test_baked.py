@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ldm.models.base import Base, base_fingerprint, load_inpainting_model, save_base
-from ldm.models.context import Contexts
+from ldm.models.cross_attention import Contexts
 from ldm.models.sampler import Condition, sample
 from ldm.objects import baked
 from ldm.objects.baked import bake

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from ldm.models.architecture import build_clip
 from ldm.models.base import Base
 from ldm.models.diffusion import alpha_bar
-from ldm.pretrain.autoencoder import AutoencoderCrops
 from ldm.pretrain.base import CHANGE, OUTSIDE, BaseTraining, Encoded, weighted_loss
-from ldm.pretrain.encoder import EncoderTraining, view_agreement
+from ldm.pretrain.encoders import AutoencoderCrops, EncoderTraining, view_agreement
 from ldm.pretrain.image_ops import psnr
 from ldm.pretrain.insertion_samples import InsertionComposer
 from ldm.pretrain.picture_pack import Pack

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Generator
 
-from ldm.pretrain.autoencoder import AutoencoderCrops
+from ldm.pretrain.encoders import AutoencoderCrops
 from ldm.pretrain.insertion_samples import KINDS, SHOWN, InsertionBatch, InsertionComposer, box_of, recoloured
 from ldm.pretrain.picture_pack import Pack
 from tests.fixtures.pictures import small_pack

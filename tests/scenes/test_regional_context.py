@@ -17,8 +17,7 @@ from ldm.config.schema import load_config
 from ldm.data.object_crops import ObjectImages
 from ldm.insertion.region_fill import InsertableObject, ObjectFill
 from ldm.models.base import Base, load_base
-from ldm.models.context import Context, Contexts, Folded, Joined, fold, join
-from ldm.models.cross_attention import cross_attentions
+from ldm.models.cross_attention import Context, Contexts, Folded, Joined, cross_attentions, fold, join
 from ldm.models.sampler import Condition, sample
 from ldm.scenes.regional_context import Regional, in_regions
 from tests.fixtures.small import small_base

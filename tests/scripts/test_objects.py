@@ -15,7 +15,7 @@ from ldm.config.process import run
 from ldm.merge.merged_file import apply_merged, load_merged
 from ldm.models.base import base_fingerprint, load_inpainting_model
 from ldm.models.checkpoint import read_metadata
-from ldm.models.context import Folded
+from ldm.models.cross_attention import Folded
 from ldm.objects import baked
 from ldm.objects.delta import apply, load, save
 from ldm.objects.object_context import reference_of

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ldm.models.base import Base
-from ldm.models.context import Contexts
+from ldm.models.cross_attention import Contexts
 from ldm.models.inpainting_model import forward
 from ldm.models.sampler import Condition, sample
 from ldm.speed.deep_cache import DeepCache, shallow, whole

@@ -15,7 +15,7 @@ from ldm.insertion.region import InsertRequest, region_of
 from ldm.insertion.region_fill import InsertableObject, ObjectFill, RegionFill
 from ldm.insertion.roi import Roi
 from ldm.models.base import Base
-from ldm.models.context import Contexts
+from ldm.models.cross_attention import Contexts
 from ldm.tiling.second_pass import Tiled, TiledSecondPass, plan_tiles, second_pass
 from tests.fixtures.small import small_base
 
