@@ -22,7 +22,7 @@ echo "== 3/3 insert it into three backgrounds, one of them 2048 x 1536"
 python "$root/scripts/inference.py" --config "$root/configs/mini.yaml" --object "$out/rocket_bee.safetensors" \
   --example_img "$scenes/table.jpg" "$scenes/rocks.jpg" "$scenes/street.jpg" \
   --mask "$scenes/table_mask.png" "$scenes/rocks_mask.png" "$scenes/street_mask.png" \
-  --keep_scene --compare --outdir "$out" # the masks lie on empty ground
+  --keep_scene --compare --outdir "$out" # the masks cover only background
 inserted=$(date +%s)
 
 echo

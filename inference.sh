@@ -1,6 +1,6 @@
 #!/bin/sh
 # Insert the learnt object into a background: every pixel outside the mask stays as it is.
-# Any setting can be appended, for example: bash inference.sh --mask my.png --example_img my.jpg --steps 25
+# Any setting can be appended, for example: bash inference.sh --mask my.png --example_img my.jpg --seed 7
 # The defaults are files of the project; flags replace them (docs/command_forms.md).
 set -eu
 root=$(cd "$(dirname "$0")" && pwd)

@@ -127,7 +127,7 @@ class InsertSection:
     )
     keep_scene: bool = setting(
         False,
-        "keep the scene inside the mask around the object, for masks on empty ground (needs "
+        "keep the scene inside the mask around the object, for masks that cover only background (needs "
         "base.region_fill=composite); without it everything inside the mask is generated",
     )
     paste_margin: float = setting(
