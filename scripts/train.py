@@ -90,7 +90,7 @@ def learn(config: Config, resumed: Path | None) -> None:
         for part in (folder, *folder.glob("*/")):
             sweep(part)
         if not resumed:
-            new_run(Path(t.logdir), folder.name)  # another process may have written it since
+            new_run(Path(t.logdir), t.name)  # another process may have written it since
         trainer = train(module, plan.training, training, folder, callbacks, resumed, announce)
     if trainer.is_global_zero:
         validation = next((callback for callback in callbacks if isinstance(callback, Validation)), None)

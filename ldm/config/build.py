@@ -48,6 +48,13 @@ def insert_settings(config: Config) -> dict[str, Any]:
     }
 
 
+def base_settings(config: Config) -> dict[str, Any]:
+    """What determines pixels of how a base is used, beside its weights, as dotted settings."""
+    base = asdict(config.base)
+    del base["path"]
+    return {f"base.{key}": value for key, value in base.items()}
+
+
 def with_settings(config: Config, changes: Mapping[str, Any]) -> Config:
     """The settings with others, dotted."""
     for dotted, value in changes.items():

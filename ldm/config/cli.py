@@ -211,8 +211,8 @@ def translated(words: Sequence[str], published: Published) -> list[str]:
 def with_defaults(words: Sequence[str], gives_way: Mapping[str, Collection[str]]) -> list[str]:
     """`--default-NAME PATH` => `--NAME PATH`, in front; dropped if a flag is given to which it gives way.
 
-    A default gives way to its own flag and to those of `gives_way`, which may also name a setting, like
-    `mask.channel`. Its path is relative to the project.
+    A default gives way to its own flag and to those of `gives_way`, which may also name settings, like
+    `insert.outdir`. Its path is relative to the project.
     """
     defaults, own = _taken(words)
     given = set(_named(own))

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from ldm.config.build import (
+    base_settings,
     crop_context_of,
     insert_settings,
     runtime_of,
@@ -61,7 +62,7 @@ def setup_of(args: argparse.Namespace, config: Config) -> Setup:
     """Load networks and base; results go to `--out`."""
     networks = networks_of(args)
     base = load_base(Path(config.base.path), config.base.architecture).to(args.device)
-    fingerprint = base_fingerprint(base)
+    fingerprint, used = base_fingerprint(base), base_settings(config)
 
     def learn(insertset: InsertSet, learning: Changes, file: Path) -> None:
         """On a base of its own."""
@@ -85,8 +86,8 @@ def setup_of(args: argparse.Namespace, config: Config) -> Setup:
         networks=networks,
         metrics=args.metrics,
         learn=learn,
-        training=how_to_learn(config) | {"freeze_model": config.train.freeze_model},
-        insert_settings=lambda changes: insert_settings(with_settings(config, changes)),
+        training=how_to_learn(config) | used | {"freeze_model": config.train.freeze_model},
+        insert_settings=lambda changes: insert_settings(with_settings(config, changes)) | used,
         open_session=open_session,
         seed=config.sample.seed,
         object_scale=config.sample.object_scale,

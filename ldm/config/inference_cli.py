@@ -17,7 +17,7 @@ from ldm.batch.replay import ItemReplay, read_recipe
 from ldm.batch.results_log import COMPARISON, check_log, check_outputs
 from ldm.batch.runner import RunOptions
 from ldm.batch.work_item import MaskedBackground, WorkItem, check_files, pair
-from ldm.config.build import INCIDENTAL, crop_context_of, from_sections
+from ldm.config.build import INCIDENTAL, base_settings, crop_context_of, from_sections
 from ldm.config.cli import INFERENCE, INSERTION_FLAGS, PUBLISHED_INFERENCE
 from ldm.config.loader import place
 from ldm.config.parser import SettingsParser
@@ -257,7 +257,7 @@ def options_of(args: argparse.Namespace, config: Config) -> RunOptions:
 
 def determining(config: Config) -> dict[str, Any]:
     """The settings that determine pixels, besides the work item and the weights of the base."""
-    settings: dict[str, Any] = {"model_side": config.base.architecture.image_size}
+    settings: dict[str, Any] = base_settings(config)
     for section in ("sample", "insert", "mask"):
         values = asdict(getattr(config, section))
         settings[section] = {k: v for k, v in values.items() if k not in INCIDENTAL.get(section, ())}

@@ -133,7 +133,8 @@ class SettingsParser(OneLineParser):
     ) -> tuple[argparse.Namespace, Any]:
         """Command line => its own arguments and the resolved settings; `saved` ones replace the file's."""
         words = translated(sys.argv[1:] if argv is None else argv, self.published)
-        words = with_defaults(words, self.gives_way)
+        own = {flag: (dotted, *self.gives_way.get(flag, ())) for flag, dotted in self.flags.items()}
+        words = with_defaults(words, {**self.gives_way, **own})
         args = self.parse_intermixed_args([word for word in words if not self._is_setting(word)])
         settings = [word for word in words if self._is_setting(word)]
         given = [

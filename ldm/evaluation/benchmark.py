@@ -52,6 +52,12 @@ class Site:
     object_mask: Path | None = None
     posed: Posed | None = None
 
+    def files(self) -> list[Path]:
+        """The pictures that its result and its scores depend on."""
+        posed = None if self.posed is None else self.posed.picture
+        found = (self.masked.background, self.masked.mask, self.truth, self.object_mask, posed)
+        return [path for path in found if path is not None]
+
     def read(self, options: MaskOptions | None = None, context: CropContext = AROUND) -> SiteImages:
         """Its images; FileNotFoundError or ValueError in one line if one is missing or does not fit."""
         background, masks = self.masked.read(options or MaskOptions())

@@ -89,8 +89,8 @@ class PosedFill(CompositeFill):
     of: PosedObject
 
     @cached_property
-    def layers(self) -> Tensor:
-        return (self.placed * self.mask)[None]
+    def layer(self) -> Tensor:
+        return self.placed * self.mask
 
     @cached_property
     def placed(self) -> Tensor:

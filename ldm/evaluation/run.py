@@ -89,11 +89,10 @@ class MethodRun:
 
     @property
     def learns_from(self) -> dict[str, Any]:
-        """All that the object file depends on, beside the content of the pictures."""
+        """All that the object file depends on."""
         settings = dict(self.setup.training) | dict(self.method.learning)
-        settings |= {"images": len(self.insertset.few_shot)}
-        settings |= {"same_category": len(self.insertset.same_category)}
-        return {"settings": settings, "base": self.setup.fingerprint}
+        pictures = text_digest(self.insertset.digests())
+        return {"settings": settings, "base": self.setup.fingerprint, "pictures": pictures}
 
     @property
     def object_file(self) -> Path:
@@ -108,13 +107,11 @@ class MethodRun:
 
     def missing(self) -> list[Site]:
         """The sites without a result by this recipe."""
-        recipe = self.recipe() if self.is_learnt else None
-        return [site for site in self.sites if recipe is None or self._row(site, recipe) is None]
+        return [site for site in self.sites if not self.is_learnt or self._row(site) is None]
 
     def rows(self) -> list[Row]:
         """The rows of the sites that are done."""
-        recipe = self.recipe() if self.is_learnt else None
-        return [row for site in self.sites if recipe and (row := self._row(site, recipe))]
+        return [row for site in self.sites if self.is_learnt and (row := self._row(site))]
 
     def insertions(self) -> list[Insertion]:
         """The results of the sites that are done, one for each of `rows`."""
@@ -126,13 +123,12 @@ class MethodRun:
         if not self.missing():
             return
         facts = {"learning_seconds": self._learn()} if self.method.is_trained else {}
-        recipe = self.recipe()
         with self._prepared() as fill:
             for site in self.missing():
-                yield self._make(site, fill, recipe, facts)
+                yield self._make(site, fill, facts)
 
-    def recipe(self) -> dict[str, Any]:
-        """All that a result depends on, beside its site; another version may draw and score otherwise."""
+    def recipe(self, site: Site) -> dict[str, Any]:
+        """All that a site's result depends on; another version may draw and score otherwise."""
         setup, method = self.setup, self.method
         made: dict[str, Any] = {"kind": method.kind, "metrics": sorted(setup.metrics), "version": __version__}
         if method.kind not in PASTES:
@@ -144,11 +140,13 @@ class MethodRun:
             made["posed"] = True
         if method.is_trained:
             made |= {"object": file_digest(self.object_file)[:16], "object_scale": setup.object_scale}
+        known = text_digest(self.benchmark.objects[self.object].digests())
+        made["pictures"] = text_digest([known, *map(file_digest, site.files())])[:16]
         return json.loads(json.dumps(made))  # as it is read from a file: lists for tuples
 
-    def _row(self, site: Site, recipe: Row) -> Row | None:
+    def _row(self, site: Site) -> Row | None:
         results = self.setup.results
-        return results.row(results.path(self.method.name, self.benchmark, site), recipe)
+        return results.row(results.path(self.method.name, self.benchmark, site), self.recipe(site))
 
     def _learn(self) -> float:
         """Make the object file if it is missing => the seconds that learning took, then or now."""
@@ -187,9 +185,9 @@ class MethodRun:
         finally:
             session.unload_object()
 
-    def _make(self, site: Site, fill: Fill, recipe: Row, facts: Mapping[str, float]) -> Row:
+    def _make(self, site: Site, fill: Fill, facts: Mapping[str, float]) -> Row:
         """Insert, score and keep one result."""
-        setup = self.setup
+        setup, recipe = self.setup, self.recipe(site)
         images = site.read(context=setup.context)
         start = time.perf_counter()
         picture = fill(images)

@@ -35,6 +35,14 @@ class ObjectSource:
         found = {"reference_box": box, "reference_mask": mask}
         return {role: path for role, path in found.items() if path is not None}
 
+    def state(self) -> tuple[tuple[str, int, int], ...]:
+        """Its files as they are now: name, size and time of change of each."""
+        given = [path for path in (self.object, self.reference, self.pictures) if path is not None]
+        inside = [] if self.pictures is None else self.pictures.rglob("*")
+        files = sorted({*given, *self.reference_parts().values(), *inside})
+        known = [(str(file), file.stat()) for file in files if file.exists()]
+        return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in known)
+
     def kind(self) -> str:
         """Of the object file: delta, baked, merged; `pickle` of the paper's code, "" if there is none."""
         if self.object is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeAlias
 
 from torch import Tensor
@@ -32,6 +32,7 @@ class LoadedObject:
     object: InsertableObject
     applied: AppliedObject | None = None
     own: Tensor | None = None
+    files: tuple = ()  # `ObjectSource.state` when it was loaded
 
 
 class Session:
@@ -94,9 +95,11 @@ class Session:
 
     def load_object(self, source: ObjectSource) -> LoadedObject:
         """Apply this object to the base; the weights of the base are restored exactly before."""
-        if self._loaded is None or self._loaded.source != source:
+        files = source.state()
+        if self._loaded is None or (self._loaded.source, self._loaded.files) != (source, files):
             self.unload_object()
-            self._loaded = self.openers.get(source.kind(), open_learnt)(self, source)
+            loaded = self.openers.get(source.kind(), open_learnt)(self, source)
+            self._loaded = replace(loaded, files=files)
         return self._loaded
 
     def unload_object(self) -> None:

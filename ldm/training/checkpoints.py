@@ -66,8 +66,11 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
 
 def checkpoints(run: Path) -> list[Path]:
     """The checkpoints of a run folder, oldest first."""
-    found = {path: NAME.fullmatch(path.name) for path in (run / FOLDER).glob("*.ckpt")}
-    return sorted((p for p, match in found.items() if match), key=lambda p: int(found[p][1]))  # type: ignore[index]
+    return sorted((path for path in (run / FOLDER).glob("*.ckpt") if NAME.fullmatch(path.name)), key=_step)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(NAME.fullmatch(checkpoint.name)[1])  # type: ignore[index]
 
 
 def find_checkpoint(path: Path) -> Path:
@@ -85,11 +88,19 @@ def find_checkpoint(path: Path) -> Path:
 
 
 def resumable(path: Path) -> tuple[Path, dict[str, Any]]:
-    """A run folder or checkpoint file => the checkpoint to resume, and the settings of its run."""
+    """A run folder or checkpoint file => the checkpoint to resume, and the settings of its run.
+
+    ValueError if its run has later checkpoints: the run would be extracted from one of them.
+    """
     checkpoint = find_checkpoint(path)
-    saved = read_checkpoint(checkpoint)
+    saved, run = read_checkpoint(checkpoint), run_folder(checkpoint)
     if "optimizer_states" not in saved:
-        raise ValueError(f"{checkpoint} cannot be resumed; give its run: --resume {run_folder(checkpoint)}")
+        raise ValueError(f"{checkpoint} cannot be resumed; give its run: --resume {run}")
+    if (every := checkpoints(run)) and _step(every[-1]) > saved["global_step"]:
+        raise ValueError(
+            f"{run} has later checkpoints than {checkpoint.name}, like {every[-1].name}; "
+            f"move them out of {every[-1].parent}, or continue after them: --resume {run}"
+        )
     return checkpoint, saved["object"]["metadata"]["recipe"]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from ldm.config.cli import (
@@ -14,6 +16,7 @@ from ldm.config.cli import (
 )
 from ldm.config.inference_cli import GIVES_WAY, parser
 from ldm.config.loader import ROOT
+from ldm.config.parser import SettingsParser
 
 SCRIPTS = (PUBLISHED_INFERENCE, PUBLISHED_TRAINING, PUBLISHED_EXTRACTION)
 
@@ -115,3 +118,11 @@ def test_a_default_gives_way_to_what_says_otherwise(
     assert own == line.split()
     assert [word.removeprefix("--") for word in defaults[::2]] == kept.split()
     assert all(value in DEFAULTS for value in defaults[1::2])
+
+
+def test_a_default_gives_way_to_its_setting() -> None:
+    parser = SettingsParser("Test.", {"outdir": "insert.outdir"}, "")
+    given = ["--default-outdir", "outputs/demo", "insert.outdir=/tmp/mine"]
+    assert parser.parse_config(given)[1].insert.outdir == "/tmp/mine"
+    kept = parser.parse_config(given[:2])[1].insert.outdir
+    assert Path(kept).resolve() == ROOT / "outputs/demo"

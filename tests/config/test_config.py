@@ -12,6 +12,7 @@ import pytest
 
 from ldm.config.build import insert_options, make_fill, sampling_of
 from ldm.config.cli import TRAINING, TRAINING_HELP
+from ldm.config.inference_cli import determining
 from ldm.config.inference_cli import parser as inference
 from ldm.config.parser import SettingsParser
 from ldm.config.process import run
@@ -464,3 +465,12 @@ def test_what_cannot_be_extended_is_named(extends: str, said: str, tmp_path: Pat
     (tmp_path / "mine.yaml").write_text(f"extends: {extends}\n")
     with pytest.raises((ValueError, FileNotFoundError), match=said):
         load_config(tmp_path / "mine.yaml")
+
+
+def test_what_determines_pixels_of_a_base_is_part_of_a_results_key() -> None:
+    file = ROOT / "configs/mini.yaml"
+    before = determining(load_config(file))
+    for change in ("base.region_fill=grey", "base.segmenter=matting", "base.architecture.prediction=v"):
+        assert determining(load_config(file, [change])) != before, change
+    for same in ("base.path=/elsewhere", "insert.outdir=/tmp", "sample.seed=7"):
+        assert determining(load_config(file, [same])) == before, same

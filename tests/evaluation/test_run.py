@@ -133,6 +133,28 @@ def test_a_run_goes_on_where_it_stopped(benchmark: Benchmark, shared: Setup, tmp
     assert len(Results(tmp_path).rows) == 6
 
 
+def test_pictures_that_changed_are_done_again(shared: Setup, tmp_path: Path) -> None:
+    bench = load_benchmark(write_bench(tmp_path / "mini"))
+    lessons: list[str] = []
+
+    def learn(insertset: Any, learning: Mapping[str, Any], file: Path) -> None:
+        lessons.append(insertset.root.name)
+        shared.learn(insertset, learning, file)
+
+    setup, both = replace(shared, folder=tmp_path / "out", learn=learn), ("flat", "crossattn")
+    assert len(made(setup, bench, *both)) == 6 and made(setup, bench, *both) == []
+    background = next(site for site in bench.sites if site.name == "s2").masked.background
+    pixels = np.asarray(Image.open(background)).copy()
+    pixels[0, 0] = 255 - pixels[0, 0]
+    Image.fromarray(pixels).save(background)
+    assert made(setup, bench, *both) == [("flat", "s2"), ("crossattn", "s2")]
+    assert lessons == ["apple", "brick"]
+    picture = bench.objects["apple"].few_shot[0].image
+    Image.fromarray(255 - np.asarray(Image.open(picture))).save(picture)
+    assert len(made(setup, load_benchmark(tmp_path / "mini"), *both)) == 4
+    assert lessons == ["apple", "brick", "apple"]
+
+
 def test_a_picture_of_the_user_is_not_replaced(benchmark: Benchmark, shared: Setup, tmp_path: Path) -> None:
     setup, own = replace(shared, folder=tmp_path), tmp_path / "flat" / "mini" / "s2.png"
     made(setup, benchmark, "flat")

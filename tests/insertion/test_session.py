@@ -183,6 +183,20 @@ def test_the_reference_is_the_one_given_or_the_objects_own(session: Session, tmp
     assert own.shape == (1, 3, 28, 28) and not torch.allclose(own[0, :, 14, 14], red)
 
 
+def test_files_that_changed_are_read_again(session: Session, tmp_path: Path) -> None:
+    reference, mask = tmp_path / "red.png", tmp_path / "red_mask.png"
+    Image.new("RGB", (28, 28), (255, 0, 0)).save(reference)
+    before = session.reference(ObjectSource(reference=reference))
+    Image.new("RGB", (28, 28), (0, 0, 255)).save(reference)
+    after = session.reference(ObjectSource(reference=reference))
+    assert not torch.equal(before, after) and after[0, 2].max() > 0.9
+    state = ObjectSource(reference=reference).state()
+    Image.new("L", (28, 28), 255).save(mask)
+    assert ObjectSource(reference=reference).state() != state, "a silhouette beside it"
+    ready = session.ready(ObjectSource(reference=reference))
+    assert session.ready(ObjectSource(reference=reference)) is ready
+
+
 def test_objects_together_are_each_in_its_own_mask(session: Session, tmp_path: Path) -> None:
     """In one pass, also refined in tiles; whoever is exchanged changes the picture where it is."""
     files = [write_object(tmp_path / f"{i}.safetensors", session.base, i) for i in (1, 2, 3)]

@@ -60,6 +60,27 @@ def test_a_run_prints_what_it_does_and_what_comes_next(
     } <= found
 
 
+def test_an_earlier_checkpoint_is_resumed_only_if_there_is_no_later_one(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = tmp_path / "logs/toy"
+    train.main(arguments(tmp_path, "--max_steps", "2", "train.checkpoint_every=1"))
+    first, last = (run / f"checkpoints/step-00000{step}.ckpt" for step in (1, 2))
+    before = last.read_bytes()
+    output = failing(["--resume", str(first), "--max_steps", "3"], capsys)
+    assert "later checkpoints than step-000001.ckpt, like step-000002.ckpt" in output
+    assert f"--resume {run}" in output and last.read_bytes() == before
+    last.rename(tmp_path / "later.ckpt")
+    train.main(["--resume", str(first), "--max_steps", "3"])
+    assert find_checkpoint(run).name == "step-000003.ckpt"
+
+
+def test_a_run_is_named_with_its_folder(tmp_path: Path) -> None:
+    train.main(arguments(tmp_path, "--max_steps", "1", "--name", "toy"))
+    train.main(arguments(tmp_path, "--max_steps", "1", "--name", "group/toy"))
+    assert find_checkpoint(tmp_path / "logs/group/toy").name == "step-000001.ckpt"
+
+
 def test_a_view_that_is_not_there_does_not_stop_learning(tmp_path: Path) -> None:
     """Inference refuses it; previews use all tokens."""
     for more in (
