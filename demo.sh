@@ -5,7 +5,7 @@ set -eu
 root=$(cd "$(dirname "$0")" && pwd)
 . "$root/setup.sh"
 out=$root/outputs/demo scenes=$root/examples/scenes
-rm -rf "$out"
+rm -rf "$out/rocket_bee" # the run of the demo before; its other files are replaced below
 mkdir -p "$out"
 
 echo "== 1/3 learn the object from its five few-shot pictures"

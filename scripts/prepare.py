@@ -38,7 +38,7 @@ def parser() -> OneLineParser:
     p.add_argument(
         "--out", type=path_of, required=True, metavar="FOLDER", help="object folder to make or update"
     )
-    p.add_argument("--reference", metavar="PICTURE",
+    p.add_argument("--reference", type=path_of, metavar="PICTURE",
                    help="reference: a photo (file or number) or another picture [best photo]")  # fmt: skip
     p.add_argument(
         "--category", type=path_of, metavar="FOLDER", help="pictures of other objects of the category"
@@ -84,12 +84,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.measure:
         return measure_all(args.photos, args.out, segmenter)
     photos, out = find_photos(args.photos), args.out
+    category = find_photos(args.category) if args.category else []
     if out.resolve() in (args.photos.resolve(), photos[0].parent.resolve()):
         raise ValueError(f"--out {out} is the folder of the photos; give another folder")
     bar = partial(tqdm, unit="photo", leave=False, disable=None)
     if not (out / PREPARED).is_file():  # else it is this program's folder
         check_outputs([out / SHEET_NAME], photos, "another --out")
-    prepared = write_object_folder(out, photos, args.reference, args.category, segmenter, bar)
+    prepared = write_object_folder(out, photos, args.reference, category, segmenter, bar)
     write_picture(out / SHEET_NAME, draw_sheet(prepared), SHEET)
     return report(prepared)
 

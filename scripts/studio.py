@@ -6,14 +6,18 @@ import secrets
 import socket
 from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
 
 from ldm.config.process import run, starting
 
 with starting():
     from ldm.config.cli import OneLineParser
     from ldm.config.loader import ROOT, place
-    from ldm.data.files import check_folder, locked_folder
+    from ldm.data.files import check_folder, locked_folder, path_of
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 EXTRA = "the studio needs the packages of the extra `studio`: pip install -e '.[studio]'"
 
@@ -21,9 +25,9 @@ EXTRA = "the studio needs the packages of the extra `studio`: pip install -e '.[
 def arguments(argv: Sequence[str] | None) -> Namespace:
     """The command line."""
     parser = OneLineParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--config", default=place("configs/mini.yaml", ROOT), metavar="YAML",
+    parser.add_argument("--config", type=path_of, default=place("configs/mini.yaml", ROOT), metavar="YAML",
                         help="settings file of the base to serve [configs/mini.yaml]")  # fmt: skip
-    parser.add_argument("--folder", default=place("outputs/studio", ROOT), metavar="FOLDER",
+    parser.add_argument("--folder", type=path_of, default=place("outputs/studio", ROOT), metavar="FOLDER",
                         help="folder for objects, backgrounds, runs, results [outputs/studio]")  # fmt: skip
     parser.add_argument("--host", default="127.0.0.1",
                         help="address; any but a loopback address needs a token [127.0.0.1]")  # fmt: skip
@@ -51,11 +55,22 @@ def listening(host: str, port: int) -> socket.socket:
     return found
 
 
+def serve(app: FastAPI, own: socket.socket) -> None:
+    """Answer requests until Ctrl-C. A second one is ignored while the workers end, which takes seconds."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            if not self.should_exit:
+                super().handle_exit(sig, frame)
+
+    options = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
+    Server(options).run(sockets=[own])
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     args = arguments(argv)
     try:
-        import uvicorn
-
         from ldm.studio.access import LOOPBACK, Policy
         from ldm.studio.app import create_app
         from ldm.studio.workspace import Workspace
@@ -63,19 +78,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         if error.name and error.name.partition(".")[0] in ("fastapi", "uvicorn", "starlette", "pydantic"):
             raise ModuleNotFoundError(EXTRA) from None
         raise
-    folder = Path(args.folder)
+    folder = args.folder
     check_folder(folder, f"--folder {folder}")
     token = args.token or ("" if args.host in LOOPBACK else secrets.token_urlsafe(18))
     with listening(args.host, args.port) as own, locked_folder(folder, "give another --folder"):
         policy = Policy(args.host, own.getsockname()[1], token, args.max_upload_mb << 20)
-        app = create_app(Workspace(folder, Path(args.config)), policy, args.device)
+        app = create_app(Workspace(folder, args.config), policy, args.device)
         name = f"[{args.host}]" if ":" in args.host else args.host
         print(
             f"studio: http://{name}:{policy.port}/{f'?token={token}' if token else ''} (Ctrl-C ends it)",
             flush=True,
         )
-        options = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1)
-        uvicorn.Server(options).run(sockets=[own])
+        serve(app, own)
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -211,7 +212,7 @@ def items_of(args: argparse.Namespace, config: Config) -> list[WorkItem]:
 def check_overwriting(
     args: argparse.Namespace, config: Config, items: Sequence[WorkItem], scene: str = ""
 ) -> None:
-    """ValueError if a picture of this run would replace one of its inputs, or a file of the user's.
+    """ValueError if a picture of this run would replace an input, a file of the user's, or another result.
 
     `scene`: the name of a scene's result; else each item has results of its own.
     """
@@ -229,6 +230,11 @@ def check_overwriting(
     check_outputs((folder / name for name in names), inputs)
     if not args.plan:
         check_log(folder, inputs)
+        if doubled := [name for name, count in Counter(names).items() if count > 1]:
+            raise ValueError(
+                f"{doubled[0]} would be a result and a sheet of results; "
+                "rename the background, or give names in a manifest"
+            )
         if any(item.best for item in items):
             check_folder(folder / "candidates", f"--outdir {folder}")
 

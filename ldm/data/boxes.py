@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from ldm.data.text import Numbers, numbers_of, read_text
@@ -179,17 +180,23 @@ def placed(given: Given, how: str, overhang: float = OVERHANG) -> Box:
 
 
 def read_boxes(
-    files: Mapping[Path, Frame | None], root: Path, faults: list[str], slips: Counter[str] | None = None
+    files: Mapping[Path, Frame | None],
+    root: Path,
+    faults: list[str],
+    slips: Counter[str] | None = None,
+    others: Mapping[Path, Frame] = MappingProxyType({}),
 ) -> dict[Path, tuple[Box, ...]]:
     """The boxes of a folder's files, each with the frame of its picture (None: unreadable, boxes unknown).
 
-    All files follow one convention. Each bad line, and a file without a line, is added to `faults`. With
-    `slips`, these are counted there instead: a box up to 3 px outside, a fifth number, an empty file.
+    All files follow one convention, and so do `others`, which are read only to find it. Each bad line, and a
+    file without a line, is added to `faults`. With `slips`, these are counted there instead: a box up to 3 px
+    outside, a fifth number, an empty file.
     """
     read = {path: _read_lines(path, frame, root, faults, slips) for path, frame in files.items()}
     every = [given for lines in read.values() for given in lines]
+    more = [given for path, frame in others.items() for given in _read_lines(path, frame, path.parent, [])]
     overhang = OVERHANG if slips is None else ROUGH_OVERHANG
-    how = convention(every, overhang)
+    how = convention([*every, *more], overhang)
     boxes: dict[Path, tuple[Box, ...]] = {}
     for path, lines in read.items():
         found = []
@@ -207,7 +214,7 @@ def read_boxes(
 
 
 def _read_lines(
-    path: Path, frame: Frame | None, root: Path, faults: list[str], slips: Counter[str] | None
+    path: Path, frame: Frame | None, root: Path, faults: list[str], slips: Counter[str] | None = None
 ) -> list[Given]:
     """The lines of a box file, as numbers; what is no box is added to `faults`."""
     name = path.relative_to(root).as_posix()

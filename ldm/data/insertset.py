@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,8 +110,30 @@ def check_outside(folder: Path, given: str) -> None:
 
 
 def silhouette_beside(reference: Path) -> Path:
-    """The file of a reference's silhouette: NAME_mask.png beside it."""
-    return reference.with_name(f"{reference.stem}_mask.png")
+    """The file of a reference's silhouette beside it, NAME_mask.* as `picture_named` finds it."""
+    return picture_named(reference.parent, f"{reference.stem}_mask")
+
+
+def picture_named(folder: Path, stem: str) -> Path:
+    """The picture file of this stem in a folder, whatever its suffix; STEM.png if there is none."""
+    png = folder / f"{stem}.png"
+    others = () if png.is_file() else (path for path in list_files(folder) if path.stem == stem)
+    return next(iter(others), png)
+
+
+def turned_others(picture: Path, text_of: Callable[[Path], Path | None]) -> dict[Path, Frame]:
+    """The box files of the other pictures in a folder, found by `text_of`, with their pictures' frames.
+
+    Of boxes in a picture that EXIF turns, only all of them together show whether they count in the picture as
+    shown or as stored. A picture that is not readable is left out.
+    """
+    found = {}
+    for other in list_files(picture.parent):
+        text = None if other == picture else text_of(other)
+        if text is not None:
+            with suppress(ValueError, FileNotFoundError):
+                found[text] = read_frame(other, whole=False)
+    return found
 
 
 def parts_in_folder(picture: Path) -> tuple[Path | None, Path | None]:
@@ -134,7 +158,9 @@ def sample_in_folder(picture: Path) -> Sample | None:
     frame = _read_frame(picture, root, faults)
     if mask is not None:
         _check_mask(mask, frame, root, faults)
-    boxes = read_boxes({text: frame}, root, faults)[text]
+    turned = frame is not None and frame.orientation > 1
+    others = turned_others(picture, lambda other: parts_in_folder(other)[0]) if turned else {}
+    boxes = read_boxes({text: frame}, root, faults, others=others)[text]
     if faults:
         raise ValueError(f"{root}: {faults[0]}")
     return Sample(picture, boxes, mask)

@@ -109,16 +109,20 @@ def read_size(path: Path, convert: bool = False) -> tuple[int, int]:
     """Upright width and height of a file that `read_picture` can read, by its header; raises as it does."""
     with opened(path) as file:
         check_kind(path, file, convert)
-        return file.size if orientation(file) < 5 else (file.size[1], file.size[0])
+        return _stored_frame(file).shown
 
 
-def read_frame(path: Path) -> Frame:
-    """Decode a whole picture file => its size as stored and its orientation; raises as `read_picture`."""
+def read_frame(path: Path, whole: bool = True) -> Frame:
+    """A picture file's size as stored and its orientation; raises as `read_picture`.
+
+    `whole`: all of it is decoded, so that damage shows; else its header is enough.
+    """
     with opened(path) as file:
         check_kind(path, file, convert=True)
-        turn = orientation(file)  # before a TIFF is loaded: Pillow turns it, and forgets
-        file.load()
-        return Frame(*(file.size[::-1] if file.format == "TIFF" and turn > 4 else file.size), turn)
+        frame = _stored_frame(file)  # before a TIFF is loaded: then Pillow forgets how it turned it
+        if whole:
+            file.load()
+        return frame
 
 
 def read_rgb(path: Path) -> np.ndarray:
@@ -181,6 +185,12 @@ def srgb_pixels(picture: Picture) -> np.ndarray:
 def eight_bits(pixels: np.ndarray) -> np.ndarray:
     """Pixels of either depth => uint8; 16 bits are rounded."""
     return pixels if pixels.dtype == np.uint8 else (pixels / 257).round().astype(np.uint8)
+
+
+def _stored_frame(file: Image.Image) -> Frame:
+    """The frame of an opened file; of a TIFF Pillow gives the size as shown."""
+    turn = orientation(file)
+    return Frame(*(file.size[::-1] if file.format == "TIFF" and turn > 4 else file.size), turn)
 
 
 def _alpha(picture: Picture) -> np.ndarray | None:

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from ldm.compositing.cut_out import SIDE, shrunk
-from ldm.data.boxes import Box
+from ldm.data.boxes import CORNERS, Box, Frame, Given, placed
 from ldm.data.files import atomic_file, check_folder, file_digest, locked_folder, write_file
 from ldm.data.insertset import PREPARED
 from ldm.data.mask_levels import read_silhouette
@@ -28,18 +28,21 @@ from ldm.prepare.photo_files import (
     PhotoRecord,
     annotated,
     box_file,
+    category_names,
     changed,
-    find_photos,
+    check_boxes,
+    free_category_name,
     known_beside,
     mask_file,
     photo_of,
     photos_of,
     read_record,
     stored_box,
+    stored_suffix,
     write_record,
 )
 from ldm.prepare.proposal import Proposal, Source, propose, propose_together
-from ldm.prepare.reference import update_reference
+from ldm.prepare.reference import check_reference, update_reference
 from ldm.prepare.segmenter import Segmenter, load_segmenter
 
 Progress = Callable[[Sequence[str]], Iterable[str]]  # as tqdm
@@ -72,24 +75,27 @@ def write_object_folder(
     root: Path,
     photos: Sequence[Path] = (),
     reference: Path | str | None = None,
-    category: Path | None = None,
+    category: Sequence[Path] = (),
     segmenter: Segmenter | None = None,
     progress: Progress = iter,
 ) -> PreparedObject:
     """Add photos to an object folder, new or not, and bring boxes, silhouettes and reference up to date.
 
     `reference`: the name of a photo in the folder, or a picture file (a photo, or another picture).
-    `category`: a folder of same-category pictures. A photo that was removed is not added again. Raises as the
-    readers do, and ValueError if another process is writing the folder.
+    `category`: same-category pictures. A photo that was removed is not added again. Raises as the readers do,
+    and ValueError if another process is writing the folder or `reference` would replace a person's file.
     """
     check_folder(root, f"--out {root}")
     segmenter = segmenter or load_segmenter()
     with locked_folder(root, "wait for it"):
         record = read_record(root)
+        if not (root / PREPARED).is_file():
+            check_boxes(root)
+        if reference is not None:
+            check_reference(root, record, reference)
         known = _add_photos(root, photos, record)
         _update(root, known, record, segmenter, progress)
-        if category is not None:
-            _add_category(root, category, segmenter, progress)
+        _add_category(root, category, segmenter, progress)
         return _finish(root, record, segmenter, reference)
 
 
@@ -124,13 +130,16 @@ def correct_photo(
     segmenter = segmenter or load_segmenter()
     with locked_folder(root, "wait for it"):
         record, image = read_record(root), photo_of(root, name)
-        proposal = propose(read_rgb(image), box, segmenter, silhouette)
+        pixels, boxes, mask = read_rgb(image), box_file(root, name), mask_file(root, name)
+        if box is not None:
+            box = placed(Given(box, Frame(*pixels.shape[1::-1]), f"{image.name}: box"), CORNERS)
+        proposal = propose(pixels, box, segmenter, silhouette)
         entry = record.photos.setdefault(name, PhotoRecord(file_digest(image)))
-        for file in (box_file(root, name), mask_file(root, name)):
-            file.unlink(missing_ok=True)
-        _write_proposal(root, name, proposal, entry, segmenter)
+        entry.box, entry.mask = (file_digest(file) if file.is_file() else "" for file in (boxes, mask))
+        _write_proposal(root, name, proposal, entry, segmenter)  # which replaces what is recorded
         entry.box = entry.box if box is None else ""  # no file's hash: it is a person's
         entry.mask = entry.mask if silhouette is None else ""
+        write_record(root, record)
         return _finish(root, record, segmenter)
 
 
@@ -166,7 +175,7 @@ def _add_photos(root: Path, photos: Sequence[Path], record: FolderRecord) -> dic
         seen.add(digest)
         number += 1
         added[str(number)] = photo
-        _copy(photo, root / "data" / f"{number}{photo.suffix.lower()}")
+        _copy(photo, root / "data" / f"{number}{stored_suffix(photo)}")
         record.photos[str(number)] = PhotoRecord(digest)
     return added
 
@@ -186,11 +195,13 @@ def _update(
             continue
         proposal = _proposed(added.get(name, image), known, segmenter)
         _write_proposal(root, name, replace(proposal, source=known.source), entry, segmenter)
+        write_record(root, record)  # after each: what is not recorded counts as a person's
     if unknown:
         pairs = [_for_comparison(root, image, image.stem in unknown) for image in images.values()]
         proposals = propose_together([pixels for pixels, _ in pairs], segmenter, [mask for _, mask in pairs])
         for name, proposal in zip(unknown, proposals, strict=True):
             _write_proposal(root, name, proposal, record.photos[name], segmenter)
+            write_record(root, record)
 
 
 def _proposed(photo: Path, known: Known, segmenter: Segmenter) -> Proposal:
@@ -248,17 +259,21 @@ def _write_proposal(
     entry.warnings = list(proposal.warnings)
 
 
-def _add_category(root: Path, category: Path, segmenter: Segmenter, progress: Progress) -> None:
-    """Copy a folder's pictures to reg_data/ with a box each, known or proposed; those that are there stay."""
-    photos = {str(path): path for path in find_photos(category)}
+def _add_category(root: Path, category: Sequence[Path], segmenter: Segmenter, progress: Progress) -> None:
+    """Copy pictures to reg_data/, each under a free name, with a known or proposed box."""
+    photos = {str(path): path for path in category}
+    there = category_names(root)
     for name in progress(list(photos)):
-        photo = photos[name]
-        text = root / "reg_bbox" / f"{photo.stem}.txt"
+        photo, digest = photos[name], file_digest(photos[name])
+        own = there.get(digest) or free_category_name(root, photo.stem)
+        text = root / "reg_bbox" / f"{own}.txt"
         if text.is_file():
             continue
         known = known_beside(photo)
         box = known.box or _proposed(photo, known, segmenter).box
-        _copy(photo, root / "reg_data" / f"{photo.stem}{photo.suffix.lower()}")
+        if digest not in there:
+            _copy(photo, root / "reg_data" / f"{own}{stored_suffix(photo)}")
+            there[digest] = own
         write_file(text, " ".join(f"{value:g}" for value in box) + "\n")
 
 
@@ -269,8 +284,8 @@ def _finish(
     photos = photos_of(root)
     views = {name: view_of(*annotated(root, image)) for name, image in photos.items()}
     best = best_view(views) if views else ""
-    update_reference(root, record, best, segmenter, reference)
     record.warnings = compare_views(views)
+    update_reference(root, record, best, segmenter, reference)
     write_record(root, record)
     return read_object_folder(root)
 

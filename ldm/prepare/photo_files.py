@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
+from itertools import chain, count
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from ldm.data.boxes import Box, Frame, read_boxes
-from ldm.data.files import file_digest, list_files, other_pictures, write_file
-from ldm.data.insertset import PREPARED, silhouette_beside
+from ldm.data.files import PICTURE_SUFFIXES, file_digest, list_files, other_pictures, write_file
+from ldm.data.insertset import KINDS, PREPARED, picture_named, silhouette_beside, turned_others
 from ldm.data.mask_levels import read_silhouette
 from ldm.data.picture import read_alpha, read_frame, read_rgb
+from ldm.data.picture_decode import opened
 from ldm.prepare.proposal import Source
 
 
@@ -31,8 +33,8 @@ def find_photos(folder: Path) -> list[Path]:
     inner = folder / "data"
     place = inner if inner.is_dir() else folder
     files = list_files(place) + other_pictures(place)  # whose reading names what is not read
-    masks = {silhouette_beside(file) for file in files}
-    photos = [file for file in files if file not in masks]
+    masks = {f"{file.stem}_mask" for file in files}
+    photos = [file for file in files if file.stem not in masks]
     if not photos:
         raise ValueError(f"{folder}: no photos; expected 3-6 pictures of one object")
     return photos
@@ -47,15 +49,13 @@ class Known(NamedTuple):
 
 
 def known_beside(photo: Path) -> Known:
-    """The box of NAME.txt, the silhouette of NAME_mask.png or of the photo's own transparency.
+    """The box of NAME.txt, the silhouette of NAME_mask.* or of the photo's own transparency.
 
-    They may also be bbox/NAME.txt and mask/NAME.png, in the photo's folder or beside its data/.
+    They may also be bbox/NAME.txt and mask/NAME.*, in the photo's folder or beside its data/.
     """
-    parents = [photo.parent, *([photo.parent.parent] if photo.parent.name == "data" else [])]
-    texts = [photo.with_suffix(".txt"), *(box_file(parent, photo.stem) for parent in parents)]
-    masks = [silhouette_beside(photo), *(mask_file(parent, photo.stem) for parent in parents)]
-    text = next((path for path in texts if path.is_file()), None)
+    masks = [silhouette_beside(photo), *(mask_file(parent, photo.stem) for parent in _parents(photo))]
     mask = next((path for path in masks if path.is_file()), None)
+    text = _text_beside(photo)
     box = None if text is None else _read_box(text, photo)
     if mask is not None:
         return Known(box, read_silhouette(mask), "mask")
@@ -63,12 +63,21 @@ def known_beside(photo: Path) -> Known:
     return Known(box, alpha, "box" if alpha is None else "alpha")
 
 
+def _parents(photo: Path) -> list[Path]:
+    return [photo.parent, *([photo.parent.parent] if photo.parent.name == "data" else [])]
+
+
+def _text_beside(photo: Path) -> Path | None:
+    texts = [photo.with_suffix(".txt"), *(box_file(parent, photo.stem) for parent in _parents(photo))]
+    return next((path for path in texts if path.is_file()), None)
+
+
 def box_file(root: Path, name: str) -> Path:
     return root / "bbox" / f"{name}.txt"
 
 
 def mask_file(root: Path, name: str) -> Path:
-    return root / "mask" / f"{name}.png"
+    return picture_named(root / "mask", name)
 
 
 def photos_of(root: Path) -> dict[str, Path]:
@@ -82,6 +91,35 @@ def photo_of(root: Path, name: str) -> Path:
     if name not in photos:
         raise FileNotFoundError(f"{root}: no photo {name!r}; it has {', '.join(photos) or 'none'}")
     return photos[name]
+
+
+def stored_suffix(photo: Path) -> str:
+    """The suffix under which a copy of a photo is found: its own if that is usual, else its format's."""
+    suffix = photo.suffix.lower()
+    if suffix in PICTURE_SUFFIXES:
+        return suffix
+    with opened(photo) as file:
+        kind = "JPEG" if file.format == "MPO" else file.format or ""
+    return f".{kind.lower()}"
+
+
+def category_names(root: Path) -> dict[str, str]:
+    """sha256 of each same-category picture of an object folder => its name."""
+    folder = root / "reg_data"
+    return {file_digest(path): path.stem for path in list_files(folder) + other_pictures(folder)}
+
+
+def free_category_name(root: Path, stem: str) -> str:
+    """A name that no same-category picture, box or mask of an object folder has: STEM, STEM_2 ..."""
+    taken = {path.stem for part in KINDS[1] for path in (root / part).glob("*")}
+    return next(name for name in chain([stem], (f"{stem}_{n}" for n in count(2))) if name not in taken)
+
+
+def check_boxes(root: Path) -> None:
+    """ValueError if a box of an object folder is not inside its photo as shown, where it is to count."""
+    for name, image in photos_of(root).items():
+        if box_file(root, name).is_file():
+            stored_box(root, image)
 
 
 def stored_box(root: Path, image: Path) -> Box:
@@ -98,7 +136,9 @@ def _read_box(text: Path, image: Path, shown: bool = False) -> Box:
     """`shown`: it is known to count in the photo as viewers show it, whatever EXIF says."""
     faults: list[str] = []
     frame = read_frame(image)
-    boxes = read_boxes({text: Frame(*frame.shown) if shown else frame}, text.parent, faults)[text]
+    frame = Frame(*frame.shown) if shown else frame
+    others = turned_others(image, _text_beside) if frame.orientation > 1 else {}
+    boxes = read_boxes({text: frame}, text.parent, faults, others=others)[text]
     if faults:
         raise ValueError(f"{text.parent}/{faults[0]}")
     return boxes[0]

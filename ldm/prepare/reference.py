@@ -10,8 +10,7 @@ import numpy as np
 from PIL import Image
 
 from ldm.data.boxes import Box
-from ldm.data.files import atomic_file, file_digest, list_files
-from ldm.data.insertset import silhouette_beside
+from ldm.data.files import atomic_file, file_digest, list_files, overwritten
 from ldm.data.picture import Picture, read_picture, read_rgb
 from ldm.data.picture_write import write_picture
 from ldm.data.training_masks import pixel_box
@@ -32,16 +31,27 @@ def update_reference(
     `chosen`: a photo's name, or a picture file. A reference that a person made is kept unless one is chosen.
     """
     photos = photos_of(root)
-    theirs = any(changed(root / name, digest) for name, digest in record.files.items())
+    there = record.reference in photos if record.reference else bool(_files(root))
     if chosen is not None:
+        check_reference(root, record, chosen)
         _choose(root, photos, record, segmenter, chosen)
-    elif theirs or (not record.files and _files(root)):
+    elif _theirs(root, record):
         record.reference, record.chosen = "", True
-    elif not record.chosen or (record.reference and record.reference not in photos):
+    elif not (record.chosen and there):
         record.reference, record.chosen = best, False
     if record.reference in photos:
         _, box, silhouette = annotated(root, photos[record.reference])
         _record(root, record, _write(root, photos[record.reference], box, silhouette))
+
+
+def check_reference(root: Path, record: FolderRecord, chosen: Path | str) -> None:
+    """ValueError if a chosen reference would replace a person's file, or the file that is chosen."""
+    theirs = _theirs(root, record)
+    if lost := theirs[0] if theirs else overwritten(_files(root), [Path(chosen)]):
+        raise ValueError(
+            f"the reference {chosen} would replace {lost}; move that file to another folder first, "
+            "or choose no reference to keep it"
+        )
 
 
 def _choose(
@@ -63,11 +73,17 @@ def _files(root: Path) -> list[Path]:
     return [path for path in list_files(root) if path.stem in ("test", "test_mask")]
 
 
+def _theirs(root: Path, record: FolderRecord) -> list[Path]:
+    """Those of the reference's files that this program did not write, or that a person changed."""
+    return [path for path in _files(root) if changed(path, record.files.get(path.name, ""))]
+
+
 def _record(root: Path, record: FolderRecord, files: Sequence[Path]) -> None:
-    """Record the reference's files; those of the one before are removed."""
-    for old in _files(root):
-        if old not in files:
-            old.unlink()
+    """Record the reference's files; those recorded before are removed."""
+    for name, digest in record.files.items():
+        old = root / name
+        if old not in files and not changed(old, digest):
+            old.unlink(missing_ok=True)
     record.files = {file.name: file_digest(file) for file in files}
 
 
@@ -86,7 +102,7 @@ def _write(root: Path, image: Path, box: Box, silhouette: np.ndarray) -> tuple[P
     else:
         file = root / f"test{suffix if suffix in LOSSLESS else '.png'}"
         write_picture(file, crop)
-    mask = silhouette_beside(file)
+    mask = root / "test_mask.png"
     write_picture(mask, Picture(np.ascontiguousarray(silhouette[y0:y1, x0:x1, None])))
     return file, mask
 

@@ -15,6 +15,7 @@ import numpy as np
 
 from ldm.compositing.cut_out import SIDE, PixelBox, matte, segment, shrunk, surroundings
 from ldm.data.boxes import Box
+from ldm.data.files import path_of
 from ldm.data.training_masks import pixel_box
 
 MEAN = np.array((0.485, 0.456, 0.406), np.float32)  # of ImageNet, as saliency models expect
@@ -58,7 +59,7 @@ def load_segmenter(name: str = "grabcut", base: Path = Path("checkpoints/mini"))
     if name == "rembg":
         return Segmenter(name, load_rembg())
     if name.endswith(".onnx"):
-        return Segmenter(Path(name).name, OnnxModel(Path(name)))
+        return Segmenter(Path(name).name, OnnxModel(path_of(name)))
     raise ValueError(f"--segmenter {name}: expected {', '.join(SEGMENTERS)} or the path of a model.onnx")
 
 

@@ -162,15 +162,20 @@ class Trainings(threading.Thread):
         """Whether the job's process runs, be it a child or one that an earlier server started."""
         if self._child is not None and self._child.pid == job.process:
             return self._child.poll() is None
-        return is_ours(job.process)
+        return is_ours(job.process, Path(job.request["run"]))
 
 
-def is_ours(process: int) -> bool:
-    """Whether a process of this number runs one of our scripts."""
+def is_ours(process: int, run: Path) -> bool:
+    """Whether a process of this number runs one of our scripts on a run folder; numbers are used again."""
     if not process or not runs(process):
         return False
-    words = Path(f"/proc/{process}/cmdline")
-    return not words.is_file() or any(name in words.read_text(errors="replace") for name in SCRIPTS)
+    command = Path(f"/proc/{process}/cmdline")
+    if not command.is_file():  # not Linux
+        return True
+    words = command.read_text(errors="replace").split("\0")
+    paths, run = {ROOT / word for word in words}, ROOT / run
+    ours = any(ROOT / "scripts" / name in paths for name in SCRIPTS)
+    return ours and (run in paths or (run.parent in paths and run.name in words))  # --logdir and --name
 
 
 def _signal(process: int, number: signal.Signals) -> None:

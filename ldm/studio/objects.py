@@ -152,7 +152,7 @@ class Objects:
         from ldm.prepare.object_folder import remove_photo
 
         with self._locks[name]:
-            remove_photo(self.root(name), checked_name(own))
+            remove_photo(self._own_root(name), checked_name(own))
             return self.get(name)
 
     def choose_reference(self, name: str, own: str) -> dict[str, Any]:
@@ -169,12 +169,14 @@ class Objects:
         from ldm.prepare.object_folder import write_object_folder
 
         with TemporaryDirectory(dir=self.workspace.part("cache")) as folder:
-            for given, data in files:
-                file = Path(folder) / stored_name(given, PICTURE_SUFFIXES)
+            stored = []
+            for number, (given, data) in enumerate(files):
+                file = Path(folder) / str(number) / stored_name(given, PICTURE_SUFFIXES)
                 store(file, data)
                 facts_of(file, given, convert=True)
+                stored.append(file)
             with self._locks[name]:
-                write_object_folder(self.root(name), category=Path(folder))
+                write_object_folder(self.root(name), category=stored)
         return self.get(name)
 
     def category_file(self, name: str, file: str) -> Path:
@@ -186,8 +188,8 @@ class Objects:
 
     def remove_category(self, name: str, file: str) -> dict[str, Any]:
         """Remove a same-category picture and its box."""
-        picture = self.category_file(name, file)
-        (self.root(name) / "reg_bbox" / f"{picture.stem}.txt").unlink(missing_ok=True)
+        root, picture = self._own_root(name), self.category_file(name, file)
+        (root / "reg_bbox" / f"{picture.stem}.txt").unlink(missing_ok=True)
         picture.unlink()
         return self.get(name)
 
@@ -238,6 +240,13 @@ class Objects:
     def _opened(self) -> dict[str, str]:
         file = self.workspace.folder / OPENED
         return read_json(file) if file.is_file() else {}
+
+    def _own_root(self, name: str) -> Path:
+        """The folder of an object; ValueError if it was opened elsewhere: the user's files stay there."""
+        root = self.root(name)
+        if name in self._opened():
+            raise ValueError(f"{name} was opened from {root}: its pictures are kept; remove them there")
+        return root
 
     def _one(self, name: str, own: str) -> dict[str, Any]:
         return next(photo for photo in self.get(name)["photos"] if photo["id"] == own)

@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from ldm.data.exif import upright as turned_upright
-from ldm.data.insertset import load_insertset
+from ldm.data.insertset import load_insertset, sample_in_folder
 from ldm.data.mask_levels import read_silhouette
 from ldm.data.picture import read_rgb
+from ldm.prepare.photo_files import known_beside
 
 SIZE = (40, 30)  # width, height
 
@@ -310,6 +311,22 @@ def test_boxes_of_the_stored_picture_are_read_there_if_they_fit_nowhere_else(fol
     assert fault.startswith(
         "mask/2.png: 80 x 30 pixels, its picture is 30 x 80, as viewers show it (EXIF turns it)"
     )
+
+
+def test_one_picture_s_boxes_are_read_as_those_of_its_folder(folder: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for name, text in (("2", "10 5 70 25"), ("3", "4 5 20 25")):  # those of 3.jpg alone may be meant as shown
+        Image.new("RGB", (80, 30)).save(folder / f"data/{name}.jpg", exif=exif)
+        boxes(folder / f"bbox/{name}.txt", text)
+    with pytest.warns(UserWarning, match="pixels of the stored picture"):
+        whole = load_insertset(folder).few_shot
+    for sample in whole:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            alone = sample_in_folder(sample.image)
+            assert alone is not None and alone.boxes == sample.boxes
+            assert known_beside(sample.image).box == sample.boxes[0]
 
 
 def test_pictures_of_kinds_that_are_not_read_are_faults_unless_beside_one_that_is(folder: Path) -> None:

@@ -26,6 +26,7 @@ from ldm.data.picture import (
     read_frame,
     read_picture,
     read_rgb,
+    read_size,
 )
 from ldm.data.picture_write import embedded_text, write_picture
 
@@ -196,6 +197,7 @@ def test_the_stored_frame_is_known(tmp_path, suffix, orientation):
     Image.new("RGB", (32, 16)).save(file, exif=photo_exif(orientation).tobytes())
     assert read_frame(file) == read_picture(file).frame == Frame(32, 16, orientation)
     assert read_picture(file).size == Frame(32, 16, orientation).shown[::-1]
+    assert read_size(file) == Frame(32, 16, orientation).shown
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

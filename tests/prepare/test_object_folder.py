@@ -17,11 +17,11 @@ from ldm.data.mask_levels import read_silhouette
 from ldm.data.picture import read_rgb
 from ldm.prepare.object_folder import (
     correct_photo,
-    find_photos,
     read_object_folder,
     remove_photo,
     write_object_folder,
 )
+from ldm.prepare.photo_files import find_photos
 from ldm.prepare.sheet import draw_sheet
 
 OBJECT = (40, 30, 120, 100)  # where it is in the photos, which are 160 x 130
@@ -52,7 +52,7 @@ def pixels(seed: int) -> np.ndarray:
 
 def write_photo(folder: Path, name: str, seed: int, turn: int = 1) -> None:
     """With its box beside it; stored so that a viewer, which turns it by EXIF, shows `pixels`."""
-    folder.mkdir(exist_ok=True)
+    folder.mkdir(parents=True, exist_ok=True)
     exif = Image.Exif()
     exif[0x0112], exif[0x010F] = turn, "a camera"
     stored = np.rot90(pixels(seed), 1) if turn == 6 else pixels(seed)
@@ -214,10 +214,114 @@ def test_the_reference_is_the_chosen_one_and_a_person_s_own_stays(photos: Path, 
     assert prepare(photos, out).reference == "" and (out / "test.jpg").read_bytes() == own
 
 
+@pytest.mark.parametrize("made_before", [True, False])
+def test_a_reference_that_a_person_adds_is_never_replaced(
+    photos: Path, tmp_path: Path, made_before: bool
+) -> None:
+    out = tmp_path / "o"
+    if made_before:
+        prepare(photos, out)
+        for file in out.glob("test*"):
+            file.unlink()
+    out.mkdir(exist_ok=True)
+    Image.new("RGB", (30, 30), (1, 2, 3)).save(out / "test.webp")
+    own = (out / "test.webp").read_bytes()
+    for chosen in ("2", photos / "IMG_3.jpg", out / "test.webp"):
+        with pytest.raises(ValueError, match=r"would replace .*test\.webp; move that file"):
+            prepare(photos, out, reference=chosen)
+    for _ in range(2):
+        assert prepare(photos, out).reference == "" and (out / "test.webp").read_bytes() == own
+    assert [file.name for file in out.glob("test*")] == ["test.webp"]
+    (out / "test.webp").unlink()
+    assert prepare(photos, out).reference in ("1", "2", "3") and (out / "test.jpg").is_file()
+
+
+def test_the_program_s_own_reference_is_not_cropped_again(photos: Path, tmp_path: Path) -> None:
+    prepare(photos, tmp_path / "o")
+    before = state(tmp_path / "o")
+    with pytest.raises(ValueError, match=r"would replace .*test\.jpg"):
+        prepare(photos, tmp_path / "o", reference=tmp_path / "o/test.jpg")
+    assert state(tmp_path / "o") == before
+
+
+def test_same_category_pictures_get_free_names(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    prepare(photos, out)
+    (out / "reg_data").mkdir()
+    Image.new("RGB", (9, 9)).save(out / "reg_data/q.png")  # a person's, without a box
+    for folder, seed in (("one", 7), ("two", 8), ("one", 7)):
+        write_photo(tmp_path / folder, "q.jpg", seed)
+        prepare(photos, out, category=find_photos(tmp_path / folder))
+    found = {file.name: file.read_bytes() for file in (out / "reg_data").iterdir()}
+    assert sorted(found) == ["q.png", "q_2.jpg", "q_3.jpg"]
+    assert found["q_2.jpg"] == (tmp_path / "one/q.jpg").read_bytes()
+    assert found["q_3.jpg"] == (tmp_path / "two/q.jpg").read_bytes()
+    with pytest.warns(UserWarning, match="without box"):
+        assert len(load_insertset(out).same_category) == 2
+
+
+def test_a_run_that_was_killed_goes_on_with_its_proposals(photos: Path, tmp_path: Path) -> None:
+    class Killed(Reds):
+        def __call__(self, image: np.ndarray, box: Box) -> np.ndarray:
+            if (image == read_rgb(photos / "IMG_3.jpg")).all():
+                raise KeyboardInterrupt
+            return super().__call__(image, box)
+
+    with pytest.raises(KeyboardInterrupt):
+        write_object_folder(tmp_path / "o", find_photos(photos), segmenter=Killed())
+    assert not any(photo.corrected for photo in prepare(photos, tmp_path / "o").photos)
+    prepare(photos, tmp_path / "other")
+    assert state(tmp_path / "o") == state(tmp_path / "other")
+
+
+def test_a_box_that_does_not_fit_changes_nothing(photos: Path, tmp_path: Path) -> None:
+    out = tmp_path / "o"
+    prepare(photos, out)
+    before = state(out)
+    for box, fault in (((-5, -5, 50, 50), "inside it is 0 0 50 50"), ((9, 9, 9.4, 9.4), "less than a pixel")):
+        with pytest.raises(ValueError, match=fault):
+            correct_photo(out, "1", box, segmenter=Reds())
+    assert state(out) == before
+
+
+def test_a_box_that_counts_in_the_stored_photo_is_refused_before_anything_is_written(tmp_path: Path) -> None:
+    (tmp_path / "o/bbox").mkdir(parents=True)
+    for name, box in (("1", "28 40 100 120"), ("2", "28 40 100 150")):  # the second fits as stored only
+        write_photo(tmp_path / "o/data", f"{name}.jpg", int(name), turn=6)
+        (tmp_path / f"o/data/{name}.txt").unlink()
+        (tmp_path / f"o/bbox/{name}.txt").write_text(box)
+    before = state(tmp_path / "o")
+    with pytest.raises(ValueError, match=r"bbox/2\.txt: .*outside the picture"):
+        write_object_folder(tmp_path / "o", segmenter=Reds())
+    assert state(tmp_path / "o") == before
+
+
+def test_a_photo_without_a_usual_suffix_is_stored_under_that_of_its_format(
+    photos: Path, tmp_path: Path
+) -> None:
+    (photos / "IMG_3.jpg").rename(photos / "IMG_3")
+    Image.open(photos / "IMG_2.jpg").save(photos / "IMG_2.part", "PNG")
+    (photos / "IMG_2.jpg").unlink()
+    prepared = prepare(photos, tmp_path / "o")
+    assert [photo.image.name for photo in prepared.photos] == ["1.jpg", "2.png", "3.jpeg"]
+    assert len(load_insertset(tmp_path / "o").few_shot) == 3
+
+
+def test_a_mask_beside_a_photo_may_have_any_suffix(photos: Path, tmp_path: Path) -> None:
+    mask = np.zeros((130, 160), np.uint8)
+    mask[20:90, 10:90] = 255
+    for name in ("IMG_1_mask.bmp", "mask/IMG_2.tif"):
+        (photos / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(mask).save(photos / name)
+    prepared = prepare(photos, tmp_path / "o")
+    assert [photo.source for photo in prepared.photos] == ["mask", "mask", "box"]
+    assert all((read_silhouette(photo.mask) == mask).all() for photo in prepared.photos[:2])
+
+
 def test_same_category_pictures_and_equal_files(photos: Path, tmp_path: Path) -> None:
     shutil.copy(photos / "IMG_1.jpg", photos / "copy.jpg")
     write_photo(tmp_path / "others", "q.jpg", 7)
-    prepared = prepare(photos, tmp_path / "o", category=tmp_path / "others")
+    prepared = prepare(photos, tmp_path / "o", category=find_photos(tmp_path / "others"))
     assert len(prepared.photos) == 3
     [sample] = load_insertset(tmp_path / "o").same_category
     assert sample.boxes == ((38, 28, 122, 102),)

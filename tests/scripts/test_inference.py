@@ -376,6 +376,15 @@ def test_no_input_and_no_foreign_picture_is_overwritten(
     assert {file: file.read_bytes() for file in before} == before
 
 
+@pytest.mark.parametrize(("name", "flags"), [("sheet", []), ("comparison", ["--compare"])])
+def test_no_sheet_replaces_a_result(folder: Path, tmp_path: Path, name: str, flags: list[str]) -> None:
+    (tmp_path / f"{name}.png").write_bytes((folder / "a.png").read_bytes())
+    work = ["--example_img", str(tmp_path / f"{name}.png"), *BOXED[2:], "--outdir", str(tmp_path / "out")]
+    with pytest.raises(ValueError, match=rf"{name}\.png would be a result and a sheet .*; rename"):
+        call(folder, *work, *flags)
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("kind", ["picture", "file"])
 def test_candidates_of_another_program_stay(folder: Path, tmp_path: Path, kind: str) -> None:
     mine = tmp_path / ("candidates/a.png" if kind == "picture" else "candidates")

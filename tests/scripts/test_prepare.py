@@ -11,6 +11,7 @@ from PIL import Image
 from ldm.config.process import run
 from ldm.data.boxes import Box
 from ldm.data.picture_write import embedded_text
+from ldm.prepare.object_folder import read_object_folder
 from scripts import prepare
 
 
@@ -61,6 +62,16 @@ def test_a_person_s_sheet_is_not_replaced_but_its_own_is(
     for _ in range(2):
         prepare.main([str(photos), "--out", str(out)])
         assert embedded_text(out / "sheet.png").items() >= prepare.SHEET.items()
+
+
+def test_a_reference_may_lie_in_the_home_folder(
+    photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(photos))
+    prepare.main([str(photos), "--out", str(tmp_path / "obj"), "--reference=~/2.png"])
+    assert read_object_folder(tmp_path / "obj").reference == "2"
+    prepare.main([str(photos), "--out", str(tmp_path / "obj"), "--reference=1"])
+    assert read_object_folder(tmp_path / "obj").reference == "1"
 
 
 @pytest.mark.parametrize("inner", ["", "data"])

@@ -58,6 +58,17 @@ def test_setup_finds_the_project_when_sourced(tmp_path: Path, shell: str) -> Non
     assert done.stdout.strip() == str(root), done.stderr
 
 
+def test_the_demo_keeps_what_it_did_not_write(tmp_path: Path) -> None:
+    root = project(tmp_path / "project", "echo")
+    for name in ("table.png", "mine/photo.jpg", "rocket_bee/config.yaml"):
+        (root / "outputs/demo" / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / "outputs/demo" / name).touch()
+    done = call("sh", root / "demo.sh", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    left = {path.relative_to(root / "outputs/demo").as_posix() for path in root.rglob("outputs/demo/**/*.*")}
+    assert left == {"table.png", "mine/photo.jpg"}
+
+
 def test_paths_are_the_users_and_defaults_the_projects(tmp_path: Path) -> None:
     script = project(tmp_path / "project", sys.executable) / "inference.sh"
     Image.new("RGB", (300, 200), "grey").save(tmp_path / "room.png")

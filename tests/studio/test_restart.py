@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ pytest.importorskip("fastapi", reason="the extra `studio` is not installed")
 
 from fastapi.testclient import TestClient
 
+from ldm.config.loader import ROOT
 from ldm.studio.learning import is_ours
 from ldm.training.checkpoints import checkpoints
 from tests.fixtures.small import written
@@ -44,12 +47,35 @@ def learning(client: TestClient) -> dict[str, Any]:
     return waited(client, job, lambda job: job["step"] >= 1 or job["error"])
 
 
-def gone(process: int) -> bool:
+def gone(process: int, run: Path) -> bool:
     """Whether a process ends within some seconds."""
     end = time.monotonic() + 60
-    while is_ours(process) and time.monotonic() < end:
+    while is_ours(process, run) and time.monotonic() < end:
         time.sleep(0.1)
-    return not is_ours(process)
+    return not is_ours(process, run)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("scripts/train.py", "--logdir", "RUNS", "--name", "disc"), True),
+        (("scripts/train.py", "--resume", "RUNS/disc"), True),
+        (("scripts/get_deltas.py", "--path", "RUNS/disc"), True),
+        (("scripts/train.py", "--logdir", "RUNS", "--name", "disc_2"), False),
+        (("scripts/train.py", "--resume", "RUNS/disc_2"), False),
+        (("my_train.py", "RUNS/disc"), False),
+    ],
+)
+def test_another_process_with_the_number_of_a_training_is_not_ours(
+    tmp_path: Path, words: tuple[str, ...], expected: bool
+) -> None:
+    """It is killed with its whole group when the training is cancelled."""
+    own = [word.replace("RUNS", str(tmp_path)).replace("scripts", f"{ROOT}/scripts") for word in words]
+    with subprocess.Popen([sys.executable, "-c", "input()", *own], stdin=subprocess.PIPE) as process:
+        try:
+            assert is_ours(process.pid, tmp_path / "disc") == expected
+        finally:
+            process.kill()
 
 
 def test_the_next_server_goes_on_with_everything(tmp_path: Path) -> None:
@@ -65,7 +91,7 @@ def test_the_next_server_goes_on_with_everything(tmp_path: Path) -> None:
         waits = client.post("/api/insert", json={**placed, "settings": FAST}).json()
         waited(client, first, lambda job: job["step"] >= 3)
     try:
-        assert is_ours(process)
+        assert is_ours(process, tmp_path / "studio/runs/disc")
         with client_of(config, tmp_path / "studio") as client:
             for job in (first, waits):
                 assert client.get(f"/api/jobs/{job['id']}").json()["state"] in ("queued", "running")
@@ -76,9 +102,9 @@ def test_the_next_server_goes_on_with_everything(tmp_path: Path) -> None:
             waited(client, learn, lambda job: job["step"] > before)
             client.post(f"/api/jobs/{learn['id']}/cancel")
             ended(client, learn, "cancelled")
-            assert gone(process)
+            assert gone(process, tmp_path / "studio/runs/disc")
     finally:
-        if is_ours(process):
+        if is_ours(process, tmp_path / "studio/runs/disc"):
             os.killpg(process, signal.SIGKILL)
 
 
@@ -91,7 +117,7 @@ def test_a_training_is_paused_resumed_and_survives_a_reboot(tmp_path: Path) -> N
         first = process_of(client, job)
         client.post(f"/api/jobs/{job['id']}/pause")
         job = waited(client, job, lambda job: job["state"] != "running")
-        assert job["state"] == "paused" and gone(first)
+        assert job["state"] == "paused" and gone(first, run)
         saved = int(checkpoints(run)[-1].stem.removeprefix("step-"))
         assert saved == job["step"] or saved >= 1
         client.post(f"/api/jobs/{job['id']}/resume")
@@ -99,7 +125,7 @@ def test_a_training_is_paused_resumed_and_survives_a_reboot(tmp_path: Path) -> N
         second = process_of(client, job)
         assert second != first
     os.killpg(second, signal.SIGKILL)  # a reboot ends both
-    assert gone(second)
+    assert gone(second, run)
     saved = int(checkpoints(run)[-1].stem.removeprefix("step-"))
     with client_of(config, tmp_path / "studio") as client:
         job = waited(client, job, lambda job: process_of(client, job) not in (0, second))

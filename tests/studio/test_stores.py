@@ -206,6 +206,29 @@ def test_reference_removed_photos_and_category(client: TestClient, tmp_path: Pat
     assert client.delete(entry["image"]).json()["category"] == []
 
 
+def test_same_category_pictures_of_one_name_are_all_kept(client: TestClient) -> None:
+    object_of(client, "cup")
+    files = [("files", ("image.jpg", photo(seed))) for seed in (7, 8)]
+    client.post("/api/objects/cup/category", files=files)
+    third = {"files": ("image.jpg", photo(9))}
+    for _ in range(2):  # known ones are left out
+        added = client.post("/api/objects/cup/category", files=third).json()["category"]
+        assert [entry["name"] for entry in added] == ["image.jpg", "image_2.jpg", "image_3.jpg"]
+
+
+def test_pictures_of_a_folder_made_elsewhere_are_never_removed(client: TestClient, tmp_path: Path) -> None:
+    folder = object_folder(tmp_path / "studio/mine")
+    own = [folder / "data/0.png", folder / "reg_data/0.png", folder / "reg_bbox/0.txt", folder / "test.png"]
+    before = [file.read_bytes() for file in own]
+    client.post("/api/objects/open", json={"folder": str(folder)})
+    for address in ("photos/0", "category/0.png"):
+        answer = client.delete(f"/api/objects/mine/{address}")
+        assert answer.status_code == 400 and f"opened from {folder}" in answer.json()["error"]
+    answer = client.put("/api/objects/mine/reference", json={"photo": "1"})
+    assert answer.status_code == 400 and "would replace" in answer.json()["error"]
+    assert [file.read_bytes() for file in own] == before
+
+
 def test_a_folder_made_elsewhere_opens(client: TestClient, tmp_path: Path) -> None:
     folder = object_folder(tmp_path / "studio/mine")
     found = client.post("/api/objects/open", json={"folder": str(folder)}).json()
