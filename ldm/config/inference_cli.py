@@ -14,7 +14,6 @@ import torch
 
 from ldm.batch.manifest import COLUMNS, bench_backgrounds, read_manifest
 from ldm.batch.replay import ItemReplay, read_recipe
-from ldm.batch.results_log import COMPARISON, check_log, check_outputs
 from ldm.batch.runner import RunOptions
 from ldm.batch.work_item import MaskedBackground, WorkItem, check_files, pair
 from ldm.config.build import INCIDENTAL, crop_context_of, from_sections
@@ -25,7 +24,7 @@ from ldm.config.process import uncollected
 from ldm.config.schema import Config, load_config
 from ldm.config.training_sections import EXTRACTED_SUFFIX
 from ldm.data.boxes import Box, parse_box, read_box_file
-from ldm.data.files import check_folder, fitting_name, list_files
+from ldm.data.files import check_folder, list_files
 from ldm.data.insertset import check_outside
 from ldm.insertion.mask_input import MaskOptions
 from ldm.insertion.object_source import ObjectSource
@@ -206,31 +205,6 @@ def items_of(args: argparse.Namespace, config: Config) -> list[WorkItem]:
         items = [replace(like, masked=masked) for masked in found]
     check_files(items)
     return items
-
-
-def check_overwriting(
-    args: argparse.Namespace, config: Config, items: Sequence[WorkItem], scene: str = ""
-) -> None:
-    """ValueError if a picture of this run would replace one of its inputs, or a file of the user's.
-
-    `scene`: the name of a scene's result; else each item has results of its own.
-    """
-    stems = [scene] if scene else [item.stem for item in items]
-    if args.plan:
-        names = [fitting_name(stem, "_plan.png") for stem in stems]
-    else:
-        own = [name for item in items for name in item.files().values()]
-        names = [f"{scene}.png"] if scene else [*own, *["sheet.png"] * config.insert.contact_sheet]
-        names += [COMPARISON] * args.compare
-        names += [f"candidates/{fitting_name(item.stem, '.png')}" for item in items if item.best]
-    inputs = [path for item in items for path in item.sources().values()]
-    inputs += [path for path in (args.manifest, args.list, args.scene) if path is not None]
-    folder = Path(config.insert.outdir)
-    check_outputs((folder / name for name in names), inputs)
-    if not args.plan:
-        check_log(folder, inputs)
-        if any(item.best for item in items):
-            check_folder(folder / "candidates", f"--outdir {folder}")
 
 
 def roi_given(words: Sequence[str]) -> Box | None:

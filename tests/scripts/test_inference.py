@@ -376,6 +376,33 @@ def test_no_input_and_no_foreign_picture_is_overwritten(
     assert {file: file.read_bytes() for file in before} == before
 
 
+@pytest.mark.parametrize(("name", "flags"), [("sheet", []), ("comparison", ["--compare"])])
+def test_no_result_has_the_name_of_a_sheet(folder: Path, tmp_path: Path, name: str, flags: list[str]) -> None:
+    (tmp_path / f"{name}.png").write_bytes((folder / "a.png").read_bytes())
+    work = ["--example_img", str(tmp_path / f"{name}.png"), *BOXED[2:], "--outdir", str(tmp_path / "out")]
+    with pytest.raises(ValueError, match=rf"two pictures of this run would be called .*out/{name}\.png"):
+        call(folder, *work, *flags)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("flags", [[], ["--plan"]])
+def test_results_do_not_join_the_backgrounds(folder: Path, tmp_path: Path, flags: list[str]) -> None:
+    (tmp_path / "a.png").write_bytes((folder / "a.png").read_bytes())
+    with pytest.raises(
+        ValueError, match=r"--outdir .* is read as a folder of inputs.*; give another --outdir"
+    ):
+        call(
+            folder,
+            "--example_img",
+            str(tmp_path),
+            *BOXED[2:],
+            "--outdir",
+            f"{tmp_path}/../{tmp_path.name}",
+            *flags,
+        )
+    assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
+
+
 @pytest.mark.parametrize("kind", ["picture", "file"])
 def test_candidates_of_another_program_stay(folder: Path, tmp_path: Path, kind: str) -> None:
     mine = tmp_path / ("candidates/a.png" if kind == "picture" else "candidates")
