@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from ldm.data.exif import BROKEN
+from ldm.data.failure import of_machine
 from ldm.data.files import check_reports, overwritten, sweep
 from ldm.data.picture_write import embedded_text
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 FILE = "results.jsonl"
 COMPARISON = "comparison.png"
 SHEET = {"software": "implicit-insertion"}  # text in pictures without a recipe
+UNREADABLE = (*BROKEN, Image.DecompressionBombError)
+PNG_END = b"IEND\xaeB`\x82"
 
 
 class ResultsLog:
@@ -87,12 +91,24 @@ def rows(path: Path, needed: Sequence[str] = ("file", "key", "seam")) -> Iterato
 
 
 def recipe_in(file: Path) -> dict[str, Any]:
-    """The recipe in the metadata of a result; {} if there is no such file or no recipe."""
+    """The recipe in the metadata of a result; {} if there is no such file, or no recipe to be read."""
     try:
         found = json.loads(embedded_text(file).get("recipe", "{}"))
-    except (FileNotFoundError, UnidentifiedImageError, json.JSONDecodeError):
+    except UNREADABLE as error:
+        if of_machine(error):
+            raise
         return {}
     return found if isinstance(found, dict) and "key" in found else {}
+
+
+def finished_recipe(file: Path) -> dict[str, Any]:
+    """The recipe of a result, as `recipe_in`; {} also if its PNG file is cut off behind the recipe."""
+    recipe = recipe_in(file)
+    if not recipe:
+        return {}
+    with file.open("rb") as content:
+        content.seek(-len(PNG_END), os.SEEK_END)
+        return recipe if content.read() == PNG_END else {}
 
 
 def check_log(folder: Path, inputs: Iterable[Path]) -> None:
@@ -119,7 +135,7 @@ def _is_written_here(picture: Path) -> bool:
     try:
         text = embedded_text(picture)
         return SHEET.items() <= text.items() or "row" in text or bool(recipe_in(picture))
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+    except UNREADABLE:
         return False
 
 
