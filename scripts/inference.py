@@ -63,9 +63,8 @@ def insert_items(args: argparse.Namespace, config: Config) -> RunSummary:
     with locked_folder(folder, WAIT):
         summary = run_items(items, session, options, ResultsLog(folder), tqdm.write, progress)
         if args.compare:
-            print(
-                f"{write_comparison(items, session, options, folder) or 'no result'}: what learning changed"
-            )
+            done = [item for item in items if item not in summary.failed]
+            print(f"{write_comparison(done, session, options, folder) or 'no result'}: what learning changed")
     return summary
 
 

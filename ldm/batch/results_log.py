@@ -184,19 +184,24 @@ NAMED = 5  # files that a line names
 
 @dataclass
 class RunSummary:
-    """Counts the results of a run. `max_seam`: the largest accepted seam ratio; 0: no limit."""
+    """Counts the results of a run. `max_seam`: the largest accepted seam ratio; 0: no limit.
+
+    `failed`: the items that were skipped.
+    """
 
     max_seam: float = 0
     made: int = 0
     existing: int = 0
     skipped: int = 0
     seams: dict[str, float] = field(default_factory=dict)
+    failed: set[WorkItem] = field(default_factory=set)
 
     def add(self, result: ItemResult, log: ResultsLog) -> None:
         """Count the results of one item; the seams of existing ones are checked too."""
         self.made += len(result.made)
         if result.error:
             self.skipped += 1
+            self.failed.add(result.item)
             return
         self.existing += len(result.files) - len(result.made)
         for file in result.files.values():

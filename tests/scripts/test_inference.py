@@ -261,6 +261,22 @@ def test_the_comparison_shows_the_base_before_learning_and_the_object(folder: Pa
     assert not (tmp_path / "none").exists()
 
 
+def test_the_comparison_leaves_out_what_was_skipped(folder: Path, tmp_path: Path) -> None:
+    save(learnt(small_base(), size=0.5), tmp_path / "toy.safetensors")
+    for name in ("a", "b"):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / f"in/{name}.png").write_bytes((folder / f"{name}.png").read_bytes())
+    words = ["--config", str(folder / "small.yaml"), "--steps", "2", "--device", "cpu", "--compare"]
+    words += ["--example_img", str(tmp_path / "in"), "--box", "50", "30", "90", "60"]
+    words += ["--object", str(tmp_path / "toy.safetensors"), "--outdir", str(tmp_path / "out")]
+    main(words)
+    both = Image.open(tmp_path / "out/comparison.png").height
+    (tmp_path / "in/b.png").write_bytes(b"broken")
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 11 and Image.open(tmp_path / "out/comparison.png").height < both
+
+
 def replay(folder: Path, *arguments: str) -> int:
     """The exit code."""
     with pytest.raises(SystemExit) as exit_:
