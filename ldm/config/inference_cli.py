@@ -18,7 +18,7 @@ from ldm.batch.runner import RunOptions
 from ldm.batch.work_item import MaskedBackground, WorkItem, check_files, pair
 from ldm.config.build import INCIDENTAL, crop_context_of, from_sections
 from ldm.config.cli import INFERENCE, INSERTION_FLAGS, PUBLISHED_INFERENCE
-from ldm.config.loader import place
+from ldm.config.loader import ROOT, place
 from ldm.config.parser import SettingsParser
 from ldm.config.process import uncollected
 from ldm.config.schema import Config, load_config
@@ -174,7 +174,7 @@ def parse_replay(
     argv: Sequence[str] | None, args: argparse.Namespace, description: str
 ) -> tuple[ItemReplay | SceneReplay, Config]:
     """The result to repeat, and the settings it was made with; `args` gets its device."""
-    recipe = read_recipe(args.replay)
+    recipe = read_recipe(args.replay, ROOT)
     found = (SceneReplay if "scene" in recipe else ItemReplay).of(args.replay, recipe)
     saved, then = recipe["settings"], recipe["machine"]
     given, config = parser(description).parse_config(argv, saved)
