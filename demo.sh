@@ -2,7 +2,7 @@
 # Learn the demo object, extract its object file, insert it into three backgrounds; results are in outputs/demo.
 # Arguments go to scripts/train.py: bash demo.sh --max_steps 200
 set -eu
-root=$(cd "$(dirname "$0")" && pwd)
+root=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)
 . "$root/setup.sh"
 out=$root/outputs/demo scenes=$root/examples/scenes
 rm -rf "$out/rocket_bee" # the run of the demo before; its other files are replaced below

@@ -2,6 +2,6 @@
 # Extract the object file of a training run, logs/<name>/<name>.safetensors.
 # For another run, or the format of the paper's code: bash get_deltas.sh --path logs/my_object --format ldm
 set -eu
-root=$(cd "$(dirname "$0")" && pwd)
+root=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)
 . "$root/setup.sh"
 exec python "$root/scripts/get_deltas.py" --default-path logs/rocket_bee "$@"

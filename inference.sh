@@ -3,7 +3,7 @@
 # Any setting can be appended, for example: bash inference.sh --mask my.png --example_img my.jpg --seed 7
 # The defaults are files of the project; flags replace them (docs/command_forms.md).
 set -eu
-root=$(cd "$(dirname "$0")" && pwd)
+root=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)
 . "$root/setup.sh"
 exec python "$root/scripts/inference.py" \
   --default-config configs/mini.yaml \

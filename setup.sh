@@ -1,7 +1,7 @@
 # Makes .venv with the pinned requirements of pyproject.toml and activates it: `source setup.sh`.
 # A finished set-up has a stamp and is not repeated; PYTHON=python3.12 chooses another interpreter.
 # A shell without BASH_SOURCE (dash) knows only the script that sources this file, here or in scripts/.
-_root="$(cd "$(dirname "${BASH_SOURCE:-$0}")" && pwd)"
+_root="$(CDPATH= cd -- "$(dirname -- "${BASH_SOURCE:-$0}")" && pwd)"
 [ -f "$_root/setup.sh" ] || _root="$(dirname "$_root")"
 _stamp="$_root/.venv/.stamp-$(sha256sum "$_root/pyproject.toml" | cut -c1-16)"
 if [ ! -f "$_stamp" ]; then

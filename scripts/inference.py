@@ -19,7 +19,6 @@ with starting():  # torch is among them; what loads a model is imported when one
     from ldm.batch.runner import plan_items, prepare, run_items
     from ldm.config.build import inside_the_mask
     from ldm.config.inference_cli import (
-        check_overwriting,
         items_of,
         options_of,
         parse,
@@ -28,6 +27,7 @@ with starting():  # torch is among them; what loads a model is imported when one
         session_for_items,
         session_of,
     )  # fmt: skip
+    from ldm.config.output_checks import check_overwriting
     from ldm.config.schema import Config
     from ldm.data.files import fitting_name, locked_folder
     from ldm.data.picture import read_picture
@@ -63,9 +63,8 @@ def insert_items(args: argparse.Namespace, config: Config) -> RunSummary:
     with locked_folder(folder, WAIT):
         summary = run_items(items, session, options, ResultsLog(folder), tqdm.write, progress)
         if args.compare:
-            print(
-                f"{write_comparison(items, session, options, folder) or 'no result'}: what learning changed"
-            )
+            done = [item for item in items if item not in summary.failed]
+            print(f"{write_comparison(done, session, options, folder) or 'no result'}: what learning changed")
     return summary
 
 

@@ -4,6 +4,6 @@
 #   bash scripts/reproduce.sh --config configs/v.yaml --base checkpoints/model.ckpt \
 #     --benchmarks InsertSet/objects --backgrounds InsertSet/bench --metrics identity clip dino clip-fid background
 set -eu
-root=$(cd "$(dirname "$0")/.." && pwd)
+root=$(CDPATH= cd -- "$(dirname -- "$0")/.." && pwd)
 . "$root/setup.sh"
 exec python "$root/scripts/reproduce.py" "$@"

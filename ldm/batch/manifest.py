@@ -18,7 +18,6 @@ from ldm.batch.work_item import ROLE, MaskedBackground, WorkItem, pair
 from ldm.data.boxes import parse_box
 from ldm.data.files import list_files, one_per_stem, path_of, pictures_in
 from ldm.data.text import check_names, read_text, whole_number
-from ldm.insertion.object_source import ObjectSource
 
 COLUMNS = ("background", "mask", "box", "paste_mask", "object", "reference", "pick", "seed", "name")
 FILES = ("background", "mask", "paste_mask", "object", "reference")
@@ -45,6 +44,9 @@ def read_lines(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, 
     if not lines:
         expected = f"one {columns[0]} a line, columns {', '.join(columns)}"
         raise ValueError(f"{path}: lists nothing; write {expected}")
+    for where, values in lines:
+        if broken := [key for key, value in values.items() if isinstance(value, str) and "\n" in value]:
+            raise ValueError(f"{where}: {broken[0]} holds a line break; close the quote before it")
     return lines
 
 
@@ -117,14 +119,8 @@ def _csv_lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[s
     signs = (",", ";", "\t")  # the latter as in some languages
     found = [sign for sign in signs if sign in head.partition("\n")[0]]
     delimiter = named[1] if named else (found or [","])[0]
-    reader, names = csv.reader(StringIO(text, newline=""), delimiter=delimiter), list[str]()
-    try:
-        rows = [(reader.line_num, row) for row in reader]
-    except csv.Error as error:
-        raise ValueError(
-            f"{path}: line {reader.line_num}: not readable as a table ({error}); close the quote before it"
-        ) from error
-    for number, row in rows:
+    names = list[str]()
+    for number, row in _rows(path, text, delimiter):
         values, where = [value.strip() for value in row], f"{path}: line {number}"
         if not any(values):
             continue
@@ -133,11 +129,24 @@ def _csv_lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[s
             while not names[-1]:  # an empty column
                 names.pop()
             check_names(dict.fromkeys(names), columns, where)
+            if twice := [name for name in names if names.count(name) > 1]:
+                raise ValueError(f"{where}: the column {twice[0]} stands there twice; leave one out")
             continue
         if any(values[len(names) :]):
             sign = "tab" if delimiter == "\t" else delimiter
             raise ValueError(f"{where}: more values than columns; put quotes around what holds a {sign}")
         yield where, {key: value for key, value in zip(names, values, strict=False) if value}
+
+
+def _rows(path: Path, text: str, delimiter: str) -> list[tuple[int, list[str]]]:
+    """Number and cells of each line of a table; blanks behind a delimiter do not count."""
+    reader = csv.reader(StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
+    try:
+        return [(reader.line_num, row) for row in reader]
+    except csv.Error as error:
+        raise ValueError(
+            f"{path}: line {reader.line_num}: not readable as a table ({error}); close the quote before it"
+        ) from error
 
 
 def _json_lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -146,13 +155,22 @@ def _json_lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[
         if not line.strip():
             continue
         try:
-            values = json.loads(line.strip().removesuffix(","))
-        except ValueError as error:
+            values = json.loads(line.strip().removesuffix(","), object_pairs_hook=_each_once)
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{where}: not readable as JSON ({error})") from error
         if not isinstance(values, dict):
             raise ValueError(f'{where}: expected {{"{columns[0]}": ..., ...}}')
         check_names(values, columns, where)
         yield where, {key: value for key, value in values.items() if value not in (None, "", [])}
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object as a dict; ValueError if a key stands in it twice."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} stands there twice")
+    return values
 
 
 def _item(values: Mapping[str, Any], where: str, root: Path, like: WorkItem, transparent: bool) -> WorkItem:
@@ -170,7 +188,7 @@ def _item(values: Mapping[str, Any], where: str, root: Path, like: WorkItem, tra
         raise ValueError(f"{where}: name {name!r}; expected a name without folders")
     source = replace(like.source, reference=paths.get("reference", like.source.reference))
     if "object" in values:
-        source = ObjectSource(paths["object"], paths.get("reference"), like.source.object_scale)
+        source = replace(like.source, object=paths["object"], reference=paths.get("reference"), pick="")
     source = replace(source, pick=str(values.get("pick", source.pick)))
     seeds = tuple(first + i for i in range(len(like.seeds)))
     masked = MaskedBackground(paths["background"], paths.get("mask"), box, paths.get("paste_mask"))

@@ -53,13 +53,26 @@ class ItemReplay:
         return next(result for result in results if result.record["seed"] == self.recipe["seed"]).picture
 
 
-def read_recipe(file: Path) -> dict[str, Any]:
-    """The recipe of a result; one-line errors if there is none."""
+def read_recipe(file: Path, project: Path = Path()) -> dict[str, Any]:
+    """The recipe of a result; one-line errors if there is none.
+
+    A relative path that leads nowhere from here is meant from the `project`, as scripts write it there.
+    """
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file; give a result to repeat")
     recipe = recipe_in(file)
     check_recipe(file, recipe, ())
-    return recipe
+    placements = [_placed(record, project) for record in recipe.get("placements", ())]
+    return _placed(recipe, project) | ({"placements": placements} if placements else {})
+
+
+def _placed(record: Mapping[str, Any], project: Path) -> dict[str, Any]:
+    """A record with its paths made those of the project if they lead nowhere."""
+    roles = [role for role in (*record["sha256"], "scene") if role in record]
+    return {
+        **record,
+        **{role: str(project / record[role]) for role in roles if not Path(record[role]).exists()},
+    }
 
 
 def check_recipe(file: Path, recipe: Mapping[str, Any], more: tuple[str, ...]) -> None:

@@ -13,8 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
+from ldm.data.exif import BROKEN
+from ldm.data.failure import of_machine
 from ldm.data.files import check_reports, overwritten, sweep
 from ldm.data.picture_write import embedded_text
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
 FILE = "results.jsonl"
 COMPARISON = "comparison.png"
 SHEET = {"software": "implicit-insertion"}  # text in pictures without a recipe
+UNREADABLE = (*BROKEN, Image.DecompressionBombError)
+PNG_END = b"IEND\xaeB`\x82"
 
 
 class ResultsLog:
@@ -87,12 +91,24 @@ def rows(path: Path, needed: Sequence[str] = ("file", "key", "seam")) -> Iterato
 
 
 def recipe_in(file: Path) -> dict[str, Any]:
-    """The recipe in the metadata of a result; {} if there is no such file or no recipe."""
+    """The recipe in the metadata of a result; {} if there is no such file, or no recipe to be read."""
     try:
         found = json.loads(embedded_text(file).get("recipe", "{}"))
-    except (FileNotFoundError, UnidentifiedImageError, json.JSONDecodeError):
+    except UNREADABLE as error:
+        if of_machine(error):
+            raise
         return {}
     return found if isinstance(found, dict) and "key" in found else {}
+
+
+def finished_recipe(file: Path) -> dict[str, Any]:
+    """The recipe of a result, as `recipe_in`; {} also if its PNG file is cut off behind the recipe."""
+    recipe = recipe_in(file)
+    if not recipe:
+        return {}
+    with file.open("rb") as content:
+        content.seek(-len(PNG_END), os.SEEK_END)
+        return recipe if content.read() == PNG_END else {}
 
 
 def check_log(folder: Path, inputs: Iterable[Path]) -> None:
@@ -119,7 +135,7 @@ def _is_written_here(picture: Path) -> bool:
     try:
         text = embedded_text(picture)
         return SHEET.items() <= text.items() or "row" in text or bool(recipe_in(picture))
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
+    except UNREADABLE:
         return False
 
 
@@ -168,19 +184,24 @@ NAMED = 5  # files that a line names
 
 @dataclass
 class RunSummary:
-    """Counts the results of a run. `max_seam`: the largest accepted seam ratio; 0: no limit."""
+    """Counts the results of a run. `max_seam`: the largest accepted seam ratio; 0: no limit.
+
+    `failed`: the items that were skipped.
+    """
 
     max_seam: float = 0
     made: int = 0
     existing: int = 0
     skipped: int = 0
     seams: dict[str, float] = field(default_factory=dict)
+    failed: set[WorkItem] = field(default_factory=set)
 
     def add(self, result: ItemResult, log: ResultsLog) -> None:
         """Count the results of one item; the seams of existing ones are checked too."""
         self.made += len(result.made)
         if result.error:
             self.skipped += 1
+            self.failed.add(result.item)
             return
         self.existing += len(result.files) - len(result.made)
         for file in result.files.values():

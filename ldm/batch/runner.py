@@ -24,7 +24,7 @@ from ldm.batch.results_log import (
     ResultImages,
     ResultsLog,
     RunSummary,
-    recipe_in,
+    finished_recipe,
 )
 from ldm.batch.work_item import WorkItem, key_of, roi_in
 from ldm.data.failure import if_it_fits, of_machine, reason
@@ -234,7 +234,7 @@ def _in_batches(
 def _exists(name: str, key: str, item: WorkItem, options: RunOptions, log: ResultsLog) -> bool:
     """Whether the folder holds this result. If only its line in the log is missing, that is written again."""
     file = log.folder / name
-    record = recipe_in(file)
+    record = finished_recipe(file)
     if record.get("key") != key:
         return False
     if not log.has(name, key):

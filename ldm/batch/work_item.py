@@ -78,8 +78,9 @@ def pair(
 ) -> list[MaskedBackground]:
     """Backgrounds and masks, files or folders, as pairs.
 
-    One box or mask file may serve all backgrounds; else masks go by name (0001_img.png with 0001_mask.png,
-    a.jpg with a.png), or, where names do not match, in the order given. `transparent`: no mask is needed.
+    One box, or one mask that is given as a file, may serve all backgrounds; else masks go by name
+    (0001_img.png with 0001_mask.png, a.jpg with a.png), or, where names do not match, in the order given.
+    `transparent`: no mask is needed.
     """
     images = _files(backgrounds)
     if transparent + bool(masks) + bool(box) > 1:
@@ -96,7 +97,7 @@ def _matched(backgrounds: Sequence[Path], masks: Sequence[Path], kind: str) -> l
     """The mask file of each background."""
     images = _files(backgrounds)
     found = _files(masks, (BOX_FILE, POLYGON_FILE))
-    if len(found) == 1:
+    if len(found) == 1 and not masks[0].is_dir():
         return found * len(images)
     folders = any(path.is_dir() for path in (*backgrounds, *masks))
     names = [ROLE.sub("", image.stem) for image in images]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -15,18 +14,17 @@ import torch
 
 from ldm.batch.manifest import COLUMNS, bench_backgrounds, read_manifest
 from ldm.batch.replay import ItemReplay, read_recipe
-from ldm.batch.results_log import COMPARISON, check_log, check_outputs
 from ldm.batch.runner import RunOptions
 from ldm.batch.work_item import MaskedBackground, WorkItem, check_files, pair
 from ldm.config.build import INCIDENTAL, base_settings, crop_context_of, from_sections
 from ldm.config.cli import INFERENCE, INSERTION_FLAGS, PUBLISHED_INFERENCE
-from ldm.config.loader import place
+from ldm.config.loader import ROOT, place
 from ldm.config.parser import SettingsParser
 from ldm.config.process import uncollected
 from ldm.config.schema import Config, load_config
 from ldm.config.training_sections import EXTRACTED_SUFFIX
 from ldm.data.boxes import Box, parse_box, read_box_file
-from ldm.data.files import check_folder, fitting_name, list_files
+from ldm.data.files import check_folder, list_files
 from ldm.data.insertset import check_outside
 from ldm.insertion.mask_input import MaskOptions
 from ldm.insertion.object_source import ObjectSource
@@ -176,7 +174,7 @@ def parse_replay(
     argv: Sequence[str] | None, args: argparse.Namespace, description: str
 ) -> tuple[ItemReplay | SceneReplay, Config]:
     """The result to repeat, and the settings it was made with; `args` gets its device."""
-    recipe = read_recipe(args.replay)
+    recipe = read_recipe(args.replay, ROOT)
     found = (SceneReplay if "scene" in recipe else ItemReplay).of(args.replay, recipe)
     saved, then = recipe["settings"], recipe["machine"]
     given, config = parser(description).parse_config(argv, saved)
@@ -207,36 +205,6 @@ def items_of(args: argparse.Namespace, config: Config) -> list[WorkItem]:
         items = [replace(like, masked=masked) for masked in found]
     check_files(items)
     return items
-
-
-def check_overwriting(
-    args: argparse.Namespace, config: Config, items: Sequence[WorkItem], scene: str = ""
-) -> None:
-    """ValueError if a picture of this run would replace an input, a file of the user's, or another result.
-
-    `scene`: the name of a scene's result; else each item has results of its own.
-    """
-    stems = [scene] if scene else [item.stem for item in items]
-    if args.plan:
-        names = [fitting_name(stem, "_plan.png") for stem in stems]
-    else:
-        own = [name for item in items for name in item.files().values()]
-        names = [f"{scene}.png"] if scene else [*own, *["sheet.png"] * config.insert.contact_sheet]
-        names += [COMPARISON] * args.compare
-        names += [f"candidates/{fitting_name(item.stem, '.png')}" for item in items if item.best]
-    inputs = [path for item in items for path in item.sources().values()]
-    inputs += [path for path in (args.manifest, args.list, args.scene) if path is not None]
-    folder = Path(config.insert.outdir)
-    check_outputs((folder / name for name in names), inputs)
-    if not args.plan:
-        check_log(folder, inputs)
-        if doubled := [name for name, count in Counter(names).items() if count > 1]:
-            raise ValueError(
-                f"{doubled[0]} would be a result and a sheet of results; "
-                "rename the background, or give names in a manifest"
-            )
-        if any(item.best for item in items):
-            check_folder(folder / "candidates", f"--outdir {folder}")
 
 
 def roi_given(words: Sequence[str]) -> Box | None:

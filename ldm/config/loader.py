@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import field, fields, is_dataclass
 from math import inf
 from pathlib import Path
@@ -12,10 +13,10 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from yaml import YAMLError
 
 from ldm.data.files import list_files, path_of
-from ldm.data.text import read_text, suggestion
+from ldm.data.text import read_text, suggestion, whole_number
+from ldm.data.yaml_text import parse_yaml
 
 ROOT = Path(__file__).resolve().parents[2]  # of the project
 # names by which people may look for a setting => its name, which an error then suggests
@@ -130,8 +131,9 @@ def _read_yaml(path: Path) -> Any:
         there = ", ".join(str(file) for file in list_files(Path(place("configs", ROOT)), (".yaml",)))
         raise FileNotFoundError(f"{path}: no such config; there are {there or 'none in configs/'}")
     try:
-        return OmegaConf.to_container(OmegaConf.create(read_text(path)), resolve=True)
-    except (OmegaConfBaseException, YAMLError, OSError) as error:
+        values = parse_yaml(read_text(path))
+        return OmegaConf.to_container(OmegaConf.create({} if values is None else values), resolve=True)
+    except (OmegaConfBaseException, ValueError, OSError) as error:
         raise ValueError(f"{path}: not readable: {' '.join(str(error).split())}") from error
 
 
@@ -159,9 +161,9 @@ def _assign(values: dict, override: str, schema: type) -> None:
 
 def _parsed(text: str, name: str) -> Any:
     try:
-        return OmegaConf.to_container(OmegaConf.from_dotlist([f"value={text}"]))["value"]  # type: ignore[index, call-overload]
-    except (OmegaConfBaseException, YAMLError) as error:
-        raise ValueError(f"{name}={text}: not readable: {' '.join(str(error).split())}") from error
+        return parse_yaml(text)
+    except ValueError as error:
+        raise ValueError(f"{name}={text}: not readable: {error}") from error
 
 
 def _build(schema: type, values: Any, where: str) -> Any:
@@ -189,6 +191,9 @@ def _typed(kind: Any, value: Any, name: str, allowed: Mapping[str, Any]) -> Any:
     if get_origin(kind) is tuple:
         items = value if isinstance(value, list) else [value]
         return tuple(_typed(get_args(kind)[0], item, name, allowed) for item in items)
+    if kind in (int, float) and isinstance(value, str):
+        with suppress(ValueError):
+            value = whole_number(value, name)  # 010 is ten
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     if kind is int and isinstance(value, float) and value.is_integer():

@@ -88,6 +88,7 @@ def warnings_in_a_line(tell: Callable[[str], Any] = lambda line: say(f"warning: 
 
     with warnings.catch_warnings():
         warnings.showwarning = show
+        warnings.simplefilter("default", UserWarning)  # whatever PYTHONWARNINGS says
         yield
 
 

@@ -21,11 +21,16 @@ STALE = (Base.ExifImageWidth, Base.ExifImageHeight, Base.ExifInteroperabilityOff
 ADOBE_RGB = 2  # as a colour space; by the standard it is 65535 with the index R03
 COMMENT = b"ASCII\0\0\0"
 RECIPE = COMMENT + b'{"'  # the start of a comment written by this project
+# what Pillow raises on a broken block
+BROKEN = (ValueError, TypeError, AttributeError, KeyError, SyntaxError, OSError, struct.error)
 
 
 def orientation(file: Image.Image) -> int:
-    """EXIF orientation of the stored pixels: 1 (upright) .. 8."""
-    value = file.getexif().get(Base.Orientation, 1)
+    """EXIF orientation of the stored pixels: 1 (upright) .. 8; of a broken block 1."""
+    try:
+        value = file.getexif().get(Base.Orientation, 1)
+    except BROKEN:
+        return 1
     return value if value in range(1, 9) else 1
 
 
@@ -35,14 +40,7 @@ def is_adobe_rgb(file: Image.Image) -> bool:
         exif = file.getexif()
         space = exif.get_ifd(IFD.Exif).get(Base.ColorSpace)
         return space == ADOBE_RGB or exif.get_ifd(IFD.Interop).get(Base.InteropIndex) == "R03"
-    except (
-        ValueError,
-        TypeError,
-        SyntaxError,
-        OSError,
-        struct.error,
-        KeyError,
-    ):  # a broken block says nothing
+    except BROKEN:
         return False
 
 
@@ -61,7 +59,7 @@ def photo_exif(file: Image.Image) -> bytes | None:
     """A file's EXIF block without orientation, layout and an earlier recipe; None if nothing is left."""
     try:
         return _block(_tags(file.getexif()))
-    except (ValueError, TypeError, SyntaxError, OSError, struct.error) as error:
+    except BROKEN as error:
         warnings.warn(f"the picture's EXIF block is broken and is left out ({error})", stacklevel=3)
         return None
 

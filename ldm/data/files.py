@@ -54,7 +54,7 @@ def path_of(text: str, folder: Path = Path()) -> Path:
 
     Backslashes of a path from Windows count as slashes, unless there is a file of this very name.
     """
-    path = folder / (Path(text).expanduser() if text.startswith(("~/", "~\\")) or text == "~" else text)
+    path = folder / (Path(text).expanduser() if text.startswith("~/") or text == "~" else text)
     if "\\" in text and not path.exists():
         return path_of(text.replace("\\", "/"), folder)
     return path

@@ -31,7 +31,8 @@ def mask_levels(path: Path, picture: Picture, channel: Channel = "auto") -> np.n
     """Levels [H,W] in the picture's depth, high where a mask marks: its luma, as shown, or its alpha.
 
     `auto` takes alpha if that alone distinguishes, or if what is opaque is one colour, or a photo; else the
-    luma, over black. Of a palette of labels (PASCAL VOC) the one label is marked; several are a ValueError.
+    luma, over black. Of labels, of a palette or as grey levels (PASCAL VOC), the one is marked; several are a
+    ValueError.
     """
     pixels, top = picture.pixels, np.iinfo(picture.pixels.dtype).max
     alpha = pixels[..., -1] if pixels.shape[2] in (2, 4) else None
@@ -45,6 +46,8 @@ def mask_levels(path: Path, picture: Picture, channel: Channel = "auto") -> np.n
     if shown.dtype != pixels.dtype:
         shown = shown.astype(pixels.dtype) * 257
     luma = shown[..., 0] if picture.n_colours == 1 else cv2.cvtColor(np.array(shown), cv2.COLOR_RGB2GRAY)
+    if alpha is None and _are_labels(luma):
+        return np.where(luma == _label(path, luma), top, 0).astype(pixels.dtype)
     if channel == "luma" or alpha is None or np.ptp(alpha) == 0:
         return luma
     opaque = alpha > OPAQUE / 255 * top
@@ -143,21 +146,32 @@ def _is_two_levels(levels: np.ndarray) -> bool:
     return bool(black.any() and not black.all() and (black | (levels == levels.max())).all())
 
 
+def _are_labels(luma: np.ndarray) -> bool:
+    """Whether levels [H,W] are 0, numbers of classes and VOID, rather than white on nearly black."""
+    if luma.dtype != np.uint8:
+        return False
+    counts = _counts(luma)
+    classes = counts[1 : FEW + 1].sum()
+    return bool(counts[VOID] and classes > SPECK * counts[VOID] and not counts[FEW + 1 : VOID].any())
+
+
+def _counts(levels: np.ndarray) -> np.ndarray:
+    """How many pixels of uint8 [H,W] have each level, [256]."""
+    return cv2.calcHist([levels], [0], None, [256], [0, 256]).ravel()
+
+
 def _label(path: Path, labels: np.ndarray) -> int:
     """The one label that is marked."""
-    found = [
-        int(label) for label in np.flatnonzero(cv2.calcHist([labels], [0], None, [256], [0, 256])) if label
-    ]
+    found = [int(label) for label in np.flatnonzero(_counts(labels)) if label]
     marks = [label for label in found if label != VOID] or found
     if len(marks) > 1:
         named = ", ".join(map(str, marks[:5])) + (", ..." if len(marks) > 5 else "")
         raise ValueError(
-            f"{path}: a palette of {len(marks)} labels ({named}); make the one that is meant white, "
-            "the rest black"
+            f"{path}: holds {len(marks)} labels ({named}); make the one that is meant white, the rest black"
         )
     if not marks:  # black everywhere
         return VOID
-    warnings.warn(f"{path}: a palette of labels; label {marks[0]} is taken as the mask", stacklevel=3)
+    warnings.warn(f"{path}: holds labels; label {marks[0]} is taken as the mask", stacklevel=3)
     return marks[0]
 
 

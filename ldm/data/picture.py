@@ -39,6 +39,7 @@ GREY = 128  # behind transparent pixels: mid-grey is (almost) 0 in [-1,1]
 TINT = 16  # levels between the channels of a palette's colour: up to it, a shade of grey
 OPAQUE = 127  # more opaque pixels belong to the object
 ADOBE_RGB, AS_SRGB = "its EXIF block says Adobe RGB, but it has no profile", "its colours are taken as sRGB"
+MOST_DPI = 1e6  # PNG holds no more than 1e8
 MIN_TRANSPARENT = 0.01  # share of a picture: with less of it transparent, its alpha is no silhouette
 
 
@@ -218,8 +219,12 @@ def _decoded(path: Path, convert: bool) -> tuple[Picture, int]:
             icc, pixels = None, upright(read_shallow(file, convert_strip), turn)
         else:
             pixels = upright(read_shallow(file), turn)
-        resolution = (float(dpi[0]), float(dpi[1])) if dpi else None
-        return Picture(pixels, icc, exif, resolution, shown, fault), turn
+        return Picture(pixels, icc, exif, _resolution(dpi), shown, fault), turn
+
+
+def _resolution(dpi: tuple[float, float] | None) -> tuple[float, float] | None:
+    """The resolution that a file states; None if it is none that can be written."""
+    return (float(dpi[0]), float(dpi[1])) if dpi and all(0 < side <= MOST_DPI for side in dpi) else None
 
 
 def _to_srgb(mode: str, icc: bytes | None) -> tuple[Convert, str]:

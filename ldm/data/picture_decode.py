@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from ldm.data.colour_space import GREY_ALPHA, Convert, png_header
-from ldm.data.exif import orientation
+from ldm.data.exif import BROKEN
 from ldm.data.failure import naming_failure, out_of_memory
 from ldm.data.files import UNREAD_SUFFIXES, foreign_kind
 
@@ -24,6 +24,7 @@ FORMATS = ("PNG", "TIFF", "JPEG", "WEBP", "BMP", "GIF", "AVIF")
 HEIC = (b"heic", b"heix", b"heim", b"heis", b"hevc")  # brands, one of which is in such a file's first bytes
 MODES = {"1": "L", "L": "L", "LA": "LA", "RGB": "RGB", "RGBA": "RGBA", "P": "RGB", "PA": "RGBA"}
 ROWS = 256  # converted at once
+BROKEN_PICTURE = (*BROKEN, cv2.error)  # what readers raise on a broken file
 
 
 @contextmanager
@@ -55,7 +56,7 @@ def one_line_errors(path: Path) -> Iterator[None]:
         kind = foreign_kind(path) or "not a readable picture"
         remedy = "" if "; " in kind else "; save it as PNG, TIFF, JPEG or WebP"
         raise ValueError(f"{path}: {kind}{remedy}") from error
-    except (OSError, SyntaxError, ValueError, cv2.error) as error:
+    except BROKEN_PICTURE as error:
         system = isinstance(error, OSError) and error.errno is not None  # not the reader's, which have none
         if system or out_of_memory(error) or str(path) in str(error):
             raise
@@ -97,8 +98,8 @@ def check_kind(path: Path, file: Image.Image, convert: bool) -> None:
                 f"{path}: animated or of several pages ({frames}); save the one you mean by itself"
             )
         warnings.warn(f"{path}: animated or of several pages, the first of {frames} is taken", stacklevel=5)
-    if file.mode in ("I", "F") and not is_deep(path, file):
-        raise ValueError(f"{path}: 32 bits a channel, of unknown range; save it with 8 or 16 bits")
+    if file.mode.startswith(("I", "F")) and not is_deep(path, file):  # I;16 may also hold 12 bits
+        raise ValueError(f"{path}: neither 8 nor 16 bits a channel, of unknown range; save it with 8 or 16")
     if file.mode not in MODES and not convert and not is_deep(path, file):
         raise ValueError(f"{path}: colour mode {file.mode} is none of grey, RGB, palette; convert it to RGB")
     if file.format == "PNG" and "transparency" in file.info and is_deep(path, file):
@@ -132,12 +133,9 @@ def is_deep(path: Path, file: Image.Image) -> bool:
 def read_deep(path: Path) -> np.ndarray:
     """16-bit pixels, uint16 [H,W,1 or more], RGB in this order; TIFFs are turned upright."""
     with Image.open(path) as file:
-        sideways = file.format == "TIFF" and orientation(file) >= 5  # turned by OpenCV, which needs a copy
         grey_alpha = file.format == "PNG" and png_header(path)[1] == GREY_ALPHA  # RGBA to OpenCV
-    if sideways:
-        stored = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
-    else:  # with dst None, imread returns its own array, not a copy
-        stored = cv2.imread(str(path), None, cv2.IMREAD_UNCHANGED)
+    # not imread: it turns no TIFF that lies on its side, and a name that is not UTF-8 ends the process
+    stored = cv2.imdecode(np.memmap(path, np.uint8, "r"), cv2.IMREAD_UNCHANGED)
     if stored is None or stored.dtype != np.uint16:
         raise ValueError(f"{path}: this kind of 16-bit picture is not readable; save it as 16-bit RGB PNG")
     if stored.ndim == 2:

@@ -115,9 +115,8 @@ class Session:
             return from_bytes(own[None])
         if source.pictures is not None:
             return self.images.reference(load_insertset(source.pictures).reference)
-        raise ValueError(
-            f"{source.object}: has no reference picture of its own; give one: --reference PICTURE"
-        )
+        flag = "--dataset-dir FOLDER" if source.kind() in self.openers else "--reference PICTURE"
+        raise ValueError(f"{source.object}: has no reference picture of its own; give one: {flag}")
 
     def _read(self, source: ObjectSource) -> Delta | None:
         """The object file, or a .ckpt of the paper's code together with the object's pictures."""
@@ -177,4 +176,5 @@ def open_baked(session: Session, source: ObjectSource) -> LoadedObject:
                 f"give --{flag} {own}, or bake it again with --{flag} {asked}"
             )
     contexts = baked.contexts(made, session.base, session.fingerprint, source.object_scale)
-    return LoadedObject(source, InsertableObject(contexts, session.make_fill(baked.picture(made))))
+    insertable = InsertableObject(contexts, session.make_fill(baked.picture(made)))
+    return LoadedObject(source, insertable, own=made.reference)

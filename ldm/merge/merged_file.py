@@ -136,6 +136,11 @@ def open_merged(session: Session, source: ObjectSource) -> LoadedObject:
     """Open one object of a merged file for a session, see `ldm.insertion.session.Opener`."""
     base, sampling = session.base, session.options.sampling
     assert source.object is not None and isinstance(base, Base)
+    if source.reference is not None:
+        raise ValueError(
+            f"{source.object} is a merged file, whose objects take no other reference; "
+            f"leave {source.reference} out, or give the object's own file"
+        )
     merged = load_merged(source.object)
     if sampling.reference_view > 0:
         raise ValueError(
@@ -149,4 +154,5 @@ def open_merged(session: Session, source: ObjectSource) -> LoadedObject:
     applied = apply_merged(base, merged, source.object_scale, session.fingerprint)
     stored = merged.references.get(name)
     fill = session.make_fill(None if stored is None else from_bytes(stored[None]))
-    return LoadedObject(source, InsertableObject(merged_contexts(base, merged, name, null), fill), applied)
+    contexts = merged_contexts(base, merged, name, null)
+    return LoadedObject(source, InsertableObject(contexts, fill), applied, stored)

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from ldm import __version__
 from ldm.batch.contact_sheet import Report
-from ldm.batch.results_log import ItemResult, ResultsLog, recipe_in
+from ldm.batch.results_log import ItemResult, ResultsLog, finished_recipe, recipe_in
 from ldm.batch.runner import RunOptions, check_and_log, warn_of_crops
 from ldm.batch.work_item import MaskedBackground, WorkItem
 from ldm.data.failure import if_it_fits
@@ -43,7 +43,7 @@ class PlacementCache:
 
     def record(self, key: str) -> dict[str, Any]:
         """The record of a placement; {} if it is not in the cache."""
-        return recipe_in(self._file(key))
+        return finished_recipe(self._file(key))
 
     def pixels(self, key: str) -> np.ndarray:
         """The pixels [h,w,C] of a placement."""
@@ -245,7 +245,7 @@ def run_scene(
     facts = {"background": file_digest(scene.background), "parts": [record["key"] for record in records]}
     name, key = f"{scene.file.stem}.png", text_digest(facts)[:32]
     item = WorkItem(MaskedBackground(scene.background), ObjectSource(), (0,), name=scene.file.stem)
-    if recipe_in(log.folder / name).get("key") == key and log.has(name, key):
+    if finished_recipe(log.folder / name).get("key") == key and log.has(name, key):
         return ItemResult(item, {0: name})
     seconds = round(sum(record["seconds"] for record in records), 3)
     record = {

@@ -18,20 +18,18 @@ Paths are relative to the scene file.
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from ldm.batch.work_item import MaskedBackground, WorkItem
 from ldm.data.boxes import parse_box
 from ldm.data.files import path_of
 from ldm.data.polygons import parse_polygons
 from ldm.data.text import check_names, read_text, whole_number
+from ldm.data.yaml_text import parse_yaml
 from ldm.insertion.mask_input import CHANNELS
 from ldm.insertion.object_source import ObjectSource
 
@@ -108,12 +106,12 @@ def scene_of(values: Mapping[str, Any], file: Path, seed: int = 321, object_scal
 def _read_yaml(file: Path) -> Mapping[str, Any]:
     text = read_text(file, "scene file")
     try:
-        values = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise ValueError(f"{file}: not readable as YAML: {' '.join(str(error).split())}") from error
+        values = parse_yaml(text)
+    except ValueError as error:
+        raise ValueError(f"{file}: not readable as YAML: {error}") from error
     if not isinstance(values, Mapping):
         raise ValueError(f"{file}: expected `background:` and `placements:`")
-    return json.loads(json.dumps(values, default=str))  # plain JSON values, as in a recipe
+    return values
 
 
 def _together(

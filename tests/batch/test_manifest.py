@@ -1,6 +1,7 @@
 """Lists of work are checked as lists; pictures are not opened for it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,7 @@ def test_columns_may_be_separated_by_semicolons(tmp_path: Path) -> None:
         "background\tbox\tseed\nimg/a.png\t1.5 1 2.5 2\t3.0\n",
         ' Background , BOX , seed\nimg\\a.png,"1.5, 1, 2.5, 2", 3 \n',
         "background;box;seed\r\nimg/a.png;[1.5 1 2.5 2];3.0\r\n",
+        'background, box, seed\n"img/a.png", "1.5, 1, 2.5, 2", "3"\n',
         "\nbackground,box,seed,,\nimg/a.png,1.5 1 2.5 2,3,,\n,,,,\n\n",
     ],
 )
@@ -109,6 +111,11 @@ def test_a_line_may_say_where_to_paste(tmp_path: Path) -> None:
         ),
         ("background,mask,name\na,b,../c\n", "line 2: name '../c'; expected a name without folders"),
         ("background,mask\n", "lists nothing"),
+        ("background,mask,mask\na,b,c\n", "line 1: the column mask stands there twice"),
+        (
+            'background,mask,name\na,b,"x\nc,d,y\ne,f,"z"\n',
+            "line 4: name holds a line break; close the quote",
+        ),
         ('background,mask\na,"b\n' + "c" * 200_000, "line 3: not readable as a table (field larger than"),
     ],
 )
@@ -124,11 +131,28 @@ def test_json_lines_may_end_with_a_comma(tmp_path: Path) -> None:
     assert item.masked == MaskedBackground(tmp_path / "a.png", box=(1, 1, 2, 2))
 
 
-@pytest.mark.parametrize("text", ["[1]", "{", '{"background": "a", "box": [1, 2, 3, "x"]}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[1]",
+        "{",
+        '{"background": "a", "box": [1, 2, 3, "x"]}',
+        "[" * 100_000,
+        '{"background": "a", "mask": "m", "mask": "n"}',
+        '{"background": "a", "mask": "m", "name": "x\\ny"}',
+    ],
+)
 def test_a_wrong_json_line_is_named(tmp_path: Path, text: str) -> None:
     good = '{"background": "a", "box": [1, 2, 3, 4]}\n'
     with pytest.raises(ValueError, match=r"w\.jsonl: line 2"):
         read_manifest(write(tmp_path / "w.jsonl", good + text), LIKE)
+
+
+def test_an_object_of_a_line_has_the_pictures_of_the_command(tmp_path: Path) -> None:
+    like = replace(LIKE, source=replace(LIKE.source, pictures=tmp_path, pick="bee"))
+    [item] = read_manifest(write(tmp_path / "w.csv", "background,mask,object\na,m,o.ckpt\n"), like)
+    source = item.source
+    assert (source.object, source.pictures, source.pick) == (tmp_path / "o.ckpt", tmp_path, "")
 
 
 def test_other_files_are_refused_and_transparent_backgrounds_need_no_mask(tmp_path: Path) -> None:

@@ -46,6 +46,21 @@ def test_the_best_of_several_is_found_again(tmp_path: Path) -> None:
     assert difference(again.repeat(Stub(), options()), read_picture(file)) == ""
 
 
+def test_relative_paths_lead_from_here_or_from_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    item = replace(items(Path("in"), 1)[0], name="x")
+    [file] = made(item, tmp_path / "out")
+    assert ItemReplay.of(file, read_recipe(file, tmp_path / "project")).item == item
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir("elsewhere")
+    again = ItemReplay.of(file, read_recipe(file, tmp_path))
+    assert again.item.sources() == {role: tmp_path / path for role, path in item.sources().items()}
+    with pytest.raises(FileNotFoundError, match="no such background"):
+        ItemReplay.of(file, read_recipe(file))
+
+
 @pytest.mark.parametrize("role", ["background", "mask", "reference"])
 def test_changed_and_missing_files_are_named(tmp_path: Path, role: str) -> None:
     [item] = items(tmp_path, 1)

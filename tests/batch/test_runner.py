@@ -140,6 +140,18 @@ def test_a_line_lost_between_picture_and_journal_is_written_again(tmp_path: Path
     assert stub.made == [] and lines(out) == before
 
 
+@pytest.mark.parametrize("left", [20, 60, 0.5, -1])
+def test_a_result_that_is_cut_off_is_made_again(tmp_path: Path, left: float) -> None:
+    todo, file, stub = items(tmp_path, 1), tmp_path / "out" / "0.png", Stub()
+    finish(todo, file.parent)
+    whole = file.read_bytes()
+    file.write_bytes(whole[: int(left * len(whole)) if 0 < left < 1 else int(left)])
+    finish(todo, file.parent, stub)
+    made = read_picture(file).pixels
+    file.write_bytes(whole)
+    assert stub.made == [(7,)] and np.array_equal(made, read_picture(file).pixels)
+
+
 def test_a_broken_line_in_the_middle_is_no_torn_one(tmp_path: Path) -> None:
     finish(items(tmp_path, 1), tmp_path / "out")
     file = tmp_path / "out" / FILE

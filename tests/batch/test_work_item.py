@@ -61,6 +61,18 @@ def test_a_background_without_a_mask_is_named(tmp_path: Path) -> None:
         pair([tmp_path / "image"], [tmp_path / "mask"])
 
 
+def test_the_only_mask_of_a_folder_serves_its_own_background(tmp_path: Path) -> None:
+    for i in (1, 2):
+        save(tmp_path / f"image/{i}.png")
+    mask = save_mask(tmp_path / "mask/2_mask.png")
+    with pytest.raises(ValueError, match=r"no mask for 1\.png"):
+        pair([tmp_path / "image"], [tmp_path / "mask"])
+    (tmp_path / "image/1.png").unlink()
+    assert pair([tmp_path / "image"], [tmp_path / "mask"]) == [
+        MaskedBackground(tmp_path / "image/2.png", mask)
+    ]
+
+
 def test_nothing_marked_missing_files_and_empty_folders_are_said(tmp_path: Path) -> None:
     image = save(tmp_path / "a.png")
     with pytest.raises(ValueError, match="--mask"):

@@ -130,6 +130,8 @@ def test_text_stays_as_it_was_typed(text: str) -> None:
     "setting, value",
     [
         ("sample.guidance_scale=3", 3.0),
+        ("sample.guidance_scale=03", 3.0),
+        ("sample.seed=010", 10),
         ("train.lr=1e-4", 1e-4),
         ("data.augment=false", False),
         ("base.architecture.unet_channels=[8,16]", (8, 16)),
@@ -141,6 +143,11 @@ def test_values_get_their_settings_type(setting: str, value: Any) -> None:
     for name in setting.partition("=")[0].split("."):
         found = getattr(found, name)
     assert found == value and type(found) is type(value)
+
+
+def test_numbers_of_a_file_are_decimal(tmp_path: Path) -> None:
+    config = load_config(yaml(tmp_path, "train: {seed: 010, name: 010}"))
+    assert (config.train.seed, config.train.name) == (10, "010")
 
 
 @pytest.mark.parametrize(
@@ -155,6 +162,7 @@ def test_values_get_their_settings_type(setting: str, value: Any) -> None:
         ("train.max_steps=3.5", "train.max_steps=3.5: expected a whole number"),
         ("train.max_steps=true", "train.max_steps=True: expected a whole number"),
         ("train.max_steps=", "train.max_steps='': expected a whole number"),
+        ("train.max_steps=1:30", "train.max_steps='1:30': expected a whole number"),
         ("train.max_steps=[3", "train.max_steps=[3: not readable: "),
         ("train.max_steps=0", "train.max_steps=0: expected 1 or more\n"),
         ("insert.feather=-5", "insert.feather=-5: expected -1 or more\n"),
@@ -214,6 +222,8 @@ def test_a_wrong_flag_is_one_line_with_the_remedy(
         ("hello", "unknown setting 'hello'; there are base, data"),
         ("train: {nam: x}", "unknown setting 'train.nam'; did you mean train.name?"),
         ("5: 6", "unknown setting '5'; there are base"),
+        ("train: " + "[" * 5000, "settings.yaml: not readable: nested too deeply"),
+        ("train: &a [*a]", "settings.yaml: not readable: Circular reference detected"),
     ],
 )
 def test_a_broken_file_is_one_line(

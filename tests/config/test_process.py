@@ -125,6 +125,13 @@ def test_an_interruption_of_the_imports_is_one_line(signal: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"interrupted\n")
 
 
+@pytest.mark.parametrize("asked", ["ignore", "error"])
+def test_what_is_skipped_is_said_whatever_the_environment_says(asked: str) -> None:
+    code = "import warnings\nfrom ldm.config.process import run\nrun(lambda: warnings.warn('skipped b'))"
+    done = python(code, capture_output=True, env=os.environ | {"PYTHONWARNINGS": asked})
+    assert (done.returncode, done.stderr) == (0, b"warning: skipped b\n")
+
+
 def test_sigterm_ends_the_work_as_ctrl_c_does() -> None:
     code = "import os\nfrom ldm.config.process import run\nrun(lambda: os.kill(os.getpid(), 15))"
     done = python(code, capture_output=True)

@@ -106,6 +106,7 @@ def test_two_files_of_one_name_are_named(tmp_path: Path) -> None:
 def test_paths_as_users_write_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert path_of("~/a.png", tmp_path) == tmp_path / "home/a.png" == path_of("~/a.png")
+    assert path_of("~\\pics\\a.png") == tmp_path / "home/pics/a.png"
     assert path_of("~", tmp_path) == tmp_path / "home"
     assert path_of("~a.png", tmp_path) == tmp_path / "~a.png"
     assert path_of("img\\a.png", tmp_path) == tmp_path / "img/a.png"

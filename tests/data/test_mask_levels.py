@@ -67,8 +67,30 @@ def test_a_palette_of_one_label_is_marked(tmp_path, region):
     labels = region.astype(np.uint8)
     labels[13:15, 20:60] = 255
     for read in (lambda file: read_mask(file, SIZE), lambda file: read_silhouette(file) > 127):
-        with pytest.warns(UserWarning, match=r"m\.png: a palette of labels; label 1 is taken"):
+        with pytest.warns(UserWarning, match=r"m\.png: holds labels; label 1 is taken"):
             assert np.array_equal(read(palette(labels, tmp_path / "m.png")), region)
+
+
+@pytest.mark.parametrize("label", [1, 5, 15])
+def test_one_label_as_a_grey_level_is_marked(tmp_path, region, label):
+    """PASCAL VOC saved as grey: the outline, 255, is the brightest and is not meant."""
+    labels = region.astype(np.uint8) * label
+    labels[13:15, 20:60] = 255
+    Image.fromarray(labels).save(tmp_path / "m.png")
+    for read in (lambda file: read_mask(file, SIZE), lambda file: read_silhouette(file) > 127):
+        with pytest.warns(UserWarning, match=rf"m\.png: holds labels; label {label} is taken"):
+            assert np.array_equal(read(tmp_path / "m.png"), region)
+    labels[30:40, 20:60] = label + 1
+    Image.fromarray(labels).save(tmp_path / "m.png")
+    with pytest.raises(ValueError, match=rf"m\.png: holds 2 labels \({label}, {label + 1}\)"):
+        read_mask(tmp_path / "m.png", SIZE)
+
+
+def test_faint_noise_beside_white_is_no_label(tmp_path, region):
+    levels = region.astype(np.uint8) * 255
+    levels[50, 0:3] = 1
+    Image.fromarray(levels).save(tmp_path / "m.png")
+    assert np.array_equal(read_mask(tmp_path / "m.png", SIZE), region)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
@@ -90,9 +112,7 @@ def test_a_profile_counts_in_masks_and_silhouettes(tmp_path, region, dtype):
 def test_several_labels_are_named(tmp_path, region):
     labels = region.astype(np.uint8)
     labels[20:30, 20:30] = 3
-    with pytest.raises(
-        ValueError, match=r"m\.png: a palette of 2 labels \(1, 3\); make the one that is meant"
-    ):
+    with pytest.raises(ValueError, match=r"m\.png: holds 2 labels \(1, 3\); make the one that is meant"):
         read_mask(palette(labels, tmp_path / "m.png"), SIZE)
 
 

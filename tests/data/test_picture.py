@@ -318,7 +318,11 @@ def test_what_cannot_be_read_is_one_line(tmp_path):
     noise = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "whole.png")
     (tmp_path / "cut.png").write_bytes((tmp_path / "whole.png").read_bytes()[:200])
-    for name, reason in {"text": "not a readable", "float": "32 bits", "cut": "broken picture"}.items():
+    for name, reason in {
+        "text": "not a readable",
+        "float": "neither 8 nor 16 bits",
+        "cut": "broken picture",
+    }.items():
         [file] = tmp_path.glob(f"{name}.*")
         for read in (read_rgb, read_alpha, read_silhouette):
             with pytest.raises(ValueError, match=rf"{file.name}: {reason}[^\n]*; [^\n]*$"):
@@ -397,3 +401,18 @@ def test_16_bits_with_one_transparent_colour_are_refused(tmp_path: Path) -> None
     (tmp_path / "a.png").write_bytes(png[:33] + chunk + png[33:])
     with pytest.raises(ValueError, match=r"a\.png: 16 bits, and one colour is transparent; save it with"):
         read_picture(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("dots", [(0, 0), (1, 0), (2**32 - 1, 1)])
+def test_a_resolution_that_cannot_be_written_is_dropped(tmp_path, dots):
+    Image.new("RGB", (4, 4)).save(tmp_path / "a.tif", dpi=(72, 72))
+    content = bytearray((tmp_path / "a.tif").read_bytes())
+    (start,) = struct.unpack_from("<I", content, 4)
+    for entry in range(start + 2, start + 2 + 12 * struct.unpack_from("<H", content, start)[0], 12):
+        tag, _, _, place = struct.unpack_from("<HHII", content, entry)
+        if tag in (282, 283):
+            struct.pack_into("<II", content, place, *dots)
+    (tmp_path / "a.tif").write_bytes(content)
+    picture = read_picture(tmp_path / "a.tif")
+    assert picture.dpi is None
+    write_picture(tmp_path / "a.png", picture)

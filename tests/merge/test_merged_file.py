@@ -9,8 +9,13 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from ldm.data.image import to_bytes
+from ldm.insertion.inpaint import Sampling
+from ldm.insertion.insert import InsertOptions
+from ldm.insertion.object_source import ObjectSource
+from ldm.insertion.session import Session
 from ldm.merge.merge import merge, merge_input
-from ldm.merge.merged_file import Merged, apply_merged, load_merged, save_merged
+from ldm.merge.merged_file import Merged, apply_merged, load_merged, open_merged, save_merged
 from ldm.models.base import Base
 from ldm.models.checkpoint import read_metadata
 from ldm.models.cross_attention import cross_attentions
@@ -104,6 +109,21 @@ def test_object_scale_scales_the_change_of_the_weights() -> None:
     with apply_merged(base, merged, object_scale=0.5):
         for name, change in merged.weights.items():
             assert torch.allclose(base.state_dict()[name], before[name] + 0.5 * change.float())
+
+
+def test_an_opened_object_has_its_own_reference_and_takes_no_other(tmp_path: Path) -> None:
+    base, file = wide_base(), tmp_path / "all.safetensors"
+    pictures = {"a": torch.randint(256, (3, 28, 28), dtype=torch.uint8)}
+    save_merged(replace(made(base)[1], references=pictures), file)
+    session = Session(
+        base, InsertOptions(Sampling("ddim", 2, 5.0)), images=SMALL_IMAGES, openers={"merged": open_merged}
+    )
+    assert torch.equal(to_bytes(session.reference(ObjectSource(file, pick="a"))[0]), pictures["a"])
+    session.untuned(ObjectSource(file, pick="a"))
+    with pytest.raises(ValueError, match=r"no reference picture of its own; give one: --dataset-dir FOLDER"):
+        session.reference(ObjectSource(file, pick="b.1"))
+    with pytest.raises(ValueError, match=r"takes? no other reference; leave .*r\.png out"):
+        session.load_object(ObjectSource(file, tmp_path / "r.png", pick="a"))
 
 
 def test_a_wrong_base_is_refused_and_left_alone() -> None:

@@ -9,6 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from ldm.insertion.inpaint import Sampling
+from ldm.insertion.insert import InsertOptions
+from ldm.insertion.object_source import ObjectSource
+from ldm.insertion.session import Session
 from ldm.models.base import Base, base_fingerprint, load_inpainting_model, save_base
 from ldm.models.cross_attention import Contexts
 from ldm.models.sampler import Condition, sample
@@ -16,7 +20,7 @@ from ldm.objects import baked
 from ldm.objects.baked import bake
 from ldm.objects.delta import Delta, apply, is_trained
 from ldm.objects.object_file import ObjectMetadata
-from tests.fixtures.small import SMALL, small_base
+from tests.fixtures.small import SMALL, SMALL_IMAGES, small_base
 
 REFERENCE = torch.rand(1, 3, 28, 28, generator=torch.Generator().manual_seed(5)) * 2 - 1
 MODES = ["crossattn-kv", "crossattn"]
@@ -126,3 +130,16 @@ def test_a_file_of_another_shape_or_with_holes_is_refused(tmp_path: Path) -> Non
     baked.save(holed, tmp_path / "holed.safetensors")
     with pytest.raises(ValueError, match="do not hold k, v, null"):
         baked.load(tmp_path / "holed.safetensors")
+
+
+@pytest.mark.parametrize("keep_picture", [True, False])
+def test_an_opened_object_has_the_picture_that_it_holds(tmp_path: Path, keep_picture: bool) -> None:
+    base, source = small_base(), ObjectSource(tmp_path / "b.safetensors")
+    metadata = ObjectMetadata(base_fingerprint(base), "small", freeze_model="crossattn-kv")
+    baked.save(bake(base, metadata, REFERENCE, keep_picture=keep_picture), tmp_path / "b.safetensors")
+    session = Session(base, InsertOptions(Sampling("ddim", 2, 5.0)), images=SMALL_IMAGES)
+    if keep_picture:
+        assert (session.reference(source) - REFERENCE).abs().max() <= 1 / 127
+    else:
+        with pytest.raises(ValueError, match="no reference picture of its own; give one: --dataset-dir"):
+            session.reference(source)

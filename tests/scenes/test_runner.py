@@ -29,6 +29,12 @@ def test_what_was_added_comes_back(tmp_path: Path) -> None:
     assert (kept.pixels("a") == np.random.default_rng(0).integers(0, 256, (20, 20, 3), dtype=np.uint8)).all()
 
 
+def test_a_placement_that_is_cut_off_is_made_again(tmp_path: Path) -> None:
+    kept = filled(tmp_path, "a")
+    (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:-1])
+    assert kept.record("a") == {}
+
+
 def test_the_longest_unused_goes_first_and_what_this_run_used_stays(tmp_path: Path) -> None:
     filled(tmp_path, "abcd")
     size, kept = (tmp_path / "a.png").stat().st_size, PlacementCache(tmp_path)

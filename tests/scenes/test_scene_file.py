@@ -124,10 +124,29 @@ def test_mistakes_are_one_line_that_names_the_placement(
 def test_files_that_are_no_scenes(folder: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such scene file"):
         read_scene(folder / "gone.yaml")
-    for text in ("a: [", "- 1", ""):
+    for text in (
+        "a: [",
+        "- 1",
+        "",
+        "background: &a [*a]",
+        "a: " + "[" * 5000,
+        "placements: 1\nplacements: 2",
+    ):
         (folder / "s.yaml").write_text(text)
         with pytest.raises(ValueError, match=r"s\.yaml: (not readable|expected `background:`)"):
             read_scene(folder / "s.yaml")
+
+
+def test_numbers_are_decimal_and_dates_are_text(folder: Path) -> None:
+    text = "background: b.png\nplacements:\n  - {reference: r.png, mask: m.png, "
+    (folder / "s.yaml").write_text(text + "seed: 010}\n")
+    assert read_scene(folder / "s.yaml").placements[0].item.seeds == (10,)
+    (folder / "s.yaml").write_text(text + "2024-01-01: 3}\n")
+    with pytest.raises(ValueError, match=r"s\.yaml: placement 1: unknown '2024-01-01'"):
+        read_scene(folder / "s.yaml")
+    (folder / "s.yaml").write_text("background: 2024-13-45\nplacements: [1]")
+    with pytest.raises(FileNotFoundError, match=r"s\.yaml: background .*2024-13-45: no such file"):
+        read_scene(folder / "s.yaml")
 
 
 def test_groups_go_by_order_and_by_the_file_within_one(folder: Path) -> None:

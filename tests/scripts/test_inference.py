@@ -261,6 +261,22 @@ def test_the_comparison_shows_the_base_before_learning_and_the_object(folder: Pa
     assert not (tmp_path / "none").exists()
 
 
+def test_the_comparison_leaves_out_what_was_skipped(folder: Path, tmp_path: Path) -> None:
+    save(learnt(small_base(), size=0.5), tmp_path / "toy.safetensors")
+    for name in ("a", "b"):
+        (tmp_path / "in").mkdir(exist_ok=True)
+        (tmp_path / f"in/{name}.png").write_bytes((folder / f"{name}.png").read_bytes())
+    words = ["--config", str(folder / "small.yaml"), "--steps", "2", "--device", "cpu", "--compare"]
+    words += ["--example_img", str(tmp_path / "in"), "--box", "50", "30", "90", "60"]
+    words += ["--object", str(tmp_path / "toy.safetensors"), "--outdir", str(tmp_path / "out")]
+    main(words)
+    both = Image.open(tmp_path / "out/comparison.png").height
+    (tmp_path / "in/b.png").write_bytes(b"broken")
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 11 and Image.open(tmp_path / "out/comparison.png").height < both
+
+
 def replay(folder: Path, *arguments: str) -> int:
     """The exit code."""
     with pytest.raises(SystemExit) as exit_:
@@ -377,12 +393,30 @@ def test_no_input_and_no_foreign_picture_is_overwritten(
 
 
 @pytest.mark.parametrize(("name", "flags"), [("sheet", []), ("comparison", ["--compare"])])
-def test_no_sheet_replaces_a_result(folder: Path, tmp_path: Path, name: str, flags: list[str]) -> None:
+def test_no_result_has_the_name_of_a_sheet(folder: Path, tmp_path: Path, name: str, flags: list[str]) -> None:
     (tmp_path / f"{name}.png").write_bytes((folder / "a.png").read_bytes())
     work = ["--example_img", str(tmp_path / f"{name}.png"), *BOXED[2:], "--outdir", str(tmp_path / "out")]
-    with pytest.raises(ValueError, match=rf"{name}\.png would be a result and a sheet .*; rename"):
+    with pytest.raises(ValueError, match=rf"two pictures of this run would be called .*out/{name}\.png"):
         call(folder, *work, *flags)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("flags", [[], ["--plan"]])
+def test_results_do_not_join_the_backgrounds(folder: Path, tmp_path: Path, flags: list[str]) -> None:
+    (tmp_path / "a.png").write_bytes((folder / "a.png").read_bytes())
+    with pytest.raises(
+        ValueError, match=r"--outdir .* is read as a folder of inputs.*; give another --outdir"
+    ):
+        call(
+            folder,
+            "--example_img",
+            str(tmp_path),
+            *BOXED[2:],
+            "--outdir",
+            f"{tmp_path}/../{tmp_path.name}",
+            *flags,
+        )
+    assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
 
 
 @pytest.mark.parametrize("kind", ["picture", "file"])

@@ -38,7 +38,7 @@ def project(folder: Path, python: str) -> Path:
 
 
 def call(*command: str | Path, folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "CDPATH": f".:{folder.parent}"}
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
 
 
