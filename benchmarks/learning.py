@@ -14,7 +14,7 @@ from benchmarks.measure import Case
 from benchmarks.subjects import bytes_of
 from ldm.models.base import Base
 from ldm.training.finetune import FineTune, Tuning
-from ldm.training.samples import narrow_frozen
+from ldm.training.samples import cast_frozen
 
 MakeBase = Callable[[], Base]
 FEW_SHOT = 4
@@ -67,7 +67,7 @@ class _Ours:
     def __init__(self, base: Base, side: int) -> None:
         base.conditioner.use_tokens(torch.randn(FEW_SHOT, base.architecture.clip_width, device=base.device))
         self.base, self.side, self.module = base, side, FineTune(base)
-        narrow_frozen(base, "bf16-mixed")
+        cast_frozen(base, "bf16-mixed")
         self.optimizer = AdamW(self.module.groups(), fused=True)
         self.holds = _holding(base, self.optimizer)
 

@@ -15,8 +15,8 @@ from ldm.batch.work_item import WorkItem
 from ldm.data.files import fitting_name
 from ldm.data.picture import Picture
 from ldm.data.picture_write import write_picture
+from ldm.insertion.crop_paste import crop_region
 from ldm.insertion.object_source import ObjectSource
-from ldm.insertion.paste import cut_region
 from ldm.insertion.region import InsertRequest
 from ldm.insertion.roi import Roi, box_of, visible
 
@@ -53,7 +53,7 @@ class BestOfSeeds:
     def _identity(self, picture: Picture, request: InsertRequest, reference: Tensor) -> float:
         """Mean over the regions: an object goes into each."""
         boxes = [_object_box(request.paste_mask, roi) for roi in request.rois]
-        return float(np.mean([self.likeness(cut_region(picture, box, SHARP), reference) for box in boxes]))
+        return float(np.mean([self.likeness(crop_region(picture, box, SHARP), reference) for box in boxes]))
 
     def _draw(self, item: WorkItem, roi: Roi, ranked: Sequence[Result]) -> None:
         captions = [_caption(result) for result in ranked[:SHOWN]]

@@ -17,7 +17,7 @@ from ldm.batch.runner import RunOptions, prepare
 from ldm.batch.work_item import WorkItem
 from ldm.data.picture import Picture, read_picture
 from ldm.data.picture_write import write_picture
-from ldm.insertion.paste import shrunk_mask
+from ldm.insertion.crop_paste import shrunk_mask
 from ldm.insertion.region import InsertRequest, region_in
 from ldm.insertion.region_fill import InsertableObject
 from ldm.insertion.roi import crop
@@ -49,7 +49,7 @@ def write_comparison(
         if result.is_file():
             background, request = prepare(item, options)
             first = replace(request, seeds=request.seeds[:1])
-            before = session.untuned(item.source)
+            before = session.zero_shot(item.source)
             [[untuned]] = session.insert(background, [first], [before])
             roi = request.rois[0]
             empty = hatched(close_up(background, roi), shrunk_mask(crop(request.mask, roi), SHARP))

@@ -15,7 +15,7 @@ from ldm.batch.results_log import SHEET
 from ldm.data.image import colour_levels
 from ldm.data.picture import Picture, srgb_pixels
 from ldm.data.picture_write import write_picture
-from ldm.insertion.paste import cut_region, shrunk, shrunk_mask
+from ldm.insertion.crop_paste import crop_region, shrunk, shrunk_mask
 from ldm.insertion.roi import Roi, crop, lines, plan_crops, scaling, visible
 
 Report = Callable[[str], None]  # shows a line to the user
@@ -59,7 +59,7 @@ def rgb8(picture: Picture | Tensor) -> np.ndarray:
 
 def close_up(picture: Picture, roi: Roi) -> np.ndarray:
     """A region of the picture, uint8 [h,w,3]; a large one is shrunk."""
-    return rgb8(cut_region(picture, roi, SHARP))
+    return rgb8(crop_region(picture, roi, SHARP))
 
 
 def overview(picture: Picture, side: int = TILE) -> np.ndarray:

@@ -31,8 +31,8 @@ from ldm.data.failure import if_it_fits, of_machine, reason
 from ldm.data.files import fitting_name
 from ldm.data.picture import Picture, read_picture
 from ldm.data.picture_write import write_picture
+from ldm.insertion.crop_paste import difference_outside
 from ldm.insertion.mask_input import InsertMasks, MaskOptions
-from ldm.insertion.paste import difference_outside
 from ldm.insertion.region import InsertRequest
 from ldm.insertion.roi import CropContext, cautions, covered, plan_crops, plan_rois, squared, visible
 

@@ -30,21 +30,21 @@ COMPOSITE = "composite"  # base.region_fill of a base that is shown a cut-out of
 
 
 # settings that do not change pixels, or that each work item has itself
-INCIDENTAL = {
+NOT_PIXELS = {
     "sample": ("n_samples", "best_of", "seed", "object_scale"),
     "insert": ("outdir", "contact_sheet", "max_seam", "batch_size", "cache_mb"),
 }
 # others that do not say how a region is inpainted and pasted
-ELSEWHERE = {"sample": ("compile",), "insert": ("roi_factor", "context_px", "zoom")}
+NOT_REGION = {"sample": ("compile",), "insert": ("roi_factor", "context_px", "zoom")}
 
 
 def insert_settings(config: Config) -> dict[str, Any]:
     """How regions are inpainted and pasted, as dotted settings."""
     return {
         f"{section}.{key}": value
-        for section, elsewhere in ELSEWHERE.items()
+        for section, elsewhere in NOT_REGION.items()
         for key, value in asdict(getattr(config, section)).items()
-        if key not in (*elsewhere, *INCIDENTAL[section])
+        if key not in (*elsewhere, *NOT_PIXELS[section])
     }
 
 
@@ -139,7 +139,7 @@ def insert_options(config: Config) -> InsertOptions:
 def object_images(config: Config) -> ObjectImages:
     """The images of an object that this kind of base needs."""
     if config.base.region_fill == COMPOSITE:
-        from ldm.compositing.cut_out_images import CutOutImages
+        from ldm.compositing.object_cut_outs import CutOutImages
 
         return CutOutImages(segmenter=_segmenter(config))
     from ldm.data.object_crops import ObjectImages
@@ -210,7 +210,7 @@ def session_for(config: Config, base: Any, fingerprint: str = "", features: str 
         insert_options(config),
         images=object_images(config),
         make_fill=make_fill(config),
-        openers={"merged": open_merged},
+        loaders={"merged": open_merged},
         features=features,
         fingerprint=fingerprint,
     )

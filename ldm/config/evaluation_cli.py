@@ -21,7 +21,7 @@ from ldm.config.build import (
     with_settings,
 )
 from ldm.config.build_training import training_run_of
-from ldm.config.schema import Config, how_to_learn, load_config
+from ldm.config.schema import Config, learning_settings, load_config
 from ldm.config.training_sections import TrainSection
 from ldm.data.files import path_of
 from ldm.data.insertset import InsertSet
@@ -86,7 +86,7 @@ def setup_of(args: argparse.Namespace, config: Config) -> Setup:
         networks=networks,
         metrics=args.metrics,
         learn=learn,
-        training=how_to_learn(config) | used | {"freeze_model": config.train.freeze_model},
+        training=learning_settings(config) | used | {"freeze_model": config.train.freeze_model},
         insert_settings=lambda changes: insert_settings(with_settings(config, changes)) | used,
         open_session=open_session,
         seed=config.sample.seed,
@@ -117,7 +117,7 @@ def published(file: Path, own: Config) -> Method:
     config = load_config(file)
     samples_a_step = config.train.batch_size * config.train.accumulate_grad_batches
     t = scaled(config.train, max(1, samples(own.train) // samples_a_step))
-    learning = how_to_learn(replace(config, train=t)) | {"freeze_model": t.freeze_model}
+    learning = learning_settings(replace(config, train=t)) | {"freeze_model": t.freeze_model}
     return Method(
         name=f"{PAPER}-{SHORT[t.freeze_model]}",
         title=f"the paper's recipe, {t.freeze_model}",
@@ -144,7 +144,7 @@ def scaled(train: TrainSection, steps: int) -> TrainSection:
 
 
 def with_learning(config: Config, learning: Mapping[str, Any]) -> Config:
-    """The settings with others of those that `how_to_learn` names, each in its own section."""
+    """The settings with others of those that `learning_settings` names, each in its own section."""
     trained = {f.name for f in fields(config.train)}
     sections = {key: "train" if key in trained else "data" for key in learning}
     return with_settings(config, {f"{sections[key]}.{key}": value for key, value in learning.items()})

@@ -16,11 +16,11 @@ from ldm.batch.manifest import COLUMNS, bench_backgrounds, read_manifest
 from ldm.batch.replay import ItemReplay, read_recipe
 from ldm.batch.runner import RunOptions
 from ldm.batch.work_item import MaskedBackground, WorkItem, check_files, pair
-from ldm.config.build import INCIDENTAL, base_settings, crop_context_of, from_sections
+from ldm.config.build import NOT_PIXELS, base_settings, crop_context_of, from_sections
 from ldm.config.cli import INFERENCE, INSERTION_FLAGS, PUBLISHED_INFERENCE
 from ldm.config.loader import ROOT, place
 from ldm.config.parser import SettingsParser
-from ldm.config.process import uncollected
+from ldm.config.process import gc_frozen
 from ldm.config.schema import Config, load_config
 from ldm.config.training_sections import EXTRACTED_SUFFIX
 from ldm.data.boxes import Box, parse_box, read_box_file
@@ -178,7 +178,7 @@ def parse_replay(
     found = (SceneReplay if "scene" in recipe else ItemReplay).of(args.replay, recipe)
     saved, then = recipe["settings"], recipe["machine"]
     given, config = parser(description).parse_config(argv, saved)
-    if determining(load_config(saved)) != determining(config):
+    if pixel_settings(load_config(saved)) != pixel_settings(config):
         raise ValueError(f"--replay repeats a result with its own settings; {HINTS['replay']}")
     args.few_shot_features = recipe["few_shot_features"]
     if given.device is None and (then["device"] == "cpu" or torch.cuda.is_available()):
@@ -220,7 +220,7 @@ def options_of(args: argparse.Namespace, config: Config) -> RunOptions:
     return RunOptions(
         crop_context=crop_context_of(config),
         mask_options=from_sections(MaskOptions, config.mask),
-        settings=determining(config) | features,
+        settings=pixel_settings(config) | features,
         facts={"machine": machine(args.device), "settings": asdict(config), **features},
         batch_size=i.batch_size,
         max_seam=i.max_seam,
@@ -229,12 +229,12 @@ def options_of(args: argparse.Namespace, config: Config) -> RunOptions:
     )
 
 
-def determining(config: Config) -> dict[str, Any]:
+def pixel_settings(config: Config) -> dict[str, Any]:
     """The settings that determine pixels, besides the work item and the weights of the base."""
     settings: dict[str, Any] = base_settings(config)
     for section in ("sample", "insert", "mask"):
         values = asdict(getattr(config, section))
-        settings[section] = {k: v for k, v in values.items() if k not in INCIDENTAL.get(section, ())}
+        settings[section] = {k: v for k, v in values.items() if k not in NOT_PIXELS.get(section, ())}
     return settings
 
 
@@ -245,7 +245,7 @@ def scene_of(args: argparse.Namespace, config: Config) -> Scene:
 
 def session_of(args: argparse.Namespace, config: Config, sources: Iterable[ObjectSource]) -> Session:
     """Load the parts of the base that these objects need."""
-    with uncollected():
+    with gc_frozen():
         from ldm.config.build import open_session
 
         return open_session(config, sources, args.device, args.few_shot_features)

@@ -93,7 +93,7 @@ def warnings_in_a_line(tell: Callable[[str], Any] = lambda line: say(f"warning: 
 
 
 @contextmanager
-def uncollected() -> Iterator[None]:
+def gc_frozen() -> Iterator[None]:
     """For heavy imports: no garbage collection in the objects that they make, neither now nor later.
 
     It would take a quarter of the imports' time, and as much again when the process ends.
@@ -110,9 +110,9 @@ def uncollected() -> Iterator[None]:
 
 @contextmanager
 def starting() -> Iterator[None]:
-    """For a script's imports: `uncollected`; Ctrl-C and failures end the process in one line."""
+    """For a script's imports: `gc_frozen`; Ctrl-C and failures end the process in one line."""
     try:
-        with handling(signal.SIGINT, _leave), handling(signal.SIGTERM, _leave), uncollected():
+        with handling(signal.SIGINT, _leave), handling(signal.SIGTERM, _leave), gc_frozen():
             yield
     except Exception as error:
         if out_of_memory(error):

@@ -179,8 +179,8 @@ DROPPED = (
 COLLAGE = "collage"  # in an architecture of earlier versions: base.region_fill=composite
 
 
-# training settings that `how_to_learn` leaves out
-INCIDENTAL = (
+# training settings that `learning_settings` leaves out
+NOT_LEARNING = (
     "name", "logdir", "resume", "freeze_model", "checkpoint_every", "keep_checkpoints", "preview_every",
     "validate_every", "hold_out", "patience",
 )  # fmt: skip
@@ -208,16 +208,16 @@ def load_config(
     Raises FileNotFoundError, or ValueError naming the key or value and what was expected.
     """
     if isinstance(source, Mapping):
-        source = present(source)
+        source = migrated(source)
     return read_settings(source, overrides, schema)
 
 
-def present(kept: Mapping[str, Any]) -> dict[str, Any]:
+def migrated(kept: Mapping[str, Any]) -> dict[str, Any]:
     """Settings stored by a run or a result of any version => those of this version."""
-    return {section: _present(section, values) for section, values in kept.items()}
+    return {section: _migrated_section(section, values) for section, values in kept.items()}
 
 
-def _present(section: str, values: Any) -> Any:
+def _migrated_section(section: str, values: Any) -> Any:
     if not isinstance(values, Mapping):
         return values
     kept = {key: value for key, value in values.items() if f"{section}.{key}" not in DROPPED}
@@ -229,7 +229,7 @@ def _present(section: str, values: Any) -> Any:
     return kept
 
 
-def how_to_learn(config: Config) -> dict[str, Any]:
+def learning_settings(config: Config) -> dict[str, Any]:
     """The settings that decide what is learnt, except the freeze mode, by name."""
-    training = {key: value for key, value in asdict(config.train).items() if key not in INCIDENTAL}
+    training = {key: value for key, value in asdict(config.train).items() if key not in NOT_LEARNING}
     return training | {key: value for key, value in asdict(config.data).items() if key != "root"}

@@ -19,15 +19,15 @@ from ldm.batch.contact_sheet import rgb8
 from ldm.compositing.composite import composite, composite_layers
 from ldm.compositing.composite_fill import CompositeObject
 from ldm.compositing.cut_out import cut_out_picture
-from ldm.compositing.cut_out_images import SIZE
+from ldm.compositing.object_cut_outs import SIZE
 from ldm.data.image import resize, to_image
 from ldm.data.insertset import InsertSet
 from ldm.data.picture import Picture, read_rgb
 from ldm.evaluation.benchmark import SiteImages
 from ldm.evaluation.posed import in_pose
+from ldm.insertion.crop_paste import crop_region, paste_region, patched
 from ldm.insertion.insert import insert
 from ldm.insertion.object_source import ObjectSource
-from ldm.insertion.paste import cut_region, paste_region, patched
 from ldm.insertion.region import InsertRequest
 from ldm.insertion.region_fill import InsertableObject
 from ldm.insertion.roi import Roi, box_of, crop
@@ -52,7 +52,7 @@ def paste_poisson(reference: Path, background: Picture, mask: np.ndarray) -> Pic
     padded = np.pad(crop(mask, box), RIM)
     image = resize(to_image(read_rgb(reference))[None], box.size)[0]
     source = np.pad(rgb8(image), ((RIM, RIM), (RIM, RIM), (0, 0)), mode="edge")
-    below = np.ascontiguousarray(rgb8(cut_region(background, roi)))
+    below = np.ascontiguousarray(rgb8(crop_region(background, roi)))
     inside = padded.astype(np.uint8) * 255
     x, y, width, height = cv2.boundingRect(inside)
     centre = (x + width // 2, y + height // 2)
@@ -65,7 +65,7 @@ def paste_cut_out(reference: Path, background: Picture, mask: np.ndarray) -> Pic
     box = box_of(mask)
     area = torch.from_numpy(crop(mask, box))[None, None].float()
     layer = composite_layers(cut_out_picture(reference).picture(SIZE)[None], None, area)
-    image = composite(layer, cut_region(background, box)[None])[0]
+    image = composite(layer, crop_region(background, box)[None])[0]
     return patched(background, [paste_region(background, box, image, area[0, 0].numpy())])
 
 
@@ -170,7 +170,7 @@ def show_ceiling(model: InpaintingModel, images: SiteImages) -> Picture:
     if images.truth is None:
         raise ValueError("the ceiling needs ground truth, which this benchmark has not; leave the method out")
     [roi] = images.rois
-    known = cut_region(images.truth, roi)[None].to(model.device)
+    known = crop_region(images.truth, roi)[None].to(model.device)
     shown = model.decode(model.encode(resize(known, model.architecture.image_size)))
     image, alpha = resize(shown.cpu(), roi.size)[0], crop(images.mask, roi).astype(np.float32)
     return patched(images.background, [paste_region(images.background, roi, image, alpha)])

@@ -30,7 +30,7 @@ from ldm.data.picture import Picture
 from ldm.evaluation.results import References
 from ldm.features.encoders import SIZE, Encoder, Lpips, load_clip, load_dino, load_inception, load_lpips
 from ldm.features.imagenet import ImageNetFeatures, centred, on_square
-from ldm.insertion.paste import cut_region
+from ldm.insertion.crop_paste import crop_region
 from ldm.insertion.roi import Roi, box_of, crop
 from ldm.models.checkpoint import check_replaceable, read_metadata, read_state, write_safetensors
 from ldm.models.conditioner import clip_normalised
@@ -46,7 +46,7 @@ def paper_region(picture: Picture, mask: np.ndarray) -> Tensor | None:
     box = paper_box(mask)
     if box is None:
         return None
-    seen = clip_normalised(cut_region(picture, box)[None]) * torch.from_numpy(crop(mask, box)).float()
+    seen = clip_normalised(crop_region(picture, box)[None]) * torch.from_numpy(crop(mask, box)).float()
     return _squashed(centred(seen[0], torch.zeros(3))[None])
 
 
@@ -67,7 +67,7 @@ def paper_box(mask: np.ndarray) -> Roi | None:
 def pbe_region(picture: Picture, mask: np.ndarray) -> Tensor | None:
     """CLIP-normalised, `pbe_box`, squashed, bilinear without antialiasing; None if the box is empty."""
     box = pbe_box(mask)
-    return None if box is None else _squashed(clip_normalised(cut_region(picture, box)[None]))
+    return None if box is None else _squashed(clip_normalised(crop_region(picture, box)[None]))
 
 
 def pbe_box(mask: np.ndarray) -> Roi | None:
@@ -100,7 +100,7 @@ def centre(pixels: np.ndarray) -> Tensor:
 
 def object_region(encoder: Encoder, picture: Picture, mask: np.ndarray) -> Tensor:
     """Protocol v2: the mask's box of a result, as `object_view` shows a reference."""
-    return object_view(encoder, cut_region(picture, box_of(mask)))
+    return object_view(encoder, crop_region(picture, box_of(mask)))
 
 
 def object_view(encoder: Encoder, image: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from ldm.compositing.composite import composite
 from ldm.compositing.composite_fill import CompositeFill, CompositeObject
 from ldm.data.image import to_image
 from ldm.data.picture import Picture, read_alpha, read_rgb
-from ldm.insertion.paste import cut_region, paste_region, patched
+from ldm.insertion.crop_paste import crop_region, paste_region, patched
 from ldm.insertion.region import Region
 from ldm.insertion.roi import Roi, box_of, crop
 
@@ -69,7 +69,7 @@ def paste_posed(posed: Posed | None, background: Picture, mask: np.ndarray) -> P
     assert posed is not None, "a site is checked before a posed method gets it"
     box = box_of(mask)
     layer = torch.from_numpy(crop(posed.layer(background.size), box)).permute(2, 0, 1)
-    image = composite(layer[None], cut_region(background, box)[None])[0]
+    image = composite(layer[None], crop_region(background, box)[None])[0]
     return patched(background, [paste_region(background, box, image, crop(mask, box).astype(np.float32))])
 
 

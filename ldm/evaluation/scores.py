@@ -27,7 +27,7 @@ from ldm.evaluation.networks import FeatureNetworks, centre, object_region, pape
 from ldm.evaluation.results import Insertion
 from ldm.features.encoders import features_of
 from ldm.insertion.blend import seam_ratio
-from ldm.insertion.paste import cut_region, difference_outside, mean_difference_outside
+from ldm.insertion.crop_paste import crop_region, difference_outside, mean_difference_outside
 from ldm.insertion.roi import Roi, box_of, covered, crop
 
 MARGIN = 64  # pixels; LPIPS needs that many a side
@@ -57,12 +57,12 @@ def _identity(
     insertion: Insertion, result: Picture, images: SiteImages, networks: FeatureNetworks
 ) -> dict[str, float]:
     """By ImageNet features: the mask's box against every view, the object's own box against the truth."""
-    feature = networks.pooled(cut_region(result, box_of(images.mask)))
+    feature = networks.pooled(crop_region(result, box_of(images.mask)))
     found = networks.likeness("imagenet", insertion.references, feature)
     scores = {"v2/identity_mean": float(found.mean()), "v2/identity_max": float(found.max())}
     if images.truth is not None:
         box = box_of(images.mask if images.object_mask is None else images.object_mask)
-        a, b = (networks.pooled(cut_region(picture, box)) for picture in (result, images.truth))
+        a, b = (networks.pooled(crop_region(picture, box)) for picture in (result, images.truth))
         scores["v2/identity"] = float(torch.cosine_similarity(a, b))
     return scores
 
@@ -92,7 +92,7 @@ def _fidelity(
 ) -> dict[str, float]:
     """Against the truth, inside the object's silhouette and inside the mask."""
     roi = _around(images)
-    image, true = cut_region(result, roi), cut_region(truth, roi)
+    image, true = crop_region(result, roi), crop_region(truth, roi)
     scores = {}
     if "fidelity" in metrics and images.object_mask is not None:
         around = crop(images.mask & ~images.object_mask, roi)
@@ -126,7 +126,7 @@ def _around(images: SiteImages) -> Roi:
 def _background(result: Picture, images: SiteImages) -> dict[str, float]:
     """Changes outside the mask, and the seam ratio of the worst region."""
     before, mask = images.background.pixels, images.mask
-    seams = [seam_ratio(cut_region(result, roi), crop(mask, roi)) for roi in images.rois]
+    seams = [seam_ratio(crop_region(result, roi), crop(mask, roi)) for roi in images.rois]
     return {
         "v2/seam": max(seams),
         "v2/outside": float(difference_outside(result.pixels, before, mask)),

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from ldm.data.image import resize
-from ldm.insertion.paste import to_model_mask
+from ldm.insertion.crop_paste import to_model_mask
 from ldm.insertion.region import Region
 from ldm.insertion.region_fill import RegionFill
 from ldm.models.cross_attention import Contexts, join

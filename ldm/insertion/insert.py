@@ -21,8 +21,8 @@ from ldm.insertion.blend import (
     pixel_unit,
     seam_ratio,
 )
+from ldm.insertion.crop_paste import paste_region
 from ldm.insertion.inpaint import MakePredictor, Sampling, inpaint
-from ldm.insertion.paste import paste_region
 from ldm.insertion.region import InsertRequest, Region, Result, region_in
 from ldm.insertion.region_fill import InsertableObject, RegionFill
 from ldm.models.inpainting_model import InpaintingModel

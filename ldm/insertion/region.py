@@ -10,8 +10,8 @@ import numpy as np
 from torch import Generator, Tensor
 
 from ldm.data.picture import Picture
+from ldm.insertion.crop_paste import Patch, crop_region, patched, shrunk_mask
 from ldm.insertion.object_source import ObjectSource
-from ldm.insertion.paste import Patch, cut_region, patched, shrunk_mask
 from ldm.insertion.roi import Roi, crop
 
 
@@ -74,7 +74,7 @@ def region_in(background: Picture, request: InsertRequest, turn: int, noise: Seq
     paste_mask = shrunk_mask(full, MOST)
     alike = request.paste_mask is request.mask
     mask = paste_mask if alike else shrunk_mask(crop(request.mask, roi), MOST)
-    return Region(roi, cut_region(background, roi, MOST), mask, paste_mask, full, noise)
+    return Region(roi, crop_region(background, roi, MOST), mask, paste_mask, full, noise)
 
 
 def region_of(known: Tensor, mask: np.ndarray, noise: Sequence[Generator]) -> Region:

@@ -38,7 +38,7 @@ class LoadedObject:
 class Session:
     """A base, options of insertion, the kind of object images (`images`) and fills (`make_fill`) of the base.
 
-    `openers`: further kinds of object files. `features`: see `read_with_pictures`. For baked objects an
+    `loaders`: further kinds of object files. `features`: see `read_with_pictures`. For baked objects an
     inpainting model is enough; it needs the `fingerprint` of its base.
     """
 
@@ -49,7 +49,7 @@ class Session:
         *,
         images: ObjectImages | None = None,
         make_fill: MakeFill = grey_fill,
-        openers: Mapping[str, Opener] | None = None,
+        loaders: Mapping[str, Opener] | None = None,
         features: str = "raw",
         fingerprint: str = "",
     ) -> None:
@@ -58,7 +58,7 @@ class Session:
         self.fingerprint = fingerprint or base_fingerprint(base)  # type: ignore[arg-type]
         self.images = images or ObjectImages(base.architecture.reference_size)
         self.make_fill = make_fill
-        self.openers = {"baked": open_baked, **(openers or {})}
+        self.loaders = {"baked": open_baked, **(loaders or {})}
         self._loaded: LoadedObject | None = None
 
     def insert(
@@ -84,7 +84,7 @@ class Session:
         """The object, ready to be inserted."""
         return self.load_object(source).object
 
-    def untuned(self, source: ObjectSource) -> InsertableObject:
+    def zero_shot(self, source: ObjectSource) -> InsertableObject:
         """The base as it is, with the picture that this object shows as its reference."""
         reference = self.reference(source)
         self.unload_object()
@@ -98,7 +98,7 @@ class Session:
         files = source.state()
         if self._loaded is None or (self._loaded.source, self._loaded.files) != (source, files):
             self.unload_object()
-            loaded = self.openers.get(source.kind(), open_learnt)(self, source)
+            loaded = self.loaders.get(source.kind(), open_learnt)(self, source)
             self._loaded = replace(loaded, files=files)
         return self._loaded
 
@@ -115,7 +115,7 @@ class Session:
             return from_bytes(own[None])
         if source.pictures is not None:
             return self.images.reference(load_insertset(source.pictures).reference)
-        flag = "--dataset-dir FOLDER" if source.kind() in self.openers else "--reference PICTURE"
+        flag = "--dataset-dir FOLDER" if source.kind() in self.loaders else "--reference PICTURE"
         raise ValueError(f"{source.object}: has no reference picture of its own; give one: {flag}")
 
     def _read(self, source: ObjectSource) -> Delta | None:

@@ -194,7 +194,7 @@ def cross_attentions(unet: nn.Module) -> Iterator[tuple[str, Attention]]:
             yield name, module
 
 
-def detach_first(x: Tensor) -> Tensor:
+def detach_reference_token(x: Tensor) -> Tensor:
     """Tokens [b,n,d] without gradient through token 0, the reference; a single token keeps its gradient.
 
     As in Custom Diffusion: K and V learn from the few-shot tokens only.
@@ -224,7 +224,7 @@ class FewTokenAttention:
             return encoder_hidden_states.attend(self.name, hidden_states, attn.heads)
         k, v = attn.to_k(encoder_hidden_states), attn.to_v(encoder_hidden_states)
         if not self.all_learn:
-            k, v = detach_first(k), detach_first(v)
+            k, v = detach_reference_token(k), detach_reference_token(v)
         q, k, v = (
             rearrange(x, "b n (heads c) -> b heads n c", heads=attn.heads)
             for x in (attn.to_q(hidden_states), k, v)

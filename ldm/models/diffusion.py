@@ -8,7 +8,7 @@ from torch import Tensor
 
 STEPS = 1000  # T
 BETA_START, BETA_END = 0.00085, 0.012
-DIFFERENT = 1e-3  # mean squared difference of latents: a cell that shows more than mid-grey
+GREY_TOLERANCE = 1e-3  # mean squared difference of latents: a cell that shows more than mid-grey
 
 
 def betas() -> Tensor:
@@ -33,9 +33,9 @@ def eps_of_v(v: Tensor, x_t: Tensor, t: Tensor) -> Tensor:
     return a.sqrt() * v.float() + (1 - a).sqrt() * x_t.float()
 
 
-def is_shown(masked: Tensor, grey: Tensor) -> Tensor:
+def differs_from_grey(masked: Tensor, grey: Tensor) -> Tensor:
     """Where masked-image latents [b,c,h,w] are not those of mid-grey, `grey` [c] => bool [b,1,h,w]."""
-    return (masked - grey[:, None, None]).square().mean(1, keepdim=True) > DIFFERENT
+    return (masked - grey[:, None, None]).square().mean(1, keepdim=True) > GREY_TOLERANCE
 
 
 def eps_of_change(out: Tensor, x_t: Tensor, t: Tensor, masked: Tensor, shown: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ def unet_input(x_t: Tensor, masked: Tensor, mask: Tensor) -> Tensor:
     return torch.cat([x_t, masked, 1 - mask], dim=1)  # Paint-by-Example feeds 1 = keep
 
 
-def guided(eps_null: Tensor, eps_cond: Tensor, guidance_scale: float) -> Tensor:
+def classifier_free_guidance(eps_null: Tensor, eps_cond: Tensor, guidance_scale: float) -> Tensor:
     """Classifier-free guidance: eps_null + s (eps_cond - eps_null)."""
     return eps_null + guidance_scale * (eps_cond - eps_null)
 

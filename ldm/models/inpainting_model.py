@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ldm.models.architecture import Architecture, build_unet, build_vae
 from ldm.models.cross_attention import Context, Contexts, cross_attentions, fold, use_few_token_attention
-from ldm.models.diffusion import STEPS, eps_of_change, eps_of_v, is_shown, latent_mask, unet_input
+from ldm.models.diffusion import STEPS, differs_from_grey, eps_of_change, eps_of_v, latent_mask, unet_input
 
 
 class InpaintingModel(nn.Module):
@@ -64,18 +64,18 @@ class InpaintingModel(nn.Module):
         """The UNet's output => the predicted noise [b,c,h,w] in the precision of x_t, at least fp32."""
         out = out.to(torch.promote_types(torch.float32, x_t.dtype))
         if self.architecture.prediction == "change":
-            return eps_of_change(out, x_t, t, masked, self.shows(masked))
+            return eps_of_change(out, x_t, t, masked, self.differs_from_grey(masked))
         return out if self.architecture.prediction == "eps" else eps_of_v(out, x_t, t)
 
-    def shows(self, masked: Tensor) -> Tensor:
+    def differs_from_grey(self, masked: Tensor) -> Tensor:
         """Where masked-image latents [b,c,h,w] show more than mid-grey, bool [b,1,h,w]."""
         if self._grey is None:
             side = 8 * self.architecture.vae_factor  # the middle does not see the border
             latents = self.encode(torch.zeros(1, 3, side, side, device=masked.device))
             self._grey = latents[0, :, 4, 4].float()
-        return is_shown(masked.float(), self._grey.to(masked.device))
+        return differs_from_grey(masked.float(), self._grey.to(masked.device))
 
-    def training_levels(self, t: Tensor, masked: Tensor, mask: Tensor) -> Tensor:
+    def training_timesteps(self, t: Tensor, masked: Tensor, mask: Tensor) -> Tensor:
         """Steps t [b] as this base is trained on them.
 
         It is the last one if most of the mask [b,1,h,w] shows something: what is shown need not be drawn, and
@@ -84,7 +84,7 @@ class InpaintingModel(nn.Module):
         if self.architecture.prediction != "change":
             return t
         inside = mask > 0.5  # of mid-grey, cells at the edge see what is beside it
-        shown = (self.shows(masked) & inside).sum((1, 2, 3))
+        shown = (self.differs_from_grey(masked) & inside).sum((1, 2, 3))
         return torch.where(2 * shown > inside.sum((1, 2, 3)), STEPS - 1, t)
 
     def to_unet_dtype(self, x: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from diffusers import (
 from torch import Tensor
 
 from ldm.models.cross_attention import Context, Contexts, join
-from ldm.models.diffusion import STEPS, betas, guided
+from ldm.models.diffusion import STEPS, betas, classifier_free_guidance
 
 SPACING: dict[str, Any] = {"steps_offset": 1, "timestep_spacing": "leading"}
 TRAILING: dict[str, Any] = {"timestep_spacing": "trailing"}  # starts at the last level even with few steps
@@ -106,6 +106,6 @@ def guided_eps(base: Predictor, c: Condition, guidance_scale: float) -> Callable
 
     def eps(x_t: Tensor, t: Tensor) -> Tensor:
         eps_null, eps_cond = base.eps(torch.cat([x_t, x_t]), t, masked, mask, context).chunk(2)
-        return guided(eps_null, eps_cond, guidance_scale)
+        return classifier_free_guidance(eps_null, eps_cond, guidance_scale)
 
     return eps

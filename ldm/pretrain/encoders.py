@@ -20,7 +20,7 @@ from ldm.models.autoencoder import Autoencoder
 from ldm.models.conditioner import clip_normalised
 from ldm.pretrain.image_ops import choice, over, placed, premultiplied, psnr, random_crop
 from ldm.pretrain.picture_pack import Pack
-from ldm.training.trainer import warm_cosine
+from ldm.training.trainer import cosine_with_warmup
 
 RENDERED, CUT_OUTS = 0.2, 0.35  # shares of the crops: of relit scenes, of photos with a cut-out on them
 SMALLEST = 0.4  # of the short side of a picture: what a crop shows at least
@@ -77,7 +77,7 @@ class ResidualTraining(pl.LightningModule):
 
     def configure_optimizers(self) -> dict:
         optimizer = torch.optim.AdamW(self.net.parameters(), lr=self.lr, betas=(0.9, 0.99), weight_decay=0.01)
-        return {"optimizer": optimizer, "lr_scheduler": warm_cosine(optimizer, self.steps)}
+        return {"optimizer": optimizer, "lr_scheduler": cosine_with_warmup(optimizer, self.steps)}
 
 
 THUMBNAIL = 12  # pixels a side
@@ -122,4 +122,7 @@ class EncoderTraining(pl.LightningModule):
     def configure_optimizers(self) -> dict:
         weights = [p for p in self.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(weights, lr=self.lr, betas=(0.9, 0.98), weight_decay=0.05)
-        return {"optimizer": optimizer, "lr_scheduler": warm_cosine(optimizer, self.steps, warmup_steps=200)}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": cosine_with_warmup(optimizer, self.steps, warmup_steps=200),
+        }

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ldm.compositing.matting import WITH_BOX, MattingNetwork
 from ldm.features.imagenet import MEAN, STD, ImageNetFeatures
 from ldm.pretrain.matting_samples import MattingBatch
-from ldm.training.trainer import warm_cosine
+from ldm.training.trainer import cosine_with_warmup
 
 SLOWER = 0.2  # rate of the encoder's weights, as a share of the new ones'
 
@@ -95,4 +95,4 @@ class MattingTraining(pl.LightningModule):
         new = [p for p in self.network.parameters() if p.requires_grad and id(p) not in known]
         groups = [{"params": new}, {"params": encoder, "lr": self.lr * SLOWER}]
         optimizer = torch.optim.AdamW(groups, lr=self.lr, betas=(0.9, 0.99), weight_decay=0.01)
-        return {"optimizer": optimizer, "lr_scheduler": warm_cosine(optimizer, self.steps)}
+        return {"optimizer": optimizer, "lr_scheduler": cosine_with_warmup(optimizer, self.steps)}

@@ -26,7 +26,6 @@ from ldm.compositing.matting import FILE, SIZE, MattingNetwork, save_matting
 from ldm.models.architecture import Architecture, build_clip, build_vae
 from ldm.models.autoencoder import Autoencoder
 from ldm.models.base import Base, load_base, save_base
-from ldm.pretrain.base import BaseTraining, ReplayBuffer, start_from
 from ldm.pretrain.encoders import AutoencoderCrops, EncoderTraining, ResidualTraining
 from ldm.pretrain.image_ops import random_crop
 from ldm.pretrain.insertion_measure import InsertionMeasure, fixed_samples
@@ -35,6 +34,7 @@ from ldm.pretrain.matting import MattingTraining, start_from_imagenet
 from ldm.pretrain.matting_samples import MattingComposer
 from ldm.pretrain.picture_pack import Pack, read_pack, write_pack
 from ldm.pretrain.settings import PretrainConfig, StageSection
+from ldm.pretrain.unet_training import BaseTraining, ReplayBuffer, start_from
 from ldm.training.trainer import quieten
 
 STAGES = ("pack", "vae", "encoder", "unet", "export", "matting")

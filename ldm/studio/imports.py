@@ -8,7 +8,7 @@ from __future__ import annotations
 import threading
 from importlib import import_module
 
-from ldm.config.process import uncollected
+from ldm.config.process import gc_frozen
 
 PICTURES = (  # torch, and all that reads pictures, object folders, object files and results
     "ldm.batch.results_log", "ldm.batch.work_item", "ldm.data.insertset", "ldm.objects.object_file",
@@ -16,7 +16,7 @@ PICTURES = (  # torch, and all that reads pictures, object folders, object files
 )  # fmt: skip
 MODELS = (  # what plans and makes insertions
     "ldm.batch.replay", "ldm.batch.runner", "ldm.compositing.composite_fill",
-    "ldm.compositing.cut_out_images",
+    "ldm.compositing.object_cut_outs",
     "ldm.config.build", "ldm.config.inference_cli", "ldm.insertion.session", "ldm.merge.merged_file",
     "ldm.models.base", "ldm.models.runtime", "ldm.scenes.regional_context", "ldm.scenes.runner",
     "ldm.speed.deep_cache", "ldm.speed.onednn_packing", "ldm.studio.watch", "ldm.tiling.second_pass",
@@ -26,7 +26,7 @@ _PICTURES, _MODELS = threading.Lock(), threading.Lock()
 
 def import_pictures() -> None:
     """Wait until what reads pictures and folders is imported."""
-    with _PICTURES, uncollected():
+    with _PICTURES, gc_frozen():
         for name in PICTURES:
             import_module(name)
 
@@ -34,6 +34,6 @@ def import_pictures() -> None:
 def import_models() -> None:
     """Wait until what inserts is imported."""
     import_pictures()
-    with _MODELS, uncollected():
+    with _MODELS, gc_frozen():
         for name in MODELS:
             import_module(name)

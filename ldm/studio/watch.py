@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ldm.data.image import resize, to_pixels
-from ldm.insertion.paste import to_model_mask
+from ldm.insertion.crop_paste import to_model_mask
 from ldm.insertion.region import Region
 from ldm.models.cross_attention import Context
 from ldm.models.diffusion import alpha_bar

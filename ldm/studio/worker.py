@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ldm.config.process import uncollected, warnings_in_a_line
+from ldm.config.process import gc_frozen, warnings_in_a_line
 from ldm.config.schema import Config, load_config
 from ldm.studio.imports import import_models
 from ldm.studio.jobs import Job, JobBook
@@ -93,7 +93,7 @@ class ModelWorker(threading.Thread):
             import_models()
             from ldm.models.runtime import device_named
 
-            with uncollected():
+            with gc_frozen():
                 self.model.session(load_config(self.workspace.config), device_named(self.device))
         except Exception as error:  # the first insertion shows it
             LOG.warning("the base cannot be loaded: %s", error)

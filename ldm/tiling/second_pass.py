@@ -15,8 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ldm.data.image import resize
+from ldm.insertion.crop_paste import to_model_mask
 from ldm.insertion.inpaint import Sampling
-from ldm.insertion.paste import to_model_mask
 from ldm.insertion.region import Region
 from ldm.insertion.region_fill import InsertableObject, RegionFill
 from ldm.insertion.roi import box_of

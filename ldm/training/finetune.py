@@ -22,12 +22,12 @@ from ldm.training.samples import (
     DEFAULT,
     FillImages,
     SampleOptions,
+    cast_frozen,
     draw_noise,
     encoded,
     fill_with_grey,
-    narrow_frozen,
 )
-from ldm.training.trainer import warm_cosine
+from ldm.training.trainer import cosine_with_warmup
 
 FILES = "files"  # of a card: the hashes of what is learnt from
 SAME = ("base", "freeze_model", "few_shot", "few_shot_count")  # of a card: what a resumed run must share
@@ -64,7 +64,7 @@ class Tuning:
     gradient_checkpointing: bool = False
 
     def rates(self) -> dict[str, float]:
-        """Learning rates by `rate_of`."""
+        """Learning rates by `lr_group`."""
         prior_encoder = self.lr_conditioner if self.lr_prior_encoder < 0 else self.lr_prior_encoder
         return {
             "crossattn": self.lr,
@@ -106,7 +106,7 @@ class FineTune(pl.LightningModule):
 
     def configure_model(self) -> None:
         """Called by the trainer before it moves the weights to the device."""
-        narrow_frozen(self.base, str(self.trainer.precision))
+        cast_frozen(self.base, str(self.trainer.precision))
 
     def trained_weights(self) -> dict[str, nn.Parameter]:
         """The weights that train, by name."""
@@ -137,14 +137,14 @@ class FineTune(pl.LightningModule):
         context = conditioner(batch["pooled"], few_shot)
         null = conditioner.unconditional(context)
         context = torch.where(dropped[:, None, None], null, context)
-        t = self.base.training_levels(t, masked, mask)
+        t = self.base.training_timesteps(t, masked, mask)
         predicted = self.base.eps(add_noise(x_0, eps, t), t, masked, mask, context)
         gamma = self.tuning.min_snr_gamma
         return eps_loss(eps, predicted, level_weight(t, gamma) if gamma else None, batch.get("weight"))
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer, t = AdamW(self.groups(), fused=True), self.tuning
-        schedule = warm_cosine(optimizer, t.max_steps, t.warmup_steps, t.lr_final)
+        schedule = cosine_with_warmup(optimizer, t.max_steps, t.warmup_steps, t.lr_final)
         return {"optimizer": optimizer, "lr_scheduler": schedule}
 
     def groups(self) -> list[dict[str, Any]]:
@@ -153,7 +153,7 @@ class FineTune(pl.LightningModule):
         groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
         for name, weight in self.trained_weights().items():
             decays = self.tuning.decayed == "all" or (weight.ndim == 2 and not name.endswith("_tokens"))
-            groups.setdefault((rate_of(name), decays), []).append(weight)
+            groups.setdefault((lr_group(name), decays), []).append(weight)
         return [
             {
                 "params": weights,
@@ -196,7 +196,7 @@ class FineTune(pl.LightningModule):
             self.base.conditioner.few_shot_features = checkpoint["object"][FEATURES].to(self.base.device)
 
 
-def rate_of(name: str) -> str:
+def lr_group(name: str) -> str:
     """Which learning rate a trained weight has: crossattn, tokens, prior_encoder or conditioner."""
     if name.startswith("unet."):
         return "crossattn"

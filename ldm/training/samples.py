@@ -145,7 +145,7 @@ class EncodedSamples(Dataset):
         return {key: value[drawn] for key, value in self.samples.items()} | {"index": torch.tensor(index)}
 
 
-def narrow_frozen(module: nn.Module, precision: str) -> None:
+def cast_frozen(module: nn.Module, precision: str) -> None:
     """Cast the frozen weights of convolutions and linear layers, in place, if `precision` is a mixed one."""
     dtype = HALF.get(precision)
     if dtype is None:

@@ -163,7 +163,9 @@ class CsvLog(Logger):
         self.started = True
 
 
-def warm_cosine(optimizer: Optimizer, steps: int, warmup_steps: int = 100, final: float = 0.02) -> dict:
+def cosine_with_warmup(
+    optimizer: Optimizer, steps: int, warmup_steps: int = 100, final: float = 0.02
+) -> dict:
     """Linear warm-up times a cosine down to the share `final` of the rate at `steps`, for Lightning."""
 
     def factor(step: int) -> float:

@@ -25,9 +25,9 @@ from ldm.data.picture import read_rgb
 from ldm.data.training_masks import pixel_box
 from ldm.features.imagenet import ImageNetFeatures
 from ldm.insertion.blend import BLENDS, Blend, composite, seam_ratio
+from ldm.insertion.crop_paste import to_model_mask
 from ldm.insertion.inpaint import Sampling, inpaint
 from ldm.insertion.insert import blended
-from ldm.insertion.paste import to_model_mask
 from ldm.insertion.region import region_of
 from ldm.insertion.region_fill import MakeFill, grey_fill
 from ldm.insertion.roi import CropContext, box_of, crop, plan_roi

@@ -18,7 +18,7 @@ from ldm.batch.results_log import FILE, ItemResult, ResultsLog, RunSummary, reci
 from ldm.batch.runner import images_of, prepare, work
 from ldm.batch.work_item import MaskedBackground, WorkItem, check_files
 from ldm.data.picture import Picture, read_picture
-from ldm.insertion.paste import Patch
+from ldm.insertion.crop_paste import Patch
 from ldm.insertion.region import InsertRequest, Result
 from ldm.insertion.region_fill import InsertableObject
 from ldm.insertion.roi import Roi

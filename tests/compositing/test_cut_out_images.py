@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm.compositing.cut_out_images import CutOutImages
+from ldm.compositing.object_cut_outs import CutOutImages
 from ldm.data.image import from_bytes, to_bytes
 from ldm.data.insertset import InsertSet, Sample
 from ldm.data.object_crops import NEAREST, ObjectImages

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ldm.compositing.cut_out_images import DARK, MAX_GAIN, mean_colour, white_balanced
+from ldm.compositing.object_cut_outs import DARK, MAX_GAIN, mean_colour, white_balanced
 
 COLOURS = torch.tensor([0.5, 0.3, 0.2])  # linear, of an object that is the same all over
 

@@ -12,8 +12,8 @@ import pytest
 
 from ldm.config.build import insert_options, make_fill, sampling_of
 from ldm.config.cli import TRAINING, TRAINING_HELP
-from ldm.config.inference_cli import determining
 from ldm.config.inference_cli import parser as inference
+from ldm.config.inference_cli import pixel_settings
 from ldm.config.parser import SettingsParser
 from ldm.config.process import run
 from ldm.config.schema import Config, load_config
@@ -479,8 +479,8 @@ def test_what_cannot_be_extended_is_named(extends: str, said: str, tmp_path: Pat
 
 def test_what_determines_pixels_of_a_base_is_part_of_a_results_key() -> None:
     file = ROOT / "configs/mini.yaml"
-    before = determining(load_config(file))
+    before = pixel_settings(load_config(file))
     for change in ("base.region_fill=grey", "base.segmenter=matting", "base.architecture.prediction=v"):
-        assert determining(load_config(file, [change])) != before, change
+        assert pixel_settings(load_config(file, [change])) != before, change
     for same in ("base.path=/elsewhere", "insert.outdir=/tmp", "sample.seed=7"):
-        assert determining(load_config(file, [same])) == before, same
+        assert pixel_settings(load_config(file, [same])) == before, same

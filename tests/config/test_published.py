@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ldm.config.evaluation_cli import published, samples, scaled, with_learning
-from ldm.config.schema import Config, how_to_learn, load_config
+from ldm.config.schema import Config, learning_settings, load_config
 from ldm.evaluation.ablations import Comparison, ablations
 
 CONFIGS = Path(__file__).parents[2] / "configs"
@@ -40,7 +40,7 @@ def test_what_is_not_scaled_is_the_files(name: str) -> None:
             "cached_samples": 0, "precision": "32-true", "posterior": "sample", "decayed": "all",
             "augment_odds": "drawn", "crop_squares": False, "mask_resize": "bilinear"}.items() \
         <= method.learning.items()  # fmt: skip
-    told = how_to_learn(file)
+    told = learning_settings(file)
     kept = {key: value for key, value in method.learning.items() if key not in (*SCALED, "freeze_model")}
     assert kept.items() <= told.items()
     assert set(told) - set(kept) - set(SCALED) == {

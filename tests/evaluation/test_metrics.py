@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import gaussian_filter
 
 from ldm.evaluation.metrics import bootstrap, detail, psnr, ssim
-from ldm.insertion.paste import difference_outside
+from ldm.insertion.crop_paste import difference_outside
 from ldm.insertion.roi import Roi, box_of
 
 

@@ -9,9 +9,9 @@ import torch
 
 from ldm.data.picture import Picture
 from ldm.insertion.blend import BLENDS, Blend
+from ldm.insertion.crop_paste import to_model_mask
 from ldm.insertion.inpaint import Sampling
 from ldm.insertion.insert import InsertOptions, insert
-from ldm.insertion.paste import to_model_mask
 from ldm.insertion.region import InsertRequest, Result
 from ldm.insertion.region_fill import InsertableObject, ObjectFill
 from ldm.insertion.roi import CropContext, Roi, plan_rois

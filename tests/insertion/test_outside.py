@@ -18,11 +18,11 @@ from ldm.data.picture import Picture, read_picture
 from ldm.data.picture_write import write_picture
 from ldm.insertion import region as region
 from ldm.insertion.blend import BLENDS, blend_named
+from ldm.insertion.crop_paste import difference_outside
 from ldm.insertion.inpaint import Sampling
 from ldm.insertion.insert import InsertOptions, insert
 from ldm.insertion.mask_input import InsertMasks
 from ldm.insertion.object_source import ObjectSource
-from ldm.insertion.paste import difference_outside
 from ldm.insertion.region_fill import InsertableObject, ObjectFill
 from ldm.insertion.roi import CropContext
 from ldm.models.cross_attention import Contexts

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from ldm.compositing.composite_fill import CompositeObject, CompositeSettings, make_composite_fill
-from ldm.compositing.cut_out_images import CutOutImages, white_balanced
+from ldm.compositing.object_cut_outs import CutOutImages, white_balanced
 from ldm.config.build import open_session
 from ldm.config.schema import Config, load_config
 from ldm.data.image import from_bytes, to_bytes
@@ -64,7 +64,7 @@ def session_of(base: Base, composited: bool = False, **sampling: Any) -> Session
     fill = {"make_fill": make_composite_fill(CompositeSettings())} if composited else {}
     images: ObjectImages = CutOutImages(28) if composited else SMALL_IMAGES
     options = InsertOptions(Sampling("ddim", 2, 2.0, **sampling), BLENDS["paste"])
-    return Session(base, options, images=images, openers={"merged": open_merged}, **fill)
+    return Session(base, options, images=images, loaders={"merged": open_merged}, **fill)
 
 
 def sample_by(session: Session, **sampling: Any) -> None:

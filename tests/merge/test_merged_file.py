@@ -116,10 +116,10 @@ def test_an_opened_object_has_its_own_reference_and_takes_no_other(tmp_path: Pat
     pictures = {"a": torch.randint(256, (3, 28, 28), dtype=torch.uint8)}
     save_merged(replace(made(base)[1], references=pictures), file)
     session = Session(
-        base, InsertOptions(Sampling("ddim", 2, 5.0)), images=SMALL_IMAGES, openers={"merged": open_merged}
+        base, InsertOptions(Sampling("ddim", 2, 5.0)), images=SMALL_IMAGES, loaders={"merged": open_merged}
     )
     assert torch.equal(to_bytes(session.reference(ObjectSource(file, pick="a"))[0]), pictures["a"])
-    session.untuned(ObjectSource(file, pick="a"))
+    session.zero_shot(ObjectSource(file, pick="a"))
     with pytest.raises(ValueError, match=r"no reference picture of its own; give one: --dataset-dir FOLDER"):
         session.reference(ObjectSource(file, pick="b.1"))
     with pytest.raises(ValueError, match=r"takes? no other reference; leave .*r\.png out"):

@@ -15,7 +15,7 @@ from ldm.models.cross_attention import (
     Folded,
     Joined,
     cross_attentions,
-    detach_first,
+    detach_reference_token,
     fold,
     join,
     use_few_token_attention,
@@ -82,8 +82,8 @@ def test_a_single_token_is_not_detached() -> None:
 
 def test_detaching_changes_no_value() -> None:
     x = torch.randn(2, 3, 4, requires_grad=True)
-    assert torch.equal(detach_first(x), x)
-    assert detach_first(x[:, :1]).requires_grad
+    assert torch.equal(detach_reference_token(x), x)
+    assert detach_reference_token(x[:, :1]).requires_grad
 
 
 def test_masks_are_refused() -> None:

@@ -16,11 +16,10 @@ from ldm.models.diffusion import (
     STEPS,
     add_noise,
     alpha_bar,
+    differs_from_grey,
     eps_loss,
     eps_of_change,
     eps_of_v,
-    guided,
-    is_shown,
     latent_mask,
     level_weight,
     masked_image,
@@ -120,9 +119,9 @@ def test_a_mask_of_the_paper_has_17_fractional_cells() -> None:
 
 def test_guidance_extrapolates_from_the_unconditional() -> None:
     null, cond = torch.tensor([1.0, 2.0]), torch.tensor([2.0, 0.0])
-    assert guided(null, cond, 0).tolist() == [1, 2]
-    assert guided(null, cond, 1).tolist() == [2, 0]
-    assert guided(null, cond, 5).tolist() == [6, -8]
+    assert classifier_free_guidance(null, cond, 0).tolist() == [1, 2]
+    assert classifier_free_guidance(null, cond, 1).tolist() == [2, 0]
+    assert classifier_free_guidance(null, cond, 5).tolist() == [6, -8]
 
 
 def test_loss_is_the_mean_square_in_float32() -> None:
@@ -157,7 +156,7 @@ def test_an_output_of_zero_keeps_what_is_shown_and_mid_grey_is_predicted_as_v() 
     x_0, masked, eps = (torch.randn(2, 4, 6, 6, generator=g) for _ in range(3))
     grey, t = torch.tensor([0.3, -0.2, 0.1, 0.0]), torch.tensor([40, 700])
     masked[:, :, :3], masked[:, :, 3:] = grey[:, None, None], masked[:, :, 3:] + 2
-    shown = is_shown(masked, grey)
+    shown = differs_from_grey(masked, grey)
     assert shown.shape == (2, 1, 6, 6) and not shown[:, :, :3].any() and shown[:, :, 3:].all()
     a = alpha_bar()[t][:, None, None, None]
     x_t = add_noise(x_0, eps, t)

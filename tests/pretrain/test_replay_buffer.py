@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
 from ldm.models.diffusion import latent_mask, masked_image
-from ldm.pretrain.base import Encoded, ReplayBuffer, encode
 from ldm.pretrain.insertion_samples import InsertionBatch
+from ldm.pretrain.unet_training import Encoded, ReplayBuffer, encode
 from tests.fixtures.small import small_base
 
 BATCH = 4

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ldm.config.process import uncollected
+from ldm.config.process import gc_frozen
 from ldm.models.base import base_fingerprint, save_base
 from ldm.objects import baked
 from ldm.objects.object_file import ObjectMetadata
@@ -62,10 +62,10 @@ def test_only_what_imports_made_is_kept_from_collection(
     (tmp_path / "made_for_this_test.py").write_text("objects = [[] for _ in range(1000)]")
     monkeypatch.syspath_prepend(tmp_path)
     before = gc.get_freeze_count()
-    with uncollected():
+    with gc_frozen():
         assert not gc.isenabled()
     assert gc.isenabled() and gc.get_freeze_count() == before
-    with uncollected():
+    with gc_frozen():
         __import__("made_for_this_test")
     try:
         assert gc.isenabled() and gc.get_freeze_count() > before + 1000

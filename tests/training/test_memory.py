@@ -14,7 +14,7 @@ from ldm.config.schema import load_config
 from ldm.models.architecture import Architecture
 from ldm.models.base import Base
 from ldm.training.finetune import FineTune, Tuning
-from ldm.training.samples import narrow_frozen
+from ldm.training.samples import cast_frozen
 from tests.fixtures.small import small_base
 
 
@@ -46,7 +46,7 @@ def step_of(module: FineTune, mixed: bool = False) -> dict[str, Tensor]:
 @pytest.mark.parametrize("mode", ["crossattn-kv", "crossattn"])
 def test_rounding_frozen_weights_once_gives_the_same_numbers_as_at_every_step(mode: str) -> None:
     narrow = learner(mode)
-    narrow_frozen(narrow.base, "bf16-mixed")
+    cast_frozen(narrow.base, "bf16-mixed")
     expected, found = step_of(learner(mode), mixed=True), step_of(narrow, mixed=True)
     assert expected.keys() == found.keys() and len(found) > 10
     assert all(torch.equal(found[name], expected[name]) for name in expected)
@@ -54,9 +54,9 @@ def test_rounding_frozen_weights_once_gives_the_same_numbers_as_at_every_step(mo
 
 def test_what_trains_stays_in_fp32_and_full_precision_changes_nothing() -> None:
     module = learner()
-    narrow_frozen(module.base, "32-true")
+    cast_frozen(module.base, "32-true")
     assert {weight.dtype for weight in module.base.parameters()} == {torch.float32}
-    narrow_frozen(module.base, "bf16-mixed")
+    cast_frozen(module.base, "bf16-mixed")
     assert {weight.dtype for weight in module.trained_weights().values()} == {torch.float32}
     assert (
         module.base.unet.conv_in.weight.dtype
@@ -88,7 +88,7 @@ def needed(b: int, gradient_checkpointing: bool) -> int:
         base = Base(Architecture())
         base.conditioner.use_tokens(torch.zeros(5, 1024))
         module = FineTune(base, Tuning(gradient_checkpointing=gradient_checkpointing))
-        narrow_frozen(base, "bf16-mixed")
+        cast_frozen(base, "bf16-mixed")
         weights = {weight.untyped_storage()._cdata for weight in base.parameters()}
         keeping = torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x)
         with keeping, torch.autocast("cpu", torch.bfloat16):

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch.optim import SGD
 
-from ldm.training.trainer import warm_cosine
+from ldm.training.trainer import cosine_with_warmup
 
 
 def rates(steps: int, warmup_steps: int, until: int) -> list[float]:
     optimizer = SGD([torch.zeros(1, requires_grad=True)], lr=2.0)
-    schedule = warm_cosine(optimizer, steps, warmup_steps)
+    schedule = cosine_with_warmup(optimizer, steps, warmup_steps)
     assert schedule["interval"] == "step"
     out = []
     for _ in range(until):
@@ -33,5 +33,5 @@ def test_it_warms_up_then_falls_to_its_floor_and_stays() -> None:
 
 def test_a_final_share_of_one_is_a_warm_up_and_then_constant() -> None:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=2.0)
-    factor = warm_cosine(optimizer, steps=10, warmup_steps=4, final=1.0)["scheduler"].lr_lambdas[0]
+    factor = cosine_with_warmup(optimizer, steps=10, warmup_steps=4, final=1.0)["scheduler"].lr_lambdas[0]
     assert [factor(step) for step in range(7)] == [0.25, 0.5, 0.75, 1, 1, 1, 1]

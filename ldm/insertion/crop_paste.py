@@ -1,4 +1,4 @@
-"""Crop the pixels of a region (`cut_region`), paste an image back at the picture's own depth, compare.
+"""Crop the pixels of a region (`crop_region`), paste an image back at the picture's own depth, compare.
 
 `roi` says where the regions are. Only a region is ever computed in floats, a large one strip
 by strip; pixels where alpha is 0 are copied, not computed.
@@ -30,7 +30,7 @@ class Patch(NamedTuple):
     pixels: np.ndarray
 
 
-def cut_region(picture: Picture, roi: Roi, most: int | None = None) -> Tensor:
+def crop_region(picture: Picture, roi: Roi, most: int | None = None) -> Tensor:
     """Crop a region as an sRGB image [3,h,w] in [-1,1], reflected beyond the picture's border, without alpha.
 
     A region longer than `most` px is shrunk to that. Colours that sRGB cannot show are outside of [-1,1].

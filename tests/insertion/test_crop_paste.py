@@ -11,7 +11,7 @@ from ldm.data.colour_space import colour_space
 from ldm.data.image import colours
 from ldm.data.picture import Picture
 from ldm.insertion.blend import BLENDS, blend
-from ldm.insertion.paste import cut_region, enlarged, paste_region, patched, shrunk, shrunk_mask
+from ldm.insertion.crop_paste import crop_region, enlarged, paste_region, patched, shrunk, shrunk_mask
 from ldm.insertion.roi import CropContext, Roi, crop, plan_roi
 from tests.fixtures.profiles import PROFILES
 
@@ -40,7 +40,7 @@ def test_pixels_outside_the_mask_are_identical(seed, mode, channels, dtype, size
     mask[y, x] = True
     roi = plan_roi(mask, CropContext(24))
     image = torch.from_numpy(rng.uniform(-1.2, 1.2, (3, *roi.size)).astype(np.float32))
-    image, alpha = blend(cut_region(picture, roi), image, crop(mask, roi), BLENDS[mode])
+    image, alpha = blend(crop_region(picture, roi), image, crop(mask, roi), BLENDS[mode])
     after = patched(picture, [paste_region(picture, roi, image, alpha)])
     assert after.pixels.dtype == dtype and after.pixels is not picture.pixels
     assert np.array_equal(after.pixels[~mask], picture.pixels[~mask])
@@ -57,7 +57,7 @@ def test_pasting_replaces_exactly(channels, dtype):
     mask = np.zeros((40, 30), bool)
     mask[0:9, 20:30] = True
     roi = plan_roi(mask)
-    after = patched(old, [paste_region(old, roi, cut_region(new, roi), crop(mask, roi).astype(np.float32))])
+    after = patched(old, [paste_region(old, roi, crop_region(new, roi), crop(mask, roi).astype(np.float32))])
     n = old.n_colours
     assert np.array_equal(after.pixels[mask][..., :n], new.pixels[mask][..., :n])
     assert np.array_equal(after.pixels[~mask], old.pixels[~mask])
@@ -115,5 +115,5 @@ def test_what_is_pasted_has_the_colours_of_srgb_in_every_profile(name):
     patch = paste_region(dark, roi, made, np.ones((4, 4)))
     assert np.abs(space.to_srgb(patch.pixels / 65535) * 255 - [0, 255, 51]).max() <= 1
     green = Picture(np.full((4, 4, 3), [0, 65535, 0], np.uint16), PROFILES[name])
-    kept = paste_region(green, roi, cut_region(green, roi), np.full((4, 4), 0.5))
+    kept = paste_region(green, roi, crop_region(green, roi), np.full((4, 4), 0.5))
     assert np.abs(kept.pixels.astype(int) - green.pixels).max() <= 257  # a level of 8 bits

@@ -3,7 +3,7 @@
 What is added to Paint-by-Example's training: a sample's reference comes with further views of the object as
 few-shot tokens, so that these have a meaning before any tuning. The loss has a larger weight in the masked
 region; all noise levels weigh alike, but where the region shows something, see
-`training_levels`. The stage may start from the UNet and the conditioner of another base
+`training_timesteps`. The stage may start from the UNet and the conditioner of another base
 whose autoencoder has the same number of cells but other channels.
 """
 
@@ -25,7 +25,7 @@ from ldm.models.cross_attention import use_few_token_attention
 from ldm.models.diffusion import STEPS, add_noise, alpha_bar
 from ldm.pretrain.insertion_measure import PARTS, InsertionMeasure
 from ldm.pretrain.insertion_samples import InsertionBatch
-from ldm.training.trainer import warm_cosine
+from ldm.training.trainer import cosine_with_warmup
 
 ALL_VIEWS = 0.6  # share of the batches with all further views; the others have a random number of them
 OUTSIDE = 0.25  # weight of the loss outside the mask
@@ -159,11 +159,15 @@ class BaseTraining(pl.LightningModule):
 
     def training_step(self, batch: Encoded, i: int) -> Tensor:
         t = torch.randint(STEPS, (len(batch.x_0),), device=batch.x_0.device)
-        t = self.base.training_levels(t, batch.masked, batch.mask)
+        t = self.base.training_timesteps(t, batch.masked, batch.mask)
         eps = torch.randn_like(batch.x_0)
         context = self.contexts(batch.references, batch.object)
         predicted = self.base.eps(add_noise(batch.x_0, eps, t), t, batch.masked, batch.mask, context)
-        shown = self.base.shows(batch.masked) if self.base.architecture.prediction == "change" else None
+        shown = (
+            self.base.differs_from_grey(batch.masked)
+            if self.base.architecture.prediction == "change"
+            else None
+        )
         loss = weighted_loss(eps, predicted, batch.mask, t, shown)
         self.log("loss", loss, prog_bar=True)
         return loss
@@ -176,7 +180,10 @@ class BaseTraining(pl.LightningModule):
     def configure_optimizers(self) -> dict:
         weights = [p for p in self.base.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(weights, lr=self.lr, betas=(0.9, 0.99), weight_decay=0.01)
-        return {"optimizer": optimizer, "lr_scheduler": warm_cosine(optimizer, self.steps, warmup_steps=200)}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": cosine_with_warmup(optimizer, self.steps, warmup_steps=200),
+        }
 
 
 @torch.no_grad()

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 from ldm.models.architecture import build_clip
 from ldm.models.base import Base
 from ldm.models.diffusion import alpha_bar
-from ldm.pretrain.base import CHANGE, OUTSIDE, BaseTraining, Encoded, weighted_loss
 from ldm.pretrain.encoders import AutoencoderCrops, EncoderTraining, view_agreement
 from ldm.pretrain.image_ops import psnr
 from ldm.pretrain.insertion_samples import InsertionComposer
 from ldm.pretrain.picture_pack import Pack
 from ldm.pretrain.stages import Drawn
+from ldm.pretrain.unet_training import CHANGE, OUTSIDE, BaseTraining, Encoded, weighted_loss
 from tests.fixtures.pictures import small_pack
 from tests.fixtures.small import SMALL
 
@@ -120,7 +120,7 @@ def test_what_is_shown_is_learnt_at_the_last_level_alone() -> None:
         masked = base.encode(torch.zeros(3, 3, 96, 96))[..., 16:32, 16:32]
         masked[1] += 0.5  # the second shows something in its region
         masked[2, :, :5] += 0.5  # the third only around it, and at its edge
-        levels = base.training_levels(t, masked, mask).tolist()
+        levels = base.training_timesteps(t, masked, mask).tolist()
         assert levels == ([0, 999, 600] if prediction == "change" else [0, 300, 600])
 
 
