@@ -1,7 +1,7 @@
 """Regions of interest (ROIs): a mask => the squares to inpaint, with context, in a background of any size.
 
-`crop_paste.crop_region` crops the pixels of a region. Sizes are (H, W); boxes are x0, y0, x1, y1 in pixels of the
-background, x1 and y1 exclusive.
+`crop_paste.crop_region` crops the pixels of a region. Sizes are (H, W); boxes are x0, y0, x1, y1 in pixels of
+the background, x1 and y1 exclusive.
 """
 
 from __future__ import annotations

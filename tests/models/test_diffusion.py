@@ -16,6 +16,7 @@ from ldm.models.diffusion import (
     STEPS,
     add_noise,
     alpha_bar,
+    classifier_free_guidance,
     differs_from_grey,
     eps_loss,
     eps_of_change,
