@@ -59,6 +59,8 @@ def insert_items(args: argparse.Namespace, config: Config) -> RunSummary:
     session, options = session_for_items(args, config, options, items)
     if args.manifest is None:
         session.load_object(items[0].source)
+        if args.compare or items[0].best:
+            session.reference(items[0].source)  # a merged or baked file may hold none
     progress = partial(tqdm, unit="image", disable=len(items) < 4)
     with locked_folder(folder, WAIT):
         summary = run_items(items, session, options, ResultsLog(folder), tqdm.write, progress)

@@ -13,11 +13,13 @@ from PIL.PngImagePlugin import PngInfo
 from ldm.config.process import run, warnings_in_a_line
 from ldm.data.files import locked_folder
 from ldm.data.picture_write import embedded_text
+from ldm.merge.merge import merge, merge_input
+from ldm.merge.merged_file import save_merged
 from ldm.models.base import save_base
 from ldm.objects.delta import save
 from scripts import inference
 from tests.fixtures.objects import learnt
-from tests.fixtures.small import YAML, small_base
+from tests.fixtures.small import SMALL_IMAGES, YAML, small_base
 
 BOXED = ["--example_img", "a.png", "--box", "1", "1", "9", "9"]
 
@@ -259,6 +261,28 @@ def test_the_comparison_shows_the_base_before_learning_and_the_object(folder: Pa
     with pytest.raises(ValueError, match="not a reference alone"):
         call(folder, *image, "--compare", "--outdir", str(tmp_path / "none"))
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("flags", [["--best_of", "2"], ["--compare"]])
+def test_a_merged_file_without_a_picture_is_named_before_the_work(
+    folder: Path, tmp_path: Path, flags: list[str]
+) -> None:
+    base, file = small_base(), tmp_path / "both.safetensors"
+    save_merged(merge([merge_input(base, learnt(base, 1), "bee", SMALL_IMAGES)])[0], file)
+    words = ["--config", str(folder / "small.yaml"), "--steps", "2", "--device", "cpu", *flags, *BOXED[2:]]
+    words += [
+        "--example_img",
+        str(folder / "a.png"),
+        "--object",
+        str(file),
+        "--outdir",
+        str(tmp_path / "out"),
+    ]
+    with pytest.raises(
+        ValueError, match=r"both\.safetensors: has no reference picture .*--dataset-dir FOLDER"
+    ):
+        main(words)
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_comparison_leaves_out_what_was_skipped(folder: Path, tmp_path: Path) -> None:
