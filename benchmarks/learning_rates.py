@@ -24,7 +24,7 @@ from torch.utils.data import default_collate
 
 from ldm.config.build import object_images
 from ldm.config.schema import load_config
-from ldm.data.files import atomic_file
+from ldm.data.files import atomic_file, write_file
 from ldm.data.insertset import InsertSet, load_insertset
 from ldm.data.object_crops import ObjectImages
 from ldm.data.pairs import TrainingPairs
@@ -173,8 +173,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         )
     text = StringIO()
     csv.writer(text, lineterminator="\n").writerows([("few_shot", "case", "step", "loss", "movement"), *rows])
-    with atomic_file(args.out.with_suffix(".csv")) as file:
-        file.write(text.getvalue().encode())
+    write_file(args.out.with_suffix(".csv"), text.getvalue())
     draw(args.out, rows)
 
 

@@ -14,7 +14,7 @@ from benchmarks import insertion, learning
 from benchmarks.loading import loading, starting
 from benchmarks.measure import Case, Row, compare, matrix_rate
 from benchmarks.subjects import make_base
-from ldm.data.files import atomic_file
+from ldm.data.files import write_file
 from ldm.insertion.insert import InsertOptions
 from ldm.models.architecture import Architecture
 from ldm.models.base import Base
@@ -70,9 +70,7 @@ class Measured:
     def write(self) -> None:
         """The file, whole or not at all."""
         text = json.dumps({"machine": self.machine, "rates": self.rates, "rows": self.rows}, indent=1)
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_file(self.file) as file:
-            file.write(text.encode())
+        write_file(self.file, text)
 
 
 def measure(subject: Subject, device: str, measured: Measured, report: OnGroup) -> None:

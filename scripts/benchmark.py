@@ -28,7 +28,7 @@ with starting():
     from ldm.config.cli import INFERENCE, TRAINING, OneLineParser
     from ldm.config.loader import ROOT
     from ldm.config.schema import load_config
-    from ldm.data.files import atomic_file, check_reports, path_of
+    from ldm.data.files import check_reports, path_of, write_file
     from ldm.insertion.insert import InsertOptions
 
 REPEATS = {"mini": 7, "full": 3}
@@ -106,12 +106,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     for one, device in sources:
         measure(one, device, measured, partial(print, flush=True))
     command = shlex.join(["python", "scripts/benchmark.py", *(sys.argv[1:] if argv is None else argv)])
-    with atomic_file(args.out) as file:
-        file.write(
-            report(
-                {"machine": measured.machine, "rates": measured.rates, "rows": measured.rows}, command
-            ).encode()
-        )
+    found = {"machine": measured.machine, "rates": measured.rates, "rows": measured.rows}
+    write_file(args.out, report(found, command))
     print(args.out, measured.file, sep="\n")
 
 

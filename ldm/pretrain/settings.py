@@ -47,18 +47,16 @@ class StageSection:
 class PretrainConfig:
     """All settings; `sizes`: the config whose architecture is trained; `export`: where the base is written.
 
-    `init`: a finished base (like checkpoints/mini256) that the vae and the unet stage start from. A UNet fits
-    only the VAE that it was trained on: after more training of the VAE, train the UNet again.
-    `inner_from`: config of a finished base. The unet stage starts from its conditioner and its inner UNet
-    layers, and from its autoencoder if that has the same sizes; the encoder stage, and then the vae stage,
-    are skipped.
+    `start_from`: config of a finished base. If it has the same sizes, training continues from it; `all` then
+    leaves out the encoder and the vae stage. Else the unet stage takes over its conditioner and its inner
+    UNet layers, and its autoencoder if that has the same sizes. A UNet fits only the VAE that it was trained
+    on: after more training of the VAE, train the UNet again.
     """
 
     sizes: str = field(default="configs/mini256.yaml", metadata=PATH)
     logdir: str = field(default="logs/pretrain_mini256", metadata=PATH)
     export: str = field(default="checkpoints/mini256", metadata=PATH)
-    init: str = field(default="", metadata=PATH)
-    inner_from: str = field(default="", metadata=PATH)
+    start_from: str = field(default="", metadata=PATH)
     precision: str = "bf16-mixed"
     seed: int = 0
     pack: PackSection = field(default_factory=PackSection)

@@ -60,28 +60,28 @@ class Drawn(Dataset):
 class Pretraining:
     """The stages of one run; each writes `<logdir>/<stage>.safetensors` for the next.
 
-    `inner`: folder and architecture of the base that the config's `inner_from` names.
+    `other`: folder and architecture of the base that the config's `start_from` names.
     """
 
     def __init__(
         self,
         config: PretrainConfig,
         architecture: Architecture,
-        inner: tuple[Path, Architecture] | None = None,
+        other: tuple[Path, Architecture] | None = None,
     ) -> None:
-        self.config, self.architecture, self.inner = config, architecture, inner
+        self.config, self.architecture, self.other = config, architecture, other
         self.logdir = Path(config.logdir)
 
     @property
     def needed(self) -> list[str]:
         """Those of STAGES that a base needs."""
-        left_out = [] if self.inner is None else ["vae", "encoder"] if self._shares_vae() else ["encoder"]
+        left_out = [] if self.other is None else ["vae", "encoder"] if self._shares_vae() else ["encoder"]
         return [stage for stage in STAGES[:-1] if stage not in left_out]
 
     def _shares_vae(self) -> bool:
-        """Whether `inner` has an autoencoder of the same sizes, which is then taken over."""
-        return self.inner is not None and all(
-            getattr(self.inner[1], f.name) == getattr(self.architecture, f.name)
+        """Whether `other` has an autoencoder of the same sizes, which is then taken over."""
+        return self.other is not None and all(
+            getattr(self.other[1], f.name) == getattr(self.architecture, f.name)
             for f in fields(Architecture)
             if f.name.startswith("vae_") or f.name in ("autoencoder", "latent_channels", "image_size")
         )
@@ -165,7 +165,8 @@ class Pretraining:
         return self.config.seed + steps_done(self.logdir / name)
 
     def vae(self) -> str:
-        s, vae = self.config.vae, self.start().vae if self.config.init else build_vae(self.architecture)
+        s, finished = self.config.vae, load_base(*self.other) if self.other and self._shares_vae() else None
+        vae = build_vae(self.architecture) if finished is None else finished.vae.requires_grad_(True)
         if not isinstance(vae, Autoencoder):
             raise ValueError(
                 f"{self.config.sizes}: base.architecture.autoencoder is {self.architecture.autoencoder}; "
@@ -173,7 +174,7 @@ class Pretraining:
             )
         crops = self.crops(s.size)
         images = crops.batch(192, Generator().manual_seed(self.config.seed + 1))
-        if not self.config.init:
+        if finished is None:
             vae.start_from(images)
         data = self.loader(Drawn(crops.batch, s.batch_size, s.steps, self.seed("vae")), s)
         self.fit("vae", ResidualTraining(vae, s.lr, s.steps), data, validation=self._held_out_photos())
@@ -196,18 +197,22 @@ class Pretraining:
 
     def start(self) -> Base:
         """What the unet stage starts from: a finished base, or the results of the stages before it."""
-        if self.config.init:
-            return load_base(Path(self.config.init), self.architecture).requires_grad_(True)
-        base, other = Base(self.architecture), load_base(*self.inner) if self.inner else None
-        if other is not None and self._shares_vae():
+        base, other = Base(self.architecture), load_base(*self.other) if self.other else None
+        same = (
+            other is not None
+            and replace(other.architecture, name=base.architecture.name) == base.architecture
+        )
+        own = self.logdir / "vae.safetensors"
+        if other is not None and same:
+            base.load_state_dict(other.state_dict())
+        if own.is_file() or not self._shares_vae():
+            load_model(base.vae, own)
+        elif other is not None:
             base.vae.load_state_dict(other.vae.state_dict())
-        else:
-            load_model(base.vae, self.logdir / "vae.safetensors")
         if other is None:
             load_model(base.conditioner.clip, self.logdir / "encoder.safetensors")
-        elif not steps_done(self.logdir / "unet"):
-            images = self.crops().batch(64, Generator().manual_seed(3))
-            start_from(base, other, images)
+        elif not same and not steps_done(self.logdir / "unet"):
+            start_from(base, other, self.crops().batch(64, Generator().manual_seed(3)))
         return base
 
     def unet(self) -> str:

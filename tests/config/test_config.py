@@ -431,7 +431,9 @@ def test_a_pretraining_keeps_the_same_rule(tmp_path: Path, monkeypatch: pytest.M
         str(ROOT / "cache/pack320.zip"),
         str(ROOT / "checkpoints/mini256"),
     )
-    assert (found.sizes, found.init) == (str(ROOT / "configs/mini256.yaml"), "")
+    assert (found.sizes, found.start_from) == tuple(
+        str(ROOT / f"configs/{x}.yaml") for x in ("mini256", "mini")
+    )
 
 
 def test_outside_the_project_given_paths_are_the_users_and_defaults_the_projects(

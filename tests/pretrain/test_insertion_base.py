@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from safetensors.torch import save_model
 from torch import Generator
 
 from ldm.models.architecture import Architecture
@@ -78,8 +79,8 @@ def test_an_autoencoder_of_the_same_sizes_is_taken_over(
 ) -> None:
     other = new_base() if same else small_base()
     save_base(other, tmp_path / "other", torch.float32)
-    inner, config = (tmp_path / "other", other.architecture), PretrainConfig(logdir=str(tmp_path))
-    run = Pretraining(config, replace(RESIDUAL, prediction="change"), inner)
+    given, config = (tmp_path / "other", other.architecture), PretrainConfig(logdir=str(tmp_path))
+    run = Pretraining(config, replace(RESIDUAL, prediction="change"), given)
     assert ("vae" in run.needed) != same and "encoder" not in run.needed
     if not same:
         with pytest.raises(FileNotFoundError):
@@ -89,6 +90,21 @@ def test_an_autoencoder_of_the_same_sizes_is_taken_over(
     monkeypatch.setattr(run, "crops", lambda: crops)
     ours, theirs = run.start().vae.state_dict(), other.vae.state_dict()
     assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+
+
+def test_training_continues_from_a_base_of_the_same_sizes(tmp_path: Path) -> None:
+    other = new_base()
+    save_base(other, tmp_path / "other", torch.float32)
+    config = PretrainConfig(logdir=str(tmp_path / "logs"))
+    run = Pretraining(config, replace(RESIDUAL, name="new"), (tmp_path / "other", other.architecture))
+    ours, theirs = run.start().state_dict(), other.state_dict()
+    assert run.needed == ["pack", "unet", "export"]
+    assert all(torch.equal(ours[key], theirs[key]) for key in theirs)
+    (tmp_path / "logs").mkdir()
+    trained = new_base()
+    torch.nn.init.ones_(next(trained.vae.parameters()))
+    save_model(trained.vae, str(tmp_path / "logs/vae.safetensors"))
+    assert torch.equal(next(run.start().vae.parameters()), next(trained.vae.parameters())), "trained since"
 
 
 def test_a_base_of_other_sizes_is_refused() -> None:

@@ -55,14 +55,16 @@ def test_from_pictures_to_a_base_that_loads_and_goes_on(tmp_path: Path) -> None:
     first = base_state(load_base(tmp_path / "base", architecture))
     assert first["unet.conv_in.weight"].shape[1] == 13
 
-    pretrain.main(["unet", *given, f"init={tmp_path}/base", f"logdir={tmp_path}/more"])
+    known = (tmp_path / "sizes.yaml").read_text().replace("path: none", f"path: {tmp_path}/base")
+    (tmp_path / "first.yaml").write_text(known)
+    pretrain.main(["unet", *given, f"start_from={tmp_path}/first.yaml", f"logdir={tmp_path}/more"])
     pretrain.main(["export", *given, f"logdir={tmp_path}/more", f"export={tmp_path}/better"])
     second = base_state(load_base(tmp_path / "better", architecture))
     changed = {k for k, v in first.items() if not torch.equal(v, second[k])}
     assert changed and not any(name.startswith("vae.") for name in changed)
     assert any(name.startswith("unet.") for name in changed)
 
-    pretrain.main(["vae", *given, f"init={tmp_path}/base", f"logdir={tmp_path}/vae"])
+    pretrain.main(["vae", *given, f"start_from={tmp_path}/first.yaml", f"logdir={tmp_path}/vae"])
     vae = load_file(tmp_path / "vae/vae.safetensors")
     own = {k.removeprefix("vae."): v for k, v in first.items() if k.startswith("vae.")}
     far = [(vae[k] - own[k]).norm() / (own[k].norm() + 1e-3) for k in vae if k.startswith("decoder.")]
@@ -73,7 +75,7 @@ def test_from_another_base_limited_by_time_and_resumed(tmp_path: Path, capsys: p
     write_sources(tmp_path / "pictures")
     save_base(small_base(), tmp_path / "small")
     (tmp_path / "small.yaml").write_text(YAML.format(base=tmp_path / "small"))
-    given = [*settings(tmp_path), f"inner_from={tmp_path}/small.yaml"]
+    given = [*settings(tmp_path), f"start_from={tmp_path}/small.yaml"]
     given += ["vae.minutes=5", "unet.frozen_encoder=true", "unet.checkpoint_every=1"]
     pretrain.main(["all", *given])
     assert "== encoder" not in capsys.readouterr().out
