@@ -10,6 +10,7 @@ import os
 import platform
 import shlex
 import sys
+import warnings
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -71,7 +72,9 @@ def machine() -> dict[str, Any]:
 
 def presets(file: Path) -> dict[str, InsertOptions]:
     """What inference's presets sample with on the base of a config."""
-    return {name: insert_options(load_config(file, settings)) for name, settings in INFERENCE.items()}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the included base takes one step whatever they say
+        return {name: insert_options(load_config(file, settings)) for name, settings in INFERENCE.items()}
 
 
 def lean() -> dict[str, Lean]:

@@ -37,8 +37,9 @@ def test_a_mistake_is_one_line_and_leaves_nothing(
 
 
 def test_presets_are_inferences() -> None:
-    exact, fast = benchmark.presets()["exact"], benchmark.presets()["fast"]
+    exact, fast = (benchmark.presets(benchmark.CONFIGS["full"])[name] for name in ("exact", "fast"))
     assert (exact.sampling.sampler, exact.sampling.steps) == ("plms", 50)
+    assert benchmark.presets(benchmark.CONFIGS["mini"])["fast"].sampling.steps == 1
     model: Any = object()
     assert exact.predictor(model, ()) is model and fast.predictor(model, ()).every > 1  # type: ignore[attr-defined]
 

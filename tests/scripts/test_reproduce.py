@@ -84,6 +84,7 @@ def test_it_is_stopped_goes_on_and_tells(
     assert row["scores"]["v2/outside"] == 0 and -1 <= row["scores"]["v2/identity_mean"] <= 1
     assert set(row["recipe"]) == {
         "kind", "metrics", "version", "base", "seed", "context", "settings", "object", "object_scale",
+        "pictures",
     }  # fmt: skip
     fast = json.loads(embedded_text(folder / "out/tokens-kv-fast/objects/cup/0001.png")["row"])["recipe"]
     assert (

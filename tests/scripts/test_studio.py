@@ -96,7 +96,7 @@ def test_first_requests_may_come_at_once_and_it_ends_at_ctrl_c(tmp_path: Path) -
         assert process.stdout is not None
         address = process.stdout.readline().split()[1]
         assert b"script" in urllib.request.urlopen(address, timeout=60).read()
-        assert b"sample.steps" in urllib.request.urlopen(f"{address}api/info", timeout=60).read()
+        assert b"sample.detail_transfer" in urllib.request.urlopen(f"{address}api/info", timeout=60).read()
         with ThreadPoolExecutor(len(AT_ONCE)) as pool:
             answers = list(pool.map(lambda request: answer(address, *request), AT_ONCE))
         assert answers == [200, 200, 200, 200, 404, 404, 200]
