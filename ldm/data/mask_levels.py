@@ -18,6 +18,7 @@ from ldm.data.picture import OPAQUE, Picture, eight_bits, read_labels, read_pict
 Channel = Literal["auto", "luma", "alpha"]
 VOID = 255  # the label of outlines in PASCAL VOC: neither object nor ground
 FEW = 20  # brightest levels up to this are numbers of classes rather than brightness
+OUTLINE = 13  # pixels: no square of this side fits into the outline of labels
 ONE_COLOUR = 0.08  # of the range: a greater difference in luma is no longer one colour
 BLACK_AND_WHITE = 0.95  # share of the pixels of a mask that are nearly black or white
 FAINT, TAIL = 0.05, 0.5  # of the range: darker pixels are black; of a mask's area: a wider soft edge is named
@@ -147,12 +148,17 @@ def _is_two_levels(levels: np.ndarray) -> bool:
 
 
 def _are_labels(luma: np.ndarray) -> bool:
-    """Whether levels [H,W] are 0, numbers of classes and VOID, rather than white on nearly black."""
+    """Whether levels [H,W] are 0, numbers of classes and VOID, rather than white on nearly black.
+
+    VOID is a thin outline; what is white and thicker is an object.
+    """
     if luma.dtype != np.uint8:
         return False
     counts = _counts(luma)
     classes = counts[1 : FEW + 1].sum()
-    return bool(counts[VOID] and classes > SPECK * counts[VOID] and not counts[FEW + 1 : VOID].any())
+    few = counts[0] and classes > SPECK * counts[VOID] and not counts[FEW + 1 : VOID].any()
+    thick = np.ones((OUTLINE, OUTLINE), np.uint8)
+    return bool(few and counts[VOID] and not cv2.erode((luma == VOID).astype(np.uint8), thick).any())
 
 
 def _counts(levels: np.ndarray) -> np.ndarray:

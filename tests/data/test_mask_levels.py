@@ -93,6 +93,17 @@ def test_faint_noise_beside_white_is_no_label(tmp_path, region):
     assert np.array_equal(read_mask(tmp_path / "m.png", SIZE), region)
 
 
+@pytest.mark.parametrize("dark", [1, 5])
+def test_white_on_nearly_black_is_no_label(tmp_path, region, dark):
+    """A background of one dark level, all of it or its upper half: the white is meant."""
+    for rows in (len(region), len(region) // 2):
+        levels = np.zeros(region.shape, np.uint8)
+        levels[:rows] = dark
+        levels[region] = 255
+        Image.fromarray(levels).save(tmp_path / "m.png")
+        assert np.array_equal(read_mask(tmp_path / "m.png", SIZE), region)
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_a_profile_counts_in_masks_and_silhouettes(tmp_path, region, dtype):
     """A viewer shows 100 of linear light as 168, and 160 of gamma 4.4 as 100."""
