@@ -71,8 +71,11 @@ def test_another_process_with_the_number_of_a_training_is_not_ours(
 ) -> None:
     """It is killed with its whole group when the training is cancelled."""
     own = [word.replace("RUNS", str(tmp_path)).replace("scripts", f"{ROOT}/scripts") for word in words]
-    with subprocess.Popen([sys.executable, "-c", "input()", *own], stdin=subprocess.PIPE) as process:
+    command = [sys.executable, "-c", "print(flush=True); input()", *own]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         try:
+            # its command line is in /proc only when it runs
+            assert process.stdout and process.stdout.readline()
             assert is_ours(process.pid, tmp_path / "disc") == expected
         finally:
             process.kill()
