@@ -115,7 +115,7 @@ def test_benchmarks_stand_on_what_they_measure(file: Path) -> None:
         ("insertion.insert", "from benchmarks.measure import measure", True),
         ("evaluation.run", "def f():\n    import benchmarks", True),
         ("evaluation.run", "from scripts.train import main", True),
-        ("compositing.composite_fill", "from ldm.insertion.region_fill import RegionFill", False),
+        ("compositing.composite_fill", "from ldm.insertion.region import RegionFill", False),
         ("compositing.composite_fill", "from ldm.merge.merge import merge", True),
         ("batch.replay", "from ldm.scenes.runner import run_placements", True),
         ("scenes.runner", "from ldm.batch.work_item import WorkItem", False),

@@ -18,8 +18,7 @@ from ldm.batch.work_item import WorkItem
 from ldm.data.picture import Picture, read_picture
 from ldm.data.picture_write import write_picture
 from ldm.insertion.crop_paste import shrunk_mask
-from ldm.insertion.region import InsertRequest, region_in
-from ldm.insertion.region_fill import InsertableObject
+from ldm.insertion.region import InsertableObject, InsertRequest, region_in
 from ldm.insertion.roi import crop
 from ldm.insertion.session import Session
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from ldm.insertion.inpaint import Sampling
     from ldm.insertion.insert import InsertOptions
     from ldm.insertion.object_source import ObjectSource
-    from ldm.insertion.region_fill import MakeFill
+    from ldm.insertion.region import MakeFill
     from ldm.insertion.roi import CropContext
     from ldm.insertion.session import Session
     from ldm.models.runtime import Runtime
@@ -170,7 +170,7 @@ def make_fill(config: Config, **other: Any) -> MakeFill:
         from ldm.compositing.composite_fill import CompositeSettings, make_composite_fill
 
         return make_composite_fill(from_sections(CompositeSettings, s, i, **other))
-    from ldm.insertion.region_fill import grey_fill
+    from ldm.insertion.region import grey_fill
 
     given = {
         "detail_transfer": s.detail_transfer,

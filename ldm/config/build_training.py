@@ -58,7 +58,7 @@ def device_of(accelerator: str) -> str:
 def shown_in_training(config: Config) -> FillImages:
     """What the masked regions of training samples show."""
     if config.base.region_fill == COMPOSITE:
-        from ldm.compositing.training_composites import CompositesInTraining
+        from ldm.compositing.composite_fill import CompositesInTraining
 
         return from_sections(CompositesInTraining, config.train)
     if config.train.recolour:

@@ -15,8 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ldm.data.files import list_files, path_of
-from ldm.data.text import read_text, suggestion, whole_number
-from ldm.data.yaml_text import parse_yaml
+from ldm.data.text import parse_yaml, read_text, suggestion, whole_number
 
 ROOT = Path(__file__).resolve().parents[2]  # of the project
 # names by which people may look for a setting => its name, which an error then suggests

@@ -1,9 +1,14 @@
-"""Text from users: files, numbers, and names, of which an unknown one gets the nearest suggested."""
+"""Text from users: files, numbers, names, and YAML.
+
+An unknown name gets the nearest known one suggested. YAML is read as people mean it: whole numbers are
+decimal, a date or 1:30 is text, and a key stands only once.
+"""
 
 from __future__ import annotations
 
 import codecs
 import difflib
+import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -11,12 +16,21 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ldm.data.files import PICTURE, START, foreign_kind
 
 Numbers = tuple[float, ...]
 COUNTS = (4, 5)  # numbers of a box, of a line of YOLO
 MAY_BE_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 WHOLE = 1.01  # shares may be rounded
+INT, FLOAT, TIMESTAMP = (f"tag:yaml.org,2002:{kind}" for kind in ("int", "float", "timestamp"))
+# YAML 1.1 makes 8 of 010 and 90 of 1:30, and text of 1e-4
+WHOLE_NUMBER = re.compile(r"[-+]?(0|[1-9][0-9_]*)$")
+DECIMAL_NUMBER = re.compile(
+    r"[-+]?([0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)([eE][-+]?[0-9]+)?$|[-+]?[0-9][0-9_]*[eE][-+]?[0-9]+$"
+    r"|[-+]?\.(inf|Inf|INF)$|\.(nan|NaN|NAN)$"
+)
 
 
 def read_text(path: Path, kind: str = "file") -> str:
@@ -122,3 +136,35 @@ def check_names(given: Mapping[str, Any], known: Iterable[str], where: str) -> N
     for name in given:
         if name not in names:
             raise ValueError(f"{where}: unknown {name!r}; {suggestion(str(name), names)}")
+
+
+def parse_yaml(text: str) -> Any:
+    """The values of a YAML text; 010 stays text. ValueError in one line if it is not readable."""
+    try:
+        return json.loads(json.dumps(yaml.load(text, Loader=_Loader), default=str))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+    except (yaml.YAMLError, ValueError, TypeError) as error:
+        raise ValueError(" ".join(str(error).split())) from error
+
+
+class _Loader(yaml.SafeLoader):
+    yaml_implicit_resolvers = {  # noqa: RUF012 (as in its base class)
+        first: [(tag, pattern) for tag, pattern in found if tag not in (INT, FLOAT, TIMESTAMP)]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node, seen = super().compose_mapping_node(anchor), set[str]()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    "while constructing a mapping", node.start_mark,
+                    f"found the key {key.value!r} twice", key.start_mark,
+                )  # fmt: skip
+            seen.add(str(key.value))
+        return node
+
+
+for _tag, _pattern in ((INT, WHOLE_NUMBER), (FLOAT, DECIMAL_NUMBER)):
+    _Loader.add_implicit_resolver(_tag, _pattern, list("-+.0123456789"))

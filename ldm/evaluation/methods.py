@@ -28,8 +28,7 @@ from ldm.evaluation.posed import in_pose
 from ldm.insertion.crop_paste import crop_region, paste_region, patched
 from ldm.insertion.insert import insert
 from ldm.insertion.object_source import ObjectSource
-from ldm.insertion.region import InsertRequest
-from ldm.insertion.region_fill import InsertableObject
+from ldm.insertion.region import InsertableObject, InsertRequest
 from ldm.insertion.roi import Roi, box_of, crop
 from ldm.insertion.session import Session
 from ldm.models.inpainting_model import InpaintingModel

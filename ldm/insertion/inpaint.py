@@ -12,8 +12,7 @@ from torch import Tensor
 
 from ldm.data.image import resize
 from ldm.insertion.crop_paste import to_model_mask
-from ldm.insertion.region import Region
-from ldm.insertion.region_fill import RegionFill
+from ldm.insertion.region import Region, RegionFill
 from ldm.models.cross_attention import Contexts, join
 from ldm.models.diffusion import masked_image
 from ldm.models.inpainting_model import InpaintingModel

@@ -23,8 +23,7 @@ from ldm.insertion.blend import (
 )
 from ldm.insertion.crop_paste import paste_region
 from ldm.insertion.inpaint import MakePredictor, Sampling, inpaint
-from ldm.insertion.region import InsertRequest, Region, Result, region_in
-from ldm.insertion.region_fill import InsertableObject, RegionFill
+from ldm.insertion.region import InsertableObject, InsertRequest, Region, RegionFill, Result, region_in
 from ldm.models.inpainting_model import InpaintingModel
 
 # model, object, region, its fill, first results [3,h,w], sampling => results [3,h,w]

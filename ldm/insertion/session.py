@@ -14,8 +14,7 @@ from ldm.data.object_crops import ObjectImages
 from ldm.data.picture import Picture
 from ldm.insertion.insert import InsertOptions, insert
 from ldm.insertion.object_source import ObjectSource
-from ldm.insertion.region import InsertRequest, Result
-from ldm.insertion.region_fill import InsertableObject, MakeFill, grey_fill
+from ldm.insertion.region import InsertableObject, InsertRequest, MakeFill, Result, grey_fill
 from ldm.models.base import Base, base_fingerprint
 from ldm.models.inpainting_model import InpaintingModel
 from ldm.objects import baked

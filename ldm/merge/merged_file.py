@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ldm.data.image import from_bytes
 from ldm.insertion.object_source import ObjectSource
-from ldm.insertion.region_fill import InsertableObject
+from ldm.insertion.region import InsertableObject
 from ldm.insertion.session import LoadedObject, Session
 from ldm.models.base import Base
 from ldm.models.checkpoint import first_few

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from ldm.compositing.training_composites import recoloured
+from ldm.compositing.composite_fill import recoloured
 from ldm.data.pairs import happens, uniform
 from ldm.pretrain.image_ops import (
     GREY,

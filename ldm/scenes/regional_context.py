@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ldm.insertion.region_fill import InsertableObject
+from ldm.insertion.region import InsertableObject
 from ldm.models.cross_attention import Constants, Context, Contexts, Folded, Layer, Share
 
 

@@ -29,7 +29,7 @@ from ldm.insertion.roi import crop, visible
 from ldm.scenes.layout import CroppedMask, PlacedObject, SceneLayout
 
 if TYPE_CHECKING:
-    from ldm.insertion.region_fill import InsertableObject
+    from ldm.insertion.region import InsertableObject
     from ldm.insertion.session import Session
 
 

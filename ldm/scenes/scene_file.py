@@ -28,8 +28,7 @@ from ldm.batch.work_item import MaskedBackground, WorkItem
 from ldm.data.boxes import parse_box
 from ldm.data.files import path_of
 from ldm.data.polygons import parse_polygons
-from ldm.data.text import check_names, read_text, whole_number
-from ldm.data.yaml_text import parse_yaml
+from ldm.data.text import check_names, parse_yaml, read_text, whole_number
 from ldm.insertion.mask_input import CHANNELS
 from ldm.insertion.object_source import ObjectSource
 

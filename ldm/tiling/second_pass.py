@@ -17,8 +17,7 @@ from torch import Tensor
 from ldm.data.image import resize
 from ldm.insertion.crop_paste import to_model_mask
 from ldm.insertion.inpaint import Sampling
-from ldm.insertion.region import Region
-from ldm.insertion.region_fill import InsertableObject, RegionFill
+from ldm.insertion.region import InsertableObject, Region, RegionFill
 from ldm.insertion.roi import box_of
 from ldm.models.cross_attention import Context, Contexts
 from ldm.models.diffusion import masked_image

@@ -28,8 +28,7 @@ from ldm.insertion.blend import BLENDS, Blend, composite, seam_ratio
 from ldm.insertion.crop_paste import to_model_mask
 from ldm.insertion.inpaint import Sampling, inpaint
 from ldm.insertion.insert import blended
-from ldm.insertion.region import region_of
-from ldm.insertion.region_fill import MakeFill, grey_fill
+from ldm.insertion.region import MakeFill, grey_fill, region_of
 from ldm.insertion.roi import CropContext, box_of, crop, plan_roi
 from ldm.models.base import Base
 from ldm.models.cross_attention import Context

@@ -19,8 +19,7 @@ from ldm.batch.runner import images_of, prepare, work
 from ldm.batch.work_item import MaskedBackground, WorkItem, check_files
 from ldm.data.picture import Picture, read_picture
 from ldm.insertion.crop_paste import Patch
-from ldm.insertion.region import InsertRequest, Result
-from ldm.insertion.region_fill import InsertableObject
+from ldm.insertion.region import InsertableObject, InsertRequest, Result
 from ldm.insertion.roi import Roi
 from tests.fixtures.stub import Stub, items, options
 

@@ -27,8 +27,7 @@ from ldm.insertion.blend import blend_named
 from ldm.insertion.inpaint import Sampling
 from ldm.insertion.insert import InsertOptions, insert
 from ldm.insertion.object_source import ObjectSource
-from ldm.insertion.region import InsertRequest, Result
-from ldm.insertion.region_fill import InsertableObject, ObjectFill
+from ldm.insertion.region import InsertableObject, InsertRequest, ObjectFill, Result
 from ldm.models.cross_attention import Contexts
 from tests.fixtures.noisy import Noisy
 

@@ -10,12 +10,11 @@ from ldm.compositing.composite import boxes_for, placed
 from ldm.compositing.composite_fill import (
     CompositeObject,
     CompositeSettings,
+    CompositesInTraining,
     make_composite_fill,
 )
-from ldm.compositing.training_composites import CompositesInTraining
 from ldm.insertion.inpaint import shown_in
-from ldm.insertion.region import Region, region_of
-from ldm.insertion.region_fill import InsertableObject, ObjectFill, RegionFill
+from ldm.insertion.region import InsertableObject, ObjectFill, Region, RegionFill, region_of
 from ldm.scenes.regional_context import in_regions
 from tests.fixtures.small import small_base
 

@@ -16,8 +16,7 @@ from ldm.data.picture import Picture
 from ldm.insertion.blend import Blend, blend
 from ldm.insertion.inpaint import Sampling
 from ldm.insertion.insert import InsertOptions, blended, insert
-from ldm.insertion.region import InsertRequest, Result, region_of
-from ldm.insertion.region_fill import InsertableObject, ObjectFill
+from ldm.insertion.region import InsertableObject, InsertRequest, ObjectFill, Result, region_of
 from ldm.insertion.roi import Roi
 from ldm.models.base import Base
 from tests.fixtures.tiny import TINY

@@ -1,12 +1,17 @@
-"""Text files are UTF-8, with or without byte order mark; bad ones and unknown names are one line."""
+"""Text files are UTF-8, with or without byte order mark; bad ones and unknown names are one line.
+
+In YAML numbers are decimal, dates are text, and a key counts once.
+"""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from ldm.data.text import check_names, read_text, whole_number
+from ldm.data.text import check_names, parse_yaml, read_text, whole_number
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
@@ -50,3 +55,42 @@ def test_the_nearest_name_is_suggested() -> None:
         check_names({"stepz": 1}, ["seed", "steps"], "here")
     with pytest.raises(ValueError, match=r"there are seed, steps"):
         check_names({"quux": 1}, ["seed", "steps"], "here")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("010", "010"), ("0", 0), ("-12", -12), ("1_000", 1000), ("1:30", "1:30"), ("0x1f", "0x1f"),
+        ("1e-4", 1e-4), ("1.5", 1.5), ("-.5", -0.5), ("2.", 2.0), ("1:30.5", "1:30.5"),
+        ("2024-13-45", "2024-13-45"),
+        ("2024-01-01: 3", {"2024-01-01": 3}), ("yes", True), ("~", None), ("", None),
+        ("{5: [a, 'b']}", {"5": ["a", "b"]}),
+    ],
+)  # fmt: skip
+def test_values_are_those_that_people_mean(text: str, value: Any) -> None:
+    found = parse_yaml(text)
+    assert found == value and type(found) is type(value)
+
+
+def test_anchors_may_be_merged_and_overridden() -> None:
+    text = "a: &a {x: 1, y: 2}\nb: &b {<<: *a, x: 3}\nc: {<<: *b, y: 4}"
+    assert parse_yaml(text) == yaml.safe_load(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [", "while parsing a flow"),
+        ("a: 1\nb: {c: 1, c: 2}", "found the key 'c' twice"),
+        ("a: 1\na: 2", "found the key 'a' twice"),
+        ("[" * 5000, "nested too deeply"),
+        ("&a [*a]", "Circular reference"),
+        ("? [a, b]\n: 3", "unhashable key"),
+        ("? !!timestamp 2024-01-01\n: 3", "keys must be str"),
+        ("!!timestamp 2024-13-45", "month"),
+    ],
+)
+def test_what_is_not_readable_is_one_line(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message) as error:
+        parse_yaml(text)
+    assert "\n" not in str(error.value)

@@ -12,8 +12,7 @@ from ldm.insertion.blend import BLENDS, Blend
 from ldm.insertion.crop_paste import to_model_mask
 from ldm.insertion.inpaint import Sampling
 from ldm.insertion.insert import InsertOptions, insert
-from ldm.insertion.region import InsertRequest, Result
-from ldm.insertion.region_fill import InsertableObject, ObjectFill
+from ldm.insertion.region import InsertableObject, InsertRequest, ObjectFill, Result
 from ldm.insertion.roi import CropContext, Roi, plan_rois
 from ldm.models.base import Base
 from ldm.tiling.second_pass import TiledSecondPass

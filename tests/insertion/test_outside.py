@@ -23,7 +23,7 @@ from ldm.insertion.inpaint import Sampling
 from ldm.insertion.insert import InsertOptions, insert
 from ldm.insertion.mask_input import InsertMasks
 from ldm.insertion.object_source import ObjectSource
-from ldm.insertion.region_fill import InsertableObject, ObjectFill
+from ldm.insertion.region import InsertableObject, ObjectFill
 from ldm.insertion.roi import CropContext
 from ldm.models.cross_attention import Contexts
 from ldm.tiling.second_pass import TiledSecondPass

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ldm.config.schema import load_config
 from ldm.data.object_crops import ObjectImages
-from ldm.insertion.region_fill import InsertableObject, ObjectFill
+from ldm.insertion.region import InsertableObject, ObjectFill
 from ldm.models.base import Base, load_base
 from ldm.models.cross_attention import Context, Contexts, Folded, Joined, cross_attentions, fold, join
 from ldm.models.sampler import Condition, sample

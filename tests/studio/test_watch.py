@@ -11,8 +11,7 @@ from PIL import Image
 from ldm.data.picture import Picture
 from ldm.insertion.inpaint import Sampling
 from ldm.insertion.insert import InsertOptions, insert
-from ldm.insertion.region import InsertRequest
-from ldm.insertion.region_fill import InsertableObject, ObjectFill
+from ldm.insertion.region import InsertableObject, InsertRequest, ObjectFill
 from ldm.insertion.roi import Roi
 from ldm.studio.watch import Watch, WatchedPredictor
 from tests.fixtures.small import small_base

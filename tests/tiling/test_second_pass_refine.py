@@ -11,8 +11,7 @@ from ldm.data.picture import Picture
 from ldm.insertion.blend import BLENDS
 from ldm.insertion.inpaint import Sampling
 from ldm.insertion.insert import InsertOptions, insert
-from ldm.insertion.region import InsertRequest, region_of
-from ldm.insertion.region_fill import InsertableObject, ObjectFill, RegionFill
+from ldm.insertion.region import InsertableObject, InsertRequest, ObjectFill, RegionFill, region_of
 from ldm.insertion.roi import Roi
 from ldm.models.base import Base
 from ldm.models.cross_attention import Contexts

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from ldm.compositing.composite import boxes_for
-from ldm.compositing.training_composites import CompositesInTraining
+from ldm.compositing.composite_fill import CompositesInTraining
 from ldm.models.conditioner import clip_normalised
 from ldm.models.diffusion import latent_mask, masked_image
 from ldm.training.samples import encoded, fill_with_grey
