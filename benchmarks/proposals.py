@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from tqdm import tqdm
 
+from ldm.config.loader import ROOT, place
 from ldm.data.boxes import Box
+from ldm.data.files import path_of
 from ldm.data.insertset import load_insertset
 from ldm.data.mask_levels import read_silhouette
 from ldm.data.picture import OPAQUE, read_rgb
 from ldm.prepare.proposal import propose_together
-from ldm.prepare.segmenter import Segmenter
+from ldm.prepare.segmenter import SEGMENTERS, Segmenter, load_segmenter
 
 HELP = 0.75  # IoU of the box below which a person has to correct it
 
@@ -78,3 +82,22 @@ def _joined(every: Iterable[Measured], key: str) -> tuple[float, ...]:
 
 def _mean(values: Sequence[float]) -> str:
     return f"{np.mean(values):.2f}" if values else "-"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=path_of, help="folder of object folders")
+    parser.add_argument(
+        "--segmenter", default="matting", help=f"{', '.join(SEGMENTERS)}, or an ONNX file [matting]"
+    )
+    parser.add_argument("--out", type=path_of, default=Path("proposals.md"), help="the table to write")
+    args = parser.parse_args()
+    segmenter = load_segmenter(args.segmenter, Path(place("checkpoints/mini", ROOT)))
+    roots = sorted(path for path in args.folder.iterdir() if (path / "bbox").is_dir())
+    text = table([measure(root, segmenter) for root in tqdm(roots, unit="object", disable=None)])
+    args.out.write_text(text, "utf-8")
+    print(text, end="")
+
+
+if __name__ == "__main__":
+    main()

@@ -20,12 +20,17 @@ with starting():
     from ldm.config.cli import naming
     from ldm.config.objects_cli import (
         config_of,
+        facts,
+        losses_table,
         open_base,
         open_optional_base,
         output,
         outputs,
         parser,
+        readable,
         refuse_inputs,
+        size_line,
+        verify,
     )
     from ldm.data.insertset import load_insertset
     from ldm.merge.merge import merge, merge_input, merge_table
@@ -37,13 +42,6 @@ with starting():
     from ldm.objects.compress import compress
     from ldm.objects.convert import SUFFIX, conditioner_file, halved, read_any, write_any
     from ldm.objects.delta import check_fits, load, save
-    from ldm.objects.info import (
-        facts,
-        losses_table,
-        readable,
-        size_line,
-        verify,
-    )
     from ldm.objects.ldm_format import is_ldm_training, trim_training
     from ldm.objects.object_file import made_from, parent_of, read_object_metadata
 

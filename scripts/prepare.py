@@ -19,12 +19,12 @@ with starting():
     from ldm.batch.results_log import SHEET, check_outputs
     from ldm.config.cli import OneLineParser
     from ldm.config.loader import ROOT, place
-    from ldm.data.files import check_reports, path_of, write_file
+    from ldm.data.files import path_of
     from ldm.data.insertset import PREPARED
     from ldm.data.picture_write import write_picture
     from ldm.prepare.object_folder import PreparedObject, write_object_folder
     from ldm.prepare.photo_files import find_photos
-    from ldm.prepare.segmenter import SEGMENTERS, Segmenter, load_segmenter
+    from ldm.prepare.segmenter import SEGMENTERS, load_segmenter
     from ldm.prepare.sheet import draw_sheet
 
 SHEET_NAME = "sheet.png"
@@ -45,23 +45,7 @@ def parser() -> OneLineParser:
     )
     p.add_argument("--segmenter", default="matting", metavar="NAME",
                    help=f"{', '.join(SEGMENTERS)}, or an ONNX saliency model [matting]")  # fmt: skip
-    p.add_argument("--measure", action="store_true",
-                   help="PHOTOS is a folder of object folders with known boxes: compare proposals with them, "
-                   "write the table to the file --out")  # fmt: skip
     return p
-
-
-def measure_all(folder: Path, out: Path, segmenter: Segmenter) -> None:
-    """The table of `benchmarks/proposals.py` of all object folders in a folder."""
-    from benchmarks.proposals import measure, table
-
-    roots = sorted(path for path in folder.iterdir() if (path / "bbox").is_dir())
-    if not roots or out.suffix != ".md":
-        raise ValueError(f"--measure {folder} --out {out}: expected object folders in it, and a .md file")
-    check_reports(out.parent, {out.name: "| object | photos |"})
-    text = table([measure(root, segmenter) for root in tqdm(roots, unit="object", disable=None)])
-    write_file(out, text)
-    print(text, end="")
 
 
 def report(prepared: PreparedObject) -> None:
@@ -81,8 +65,6 @@ def report(prepared: PreparedObject) -> None:
 def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
     segmenter = load_segmenter(args.segmenter, Path(place("checkpoints/mini", ROOT)))
-    if args.measure:
-        return measure_all(args.photos, args.out, segmenter)
     photos, out = find_photos(args.photos), args.out
     category = find_photos(args.category) if args.category else []
     if out.resolve() in (args.photos.resolve(), photos[0].parent.resolve()):
@@ -92,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         check_outputs([out / SHEET_NAME], photos, "another --out")
     prepared = write_object_folder(out, photos, args.reference, category, segmenter, bar)
     write_picture(out / SHEET_NAME, draw_sheet(prepared), SHEET)
-    return report(prepared)
+    report(prepared)
 
 
 if __name__ == "__main__":

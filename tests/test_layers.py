@@ -103,7 +103,7 @@ def test_benchmarks_stand_on_what_they_measure(file: Path) -> None:
         ("data.pairs", "from ldm.models.base import Base", True),
         ("models.base", "import ldm.objects.delta", True),
         ("models.base", "def f():\n    from ldm.objects import delta", True),
-        ("objects.info", "from ldm.merge.merged_file import load_merged", True),
+        ("objects.compress", "from ldm.merge.merged_file import load_merged", True),
         ("training.finetune", "from ldm.insertion.roi import Roi", True),
         ("training.finetune", "from ldm.validation.callback import Validation", True),
         ("insertion.insert", "from ldm.training.finetune import FineTune", True),

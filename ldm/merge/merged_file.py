@@ -120,7 +120,7 @@ def merged_contexts(base: Base, merged: Merged, name: str, null: Context | None 
 
 
 def verify_merged(path: Path, base: Base | None = None, fingerprint: str = "") -> None:
-    """Read a whole merged file and check it against a base if one is given, as `ldm.objects.info.verify`."""
+    """Read a whole merged file and check it against a base if one is given."""
     merged = load_merged(path)
     if base is not None:
         apply_merged(base, merged, fingerprint=fingerprint).remove()

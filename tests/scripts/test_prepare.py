@@ -85,13 +85,3 @@ def test_the_folder_of_the_photos_is_no_output(
     before = sorted(photos.rglob("*"))
     assert "is the folder of the photos; give another" in refused(capsys, str(photos), "--out", str(photos))
     assert sorted(photos.rglob("*")) == before
-
-
-def test_a_person_s_table_is_not_replaced(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (photos / "bee/bbox").mkdir(parents=True)
-    table = tmp_path / "table.md"
-    table.write_text("| mine |\n")
-    error = refused(capsys, str(photos), "--measure", "--out", str(table))
-    assert "table.md was not written by this program" in error and table.read_text() == "| mine |\n"
