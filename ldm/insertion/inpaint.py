@@ -97,7 +97,8 @@ def _condition(
     size, counts = model.architecture.image_size, [len(region.noise) for region in regions]
     images = torch.cat([resize(region.known[None], size) for region in regions]).to(model.device)
     masks = torch.cat([to_model_mask(region.mask, size) for region in regions]).to(model.device)
-    masked = _encoded(model, masked_image(images, masks, shown_in(fills, masks)))
+    shown = masked_image(images, masks, shown_in(fills, masks)).clamp(-1, 1)  # of sRGB colours only
+    masked = model.mark_grey(model.encode(shown).float(), shown, masks)
     small = model.latent_mask(masks).to(masked)
     each = torch.tensor(counts, device=model.device)
     repeated = [c.repeat(n) for c, n in zip(contexts, counts, strict=True)]
@@ -113,8 +114,3 @@ def shown_in(fills: Sequence[RegionFill], masks: Tensor) -> Tensor | None:
     if first is None:
         return None
     return torch.cat([torch.zeros_like(first) if x is None else x for x in shown])
-
-
-def _encoded(model: InpaintingModel, images: Tensor) -> Tensor:
-    """Latents in fp32, also under autocast, because samplers add up small steps; of sRGB colours only."""
-    return model.encode(images.clamp(-1, 1).to(model.device)).float()

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ldm.models.architecture import Architecture, build_unet, build_vae
 from ldm.models.cross_attention import Context, Contexts, cross_attentions, fold, use_few_token_attention
 from ldm.models.diffusion import STEPS, differs_from_grey, eps_of_change, eps_of_v, latent_mask, unet_input
+
+GREY_PIXEL = 1e-4  # in [-1,1]: 8 bits have no mid-grey, so no picture's pixel is as near to it
 
 
 class InpaintingModel(nn.Module):
@@ -43,6 +46,18 @@ class InpaintingModel(nn.Module):
         latents = posterior.mode() if noise is None else posterior.mean + posterior.std * noise
         return latents * self.architecture.vae_scale
 
+    def mark_grey(self, latents: Tensor, masked: Tensor, mask: Tensor) -> Tensor:
+        """Latents [b,c,h,w] of a masked image [b,3,H,W] => the same, with one constant where it is mid-grey.
+
+        An autoencoder with attention encodes mid-grey differently in every picture; by the constant
+        `differs_from_grey` knows these cells. Only for a base that predicts changes; `mask` [b,1,H,W].
+        """
+        if self.architecture.prediction != "change":
+            return latents
+        grey = ((masked.abs().amax(1, keepdim=True) < GREY_PIXEL) & (mask > 0.5)).float()
+        cells = F.avg_pool2d(grey, self.architecture.vae_factor) > 0.5
+        return torch.where(cells, self._grey_latents(latents.device)[:, None, None].to(latents), latents)
+
     @torch.no_grad()
     def decode(self, latents: Tensor) -> Tensor:
         """Latents [b,c,h,w] => image [b,3,f*h,f*w] in [-1,1]."""
@@ -69,11 +84,14 @@ class InpaintingModel(nn.Module):
 
     def differs_from_grey(self, masked: Tensor) -> Tensor:
         """Where masked-image latents [b,c,h,w] show more than mid-grey, bool [b,1,h,w]."""
+        return differs_from_grey(masked.float(), self._grey_latents(masked.device))
+
+    def _grey_latents(self, device: torch.device) -> Tensor:
+        """The latents [c] of mid-grey, fp32."""
         if self._grey is None:
             side = 8 * self.architecture.vae_factor  # the middle does not see the border
-            latents = self.encode(torch.zeros(1, 3, side, side, device=masked.device))
-            self._grey = latents[0, :, 4, 4].float()
-        return differs_from_grey(masked.float(), self._grey.to(masked.device))
+            self._grey = self.encode(torch.zeros(1, 3, side, side, device=device))[0, :, 4, 4].float()
+        return self._grey.to(device)
 
     def training_timesteps(self, t: Tensor, masked: Tensor, mask: Tensor) -> Tensor:
         """Steps t [b] as this base is trained on them.

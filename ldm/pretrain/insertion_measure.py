@@ -46,7 +46,8 @@ def drawn(
     base: Base, batch: InsertionBatch, steps: int = STEPS, guidance_scale: float = 1.0, seed: int = 0
 ) -> Tensor:
     """What the base makes of a batch, [b,3,S,S] in [-1,1] on the CPU, pasted into the region to fill only."""
-    masked = base.encode(batch.shown.to(base.device)).float()
+    shown, fill = batch.shown.to(base.device), batch.mask.to(base.device)
+    masked = base.mark_grey(base.encode(shown).float(), shown, fill)
     references = batch.references.to(base.device)
     images = clip_normalised(rearrange(references, "b n c H W -> (b n) c H W"))
     pooled = rearrange(base.conditioner.pooled(images), "(b n) d -> b n d", b=len(masked))
@@ -54,7 +55,7 @@ def drawn(
     null = base.conditioner.unconditional(context)
     context = torch.where((batch.object < 0).to(base.device)[:, None, None], null, context)
     noise = torch.randn(masked.shape, generator=Generator().manual_seed(seed)).to(masked)
-    condition = Condition(masked, base.latent_mask(batch.mask.to(masked)), Contexts(context, null))
+    condition = Condition(masked, base.latent_mask(fill), Contexts(context, null))
     x_0 = sample(base, condition, noise, sampler="dpm++", steps=steps, guidance_scale=guidance_scale)
     mask, image = batch.mask.cpu(), batch.image.cpu()
     return mask * base.decode(x_0).cpu() + (1 - mask) * image

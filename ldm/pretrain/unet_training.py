@@ -53,6 +53,7 @@ def encode(base: Base, batch: InsertionBatch, half: bool = True) -> Encoded:
     with torch.autocast(image.device.type, torch.bfloat16, enabled=half):
         x_0, masked = base.encode(torch.cat([image, shown])).float().chunk(2)
         references = stored(base.conditioner, references)
+    masked = base.mark_grey(masked, shown, mask)
     return Encoded(x_0, masked, base.latent_mask(mask), references, number)
 
 

@@ -95,8 +95,9 @@ def encoded(
             image.device
         )
     fill = shown(batch)
-    both = torch.cat([image, masked_image(image, mask, fill)])
-    x_0, masked = base.encode(both, noise).float().chunk(2)
+    with_region = masked_image(image, mask, fill)
+    x_0, masked = base.encode(torch.cat([image, with_region]), noise).float().chunk(2)
+    masked = base.mark_grey(masked, with_region, mask)
     pooled = base.conditioner.pooled(clip_normalised(batch["reference"])).float()
     made = {"x_0": x_0, "masked": masked, "latent_mask": base.latent_mask(mask), "pooled": pooled}
     if fill is not None and fill.shape[1] == 4:

@@ -14,10 +14,10 @@ from ldm.config.schema import load_config
 from ldm.models.base import Base, base_fingerprint, base_state, load_base, load_inpainting_model, save_base
 from ldm.models.checkpoint import read_metadata, read_state, weight_files, write_ckpt, write_safetensors
 from ldm.models.conditioner import clip_normalised
-from ldm.models.diffusion import eps_of_v
+from ldm.models.diffusion import STEPS, eps_of_v, masked_image
 from ldm.models.inpainting_model import InpaintingModel
 from tests.fixtures import tiny
-from tests.fixtures.small import SMALL
+from tests.fixtures.small import SMALL, small_base
 
 GOLDEN = tiny.golden()
 IMAGE = GOLDEN["vae.image"]
@@ -250,3 +250,25 @@ def test_shards_of_another_program_are_not_replaced(base: Base, tmp_path: Path) 
     own = save_base(base, tmp_path / "own")
     (tmp_path / "own/model-00001-of-00099.safetensors").write_bytes(own[0].read_bytes())  # of a larger base
     assert save_base(base, tmp_path / "own") == own and sorted((tmp_path / "own").iterdir()) == own
+
+
+def test_a_base_that_predicts_changes_knows_grey_cells_in_every_picture() -> None:
+    """Its autoencoder has attention: mid-grey latents depend on the picture, but are one constant when marked."""
+    base = small_base(prediction="change")
+    g, f = torch.Generator().manual_seed(0), base.architecture.vae_factor
+    size = 8 * f
+    image, mask = torch.rand(2, 3, size, size, generator=g) * 2 - 1, torch.zeros(2, 1, size, size)
+    mask[:, :, 2 * f : 6 * f, f : 5 * f] = 1
+    expected = torch.zeros(2, 1, 8, 8, dtype=torch.bool)
+    expected[:, :, 2:6, 1:5] = True
+    t = torch.tensor([5, 5])
+    for shown, last in ((None, False), (image.roll(1, 0) * 0.9 + 0.05, True)):
+        masked = masked_image(image, mask, shown)
+        plain = base.encode(masked)
+        latents = base.mark_grey(plain, masked, mask)
+        grey = ~base.differs_from_grey(latents)
+        assert torch.equal(grey, expected & torch.tensor(not last))
+        assert torch.equal(latents[~expected.expand_as(latents)], plain[~expected.expand_as(plain)])
+        levels = base.training_timesteps(t, latents, base.latent_mask(mask))
+        assert levels.tolist() == ([STEPS - 1] * 2 if last else [5, 5])
+    assert base.differs_from_grey(base.encode(masked_image(image, mask))).all(), "unmarked it is not known"
