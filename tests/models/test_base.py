@@ -253,8 +253,8 @@ def test_shards_of_another_program_are_not_replaced(base: Base, tmp_path: Path) 
 
 
 def test_a_base_that_predicts_changes_knows_grey_cells_in_every_picture() -> None:
-    """Its autoencoder has attention: mid-grey latents depend on the picture, but are one constant when marked."""
-    base = small_base(prediction="change")
+    """Its autoencoder has attention: latents of mid-grey depend on the picture, until they are marked."""
+    base = small_base(prediction="change", vae_scale=50.0)  # random weights encode little
     g, f = torch.Generator().manual_seed(0), base.architecture.vae_factor
     size = 8 * f
     image, mask = torch.rand(2, 3, size, size, generator=g) * 2 - 1, torch.zeros(2, 1, size, size)
