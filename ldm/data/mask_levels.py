@@ -22,6 +22,7 @@ OUTLINE = 13  # pixels: no square of this side fits into the outline of labels
 ONE_COLOUR = 0.08  # of the range: a greater difference in luma is no longer one colour
 BLACK_AND_WHITE = 0.95  # share of the pixels of a mask that are nearly black or white
 FAINT, TAIL = 0.05, 0.5  # of the range: darker pixels are black; of a mask's area: a wider soft edge is named
+GREYS = 0.5  # share of a picture that is neither nearly black nor nearly white: more are a photo
 SPECK = 0.01  # of the largest part's area: smaller parts are specks
 LEAST = 4  # px: likewise, in any case
 DOT = 1e-3  # of the picture's longer side: a square of this side is a pixel on a screen, and a speck
@@ -67,6 +68,13 @@ def above(levels: np.ndarray, threshold: float, name: str, transparent: bool = F
     mask = levels > threshold * top
     if mask.any():
         tail = int((levels > min(FAINT, threshold) * top).sum() - mask.sum())
+        grey = float(((levels > FAINT * top) & (levels < (1 - FAINT) * top)).mean())
+        if tail <= TAIL * mask.sum() and grey > GREYS:
+            warnings.warn(
+                f"{name}: {grey:.0%} of its pixels are neither black nor white, as in a photo; a mask is "
+                "white where the object goes, and black elsewhere",
+                stacklevel=2,
+            )
         if tail > TAIL * mask.sum():
             warnings.warn(
                 f"{name}: soft; {tail} pixels darker than the threshold {threshold:g} are not counted, "
