@@ -20,7 +20,6 @@ with starting():
     from ldm.config.cli import OneLineParser
     from ldm.config.loader import ROOT, place
     from ldm.data.files import path_of
-    from ldm.data.insertset import PREPARED
     from ldm.data.picture_write import write_picture
     from ldm.prepare.object_folder import PreparedObject, write_object_folder
     from ldm.prepare.photo_files import find_photos
@@ -70,8 +69,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if out.resolve() in (args.photos.resolve(), photos[0].parent.resolve()):
         raise ValueError(f"--out {out} is the folder of the photos; give another folder")
     bar = partial(tqdm, unit="photo", leave=False, disable=None)
-    if not (out / PREPARED).is_file():  # else it is this program's folder
-        check_outputs([out / SHEET_NAME], photos, "another --out")
+    check_outputs([out / SHEET_NAME], photos, "another --out")
     prepared = write_object_folder(out, photos, args.reference, category, segmenter, bar)
     write_picture(out / SHEET_NAME, draw_sheet(prepared), SHEET)
     report(prepared)

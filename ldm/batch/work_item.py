@@ -79,7 +79,8 @@ def pair(
     """Backgrounds and masks, files or folders, as pairs.
 
     One box, or one mask that is given as a file, may serve all backgrounds; else masks go by name
-    (0001_img.png with 0001_mask.png, a.jpg with a.png), or, where names do not match, in the order given.
+    (0001_img.png with 0001_mask.png, a.jpg with a.png), or in the order given, if this gives no background
+    a mask with the name of another one.
     `transparent`: no mask is needed.
     """
     images = _files(backgrounds)
@@ -105,7 +106,9 @@ def _matched(backgrounds: Sequence[Path], masks: Sequence[Path], kind: str) -> l
     if all(name in by_name for name in names) and (len(by_name) == len(found) or folders):
         by_name = one_per_stem(found, lambda file: ROLE.sub("", file.stem))
         return [by_name[name] for name in names]
-    if len(found) == len(images) and not folders:
+    in_order = [(name, ROLE.sub("", file.stem)) for name, file in zip(names, found, strict=False)]
+    crossed = any(mask != name and mask in names for name, mask in in_order)
+    if len(found) == len(images) and not folders and not crossed:
         return found
     lonely = [image.name for image, name in zip(images, names, strict=True) if name not in by_name]
     raise ValueError(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -29,6 +30,7 @@ from ldm.data.insertset import check_outside
 from ldm.insertion.mask_input import MaskOptions
 from ldm.insertion.object_source import ObjectSource
 from ldm.models.runtime import device_named, machine
+from ldm.objects.object_file import read_object_metadata
 from ldm.scenes.replay import SceneReplay
 from ldm.scenes.scene_file import Scene, read_scene
 
@@ -165,9 +167,26 @@ def extracted(run: Path, format: str) -> tuple[Path, Path | None]:
     if not there:
         raise FileNotFoundError(f"{names[format]}: no such file; write it: bash get_deltas.sh --path {run}")
     file, settings = there[0], run / "config.yaml"
+    _warn_if_older(file, run)
     if file.suffix != EXTRACTED_SUFFIX["ldm"] or not settings.is_file():
         return file, None
     return file, Path(load_config(settings).data.root)
+
+
+def _warn_if_older(file: Path, run: Path) -> None:
+    """Warn if a run has learnt more since its object file was extracted."""
+    saved = [
+        path for path in list_files(run / "checkpoints", (".ckpt",)) if re.match(r"step-\d+\.", path.name)
+    ]
+    if not saved or saved[-1].stat().st_mtime <= file.stat().st_mtime:
+        return
+    pickled = file.suffix == EXTRACTED_SUFFIX["ldm"]  # does not say its step
+    if pickled or read_object_metadata(file).step < int(saved[-1].stem.removeprefix("step-")):
+        warnings.warn(
+            f"{file} is older than {saved[-1].name} of its run; extract it again: "
+            f"bash get_deltas.sh --path {run}",
+            stacklevel=3,
+        )
 
 
 def parse_replay(

@@ -26,14 +26,14 @@ def check_overwriting(
     inputs = [path for item in items for path in item.sources().values()]
     inputs += [path for path in (args.manifest, args.list, args.scene) if path is not None]
     check_outputs((folder / name for name in names), inputs)
-    if args.plan:
-        return
     [(name, times)] = Counter(names).most_common(1)
     if times > 1:
         raise ValueError(
             f"two pictures of this run would be called {folder / name}; "
             "rename the background, or give its result a name in a manifest"
         )
+    if args.plan:
+        return
     check_log(folder, inputs)
     if any(item.best for item in items):
         check_folder(folder / "candidates", f"--outdir {folder}")

@@ -184,7 +184,7 @@ def check_reports(folder: Path, beginnings: Mapping[str, str], remedy: str = "an
     """ValueError if a report to be written would replace a file that does not begin as that report does."""
     for name, beginning in beginnings.items():
         file = folder / name
-        if not file.is_file():
+        if not file.exists():
             continue
         with file.open("rb") as content:
             if not beginning.encode().startswith(content.read(len(beginning.encode()))):  # it may be cut off

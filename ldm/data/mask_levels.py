@@ -22,6 +22,7 @@ OUTLINE = 13  # pixels: no square of this side fits into the outline of labels
 ONE_COLOUR = 0.08  # of the range: a greater difference in luma is no longer one colour
 BLACK_AND_WHITE = 0.95  # share of the pixels of a mask that are nearly black or white
 FAINT, TAIL = 0.05, 0.5  # of the range: darker pixels are black; of a mask's area: a wider soft edge is named
+GREYS = 0.5  # share of a picture that is neither nearly black nor nearly white: more are a photo
 SPECK = 0.01  # of the largest part's area: smaller parts are specks
 LEAST = 4  # px: likewise, in any case
 DOT = 1e-3  # of the picture's longer side: a square of this side is a pixel on a screen, and a speck
@@ -67,7 +68,9 @@ def above(levels: np.ndarray, threshold: float, name: str, transparent: bool = F
     mask = levels > threshold * top
     if mask.any():
         tail = int((levels > min(FAINT, threshold) * top).sum() - mask.sum())
-        if tail > TAIL * mask.sum():
+        if tail <= TAIL * mask.sum():
+            _warn_of_greys(levels, name)
+        else:
             warnings.warn(
                 f"{name}: soft; {tail} pixels darker than the threshold {threshold:g} are not counted, "
                 f"{mask.sum()} are; a lower --threshold counts more",
@@ -83,6 +86,18 @@ def above(levels: np.ndarray, threshold: float, name: str, transparent: bool = F
     lower = 0 if highest <= FEW else np.floor(highest / top * 50) / 100
     alpha = ", --mask_channel alpha" if transparent else ""
     raise ValueError(f"{dark} (or: --threshold {lower:g}{alpha})")
+
+
+def _warn_of_greys(levels: np.ndarray, name: str) -> None:
+    """Warn if most of levels [H,W] are neither nearly black nor nearly white."""
+    top = np.iinfo(levels.dtype).max
+    grey = float(((levels > FAINT * top) & (levels < (1 - FAINT) * top)).mean())
+    if grey > GREYS:
+        warnings.warn(
+            f"{name}: {grey:.0%} of its pixels are neither black nor white, as in a photo; it should be "
+            "white where the object is, and black elsewhere",
+            stacklevel=3,
+        )
 
 
 def without_specks(mask: np.ndarray, name: str) -> np.ndarray:
@@ -133,6 +148,7 @@ def read_silhouette(path: Path) -> np.ndarray:
             )
         return above(levels, OPAQUE / 255, str(path)).astype(np.uint8) * np.uint8(255)
     levels = eight_bits(levels)
+    _warn_of_greys(levels, str(path))
     if surrounds(levels > OPAQUE):
         warnings.warn(
             f"{path}: white surrounds black; a silhouette is white where the object is, so invert it",

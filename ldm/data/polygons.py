@@ -97,9 +97,10 @@ def _annotated(file: Mapping[str, Any], where: str, frame: Frame | None) -> Any:
 
 
 def _size(file: Mapping[str, Any]) -> tuple[Any, Any]:
-    """Width and height of the picture that LabelMe or COCO names; (None, None) if not just one is named."""
-    pictures = file.get("images", [])
-    one = pictures[0] if len(pictures) == 1 else {}
+    """Width and height of the picture that LabelMe or COCO names; (None, None) if none is named."""
+    pictures, drawn_in = file.get("images", []), {one.get("image_id") for one in file.get("annotations", [])}
+    own = pictures if len(pictures) == 1 else [picture for picture in pictures if picture["id"] in drawn_in]
+    one = own[0] if own else {}
     return file.get("imageWidth", one.get("width")), file.get("imageHeight", one.get("height"))
 
 

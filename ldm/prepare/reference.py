@@ -35,8 +35,10 @@ def update_reference(
     if chosen is not None:
         check_reference(root, record, chosen)
         _choose(root, photos, record, segmenter, chosen)
-    elif _theirs(root, record):
+    elif theirs := _theirs(root, record):
         record.reference, record.chosen = "", True
+        if any(path.stem == "test" and path.name not in record.files for path in theirs):
+            _record(root, record, ())  # a folder has one reference
     elif not (record.chosen and there):
         record.reference, record.chosen = best, False
     if record.reference in photos:

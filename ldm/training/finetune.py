@@ -171,6 +171,12 @@ class FineTune(pl.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another base, object or mode; restore its few-shot features."""
+        self.check_same(checkpoint)
+        if checkpoint["object"].get(FEATURES) is not None:
+            self.base.conditioner.few_shot_features = checkpoint["object"][FEATURES].to(self.base.device)
+
+    def check_same(self, checkpoint: Mapping[str, Any]) -> None:
+        """ValueError if a checkpoint is of another base, object or mode."""
         learnt, there = checkpoint["object"].get(FILES, {}), self.card.get(FILES, {})
         if learnt and (changed := [k for k in learnt | there if learnt.get(k) != there.get(k)]):
             raise ValueError(
@@ -192,8 +198,6 @@ class FineTune(pl.LightningModule):
                 f"the checkpoint does not fit what this run trains: {first_few(sorted(wrong))}; "
                 "resume it with its own settings"
             )
-        if checkpoint["object"].get(FEATURES) is not None:
-            self.base.conditioner.few_shot_features = checkpoint["object"][FEATURES].to(self.base.device)
 
 
 def lr_group(name: str) -> str:

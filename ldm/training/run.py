@@ -104,7 +104,10 @@ def train(
     `resume` is a checkpoint of the same run. `announce` is called with the first step, on one device only,
     when everything is built and before samples are encoded.
     """
-    start = read_checkpoint(resume)["global_step"] if resume else 0
+    saved = read_checkpoint(resume) if resume else None
+    if saved is not None:
+        module.check_same(saved)  # before anything is written
+    start = saved["global_step"] if saved else 0
     every = [Progress(run.loop.batch_size), *callbacks]
     trainer = build_trainer(folder, every, run.tuning.max_steps, run.loop, start)
     if trainer.is_global_zero:

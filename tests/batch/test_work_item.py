@@ -52,6 +52,15 @@ def test_masks_given_in_another_order_still_go_by_name(tmp_path: Path) -> None:
     assert pair([a, b], [n, m]) == [MaskedBackground(a, m), MaskedBackground(b, n)]
 
 
+def test_a_background_does_not_get_the_mask_of_another_one(tmp_path: Path) -> None:
+    images = [save(tmp_path / f"{name}.jpg") for name in "abc"]
+    masks = [save_mask(tmp_path / f"{name}.png") for name in ("b", "a", "x")]
+    with pytest.raises(ValueError, match=r"no mask for c\.jpg; name it like its background"):
+        pair(images, masks)
+    masks = [save_mask(tmp_path / f"{name}.png") for name in ("a", "b", "x")]
+    assert [found.mask for found in pair(images, masks)] == masks
+
+
 def test_a_background_without_a_mask_is_named(tmp_path: Path) -> None:
     save(tmp_path / "image/1.png")
     save(tmp_path / "image/2.png")

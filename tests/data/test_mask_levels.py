@@ -3,6 +3,7 @@
 import warnings
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -232,3 +233,20 @@ def test_a_silhouette_is_white_somewhere(tmp_path):
     Image.fromarray(np.full((9, 9), 100, np.uint8)).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match="brightest level is 100; a silhouette is white"):
         read_silhouette(tmp_path / "a.png")
+
+
+def test_a_photo_given_as_a_mask_or_silhouette_is_named(tmp_path: Path, region: np.ndarray) -> None:
+    """Its bright half would be the mask."""
+    photo = np.linspace(60, 230, region.size).astype(np.uint8).reshape(SIZE)
+    Image.fromarray(photo).save(tmp_path / "m.png")
+    told = r"m\.png: 100% of its pixels are neither black nor white, as in a photo"
+    with pytest.warns(UserWarning, match=told):
+        read_mask(tmp_path / "m.png", SIZE, 0.35)
+    with pytest.warns(UserWarning, match=told):
+        read_silhouette(tmp_path / "m.png")
+    blurred = cv2.GaussianBlur((region * 255).astype(np.uint8), (0, 0), 2)
+    Image.fromarray(blurred).save(tmp_path / "m.png")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_mask(tmp_path / "m.png", SIZE)
+        read_silhouette(tmp_path / "m.png")

@@ -78,6 +78,7 @@ def test_what_is_no_polygon_is_one_line(found: Any, fault: str | None) -> None:
     [
         {"shapes": [SHAPE], "imageWidth": 300, "imageHeight": 200},
         {"annotations": [COCO], "images": [{"id": 1, "width": 300, "height": 200}]},
+        {"annotations": [COCO], "images": [{"id": i, "width": 100 + 200 * i, "height": 200} for i in (0, 1)]},
     ],
 )
 def test_outlines_of_a_picture_of_another_size_are_refused(tmp_path: Path, sized: dict[str, Any]) -> None:

@@ -236,6 +236,15 @@ def test_a_reference_that_a_person_adds_is_never_replaced(
     assert prepare(photos, out).reference in ("1", "2", "3") and (out / "test.jpg").is_file()
 
 
+def test_a_person_s_reference_takes_the_place_of_the_program_s(photos: Path, tmp_path: Path) -> None:
+    prepare(photos, tmp_path)
+    Image.new("RGB", (30, 30), (1, 2, 3)).save(tmp_path / "test.webp")
+    for _ in range(2):
+        assert prepare(photos, tmp_path).reference == ""
+        assert [file.name for file in tmp_path.glob("test*")] == ["test.webp"]
+    assert load_insertset(tmp_path).reference.name == "test.webp"
+
+
 def test_the_program_s_own_reference_is_not_cropped_again(photos: Path, tmp_path: Path) -> None:
     prepare(photos, tmp_path / "o")
     before = state(tmp_path / "o")

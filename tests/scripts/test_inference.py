@@ -1,7 +1,9 @@
 """The inference script as a user calls it, on a small random base: results, recipe, mistakes."""
 
 import json
+import os
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from ldm.config.inference_cli import extracted
 from ldm.config.process import run, warnings_in_a_line
 from ldm.data.files import locked_folder
 from ldm.data.picture_write import embedded_text
@@ -425,6 +428,15 @@ def test_no_result_has_the_name_of_a_sheet(folder: Path, tmp_path: Path, name: s
     assert not (tmp_path / "out").exists()
 
 
+def test_two_plans_of_one_name_are_refused(folder: Path, tmp_path: Path) -> None:
+    lines = [f"{folder / 'a.png'},{9 * i} 9 {40 + 9 * i} 40,{5 * i}" for i in (0, 1)]
+    (tmp_path / "m.csv").write_text("\n".join(["background,box,seed", *lines]))
+    work = ["--manifest", str(tmp_path / "m.csv"), "--n_samples", "2", "--outdir", str(tmp_path / "out")]
+    with pytest.raises(ValueError, match=r"two pictures of this run would be called .*out/a_plan\.png"):
+        call(folder, *work, "--plan")
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("flags", [[], ["--plan"]])
 def test_results_do_not_join_the_backgrounds(folder: Path, tmp_path: Path, flags: list[str]) -> None:
     (tmp_path / "a.png").write_bytes((folder / "a.png").read_bytes())
@@ -474,6 +486,14 @@ def test_a_results_log_of_another_program_stays(folder: Path, tmp_path: Path, lo
     assert (tmp_path / "results.jsonl").read_text() == log
 
 
+def test_a_results_log_that_is_a_folder_is_named_before_the_work(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "results.jsonl").mkdir()
+    work = ["--example_img", str(folder / "a.png"), "--box", "9", "9", "40", "40", "--outdir", str(tmp_path)]
+    with pytest.raises(IsADirectoryError, match=r"results\.jsonl"):
+        call(folder, *work)
+    assert list(tmp_path.iterdir()) == [tmp_path / "results.jsonl"]
+
+
 @pytest.mark.parametrize(("key", "text"), [("software", "GIMP"), ("recipe", "soup"), ("recipe", '["soup"]')])
 def test_a_mark_of_another_program_is_no_mark(folder: Path, tmp_path: Path, key: str, text: str) -> None:
     about = PngInfo()
@@ -482,6 +502,22 @@ def test_a_mark_of_another_program_is_no_mark(folder: Path, tmp_path: Path, key:
     work = ["--example_img", str(folder / "a.png"), "--box", "9", "9", "40", "40", "--outdir", str(tmp_path)]
     with pytest.raises(ValueError, match=r"a\.png was not written by this program"):
         call(folder, *work)
+
+
+def test_an_object_file_that_is_older_than_its_run_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run_folder = tmp_path / "mug"
+    save(learnt(small_base()), run_folder / "mug.safetensors")  # of step 0
+    last, older = run_folder / "checkpoints/step-000020.ckpt", "is older than step-000020.ckpt of its run"
+    last.parent.mkdir()
+    last.touch()
+    (run_folder / "config.yaml").touch()
+    for changed, told in ((-9, False), (9, True)):
+        os.utime(last, (time.time() + changed,) * 2)
+        with warnings_in_a_line():
+            assert extracted(run_folder, "safetensors")[0] == run_folder / "mug.safetensors"
+        assert (older in capsys.readouterr().err) is told
 
 
 @pytest.mark.parametrize("part", ["", "data", "mask"])

@@ -62,6 +62,11 @@ def test_a_person_s_sheet_is_not_replaced_but_its_own_is(
     for _ in range(2):
         prepare.main([str(photos), "--out", str(out)])
         assert embedded_text(out / "sheet.png").items() >= prepare.SHEET.items()
+    (out / "sheet.png").write_bytes(before)
+    capsys.readouterr()
+    error = refused(capsys, str(photos), "--out", str(out))
+    assert "sheet.png was not written by this program" in error
+    assert (out / "sheet.png").read_bytes() == before
 
 
 def test_a_reference_may_lie_in_the_home_folder(

@@ -266,8 +266,10 @@ def test_pictures_that_changed_are_not_resumed(
         other = np.random.default_rng(0).integers(0, 256, np.asarray(Image.open(file)).shape, dtype=np.uint8)
         Image.fromarray(other).save(file)
     resume = ["--resume", str(tmp_path / "logs/toy"), "--max_steps", "2"]
+    kept = {path: path.read_bytes() for path in (tmp_path / "logs/toy").rglob("*.*") if path.is_file()}
     output = failing(resume, capsys)
     assert f"error: {told}: not as when this run began" in output and output.count("\n") == 1
+    assert kept == {path: path.read_bytes() for path in kept}  # config.yaml and shown.png, too
     file.write_bytes(before)
     train.main(resume)
 
