@@ -165,8 +165,10 @@ def test_empty_folder(tmp_path: Path) -> None:
 
 
 def test_unknown_suffix(tmp_path: Path) -> None:
-    (tmp_path / "x.zip").write_bytes(b"")
-    assert "is no known kind of checkpoint; expected" in refusal(tmp_path / "x.zip")
+    (tmp_path / "x.bak").write_bytes(b"\0\1\2")
+    assert "is no known kind of checkpoint; expected" in refusal(tmp_path / "x.bak")
+    write_safetensors(tmp_path / "x", STATE)
+    assert "a .safetensors file under another ending; rename it" in refusal(tmp_path / "x")
 
 
 def test_other_files_beside_shards_are_not_read(tmp_path: Path) -> None:
@@ -228,6 +230,7 @@ OTHERS: list[tuple[str, dict, str]] = [
     ("f.ckpt", {"state_dict": {"embed": W, "model.diffusion_model.x.attn2.to_k.weight": W}}, "a Custom Diff"),
     ("g.ckpt", {"state_dict": {"cond_stage_model.transformer.text_model.x": W}}, "a whole Stable Diffusion"),
     ("h.pt", {"string_to_param": {"*": W}}, "a textual-inversion embedding"),
+    ("q.safetensors", {"clip_g": W, "clip_l": W.clone()}, "a textual-inversion embedding"),
     ("i.ckpt", {"object": {"about": {}}, "global_step": 3, "state_dict": {"base.x": W}}, "a checkpoint of a"),
     ("k.safetensors", {"conditioner.embedders.0.x": W, "model.diffusion_model.y": W.clone()}, "a whole SDXL"),
     ("l.safetensors", {"double_blocks.0.img_attn.qkv.weight": W}, "a model of Flux's"),
