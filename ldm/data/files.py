@@ -173,9 +173,10 @@ def fitting_name(stem: str, end: str) -> str:
 
 def check_folder(folder: Path, given: str) -> None:
     """ValueError if nothing can be written into the output folder; `given`: the flag and its value."""
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
     if not there.is_dir():
-        raise ValueError(f"{given}: {there} is a file, not a folder; give another name")
+        kind = "a file" if there.exists() else "a broken link"
+        raise ValueError(f"{given}: {there} is {kind}, not a folder; give another name")
     if not os.access(there, os.W_OK | os.X_OK):
         raise ValueError(f"{given}: no permission to write into {there}; give another name")
 
@@ -232,8 +233,7 @@ def _held(folder: Path, remedy: str) -> TextIO:
     """The lock file of a folder, open and locked."""
     import fcntl  # not on Windows
 
-    lock = folder / LOCK
-    file = lock.open("a+")
+    file = (lock := folder / LOCK).open("a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -247,9 +247,9 @@ def _held(folder: Path, remedy: str) -> TextIO:
     if not lock.exists() or _identity(lock) != _identity_of(os.fstat(file.fileno())):
         file.close()  # its holder removed it meanwhile
         return _held(folder, remedy)
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
+    with naming_failure(lock):
+        file.truncate(0)
+        os.write(file.fileno(), str(os.getpid()).encode())
     return file
 
 
