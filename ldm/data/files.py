@@ -94,7 +94,10 @@ def other_pictures(folder: Path, also: Collection[str] = ()) -> list[Path]:
         for path in _in_order(folder.iterdir() if folder.is_dir() else ())
         if path.suffix.lower() not in known
         and names.isdisjoint((path.stem, Path(path.stem).stem))
-        and (path.suffix.lower() in UNREAD_SUFFIXES or (path.is_file() and PICTURE.match(_start(path))))
+        and (
+            path.suffix.lower() in UNREAD_SUFFIXES
+            or (path.is_file() and os.access(path, os.R_OK) and PICTURE.match(_start(path)))
+        )
     ]
 
 
@@ -203,10 +206,7 @@ def overwritten(outputs: Iterable[Path], inputs: Iterable[Path]) -> Path | None:
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    return _identity_of(path.stat())
-
-
-def _identity_of(state: os.stat_result) -> tuple[int, int]:
+    state = path.stat()
     return state.st_dev, state.st_ino
 
 
@@ -244,7 +244,7 @@ def _held(folder: Path, remedy: str) -> TextIO:
     except OSError:
         warnings.warn(f"{folder}: its file system has no locks; run one process on it", stacklevel=4)
         return file
-    if not lock.exists() or _identity(lock) != _identity_of(os.fstat(file.fileno())):
+    if not (lock.exists() and os.path.samestat(lock.stat(), os.fstat(file.fileno()))):
         file.close()  # its holder removed it meanwhile
         return _held(folder, remedy)
     with naming_failure(lock):

@@ -23,6 +23,7 @@ from ldm.models.checkpoint import (
     write_folder,
     write_safetensors,
 )
+from ldm.models.pickle_reader import refusing_damage
 
 STATE = {"a": torch.arange(1000.0).reshape(10, 100), "b.c": torch.ones(3), "n": torch.tensor(7)}
 
@@ -158,6 +159,22 @@ def test_missing_file(tmp_path: Path) -> None:
     assert "does not exist; expected a .ckpt, .pt, .pth, .bin or .safetensors file" in refusal(
         tmp_path / "x.ckpt"
     )
+
+
+def test_a_file_without_permission_is_not_called_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_safetensors(tmp_path / "x.safetensors", STATE)
+
+    def refuse(path: Path, *_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with (
+        pytest.raises(PermissionError, match="Permission denied"),
+        refusing_damage(tmp_path / "x.safetensors"),
+    ):
+        raise FileNotFoundError("No such file or directory")  # as safetensors does
 
 
 def test_empty_folder(tmp_path: Path) -> None:
