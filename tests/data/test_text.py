@@ -50,3 +50,9 @@ def test_the_nearest_name_is_suggested() -> None:
         check_names({"stepz": 1}, ["seed", "steps"], "here")
     with pytest.raises(ValueError, match=r"there are seed, steps"):
         check_names({"quux": 1}, ["seed", "steps"], "here")
+
+
+def test_a_binary_file_is_no_text_of_another_encoding(tmp_path: Path) -> None:
+    (tmp_path / "work.csv").write_bytes(b"PK\3\4\n\xff\0\0")  # a renamed spreadsheet
+    with pytest.raises(ValueError, match=r"work\.csv is binary, no text; give a manifest as text"):
+        read_text(tmp_path / "work.csv", "manifest")
