@@ -11,6 +11,7 @@ if [ ! -f "$_stamp" ]; then
     exit 2
   fi
   echo "Setting up $_root/.venv (once; downloads the requirements) ..."
+  trap 'echo interrupted >&2; exit 130' INT # else Ctrl-C would be answered as if a step had failed
   "$_python" -m venv "$_root/.venv" || { echo "error: no venv module; install it with: apt-get install python3-venv" >&2; exit 2; }
   "$_root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check -e "$_root[dev,pretrain,quality,studio]" || {
     echo "error: installing the requirements failed; see pip's message above, then run this again" >&2
@@ -18,5 +19,6 @@ if [ ! -f "$_stamp" ]; then
   }
   rm -f "$_root"/.venv/.stamp-*
   touch "$_stamp"
+  trap - INT
 fi
 . "$_root/.venv/bin/activate"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from PIL import Image
 
 from ldm.data.exif import BROKEN
-from ldm.data.failure import of_machine
+from ldm.data.failure import naming_failure, of_machine
 from ldm.data.files import check_reports, overwritten, sweep
 from ldm.data.picture_write import embedded_text
 
@@ -65,7 +65,7 @@ class ResultsLog:
 
 def append(path: Path, row: Mapping[str, Any]) -> None:
     """Append a line to a results log; it is on disk when this returns."""
-    with path.open("ab") as file:
+    with naming_failure(path), path.open("ab") as file:
         file.write((json.dumps(row) + "\n").encode())
         file.flush()
         os.fsync(file.fileno())

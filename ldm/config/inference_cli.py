@@ -29,8 +29,10 @@ from ldm.data.files import check_folder, list_files
 from ldm.data.insertset import check_outside
 from ldm.insertion.mask_input import MaskOptions
 from ldm.insertion.object_source import ObjectSource
+from ldm.models.checkpoint import SHARDS
 from ldm.models.runtime import device_named, machine
 from ldm.objects.object_file import read_object_metadata
+from ldm.models.weight_kinds import BASE_GIVEN
 from ldm.scenes.replay import SceneReplay
 from ldm.scenes.scene_file import Scene, read_scene
 
@@ -159,6 +161,8 @@ def extracted(run: Path, format: str) -> tuple[Path, Path | None]:
         raise ValueError(
             f"{run} is an object folder, of pictures; learn it: bash train.sh --dataset-dir {run}"
         )
+    if not there and any(run.glob(SHARDS)):
+        raise ValueError(f"{run} is {BASE_GIVEN}")
     if not there and not (run / "config.yaml").is_file():
         names_there = ", ".join(file.name for file in list_files(run, tuple(EXTRACTED_SUFFIX.values()))[:5])
         raise ValueError(

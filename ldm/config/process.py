@@ -6,6 +6,7 @@ Only the standard library is imported, so that Ctrl-C is answered in one line fr
 from __future__ import annotations
 
 import atexit
+import errno
 import gc
 import os
 import signal
@@ -19,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
-from ldm.data.failure import described, of_machine, out_of_memory
+from ldm.data.failure import REMEDIES, described, of_machine, out_of_memory
 
 MISTAKE, MACHINE, FAULT, INTERRUPTED = 2, 3, 70, 130
 EXIT_CODES = f"""exit codes:
@@ -170,6 +171,8 @@ def explained(error: BaseException, memory: str = MEMORY) -> tuple[str, int]:
         return "interrupted", INTERRUPTED
     if out_of_memory(error):
         return f"error: out of memory; {memory}", MACHINE
+    if isinstance(error, RuntimeError) and str(error).startswith("Symlink loop"):  # of `Path.resolve`
+        return f"error: {error}: {REMEDIES[errno.ELOOP]}", MISTAKE
     if isinstance(error, OSError):
         return f"error: {described(error)}", MACHINE if of_machine(error) else MISTAKE
     if isinstance(error, (ValueError, ModuleNotFoundError)):

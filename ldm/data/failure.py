@@ -12,8 +12,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+DISK = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN)  # also network shares
 MACHINE = frozenset(  # not a mistake of the user: the same command may succeed later
-    {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+    {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, *DISK}
 )
 REMEDIES = {
     errno.ENOSPC: "free some space, or write to another disk",
@@ -21,7 +22,8 @@ REMEDIES = {
     errno.EROFS: "give a folder that can be written",
     errno.EACCES: "change its permissions, or give another path",
     errno.EPERM: "change its permissions, or give another path",
-    errno.EIO: "check the disk or the network share",
+    **dict.fromkeys(DISK, "check the disk or the network share"),
+    errno.EFBIG: "a limit of the file system or of ulimit -f; write to another disk",
     errno.EMFILE: "raise the limit of open files: ulimit -n 4096",
     errno.ENAMETOOLONG: "give a shorter name",
     errno.ENOENT: "check the path",

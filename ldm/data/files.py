@@ -94,7 +94,10 @@ def other_pictures(folder: Path, also: Collection[str] = ()) -> list[Path]:
         for path in _in_order(folder.iterdir() if folder.is_dir() else ())
         if path.suffix.lower() not in known
         and names.isdisjoint((path.stem, Path(path.stem).stem))
-        and (path.suffix.lower() in UNREAD_SUFFIXES or (path.is_file() and PICTURE.match(_start(path))))
+        and (
+            path.suffix.lower() in UNREAD_SUFFIXES
+            or (path.is_file() and os.access(path, os.R_OK) and PICTURE.match(_start(path)))
+        )
     ]
 
 
@@ -173,9 +176,10 @@ def fitting_name(stem: str, end: str) -> str:
 
 def check_folder(folder: Path, given: str) -> None:
     """ValueError if nothing can be written into the output folder; `given`: the flag and its value."""
-    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    there = next(path for path in (folder.absolute(), *folder.absolute().parents) if os.path.lexists(path))
     if not there.is_dir():
-        raise ValueError(f"{given}: {there} is a file, not a folder; give another name")
+        kind = "a file" if there.exists() else "a broken link"
+        raise ValueError(f"{given}: {there} is {kind}, not a folder; give another name")
     if not os.access(there, os.W_OK | os.X_OK):
         raise ValueError(f"{given}: no permission to write into {there}; give another name")
 
@@ -202,10 +206,7 @@ def overwritten(outputs: Iterable[Path], inputs: Iterable[Path]) -> Path | None:
 
 
 def _identity(path: Path) -> tuple[int, int]:
-    return _identity_of(path.stat())
-
-
-def _identity_of(state: os.stat_result) -> tuple[int, int]:
+    state = path.stat()
     return state.st_dev, state.st_ino
 
 
@@ -232,8 +233,7 @@ def _held(folder: Path, remedy: str) -> TextIO:
     """The lock file of a folder, open and locked."""
     import fcntl  # not on Windows
 
-    lock = folder / LOCK
-    file = lock.open("a+")
+    file = (lock := folder / LOCK).open("a+")
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -244,12 +244,12 @@ def _held(folder: Path, remedy: str) -> TextIO:
     except OSError:
         warnings.warn(f"{folder}: its file system has no locks; run one process on it", stacklevel=4)
         return file
-    if not lock.exists() or _identity(lock) != _identity_of(os.fstat(file.fileno())):
+    if not (lock.exists() and os.path.samestat(lock.stat(), os.fstat(file.fileno()))):
         file.close()  # its holder removed it meanwhile
         return _held(folder, remedy)
-    file.truncate(0)
-    file.write(str(os.getpid()))
-    file.flush()
+    with naming_failure(lock):
+        file.truncate(0)
+        os.write(file.fileno(), str(os.getpid()).encode())
     return file
 
 

@@ -91,8 +91,7 @@ def check_kind(path: Path, file: Image.Image, convert: bool) -> None:
     """ValueError if an opened file is of a kind that is not read; `convert`: see `read_picture`."""
     if file.format == "TIFF" and path.suffix.lower() in UNREAD_SUFFIXES:
         raise ValueError(f"{path}: a raw photo, whose TIFF part is a preview; save it as 16-bit TIFF or PNG")
-    frames = _frames(file)
-    if frames > 1 and file.format != "MPO":  # MPO: a phone's JPEG with a preview behind it
+    if (frames := pages(file)) > 1:
         if not convert:
             raise ValueError(
                 f"{path}: animated or of several pages ({frames}); save the one you mean by itself"
@@ -112,8 +111,10 @@ def check_kind(path: Path, file: Image.Image, convert: bool) -> None:
             )
 
 
-def _frames(file: Image.Image) -> int:
+def pages(file: Image.Image) -> int:
     """Frames or pages of an opened file; SyntaxError, as of other damage, if one has no size."""
+    if file.format == "MPO":  # a phone's JPEG with a preview behind it
+        return 1
     try:
         return getattr(file, "n_frames", 1)
     except TypeError as error:

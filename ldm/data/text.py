@@ -48,6 +48,10 @@ def read_text(path: Path, kind: str = "file") -> str:
     try:
         return data.decode(_encoding(data)).replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
+        if b"\0" in data:
+            raise ValueError(
+                f"{path} is binary, no text; give a {kind} as text (spreadsheets: CSV UTF-8)"
+            ) from error
         number = data[: error.start].count(b"\n") + 1
         line = data.splitlines()[number - 1][:80].decode("cp1252", "replace")
         raise ValueError(

@@ -118,7 +118,8 @@ def load_base(
     `what` names the base in errors: "the base of configs/v.yaml". Raises FileNotFoundError or ValueError in
     one line if the file is missing, damaged or of another shape.
     """
-    check_architecture(path, architecture)
+    with naming_kind(path):
+        check_architecture(path, architecture)
     with torch.device("meta"):  # random weights would cost memory and time
         base = Base(architecture)
     what = what or f"the {architecture.name} base"
@@ -135,8 +136,8 @@ def load_inpainting_model(
 
     Raises as `load_base` does.
     """
-    check_architecture(path, architecture)
     with naming_kind(path):
+        check_architecture(path, architecture)
         state = read_base(path)
     with torch.device("meta"):
         model = InpaintingModel(architecture)

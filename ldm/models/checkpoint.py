@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ldm.data.files import atomic_file, list_files
 from ldm.models.pickle_reader import PICKLES, load_pickle, read_pickle, refusing_damage
-from ldm.models.weight_kinds import OWN_PART, beginning, named, nested_names
+from ldm.models.weight_kinds import BASE_GIVEN, OWN_PART, beginning, named, nested_names
 
 ALIGNED = 64  # bytes; as torch allocates
 SAMPLE = 4096  # values of a tensor that its fingerprint looks at
@@ -40,7 +40,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         return _read_safetensors(path)
     if path.suffix in PICKLES:
         return read_pickle(path)
-    raise ValueError(f"{path} is no known kind of checkpoint; expected {READABLE}")
+    raise ValueError(f"{path} is {beginning(path) or 'no known kind of checkpoint'}; expected {READABLE}")
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -59,8 +59,11 @@ def recognised(path: Path) -> str:
         return named(nested_names(load_pickle(path)), path)
     if path.suffix != ".safetensors":
         return ""
-    if read_metadata(path).get("format", "").startswith(OWN):
-        return f"{read_metadata(path)['format']} file; give it as --object"
+    metadata = read_metadata(path)
+    if metadata.get("format", "").startswith(OWN):
+        return f"an {metadata['format']} file; give it as --object"
+    if "fingerprint" in metadata:
+        return BASE_GIVEN
     return named(list(read_shapes(path)), path)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from ldm.data.files import AGAIN, PICTURE, START, foreign_kind
 
 LEARN = "learn the object from its pictures instead: bash train.sh --dataset-dir FOLDER"
+BASE_GIVEN = "a base's checkpoint; give it as --base, and the object as --object"
 BASES = "this project needs Paint-by-Example's weights"
 TEXT = re.compile(rb"[\t\n\r\x20-\x7e]+")
 NAMES = {  # pattern of a tensor's name => what the file is; what to do
@@ -21,7 +22,7 @@ NAMES = {  # pattern of a tensor's name => what the file is; what to do
     r".+\.processor\.(to_\w+_custom_diffusion|custom_diffusion).*|modifier_token\..+": "a Custom Diffusion "
     f"delta, for a text-to-image model; {LEARN}",
     r".+[._](lora\.(up|down)|lora_(A|B|up|down)|to_\w+_lora\.\w+)(\.\w+)*": f"a LoRA for diffusers; {LEARN}",
-    r"string_to_param\..+|emb_params|<.+>": f"a textual-inversion embedding; {LEARN}",
+    r"string_to_param\..+|emb_params|<.+>|clip_[gl]": f"a textual-inversion embedding; {LEARN}",
     r"conditioner\.embedders\..+": f"a whole SDXL checkpoint, which text drives; {BASES}",
     r"(model\.diffusion_model\.|transformer\.)?(double_blocks|single_blocks|joint_blocks)\..+": "a model of "
     f"Flux's or Stable Diffusion 3's kind, which text drives; {BASES}",
@@ -104,7 +105,7 @@ def named(names: Sequence[str], path: Path) -> str:
         return f"a Custom Diffusion delta, for a text-to-image model; {LEARN}"
     if any(BASE.fullmatch(name) for name in names):
         if any(OWN_PART.match(name) for name in names):
-            return "a base's checkpoint; give it as --base, and the object as --object"
+            return BASE_GIVEN
         return f"a UNet of another model; {BASES}"
     if names and all(VAE.match(name) for name in names):
         return f"a VAE alone; {BASES}"

@@ -34,6 +34,7 @@ from ldm.prepare.photo_files import (
     free_category_name,
     known_beside,
     mask_file,
+    page_warnings,
     photo_of,
     photos_of,
     read_record,
@@ -156,14 +157,14 @@ def remove_photo(root: Path, name: str) -> PreparedObject:
 
 
 def _add_photos(root: Path, photos: Sequence[Path], record: FolderRecord) -> dict[str, Path]:
-    """Copy those that are new; the name of each => the file that it comes from.
+    """Copy those that are new, if all are readable; the name of each => the file that it comes from.
 
     Those that a run has copied that failed before it wrote their box count as new.
     """
     there = {file_digest(path): name for name, path in photos_of(root).items()}
     seen = {entry.photo for entry in record.photos.values()} | there.keys()
     number = max([int(name) for name in {*there.values(), *record.photos} if name.isdecimal()], default=0)
-    added = {}
+    added, new = dict[str, Path](), dict[str, Path]()
     for photo in photos:
         digest = file_digest(photo)
         if digest in seen:
@@ -174,10 +175,11 @@ def _add_photos(root: Path, photos: Sequence[Path], record: FolderRecord) -> dic
         read_frame(photo)  # raises if it is not readable
         seen.add(digest)
         number += 1
-        added[str(number)] = photo
-        _copy(photo, root / "data" / f"{number}{stored_suffix(photo)}")
+        new[str(number)] = photo
         record.photos[str(number)] = PhotoRecord(digest)
-    return added
+    for name, photo in new.items():
+        _copy(photo, root / "data" / f"{name}{stored_suffix(photo)}")
+    return added | new
 
 
 def _update(
@@ -256,7 +258,7 @@ def _write_proposal(
         entry.mask = file_digest(mask)
     entry.mask_for, entry.source = file_digest(box), proposal.source
     entry.segmenter = segmenter.name if proposal.source in ("box", "proposed") else ""
-    entry.warnings = list(proposal.warnings)
+    entry.warnings = [*page_warnings(photo_of(root, name)), *proposal.warnings]
 
 
 def _add_category(root: Path, category: Sequence[Path], segmenter: Segmenter, progress: Progress) -> None:

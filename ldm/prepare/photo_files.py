@@ -15,11 +15,18 @@ from typing import NamedTuple
 import numpy as np
 
 from ldm.data.boxes import Box, Frame, read_boxes
-from ldm.data.files import PICTURE_SUFFIXES, file_digest, list_files, other_pictures, write_file
+from ldm.data.files import (
+    PICTURE_SUFFIXES,
+    file_digest,
+    list_files,
+    one_per_stem,
+    other_pictures,
+    write_file,
+)
 from ldm.data.insertset import KINDS, PREPARED, picture_named, silhouette_beside, turned_others
 from ldm.data.mask_levels import read_silhouette
 from ldm.data.picture import read_alpha, read_frame, read_rgb
-from ldm.data.picture_decode import opened
+from ldm.data.picture_decode import opened, pages
 from ldm.prepare.proposal import Source
 
 
@@ -51,11 +58,15 @@ class Known(NamedTuple):
 def known_beside(photo: Path) -> Known:
     """The box of NAME.txt, the silhouette of NAME_mask.* or of the photo's own transparency.
 
-    They may also be bbox/NAME.txt and mask/NAME.*, in the photo's folder or beside its data/.
+    They may also be bbox/NAME.txt and mask/NAME.*, in the photo's folder or beside its data/. ValueError if
+    they would belong to two photos of one name.
     """
     masks = [silhouette_beside(photo), *(mask_file(parent, photo.stem) for parent in _parents(photo))]
     mask = next((path for path in masks if path.is_file()), None)
     text = _text_beside(photo)
+    if mask is not None or text is not None:
+        same = (file for file in list_files(photo.parent) if file.stem == photo.stem)
+        one_per_stem(same, lambda file: file.stem)
     box = None if text is None else _read_box(text, photo)
     if mask is not None:
         return Known(box, read_silhouette(mask), "mask")
@@ -91,6 +102,13 @@ def photo_of(root: Path, name: str) -> Path:
     if name not in photos:
         raise FileNotFoundError(f"{root}: no photo {name!r}; it has {', '.join(photos) or 'none'}")
     return photos[name]
+
+
+def page_warnings(photo: Path) -> list[str]:
+    """A warning if only the first page, or frame, of a photo is read."""
+    with opened(photo) as file:
+        count = pages(file)
+    return [f"animated or of several pages: the first of {count} is taken"] if count > 1 else []
 
 
 def stored_suffix(photo: Path) -> str:

@@ -128,5 +128,7 @@ def mask_levels(data: bytes, size: tuple[int, int]) -> Any:
             if opened.mode not in ("1", "L"):
                 raise ValueError(f"the mask has colour mode {opened.mode}; send a grey PNG (L)")
             return np.asarray(opened.convert("L"))
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+    except UnidentifiedImageError as error:
+        raise ValueError("the mask is no PNG; send a grey PNG") from error
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise ValueError(f"the mask is no readable PNG ({error})") from error

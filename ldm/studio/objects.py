@@ -13,12 +13,14 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ldm.config.schema import load_config
+from ldm.data.failure import reason
 from ldm.data.files import PICTURE_SUFFIXES, file_digest, list_files
 from ldm.studio.backgrounds import calling, facts_of, mask_levels, store
 from ldm.studio.object_files import learnt_from
 from ldm.studio.workspace import Workspace, checked_name, read_json, shown_path, stored_name, write_json
 
 if TYPE_CHECKING:
+    from ldm.data.boxes import Box
     from ldm.prepare.object_folder import PreparedObject, PreparedPhoto
 
 OPENED = "opened.json"  # name => folder, of object folders elsewhere in the project
@@ -33,8 +35,8 @@ class Objects:
         self._locks: defaultdict[str, threading.RLock] = defaultdict(threading.RLock)
 
     def all(self) -> list[dict[str, Any]]:
-        """A summary of each, in the order of their names."""
-        own = [path.name for path in self.workspace.part("objects").iterdir() if path.is_dir()]
+        """A summary of each, in the order of their names; of a faulty one the fault."""
+        own = [path.name for path in self.workspace.part("objects").glob("[!.]*") if path.is_dir()]
         return [self._summary(name) for name in sorted({*own, *self._opened()})]
 
     def root(self, name: str) -> Path:
@@ -136,15 +138,14 @@ class Objects:
             correct_photo(self.root(name), own, silhouette=levels)
             return self._one(name, own)
 
-    def put_box(self, name: str, own: str, box: Sequence[float], propose: bool) -> dict[str, Any]:
+    def put_box(self, name: str, own: str, box: Box, propose: bool) -> dict[str, Any]:
         """Store a box that a person drew; `propose`: with a new silhouette in it, else the old one stays."""
         from ldm.data.mask_levels import read_silhouette
         from ldm.prepare.object_folder import correct_photo
 
-        x0, y0, x1, y1 = box
         with self._locks[name]:
             kept = None if propose else read_silhouette(self.mask(name, own))
-            correct_photo(self.root(name), checked_name(own), (x0, y0, x1, y1), kept)
+            correct_photo(self.root(name), checked_name(own), box, kept)
             return self._one(name, own)
 
     def remove_photo(self, name: str, own: str) -> dict[str, Any]:
@@ -218,7 +219,10 @@ class Objects:
         return out.getvalue()
 
     def _summary(self, name: str) -> dict[str, Any]:
-        whole = self.get(name)
+        try:
+            whole = self.get(name)
+        except (ValueError, OSError) as error:
+            whole = {"photos": [], "learnt": [], "warnings": [reason(error)]}
         warnings = [*whole["warnings"], *(text for photo in whole["photos"] for text in photo["warnings"])]
         return {
             "name": name,
@@ -252,8 +256,14 @@ class Objects:
         return next(photo for photo in self.get(name)["photos"] if photo["id"] == own)
 
     def _prepared(self, name: str) -> PreparedObject | None:
-        root = self.root(name)
-        return _read_folder(root, tuple(_stamps(root))) if list_files(root / "data") else None
+        from ldm.prepare.object_folder import write_object_folder
+
+        if not list_files((root := self.root(name)) / "data"):
+            return None
+        try:
+            return _read_folder(root, tuple(_stamps(root)))
+        except FileNotFoundError:  # of photos that are new in data/, or whose upload was killed
+            return write_object_folder(root)
 
 
 def _photo(name: str, photo: PreparedPhoto, names: Mapping[str, str]) -> dict[str, Any]:

@@ -93,10 +93,13 @@ def stored_name(given: str, suffixes: tuple[str, ...]) -> str:
 
 
 def read_json(file: Path) -> dict[str, Any]:
-    """A file that `write_json` wrote; FileNotFoundError in one line."""
+    """A file that `write_json` wrote; FileNotFoundError, or ValueError if it is damaged, in one line."""
     if not file.is_file():
         raise FileNotFoundError(f"{file.parent.name}: no such entry; it may have been removed")
-    return json.loads(file.read_text("utf-8"))
+    try:
+        return json.loads(file.read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is damaged ({error}); restore or remove it") from error
 
 
 def write_json(file: Path, values: Mapping[str, Any]) -> None:

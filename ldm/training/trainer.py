@@ -31,6 +31,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 from tqdm import tqdm
 
+from ldm.data.failure import naming_failure
 from ldm.data.files import write_file
 from ldm.data.picture import Picture
 from ldm.data.picture_write import write_picture
@@ -146,7 +147,7 @@ class CsvLog(Logger):
             self._start()
         if step is not None and "loss" in metrics:
             row = {key: metrics[key] for key in COLUMNS[1:] if key in metrics} | {"step": step + 1}
-            with self.path.open("a", newline="") as file:
+            with naming_failure(self.path), self.path.open("a", newline="") as file:
                 csv.DictWriter(file, COLUMNS).writerow(row)
 
     def _start(self) -> None:

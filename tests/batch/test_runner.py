@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm.batch.results_log import FILE, ItemResult, ResultsLog, RunSummary, recipe_in, rows
+from ldm.batch.results_log import FILE, ItemResult, ResultsLog, RunSummary, append, recipe_in, rows
 from ldm.batch.runner import images_of, prepare, work
 from ldm.batch.work_item import MaskedBackground, WorkItem, check_files
 from ldm.data.picture import Picture, read_picture
@@ -157,6 +157,12 @@ def test_a_broken_line_in_the_middle_is_no_torn_one(tmp_path: Path) -> None:
     file.write_text("{}\n" + file.read_text())
     with pytest.raises(ValueError, match="line 1 is not readable as a result"):
         ResultsLog(tmp_path / "out")
+
+
+def test_a_full_disk_is_named_with_the_log() -> None:
+    with pytest.raises(OSError, match="No space left") as error:
+        append(Path("/dev/full"), {"file": "a.png"})
+    assert error.value.filename == "/dev/full"
 
 
 def test_bad_items_are_reported_skipped_and_counted(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from ldm.config.process import explained
 from ldm.data.failure import of_machine
-from ldm.data.files import atomic_file
+from ldm.data.files import atomic_file, check_folder
 
 ROOT = Path(__file__).parents[2]
 PRINTS = (
@@ -47,7 +47,9 @@ def test_imports_that_fail_are_one_line(failure: str, code: int, told: bytes) ->
         (errno.ENOSPC, 3, "free some space"),
         (errno.EDQUOT, 3, "free some space"),
         (errno.EIO, 3, "check the disk"),
+        (errno.ESTALE, 3, "network share"),
         (errno.EMFILE, 3, "ulimit -n"),
+        (errno.EFBIG, 2, "ulimit -f"),
         (errno.EROFS, 2, "can be written"),
         (errno.EACCES, 2, "permissions"),
         (errno.ENAMETOOLONG, 2, "shorter name"),
@@ -83,6 +85,16 @@ def test_other_errors_are_mistakes_or_faults() -> None:
     assert explained(FileNotFoundError("x: no such file")) == ("error: x: no such file", 2)
     assert explained(KeyboardInterrupt()) == ("interrupted", 130)
     assert explained(RuntimeError("shapes"))[1] == 70 and not of_machine(RuntimeError("shapes"))
+
+
+def test_a_link_to_itself_is_a_mistake(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to("loop")
+    with pytest.raises(ValueError, match="loop is a broken link, not a folder"):
+        check_folder(tmp_path / "loop/results", "--outdir loop/results")
+    with pytest.raises((RuntimeError, OSError)) as error:
+        (tmp_path / "loop").resolve(strict=True)
+    line, code = explained(error.value)
+    assert code == 2 and str(tmp_path) in line and line.endswith("a link leads back to itself; give the file")
 
 
 def test_a_failed_write_names_its_file(tmp_path: Path) -> None:

@@ -73,6 +73,15 @@ def test_pictures_of_other_kinds_and_endings_are_listed_unless_they_belong_to_on
     assert len(pictures_in(tmp_path)) == 5
 
 
+def test_a_file_that_may_not_be_read_does_not_stop_a_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("1.png", "secret"):
+        Image.new("RGB", (4, 4)).save(tmp_path / name, "PNG")
+    monkeypatch.setattr("os.access", lambda path, mode: path.name != "secret")
+    assert [path.name for path in pictures_in(tmp_path)] == ["1.png"]
+
+
 def test_what_a_file_is_instead_of_a_picture_or_a_text(tmp_path: Path) -> None:
     file = tmp_path / "a"
     for start, kind in {

@@ -94,3 +94,9 @@ def test_what_is_not_readable_is_one_line(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message) as error:
         parse_yaml(text)
     assert "\n" not in str(error.value)
+
+
+def test_a_binary_file_is_no_text_of_another_encoding(tmp_path: Path) -> None:
+    (tmp_path / "work.csv").write_bytes(b"PK\3\4\n\xff\0\0")  # a renamed spreadsheet
+    with pytest.raises(ValueError, match=r"work\.csv is binary, no text; give a manifest as text"):
+        read_text(tmp_path / "work.csv", "manifest")

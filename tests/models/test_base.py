@@ -16,6 +16,7 @@ from ldm.models.checkpoint import read_metadata, read_state, weight_files, write
 from ldm.models.conditioner import clip_normalised
 from ldm.models.diffusion import STEPS, eps_of_v, masked_image
 from ldm.models.inpainting_model import InpaintingModel
+from ldm.objects.object_file import read_object_metadata
 from tests.fixtures import tiny
 from tests.fixtures.small import SMALL, small_base
 
@@ -238,6 +239,11 @@ def test_a_missing_or_foreign_checkpoint_is_one_line(tmp_path: Path) -> None:
     write_ckpt(tmp_path / "other.ckpt", {"state_dict": {"fc.weight": torch.zeros(2)}})
     with pytest.raises(ValueError, match=r"do not fit the tiny base .*extra: fc\.weight"):
         load_base(tmp_path / "other.ckpt", tiny.TINY)
+    metadata = {"format": "implicit-insertion object", "architecture": "tiny"}  # text, not a base's JSON
+    write_safetensors(tmp_path / "bee.safetensors", {"delta.x": torch.zeros(2)}, metadata)
+    for load in (load_base, load_inpainting_model):
+        with pytest.raises(ValueError, match=r"bee\.safetensors is an .* object file; give it as --object$"):
+            load(tmp_path / "bee.safetensors", tiny.TINY)
 
 
 def test_shards_of_another_program_are_not_replaced(base: Base, tmp_path: Path) -> None:
@@ -248,6 +254,8 @@ def test_shards_of_another_program_are_not_replaced(base: Base, tmp_path: Path) 
         save_base(base, tmp_path)
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {name: before}
     own = save_base(base, tmp_path / "own")
+    with pytest.raises(ValueError, match="is a base's checkpoint; give it as --base, and the object as --ob"):
+        read_object_metadata(own[0])
     (tmp_path / "own/model-00001-of-00099.safetensors").write_bytes(own[0].read_bytes())  # of a larger base
     assert save_base(base, tmp_path / "own") == own and sorted((tmp_path / "own").iterdir()) == own
 

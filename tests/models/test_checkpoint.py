@@ -23,6 +23,7 @@ from ldm.models.checkpoint import (
     write_folder,
     write_safetensors,
 )
+from ldm.models.pickle_reader import refusing_damage
 
 STATE = {"a": torch.arange(1000.0).reshape(10, 100), "b.c": torch.ones(3), "n": torch.tensor(7)}
 
@@ -160,13 +161,31 @@ def test_missing_file(tmp_path: Path) -> None:
     )
 
 
+def test_a_file_without_permission_is_not_called_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_safetensors(tmp_path / "x.safetensors", STATE)
+
+    def refuse(path: Path, *_: object) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with (
+        pytest.raises(PermissionError, match="Permission denied"),
+        refusing_damage(tmp_path / "x.safetensors"),
+    ):
+        raise FileNotFoundError("No such file or directory")  # as safetensors does
+
+
 def test_empty_folder(tmp_path: Path) -> None:
     assert "holds no .safetensors file; put the shards there" in refusal(tmp_path)
 
 
 def test_unknown_suffix(tmp_path: Path) -> None:
-    (tmp_path / "x.zip").write_bytes(b"")
-    assert "is no known kind of checkpoint; expected" in refusal(tmp_path / "x.zip")
+    (tmp_path / "x.bak").write_bytes(b"\0\1\2")
+    assert "is no known kind of checkpoint; expected" in refusal(tmp_path / "x.bak")
+    write_safetensors(tmp_path / "x", STATE)
+    assert "a .safetensors file under another ending; rename it" in refusal(tmp_path / "x")
 
 
 def test_other_files_beside_shards_are_not_read(tmp_path: Path) -> None:
@@ -228,6 +247,7 @@ OTHERS: list[tuple[str, dict, str]] = [
     ("f.ckpt", {"state_dict": {"embed": W, "model.diffusion_model.x.attn2.to_k.weight": W}}, "a Custom Diff"),
     ("g.ckpt", {"state_dict": {"cond_stage_model.transformer.text_model.x": W}}, "a whole Stable Diffusion"),
     ("h.pt", {"string_to_param": {"*": W}}, "a textual-inversion embedding"),
+    ("q.safetensors", {"clip_g": W, "clip_l": W.clone()}, "a textual-inversion embedding"),
     ("i.ckpt", {"object": {"about": {}}, "global_step": 3, "state_dict": {"base.x": W}}, "a checkpoint of a"),
     ("k.safetensors", {"conditioner.embedders.0.x": W, "model.diffusion_model.y": W.clone()}, "a whole SDXL"),
     ("l.safetensors", {"double_blocks.0.img_attn.qkv.weight": W}, "a model of Flux's"),

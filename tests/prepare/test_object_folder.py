@@ -316,6 +316,21 @@ def test_a_photo_without_a_usual_suffix_is_stored_under_that_of_its_format(
     assert len(load_insertset(tmp_path / "o").few_shot) == 3
 
 
+def test_nothing_is_written_if_a_photo_is_not_readable(photos: Path, tmp_path: Path) -> None:
+    (photos / "IMG_9.jpg").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"IMG_9\.jpg: an empty file"):
+        prepare(photos, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_box_or_mask_that_would_belong_to_two_photos_is_refused(photos: Path, tmp_path: Path) -> None:
+    Image.fromarray(pixels(4)).save(photos / "IMG_1.png")
+    with pytest.raises(ValueError, match=r"IMG_1\.jpg and IMG_1\.png go by the same name, 'IMG_1'; rename"):
+        prepare(photos, tmp_path / "out")
+    (photos / "IMG_1.txt").unlink()
+    assert len(prepare(photos, tmp_path / "out").photos) == 4
+
+
 def test_a_mask_beside_a_photo_may_have_any_suffix(photos: Path, tmp_path: Path) -> None:
     mask = np.zeros((130, 160), np.uint8)
     mask[20:90, 10:90] = 255

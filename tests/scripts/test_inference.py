@@ -45,6 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (folder / name).mkdir(parents=True)
     (folder / "run/config.yaml").write_text("# settings of a training run\n")
     (folder / "pipeline/model_index.json").write_text("{}")
+    (folder / "loop").symlink_to("loop")
     return folder
 
 
@@ -118,6 +119,8 @@ def test_composites_recipe_and_sheet(folder: Path, tmp_path: Path) -> None:
             "no.safetensors",
         ),
         ([*BOXED, "--object", "."], " is no folder of a run; give an object file"),
+        ([*BOXED, "--object", "base"], "base is a base's checkpoint; give it as --base, and the object as"),
+        ([*BOXED, "--config", "loop"], "loop"),
         ([*BOXED, "--object", "run"], "no such file; write it: bash get_deltas.sh --path "),
         (
             [*BOXED, "--object", "pictures"],

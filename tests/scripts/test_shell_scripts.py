@@ -58,6 +58,16 @@ def test_setup_finds_the_project_when_sourced(tmp_path: Path, shell: str) -> Non
     assert done.stdout.strip() == str(root), done.stderr
 
 
+@pytest.mark.parametrize("shell", SHELLS)
+def test_ctrl_c_during_the_set_up_is_no_failed_step(tmp_path: Path, shell: str) -> None:
+    root = project(tmp_path / "project", "echo")
+    next((root / ".venv").glob(".stamp-*")).unlink()
+    python = root / ".venv/bin/python"  # a step that Ctrl-C ends with a traceback and exit code 1
+    python.write_text('#!/bin/sh\n[ "$2" = venv ] || exit 0\nkill -INT $PPID\nexit 1\n')
+    done = call("env", f"PYTHON={python}", shell, "train.sh", folder=root)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
 def test_the_demo_keeps_what_it_did_not_write(tmp_path: Path) -> None:
     root = project(tmp_path / "project", "echo")
     for name in ("table.png", "mine/photo.jpg", "rocket_bee/config.yaml"):

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 pytest.importorskip("fastapi", reason="the extra `studio` is not installed")
 
@@ -95,9 +96,9 @@ def test_a_mask_comes_back_as_it_was_drawn(client: TestClient) -> None:
     [
         (mask_png((40, 60), (1, 1, 5, 5)), "40 x 60 pixels, its picture 60 x 40"),
         (encoded(np.zeros((40, 60, 3), np.uint8)), "colour mode RGB"),
-        (encoded(np.zeros((40, 60), np.uint8), "TIFF"), "no readable PNG"),
+        (encoded(np.zeros((40, 60), np.uint8), "TIFF"), "the mask is no PNG; send a grey PNG"),
         (mask_png((60, 40), (1, 1, 5, 5))[:-30], "no readable PNG"),
-        (b"", "no readable PNG"),
+        (b"", "the mask is no PNG; send a grey PNG"),
     ],
 )
 def test_masks_that_do_not_fit(client: TestClient, data: bytes, expected: str) -> None:
@@ -165,6 +166,33 @@ def test_a_persons_box_and_silhouette_are_kept(client: TestClient, tmp_path: Pat
     for wrong in ([200, 200, 300, 300], [50, 5, 15, 65]):
         assert client.put(address, json={"box": wrong, "propose": True}).status_code == 400
     assert client.put(address, json={"box": [1, 2, 3]}).status_code == 422
+
+
+def test_one_faulty_object_does_not_hide_the_others(client: TestClient, tmp_path: Path) -> None:
+    root = tmp_path / "studio/objects"
+    for name in ("disc", "cut"):
+        object_of(client, name)
+    (root / ".ipynb_checkpoints").mkdir()
+    (root / "cut/data/9.jpg").write_bytes(photo(9))  # no box yet: added by hand, or the upload was killed
+    assert [(one["name"], one["photos"]) for one in client.get("/api/objects").json()] == [
+        ("cut", 4),
+        ("disc", 3),
+    ]
+    (root / "cut/bbox/1.txt").write_text("no box")
+    (root / "@eaDir").mkdir()  # of a network disk
+    foreign, cut, disc = client.get("/api/objects").json()
+    assert disc["photos"] == 3 and "'no box'" in cut["warnings"][0]
+    assert "expected a name of letters" in foreign["warnings"][0]
+
+
+def test_an_animation_is_a_warning_of_its_photo(client: TestClient) -> None:
+    client.post("/api/objects", json={"name": "disc"})
+    frames, data = [Image.open(BytesIO(photo(seed))) for seed in (1, 2)], BytesIO()
+    frames[0].save(data, "GIF", save_all=True, append_images=frames[1:])
+    files = {"files": ("a.gif", data.getvalue())}
+    with pytest.warns(UserWarning, match="the first of 2 is taken"):
+        found = client.post("/api/objects/disc/photos", files=files).json()
+    assert found["photos"][0]["warnings"][0] == "animated or of several pages: the first of 2 is taken"
 
 
 def test_one_bad_photo_of_several_adds_none(client: TestClient) -> None:
