@@ -31,8 +31,8 @@ from ldm.insertion.mask_input import MaskOptions
 from ldm.insertion.object_source import ObjectSource
 from ldm.models.checkpoint import SHARDS
 from ldm.models.runtime import device_named, machine
-from ldm.objects.object_file import read_object_metadata
 from ldm.models.weight_kinds import BASE_GIVEN
+from ldm.objects.object_file import read_object_metadata
 from ldm.scenes.replay import SceneReplay
 from ldm.scenes.scene_file import Scene, read_scene
 
