@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import threading
 from collections import defaultdict
@@ -13,16 +14,16 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ldm.config.schema import load_config
-from ldm.data.files import PICTURE_SUFFIXES, file_digest, list_files
-from ldm.studio.backgrounds import calling, facts_of, mask_levels, store
+from ldm.data.files import file_digest, list_files
+from ldm.studio.backgrounds import calling, mask_levels, stored_picture
 from ldm.studio.object_files import learnt_from
-from ldm.studio.workspace import Workspace, checked_name, read_json, shown_path, stored_name, write_json
+from ldm.studio.workspace import Workspace, checked_name, read_json, shown_path, write_json
 
 if TYPE_CHECKING:
     from ldm.prepare.object_folder import PreparedObject, PreparedPhoto
 
 OPENED = "opened.json"  # name => folder, of object folders elsewhere in the project
-NAMES = ".studio.json"  # of an object folder: sha256 of a photo => the name it was uploaded with
+NAMES = ".studio.json"  # of an object folder: sha256 of a photo that was uploaded into it => its name
 
 
 class Objects:
@@ -74,12 +75,13 @@ class Objects:
         root = self.root(name)
         with self._locks[name]:
             found = self._prepared(name)
-        names = read_json(root / NAMES) if (root / NAMES).is_file() else {}
+        names = _uploaded(root)
         photos = [] if found is None else [_photo(name, photo, names) for photo in found.photos]
         category = [
             {"name": file.name, "image": f"/api/objects/{name}/category/{file.name}"}
             for file in list_files(root / "reg_data")
         ]
+        config = shown_path(self.workspace.config)
         return {
             "name": name,
             "folder": shown_path(root),
@@ -89,7 +91,9 @@ class Objects:
             "category": category,
             "warnings": list(found.warnings) if found else ["no photos yet: drop 3 to 6 of them here"],
             "learnt": learnt_from(self.workspace, root),
-            "command": f"bash train.sh --dataset-dir {shown_path(root)}",
+            "command": shlex.join(
+                ["bash", "train.sh", "--config", config, "--dataset-dir", shown_path(root)]
+            ),
         }
 
     def add_photos(self, name: str, files: Sequence[tuple[str, BinaryIO]]) -> dict[str, Any]:
@@ -101,16 +105,16 @@ class Objects:
         with TemporaryDirectory(dir=self.workspace.part("cache")) as folder:
             stored, names = [], {}
             for number, (given, data) in enumerate(files):
-                file = Path(folder) / str(number) / stored_name(given, PICTURE_SUFFIXES)
-                store(file, data)
-                names[facts_of(file, given, convert=True)["sha256"]] = given
+                file, digest = stored_picture(Path(folder) / str(number), given, data)
+                names[digest] = given
                 with calling(file, given):
                     read_frame(file)  # decodes it, so damage shows before anything is added
                 stored.append(file)
             with self._locks[name]:
+                for file in list_files(root / "data"):  # what was there before is not the studio's
+                    names.pop(file_digest(file), None)
                 write_object_folder(root, stored)
-                there = read_json(root / NAMES) if (root / NAMES).is_file() else {}
-                write_json(root / NAMES, {**there, **names})
+                write_json(root / NAMES, {**_uploaded(root), **names})
         return self.get(name)
 
     def photo(self, name: str, own: str) -> Path:
@@ -148,11 +152,14 @@ class Objects:
             return self._one(name, own)
 
     def remove_photo(self, name: str, own: str) -> dict[str, Any]:
-        """Remove a photo with its box and silhouette; it may be added again."""
+        """Remove a photo with its box and silhouette; of a folder opened elsewhere only an uploaded one."""
         from ldm.prepare.object_folder import remove_photo
 
         with self._locks[name]:
-            remove_photo(self._own_root(name), checked_name(own))
+            root = self.root(name)
+            if file_digest(self.photo(name, own)) not in _uploaded(root):
+                self._own_root(name)
+            remove_photo(root, own)
             return self.get(name)
 
     def choose_reference(self, name: str, own: str) -> dict[str, Any]:
@@ -169,12 +176,9 @@ class Objects:
         from ldm.prepare.object_folder import write_object_folder
 
         with TemporaryDirectory(dir=self.workspace.part("cache")) as folder:
-            stored = []
-            for number, (given, data) in enumerate(files):
-                file = Path(folder) / str(number) / stored_name(given, PICTURE_SUFFIXES)
-                store(file, data)
-                facts_of(file, given, convert=True)
-                stored.append(file)
+            stored = [
+                stored_picture(Path(folder) / str(number), *file)[0] for number, file in enumerate(files)
+            ]
             with self._locks[name]:
                 write_object_folder(self.root(name), category=stored)
         return self.get(name)
@@ -254,6 +258,11 @@ class Objects:
     def _prepared(self, name: str) -> PreparedObject | None:
         root = self.root(name)
         return _read_folder(root, tuple(_stamps(root))) if list_files(root / "data") else None
+
+
+def _uploaded(root: Path) -> dict[str, str]:
+    """The photos that were uploaded into an object folder: sha256 => name."""
+    return read_json(root / NAMES) if (root / NAMES).is_file() else {}
 
 
 def _photo(name: str, photo: PreparedPhoto, names: Mapping[str, str]) -> dict[str, Any]:
