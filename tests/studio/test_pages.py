@@ -368,9 +368,11 @@ def test_a_slow_answer_is_told(server: Server, context: Any) -> None:
     page = context.new_page()
     page.goto(server.url)
     page.get_by_text("Teach the model an object").wait_for()
-    page.route("**/api/results", lambda route: (page.wait_for_timeout(1500), route.continue_()))
+    held: list[Any] = []
+    page.route("**/api/results", held.append)
     page.get_by_role("link", name="Results").click()
     page.get_by_text("Loading…").wait_for()
+    held[0].continue_()
     page.locator("#loading:empty").wait_for(state="attached")
 
 
