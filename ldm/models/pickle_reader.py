@@ -53,8 +53,8 @@ def refusing_damage(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # readers raise nearly anything on damaged bytes, TypeError included
-        if isinstance(error, FileNotFoundError):
-            path.open("rb").close()  # a missing permission is a missing file to safetensors
+        if isinstance(error, FileNotFoundError) and path.exists():
+            path.open("rb").close()  # to safetensors, a file without permission is a missing one
         if of_machine(error) or isinstance(error, FileNotFoundError):
             raise
         if isinstance(error, OSError) and error.filename is not None:

@@ -89,6 +89,13 @@ def store(file: Path, data: BinaryIO) -> None:
         shutil.copyfileobj(data, out, COPIED)
 
 
+def stored_picture(folder: Path, given: str, data: BinaryIO) -> tuple[Path, str]:
+    """A picture that was sent, in this folder, and its sha256."""
+    file = folder / stored_name(given, PICTURE_SUFFIXES)
+    store(file, data)
+    return file, facts_of(file, given, convert=True)["sha256"]
+
+
 def facts_of(file: Path, name: str, convert: bool = False) -> dict[str, Any]:
     """Size and hash of a picture file; ValueError in one line, that calls it `name`.
 

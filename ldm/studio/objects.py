@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import threading
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,17 +14,17 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from ldm.config.schema import load_config
 from ldm.data.failure import reason
-from ldm.data.files import PICTURE_SUFFIXES, file_digest, list_files
-from ldm.studio.backgrounds import calling, facts_of, mask_levels, store
-from ldm.studio.object_files import learnt_from
-from ldm.studio.workspace import Workspace, checked_name, read_json, shown_path, stored_name, write_json
+from ldm.data.files import file_digest, list_files
+from ldm.studio.backgrounds import calling, mask_levels, stored_picture
+from ldm.studio.object_files import learnt_from, photo_entry, read_prepared
+from ldm.studio.workspace import Workspace, checked_name, read_json, shown_path, write_json
 
 if TYPE_CHECKING:
     from ldm.data.boxes import Box
-    from ldm.prepare.object_folder import PreparedObject, PreparedPhoto
+    from ldm.prepare.object_folder import PreparedObject
 
 OPENED = "opened.json"  # name => folder, of object folders elsewhere in the project
-NAMES = ".studio.json"  # of an object folder: sha256 of a photo => the name it was uploaded with
+NAMES = ".studio.json"  # of an object folder: sha256 of a photo that was uploaded into it => its name
 
 
 class Objects:
@@ -76,12 +76,13 @@ class Objects:
         root = self.root(name)
         with self._locks[name]:
             found = self._prepared(name)
-        names = read_json(root / NAMES) if (root / NAMES).is_file() else {}
-        photos = [] if found is None else [_photo(name, photo, names) for photo in found.photos]
+        names = _uploaded(root)
+        photos = [] if found is None else [photo_entry(name, photo, names) for photo in found.photos]
         category = [
             {"name": file.name, "image": f"/api/objects/{name}/category/{file.name}"}
             for file in list_files(root / "reg_data")
         ]
+        config = shown_path(self.workspace.config)
         return {
             "name": name,
             "folder": shown_path(root),
@@ -91,7 +92,9 @@ class Objects:
             "category": category,
             "warnings": list(found.warnings) if found else ["no photos yet: drop 3 to 6 of them here"],
             "learnt": learnt_from(self.workspace, root),
-            "command": f"bash train.sh --dataset-dir {shown_path(root)}",
+            "command": shlex.join(
+                ["bash", "train.sh", "--config", config, "--dataset-dir", shown_path(root)]
+            ),
         }
 
     def add_photos(self, name: str, files: Sequence[tuple[str, BinaryIO]]) -> dict[str, Any]:
@@ -103,16 +106,16 @@ class Objects:
         with TemporaryDirectory(dir=self.workspace.part("cache")) as folder:
             stored, names = [], {}
             for number, (given, data) in enumerate(files):
-                file = Path(folder) / str(number) / stored_name(given, PICTURE_SUFFIXES)
-                store(file, data)
-                names[facts_of(file, given, convert=True)["sha256"]] = given
+                file, digest = stored_picture(Path(folder) / str(number), given, data)
+                names[digest] = given
                 with calling(file, given):
                     read_frame(file)  # decodes it, so damage shows before anything is added
                 stored.append(file)
             with self._locks[name]:
+                for file in list_files(root / "data"):  # what was there before is not the studio's
+                    names.pop(file_digest(file), None)
                 write_object_folder(root, stored)
-                there = read_json(root / NAMES) if (root / NAMES).is_file() else {}
-                write_json(root / NAMES, {**there, **names})
+                write_json(root / NAMES, {**_uploaded(root), **names})
         return self.get(name)
 
     def photo(self, name: str, own: str) -> Path:
@@ -131,7 +134,6 @@ class Objects:
     def put_mask(self, name: str, own: str, data: bytes) -> dict[str, Any]:
         """Store a silhouette that a person drew; the box becomes the one around it."""
         from ldm.data.picture import read_size
-        from ldm.prepare.object_folder import correct_photo
 
         levels = mask_levels(data, read_size(self.photo(name, own), convert=True))
         with self._locks[name]:
@@ -141,7 +143,6 @@ class Objects:
     def put_box(self, name: str, own: str, box: Box, propose: bool) -> dict[str, Any]:
         """Store a box that a person drew; `propose`: with a new silhouette in it, else the old one stays."""
         from ldm.data.mask_levels import read_silhouette
-        from ldm.prepare.object_folder import correct_photo
 
         with self._locks[name]:
             kept = None if propose else read_silhouette(self.mask(name, own))
@@ -149,11 +150,13 @@ class Objects:
             return self._one(name, own)
 
     def remove_photo(self, name: str, own: str) -> dict[str, Any]:
-        """Remove a photo with its box and silhouette; it may be added again."""
-        from ldm.prepare.object_folder import remove_photo
+        """Remove a photo with its box and silhouette; of a folder opened elsewhere only an uploaded one."""
 
         with self._locks[name]:
-            remove_photo(self._own_root(name), checked_name(own))
+            root = self.root(name)
+            if file_digest(self.photo(name, own)) not in _uploaded(root):
+                self._own_root(name)
+            remove_photo(root, own)
             return self.get(name)
 
     def choose_reference(self, name: str, own: str) -> dict[str, Any]:
@@ -170,12 +173,9 @@ class Objects:
         from ldm.prepare.object_folder import write_object_folder
 
         with TemporaryDirectory(dir=self.workspace.part("cache")) as folder:
-            stored = []
-            for number, (given, data) in enumerate(files):
-                file = Path(folder) / str(number) / stored_name(given, PICTURE_SUFFIXES)
-                store(file, data)
-                facts_of(file, given, convert=True)
-                stored.append(file)
+            stored = [
+                stored_picture(Path(folder) / str(number), *file)[0] for number, file in enumerate(files)
+            ]
             with self._locks[name]:
                 write_object_folder(self.root(name), category=stored)
         return self.get(name)
@@ -261,40 +261,11 @@ class Objects:
         if not list_files((root := self.root(name)) / "data"):
             return None
         try:
-            return _read_folder(root, tuple(_stamps(root)))
+            return read_prepared(root)
         except FileNotFoundError:  # of photos that are new in data/, or whose upload was killed
             return write_object_folder(root)
 
 
-def _photo(name: str, photo: PreparedPhoto, names: Mapping[str, str]) -> dict[str, Any]:
-    from ldm.data.picture import read_size
-
-    (width, height), digest = read_size(photo.image, convert=True), file_digest(photo.image)
-    address = f"/api/objects/{name}/photos/{photo.name}"
-    return {
-        "id": photo.name,
-        "name": names.get(digest, photo.image.name),
-        "width": width,
-        "height": height,
-        "sha256": digest,
-        "box": list(photo.box),
-        "mask_source": "corrected" if photo.corrected else photo.source,
-        "warnings": list(photo.warnings),
-        "image": f"{address}/image?v={digest[:8]}",
-        "mask": f"{address}/mask?v={photo.mask.stat().st_mtime_ns}",
-    }
-
-
-def _stamps(root: Path) -> Iterator[tuple[str, int]]:
-    """Names and times of an object folder's files: as long as they stay, so does what was read."""
-    parts = [path for part in ("data", "bbox", "mask") for path in (root / part).glob("*")]
-    for path in sorted([root / ".prepare.json", *parts]):
-        if path.is_file():
-            yield str(path), path.stat().st_mtime_ns
-
-
-@lru_cache(maxsize=64)  # it decodes every photo
-def _read_folder(root: Path, stamps: tuple[tuple[str, int], ...]) -> PreparedObject:
-    from ldm.prepare.object_folder import read_object_folder
-
-    return read_object_folder(root)
+def _uploaded(root: Path) -> dict[str, str]:
+    """The photos that were uploaded into an object folder: sha256 => name."""
+    return read_json(root / NAMES) if (root / NAMES).is_file() else {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -340,6 +341,39 @@ def test_no_picture_is_refused_in_one_line(server: Server, context: Any) -> None
     notice = page.locator(".panel .notice:not([data-kind=hint])").first
     notice.wait_for()
     assert notice.text_content().startswith("a.png") and "\n" not in notice.text_content()
+
+
+def test_the_shown_command_has_the_settings(server: Server, context: Any) -> None:
+    page = context.new_page()
+    page.goto(server.url)
+    page.get_by_label("New object").fill("shown")
+    page.get_by_role("button", name="Create").click()
+    page.locator("h2", has_text="shown").wait_for()
+    page.set_input_files(
+        ".work .drop input", {"name": "a.jpg", "mimeType": "image/jpeg", "buffer": disc(0, (180, 140))}
+    )
+    page.locator(".photo").wait_for()
+    command = page.locator(".command code")
+    assert " --config " in command.text_content() and "max_steps" not in command.text_content()
+    page.locator("input[name='train.max_steps']").fill("7")
+    page.locator("input[name='train.hold_out']").fill("it's 1")
+    page.locator("input[name='train.hold_out']").press("Tab")
+    words = shlex.split(command.text_content())
+    assert words[-2:] == ["train.max_steps=7", "train.hold_out=it's 1"]
+    page.goto(f"{server.url}/#objects")
+    context.request.delete(f"{server.url}/api/objects/shown")
+
+
+def test_a_slow_answer_is_told(server: Server, context: Any) -> None:
+    page = context.new_page()
+    page.goto(server.url)
+    page.get_by_text("Teach the model an object").wait_for()
+    held: list[Any] = []
+    page.route("**/api/results", held.append)
+    page.get_by_role("link", name="Results").click()
+    page.get_by_text("Loading…").wait_for()
+    held[0].continue_()
+    page.locator("#loading:empty").wait_for(state="attached")
 
 
 def chosen_option(page: Any, label: str, text: str) -> None:

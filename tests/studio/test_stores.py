@@ -257,6 +257,23 @@ def test_pictures_of_a_folder_made_elsewhere_are_never_removed(client: TestClien
     assert [file.read_bytes() for file in own] == before
 
 
+def test_of_a_folder_made_elsewhere_only_uploaded_photos_can_be_removed(
+    client: TestClient, tmp_path: Path
+) -> None:
+    folder = object_folder(tmp_path / "studio/mine")
+    client.post("/api/objects/open", json={"folder": str(folder)})
+    before = {file: file.read_bytes() for file in folder.rglob("*.*") if not file.name.startswith(".")}
+    same = ("files", ("again.png", (folder / "data/0.png").read_bytes()))  # is there: not the studio's
+    found = client.post("/api/objects/mine/photos", files=[("files", ("new.jpg", photo(3))), same]).json()
+    [added] = [one["id"] for one in found["photos"] if one["name"] == "new.jpg"]
+    assert len(found["photos"]) == 4
+    assert client.delete("/api/objects/mine/photos/0").status_code == 400
+    left = client.delete(f"/api/objects/mine/photos/{added}")
+    assert left.status_code == 200 and added not in [one["id"] for one in left.json()["photos"]]
+    after = {file: file.read_bytes() for file in folder.rglob("*.*") if not file.name.startswith(".")}
+    assert after == before
+
+
 def test_a_folder_made_elsewhere_opens(client: TestClient, tmp_path: Path) -> None:
     folder = object_folder(tmp_path / "studio/mine")
     found = client.post("/api/objects/open", json={"folder": str(folder)}).json()

@@ -42,16 +42,38 @@ async function errorOf(response) {
   }
 }
 
-const answered = async (method, url, body) => {
-  const response = await request(method, url, body);
-  return response.status === 204 ? null : response.json();
+const SLOW = 400; // ms until the head of the page tells that something is awaited
+let awaited = 0;
+
+/** Tell in the head of the page that this promise is awaited, if it takes long; gives the promise back. */
+export function telling(promise) {
+  let told = false;
+  const tell = (more) => {
+    awaited += more;
+    document.querySelector("#loading").textContent = awaited ? "Loading…" : "";
+  };
+  const timer = setTimeout(() => tell(Number((told = true))), SLOW);
+  const end = () => {
+    clearTimeout(timer);
+    if (told) tell(-1);
+  };
+  promise.then(end, end);
+  return promise;
+}
+
+const answered = (method, url, body) => {
+  const answer = request(method, url, body).then((response) =>
+    response.status === 204 ? null : response.json(),
+  );
+  const repeated = method === "GET" && url.startsWith(path("jobs")); // asked again and again
+  return repeated ? answer : telling(answer);
 };
 
 export const get = (url) => answered("GET", url);
 export const post = (url, body = {}) => answered("POST", url, body);
 export const put = (url, body) => answered("PUT", url, body);
 export const remove = (url) => answered("DELETE", url);
-export const getBlob = async (url) => (await request("GET", url)).blob();
+export const getBlob = (url) => telling(request("GET", url).then((response) => response.blob()));
 
 /** Upload files byte for byte under one form field. */
 export function upload(url, field, files) {

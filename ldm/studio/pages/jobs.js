@@ -47,7 +47,8 @@ export function duration(seconds) {
 /** How far a job is, in one line. */
 function lineOf(job) {
   const parts = [STATES[job.state] ?? job.state];
-  if (job.steps && !hasEnded(job)) parts.push(`step ${job.step ?? 0} of ${job.steps}`);
+  const steps = `${job.step ?? 0} of ${job.steps}`;
+  if (job.steps && !hasEnded(job) && !job.message?.endsWith(steps)) parts.push(`step ${steps}`);
   if (job.state === "running" && job.seconds_left) parts.push(`about ${duration(job.seconds_left)} left`);
   if (job.finished && job.started && !job.message) parts.push(`took ${duration(job.finished - job.started)}`);
   if (job.message) parts.push(job.message);

@@ -8,7 +8,7 @@ import { settingsForm } from "./settings_form.js";
 
 /** The panel of an object; `node`, `show(object)`, `close()`. `onend` is called when a run has ended. */
 export function learnPanel(name, settings, onend) {
-  const form = settingsForm(settings);
+  const form = settingsForm(settings, () => showCommand());
   const notice = noticeLine();
   const panel = jobPanel();
   const command = commandLine();
@@ -52,8 +52,14 @@ export function learnPanel(name, settings, onend) {
     if (last) watch(last.id);
   };
   find().catch((error) => notice.say(error.message));
+  let known = "";
+  const showCommand = () => {
+    const values = Object.entries(form.values()).map(([key, value]) => quoted(`${key}=${value}`));
+    command.show([known, ...values].join(" "));
+  };
   const show = (object) => {
-    command.show(object.command);
+    known = object.command;
+    showCommand();
     const lines = object.learnt.map(({ file, steps, score }) => {
       const facts = [
         `${steps} steps`,
@@ -66,5 +72,8 @@ export function learnPanel(name, settings, onend) {
   };
   return { node, show, close: () => stop() };
 }
+
+/** A word of a shell command. */
+const quoted = (word) => (/^[\w.,=+-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`);
 
 export const fileName = (file) => file.split("/").at(-1);

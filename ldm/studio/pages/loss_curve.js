@@ -28,7 +28,7 @@ export function curve(name, points) {
     svg("path", { d: `M${LEFT} 4V${HEIGHT - BOTTOM}H${WIDTH}`, class: "axis" }),
     svg("path", { d: path, class: "line" }),
     text(short(high), LEFT - 5, 14, "end"),
-    text(short(low), LEFT - 5, HEIGHT - BOTTOM, "end"),
+    high > low ? text(short(low), LEFT - 5, HEIGHT - BOTTOM, "end") : null,
     text(String(steps[0]), LEFT, HEIGHT - 5, "start"),
     text(`step ${steps.at(-1)}`, WIDTH - 2, HEIGHT - 5, "end"),
   );

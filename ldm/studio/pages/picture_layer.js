@@ -1,5 +1,7 @@
 // A picture of any size on a canvas: a proxy at once, and full-resolution tiles where the zoom needs them.
 
+import { telling } from "./api.js";
+
 const TILE = 1024; // pixels of the picture
 const KEPT = 48; // tiles in memory
 const PROXY = 2048;
@@ -24,6 +26,7 @@ export class PictureLayer {
     image.decoding = "async";
     image.addEventListener("load", this.changed);
     image.src = url;
+    telling(image.decode());
     return image;
   }
 

@@ -85,9 +85,9 @@ function referenceOf(placement, i, objects, act) {
       title: "The photo that gives the view: the pose of the object",
       onchange: () => act.change(i, { reference: select.value }),
     },
-    element("option", { value: "" }, "View of the chosen reference"),
+    element("option", { value: "" }, "View: the reference"),
     photos.map(([id, name]) =>
-      element("option", { value: inFile ? `${owner.name}/${id}` : id }, `View of photo ${id}: ${name}`),
+      element("option", { value: inFile ? `${owner.name}/${id}` : id }, `View: photo ${id}, ${name}`),
     ),
   );
   select.value = placement.reference ?? "";
@@ -103,7 +103,7 @@ function optionsOf(object) {
     return element("option", { value: file }, label);
   });
   if (!object.photos) return files;
-  return [...files, element("option", { value: object.name }, `${object.name}: reference only, not learnt`)];
+  return [...files, element("option", { value: object.name }, `${object.name} (not learnt)`)];
 }
 
 /** An object file's name, without folder and ending. */
