@@ -14,7 +14,7 @@ from io import StringIO
 from pathlib import Path
 from typing import Any
 
-from ldm.batch.work_item import ROLE, MaskedBackground, WorkItem, pair
+from ldm.batch.work_item import MaskedBackground, WorkItem, pair, pair_name
 from ldm.data.boxes import parse_box
 from ldm.data.files import list_files, one_per_stem, path_of, pictures_in
 from ldm.data.text import check_names, read_text, whole_number
@@ -108,7 +108,7 @@ def _among(files: Mapping[str, Path], name: str) -> Path | None:
 
 
 def _by_id(folder: Path) -> dict[str, Path]:
-    return one_per_stem(pictures_in(folder), lambda file: ROLE.sub("", file.stem))
+    return one_per_stem(pictures_in(folder), pair_name)
 
 
 def _csv_lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from ldm import __version__
 from ldm.data.boxes import Box, Frame, box_in
@@ -101,19 +102,23 @@ def _matched(backgrounds: Sequence[Path], masks: Sequence[Path], kind: str) -> l
     if len(found) == 1 and not masks[0].is_dir():
         return found * len(images)
     folders = any(path.is_dir() for path in (*backgrounds, *masks))
-    names = [ROLE.sub("", image.stem) for image in images]
-    by_name = {ROLE.sub("", file.stem): file for file in found}
+    names = [pair_name(image) for image in images]
+    by_name = {pair_name(file): file for file in found}
     if all(name in by_name for name in names) and (len(by_name) == len(found) or folders):
-        by_name = one_per_stem(found, lambda file: ROLE.sub("", file.stem))
+        by_name = one_per_stem(found, pair_name)
         return [by_name[name] for name in names]
-    in_order = [(name, ROLE.sub("", file.stem)) for name, file in zip(names, found, strict=False)]
-    crossed = any(mask != name and mask in names for name, mask in in_order)
+    crossed = any(pair_name(mask) in {*names} - {name} for name, mask in zip(names, found, strict=False))
     if len(found) == len(images) and not folders and not crossed:
         return found
     lonely = [image.name for image, name in zip(images, names, strict=True) if name not in by_name]
     raise ValueError(
         f"no {kind} for {', '.join(lonely[:3]) or 'these backgrounds'}; name it like its background"
     )
+
+
+def pair_name(file: Path) -> str:
+    """The name by which backgrounds and masks are paired: 0001_img.png => 0001."""
+    return ROLE.sub("", normalize("NFC", file.stem))  # macOS may write accents as letters of their own
 
 
 def _files(paths: Sequence[Path], also: Sequence[str] = ()) -> list[Path]:

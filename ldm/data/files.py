@@ -13,6 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from secrets import token_hex
 from typing import Any, BinaryIO, TextIO
+from unicodedata import normalize
 
 from ldm.data.failure import naming_failure
 
@@ -52,12 +53,14 @@ BEGINNINGS = {  # pattern of the first bytes => what the file is; what to do
 def path_of(text: str, folder: Path = Path()) -> Path:
     """A path as a user writes it, relative to `folder`; `~/` is the home folder.
 
-    Backslashes of a path from Windows count as slashes, unless there is a file of this very name.
+    Unless there is a file of this very name, backslashes of a path from Windows count as slashes, and accents
+    may be letters of their own, as macOS writes them.
     """
     path = folder / (Path(text).expanduser() if text.startswith("~/") or text == "~" else text)
     if "\\" in text and not path.exists():
         return path_of(text.replace("\\", "/"), folder)
-    return path
+    written = (path, *(Path(normalize(form, str(path))) for form in ("NFC", "NFD")))
+    return next((one for one in written if one.exists()), path)
 
 
 def list_files(folder: Path, suffixes: Collection[str] = PICTURE_SUFFIXES) -> list[Path]:
@@ -187,15 +190,11 @@ def check_folder(folder: Path, given: str) -> None:
 def check_reports(folder: Path, beginnings: Mapping[str, str], remedy: str = "another --out") -> None:
     """ValueError if a report to be written would replace a file that does not begin as that report does."""
     for name, beginning in beginnings.items():
-        file = folder / name
-        if not file.exists():
-            continue
-        with file.open("rb") as content:
-            if not beginning.encode().startswith(content.read(len(beginning.encode()))):  # it may be cut off
-                raise ValueError(
-                    f"{file} was not written by this program and would be overwritten; "
-                    f"move it, or give {remedy}"
-                )
+        file, expected = folder / name, beginning.encode()
+        if file.exists() and not expected.startswith(_start(file)[: len(expected)]):  # it may be cut off
+            raise ValueError(
+                f"{file} was not written by this program and would be overwritten; move it, or give {remedy}"
+            )
 
 
 def overwritten(outputs: Iterable[Path], inputs: Iterable[Path]) -> Path | None:

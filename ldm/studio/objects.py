@@ -134,6 +134,7 @@ class Objects:
     def put_mask(self, name: str, own: str, data: bytes) -> dict[str, Any]:
         """Store a silhouette that a person drew; the box becomes the one around it."""
         from ldm.data.picture import read_size
+        from ldm.prepare.object_folder import correct_photo
 
         levels = mask_levels(data, read_size(self.photo(name, own), convert=True))
         with self._locks[name]:
@@ -143,6 +144,7 @@ class Objects:
     def put_box(self, name: str, own: str, box: Box, propose: bool) -> dict[str, Any]:
         """Store a box that a person drew; `propose`: with a new silhouette in it, else the old one stays."""
         from ldm.data.mask_levels import read_silhouette
+        from ldm.prepare.object_folder import correct_photo
 
         with self._locks[name]:
             kept = None if propose else read_silhouette(self.mask(name, own))
@@ -151,6 +153,7 @@ class Objects:
 
     def remove_photo(self, name: str, own: str) -> dict[str, Any]:
         """Remove a photo with its box and silhouette; of a folder opened elsewhere only an uploaded one."""
+        from ldm.prepare.object_folder import remove_photo
 
         with self._locks[name]:
             root = self.root(name)

@@ -52,6 +52,12 @@ def test_masks_given_in_another_order_still_go_by_name(tmp_path: Path) -> None:
     assert pair([a, b], [n, m]) == [MaskedBackground(a, m), MaskedBackground(b, n)]
 
 
+def test_accents_written_as_letters_of_their_own_do_not_part_a_pair(tmp_path: Path) -> None:
+    a, b = save(tmp_path / "caf\u00e9.jpg"), save(tmp_path / "b.jpg")
+    m, n = save_mask(tmp_path / "cafe\u0301_mask.png"), save_mask(tmp_path / "b_mask.png")
+    assert pair([b, a], [m, n]) == [MaskedBackground(b, n), MaskedBackground(a, m)]
+
+
 def test_a_background_does_not_get_the_mask_of_another_one(tmp_path: Path) -> None:
     images = [save(tmp_path / f"{name}.jpg") for name in "abc"]
     masks = [save_mask(tmp_path / f"{name}.png") for name in ("b", "a", "x")]

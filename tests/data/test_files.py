@@ -124,6 +124,15 @@ def test_paths_as_users_write_them(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert path_of("img\\a.png", tmp_path) == tmp_path / "img\\a.png"
 
 
+def test_accents_may_be_letters_of_their_own(tmp_path: Path) -> None:
+    """macOS writes them so; a manifest from there names the same file."""
+    composed, apart = "caf\u00e9.png", "cafe\u0301.png"
+    (tmp_path / composed).touch()
+    assert path_of(apart, tmp_path) == path_of(composed, tmp_path) == tmp_path / composed
+    (tmp_path / apart).touch()
+    assert path_of(apart, tmp_path) == tmp_path / apart, "where both are there, each is its own"
+
+
 def test_hidden_files_are_no_part_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data/1.png").write_bytes(b"1")
