@@ -107,7 +107,7 @@ def _size(file: Mapping[str, Any]) -> tuple[Any, Any]:
 def _objects(file: Mapping[str, Any]) -> tuple[str, list[Any]]:
     """The annotation tool of a file, and the polygons of each object in it."""
     if "shapes" in file:
-        return "LabelMe", [[shape["points"]] for shape in file["shapes"]]
+        return "LabelMe", [[_of_labelme(shape)] for shape in file["shapes"]]
     if "annotations" in file:
         return "COCO", [one["segmentation"] for one in file["annotations"]]
     if "segmentation" in file:
@@ -116,8 +116,22 @@ def _objects(file: Mapping[str, Any]) -> tuple[str, list[Any]]:
     if not pictures:
         raise LookupError("no pictures")
     outlines = [region["shape_attributes"] for picture in pictures for region in picture["regions"]]
-    pairs = [zip(one["all_points_x"], one["all_points_y"], strict=True) for one in outlines]
-    return "VIA", [[[list(point) for point in points]] for points in pairs]
+    return "VIA", [[_of_via(one)] for one in outlines]
+
+
+def _of_labelme(shape: Mapping[str, Any]) -> list[Any]:
+    if shape.get("shape_type") == "rectangle" and len(shape["points"]) == 2:
+        (x0, y0), (x1, y1) = shape["points"]
+        return [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]
+    return list(shape["points"])
+
+
+def _of_via(outline: Mapping[str, Any]) -> list[Any]:
+    if outline.get("name") == "rect":
+        x, y, width, height = (outline[key] for key in ("x", "y", "width", "height"))
+        return [[x, y], [x + width, y], [x + width, y + height], [x, y + height]]
+    pairs = zip(outline["all_points_x"], outline["all_points_y"], strict=True)
+    return [list(point) for point in pairs]
 
 
 def _points(polygon: Any) -> Polygon:

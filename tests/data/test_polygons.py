@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,21 @@ COCO = {"id": 1, "image_id": 1, "segmentation": [FLAT], "bbox": [10, 20, 80, 60.
 def test_one_object_is_read_however_it_is_written(tmp_path: Path, found: Any, encoding: str) -> None:
     (tmp_path / "p.json").write_text(json.dumps(found, indent=1), encoding, newline="\r\n")
     assert read_polygons(tmp_path / "p.json") == [((10, 20), (90, 20), (50, 80.5))]
+
+
+@pytest.mark.parametrize(
+    "found",
+    [
+        {"shapes": [{**SHAPE, "points": [[90, 20], [10, 80.5]], "shape_type": "rectangle"}]},
+        {"a.jpg9": {**PHOTO, "regions": [{"shape_attributes": {"name": "rect", "x": 10, "y": 20, "width": 80,
+                                                               "height": 60.5}}]}},
+    ],
+)  # fmt: skip
+def test_a_rectangle_of_an_annotation_tool_is_a_polygon(tmp_path: Path, found: Any) -> None:
+    (tmp_path / "p.json").write_text(json.dumps(found))
+    [polygon] = read_polygons(tmp_path / "p.json")
+    assert sorted(polygon) == [(10, 20), (10, 80.5), (90, 20), (90, 80.5)]
+    assert all((a[0] == b[0]) != (a[1] == b[1]) for a, b in pairwise(polygon)), "around, not across"
 
 
 @pytest.mark.parametrize(

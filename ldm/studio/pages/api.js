@@ -52,7 +52,10 @@ export function telling(promise) {
     awaited += more;
     document.querySelector("#loading").textContent = awaited ? "Loading…" : "";
   };
-  const timer = setTimeout(() => tell(Number((told = true))), SLOW);
+  const timer = setTimeout(() => {
+    told = true;
+    tell(1);
+  }, SLOW);
   const end = () => {
     clearTimeout(timer);
     if (told) tell(-1);
