@@ -369,7 +369,7 @@ def test_a_slow_answer_is_told(server: Server, context: Any) -> None:
     page.goto(server.url)
     page.get_by_text("Teach the model an object").wait_for()
     held: list[Any] = []
-    page.route("**/api/results", held.append)
+    page.route("**/api/results", lambda route: held.append(route))
     page.get_by_role("link", name="Results").click()
     page.get_by_text("Loading…").wait_for()
     held[0].continue_()
