@@ -17,7 +17,7 @@ from ldm.studio.imports import import_models
 from ldm.studio.jobs import Job, JobBook
 from ldm.studio.plans import HELP
 from ldm.studio.results import result_id
-from ldm.studio.workspace import Workspace, shown_path
+from ldm.studio.workspace import Workspace, shown_path, without_id
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -106,7 +106,7 @@ class ModelWorker(threading.Thread):
         begun = time.monotonic()
         try:
             notes: list[str] = []
-            with warnings_in_a_line(notes.append):
+            with warnings_in_a_line(lambda line: notes.append(without_id(line))):
                 changes = (self._insert if job.kind == "insert" else self._replay)(job)
             texts = [changes.get("message") or f"{time.monotonic() - begun:.1f} s", *notes]
             self.jobs.end(

@@ -79,6 +79,11 @@ def new_id() -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
 
 
+def without_id(line: str) -> str:
+    """A line about a background without its id, `new_id`, at the beginning: a person does not know it."""
+    return re.sub(r"^\d{8}-\d{6}-[0-9a-f]{6}: ", "", line)
+
+
 def stored_name(given: str, suffixes: tuple[str, ...]) -> str:
     """The name under which an uploaded file is stored: its own, without what paths or shells would misread.
 

@@ -8,7 +8,7 @@ import pytest
 
 from ldm.config.loader import ROOT
 from ldm.data.files import PICTURE_SUFFIXES
-from ldm.studio.workspace import Workspace, checked_name, stored_name
+from ldm.studio.workspace import Workspace, checked_name, new_id, stored_name, without_id
 
 
 @pytest.mark.parametrize(
@@ -52,3 +52,8 @@ def test_paths_stay_in_the_project(tmp_path: Path) -> None:
     for given in ("..", "/etc/passwd", "examples/../../x", str(own.folder / "objects/link"), hidden, ".git"):
         with pytest.raises(ValueError, match="not in the project's folder"):
             own.inside(given)
+
+
+def test_a_warning_of_a_background_does_not_show_its_id() -> None:
+    assert without_id(f"{new_id()}: shrunk 4.9 times") == "shrunk 4.9 times"
+    assert without_id("room: shrunk 4.9 times") == "room: shrunk 4.9 times"
