@@ -38,15 +38,14 @@ from ldm.pretrain.image_ops import (
 )
 from ldm.pretrain.picture_pack import Pack, Relit
 
-KINDS = {"relit": 0.48, "photo": 0.08, "composed": 0.34, "hole": 0.1}
+KINDS = {"relit": 0.5, "photo": 0.2, "composed": 0.18, "hole": 0.12}
 SHOWN = ("scene", "nothing")
 SHOWS = {
     "relit": (0.75, 0.25),
     "photo": (0.9, 0.1),
-    "composed": (0.25, 0.75),
+    "composed": (0.4, 0.6),
     "hole": (0.0, 1.0),
 }
-EXPOSURE, TINT = 0.25, 0.08  # standard deviations of the logarithms of a relit scene's other light
 SAME_POSE = 0.6  # share of the first references that show the very view that is to be drawn
 SHADOW = 0.06  # a change of a pixel that counts as shadow
 REACH = 0.6  # of the object's box: how far a region may follow its shadow
@@ -143,11 +142,9 @@ class InsertionComposer:
         everything = everything.flip(-1) if happens(0.5, g) else everything
         everything = self._window(everything, box_of(everything[10]), g)
         truth, background, cut, mask = everything.split([3, 3, 4, 1])
-        light = torch.exp(EXPOSURE * torch.randn((), generator=g) + TINT * torch.randn(3, 1, 1, generator=g))
-        truth, background = (truth * light).clamp(0, 1), (background * light).clamp(0, 1)
         box = box_of(mask[0])
         within = self._region(box, (truth - background).abs().amax(0), g)
-        gain = (self._mean(truth, mask) / self._mean(cut[:3], cut[3:], True)) ** uniform(0.4, 1.0, g)
+        gain = (self._mean(truth, mask) / self._mean(cut[:3], cut[3:], True)) ** uniform(0.0, 1.0, g)
         layer = recoloured_layer(cut, g, min(max(gain, 0.4), 2.5), 0.4)
         others = [premultiplied(view) for view in item.views]
         first = [premultiplied(item.posed[1 - k])] if happens(SAME_POSE, g) else []
