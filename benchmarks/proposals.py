@@ -84,14 +84,14 @@ def _mean(values: Sequence[float]) -> str:
     return f"{np.mean(values):.2f}" if values else "-"
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("folder", type=path_of, help="folder of object folders")
     parser.add_argument(
         "--segmenter", default="matting", help=f"{', '.join(SEGMENTERS)}, or an ONNX file [matting]"
     )
     parser.add_argument("--out", type=path_of, default=Path("proposals.md"), help="the table to write")
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     segmenter = load_segmenter(args.segmenter, Path(place("checkpoints/mini", ROOT)))
     roots = sorted(path for path in args.folder.iterdir() if (path / "bbox").is_dir())
     text = table([measure(root, segmenter) for root in tqdm(roots, unit="object", disable=None)])

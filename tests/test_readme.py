@@ -27,7 +27,11 @@ LINKED = [
     *PAGES,
     *(ROOT / name for name in ("results/RESULTS.md", "examples/README.md", "checkpoints/mini/README.md")),
 ]
-SHELL_ONLY = {"demo.sh": "train", "test.sh": None, "setup.sh": None}  # the script that gets its arguments
+SHELL_ONLY = {
+    "demo.sh": "scripts.train",
+    "test.sh": None,
+    "setup.sh": None,
+}  # the module that gets its words
 OURS = ("ldm/", "scripts/", "configs/", "examples/", "docs/", "tests/", "benchmarks/", "checkpoints/mini")
 SCRIPTS = {  # the least that each one parses
     "train": [],
@@ -88,8 +92,10 @@ def commands() -> Iterator[tuple[str, list[str]]]:
 
 
 def script_and_words(words: Sequence[str]) -> tuple[str | None, list[str]]:
-    """A command line => the script that parses it, and what it is given; None: nothing is parsed."""
+    """A command line => the module that parses it, and what it is given; None: nothing is parsed."""
     program, file, *given = words
+    if words[:2] == ["python", "-m"]:
+        return given[0], given[1:]
     if program in ("pip", "source"):
         return None, given
     if program in ("bash", "sh") and file in SHELL_ONLY:
@@ -97,15 +103,15 @@ def script_and_words(words: Sequence[str]) -> tuple[str | None, list[str]]:
     if program in ("bash", "sh"):
         text = (ROOT / file).read_text().replace("\\\n", " ")
         [(script, own)] = re.findall(r'exec python "\$root/scripts/(\w+)\.py" (.*)', text)
-        return script, [*shlex.split(own.replace('"$@"', "")), *given]
+        return f"scripts.{script}", [*shlex.split(own.replace('"$@"', "")), *given]
     assert program == "python" and file.startswith("scripts/"), words
-    return Path(file).stem, given
+    return f"scripts.{Path(file).stem}", given
 
 
-def parser_of(script: str, words: list[str]) -> argparse.ArgumentParser:
+def parser_of(module: str, words: list[str]) -> argparse.ArgumentParser:
     """The parser that understood the words; SystemExit or ValueError if it did not."""
     with pytest.raises(Parsed) as caught:
-        import_module(f"scripts.{script}").main(words)
+        import_module(module).main(words)
     return caught.value.parser
 
 
@@ -134,11 +140,13 @@ def test_a_command_is_understood(
 
 def test_an_unknown_flag_would_be_seen(only_parse: None) -> None:
     with pytest.raises(SystemExit):
-        parser_of("inference", ["--example_img", "a.png", "--no_such_flag", "1"])
+        parser_of("scripts.inference", ["--example_img", "a.png", "--no_such_flag", "1"])
 
 
 def test_every_flag_that_a_page_names_exists(only_parse: None) -> None:
-    known = FOREIGN | {flag for name, least in SCRIPTS.items() for flag in flags_of(parser_of(name, least))}
+    known = FOREIGN | {
+        flag for name, least in SCRIPTS.items() for flag in flags_of(parser_of(f"scripts.{name}", least))
+    }
     known |= {flag.replace("-", "_").replace("__", "--", 1) for flag in known}
     for page in PAGES:
         spans = re.findall(r"`[^`\n]+`", re.sub(r"```.*?```", "", page.read_text("utf-8"), flags=re.S))
