@@ -53,7 +53,7 @@ def refusing_damage(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # readers raise nearly anything on damaged bytes, TypeError included
-        if isinstance(error, FileNotFoundError) and path.exists():
+        if isinstance(error, FileNotFoundError) and path.is_file():
             path.open("rb").close()  # to safetensors, a file without permission is a missing one
         if of_machine(error) or isinstance(error, FileNotFoundError):
             raise

@@ -29,6 +29,9 @@ class Shrinking:
     def encode(self, image: Tensor) -> Tensor:
         return torch.nn.functional.avg_pool2d(image, 8)[:, [0, 1, 2, 0]]
 
+    def mark_grey(self, latents: Tensor, masked: Tensor, mask: Tensor) -> Tensor:
+        return latents
+
     def latent_mask(self, mask: Tensor) -> Tensor:
         return latent_mask(mask, (mask.shape[-2] // 8, mask.shape[-1] // 8))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from hashlib import sha256
@@ -64,7 +65,11 @@ def test_ctrl_c_during_the_set_up_is_no_failed_step(tmp_path: Path, shell: str) 
     next((root / ".venv").glob(".stamp-*")).unlink()
     python = root / ".venv/bin/python"  # a step that Ctrl-C ends with a traceback and exit code 1
     python.write_text('#!/bin/sh\n[ "$2" = venv ] || exit 0\nkill -INT $PPID\nexit 1\n')
-    done = call("env", f"PYTHON={python}", shell, "train.sh", folder=root)
+    own = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background ignores it
+    try:
+        done = call("env", f"PYTHON={python}", shell, "train.sh", folder=root)
+    finally:
+        signal.signal(signal.SIGINT, own)
     assert (done.returncode, done.stderr) == (130, "interrupted\n")
 
 
