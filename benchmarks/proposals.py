@@ -11,14 +11,16 @@ import numpy as np
 from tqdm import tqdm
 
 from ldm.config.loader import ROOT, place
+from ldm.config.process import run
 from ldm.data.boxes import Box
-from ldm.data.files import path_of
+from ldm.data.files import check_reports, path_of, write_file
 from ldm.data.insertset import load_insertset
 from ldm.data.mask_levels import read_silhouette
 from ldm.data.picture import OPAQUE, read_rgb
 from ldm.prepare.proposal import propose_together
 from ldm.prepare.segmenter import SEGMENTERS, Segmenter, load_segmenter
 
+HEAD = "| object | photos |"  # of the table
 HELP = 0.75  # IoU of the box below which a person has to correct it
 
 
@@ -49,7 +51,7 @@ def measure(root: Path, segmenter: Segmenter) -> Measured:
 def table(every: Sequence[Measured]) -> str:
     """Markdown: a line an object, the last one all photos together."""
     lines = [
-        f"| object | photos | IoU of the box | a person must help (box < {HELP}) | IoU of the silhouette "
+        f"{HEAD} IoU of the box | a person must help (box < {HELP}) | IoU of the silhouette "
         "| in the known box |",
         "|---|---|---|---|---|---|",
     ]
@@ -92,12 +94,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--out", type=path_of, default=Path("proposals.md"), help="the table to write")
     args = parser.parse_args(argv)
+    roots = sorted(path for path in args.folder.glob("*") if (path / "bbox").is_dir())
+    if not roots or args.out.suffix != ".md":
+        raise ValueError(f"{args.folder} --out {args.out}: expected object folders in it, and a .md file")
+    check_reports(args.out.parent, {args.out.name: HEAD})
     segmenter = load_segmenter(args.segmenter, Path(place("checkpoints/mini", ROOT)))
-    roots = sorted(path for path in args.folder.iterdir() if (path / "bbox").is_dir())
     text = table([measure(root, segmenter) for root in tqdm(roots, unit="object", disable=None)])
-    args.out.write_text(text, "utf-8")
+    write_file(args.out, text)
     print(text, end="")
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

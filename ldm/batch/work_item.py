@@ -107,7 +107,9 @@ def _matched(backgrounds: Sequence[Path], masks: Sequence[Path], kind: str) -> l
     if all(name in by_name for name in names) and (len(by_name) == len(found) or folders):
         by_name = one_per_stem(found, pair_name)
         return [by_name[name] for name in names]
-    crossed = any(pair_name(mask) in {*names} - {name} for name, mask in zip(names, found, strict=False))
+    others = set(names)
+    in_order = zip(names, map(pair_name, found), strict=False)
+    crossed = any(mask != name and mask in others for name, mask in in_order)
     if len(found) == len(images) and not folders and not crossed:
         return found
     lonely = [image.name for image, name in zip(images, names, strict=True) if name not in by_name]

@@ -32,6 +32,8 @@ from ldm.data.pairs import happens, sample_generator, uniform
 from ldm.insertion.region import ObjectFill, Region, RegionFill
 from ldm.insertion.roi import box_of
 
+RECOLOUR_STREAM = 2**35  # added to the seed: the colours are independent of pictures and noise
+
 
 @dataclass(frozen=True)
 class CompositeSettings:
@@ -132,9 +134,6 @@ def paste_margin(shown: np.ndarray, width: float) -> np.ndarray:
     distance = cv2.distanceTransform((~shown).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
     fall = np.clip(1 - distance / max(width * max(box_of(shown).size), 1), 0, 1)
     return fall * fall * (3 - 2 * fall)
-
-
-RECOLOUR_STREAM = 2**35  # added to the seed: the colours are independent of pictures and noise
 
 
 @dataclass(frozen=True)

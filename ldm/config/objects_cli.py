@@ -22,7 +22,25 @@ from ldm.objects.convert import SUFFIX
 from ldm.objects.delta import UP, check_fits, load
 from ldm.objects.object_file import CONTEXT, read_object_metadata
 
+MEGABYTE = 2**20
+OBJECT_SUFFIX = ".safetensors"
 FILE, FOLDER = "file", "file; with several objects, a folder"  # what --out names
+LABELS = {  # of the table, in this order
+    "kind": "kind",
+    "version": "format version",
+    "base": "base",
+    "freeze_model": "freeze_model",
+    "few_shot": "few-shot part",
+    "step": "trained steps",
+    "bytes": "size",
+    "tensors": "tensors",
+    "compressed": "compressed",
+    "objects": "objects",
+    "date": "made",
+    "author": "author",
+    "licence": "licence",
+    "parents": "made from",
+}
 
 
 def parser(description: str) -> OneLineParser:
@@ -126,9 +144,6 @@ COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None]]] = {  # name =>
 }
 
 
-OBJECT_SUFFIX = ".safetensors"
-
-
 def outputs(files: Sequence[Path], out: Path, suffix: str = OBJECT_SUFFIX) -> list[Path]:
     """The file to write for each input: `out` itself, or a file of the input's name in the folder `out`.
 
@@ -163,24 +178,6 @@ def refuse_inputs(targets: Sequence[Path], files: Sequence[Path]) -> None:
         check_folder(target.parent, f"--out {target}")
 
 
-LABELS = {  # of the table, in this order
-    "kind": "kind",
-    "version": "format version",
-    "base": "base",
-    "freeze_model": "freeze_model",
-    "few_shot": "few-shot part",
-    "step": "trained steps",
-    "bytes": "size",
-    "tensors": "tensors",
-    "compressed": "compressed",
-    "objects": "objects",
-    "date": "made",
-    "author": "author",
-    "licence": "licence",
-    "parents": "made from",
-}
-
-
 def facts(path: Path) -> dict[str, Any]:
     """A file's metadata and tensor counts as JSON values, without reading its tensors.
 
@@ -212,7 +209,7 @@ def readable(f: Mapping[str, Any]) -> list[tuple[str, str]]:
         "base": f"{f['base']} ({f['architecture']})",
         "few_shot": "" if f["objects"] else few_shot,
         "step": f["step"] or "",
-        "bytes": f"{f['bytes'] / 2**20:.2f} MB ({f['bytes']:,} bytes)",
+        "bytes": f"{f['bytes'] / MEGABYTE:.2f} MB ({f['bytes']:,} bytes)",
         "tensors": f"{f['tensors']} ({numbers}){low_rank}",
         "compressed": "; ".join(map(_compression, f["recipe"].get("compressed", []))),
         "objects": ", ".join(f["objects"]),
@@ -238,7 +235,9 @@ def verify(path: Path, base: Base | None = None, fingerprint: str = "") -> None:
 
 def _compression(record: Mapping[str, Any]) -> str:
     goal = (
-        f"to {record['energy']:.2%} energy" if "energy" in record else f"to {record['size'] / 2**20:.2f} MB"
+        f"to {record['energy']:.2%} energy"
+        if "energy" in record
+        else f"to {record['size'] / MEGABYTE:.2f} MB"
     )
     return f"{goal}, relative error {record['error']:.2%}"
 
@@ -246,9 +245,6 @@ def _compression(record: Mapping[str, Any]) -> str:
 def _parent(parent: Mapping[str, str]) -> str:
     facts = [parent.get("sha256", "")[:12], parent.get("author", ""), parent.get("licence", "")]
     return f"{parent.get('name', '?')} ({', '.join(fact for fact in facts if fact)})"
-
-
-MEGABYTE = 2**20
 
 
 def losses_table(losses: Losses) -> list[str]:

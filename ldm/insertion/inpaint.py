@@ -98,7 +98,8 @@ def _condition(
     images = torch.cat([resize(region.known[None], size) for region in regions]).to(model.device)
     masks = torch.cat([to_model_mask(region.mask, size) for region in regions]).to(model.device)
     shown = masked_image(images, masks, shown_in(fills, masks)).clamp(-1, 1)  # of sRGB colours only
-    masked = model.mark_grey(model.encode(shown).float(), shown, masks)
+    latents = model.encode(shown).float()  # also under autocast: samplers add up small steps
+    masked = model.mark_grey(latents, shown, masks)
     small = model.latent_mask(masks).to(masked)
     each = torch.tensor(counts, device=model.device)
     repeated = [c.repeat(n) for c, n in zip(contexts, counts, strict=True)]

@@ -104,10 +104,11 @@ def train(
     `resume` is a checkpoint of the same run. `announce` is called with the first step, on one device only,
     when everything is built and before samples are encoded.
     """
-    saved = read_checkpoint(resume) if resume else None
-    if saved is not None:
+    start = 0
+    if resume:
+        saved = read_checkpoint(resume)
         module.check_same(saved)  # before anything is written
-    start = saved["global_step"] if saved else 0
+        start = saved["global_step"]
     every = [Progress(run.loop.batch_size), *callbacks]
     trainer = build_trainer(folder, every, run.tuning.max_steps, run.loop, start)
     if trainer.is_global_zero:
