@@ -18,8 +18,13 @@ from ldm.data.boxes import Box
 from ldm.data.files import path_of
 from ldm.data.training_masks import pixel_box
 
-MEAN = np.array((0.485, 0.456, 0.406), np.float32)  # of ImageNet, as saliency models expect
-STD = np.array((0.229, 0.224, 0.225), np.float32)
+Normalisation = tuple[
+    tuple[float, float, float], tuple[float, float, float]
+]  # mean and deviation of RGB in [0,1]
+NORMALISATIONS: tuple[Normalisation, ...] = (
+    ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # ImageNet's: U2-Net, BiRefNet
+    ((0.5, 0.5, 0.5), (1.0, 1.0, 1.0)),  # IS-Net
+)
 ONNX_SIDE = 320  # pixels; of a model that does not fix its input's size (U2-Net's)
 SEGMENTERS = ("grabcut", "matting", "rembg")
 # a photo's window, uint8 [h,w,3], and the object's box in it => alpha float32 in [0,1], of any resolution
@@ -72,9 +77,10 @@ def refined(find: Find, pixels: np.ndarray, box: PixelBox) -> np.ndarray:
 
 
 class OnnxModel:
-    """A saliency network as an ONNX file: one image [1,3,h,w], ImageNet's normalisation => one map.
+    """A saliency network as an ONNX file: one image [1,3,h,w] => one map.
 
-    U2-Net, IS-Net, BiRefNet and their like. A map outside [0,1] is taken as logits.
+    U2-Net, IS-Net, BiRefNet and their like. A map outside [0,1] is taken as logits. No file states which
+    of NORMALISATIONS its network expects: the one with the surer map of the first picture is used for all.
     """
 
     def __init__(self, path: Path) -> None:
@@ -91,18 +97,28 @@ class OnnxModel:
         except Exception as error:  # onnxruntime's own exceptions have no common public type
             raise ValueError(f"--segmenter {path}: not a readable ONNX model ({error})") from error
         self.input = self.session.get_inputs()[0]
+        self.normalisation: Normalisation | None = None
 
     def __call__(self, pixels: np.ndarray, box: PixelBox) -> np.ndarray:
+        if self.normalisation is None:
+            self.normalisation = max(NORMALISATIONS, key=lambda one: sureness(self._map(pixels, one)))
+        return self._map(pixels, self.normalisation)
+
+    def _map(self, pixels: np.ndarray, normalisation: Normalisation) -> np.ndarray:
         height, width = (side if isinstance(side, int) else ONNX_SIDE for side in self.input.shape[2:])
         small = cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
-        normal = (small - MEAN) / STD
-        found = np.asarray(
-            self.session.run(None, {self.input.name: normal.transpose(2, 0, 1)[None].astype(np.float32)})[0]
-        )
+        mean, deviation = np.array(normalisation, np.float32)
+        x = np.ascontiguousarray(((small - mean) / deviation).transpose(2, 0, 1)[None])
+        found = np.asarray(self.session.run(None, {self.input.name: x})[0])
         alpha = found.reshape(found.shape[-2:]).astype(np.float32)
         if alpha.min() < 0 or alpha.max() > 1:
             alpha = np.float32(1) / (np.float32(1) + np.exp(-alpha))
         return alpha
+
+
+def sureness(alpha: np.ndarray) -> float:
+    """Mean of an alpha [h,w], weighted by itself: 1 if every pixel is wholly object or wholly ground."""
+    return float((alpha**2).sum() / max(alpha.sum(), 1e-6))
 
 
 def load_rembg() -> Find:

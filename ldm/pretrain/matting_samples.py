@@ -17,9 +17,10 @@ from torch import Generator, Tensor
 from ldm.pretrain.picture_pack import Pack
 
 Rng = np.random.Generator
-SIZES = (128, 160)  # pixels: a batch has one of them
+SIZES = (160, 224)  # pixels: a batch has one of them
 WHOLE = 0.3  # share of the samples that show a whole picture without a box
-SCENES = 0.3  # share of the samples from rendered scenes, whose shadows and reflections are real
+SCENES = 0.5  # share of the samples that are not composed: photos with silhouettes, rendered scenes
+SHOWS, NOTHING = 0.015, 0.002  # of a photo: the least area of its object; the most of one without an object
 CANVAS = (150, 330)  # pixels: the longer side of a composed picture
 RECOLOURED, TEXTURED, LIKE_GROUND, EXTREME = 0.3, 0.35, 0.22, 0.08  # shares of the objects
 OCCLUDED = 0.06  # share of the objects that something stands in front of
@@ -43,7 +44,15 @@ class MattingComposer:
         # drawings and renders: the source is drawn first, so that no one of them prevails
         self.layers = [[_pixels(x) for x in source] for source in (pack.cutouts, views, relit) if source]
         self.photos = [_pixels(x) for x in pack.photos]
-        self.scenes = [(_pixels(scene.truth), _pixels(scene.mask)) for scene in pack.relit]
+        known = [(i, _pixels(x)) for i, x in enumerate(pack.silhouettes) if x is not None]
+        area = {i: (silhouette > 127).mean() for i, silhouette in known}
+        photographed = [(self.photos[i], silhouette) for i, silhouette in known if area[i] >= SHOWS]
+        rendered = [(_pixels(scene.truth), _pixels(scene.mask)) for scene in pack.relit]
+        self.scenes = [source for source in (photographed, photographed, rendered) if source]
+        if photographed:
+            self.layers.append([cut_out(*pair) for pair in photographed])
+        # where nothing says which object is meant, the ground must not show another one
+        self.empty = [self.photos[i] for i, _ in known if area[i] <= NOTHING] or self.photos
         self.sizes = tuple(sizes)
 
     def batch(self, count: int, g: Generator) -> MattingBatch:
@@ -65,7 +74,8 @@ class MattingComposer:
         return framed(degraded(picture, rng), alpha, whole, size, rng)
 
     def _scene(self, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
-        truth, mask = self.scenes[rng.integers(len(self.scenes))]
+        source = self.scenes[rng.integers(len(self.scenes))]
+        truth, mask = source[rng.integers(len(source))]
         picture, alpha = truth.astype(np.float32) / 255, mask.astype(np.float32).squeeze(-1) / 255
         if rng.random() < 0.5:
             picture, alpha = picture[:, ::-1], alpha[:, ::-1]
@@ -82,7 +92,7 @@ class MattingComposer:
     def _composed(self, whole: bool, rng: Rng) -> tuple[np.ndarray, np.ndarray]:
         longer, aspect = rng.uniform(*CANVAS), rng.uniform(0.65, 1.5)
         height, width = (round(longer * min(1, x)) for x in (1 / aspect, aspect))
-        picture = self._ground(height, width, rng)
+        picture = self._ground(self.empty if whole else self.photos, height, width, rng)
         low, high = (0.35, 0.9) if whole else (0.25, 0.75)
         length = rng.uniform(low, high) * min(height, width)
         for _ in range(rng.choice((0, 1, 2), p=(0.65, 0.25, 0.1))):
@@ -97,15 +107,15 @@ class MattingComposer:
             picture, alpha = _over(front, picture), alpha * (1 - front[..., 3])
         return picture, alpha
 
-    def _ground(self, height: int, width: int, rng: Rng) -> np.ndarray:
-        picture = self._texture(height, width, rng)
+    def _ground(self, photos: list[np.ndarray], height: int, width: int, rng: Rng) -> np.ndarray:
+        picture = self._texture(photos, height, width, rng)
         if rng.random() < 0.3:
             picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.5, 4))
         return tinted(picture, rng, 0.2)
 
-    def _texture(self, height: int, width: int, rng: Rng) -> np.ndarray:
-        """A part of a photo, scaled to [height,width,3]."""
-        photo = self.photos[rng.integers(len(self.photos))]
+    def _texture(self, photos: list[np.ndarray], height: int, width: int, rng: Rng) -> np.ndarray:
+        """A part of one of the photos, scaled to [height,width,3]."""
+        photo = photos[rng.integers(len(photos))]
         scale = rng.uniform(0.25, 1) * min(photo.shape[0] / height, photo.shape[1] / width)
         h, w = max(8, int(height * scale)), max(8, int(width * scale))
         top, left = rng.integers(photo.shape[0] - h + 1), rng.integers(photo.shape[1] - w + 1)
@@ -134,7 +144,8 @@ class MattingComposer:
         if rng.random() < RECOLOURED:
             colour = colour[..., rng.permutation(3)]
         if rng.random() < TEXTURED:  # the renders and drawings are smoother than what is photographed
-            texture, share = self._texture(layer.shape[0], layer.shape[1], rng), rng.uniform(0.3, 1)
+            texture = self._texture(self.photos, layer.shape[0], layer.shape[1], rng)
+            share = rng.uniform(0.3, 1)
             if rng.random() < 0.6:  # the object's own shading stays
                 grey = colour.mean(-1, keepdims=True)
                 texture = texture * (grey + 0.1) / ((grey * alpha).sum() / max(alpha.sum(), 1) + 0.1)
@@ -151,6 +162,12 @@ def _pixels(image: Tensor) -> np.ndarray:
 def _resized(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     shrinks = pixels.shape[0] * pixels.shape[1] > width * height
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def cut_out(photo: np.ndarray, silhouette: np.ndarray) -> np.ndarray:
+    """Photo [H,W,3] and silhouette [H,W,1] => layer [H,W,4], all uint8; its edge keeps none of the ground."""
+    inner = (2 * silhouette.astype(np.int16) - 255).clip(0, 255).astype(np.uint8)
+    return np.concatenate([photo, inner], -1)
 
 
 def _over(layer: np.ndarray, picture: np.ndarray) -> np.ndarray:

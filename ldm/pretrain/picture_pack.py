@@ -1,7 +1,8 @@
 """One file with all pictures for the training of a base: folders => zip => uint8 tensors in memory.
 
-The pack is a plain zip of WebP files in four folders:
-`photos/<id>`, `cutouts/<id>` (with alpha), `multiview/<object>/<view>` (with alpha) and
+The pack is a plain zip of WebP files in five folders:
+`photos/<id>`, `silhouettes/<id>` (of the object in that photo; not every photo has one), `cutouts/<id>` (with
+alpha), `multiview/<object>/<view>` (with alpha) and
 `relit/<id>/{background,truth,mask,posed_0,posed_1,view_0 ...}` (`posed` and `view` with alpha).
 """
 
@@ -52,18 +53,26 @@ class Relit:
 
 @dataclass(frozen=True)
 class Pack:
-    """Decoded pictures, uint8: photos [3,H,W], cut-outs [4,h,w], the views of every object, scenes."""
+    """Decoded pictures, uint8: photos [3,H,W], cut-outs [4,h,w], the views of every object, scenes.
+
+    `silhouettes`: for each photo that of the object in it, [1,H,W], black if there is none; None: not known.
+    """
 
     photos: list[Tensor]
     cutouts: list[Tensor]
     multiview: dict[str, list[Tensor]]
     relit: list[Relit] = field(default_factory=list)
+    silhouettes: list[Tensor | None] = field(default_factory=list)
 
-    def split_photos(self, held_out: int) -> tuple[Pack, list[Tensor]]:
-        """=> the pack without every k-th photo, and those photos, for validation."""
+    def split_photos(self, held_out: int) -> tuple[Pack, Pack]:
+        """=> the pack without every k-th photo, and the pack with only those photos, for validation."""
         step = max(2, len(self.photos) // held_out)
-        kept = [photo for i, photo in enumerate(self.photos) if i % step]
-        return replace(self, photos=kept), self.photos[::step]
+
+        def kept(items: list[T]) -> list[T]:
+            return [item for i, item in enumerate(items) if i % step]
+
+        trained = replace(self, photos=kept(self.photos), silhouettes=kept(self.silhouettes))
+        return trained, replace(self, photos=self.photos[::step], silhouettes=self.silhouettes[::step])
 
     def split_relit(self, every: int) -> tuple[Pack, list[Relit]]:
         """=> the pack without every k-th relit scene, and those scenes."""
@@ -88,6 +97,8 @@ def sources(root: Path) -> Iterator[tuple[str, Path]]:
     """(name in the pack, file) of every picture below a folder laid out as `photos/` + `insertbench/`."""
     for file in sorted((root / "photos/backgrounds").glob("*.jpg")):
         yield f"photos/{file.stem}", file
+    for file in sorted((root / "photos/silhouettes").glob("*.png")):
+        yield f"silhouettes/{file.stem}", file
     for file in sorted((root / "photos/cutouts").glob("*.webp")):
         yield f"cutouts/{file.stem}", file
     for file in sorted((root / "insertbench/multiview").glob("*/*.webp")):
@@ -154,8 +165,11 @@ def read_pack(file: Path) -> Pack:
         if name.startswith("multiview/"):
             multiview.setdefault(name.split("/")[1], []).append(image)
     scenes = sorted({name.split("/")[1] for name in images if name.startswith("relit/")})
+    photos = [name for name in images if name.startswith("photos/")]
+    silhouettes = [images.get(name.replace("photos/", "silhouettes/")) for name in photos]
     return Pack(
-        photos=[image for name, image in images.items() if name.startswith("photos/")],
+        photos=[images[name] for name in photos],
+        silhouettes=[None if image is None else image[:1] for image in silhouettes],
         cutouts=[image for name, image in images.items() if name.startswith("cutouts/")],
         multiview=multiview,
         relit=[_relit(name, images) for name in scenes],

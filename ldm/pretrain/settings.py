@@ -37,6 +37,7 @@ class StageSection:
     capacity: int = 4096  # unet: encoded samples in the buffer
     frozen_encoder: bool = False  # unet: the image encoder stays as it is, its outputs are buffered
     validated: int = 12  # unet: relit scenes, and holes in photos, of a validation; matting: its batch
+    start_from: str = field(default="", metadata=PATH)  # matting: weights to go on from
     ema: float = 0.998
     compile: bool = False
     workers: int = 1

@@ -22,7 +22,7 @@ from safetensors.torch import load_model, save_model
 from torch import Generator
 from torch.utils.data import DataLoader, Dataset
 
-from ldm.compositing.matting import FILE, SIZE, MattingNetwork, save_matting
+from ldm.compositing.matting import FILE, SIZE, MattingNetwork, load_matting, save_matting
 from ldm.models.architecture import Architecture, build_clip, build_vae
 from ldm.models.autoencoder import Autoencoder
 from ldm.models.base import Base, load_base, save_base
@@ -99,9 +99,9 @@ class Pretraining:
     def pictures(self) -> tuple[Pack, Pack]:
         """The pack that is trained on, and the same with the held-out photos and relit scenes instead."""
         p = self.config.pack
-        trained, photos = read_pack(Path(p.file)).split_photos(p.held_out)
+        trained, held_out = read_pack(Path(p.file)).split_photos(p.held_out)
         trained, relit = trained.split_relit(p.held_out_relit)
-        return trained, replace(trained, photos=photos, relit=relit)
+        return trained, replace(held_out, relit=relit)
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -238,8 +238,11 @@ class Pretraining:
     def matting(self) -> str:
         """Train the matting network and write it, fp16, beside the base."""
         s, (trained, held_out) = self.config.matting, (pack.split_layers() for pack in self.pictures)
-        network = MattingNetwork()
-        start_from_imagenet(network)
+        if s.start_from:
+            network = load_matting(Path(s.start_from)).requires_grad_(True)
+        else:
+            network = MattingNetwork()
+            start_from_imagenet(network)
         composer = MattingComposer(held_out[1], [s.size or SIZE])
         unseen = Drawn(composer.batch, s.validated, 5, self.config.seed)
         validation = DataLoader([unseen[i] for i in range(len(unseen))], batch_size=None)

@@ -10,7 +10,15 @@ from torch import Generator, nn
 from ldm.compositing.matting import WITH_BOX, MattingNetwork
 from ldm.pretrain import matting_samples as samples
 from ldm.pretrain.matting import MattingTraining, fold, matting_loss, overlap, start_from_imagenet
-from ldm.pretrain.matting_samples import MattingBatch, MattingComposer, framed, like_ground, placed, shadow
+from ldm.pretrain.matting_samples import (
+    MattingBatch,
+    MattingComposer,
+    cut_out,
+    framed,
+    like_ground,
+    placed,
+    shadow,
+)
 from tests.fixtures.pictures import small_pack
 
 SIZE = 64
@@ -85,6 +93,19 @@ def test_samples_depend_on_the_generator_alone_and_have_their_ranges(composer: M
     assert batch.image.shape == (6, 4, SIZE, SIZE) and batch.alpha.shape == (6, 1, SIZE, SIZE)
     assert batch.image[:, :3].abs().max() <= 1 and batch.alpha.min() >= 0 and batch.alpha.max() <= 1
     assert set(batch.image[:, 3].unique().tolist()) <= {0.0, 1.0}
+
+
+def test_photos_with_silhouettes_are_scenes_and_layers_and_those_without_an_object_the_ground(
+    composer: MattingComposer,
+) -> None:
+    (photo, silhouette), layer = composer.scenes[0][0], composer.layers[-1][0]
+    assert np.array_equal(layer[..., :3], photo) and (layer[..., 3:] <= silhouette).all()
+    assert layer[..., 3].any() and [x.shape for x in composer.empty] == [(50, 60, 3)]
+
+
+def test_a_cut_out_keeps_the_surer_half_of_its_edge() -> None:
+    levels = np.array([0, 100, 127, 191, 255], np.uint8).reshape(1, 5, 1)
+    assert cut_out(np.zeros((1, 5, 3), np.uint8), levels)[0, :, 3].tolist() == [0, 0, 0, 127, 255]
 
 
 def test_the_box_holds_nearly_all_of_the_object_and_is_not_the_whole_crop(

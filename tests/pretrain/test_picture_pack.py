@@ -64,9 +64,19 @@ def test_opaque_cutouts_keep_four_channels(tmp_path: Path) -> None:
 
 def test_held_out_photos_are_in_one_part_only(pack: Pack) -> None:
     rest, held_out = pack.split_photos(2)
-    assert len(held_out) == 2 and len(rest.photos) == 4
-    assert not {photo.data_ptr() for photo in rest.photos} & {photo.data_ptr() for photo in held_out}
+    assert len(held_out.photos) == 2 and len(rest.photos) == 4
+    assert not {photo.data_ptr() for photo in rest.photos} & {photo.data_ptr() for photo in held_out.photos}
     assert rest.cutouts is pack.cutouts and rest.relit is pack.relit
+    for part in (rest, held_out):
+        for photo, silhouette in zip(part.photos, part.silhouettes, strict=True):
+            assert silhouette is None or silhouette.shape[1:] == photo.shape[1:]
+
+
+def test_silhouettes_belong_to_the_photo_of_their_name(pack: Pack) -> None:
+    assert [x is None for x in pack.silhouettes] == [True, True, True, False, False, True]
+    known, empty = pack.silhouettes[3:5]
+    assert known is not None and known.shape == (1, 64, 96) and 0.15 < (known > 127).float().mean() < 0.25
+    assert empty is not None and not empty.any()
 
 
 def test_relit_scenes_arrive_whole_but_for_those_too_dark(pack: Pack) -> None:
@@ -88,7 +98,7 @@ def test_held_out_relit_scenes_are_in_one_part_only(pack: Pack) -> None:
 
 def test_holding_out_too_many_leaves_photos_to_train_on(pack: Pack) -> None:
     rest, held_out = pack.split_photos(100)
-    assert len(rest.photos) == len(held_out) == 3
+    assert len(rest.photos) == len(held_out.photos) == 3
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
