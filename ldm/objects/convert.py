@@ -19,7 +19,6 @@ from ldm.data.object_crops import ObjectImages
 from ldm.models.base import Base, base_fingerprint, base_state
 from ldm.models.checkpoint import (
     check_replaceable,
-    fingerprint,
     first_few,
     read_metadata,
     read_state,
@@ -27,6 +26,7 @@ from ldm.models.checkpoint import (
     write_safetensors,
 )
 from ldm.models.pickle_reader import PICKLES
+from ldm.models.weight_digests import fingerprint
 from ldm.objects.delta import Delta, check_fits, dense, differences, is_trained, load, save
 from ldm.objects.few_shot import layer_for
 from ldm.objects.ldm_format import read_with_pictures, save_ldm_delta

@@ -17,7 +17,7 @@ from lightning_fabric.plugins.io import CheckpointIO
 from ldm.data.files import check_folder
 from ldm.data.insertset import check_outside
 from ldm.models.checkpoint import refused, write_ckpt
-from ldm.models.pickle_reader import refusing_damage
+from ldm.models.pickle_reader import check_sums, refusing_damage
 
 FOLDER = "checkpoints"
 BEST, REASON = "best.ckpt", "best.txt"
@@ -52,6 +52,7 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
         raise FileNotFoundError(f"{path}: no such checkpoint; give a run folder or a file in its {FOLDER}/")
     with refusing_damage(path):
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    check_sums(path)
     if not isinstance(checkpoint, dict) or "object" not in checkpoint:
         raise refused(path, "checkpoint of a training run, as train.sh writes them")
     card = checkpoint["object"]
