@@ -12,6 +12,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from ldm.data.failure import check_file
 from ldm.data.files import atomic_file, list_files
 from ldm.models.pickle_reader import PICKLES, load_pickle, read_pickle, refusing_damage
 from ldm.models.weight_digests import checksum
@@ -36,6 +37,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         )
     if path.is_dir():
         return _read_folder(path)
+    check_file(path, READABLE)
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     if path.suffix in PICKLES:

@@ -47,6 +47,14 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return error
 
 
+def test_a_reference_that_is_none_is_named_before_the_work(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = refused(capsys, str(photos), "--out", str(tmp_path / "obj"), "--reference", "99")
+    assert "99: no such photo or picture file; the photos are 1, 2" in error
+    assert not (tmp_path / "obj").exists()
+
+
 def test_a_person_s_sheet_is_not_replaced_but_its_own_is(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
