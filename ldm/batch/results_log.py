@@ -146,7 +146,7 @@ def check_outputs(pictures: Iterable[Path], inputs: Iterable[Path], remedy: str 
     if lost := overwritten(pictures, inputs):
         raise ValueError(f"{lost} would be overwritten by a result; give {remedy}")
     for picture in pictures:
-        if picture.exists() and not _is_written_here(picture):
+        if picture.exists() and not (picture.is_file() and _is_written_here(picture)):
             raise ValueError(
                 f"{picture} was not written by this program and would be overwritten by a result; "
                 f"move it, or give {remedy}"

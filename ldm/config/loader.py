@@ -209,6 +209,7 @@ def _typed(kind: Any, value: Any, name: str, allowed: Mapping[str, Any]) -> Any:
         raise ValueError(f"{name}={value!r}: expected one of {', '.join(choices)}{hint}")
     least, most = allowed.get("least", -inf), allowed.get("most", inf)
     if isinstance(value, int | float) and not least <= value <= most:  # nor may it be nan
-        span = f"{least:g} to {most:g}" if most < inf else f"{least:g} or more"
-        raise ValueError(f"{name}={value:g}: expected {span}")
+        form = "" if kind is int else "g"  # a seed has 19 digits
+        span = f"{least:{form}} to {most:{form}}" if most < inf else f"{least:{form}} or more"
+        raise ValueError(f"{name}={value:{form}}: expected {span}")
     return value

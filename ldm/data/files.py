@@ -191,7 +191,8 @@ def check_reports(folder: Path, beginnings: Mapping[str, str], remedy: str = "an
     """ValueError if a report to be written would replace a file that does not begin as that report does."""
     for name, beginning in beginnings.items():
         file, expected = folder / name, beginning.encode()
-        if file.exists() and not expected.startswith(_start(file)[: len(expected)]):  # it may be cut off
+        own = file.is_file() and expected.startswith(_start(file)[: len(expected)])  # it may be cut off
+        if file.exists() and not own:
             raise ValueError(
                 f"{file} was not written by this program and would be overwritten; move it, or give {remedy}"
             )

@@ -88,7 +88,7 @@ def refused(path: Path, expected: str) -> ValueError:
 
 def check_replaceable(path: Path) -> None:
     """ValueError if `path` is a file that this project has not written as an object: it is not replaced."""
-    if not path.exists() or (path.is_file() and path.stat().st_size == 0) or _is_own(path):
+    if not path.exists() or (path.is_file() and (path.stat().st_size == 0 or _is_own(path))):
         return
     raise ValueError(
         f"{path} was not written as an object file and would be overwritten; move it, or give another name"

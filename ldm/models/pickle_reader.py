@@ -13,7 +13,7 @@ from zipfile import ZipFile, is_zipfile
 import torch
 from torch import Tensor
 
-from ldm.data.failure import of_machine
+from ldm.data.failure import check_file, of_machine
 from ldm.models.weight_kinds import beginning, named, nested_names
 
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
@@ -96,6 +96,7 @@ def load_pickle(path: Path) -> Any:
     Also reads files of torch before 1.6, which are not zip files. Raises ValueError if the file is damaged or
     needs code.
     """
+    check_file(path, "a checkpoint")
     with path.open("rb") as file:
         zipped = file.read(len(ZIP)) == ZIP  # files of torch < 1.6 are not, and cannot be mapped
     with (

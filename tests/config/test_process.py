@@ -16,8 +16,8 @@ from ldm.data.failure import of_machine
 from ldm.data.files import atomic_file, check_folder
 from ldm.data.picture import read_rgb
 from ldm.data.text import read_text
+from ldm.models.pickle_reader import load_pickle
 from ldm.objects.object_file import read_object_metadata
-from ldm.training.checkpoints import read_checkpoint
 
 ROOT = Path(__file__).parents[2]
 PRINTS = (
@@ -106,7 +106,7 @@ def test_what_is_no_file_is_named_and_not_waited_for(
     path = tmp_path / "x.png" if make else Path(os.devnull)
     if make:
         make(path)
-    for read in (read_rgb, read_text, read_object_metadata, read_checkpoint):
+    for read in (read_rgb, read_text, read_object_metadata, load_pickle):
         with pytest.raises(ValueError, match=f"{path} is {kind}; give an? "):
             read(path)
     with pytest.raises(FileNotFoundError, match=r"gone\.png: no such picture file"):

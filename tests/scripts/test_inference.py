@@ -500,9 +500,12 @@ def test_a_results_log_of_another_program_stays(folder: Path, tmp_path: Path, lo
 def test_a_results_log_that_is_a_folder_is_named_before_the_work(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "results.jsonl").mkdir()
     work = ["--example_img", str(folder / "a.png"), "--box", "9", "9", "40", "40", "--outdir", str(tmp_path)]
-    with pytest.raises(IsADirectoryError, match=r"results\.jsonl"):
+    with pytest.raises(ValueError, match=r"results\.jsonl was not written by this program"):
         call(folder, *work)
-    assert list(tmp_path.iterdir()) == [tmp_path / "results.jsonl"]
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"a\.png was not written by this program"):
+        call(folder, *work)
+    assert {file.name for file in tmp_path.iterdir()} == {"a.png", "results.jsonl"}
 
 
 @pytest.mark.parametrize(("key", "text"), [("software", "GIMP"), ("recipe", "soup"), ("recipe", '["soup"]')])
