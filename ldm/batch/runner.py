@@ -124,6 +124,7 @@ def plan_items(
             continue
         file = folder / fitting_name(item.stem, "_plan.png")
         write_plan(file, background, request.mask, request.rois, options.crop_context.model_side, report)
+        summary.made += 1
     return summary
 
 

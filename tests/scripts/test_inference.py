@@ -227,6 +227,9 @@ def test_a_manifest_goes_on_after_a_bad_item_and_says_how_many(
         assert exit_.value.code == 12 and ("exists already" in out) == again
         assert "skipped two: " in error and "gone.png" in error and "2 skipped, 1 done" in error
     assert sorted(file.name for file in tmp_path.iterdir()) == ["one.png", "results.jsonl"]
+    with pytest.raises(SystemExit):
+        call(folder, *arguments, "--plan")
+    assert "2 skipped, 1 done" in capsys.readouterr().err
 
 
 def test_a_seam_above_the_limit_fails_the_run_and_is_kept(
