@@ -136,8 +136,9 @@ def check_log(folder: Path, inputs: Iterable[Path]) -> None:
     if lost := overwritten([folder / FILE], inputs):
         raise ValueError(f"{lost}: the results log of this run has the same name; give another --outdir")
     check_reports(folder, {FILE: '{"file":'}, "another --outdir")
-    for _ in rows(folder / FILE) if (folder / FILE).is_file() else ():
-        pass  # each is checked
+    if (log := folder / FILE).is_file():
+        for _ in rows(log):
+            pass  # each line is checked
 
 
 def check_outputs(pictures: Iterable[Path], inputs: Iterable[Path], remedy: str = "another --outdir") -> None:
