@@ -167,8 +167,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.benchmark or args.results:
         check_folder(args.out, f"--out {args.out}")
         check_reports(args.out, REPORTS if args.benchmark else MEASURES)
-        if not (args.out / "report.md").is_file():  # else the sheet belongs to this program's report
-            check_outputs([args.out / "sheet.png"], [], "another --out")
+        if not (args.out / "report.md").is_file():  # else the sheet belongs to that report
+            check_outputs([args.out / "sheet.png"], [args.out / "sheet.png"], "another --out")
         with locked_folder(args.out, "wait for it, or give another --out"):
             fill_benchmark(args, config) if args.benchmark else score_results(args)
     else:

@@ -66,8 +66,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     segmenter = load_segmenter(args.segmenter, Path(place("checkpoints/mini", ROOT)))
     photos, out = find_photos(args.photos), args.out
     category = find_photos(args.category) if args.category else []
-    if out.resolve() in (args.photos.resolve(), photos[0].parent.resolve()):
-        raise ValueError(f"--out {out} is the folder of the photos; give another folder")
+    if out.resolve() in (path.resolve() for path in (args.photos, photos[0].parent, args.category) if path):
+        raise ValueError(f"--out {out} is a folder of the given photos; give another folder")
     bar = partial(tqdm, unit="photo", leave=False, disable=None)
     check_outputs([out / SHEET_NAME], photos, "another --out")
     prepared = write_object_folder(out, photos, args.reference, category, segmenter, bar)

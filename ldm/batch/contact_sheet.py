@@ -12,6 +12,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ldm.batch.results_log import SHEET
+from ldm.data.failure import one_line
 from ldm.data.image import colour_levels
 from ldm.data.picture import Picture, srgb_pixels
 from ldm.data.picture_write import write_picture
@@ -114,10 +115,10 @@ def write_plan(
     """Report the regions of a mask [H,W], and draw them into `file`, <name>_plan.png."""
     plan = plan_crops(mask, rois, model_side)
     for line in (f"{file.stem.removesuffix('_plan')}:", *lines(plan)):
-        report(line)
+        report(one_line(line))
     picture = draw_plan(background, mask, rois, [scaling(region) for region in plan.regions])
     write_picture(file, picture, SHEET)
-    report(str(file))
+    report(one_line(str(file)))
 
 
 def draw_plan(picture: Picture, mask: np.ndarray, rois: Sequence[Roi], texts: Sequence[str] = ()) -> Picture:

@@ -16,6 +16,7 @@ from typing import Any
 
 from ldm.batch.work_item import MaskedBackground, WorkItem, pair, pair_name
 from ldm.data.boxes import parse_box
+from ldm.data.failure import check_file
 from ldm.data.files import list_files, one_per_stem, path_of, pictures_in
 from ldm.data.text import check_names, read_text, whole_number
 
@@ -35,8 +36,7 @@ def read_manifest(path: Path, like: WorkItem, transparent: bool = False) -> list
 
 def read_lines(path: Path, columns: Sequence[str]) -> list[tuple[str, dict[str, Any]]]:
     """Of each line of a manifest where it is, and what it says under these columns; empty values left out."""
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such manifest; expected a .csv or .jsonl file")
+    check_file(path, "a manifest", "expected a .csv or .jsonl file")
     readers = {".csv": _csv_lines, ".jsonl": _json_lines}
     if path.suffix.lower() not in readers:
         raise ValueError(f"{path}: expected a manifest of kind .csv or .jsonl")
@@ -69,8 +69,7 @@ def bench_backgrounds(folder: Path, ids: Path | None = None) -> list[MaskedBackg
             "or leave only one there"
         )
     [file] = lists
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such list; expected a file with one id a line")
+    check_file(file, "a list", "expected a file with one id a line")
     images, masks = _by_id(folder / "image"), _by_id(folder / "mask")
     wanted = _ids(file, images)
     for files, kind in ((images, "image"), (masks, "mask")):

@@ -14,6 +14,7 @@ from ldm.batch.results_log import recipe_in
 from ldm.batch.runner import RunOptions, prepare
 from ldm.batch.work_item import MaskedBackground, WorkItem
 from ldm.data.boxes import parse_box
+from ldm.data.failure import check_file
 from ldm.data.files import file_digest
 from ldm.data.picture import Picture
 from ldm.insertion.object_source import ObjectSource
@@ -58,8 +59,7 @@ def read_recipe(file: Path, project: Path = Path()) -> dict[str, Any]:
 
     A relative path that leads nowhere from here is meant from the `project`, as scripts write it there.
     """
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: no such file; give a result to repeat")
+    check_file(file, "a file", "give a result to repeat")
     recipe = recipe_in(file)
     check_recipe(file, recipe, ())
     placements = [_placed(record, project) for record in recipe.get("placements", ())]

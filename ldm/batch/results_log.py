@@ -6,6 +6,7 @@ The image holds its key too: after a run that was killed between the two writes 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,20 +14,22 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from PIL import Image
 
 from ldm.data.exif import BROKEN
-from ldm.data.failure import naming_failure, of_machine
+from ldm.data.failure import naming_failure, of_machine, one_line
 from ldm.data.files import check_reports, overwritten, sweep
+from ldm.data.picture import Picture, read_picture
 from ldm.data.picture_write import embedded_text
 
 if TYPE_CHECKING:
     from ldm.batch.work_item import WorkItem
-    from ldm.data.picture import Picture
     from ldm.insertion.region import InsertRequest
 
 FILE = "results.jsonl"
 COMPARISON = "comparison.png"
+PIXELS = "pixels"  # of a recipe: the hash of its result's pixels
 SHEET = {"software": "implicit-insertion"}  # text in pictures without a recipe
 UNREADABLE = (*BROKEN, Image.DecompressionBombError)
 PNG_END = b"IEND\xaeB`\x82"
@@ -84,8 +87,10 @@ def rows(path: Path, needed: Sequence[str] = ("file", "key", "seam")) -> Iterato
                 row = json.loads(line)
                 [row[key] for key in needed], float(row.get("seam", 1))
             except (ValueError, KeyError, TypeError) as error:
+                why = f"has no {error}" if isinstance(error, KeyError) else error
                 raise ValueError(
-                    f"{path}: line {number} is not readable as a result ({error!r}); remove the line"
+                    f"{path}: line {number} is no result of this program ({why}); "
+                    "move the file to another folder, or remove the line"
                 ) from error
             yield row
 
@@ -111,11 +116,29 @@ def finished_recipe(file: Path) -> dict[str, Any]:
         return recipe if content.read() == PNG_END else {}
 
 
+def pixel_digest(picture: Picture) -> str:
+    """sha256 of a picture's pixels, 64 hex digits."""
+    return hashlib.sha256(np.ascontiguousarray(picture.pixels).data).hexdigest()
+
+
+def check_unedited(file: Path) -> None:
+    """ValueError if a result, which is to be replaced, has other pixels than its recipe says."""
+    recipe = finished_recipe(file)
+    if PIXELS in recipe and recipe[PIXELS] != pixel_digest(read_picture(file)):
+        raise ValueError(
+            f"{file} was edited since this program wrote it, and would be overwritten; "
+            "move it, or give another --outdir"
+        )
+
+
 def check_log(folder: Path, inputs: Iterable[Path]) -> None:
     """ValueError if a folder's results log would be one of the inputs, or is a file of another program."""
     if lost := overwritten([folder / FILE], inputs):
         raise ValueError(f"{lost}: the results log of this run has the same name; give another --outdir")
     check_reports(folder, {FILE: '{"file":'}, "another --outdir")
+    if (log := folder / FILE).is_file():
+        for _ in rows(log):
+            pass  # each line is checked
 
 
 def check_outputs(pictures: Iterable[Path], inputs: Iterable[Path], remedy: str = "another --outdir") -> None:
@@ -124,7 +147,7 @@ def check_outputs(pictures: Iterable[Path], inputs: Iterable[Path], remedy: str 
     if lost := overwritten(pictures, inputs):
         raise ValueError(f"{lost} would be overwritten by a result; give {remedy}")
     for picture in pictures:
-        if picture.exists() and not _is_written_here(picture):
+        if picture.exists() and not (picture.is_file() and _is_written_here(picture)):
             raise ValueError(
                 f"{picture} was not written by this program and would be overwritten by a result; "
                 f"move it, or give {remedy}"
@@ -173,7 +196,7 @@ class ItemResult:
         """One line for each result file."""
         for seed, file in self.files.items():
             done = f"{self.seconds / len(self.made):.1f} s" if seed in self.made else "exists already"
-            yield f"{log.folder / file}: {done}, seam {log.seam(file):.2f}"
+            yield one_line(f"{log.folder / file}: {done}, seam {log.seam(file):.2f}")
 
 
 SEAMS_SHOW = 1  # exit code if a seam is above the limit; 2 is a mistake before anything was made

@@ -19,12 +19,15 @@ import numpy as np
 from ldm import __version__
 from ldm.batch.contact_sheet import Gallery, Report, write_plan
 from ldm.batch.results_log import (
+    PIXELS,
     SHEET,
     ItemResult,
     ResultImages,
     ResultsLog,
     RunSummary,
+    check_unedited,
     finished_recipe,
+    pixel_digest,
 )
 from ldm.batch.work_item import WorkItem, key_of, roi_in
 from ldm.data.failure import if_it_fits, of_machine, reason
@@ -121,6 +124,7 @@ def plan_items(
             continue
         file = folder / fitting_name(item.stem, "_plan.png")
         write_plan(file, background, request.mask, request.rois, options.crop_context.model_side, report)
+        summary.made += 1
     return summary
 
 
@@ -198,7 +202,7 @@ def _finish(item: WorkItem, session: Session, options: RunOptions, log: ResultsL
     results = []
     facts = _facts(item, digests, session.fingerprint, options)
     for seed, result in zip(missing, made, strict=True):
-        record = {"key": keys[seed], **facts, **result.record}
+        record = {"key": keys[seed], **facts, **result.record, PIXELS: pixel_digest(result.picture)}
         write_picture(log.folder / files[seed], result.picture, {"recipe": json.dumps(record)})
         check_and_log(log.folder / files[seed], record, background, request.paste_mask, log)
         results.append(result)
@@ -236,6 +240,7 @@ def _exists(name: str, key: str, item: WorkItem, options: RunOptions, log: Resul
     file = log.folder / name
     record = finished_recipe(file)
     if record.get("key") != key:
+        check_unedited(file)
         return False
     if not log.has(name, key):
         background, request = prepare(item, options)

@@ -14,6 +14,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from ldm.data.failure import check_file
 from ldm.data.files import list_files, path_of
 from ldm.data.text import parse_yaml, read_text, suggestion, whole_number
 
@@ -126,13 +127,13 @@ def _place_paths(values: Any, schema: type, folder: Path, defaults: bool = False
 
 
 def _read_yaml(path: Path) -> Any:
-    if not path.is_file():
-        there = ", ".join(str(file) for file in list_files(Path(place("configs", ROOT)), (".yaml",)))
-        raise FileNotFoundError(f"{path}: no such config; there are {there or 'none in configs/'}")
+    there = ", ".join(str(file) for file in list_files(Path(place("configs", ROOT)), (".yaml",)))
+    check_file(path, "a config", f"there are {there or 'none in configs/'}")
+    text = read_text(path, "config")
     try:
-        values = parse_yaml(read_text(path))
+        values = parse_yaml(text)
         return OmegaConf.to_container(OmegaConf.create({} if values is None else values), resolve=True)
-    except (OmegaConfBaseException, ValueError, OSError) as error:
+    except (OmegaConfBaseException, ValueError) as error:
         raise ValueError(f"{path}: not readable: {' '.join(str(error).split())}") from error
 
 
@@ -208,6 +209,7 @@ def _typed(kind: Any, value: Any, name: str, allowed: Mapping[str, Any]) -> Any:
         raise ValueError(f"{name}={value!r}: expected one of {', '.join(choices)}{hint}")
     least, most = allowed.get("least", -inf), allowed.get("most", inf)
     if isinstance(value, int | float) and not least <= value <= most:  # nor may it be nan
-        span = f"{least:g} to {most:g}" if most < inf else f"{least:g} or more"
-        raise ValueError(f"{name}={value:g}: expected {span}")
+        form = "" if kind is int else "g"  # a seed has 19 digits
+        span = f"{least:{form}} to {most:{form}}" if most < inf else f"{least:{form}} or more"
+        raise ValueError(f"{name}={value:{form}}: expected {span}")
     return value

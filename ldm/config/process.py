@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, TextIO
 
-from ldm.data.failure import REMEDIES, described, of_machine, out_of_memory
+from ldm.data.failure import REMEDIES, described, of_machine, one_line, out_of_memory
 
 MISTAKE, MACHINE, FAULT, INTERRUPTED = 2, 3, 70, 130
 EXIT_CODES = f"""exit codes:
@@ -37,7 +37,7 @@ MEMORY = "close other programs, or use a machine with more memory"
 
 def say(line: str) -> None:
     """Print one line on stderr: a message, not a result."""
-    print(line, file=sys.stderr, flush=True)
+    print(one_line(line), file=sys.stderr, flush=True)
 
 
 class Output(FileIO):

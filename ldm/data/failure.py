@@ -12,6 +12,9 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
+CONTROL = re.compile(r"(?!\n  )[\x00-\x1f\x7f-\x9f\u2028\u2029]")  # indented lines are a list's
+NO_FILES = {Path.is_dir: "a folder", Path.is_fifo: "a named pipe", Path.is_socket: "a socket"}
+
 DISK = (errno.EIO, errno.ESTALE, errno.ENOTCONN, errno.ETIMEDOUT, errno.EHOSTDOWN)  # also network shares
 MACHINE = frozenset(  # not a mistake of the user: the same command may succeed later
     {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, *DISK}
@@ -38,6 +41,24 @@ NO_MEMORY = re.compile(
     "|could not create a (primitive|memory)",  # oneDNN
     re.IGNORECASE,
 )
+
+
+def check_file(path: Path, expected: str, remedy: str = "") -> None:
+    """FileNotFoundError with `remedy` if there is no file, ValueError if it is a folder, a pipe or a device.
+
+    `expected`: as "a picture file".
+    """
+    if path.is_file():
+        return
+    if not path.exists():
+        raise FileNotFoundError(f"{path}: no such {expected.partition(' ')[2]}{remedy and '; '}{remedy}")
+    kind = next((name for is_kind, name in NO_FILES.items() if is_kind(path)), "a device")
+    raise ValueError(f"{path} is {kind}; give {expected}")
+
+
+def one_line(text: str) -> str:
+    """A text with control characters, which names of files may hold, as escapes."""
+    return CONTROL.sub(lambda found: repr(found.group())[1:-1], text)
 
 
 def described(error: OSError) -> str:

@@ -15,7 +15,7 @@ from secrets import token_hex
 from typing import Any, BinaryIO, TextIO
 from unicodedata import normalize
 
-from ldm.data.failure import naming_failure
+from ldm.data.failure import check_file, naming_failure
 
 LONGEST = 255  # bytes of a file name on usual file systems
 LOCK = ".implicit_insertion.lock"
@@ -191,7 +191,8 @@ def check_reports(folder: Path, beginnings: Mapping[str, str], remedy: str = "an
     """ValueError if a report to be written would replace a file that does not begin as that report does."""
     for name, beginning in beginnings.items():
         file, expected = folder / name, beginning.encode()
-        if file.exists() and not expected.startswith(_start(file)[: len(expected)]):  # it may be cut off
+        own = file.is_file() and expected.startswith(_start(file)[: len(expected)])  # it may be cut off
+        if file.exists() and not own:
             raise ValueError(
                 f"{file} was not written by this program and would be overwritten; move it, or give {remedy}"
             )
@@ -279,8 +280,7 @@ def file_digest(path: Path) -> str:
         every = sorted(file for file in path.rglob("*") if file.is_file())
         files = [file for file in every if not any(p.startswith(".") for p in file.relative_to(path).parts)]
         return text_digest([[str(file.relative_to(path)), file_digest(file)] for file in files])
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such file")
+    check_file(path, "a file")
     state = path.stat()
     return _of_bytes(path.resolve(), state.st_size, state.st_mtime_ns)
 

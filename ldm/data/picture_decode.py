@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 
 from ldm.data.colour_space import GREY_ALPHA, Convert, png_header
 from ldm.data.exif import BROKEN
-from ldm.data.failure import naming_failure, out_of_memory
+from ldm.data.failure import check_file, naming_failure, out_of_memory
 from ldm.data.files import UNREAD_SUFFIXES, foreign_kind
 
 FORMATS = ("PNG", "TIFF", "JPEG", "WEBP", "BMP", "GIF", "AVIF")
@@ -40,10 +40,7 @@ def opened(path: Path) -> Iterator[Image.Image]:
 @contextmanager
 def one_line_errors(path: Path) -> Iterator[None]:
     """What readers raise on a bad file => FileNotFoundError or ValueError in one line, with the remedy."""
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; give a picture file")
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such picture file")
+    check_file(path, "a picture file")
     try:
         with naming_failure(path), warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # 100 megapixels are welcome

@@ -18,6 +18,7 @@ from typing import Any
 
 import yaml
 
+from ldm.data.failure import check_file
 from ldm.data.files import PICTURE, START, foreign_kind
 
 Numbers = tuple[float, ...]
@@ -38,10 +39,7 @@ def read_text(path: Path, kind: str = "file") -> str:
 
     Raises FileNotFoundError, or ValueError in one line that shows the first line of another encoding.
     """
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; give a {kind}")
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such {kind}")
+    check_file(path, f"a {kind}")
     data = path.read_bytes()
     if data and (known := foreign_kind(path) or ("a picture" if PICTURE.match(data[:START]) else "")):
         raise ValueError(f"{path} is {known.partition('; ')[0]}; expected a {kind}, which is text")

@@ -6,7 +6,6 @@ box, and the object's references; paths are relative to the manifest.
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -78,7 +77,7 @@ def check_pairs(run: tuple[str, Sequence[Insertion]], *against: tuple[str, Seque
 def _in_folder(folder: Path, references: Path | None) -> list[Insertion]:
     file = folder / FILE
     if file.is_file():
-        first = json.loads(file.read_text("utf-8").partition("\n")[0] or "{}")
+        first = next(rows(file, ("file",)), {})
         return _of_engine(folder, references) if "method" in first else _of_inference(folder, references)
     siblings = _of_engine(folder.parent, references) if (folder.parent / FILE).is_file() else []
     if own := [x for x in siblings if x.method == folder.name]:  # the folder of one of the engine's methods

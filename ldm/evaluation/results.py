@@ -28,6 +28,7 @@ from ldm.models.checkpoint import read_state
 from ldm.objects.object_file import REFERENCE, unpacked
 
 Row = Mapping[str, Any]
+WRITTEN = ("file", "name", "method", "model", "references", "scores", "site", "facts")  # in every line
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ class Results:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.file = Path(folder), Path(folder) / FILE
-        there = rows(self.file, ("file",)) if self.file.is_file() else ()
+        there = rows(self.file, WRITTEN) if self.file.is_file() else ()
         # a row's result is where the folder is now
         self._rows: dict[str, Row] = {
             row["file"]: row | {"result": str(self.folder / row["file"])} for row in there

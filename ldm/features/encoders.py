@@ -19,9 +19,10 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from ldm.features.imagenet import MEAN, STD
-from ldm.models.checkpoint import fingerprint, first_few, load_strictly, read_state
+from ldm.models.checkpoint import first_few, load_strictly, read_state
 from ldm.models.conditioner import CLIP_MEAN, CLIP_STD
 from ldm.models.pickle_reader import refusing_damage
+from ldm.models.weight_digests import fingerprint
 
 SIZE = 224  # pixels; the input of CLIP and DINOv2
 HUB_OFFSET = 0.1  # patches

@@ -15,7 +15,6 @@ from torch import Tensor
 from ldm.models.architecture import LEGACY_DEFAULTS, Architecture, set_position_ids
 from ldm.models.checkpoint import (
     check_shards,
-    fingerprint,
     load_strictly,
     read_metadata,
     read_state,
@@ -27,6 +26,7 @@ from ldm.models.conditioner import Conditioner
 from ldm.models.cross_attention import Context, Contexts, cross_attentions
 from ldm.models.inpainting_model import InpaintingModel
 from ldm.models.ldm_keys import is_ldm, ldm_to_diffusers, match_clip_keys
+from ldm.models.weight_digests import fingerprint
 
 PRIOR_ENCODER = "conditioner.prior_encoder."  # the paper's; belongs to an object, not to the base
 UNUSED = re.compile(r"conditioner\.|.*\.attn2\.to_[kv]\.")  # by an inpainting model with folded contexts

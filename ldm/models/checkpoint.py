@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -10,19 +9,21 @@ from typing import Any, BinaryIO
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 
+from ldm.data.failure import check_file
 from ldm.data.files import atomic_file, list_files
 from ldm.models.pickle_reader import PICKLES, load_pickle, read_pickle, refusing_damage
+from ldm.models.weight_digests import checksum
 from ldm.models.weight_kinds import BASE_GIVEN, OWN_PART, beginning, named, nested_names
 
 ALIGNED = 64  # bytes; as torch allocates
-SAMPLE = 4096  # values of a tensor that its fingerprint looks at
 OWN = "implicit-insertion"  # begins the format, or kind, of the files that this project writes
 SOFTWARE = "software"  # key of a pickle that this project has written
 READABLE = f"a {', '.join(PICKLES)} or .safetensors file, or a folder of .safetensors files"
 SHARDS = "model-*-of-*.safetensors"
+CHECKSUM = "tensors_sha256"  # key of the metadata
 
 
 def read_state(path: Path) -> dict[str, Tensor]:
@@ -36,6 +37,7 @@ def read_state(path: Path) -> dict[str, Tensor]:
         )
     if path.is_dir():
         return _read_folder(path)
+    check_file(path, READABLE)
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     if path.suffix in PICKLES:
@@ -44,9 +46,9 @@ def read_state(path: Path) -> dict[str, Tensor]:
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The metadata of a .safetensors file, {} if it has none."""
+    """The metadata of a .safetensors file but the checksum, {} if it has none."""
     with refusing_damage(path), safe_open(path, framework="pt") as file:
-        return file.metadata() or {}
+        return {key: value for key, value in (file.metadata() or {}).items() if key != CHECKSUM}
 
 
 def recognised(path: Path) -> str:
@@ -86,7 +88,7 @@ def refused(path: Path, expected: str) -> ValueError:
 
 def check_replaceable(path: Path) -> None:
     """ValueError if `path` is a file that this project has not written as an object: it is not replaced."""
-    if not path.exists() or (path.is_file() and path.stat().st_size == 0) or _is_own(path):
+    if not path.exists() or (path.is_file() and (path.stat().st_size == 0 or _is_own(path))):
         return
     raise ValueError(
         f"{path} was not written as an object file and would be overwritten; move it, or give another name"
@@ -184,8 +186,13 @@ def _read_folder(folder: Path) -> dict[str, Tensor]:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    with refusing_damage(path):
-        return load_file(path)
+    """The tensors of a file; ValueError if they are not those that this project wrote into it."""
+    with refusing_damage(path), safe_open(path, framework="pt") as file:
+        state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - it is no dict
+        written = (file.metadata() or {}).get(CHECKSUM)  # only in files of this project
+    if written is not None and written != checksum(state):
+        raise ValueError(f"{path} is damaged: its checksum differs; copy or write it again")
+    return state
 
 
 def _shards(
@@ -214,12 +221,12 @@ def _save(
     metadata: Mapping[str, str] | None,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Copy and write: safetensors accepts neither views of shared memory nor other devices' tensors."""
+    """Copy and write, with a checksum: safetensors accepts neither views nor other devices' tensors."""
     own = {
         key: value.detach().to("cpu", _stored_dtype(value, dtype), copy=True).contiguous()
         for key, value in state.items()
     }
-    file.write(save(own, metadata=dict(metadata or {})))
+    file.write(save(own, metadata={**(metadata or {}), CHECKSUM: checksum(own)}))
 
 
 def load_strictly(
@@ -251,21 +258,6 @@ def load_strictly(
     module.load_state_dict(state, strict=True, assign=empty)
 
 
-def fingerprint(state: Mapping[str, Tensor]) -> str:
-    """16 hex digits that identify a base: sha256 over the floating-point tensors, sorted by name.
-
-    Hashed are each tensor's name, shape and at most 4096 evenly spaced values, rounded to fp16: fp32 weights
-    and their fp16 copy agree, and a billion weights take seconds. A change between the samples or below
-    fp16's resolution is not detected; a copy in bf16 counts as another base.
-    """
-    digest = hashlib.sha256()
-    for key in sorted(state):
-        if state[key].is_floating_point():
-            digest.update(f"{key}{list(state[key].shape)}".encode())
-            digest.update(_sample(state[key]).numpy().tobytes())
-    return digest.hexdigest()[:16]
-
-
 def first_few(names: Sequence[str], limit: int = 3) -> str:
     """The first names, and how many more there are, for messages."""
     rest = len(names) - limit
@@ -288,9 +280,3 @@ def _placed(value: Tensor, device: torch.device | str, dtype: torch.dtype) -> Te
     """
     placed = value.to(device).to(dtype)
     return placed.clone() if placed.data_ptr() % ALIGNED else placed
-
-
-def _sample(value: Tensor) -> Tensor:
-    """At most `SAMPLE` evenly spaced values => fp16 on the CPU."""
-    stride = max(1, -(-value.numel() // SAMPLE))
-    return value.detach().reshape(-1)[::stride].cpu().to(torch.float16)

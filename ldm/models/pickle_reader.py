@@ -8,11 +8,12 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
+from zipfile import ZipFile, is_zipfile
 
 import torch
 from torch import Tensor
 
-from ldm.data.failure import of_machine
+from ldm.data.failure import check_file, of_machine
 from ldm.models.weight_kinds import beginning, named, nested_names
 
 PICKLES = (".ckpt", ".pt", ".pth", ".bin")
@@ -29,7 +30,22 @@ def read_pickle(path: Path) -> dict[str, Tensor]:
 
     Other values are left out. Raises ValueError if the file is damaged, has no weights or needs code.
     """
-    return tensors_of(load_pickle(path), path)
+    checkpoint = load_pickle(path)
+    check_sums(path)
+    return tensors_of(checkpoint, path)
+
+
+def check_sums(path: Path) -> None:
+    """ValueError if a part of a zipped pickle differs from its CRC-32, which torch does not check."""
+    with refusing_damage(path):
+        if not is_zipfile(path):
+            return  # of torch before 1.6, without checksums
+        with ZipFile(path) as file:
+            part = file.testzip()
+    if part:
+        raise ValueError(
+            f"{path} is damaged: the checksum of {part} differs; copy it again, or write it again"
+        )
 
 
 def tensors_of(checkpoint: Any, path: Path) -> dict[str, Tensor]:
@@ -80,6 +96,7 @@ def load_pickle(path: Path) -> Any:
     Also reads files of torch before 1.6, which are not zip files. Raises ValueError if the file is damaged or
     needs code.
     """
+    check_file(path, "a checkpoint")
     with path.open("rb") as file:
         zipped = file.read(len(ZIP)) == ZIP  # files of torch < 1.6 are not, and cannot be mapped
     with (

@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ldm.data.failure import check_file
 from ldm.data.insertset import InsertSet
 from ldm.data.object_crops import ObjectImages
 from ldm.models.base import Base, base_fingerprint, base_state
 from ldm.models.checkpoint import (
     check_replaceable,
-    fingerprint,
     first_few,
     read_metadata,
     read_state,
@@ -27,6 +27,7 @@ from ldm.models.checkpoint import (
     write_safetensors,
 )
 from ldm.models.pickle_reader import PICKLES
+from ldm.models.weight_digests import fingerprint
 from ldm.objects.delta import Delta, check_fits, dense, differences, is_trained, load, save
 from ldm.objects.few_shot import layer_for
 from ldm.objects.ldm_format import read_with_pictures, save_ldm_delta
@@ -49,10 +50,7 @@ def read_any(
     `features`: CLIP's input for them, raw or clip, if the .ckpt does not name it. Raises FileNotFoundError,
     or ValueError in one line if the file is of no known format, damaged, or does not fit the base.
     """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: no such file; give an object file, a .ckpt or a diffusers state dict"
-        )
+    check_file(path, "a file", "give an object file, a .ckpt or a diffusers state dict")
     if path.suffix in PICKLES:
         delta = read_with_pictures(path, base, pictures, images, features)
     elif read_metadata(path).get("format") == FORMAT:

@@ -23,9 +23,9 @@ from ldm.data.object_crops import ObjectImages, paper_crops
 from ldm.models.base import Base, base_fingerprint, base_state
 from ldm.models.checkpoint import OWN as SOFTWARE_NAME
 from ldm.models.checkpoint import SOFTWARE, check_replaceable, first_few, write_ckpt
-from ldm.models.checkpoint import fingerprint as fingerprint_of
 from ldm.models.ldm_keys import diffusers_blocks, is_extra, ldm_key, ldm_to_diffusers
-from ldm.models.pickle_reader import load_pickle, tensors_of
+from ldm.models.pickle_reader import check_sums, load_pickle, tensors_of
+from ldm.models.weight_digests import fingerprint as fingerprint_of
 from ldm.models.weight_kinds import named, nested_names
 from ldm.objects.delta import Delta, is_trained
 from ldm.objects.few_shot import (
@@ -79,6 +79,7 @@ class LdmFile:
 def read_ldm_file(path: Path) -> LdmFile:
     """Read a .ckpt of 146 tensors or a training checkpoint of the paper's code, if possible memory-mapped."""
     checkpoint = load_pickle(path)
+    check_sums(path)
     file = _sorted(checkpoint, path)
     known = named(nested_names(checkpoint), path)
     if known and not file.is_training and file.rest:

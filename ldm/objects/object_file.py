@@ -19,6 +19,7 @@ from einops import rearrange
 from PIL import Image
 from torch import Tensor
 
+from ldm.data.failure import check_file
 from ldm.data.files import file_digest
 from ldm.data.picture import read_rgb
 from ldm.models.checkpoint import (
@@ -105,12 +106,7 @@ def read_object(path: Path, kind: str) -> tuple[dict[str, Tensor], ObjectMetadat
 
 def read_object_metadata(path: Path) -> ObjectMetadata:
     """The metadata of an object file, without reading its tensors; raises as `read_object`."""
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; give an object file")
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path}: no such object file; get_deltas.sh writes one from a run of train.sh"
-        )
+    check_file(path, "an object file", "get_deltas.sh writes one from a run of train.sh")
     if path.suffix in PICKLES:
         if not is_paper_file(path):
             raise refused(path, "object file, as get_deltas.sh makes them")

@@ -92,10 +92,12 @@ def write_object_folder(
         record = read_record(root)
         if not (root / PREPARED).is_file():
             check_boxes(root)
+        added, new = _named(root, photos, record)
         if reference is not None:
-            check_reference(root, record, reference)
-        known = _add_photos(root, photos, record)
-        _update(root, known, record, segmenter, progress)
+            check_reference(root, record, reference, [*photos_of(root), *new])
+        for name, photo in new.items():
+            _copy(photo, root / "data" / f"{name}{stored_suffix(photo)}")
+        _update(root, added | new, record, segmenter, progress)
         _add_category(root, category, segmenter, progress)
         return _finish(root, record, segmenter, reference)
 
@@ -156,10 +158,12 @@ def remove_photo(root: Path, name: str) -> PreparedObject:
         return _finish(root, record, load_segmenter())
 
 
-def _add_photos(root: Path, photos: Sequence[Path], record: FolderRecord) -> dict[str, Path]:
-    """Copy those that are new, if all are readable; the name of each => the file that it comes from.
+def _named(
+    root: Path, photos: Sequence[Path], record: FolderRecord
+) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Photos by their names in the folder: those that it has without a box, and new ones, which are recorded.
 
-    Those that a run has copied that failed before it wrote their box count as new.
+    A run that failed has copied the former. Raises if a new one is not readable.
     """
     there = {file_digest(path): name for name, path in photos_of(root).items()}
     seen = {entry.photo for entry in record.photos.values()} | there.keys()
@@ -177,9 +181,7 @@ def _add_photos(root: Path, photos: Sequence[Path], record: FolderRecord) -> dic
         number += 1
         new[str(number)] = photo
         record.photos[str(number)] = PhotoRecord(digest)
-    for name, photo in new.items():
-        _copy(photo, root / "data" / f"{name}{stored_suffix(photo)}")
-    return added | new
+    return added, new
 
 
 def _update(

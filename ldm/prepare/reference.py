@@ -10,8 +10,9 @@ import numpy as np
 from PIL import Image
 
 from ldm.data.boxes import Box
+from ldm.data.failure import check_file
 from ldm.data.files import atomic_file, file_digest, list_files, overwritten
-from ldm.data.picture import Picture, read_picture, read_rgb
+from ldm.data.picture import Picture, read_frame, read_picture, read_rgb
 from ldm.data.picture_write import write_picture
 from ldm.data.training_masks import pixel_box
 from ldm.prepare.photo_files import FolderRecord, annotated, changed, known_beside, photos_of
@@ -33,7 +34,7 @@ def update_reference(
     photos = photos_of(root)
     there = record.reference in photos if record.reference else bool(_files(root))
     if chosen is not None:
-        check_reference(root, record, chosen)
+        check_reference(root, record, chosen, list(photos))
         _choose(root, photos, record, segmenter, chosen)
     elif theirs := _theirs(root, record):
         record.reference, record.chosen = "", True
@@ -46,8 +47,14 @@ def update_reference(
         _record(root, record, _write(root, photos[record.reference], box, silhouette))
 
 
-def check_reference(root: Path, record: FolderRecord, chosen: Path | str) -> None:
-    """ValueError if a chosen reference would replace a person's file, or the file that is chosen."""
+def check_reference(root: Path, record: FolderRecord, chosen: Path | str, photos: Sequence[str]) -> None:
+    """ValueError if a chosen reference would replace a person's file, or the file that is chosen.
+
+    Also if it is neither the name of one of the `photos` nor a picture file.
+    """
+    if str(chosen) not in photos:
+        check_file(Path(chosen), "a photo or picture file", f"the photos are {', '.join(photos)}")
+        read_frame(Path(chosen))
     theirs = _theirs(root, record)
     if lost := theirs[0] if theirs else overwritten(_files(root), [Path(chosen)]):
         raise ValueError(

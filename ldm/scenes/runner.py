@@ -17,7 +17,15 @@ import torch.nn.functional as F
 
 from ldm import __version__
 from ldm.batch.contact_sheet import Report
-from ldm.batch.results_log import ItemResult, ResultsLog, finished_recipe, recipe_in
+from ldm.batch.results_log import (
+    PIXELS,
+    ItemResult,
+    ResultsLog,
+    check_unedited,
+    finished_recipe,
+    pixel_digest,
+    recipe_in,
+)
 from ldm.batch.runner import RunOptions, check_and_log, warn_of_crops
 from ldm.batch.work_item import MaskedBackground, WorkItem
 from ldm.data.failure import if_it_fits
@@ -260,7 +268,9 @@ def run_scene(
         "regions": [region for record in records for region in record["regions"]],
         "seconds": seconds,
         **options.facts,
+        PIXELS: pixel_digest(after),
     }
+    check_unedited(log.folder / name)
     write_picture(log.folder / name, after, {"recipe": json.dumps(record)})
     del after  # the check reads it from the file: memory holds two large images, not three
     check_and_log(log.folder / name, record, layout.background, layout.paste_mask, log)

@@ -65,7 +65,12 @@ class JobBook:
     def __init__(self, file: Path) -> None:
         self._changed = threading.Condition()
         self._file = sqlite3.connect(file, check_same_thread=False, isolation_level=None)
-        self._file.execute("PRAGMA journal_mode=WAL")
+        try:
+            self._file.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError:  # locked, a full disk
+            raise
+        except sqlite3.DatabaseError as error:
+            raise ValueError(f"{file}: {error} of the studio; move it, or give another --folder") from error
         self._file.execute("CREATE TABLE IF NOT EXISTS jobs (id TEXT PRIMARY KEY, body TEXT NOT NULL)")
         self._jobs: dict[str, Job] = {}
         self._served: dict[str, float] = {}  # client => when a job of it was taken last

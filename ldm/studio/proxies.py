@@ -19,6 +19,7 @@ from ldm.data.files import atomic_file
 SIDES = (256, 512, 1024, 1600, 2048, 3072)  # pixels, longer side of proxies; a request gets the next one up
 QUALITY = 90  # of proxies
 RAW_COPIES = 3  # kept in the cache; each takes 3 bytes a pixel
+RAW = f"{'[0-9a-f]' * 64}.npy"  # what their names, hashes of pictures, match
 TILE = 2048  # pixels; longest side of a crop
 
 
@@ -58,7 +59,7 @@ class Proxies:
         raw = self.folder / f"{key}.npy"
         with self._lock:
             if not raw.is_file():
-                copies = sorted(self.folder.glob("*.npy"), key=lambda file: file.stat().st_mtime)
+                copies = sorted(self.folder.glob(RAW), key=lambda file: file.stat().st_mtime)
                 for old in copies[: 1 - RAW_COPIES]:
                     old.unlink()
                 with atomic_file(raw) as out:

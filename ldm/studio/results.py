@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image
 
+from ldm.data.files import list_files
 from ldm.studio.workspace import Workspace, read_json, shown_path
 
 ID = re.compile(r"([A-Za-z0-9][\w-]{0,63})~([\w.-]{1,120})", re.ASCII)  # folder, name of the file
@@ -87,7 +88,7 @@ class Results:
         if not one.asked:
             raise ValueError(f"{shown_path(one.file)} was not made by the studio; remove the file yourself")
         one.file.unlink()
-        if not self._of(one.file.parent):
+        if not list_files(one.file.parent):  # a person may keep pictures there
             shutil.rmtree(one.file.parent)
 
     def masks(self, one: Result) -> list[Path]:

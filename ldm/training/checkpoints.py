@@ -14,17 +14,18 @@ import pytorch_lightning as pl
 import torch
 from lightning_fabric.plugins.io import CheckpointIO
 
+from ldm.data.failure import check_file
 from ldm.data.files import check_folder
 from ldm.data.insertset import check_outside
 from ldm.models.checkpoint import refused, write_ckpt
-from ldm.models.pickle_reader import refusing_damage
+from ldm.models.pickle_reader import check_sums, refusing_damage
 
 FOLDER = "checkpoints"
 BEST, REASON = "best.ckpt", "best.txt"
 ABOUT = "about"  # in checkpoints of older versions: metadata
 CONFIG = "config.yaml"
 MARK = "# settings of a training run\n"  # begins it
-WRITTEN = (CONFIG, "shown.png", "metrics.csv", BEST, REASON, "validation.csv")
+WRITTEN = (CONFIG, "shown.png", "metrics.csv", BEST, REASON, "validation.csv", "previews")
 NAME = re.compile(r"step-(\d+)\.ckpt")
 
 
@@ -48,10 +49,10 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
 
     `mmap`: tensors are read from the file when they are used: a third of those of a `linear` run.
     """
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: no such checkpoint; give a run folder or a file in its {FOLDER}/")
+    check_file(path, "a checkpoint", f"give a run folder or a file in its {FOLDER}/")
     with refusing_damage(path):
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    check_sums(path)
     if not isinstance(checkpoint, dict) or "object" not in checkpoint:
         raise refused(path, "checkpoint of a training run, as train.sh writes them")
     card = checkpoint["object"]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from ldm.batch.results_log import FILE, ItemResult, ResultsLog, RunSummary, append, recipe_in, rows
 from ldm.batch.runner import images_of, prepare, work
@@ -48,6 +49,23 @@ def test_results_are_named_proven_and_listed(tmp_path: Path) -> None:
         assert recipe["key"] == row["key"] and recipe["base_fingerprint"] == Stub.fingerprint
         assert set(recipe["sha256"]) == {"background", "mask", "reference"}
     assert len({row["key"] for row in lines(tmp_path / "out")}) == 4
+
+
+def test_an_edited_result_is_not_replaced(tmp_path: Path) -> None:
+    """An editor may keep the recipe; optimisers of files keep the pixels, too."""
+    todo, out = items(tmp_path, 2), tmp_path / "out"
+    finish(todo, out)
+    for name, change in (("0.png", 1), ("1.png", 0)):
+        with Image.open(out / name) as file:
+            text = PngInfo()
+            text.add_text("recipe", file.info["recipe"])
+            Image.fromarray(np.asarray(file) ^ change).save(out / name, pnginfo=text)
+    edited = (out / "0.png").read_bytes()
+    assert not any(outcome.error or outcome.made for outcome in finish(todo, out))
+    others = [replace(item, source=replace(item.source, object_scale=0.5)) for item in todo]
+    first, second = finish(others, out)
+    assert "0.png was edited since this program wrote it" in first.error and second.made
+    assert (out / "0.png").read_bytes() == edited
 
 
 class Narrow(Stub):
@@ -155,7 +173,7 @@ def test_a_broken_line_in_the_middle_is_no_torn_one(tmp_path: Path) -> None:
     finish(items(tmp_path, 1), tmp_path / "out")
     file = tmp_path / "out" / FILE
     file.write_text("{}\n" + file.read_text())
-    with pytest.raises(ValueError, match="line 1 is not readable as a result"):
+    with pytest.raises(ValueError, match="line 1 is no result of this program"):
         ResultsLog(tmp_path / "out")
 
 

@@ -99,12 +99,16 @@ def jobs(root: Path) -> dict[str, Job]:
     def compress(folder: Path) -> Call:
         return partial(objects.main, ["compress", *files, "--energy", "0.9", "--out", str(folder), *small])
 
+    def merge(folder: Path) -> Call:
+        return partial(objects.main, ["merge", *files, "--out", str(folder / "all.safetensors"), *small])
+
     return {
         "train": Job(learn, trained),
         "get_deltas": Job(extract, weights),
         "manifest": Job(insertion("--manifest", str(root / "work.csv"), "--n_samples", "2"), results),
         "scene": Job(insertion("--scene", str(root / "scene.yaml")), results),
         "objects": Job(compress, weights),
+        "merge": Job(merge, weights),
     }
 
 

@@ -235,9 +235,9 @@ def test_a_broken_file_is_one_line(
 
 def test_a_file_that_is_no_text_is_one_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     (tmp_path / "settings.yaml").write_bytes(b"train: {name: caf\xe9}")
-    assert "settings.yaml: not readable as UTF-8 text: line 1" in failure(
-        capsys, config=tmp_path / "settings.yaml"
-    )
+    message = failure(capsys, config=tmp_path / "settings.yaml")
+    assert "settings.yaml: not readable as UTF-8 text: line 1" in message
+    assert message.count("settings.yaml") == 1
 
 
 def test_a_missing_file_names_those_there_are(

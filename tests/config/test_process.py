@@ -6,13 +6,18 @@ import errno
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from ldm.config.process import explained
+from ldm.config.process import explained, say
 from ldm.data.failure import of_machine
 from ldm.data.files import atomic_file, check_folder
+from ldm.data.picture import read_rgb
+from ldm.data.text import read_text
+from ldm.models.pickle_reader import load_pickle
+from ldm.objects.object_file import read_object_metadata
 
 ROOT = Path(__file__).parents[2]
 PRINTS = (
@@ -85,6 +90,27 @@ def test_other_errors_are_mistakes_or_faults() -> None:
     assert explained(FileNotFoundError("x: no such file")) == ("error: x: no such file", 2)
     assert explained(KeyboardInterrupt()) == ("interrupted", 130)
     assert explained(RuntimeError("shapes"))[1] == 70 and not of_machine(RuntimeError("shapes"))
+
+
+def test_names_with_control_characters_stay_in_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    say("a\nb\r\x1b[2J.png: 1 fault\n  0 of 3")  # an indented line is of a list of faults
+    assert capsys.readouterr().err == "a\\nb\\r\\x1b[2J.png: 1 fault\n  0 of 3\n"
+
+
+@pytest.mark.parametrize(
+    ("make", "kind"), [(os.mkdir, "a folder"), (os.mkfifo, "a named pipe"), (None, "a device")]
+)
+def test_what_is_no_file_is_named_and_not_waited_for(
+    tmp_path: Path, make: Callable[[Path], None] | None, kind: str
+) -> None:
+    path = tmp_path / "x.png" if make else Path(os.devnull)
+    if make:
+        make(path)
+    for read in (read_rgb, read_text, read_object_metadata, load_pickle):
+        with pytest.raises(ValueError, match=f"{path} is {kind}; give an? "):
+            read(path)
+    with pytest.raises(FileNotFoundError, match=r"gone\.png: no such picture file"):
+        read_rgb(tmp_path / "gone.png")
 
 
 def test_a_link_to_itself_is_a_mistake(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from ldm.batch.results_log import FILE
 from ldm.batch.work_item import MaskedBackground
 from ldm.data.picture import Picture
 from ldm.data.picture_write import write_picture
@@ -161,6 +162,13 @@ def test_other_mistakes_are_named(tmp_path: Path, bench: Path) -> None:
     (tmp_path / "gone" / "a.png").unlink()
     with pytest.raises(FileNotFoundError, match=r"a\.png is gone; put it back"):
         collect(tmp_path / "gone")
+
+
+@pytest.mark.parametrize("line", ['{"file": "a.png", "method": "x"}', '{"file": "a.png"', "mine", "[1]"])
+def test_a_log_of_another_program_is_named(tmp_path: Path, line: str) -> None:
+    (tmp_path / FILE).write_text(f"{line}\n")
+    with pytest.raises(ValueError, match=r"results\.jsonl: line 1 is no result of this program"):
+        collect(tmp_path)
 
 
 def test_runs_that_cannot_be_paired_are_refused(tmp_path: Path, bench: Path) -> None:

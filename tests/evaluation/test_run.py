@@ -176,7 +176,7 @@ def test_a_broken_last_line_is_made_again_and_any_other_is_named(
     assert made(setup, benchmark, "flat") == [("flat", "s2")]
     assert len(log.read_text().splitlines()) == 3
     log.write_bytes(b"{broken\n" + whole)
-    with pytest.raises(ValueError, match="line 1 is not readable as a result"):
+    with pytest.raises(ValueError, match="line 1 is no result of this program"):
         Results(tmp_path)
 
 

@@ -202,6 +202,22 @@ def test_repeated_weights_in_a_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
+def test_zeroed_bytes_are_noticed(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"x{suffix}"
+    state = {"a": torch.ones(5000), "scalar": torch.tensor(2.0, dtype=torch.bfloat16), "none": torch.ones(0)}
+    if suffix == ".ckpt":
+        write_ckpt(path, {"state_dict": state})
+    else:
+        write_safetensors(path, state)
+    assert equal(read_state(path), state)
+    content = bytearray(path.read_bytes())
+    start = len(content) // 2
+    content[start : start + 4000] = bytes(4000)
+    path.write_bytes(content)
+    assert "is damaged: " in refusal(path) and "checksum" in refusal(path)
+
+
+@pytest.mark.parametrize("suffix", [".ckpt", ".safetensors"])
 @pytest.mark.parametrize("kept", [0.0, 0.02, 0.5, 0.99])
 @pytest.mark.parametrize("legacy", [False, True])
 def test_truncated_files(tmp_path: Path, suffix: str, kept: float, legacy: bool) -> None:

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ldm.models.checkpoint import fingerprint, first_few, load_strictly
+from ldm.models.checkpoint import first_few, load_strictly
+from ldm.models.weight_digests import fingerprint
 
 
 def weights(**changes: Tensor) -> dict[str, Tensor]:

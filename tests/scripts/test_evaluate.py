@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
+from ldm.batch.results_log import SHEET
 from ldm.config.process import run
 from ldm.evaluation.methods import METHODS
 from ldm.evaluation.metrics import OFFLINE
@@ -160,16 +162,17 @@ def test_a_mistake_in_scoring_is_one_line_and_leaves_nothing(
 def test_what_another_program_wrote_is_not_replaced(
     folder: Path, tmp_path: Path, work: str, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Before anything is read: `bench` has no results, and no pictures."""
+    """Before anything is read: `bench` has no results, and no pictures. A sheet may be that of inference."""
     out = tmp_path / name if work == "--fit_quality" else tmp_path
-    Image.new("RGB", (9, 9)).save(tmp_path / name, "PNG")
+    (mark := PngInfo()).add_text(*next(iter(SHEET.items())))
+    Image.new("RGB", (9, 9)).save(tmp_path / name, "PNG", pnginfo=mark)
     before = (tmp_path / name).read_bytes()
     with pytest.raises(SystemExit) as stop:
         run(lambda: score(folder, work, str(folder / "bench"), "--out", str(out)))
     error = capsys.readouterr().err
     read = (work, name) == ("--results", "results.jsonl")  # scoring does not write this one
     assert stop.value.code == 2 and error.count("\n") == 1
-    assert (f"{name} was not written" in error) is not read
+    assert (f"{name} " in error and "would be overwritten" in error) is not read
     assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == {name: before}
 
 

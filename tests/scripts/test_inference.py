@@ -227,6 +227,9 @@ def test_a_manifest_goes_on_after_a_bad_item_and_says_how_many(
         assert exit_.value.code == 12 and ("exists already" in out) == again
         assert "skipped two: " in error and "gone.png" in error and "2 skipped, 1 done" in error
     assert sorted(file.name for file in tmp_path.iterdir()) == ["one.png", "results.jsonl"]
+    with pytest.raises(SystemExit):
+        call(folder, *arguments, "--plan")
+    assert "2 skipped, 1 done" in capsys.readouterr().err
 
 
 def test_a_seam_above_the_limit_fails_the_run_and_is_kept(
@@ -472,12 +475,20 @@ def test_candidates_of_another_program_stay(folder: Path, tmp_path: Path, kind: 
 
 
 @pytest.mark.parametrize(
-    "log", ["a line of mine", '{"background": "in/a.png", "box": [1, 1, 9, 9]}', "[]\n[]\n"]
+    "log",
+    [
+        "a line of mine",
+        '{"background": "in/a.png", "box": [1, 1, 9, 9]}',
+        "[]\n[]\n",
+        '{"file": "a.png", "key": 3}\n',
+    ],
 )
 def test_a_results_log_of_another_program_stays(folder: Path, tmp_path: Path, log: str) -> None:
     (tmp_path / "results.jsonl").write_text(log)
     work = ["--example_img", str(folder / "a.png"), "--box", "9", "9", "40", "40", "--outdir", str(tmp_path)]
-    with pytest.raises(ValueError, match=r"results\.jsonl was not written by this program"):
+    with pytest.raises(
+        ValueError, match=r"results\.jsonl(: line 1 is no result of| was not written by) this program"
+    ):
         call(folder, *work)
     if "background" in log:
         (tmp_path / "in").mkdir()
@@ -492,9 +503,12 @@ def test_a_results_log_of_another_program_stays(folder: Path, tmp_path: Path, lo
 def test_a_results_log_that_is_a_folder_is_named_before_the_work(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "results.jsonl").mkdir()
     work = ["--example_img", str(folder / "a.png"), "--box", "9", "9", "40", "40", "--outdir", str(tmp_path)]
-    with pytest.raises(IsADirectoryError, match=r"results\.jsonl"):
+    with pytest.raises(ValueError, match=r"results\.jsonl was not written by this program"):
         call(folder, *work)
-    assert list(tmp_path.iterdir()) == [tmp_path / "results.jsonl"]
+    os.mkfifo(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=r"a\.png was not written by this program"):
+        call(folder, *work)
+    assert {file.name for file in tmp_path.iterdir()} == {"a.png", "results.jsonl"}
 
 
 @pytest.mark.parametrize(("key", "text"), [("software", "GIMP"), ("recipe", "soup"), ("recipe", '["soup"]')])

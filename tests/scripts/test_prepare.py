@@ -47,6 +47,14 @@ def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     return error
 
 
+def test_a_reference_that_is_none_is_named_before_the_work(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error = refused(capsys, str(photos), "--out", str(tmp_path / "obj"), "--reference", "99")
+    assert "99: no such photo or picture file; the photos are 1, 2" in error
+    assert not (tmp_path / "obj").exists()
+
+
 def test_a_person_s_sheet_is_not_replaced_but_its_own_is(
     photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -80,13 +88,17 @@ def test_a_reference_may_lie_in_the_home_folder(
 
 
 @pytest.mark.parametrize("inner", ["", "data"])
-def test_the_folder_of_the_photos_is_no_output(
-    photos: Path, inner: str, capsys: pytest.CaptureFixture[str]
+def test_a_folder_of_photos_is_no_output(
+    photos: Path, tmp_path: Path, inner: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if inner:
         (photos / inner).mkdir()
         for file in photos.glob("*.png"):
             file.rename(photos / inner / file.name)
     before = sorted(photos.rglob("*"))
-    assert "is the folder of the photos; give another" in refused(capsys, str(photos), "--out", str(photos))
-    assert sorted(photos.rglob("*")) == before
+    told = "is a folder of the given photos; give another"
+    assert told in refused(capsys, str(photos), "--out", str(photos))
+    (other := tmp_path / "other").mkdir()
+    (other / "mug.png").write_bytes(next(photos.rglob("1.png")).read_bytes())
+    assert told in refused(capsys, str(photos), "--category", str(other), "--out", str(other))
+    assert sorted(photos.rglob("*")) == before and len([*other.iterdir()]) == 1

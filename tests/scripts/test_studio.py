@@ -84,6 +84,15 @@ def test_mistakes_are_one_line(
     assert expected in refused(["--port", "0", "--folder", str(tmp_path), *argv], capsys)
 
 
+def test_a_database_of_another_program_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "studio.db").write_text("notes of mine" * 99)
+    told = refused(["--port", "0", "--folder", str(tmp_path)], capsys)
+    assert "studio.db: file is not a database of the studio; move it, or give another --folder" in told
+    assert (tmp_path / "studio.db").read_text() == "notes of mine" * 99
+
+
 def test_first_requests_may_come_at_once_and_it_ends_at_ctrl_c(tmp_path: Path) -> None:
     """Each of them needs imports that take seconds; threads must not get in each other's way."""
     process = subprocess.Popen(

@@ -182,7 +182,8 @@ def test_a_run_replaces_no_foreign_file_and_goes_into_no_object_folder(
 ) -> None:
     """A run of version 0.4 that was stopped before its first checkpoint has no mark, and is known."""
     argv, run_ = arguments(tmp_path, "--max_steps", "1"), tmp_path / "logs/toy"
-    run_.mkdir(parents=True)
+    (run_ / "previews").mkdir(parents=True)
+    assert "holds files that are not of a run" in failing(argv, capsys)
     (run_ / "metrics.csv").write_text("mine")
     (run_ / "config.yaml").write_text("base: notes of mine, train:\n")
     assert "holds files that are not of a run" in failing(argv, capsys)

@@ -78,8 +78,11 @@ def test_sixteen_bits_and_transparency(proxies: Proxies, tmp_path: Path) -> None
 
 
 def test_raw_copies_do_not_fill_the_disk(proxies: Proxies, tmp_path: Path) -> None:
+    """A person's arrays in a folder of this name stay."""
+    np.save(proxies.folder / "features.npy", np.ones(3))
     for i in range(RAW_COPIES + 2):
         file = tmp_path / f"{i}.png"
         Image.fromarray(gradient(8, 8 + i)).save(file)
         proxies.tile(file, file_digest(file), (0, 0, 8, 8), 8)
-    assert len(list(proxies.folder.glob("*.npy"))) == RAW_COPIES
+    assert (proxies.folder / "features.npy").is_file()
+    assert len(list(proxies.folder.glob("*.npy"))) == 1 + RAW_COPIES

@@ -15,8 +15,13 @@ pytest.importorskip("fastapi", reason="the extra `studio` is not installed")
 
 from fastapi.testclient import TestClient
 
+from ldm.batch.results_log import append
 from ldm.data.insertset import load_insertset
+from ldm.data.picture import Picture
+from ldm.data.picture_write import write_picture
 from ldm.studio.backgrounds import Backgrounds
+from ldm.studio.results import ASKED, Results
+from ldm.studio.workspace import Workspace, write_json
 from tests.fixtures.small import object_folder, written
 from tests.studio.serving import (
     background_of,
@@ -289,3 +294,19 @@ def test_two_uploads_at_once_get_ids_of_their_own(client: TestClient) -> None:
     with ThreadPoolExecutor(8) as pool:
         found = list(pool.map(lambda i: studio.add(f"{i}.jpg", BytesIO(photo(i % 3))), range(24)))
     assert len({entry["id"] for entry in found}) == 24 == len(studio.all())
+
+
+@pytest.mark.parametrize("kept", [[], ["a_retouched.jpg"]])
+def test_a_folder_of_results_goes_with_the_last_but_for_own_pictures(tmp_path: Path, kept: list[str]) -> None:
+    results = Results(Workspace(tmp_path, tmp_path / "none.yaml"))
+    folder = results.workspace.part("results", "job")
+    for name in ("a.png", "b.png"):
+        write_picture(folder / name, Picture(np.zeros((4, 4, 3), np.uint8)))
+        append(folder / "results.jsonl", {"file": name, "key": "k", "seam": 1})
+    write_json(folder / ASKED, {"seed": 3})
+    for name in kept:
+        (folder / name).write_bytes(photo(1))
+    results.remove("job~a.png")
+    assert (folder / "b.png").is_file()
+    results.remove("job~b.png")
+    assert [file.name for file in folder.glob("*.*g")] == kept and folder.is_dir() == bool(kept)
