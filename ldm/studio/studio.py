@@ -82,7 +82,8 @@ class Studio:
         calls = command_words(insertion, self.workspace, outdir, scenes)
         planned = plan(calls, insertion.size)
         rois = [list(roi) for rois in planned.rois for roi in rois]
-        return {"rois": rois, "warnings": list(planned.warnings), "command": shell_command(calls)}
+        warnings = planned.warnings_of([placement["object"] for placement in asked["placements"]])
+        return {"rois": rois, "warnings": warnings, "command": shell_command(calls)}
 
     def insert(self, asked: Mapping[str, Any], client: str) -> Job:
         """Queue an insertion; every mistake that shows without a model is an error now."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 
 pytest.importorskip("fastapi", reason="the extra `studio` is not installed")
@@ -78,7 +80,8 @@ def test_a_token_is_needed_and_becomes_a_cookie() -> None:
     client = client_of(policy, "http://192.168.1.5:7860")
     assert client.get("/").status_code == client.get("/api/thing").status_code == 401
     assert client.get("/api/thing?token=secret-word").status_code == 401  # addresses end up in logs
-    assert client.get("/?token=wrong").status_code == 401
+    wrong = client.get("/?token=wrong")
+    assert wrong.status_code == 401 and "That is not the token." in wrong.text
     assert client.get("/api/thing", headers={"authorization": "Bearer wrong"}).status_code == 401
     assert client.get("/api/thing", headers={"authorization": "Bearer secret-word"}).status_code == 200
     answer = client.get("/?token=secret-word")
@@ -87,6 +90,34 @@ def test_a_token_is_needed_and_becomes_a_cookie() -> None:
     assert "SameSite=Strict" in cookie and "HttpOnly" in cookie
     client.cookies.set(policy.cookie, "secret-word")
     assert client.get("/").status_code == client.get("/api/thing").status_code == 200
+
+
+def test_a_person_without_a_token_is_asked_for_it() -> None:
+    client = client_of(Policy(host="0.0.0.0", token="secret-word"), "http://192.168.1.5:7860")
+    page = client.get("/")
+    assert page.headers["content-type"].startswith("text/html") and "not the token" not in page.text
+    assert 'name="token"' in page.text and "form-action 'self'" in page.headers["content-security-policy"]
+    assert (
+        client.get("/style.css").status_code == 404
+    )  # of this small application: it is not asked for a token
+    assert client.post("/style.css").status_code == client.get("/main.js").status_code == 401
+    assert client.get("/api/thing").json()["error"].startswith("a token is needed")
+
+
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("127.0.0.1", "http://127.0.0.1:7860/"),
+        ("::1", "http://[::1]:7860/"),
+        ("0.0.0.0", f"http://{socket.gethostname()}:7860/"),
+    ],
+)
+def test_the_address_is_one_that_can_be_opened(host: str, expected: str) -> None:
+    policy = Policy(host=host)
+    assert policy.address == expected
+    own = expected.removeprefix("http://").removesuffix("/")
+    assert policy.refusal("GET", "/", {"host": own}, "") == (0, "")
+    assert expected in policy.refusal("GET", "/", {"host": "attacker.example"}, "")[1]
 
 
 def test_on_every_address_names_are_still_checked() -> None:

@@ -125,6 +125,7 @@ def test_a_scene_of_two_objects(client: TestClient, learnt: str, tmp_path: Path)
     request = asked(found["id"], "disc", learnt, seeds=2, seed=3)
     planned = client.post("/api/plan", json=request).json()
     assert len(planned["rois"]) == 2
+    assert any(text.startswith("object 1 (disc), object 2 (disc): ") for text in planned["warnings"])
     job = ended(client, client.post("/api/insert", json=request).json())
     results = {r["name"]: r for r in client.get("/api/results").json() if r["id"] in job["results"]}
     assert set(results) == {"room_3.png", "room_4.png"}

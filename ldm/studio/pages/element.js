@@ -60,6 +60,10 @@ export function noticeLine() {
   return line;
 }
 
+/** What a page shows as long as there is nothing on it: what will be here, and what to do for it. */
+export const emptyPage = (title, text) =>
+  element("div", { class: "empty" }, element("h2", {}, title), element("p", {}, text));
+
 /** A list of warnings: `show(texts)`; without any it is hidden. */
 export function warningList() {
   const list = element("ul", { class: "warnings", hidden: true });

@@ -4,7 +4,7 @@ import { delayed, get, path, post } from "./api.js";
 import { backgroundList } from "./backgrounds.js";
 import { commandLine } from "./command_line.js";
 import { colourOf } from "./draft.js";
-import { button, element, noticeLine, warningList } from "./element.js";
+import { button, element, emptyPage, noticeLine, warningList } from "./element.js";
 import { hasEnded, jobPanel, watchJob } from "./jobs.js";
 import { MaskEditor } from "./mask_editor.js";
 import { decodeMask, encodeMask } from "./mask_png.js";
@@ -31,11 +31,9 @@ class InsertPage {
     this.store = delayed(() => (this.stored = this.stored.then(() => this.storeAndPlan())), 400);
     this.left = this.backgroundPanel(id);
     this.right = this.insertPanel(info.settings.insert);
-    this.empty = element(
-      "div",
-      { class: "empty" },
-      element("h2", {}, "Insert an object"),
-      element("p", {}, "Drop a background on the left, or choose one. Then paint where the object goes."),
+    this.empty = emptyPage(
+      "Insert an object",
+      "Drop a background, or choose one. Then paint where the object goes.",
     );
     this.place = element("div", { class: "place", hidden: true });
     this.results = element("div");

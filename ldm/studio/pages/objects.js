@@ -2,7 +2,7 @@
 
 import { get, path, post, remove, upload, withQuery } from "./api.js";
 import { dropZone } from "./drop_zone.js";
-import { button, confirmed, element, noticeLine, warningList } from "./element.js";
+import { button, confirmed, element, emptyPage, noticeLine, warningList } from "./element.js";
 import { learnPanel } from "./learn.js";
 import { photoCard } from "./photo_card.js";
 import { PhotoEditor } from "./photo_editor.js";
@@ -17,15 +17,9 @@ export function objectsPage(host, name, info) {
   listOf(aside, name);
   if (name) return objectView(main, name, info, () => listOf(aside, name));
   main.replaceChildren(
-    element(
-      "div",
-      { class: "empty" },
-      element("h2", {}, "Teach the model an object"),
-      element(
-        "p",
-        {},
-        "Give the object a name on the left, then drop three to six photos of it, from different sides.",
-      ),
+    emptyPage(
+      "Teach the model an object",
+      "Give the object a name, press Create, then drop three to six photos of it, from different sides.",
     ),
   );
   return () => {};
@@ -107,7 +101,7 @@ function objectView(main, name, info, onlist) {
   const reference = referencePanel(name, (answer) => show(answer));
   const learning = learnPanel(name, info.settings.learn, () => load());
   const drop = dropZone(FIRST_PHOTOS, (files) => add(files), { multiple: true });
-  const discard = button("Remove object", () => removeObject(), { class: "danger", hidden: true });
+  const discard = button("Remove object", () => removeObject(), { hidden: true });
   const head = element("div", { class: "row head" }, element("h2", {}, name), discard);
   main.replaceChildren(
     element("div", { class: "work" }, head, notice, warnings, cards, place),
@@ -168,6 +162,7 @@ function objectView(main, name, info, onlist) {
     if (!photos.some((photo) => photo.id === chosen)) chosen = photos[0]?.id ?? null;
     discard.hidden = false;
     discard.textContent = object.opened ? "Close object" : "Remove object";
+    discard.classList.toggle("danger", !object.opened);
     warnings.show(photos.length ? object.warnings : []);
     cards.classList.toggle("none", !photos.length);
     drop.lastChild.textContent = photos.length ? "Add photos" : FIRST_PHOTOS;
@@ -204,8 +199,18 @@ function objectView(main, name, info, onlist) {
 /** What the model is shown, and other objects of the category. */
 function referencePanel(name, onobject) {
   const notice = noticeLine();
-  const shown = element("img", { class: "shown", alt: "What the model is shown" });
-  const hint = element("p", { class: "dim" }, "Choose a photo as the reference.");
+  const hint = element("p", { class: "dim" });
+  const told = (text) => {
+    hint.textContent = text;
+    hint.hidden = !text;
+    shown.hidden = Boolean(text);
+  };
+  const shown = element("img", {
+    class: "shown",
+    alt: "What the model is shown: the reference, then a crop of each photo",
+    onload: () => told(""),
+    onerror: () => told("This cannot be shown yet: correct the photos that have a warning."),
+  });
   const category = element("div", { class: "thumbs" });
   const ask = async (act) => {
     try {
@@ -233,18 +238,19 @@ function referencePanel(name, onobject) {
   );
   const show = (object) => {
     node.hidden = !object.photos.length;
-    shown.hidden = !object.reference;
-    hint.hidden = Boolean(object.reference);
     if (object.reference) shown.src = withQuery(path("objects", name, "shown"), { at: Date.now() });
+    else told("Choose a photo as the reference.");
     category.replaceChildren(
       ...object.category.map((one) =>
         element(
           "figure",
           {},
           element("img", { src: one.image, alt: one.name, title: one.name }),
-          button("Remove", () => ask(() => remove(path("objects", name, "category", one.name))), {
-            "aria-label": `Remove ${one.name}`,
-          }),
+          object.opened // its pictures are the person's own
+            ? null
+            : button("Remove", () => ask(() => remove(path("objects", name, "category", one.name))), {
+                "aria-label": `Remove ${one.name}`,
+              }),
         ),
       ),
     );
