@@ -160,6 +160,8 @@ class Access:
         async def with_headers(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
+                if size > self.policy.max_bytes:  # a form is answered as malformed then
+                    raise TooLarge
                 started = True
                 there = {name for name, _ in message["headers"]}
                 own = [(name.encode(), text.encode()) for name, text in HEADERS.items()]

@@ -57,9 +57,9 @@ class Plan:
     def warnings_of(self, objects: Sequence[str]) -> list[str]:
         """Each warning once; with the objects that it is about, if there are several placements."""
         about: dict[str, list[str]] = {}
-        for number, (given, notes) in enumerate(zip(objects, self.warnings, strict=True), start=1):
+        for number, (name, notes) in enumerate(zip(objects, self.warnings, strict=True), start=1):
             for note in notes:
-                about.setdefault(note, []).append(f"object {number} ({Path(given).stem})")
+                about.setdefault(note, []).append(f"object {number} ({name})")
         if len(objects) == 1:
             return list(about)
         return [f"{', '.join(names)}: {note}" for note, names in about.items()]

@@ -8,7 +8,7 @@ import pytest
 
 pytest.importorskip("fastapi", reason="the extra `studio` is not installed")
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, UploadFile
 from fastapi.testclient import TestClient
 
 from ldm.studio.access import Access, Policy
@@ -28,6 +28,10 @@ def client_of(policy: Policy, address: str = OWN) -> TestClient:
     @app.post("/api/thing")
     async def change(request: Request) -> dict[str, int]:
         return {"bytes": len(await request.body())}
+
+    @app.post("/api/form")
+    def form(file: UploadFile) -> dict[str, int | None]:
+        return {"bytes": file.size}
 
     return TestClient(app, base_url=address, follow_redirects=False)
 
@@ -132,6 +136,10 @@ def test_bodies_are_limited_with_and_without_a_length() -> None:
     assert client.post("/api/thing", content=b"x" * (1 + (1 << 20))).status_code == 413
     pieces = (b"x" * (1 << 18) for _ in range(5))
     assert client.post("/api/thing", content=pieces).status_code == 413
+    head = b'--x\r\ncontent-disposition: form-data; name="file"; filename="a"\r\n\r\n'
+    form = (part for part in (head, *(b"x" * (1 << 18) for _ in range(5)), b"\r\n--x--\r\n"))
+    kind = {"content-type": "multipart/form-data; boundary=x"}
+    assert client.post("/api/form", content=form, headers=kind).status_code == 413
     assert client.post("/api/thing", headers={"content-length": "many"}).status_code == 400
 
 

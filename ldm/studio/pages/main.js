@@ -27,6 +27,7 @@ async function show() {
     if (link.dataset.page === page) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
+  document.title = `Studio: ${page}`;
   try {
     info ??= await get(path("info"));
   } catch (error) {

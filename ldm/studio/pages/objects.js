@@ -199,17 +199,16 @@ function objectView(main, name, info, onlist) {
 /** What the model is shown, and other objects of the category. */
 function referencePanel(name, onobject) {
   const notice = noticeLine();
-  const hint = element("p", { class: "dim" });
-  const told = (text) => {
-    hint.textContent = text;
-    hint.hidden = !text;
-    shown.hidden = Boolean(text);
+  const hint = element("p", { class: "dim" }, "This cannot be shown yet: correct the photos that have a warning.");
+  const told = (fails) => {
+    hint.hidden = !fails;
+    shown.hidden = fails;
   };
   const shown = element("img", {
     class: "shown",
     alt: "What the model is shown: the reference, then a crop of each photo",
-    onload: () => told(""),
-    onerror: () => told("This cannot be shown yet: correct the photos that have a warning."),
+    onload: () => told(false),
+    onerror: () => told(true),
   });
   const category = element("div", { class: "thumbs" });
   const ask = async (act) => {
@@ -238,8 +237,7 @@ function referencePanel(name, onobject) {
   );
   const show = (object) => {
     node.hidden = !object.photos.length;
-    if (object.reference) shown.src = withQuery(path("objects", name, "shown"), { at: Date.now() });
-    else told("Choose a photo as the reference.");
+    if (object.photos.length) shown.src = withQuery(path("objects", name, "shown"), { at: Date.now() });
     category.replaceChildren(
       ...object.category.map((one) =>
         element(
