@@ -49,13 +49,25 @@ export function iconButton(icon, label, onclick, more = {}) {
   return element("button", { type: "button", onclick, "aria-label": label, title: label, ...more }, drawing);
 }
 
-/** A line that tells of an error or a state near its cause: `say(text)`, `say("")` hides it. */
+/**
+ * A line that tells of an error or a state near its cause: `say(text)`, `say("")` hides it. `ask(act)` runs `act`,
+ * and says what goes wrong; its promise is what `act` gives, null after an error.
+ */
 export function noticeLine() {
   const line = element("p", { class: "notice", role: "status", hidden: true });
   line.say = (text, kind = "error") => {
     line.textContent = text;
     line.dataset.kind = kind;
     line.hidden = !text;
+  };
+  line.ask = async (act) => {
+    try {
+      line.say("");
+      return await act();
+    } catch (error) {
+      line.say(error.message);
+      return null;
+    }
   };
   return line;
 }

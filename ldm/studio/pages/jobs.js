@@ -74,13 +74,7 @@ export function jobPanel() {
     charts,
   );
   let shown = "";
-  const act = (id, verb) => async () => {
-    try {
-      show(await post(path("jobs", id, verb)));
-    } catch (error) {
-      notice.say(error.message);
-    }
-  };
+  const act = (id, verb) => () => notice.ask(async () => show(await post(path("jobs", id, verb))));
   const show = (job) => {
     node.hidden = !job;
     if (!job) return;

@@ -48,13 +48,10 @@ async function listOf(aside, chosen) {
     create,
     element("details", {}, element("summary", {}, "Open a folder"), open),
   );
-  try {
-    const objects = await get(path("objects"));
-    list.replaceChildren(...objects.map((object) => itemOf(object, object.name === chosen)));
-    if (!objects.length) notice.say("No object yet.", "hint");
-  } catch (error) {
-    notice.say(error.message);
-  }
+  const objects = await notice.ask(() => get(path("objects")));
+  if (!objects) return;
+  list.replaceChildren(...objects.map((object) => itemOf(object, object.name === chosen)));
+  if (!objects.length) notice.say("No object yet.", "hint");
 }
 
 function itemOf(object, chosen) {
@@ -80,13 +77,9 @@ function itemOf(object, chosen) {
 function nameForm(label, placeholder, action, onsubmit) {
   const input = element("input", { type: "text", required: true, placeholder, "aria-label": label });
   const notice = noticeLine();
-  const send = async (event) => {
+  const send = (event) => {
     event.preventDefault();
-    try {
-      await onsubmit(input.value.trim());
-    } catch (error) {
-      notice.say(error.message);
-    }
+    notice.ask(() => onsubmit(input.value.trim()));
   };
   return element("form", { class: "inline", onsubmit: send }, input, element("button", {}, action), notice);
 }
@@ -117,28 +110,24 @@ function objectView(main, name, info, onlist) {
     onobject: (answer) => show(answer),
   });
   const add = async (files) => {
-    notice.say(`Looking for the object in ${files.length} photo${files.length > 1 ? "s" : ""}…`, "hint");
-    try {
+    await notice.ask(async () => {
+      notice.say(`Looking for the object in ${files.length} photo${files.length > 1 ? "s" : ""}…`, "hint");
       const before = new Set(object?.photos.map((photo) => photo.id));
       const answer = await upload(path("objects", name, "photos"), "files", files);
       chosen = answer.photos.find((photo) => !before.has(photo.id))?.id ?? chosen;
       notice.say("");
       show(answer);
-    } catch (error) {
-      notice.say(error.message);
-    }
+    });
     onlist();
   };
   const removeObject = async () => {
     const count = object.photos.length === 1 ? "its photo" : `its ${object.photos.length} photos`;
     const question = `Remove ${name} with ${count}? What was learnt from it and its results stay.`;
     if (!object.opened && !(await confirmed(question, "Remove"))) return;
-    try {
+    await notice.ask(async () => {
       await remove(path("objects", name));
       location.hash = "#objects";
-    } catch (error) {
-      notice.say(error.message);
-    }
+    });
   };
   const choose = (id) => {
     chosen = id;
@@ -182,13 +171,7 @@ function objectView(main, name, info, onlist) {
       editor.open(photo, photo.id === object.reference);
     } else editor.update(photo, photo.id === object.reference);
   };
-  const load = async () => {
-    try {
-      show(await get(path("objects", name)));
-    } catch (error) {
-      notice.say(error.message);
-    }
-  };
+  const load = () => notice.ask(async () => show(await get(path("objects", name))));
   load();
   return () => {
     editor.close();
@@ -211,14 +194,7 @@ function referencePanel(name, onobject) {
     onerror: () => told(true),
   });
   const category = element("div", { class: "thumbs" });
-  const ask = async (act) => {
-    try {
-      notice.say("");
-      onobject(await act());
-    } catch (error) {
-      notice.say(error.message);
-    }
-  };
+  const ask = (act) => notice.ask(async () => onobject(await act()));
   const drop = dropZone(
     "Drop pictures of other objects of its kind (optional)",
     (files) => ask(() => upload(path("objects", name, "category"), "files", files)),

@@ -100,14 +100,6 @@ function showOne(page, { results, settings }, result) {
   const command = commandLine();
   command.show(result.command);
   let stop = () => {};
-  const ask = async (act) => {
-    try {
-      notice.say("");
-      await act();
-    } catch (error) {
-      notice.say(error.message);
-    }
-  };
   const replay = async () => {
     const { id } = await post(path("results", result.id, "replay"));
     stop();
@@ -140,11 +132,11 @@ function showOne(page, { results, settings }, result) {
       element(
         "div",
         { class: "row" },
-        button("Open in Insert", () => ask(() => reopen(result))),
-        button("Replay", () => ask(replay), {
+        button("Open in Insert", () => notice.ask(() => reopen(result))),
+        button("Replay", () => notice.ask(replay), {
           title: "Make it again from its recipe, and compare the pixels",
         }),
-        result.removable ? button("Remove", () => ask(discard), { class: "danger" }) : null,
+        result.removable ? button("Remove", () => notice.ask(discard), { class: "danger" }) : null,
       ),
       notice,
       panel.node,
