@@ -66,7 +66,7 @@ class Policy:
     @property
     def address(self) -> str:
         """The address of the first page, as another machine can open it."""
-        name = socket.gethostname() if self.host in EVERY_ADDRESS else self.host
+        name = _network_address() if self.host in EVERY_ADDRESS else self.host
         return f"http://{f'[{name}]' if ':' in name else name}:{self.port}/"
 
     @property
@@ -174,6 +174,16 @@ class Access:
             if started:
                 raise
             await _answer(send, 413, {"error": f"more than {self.policy.max_bytes >> 20} MB"})
+
+
+def _network_address() -> str:
+    """This machine's address in its network: where a packet to elsewhere would leave it; none is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # of the addresses for documentation
+        except OSError:  # no network
+            return LOOPBACK[1]
+        return str(probe.getsockname()[0])
 
 
 def _host_name(host: str) -> str:
