@@ -114,7 +114,7 @@ class ModelWorker(threading.Thread):
             )
         except Stopped:
             if not self.ending.is_set():
-                self.jobs.end(job.id, "cancelled", message="", previews=[])
+                self.jobs.end(job.id, "cancelled", previews=[])
         except (ValueError, FileNotFoundError, PermissionError) as error:
             self.jobs.end(job.id, "failed", error=" ".join(str(error).split()), previews=[])
         except (Exception, SystemExit) as error:  # a fault of ours, or no memory: the next job begins afresh
