@@ -84,11 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with listening(args.host, args.port) as own, locked_folder(folder, "give another --folder"):
         policy = Policy(args.host, own.getsockname()[1], token, args.max_upload_mb << 20)
         app = create_app(Workspace(folder, args.config), policy, args.device)
-        name = f"[{args.host}]" if ":" in args.host else args.host
-        print(
-            f"studio: http://{name}:{policy.port}/{f'?token={token}' if token else ''} (Ctrl-C ends it)",
-            flush=True,
-        )
+        print(f"studio: {policy.address}{f'?token={token}' if token else ''} (Ctrl-C ends it)", flush=True)
         serve(app, own)
 
 

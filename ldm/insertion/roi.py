@@ -243,7 +243,7 @@ def _region(mask: np.ndarray, roi: Roi, model_side: int) -> PlannedRegion:
     longer, side = max(box_of(inside).size), max(roi.size)
     scale, notes = model_side / side, []
     if scale < 1 / MAX_SHRINK:
-        notes.append(f"shrunk {1 / scale:.1f} times for the model, which draws no finer detail")
+        notes.append(f"the region is shrunk {1 / scale:.1f} times for the model, which draws no finer detail")
     if math.sqrt(inside.sum()) * scale < LEAST:
         notes.append(
             f"the mask is {longer * scale:.0f} px for the model, too small for an object; grow it, "

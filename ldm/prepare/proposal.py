@@ -124,4 +124,4 @@ def _from_coarse(image: np.ndarray, coarse: np.ndarray, segmenter: Segmenter) ->
         box = _to_border(box, image.shape[:2])
     proposal = _in_box(image, box, segmenter, "proposed")
     tight = box_of(proposal.silhouette) or box
-    return replace(proposal, box=tight, warnings=nothing + check_photo(image, tight, proposal.silhouette))
+    return replace(proposal, box=tight, warnings=nothing or check_photo(image, tight, proposal.silhouette))

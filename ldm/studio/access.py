@@ -25,17 +25,33 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 LOOPBACK = ("localhost", "127.0.0.1", "::1")
 EVERY_ADDRESS = ("0.0.0.0", "::")
 SAFE = ("GET", "HEAD", "OPTIONS")
+OPEN = ("/style.css", "/icon.svg")  # the page that asks for the token needs them
 OWN = ("same-origin", "none")  # values of Sec-Fetch-Site: sent by our pages, or by the user
 HEADERS = {
     "content-security-policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
-        "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        "connect-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
     ),
     "x-content-type-options": "nosniff",
     "referrer-policy": "no-referrer",
     "cross-origin-resource-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
 }
+ASKING = """<!doctype html>
+<html lang="en">
+  <meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+  <title>Studio: token</title>
+  <link rel="icon" href="/icon.svg"><link rel="stylesheet" href="/style.css">
+  <main class="page">
+    <form class="empty" action="/">
+      <h2>This studio needs a token</h2>
+      <p>%sThe token stands in the address that <code>studio.sh</code> printed, after <code>token=</code>.</p>
+      <p class="inline"><input type="password" name="token" aria-label="Token" required autofocus
+        ><button class="primary">Open</button></p>
+    </form>
+  </main>
+</html>
+"""
 
 
 @dataclass(frozen=True)
@@ -48,6 +64,12 @@ class Policy:
     max_bytes: int = 1 << 30
 
     @property
+    def address(self) -> str:
+        """The address of the first page, as another machine can open it."""
+        name = _network_address() if self.host in EVERY_ADDRESS else self.host
+        return f"http://{f'[{name}]' if ':' in name else name}:{self.port}/"
+
+    @property
     def cookie(self) -> str:
         """Name of the cookie: a browser sends those of one host to all its ports."""
         return f"studio_{self.port}"
@@ -55,10 +77,11 @@ class Policy:
     def refusal(self, method: str, path: str, headers: Mapping[str, str], query: str) -> tuple[int, str]:
         """HTTP status and reason of a refusal; (0, "") if the request is allowed."""
         if not self._is_ours(headers.get("host", "")):
-            return 403, f"the host {headers.get('host', '')[:80]!r} is not served; open http://{self.host}"
+            return 403, f"the host {headers.get('host', '')[:80]!r} is not served; open {self.address}"
         if reason := self._foreign(method, path, headers):
             return 403, reason
-        if self.token and not self._has_token(headers, query if method == "GET" and path == "/" else ""):
+        needed = self.token and not (path in OPEN and method in SAFE)
+        if needed and not self._has_token(headers, query if method == "GET" and path == "/" else ""):
             return 401, "a token is needed: open the address that studio.sh printed, or send it as Bearer"
         if int(headers.get("content-length") or 0) > self.max_bytes:
             return 413, f"more than {self.max_bytes >> 20} MB; send a smaller file"
@@ -112,7 +135,10 @@ class Access:
             status, reason = self.policy.refusal(scope["method"], scope["path"], headers, query)
         except ValueError:
             status, reason = 400, "a header is malformed"
-        if status:
+        if status == 401 and scope["path"] == "/":
+            wrong = "<b class=notice>That is not the token.</b> " if "token=" in query else ""
+            await _answer(send, status, ASKING % wrong, {"content-type": "text/html; charset=utf-8"})
+        elif status:
             await _answer(send, status, {"error": reason})
         elif self.policy.token and scope["path"] == "/" and "token=" in query:
             value = f"{self.policy.cookie}={self.policy.token}; Path=/; HttpOnly; SameSite=Strict"
@@ -134,6 +160,8 @@ class Access:
         async def with_headers(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
+                if size > self.policy.max_bytes:  # a form is answered as malformed then
+                    raise TooLarge
                 started = True
                 there = {name for name, _ in message["headers"]}
                 own = [(name.encode(), text.encode()) for name, text in HEADERS.items()]
@@ -146,6 +174,16 @@ class Access:
             if started:
                 raise
             await _answer(send, 413, {"error": f"more than {self.policy.max_bytes >> 20} MB"})
+
+
+def _network_address() -> str:
+    """This machine's address in its network: where a packet to elsewhere would leave it; none is sent."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # of the addresses for documentation
+        except OSError:  # no network
+            return LOOPBACK[1]
+        return str(probe.getsockname()[0])
 
 
 def _host_name(host: str) -> str:
@@ -163,9 +201,9 @@ def _is_address(name: str) -> bool:
 
 
 async def _answer(
-    send: Send, status: int, values: Mapping[str, Any], more: Mapping[str, str] | None = None
+    send: Send, status: int, values: Mapping[str, Any] | str, more: Mapping[str, str] | None = None
 ) -> None:
-    body = json.dumps(values).encode()
+    body = (values if isinstance(values, str) else json.dumps(values)).encode()
     own = {"content-type": "application/json", "content-length": str(len(body))}
     headers = own | HEADERS | dict(more or {})
     encoded = [(name.encode(), text.encode()) for name, text in headers.items()]

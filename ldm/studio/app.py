@@ -91,14 +91,14 @@ def api_page(openapi: Mapping[str, Any]) -> str:
     rows = []
     for path, methods in openapi["paths"].items():
         for method, route in methods.items():
-            about = route.get("description") or route["summary"]
+            about = route.get("description") or route["summary"].capitalize()
             cells = (method.upper(), path, " ".join(about.split()))
             rows.append("".join(f"<td>{escape(cell)}</td>" for cell in cells))
     table = "\n".join(f"<tr>{row}</tr>" for row in rows)
     head = "<tr><th>method<th>address<th>what it does</tr>"
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Studio API</title>'
-        '<link rel="stylesheet" href="/style.css"><main><h1>Studio API</h1>'
+        '<link rel="stylesheet" href="/style.css"><main class="page"><h1>Studio API</h1>'
         '<p>With the fields of each body: <a href="/api/openapi.json">/api/openapi.json</a></p>'
         f"<table>{head}{table}</table></main></html>"
     )

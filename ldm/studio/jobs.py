@@ -110,10 +110,16 @@ class JobBook:
             self._changed.notify_all()
             return job
 
-    def end(self, own: str, state: str, **changes: Any) -> Job:
-        """Finish a job: done, failed or cancelled."""
+    def end(self, own: str, state: str, message: str = "", **changes: Any) -> Job:
+        """Finish a job: done, failed or cancelled; `message` replaces what it was doing."""
         assert state in ENDED, state
-        ended = {"state": state, "finished": time.time(), "seconds_left": None, "process": 0}
+        ended = {
+            "state": state,
+            "finished": time.time(),
+            "seconds_left": None,
+            "process": 0,
+            "message": message,
+        }
         return self.update(own, **{**changes, **ended})
 
     def ask(self, own: str, wanted: str) -> Job:

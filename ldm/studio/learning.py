@@ -113,7 +113,7 @@ class Trainings(threading.Thread):
             code = None if self._child is None else self._child.poll()
             self._child = None
             if object_file(run).is_file():
-                self.jobs.end(job.id, "done", **{**progress_of(run), "message": "learnt"})
+                self.jobs.end(job.id, "done", **{**progress_of(run), "message": ""})
                 return
             if code or tries > 2:
                 self.jobs.end(job.id, "failed", error=last_line(run) or f"the process ended with {code}")
@@ -153,10 +153,10 @@ class Trainings(threading.Thread):
         wanted = self.jobs.get(job.id).state_wanted
         found = progress_of(Path(job.request["run"]))
         if wanted == "cancelled":
-            self.jobs.end(job.id, "cancelled", **{**found, "message": "cancelled; its run folder is kept"})
+            self.jobs.end(job.id, "cancelled", **{**found, "message": "its run folder is kept"})
         else:
             paused = {"state": "paused", "state_wanted": "", "process": 0, "seconds_left": None}
-            self.jobs.update(job.id, **{**found, **paused, "message": "paused"})
+            self.jobs.update(job.id, **{**found, **paused, "message": ""})
 
     def _runs(self, job: Job) -> bool:
         """Whether the job's process runs, be it a child or one that an earlier server started."""

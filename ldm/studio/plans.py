@@ -49,10 +49,20 @@ class Insertion:
 
 @dataclass(frozen=True)
 class Plan:
-    """The regions x0 y0 x1 y1 to inpaint, of each placement, and what a person should know."""
+    """The regions x0 y0 x1 y1 to inpaint, and what a person should know, of each placement."""
 
     rois: tuple[tuple[tuple[int, int, int, int], ...], ...]
-    warnings: tuple[str, ...]
+    warnings: tuple[tuple[str, ...], ...]
+
+    def warnings_of(self, objects: Sequence[str]) -> list[str]:
+        """Each warning once; with the objects that it is about, if there are several placements."""
+        about: dict[str, list[str]] = {}
+        for number, (name, notes) in enumerate(zip(objects, self.warnings, strict=True), start=1):
+            for note in notes:
+                about.setdefault(note, []).append(f"object {number} ({name})")
+        if len(objects) == 1:
+            return list(about)
+        return [f"{', '.join(names)}: {note}" for note, names in about.items()]
 
 
 def insertion_of(
@@ -157,8 +167,7 @@ def plan(calls: Sequence[Sequence[str]], size: tuple[int, int]) -> Plan:
         groups(placed)
         made = [(one.mask.whole(size), list(one.rois)) for one in placed]
     crops = [plan_crops(mask, rois, options.crop_context.model_side) for mask, rois in made]
-    notes = dict.fromkeys(note for crop in crops for note in cautions(crop))
-    return Plan(tuple(tuple(rois) for _, rois in made), tuple(notes))
+    return Plan(tuple(tuple(rois) for _, rois in made), tuple(tuple(cautions(crop)) for crop in crops))
 
 
 def _stand_in(size: tuple[int, int]) -> Picture:

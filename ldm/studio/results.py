@@ -67,7 +67,7 @@ class Results:
             "background": one.asked.get("background") or Path(one.row["background"]).name,
             "background_name": one.asked.get("background_name") or Path(one.row["background"]).name,
             "objects": _objects(one),
-            "seed": one.row.get("seed", one.asked.get("seed")),
+            "seed": _parts(one)[0].get("seed"),
             "width": width,
             "height": height,
             "image": f"{address}/image",

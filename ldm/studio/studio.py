@@ -82,7 +82,8 @@ class Studio:
         calls = command_words(insertion, self.workspace, outdir, scenes)
         planned = plan(calls, insertion.size)
         rois = [list(roi) for rois in planned.rois for roi in rois]
-        return {"rois": rois, "warnings": list(planned.warnings), "command": shell_command(calls)}
+        warnings = planned.warnings_of(_names(asked))
+        return {"rois": rois, "warnings": warnings, "command": shell_command(calls)}
 
     def insert(self, asked: Mapping[str, Any], client: str) -> Job:
         """Queue an insertion; every mistake that shows without a model is an error now."""
@@ -99,10 +100,8 @@ class Studio:
             shutil.rmtree(folder, ignore_errors=True)
             raise
         request = {"calls": calls, "regions": regions}
-        objects = ", ".join(str(p.get("object") or p.get("reference")) for p in asked["placements"])
-        return self.jobs.add(
-            "insert", client, request, own, command=command, background=asked["background"], object=objects
-        )
+        where, what = asked["background"], ", ".join(_names(asked))
+        return self.jobs.add("insert", client, request, own, command=command, background=where, object=what)
 
     def learn(self, name: str, settings: Mapping[str, Any], client: str) -> Job:
         """Queue learning an object, in a run folder of its own."""
@@ -159,3 +158,8 @@ class Studio:
     def _insertion(self, asked: Mapping[str, Any]) -> Insertion:
         given = changed(self.config, asked.get("settings", {}), "insert")
         return insertion_of(self.workspace, self.objects, self.backgrounds, asked, given)
+
+
+def _names(asked: Mapping[str, Any]) -> list[str]:
+    """What an insertion calls its objects, of object files without folder and ending."""
+    return [Path(one["object"] or one["reference"] or "").stem for one in asked["placements"]]

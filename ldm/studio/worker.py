@@ -17,7 +17,7 @@ from ldm.studio.imports import import_models
 from ldm.studio.jobs import Job, JobBook
 from ldm.studio.plans import HELP
 from ldm.studio.results import result_id
-from ldm.studio.workspace import Workspace, shown_path, without_id
+from ldm.studio.workspace import Workspace, shown_path, without_name
 
 if TYPE_CHECKING:
     from argparse import Namespace
@@ -105,8 +105,8 @@ class ModelWorker(threading.Thread):
         self.previews = {job.id: {}}
         begun = time.monotonic()
         try:
-            notes: list[str] = []
-            with warnings_in_a_line(lambda line: notes.append(without_id(line))):
+            notes: dict[str, None] = {}  # each warning once: every seed and object gives its own
+            with warnings_in_a_line(lambda line: notes.setdefault(without_name(line))):
                 changes = (self._insert if job.kind == "insert" else self._replay)(job)
             texts = [changes.get("message") or f"{time.monotonic() - begun:.1f} s", *notes]
             self.jobs.end(
@@ -114,7 +114,7 @@ class ModelWorker(threading.Thread):
             )
         except Stopped:
             if not self.ending.is_set():
-                self.jobs.end(job.id, "cancelled", message="cancelled", previews=[])
+                self.jobs.end(job.id, "cancelled", previews=[])
         except (ValueError, FileNotFoundError, PermissionError) as error:
             self.jobs.end(job.id, "failed", error=" ".join(str(error).split()), previews=[])
         except (Exception, SystemExit) as error:  # a fault of ours, or no memory: the next job begins afresh

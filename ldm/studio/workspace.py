@@ -79,9 +79,9 @@ def new_id() -> str:
     return f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
 
 
-def without_id(line: str) -> str:
-    """A line about a background without its id, `new_id`, at the beginning: a person does not know it."""
-    return re.sub(r"^\d{8}-\d{6}-[0-9a-f]{6}: ", "", line)
+def without_name(line: str) -> str:
+    """A warning without its work item in front: a job has one background, and its page shows it."""
+    return re.sub(r"^[\w.-]+: ", "", line)
 
 
 def stored_name(given: str, suffixes: tuple[str, ...]) -> str:

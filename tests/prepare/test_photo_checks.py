@@ -6,7 +6,16 @@ import cv2
 import numpy as np
 
 from ldm.data.boxes import Box
-from ldm.prepare.photo_checks import best_view, check_photo, compare_views, sharpness, view_of
+from ldm.prepare.photo_checks import (
+    ALIKE,
+    alike,
+    best_view,
+    check_photo,
+    compare_views,
+    likeness,
+    sharpness,
+    view_of,
+)
 
 BOX = (100.0, 100.0, 400.0, 400.0)
 
@@ -45,8 +54,30 @@ def test_faults_of_all_photos_together() -> None:
     views = {str(seed): view_of(*shown(seed=seed)) for seed in (1, 2, 3)}
     assert compare_views(views) == []
     again = views | {"4": view_of(*shown((90, 110, 410, 420), seed=2))}
-    assert compare_views(again) == ["2 and 4 show nearly the same view: one of them could show another side"]
+    assert compare_views(again) == ["2 and 4 show nearly the same view: keep one, show other sides"]
     assert compare_views({"1": views["1"]})[0].startswith("1 photo: at least 3")
+
+
+def test_a_copy_is_known_though_another_box_and_silhouette_were_proposed() -> None:
+    image, box, mask = shown()
+    copy = cv2.resize(image, None, fx=0.4, fy=0.4, interpolation=cv2.INTER_AREA)
+    smaller = tuple(0.4 * value for value in (box[0], box[1], box[2], 0.6 * box[3]))
+    other = view_of(copy, smaller, np.full(copy.shape[:2], 255, np.uint8))
+    one = view_of(image, box, mask)
+    assert likeness(one.tile, other.tile) < ALIKE
+    assert alike(one, other) and not alike(one, view_of(*shown(seed=5)))
+
+
+def test_several_copies_are_one_warning() -> None:
+    views = {name: view_of(*shown(seed=seed)) for name, seed in zip("abcd", (1, 2, 1, 1), strict=True)}
+    assert compare_views(views) == ["a, c and d show nearly the same view: keep one, show other sides"]
+
+
+def test_a_box_without_the_object_is_told() -> None:
+    image, _, mask = shown((100, 100, 300, 300))
+    assert check_photo(image, (310, 310, 500, 500), mask)[0].startswith(
+        "nothing of the silhouette is in the box"
+    )
 
 
 def test_the_reference_is_whole_sharp_and_large() -> None:

@@ -6,7 +6,6 @@ on 24 megapixels, a background of 100 megapixels, an insertion into it. Memory: 
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from pathlib import Path
@@ -76,7 +75,10 @@ def main() -> None:
             page.goto(server.url)
             page.get_by_text("Teach the model an object").wait_for()
             said(server, "start to the first usable page", time.monotonic() - begun)
-            assert json.loads(server.read("/api/learnt")), "learn an object first: bash demo.sh"
+            opened = page.request.post(
+                f"{server.url}/api/objects/open", data={"folder": "examples/objects/rocket_bee"}
+            )
+            assert opened.ok, opened.text()
             stroke(server, context, folder)
             insertion(server, context, folder)
 

@@ -43,12 +43,13 @@ def test_jobs_are_there_after_a_restart(tmp_path: Path) -> None:
     one = first.add("insert", "a", {"calls": [["--seed", "3"]]}, command="bash inference.sh")
     two = first.add("learn", "b", {"run": "runs/x"})
     taken(first)
-    first.update(two.id, loss=[(10, 0.5)])
+    first.update(two.id, loss=[(10, 0.5)], message="starting")
     first.end(two.id, "failed", error="no memory")
     again = JobBook(tmp_path / "jobs.db")  # the first one was never closed, as after a kill
     assert [job.id for job in again.all()] == [two.id, one.id]
     assert again.get(one.id).state == "running" and again.get(one.id).request == one.request
-    assert again.get(two.id).error == "no memory" and again.get(two.id).public()["loss"] == [[10, 0.5]]
+    assert again.get(two.id).message == "" and again.get(two.id).error == "no memory"
+    assert again.get(two.id).public()["loss"] == [[10, 0.5]]
 
 
 @pytest.mark.parametrize(

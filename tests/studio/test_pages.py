@@ -252,6 +252,45 @@ def test_drawing_by_keyboard(editor: Editor) -> None:
     assert abs(columns.min() - (W / 2 - size / 2)) <= 1 and columns.max() > W / 2 + 300
 
 
+def test_a_finger_beside_a_handle_drags_it_and_two_fingers_zoom(
+    server: Server, started: Any, tmp_path: Path
+) -> None:
+    with browsing(started, has_touch=True, is_mobile=True) as context:
+        objects, given = f"{server.url}/api/objects", photo(tmp_path)
+        assert context.request.post(objects, data={"name": "touched"}).ok
+        answer = context.request.post(f"{objects}/touched/photos", multipart={"files": given})
+        own = answer.json()["photos"][0]["id"]
+        box = {"box": [300, 200, 600, 400]}
+        assert context.request.put(f"{objects}/touched/photos/{own}", data=box).ok
+        page = context.new_page()
+        page.goto(f"{server.url}/#objects/touched")
+        page.get_by_text("Two fingers zoom and move.").wait_for()
+        page.locator(".stage").scroll_into_view_if_needed()
+        handle = page.locator(".marks .handle").nth(2).bounding_box()  # the lower right one
+        x, y = handle["x"] + 20, handle["y"] + 16
+        session = context.new_cdp_session(page)
+
+        def touch(kind: str, *points: tuple[float, float]) -> None:
+            given = [{"x": x, "y": y, "id": i} for i, (x, y) in enumerate(points)]
+            session.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": given})
+
+        with page.expect_response(lambda answer: answer.request.method == "PUT" and answer.ok) as stored:
+            touch("touchStart", (x, y))
+            touch("touchMove", (x + 40, y + 30))
+            touch("touchEnd")
+        x0, y0, x1, y1 = stored.value.json()["box"]
+        assert (x0, y0) == (300, 200) and x1 > 600 and y1 > 400
+
+        before = page.locator(".editor .status").text_content()
+        touch("touchStart", (x, y))
+        touch("touchStart", (x, y), (x - 40, y))
+        touch("touchMove", (x, y), (x - 140, y))
+        touch("touchEnd")
+        page.wait_for_function("(text) => !document.body.innerText.includes(text)", arg=before)
+        heights = page.locator("button:visible").evaluate_all("(all) => all.map((one) => one.offsetHeight)")
+        assert min(heights) >= 40
+
+
 def test_a_reload_keeps_the_mask_and_goes_on(editor: Editor) -> None:
     editor.brush(50)
     with editor.saving():
@@ -332,6 +371,22 @@ def test_a_stroke_on_24_megapixels_keeps_up_with_the_screen(
     spent = editor.page.evaluate("performance.getEntriesByName('stroke').map((one) => one.duration)")
     assert len(spent) > 10 and np.median(spent) < 16, spent
     assert editor.mask().shape == (4000, 6000)
+
+
+def test_without_results_the_page_says_so_in_its_middle(context: Any, tmp_path: Path) -> None:
+    config, _ = written(tmp_path)
+    with serving(tmp_path / "empty", "--config", str(config), "--device", "cpu") as server:
+        page = context.new_page()
+        for name, title in (("results", "No results yet"), ("jobs", "No jobs yet")):
+            page.goto(f"{server.url}/#{name}")
+            page.get_by_role("heading", name=title).wait_for()
+            box = page.locator(".empty").bounding_box()
+            assert abs(box["x"] + box["width"] / 2 - 1280 / 2) < 10
+            assert abs(box["y"] + box["height"] / 2 - 800 / 2) < 60
+        server.stop()
+        page.get_by_role("alert").get_by_text("does not answer").wait_for()
+        server.start()
+        page.wait_for_function("() => !document.querySelector('#lost').textContent")
 
 
 def test_no_picture_is_refused_in_one_line(server: Server, context: Any) -> None:

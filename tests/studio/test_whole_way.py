@@ -125,9 +125,11 @@ def test_a_scene_of_two_objects(client: TestClient, learnt: str, tmp_path: Path)
     request = asked(found["id"], "disc", learnt, seeds=2, seed=3)
     planned = client.post("/api/plan", json=request).json()
     assert len(planned["rois"]) == 2
+    assert any(text.startswith("object 1 (disc), object 2 (disc): ") for text in planned["warnings"])
     job = ended(client, client.post("/api/insert", json=request).json())
     results = {r["name"]: r for r in client.get("/api/results").json() if r["id"] in job["results"]}
-    assert set(results) == {"room_3.png", "room_4.png"}
+    assert {name: one["seed"] for name, one in results.items()} == {"room_3.png": 3, "room_4.png": 4}
+    assert job["message"].count("shrunk") <= 1 and job["object"] == "disc, disc"
     after = decoded(client.get(f"/api/results/{results['room_3.png']['id']}/file").content)
     before = np.asarray(Image.open(tmp_path / "room.png"))
     inside = np.maximum(*(decoded(mask_png(SIZE, b)) for b in ((30, 20, 60, 50), (70, 50, 100, 80)))) > 127

@@ -8,7 +8,7 @@ import pytest
 
 from ldm.config.loader import ROOT
 from ldm.data.files import PICTURE_SUFFIXES
-from ldm.studio.workspace import Workspace, checked_name, new_id, stored_name, without_id
+from ldm.studio.workspace import Workspace, checked_name, new_id, stored_name, without_name
 
 
 @pytest.mark.parametrize(
@@ -54,6 +54,7 @@ def test_paths_stay_in_the_project(tmp_path: Path) -> None:
             own.inside(given)
 
 
-def test_a_warning_of_a_background_does_not_show_its_id() -> None:
-    assert without_id(f"{new_id()}: shrunk 4.9 times") == "shrunk 4.9 times"
-    assert without_id("room: shrunk 4.9 times") == "room: shrunk 4.9 times"
+def test_a_warning_of_a_job_does_not_repeat_its_background() -> None:
+    for name in (new_id(), "room", "my-room_321_2"):
+        assert without_name(f"{name}: shrunk 4.9 times") == "shrunk 4.9 times"
+    assert without_name("the given ROI is 4 x 3 px: 1 2") == "the given ROI is 4 x 3 px: 1 2"

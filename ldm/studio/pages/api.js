@@ -33,13 +33,8 @@ async function request(method, url, body) {
 }
 
 async function errorOf(response) {
-  try {
-    const { error, detail } = await response.json();
-    if (typeof error === "string") return error;
-    return `The server answered ${response.status}: ${JSON.stringify(detail)}`;
-  } catch {
-    return `The server answered ${response.status} ${response.statusText}`;
-  }
+  const { error } = await response.json().catch(() => ({}));
+  return error ?? `The server answered ${response.status} ${response.statusText}`;
 }
 
 const SLOW = 400; // ms until the head of the page tells that something is awaited

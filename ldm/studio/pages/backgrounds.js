@@ -11,13 +11,6 @@ import { button, confirmed, element, noticeLine } from "./element.js";
 export function backgroundList(chosen, onremoved) {
   const notice = noticeLine();
   const thumbs = element("div", { class: "thumbs" });
-  const ask = async (act) => {
-    try {
-      await act();
-    } catch (error) {
-      notice.say(error.message);
-    }
-  };
   const add = async (file) => {
     notice.say(`Adding ${file.name}…`, "hint");
     const { id } = await upload(path("backgrounds"), "file", [file]);
@@ -31,7 +24,7 @@ export function backgroundList(chosen, onremoved) {
     onremoved();
     location.hash = "#insert";
   };
-  const removal = button("Remove", () => ask(discard), {
+  const removal = button("Remove", () => notice.ask(discard), {
     class: "danger",
     hidden: true,
     title: "Remove this background and its masks",
@@ -47,7 +40,7 @@ export function backgroundList(chosen, onremoved) {
     "div",
     { class: "part" },
     element("div", { class: "row head" }, element("h2", {}, "Background"), removal),
-    dropZone("Drop a background, or choose one", ([file]) => ask(() => add(file))),
+    dropZone("Drop a background, or choose one", ([file]) => notice.ask(() => add(file))),
     notice,
     thumbs,
   );

@@ -111,7 +111,7 @@ export class Compare {
     if (event.target.closest?.("input:not([type=range]), select, textarea") || event.ctrlKey || event.metaKey)
       return;
     const key = event.key.toLowerCase();
-    if (key === "c") this.setHeld(down);
+    if (key === "c" || (key === " " && event.target === this.hold)) this.setHeld(down);
     else if (down && key === "0") this.viewport.fit();
     else if (down && key === "1") this.viewport.zoomTo(1);
     else if (down && key === "2" && this.a.region) this.viewport.fit(this.a.region);

@@ -49,7 +49,10 @@ export function iconButton(icon, label, onclick, more = {}) {
   return element("button", { type: "button", onclick, "aria-label": label, title: label, ...more }, drawing);
 }
 
-/** A line that tells of an error or a state near its cause: `say(text)`, `say("")` hides it. */
+/**
+ * A line that tells of an error or a state near its cause: `say(text)`, `say("")` hides it. `ask(act)` runs `act`,
+ * and says what goes wrong; its promise is what `act` gives, null after an error.
+ */
 export function noticeLine() {
   const line = element("p", { class: "notice", role: "status", hidden: true });
   line.say = (text, kind = "error") => {
@@ -57,8 +60,21 @@ export function noticeLine() {
     line.dataset.kind = kind;
     line.hidden = !text;
   };
+  line.ask = async (act) => {
+    try {
+      line.say("");
+      return await act();
+    } catch (error) {
+      line.say(error.message);
+      return null;
+    }
+  };
   return line;
 }
+
+/** What a page shows as long as there is nothing on it: what will be here, and what to do for it. */
+export const emptyPage = (title, text) =>
+  element("div", { class: "empty" }, element("h2", {}, title), element("p", {}, text));
 
 /** A list of warnings: `show(texts)`; without any it is hidden. */
 export function warningList() {

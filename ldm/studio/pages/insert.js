@@ -4,7 +4,7 @@ import { delayed, get, path, post } from "./api.js";
 import { backgroundList } from "./backgrounds.js";
 import { commandLine } from "./command_line.js";
 import { colourOf } from "./draft.js";
-import { button, element, noticeLine, warningList } from "./element.js";
+import { button, element, emptyPage, noticeLine, warningList } from "./element.js";
 import { hasEnded, jobPanel, watchJob } from "./jobs.js";
 import { MaskEditor } from "./mask_editor.js";
 import { decodeMask, encodeMask } from "./mask_png.js";
@@ -31,11 +31,9 @@ class InsertPage {
     this.store = delayed(() => (this.stored = this.stored.then(() => this.storeAndPlan())), 400);
     this.left = this.backgroundPanel(id);
     this.right = this.insertPanel(info.settings.insert);
-    this.empty = element(
-      "div",
-      { class: "empty" },
-      element("h2", {}, "Insert an object"),
-      element("p", {}, "Drop a background on the left, or choose one. Then paint where the object goes."),
+    this.empty = emptyPage(
+      "Insert an object",
+      "Drop a background, or choose one. Then paint where the object goes.",
     );
     this.place = element("div", { class: "place", hidden: true });
     this.results = element("div");
@@ -136,19 +134,8 @@ class InsertPage {
     this.editor.close();
   }
 
-  /** Run `act`; what goes wrong is said in `notice`. */
-  async ask(act, notice = this.notice) {
-    try {
-      notice.say("");
-      return await act();
-    } catch (error) {
-      notice.say(error.message);
-      return null;
-    }
-  }
-
   async start(id) {
-    await this.ask(async () => {
+    await this.notice.ask(async () => {
       const asked = ["objects", "learnt"].map((name) => get(path(name)));
       const [objects, files] = await Promise.all([...asked, this.backgrounds.load()]);
       this.objects = withOtherFiles(objects, files);
@@ -186,12 +173,12 @@ class InsertPage {
   }
 
   async storeAndPlan() {
-    await this.ask(async () => {
+    await this.runNotice.ask(async () => {
       const seeds = Math.min(Math.max(Math.round(Number(this.seeds.value)) || 1, 1), MOST_SEEDS);
       const seed = Math.max(Math.round(Number(this.seed.value)) || 0, 0);
       await this.scene.store({ settings: this.form.values(), seeds, seed });
       if (!this.closed) await this.plan();
-    }, this.runNotice);
+    });
   }
 
   /** Ask which regions the model will see, what is doubtful, and which command does the same. */
@@ -219,10 +206,10 @@ class InsertPage {
   async insert() {
     this.run.disabled = true;
     this.results.replaceChildren();
-    const job = await this.ask(async () => {
+    const job = await this.runNotice.ask(async () => {
       await Promise.all([this.store.flush(), this.stored]);
       return post(path("insert"), this.scene.request());
-    }, this.runNotice);
+    });
     if (job) this.watch(job.id);
     else this.run.disabled = false;
   }
@@ -244,7 +231,7 @@ class InsertPage {
       this.run.disabled = this.running || Boolean(this.scene.missing());
       if (!job.results?.length) return;
       const made = new Set(job.results);
-      const results = await this.ask(() => get(path("results")), this.runNotice);
+      const results = await this.runNotice.ask(() => get(path("results")));
       if (!results) return;
       const shown = results.filter((one) => made.has(one.id)).sort((a, b) => a.seed - b.seed);
       this.results.replaceChildren(resultGrid(shown));
@@ -254,7 +241,7 @@ class InsertPage {
   async loadFile(input) {
     const [file] = input.files;
     if (!file) return;
-    await this.ask(() => decodeMask(this.editor.layer, file));
+    await this.notice.ask(() => decodeMask(this.editor.layer, file));
     input.value = "";
     this.editor.redraw();
     this.drawn(this.editor.layer);

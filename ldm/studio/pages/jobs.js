@@ -1,7 +1,7 @@
 // Jobs: what the server works on. A job is watched by asking for it, so that any number of tabs may do so.
 
 import { get, path, post } from "./api.js";
-import { button, element, noticeLine } from "./element.js";
+import { button, element, emptyPage, noticeLine } from "./element.js";
 import { curve } from "./loss_curve.js";
 
 const EVERY = 700; // ms between two questions
@@ -74,13 +74,7 @@ export function jobPanel() {
     charts,
   );
   let shown = "";
-  const act = (id, verb) => async () => {
-    try {
-      show(await post(path("jobs", id, verb)));
-    } catch (error) {
-      notice.say(error.message);
-    }
-  };
+  const act = (id, verb) => () => notice.ask(async () => show(await post(path("jobs", id, verb))));
   const show = (job) => {
     node.hidden = !job;
     if (!job) return;
@@ -117,13 +111,18 @@ export function jobPanel() {
 export function jobsPage(host) {
   const list = element("div", { class: "joblist" });
   const notice = noticeLine();
-  host.replaceChildren(element("div", { class: "page" }, element("h2", {}, "Jobs"), notice, list));
+  const empty = emptyPage("No jobs yet", "What you start is listed here: learn an object, or insert one.");
+  const title = element("h2", {}, "Jobs");
+  title.hidden = empty.hidden = true; // until the jobs are known
+  host.replaceChildren(element("div", { class: "page" }, title, notice, empty, list));
   const panels = new Map(); // id => {node, show}
   let timer = 0;
   const ask = async () => {
     try {
       const jobs = await get(path("jobs"));
-      notice.say(jobs.length ? "" : "Nothing has been started yet. Learn an object, or insert one.", "hint");
+      notice.say("");
+      title.hidden = !jobs.length;
+      empty.hidden = Boolean(jobs.length);
       for (const job of jobs) {
         if (!panels.has(job.id)) panels.set(job.id, cardOf(job));
         panels.get(job.id).show(job);

@@ -38,20 +38,15 @@ export function learnPanel(name, settings, onend) {
   };
   const begin = async () => {
     start.disabled = true;
-    notice.say("");
-    try {
-      watch((await post(path("objects", name, "learn"), { settings: form.values() })).id);
-    } catch (error) {
-      notice.say(error.message);
-      start.disabled = false;
-    }
+    const job = await notice.ask(() => post(path("objects", name, "learn"), { settings: form.values() }));
+    if (job) watch(job.id);
+    else start.disabled = false;
   };
-  const find = async () => {
+  notice.ask(async () => {
     const jobs = await get(path("jobs"));
     const last = jobs.find((job) => job.kind === "learn" && job.object === name);
     if (last) watch(last.id);
-  };
-  find().catch((error) => notice.say(error.message));
+  });
   let known = "";
   const showCommand = () => {
     const values = Object.entries(form.values()).map(([key, value]) => quoted(`${key}=${value}`));

@@ -27,6 +27,7 @@ async function show() {
     if (link.dataset.page === page) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
+  document.title = `Studio: ${page}`;
   try {
     info ??= await get(path("info"));
   } catch (error) {
@@ -41,15 +42,16 @@ async function show() {
   document.body.dataset.page = page;
 }
 
-/** How many jobs are at work, beside the link to them. */
+/** How many jobs are at work, beside the link to them; and in the head whether the server answers. */
 async function count() {
+  let [working, lost] = [0, ""];
   try {
-    const jobs = await get(path("jobs"));
-    const working = jobs.filter((job) => !hasEnded(job)).length;
-    document.querySelector("#working").textContent = working ? String(working) : "";
-  } catch {
-    document.querySelector("#working").textContent = "";
+    working = (await get(path("jobs"))).filter((job) => !hasEnded(job)).length;
+  } catch (error) {
+    lost = error.message;
   }
+  document.querySelector("#working").textContent = working || "";
+  document.querySelector("#lost").textContent = lost;
   setTimeout(count, document.hidden ? 20_000 : 4000);
 }
 

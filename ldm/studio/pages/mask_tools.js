@@ -13,7 +13,7 @@ export const TOOLS = {
 };
 
 const HINTS = {
-  brush: "Drag to paint; [ and ] change the size; Alt or the right button removes.",
+  brush: "Drag to paint; Alt or the right button removes; [ and ] change the size.",
   eraser: "Drag to remove.",
   rectangle: "Drag from corner to corner; Alt or the right button removes.",
   lasso: "Draw around the object; Alt or the right button removes.",
@@ -21,7 +21,14 @@ const HINTS = {
   box: "Drag a handle, or the box; drag outside it for a new one.",
 };
 
-export const hintOf = (name) => HINTS[name];
+/** What a tool does, in a line: for a mouse, or for a finger. */
+export function hintOf(name) {
+  if (!matchMedia("(pointer: coarse)").matches) return HINTS[name];
+  return `${HINTS[name].replace(/; Alt.*|\.$/, "")}. Two fingers zoom and move.`;
+}
+
+/** Screen pixels within which a pointer hits something small; a finger hides what it points at. */
+const reachOf = (event) => (event.pointerType === "touch" ? 24 : 10);
 
 function brush(editor, erases) {
   let last = null;
@@ -124,7 +131,6 @@ function lasso(editor) {
 function polygon(editor) {
   let points = [];
   let removes = false;
-  const near = (a, b) => Math.hypot(a.x - b.x, a.y - b.y) * editor.viewport.scale < 8;
   const finish = () => {
     const corners = points;
     points = [];
@@ -134,7 +140,9 @@ function polygon(editor) {
   return {
     down(point, event) {
       if (!points.length) removes = editor.removes(event);
-      const closes = points.length > 1 && (near(point, points[0]) || near(point, points.at(-1)));
+      const reach = reachOf(event) / editor.viewport.scale;
+      const near = (corner) => Math.hypot(point.x - corner.x, point.y - corner.y) < reach;
+      const closes = points.length > 1 && (near(points[0]) || near(points.at(-1)));
       if (closes) finish();
       else points.push(point);
     },
@@ -182,9 +190,9 @@ function boxHandles(editor) {
     editor.setBox([inside(x0, width), inside(y0, height), inside(x1, width), inside(y1, height)]);
   };
   return {
-    down(point) {
+    down(point, event) {
       before = editor.box ?? [point.x, point.y, point.x, point.y];
-      const reach = 12 / editor.viewport.scale;
+      const reach = reachOf(event) / editor.viewport.scale;
       const found = handlesOf(before).findIndex((h) => Math.hypot(h.x - point.x, h.y - point.y) < reach);
       const [x0, y0, x1, y1] = before;
       const inside = point.x > x0 && point.x < x1 && point.y > y0 && point.y < y1;

@@ -2,7 +2,7 @@
 
 import { get, path, post, remove, upload, withQuery } from "./api.js";
 import { dropZone } from "./drop_zone.js";
-import { button, confirmed, element, noticeLine, warningList } from "./element.js";
+import { button, confirmed, element, emptyPage, noticeLine, warningList } from "./element.js";
 import { learnPanel } from "./learn.js";
 import { photoCard } from "./photo_card.js";
 import { PhotoEditor } from "./photo_editor.js";
@@ -17,15 +17,9 @@ export function objectsPage(host, name, info) {
   listOf(aside, name);
   if (name) return objectView(main, name, info, () => listOf(aside, name));
   main.replaceChildren(
-    element(
-      "div",
-      { class: "empty" },
-      element("h2", {}, "Teach the model an object"),
-      element(
-        "p",
-        {},
-        "Give the object a name on the left, then drop three to six photos of it, from different sides.",
-      ),
+    emptyPage(
+      "Teach the model an object",
+      "Give the object a name, press Create, then drop three to six photos of it, from different sides.",
     ),
   );
   return () => {};
@@ -54,13 +48,10 @@ async function listOf(aside, chosen) {
     create,
     element("details", {}, element("summary", {}, "Open a folder"), open),
   );
-  try {
-    const objects = await get(path("objects"));
-    list.replaceChildren(...objects.map((object) => itemOf(object, object.name === chosen)));
-    if (!objects.length) notice.say("No object yet.", "hint");
-  } catch (error) {
-    notice.say(error.message);
-  }
+  const objects = await notice.ask(() => get(path("objects")));
+  if (!objects) return;
+  list.replaceChildren(...objects.map((object) => itemOf(object, object.name === chosen)));
+  if (!objects.length) notice.say("No object yet.", "hint");
 }
 
 function itemOf(object, chosen) {
@@ -86,13 +77,9 @@ function itemOf(object, chosen) {
 function nameForm(label, placeholder, action, onsubmit) {
   const input = element("input", { type: "text", required: true, placeholder, "aria-label": label });
   const notice = noticeLine();
-  const send = async (event) => {
+  const send = (event) => {
     event.preventDefault();
-    try {
-      await onsubmit(input.value.trim());
-    } catch (error) {
-      notice.say(error.message);
-    }
+    notice.ask(() => onsubmit(input.value.trim()));
   };
   return element("form", { class: "inline", onsubmit: send }, input, element("button", {}, action), notice);
 }
@@ -107,7 +94,7 @@ function objectView(main, name, info, onlist) {
   const reference = referencePanel(name, (answer) => show(answer));
   const learning = learnPanel(name, info.settings.learn, () => load());
   const drop = dropZone(FIRST_PHOTOS, (files) => add(files), { multiple: true });
-  const discard = button("Remove object", () => removeObject(), { class: "danger", hidden: true });
+  const discard = button("Remove object", () => removeObject(), { hidden: true });
   const head = element("div", { class: "row head" }, element("h2", {}, name), discard);
   main.replaceChildren(
     element("div", { class: "work" }, head, notice, warnings, cards, place),
@@ -123,28 +110,24 @@ function objectView(main, name, info, onlist) {
     onobject: (answer) => show(answer),
   });
   const add = async (files) => {
-    notice.say(`Looking for the object in ${files.length} photo${files.length > 1 ? "s" : ""}…`, "hint");
-    try {
+    await notice.ask(async () => {
+      notice.say(`Looking for the object in ${files.length} photo${files.length > 1 ? "s" : ""}…`, "hint");
       const before = new Set(object?.photos.map((photo) => photo.id));
       const answer = await upload(path("objects", name, "photos"), "files", files);
       chosen = answer.photos.find((photo) => !before.has(photo.id))?.id ?? chosen;
       notice.say("");
       show(answer);
-    } catch (error) {
-      notice.say(error.message);
-    }
+    });
     onlist();
   };
   const removeObject = async () => {
     const count = object.photos.length === 1 ? "its photo" : `its ${object.photos.length} photos`;
     const question = `Remove ${name} with ${count}? What was learnt from it and its results stay.`;
     if (!object.opened && !(await confirmed(question, "Remove"))) return;
-    try {
+    await notice.ask(async () => {
       await remove(path("objects", name));
       location.hash = "#objects";
-    } catch (error) {
-      notice.say(error.message);
-    }
+    });
   };
   const choose = (id) => {
     chosen = id;
@@ -168,6 +151,7 @@ function objectView(main, name, info, onlist) {
     if (!photos.some((photo) => photo.id === chosen)) chosen = photos[0]?.id ?? null;
     discard.hidden = false;
     discard.textContent = object.opened ? "Close object" : "Remove object";
+    discard.classList.toggle("danger", !object.opened);
     warnings.show(photos.length ? object.warnings : []);
     cards.classList.toggle("none", !photos.length);
     drop.lastChild.textContent = photos.length ? "Add photos" : FIRST_PHOTOS;
@@ -187,13 +171,7 @@ function objectView(main, name, info, onlist) {
       editor.open(photo, photo.id === object.reference);
     } else editor.update(photo, photo.id === object.reference);
   };
-  const load = async () => {
-    try {
-      show(await get(path("objects", name)));
-    } catch (error) {
-      notice.say(error.message);
-    }
-  };
+  const load = () => notice.ask(async () => show(await get(path("objects", name))));
   load();
   return () => {
     editor.close();
@@ -204,17 +182,19 @@ function objectView(main, name, info, onlist) {
 /** What the model is shown, and other objects of the category. */
 function referencePanel(name, onobject) {
   const notice = noticeLine();
-  const shown = element("img", { class: "shown", alt: "What the model is shown" });
-  const hint = element("p", { class: "dim" }, "Choose a photo as the reference.");
-  const category = element("div", { class: "thumbs" });
-  const ask = async (act) => {
-    try {
-      notice.say("");
-      onobject(await act());
-    } catch (error) {
-      notice.say(error.message);
-    }
+  const hint = element("p", { class: "dim" }, "This cannot be shown yet: correct the photos that have a warning.");
+  const told = (fails) => {
+    hint.hidden = !fails;
+    shown.hidden = fails;
   };
+  const shown = element("img", {
+    class: "shown",
+    alt: "What the model is shown: the reference, then a crop of each photo",
+    onload: () => told(false),
+    onerror: () => told(true),
+  });
+  const category = element("div", { class: "thumbs" });
+  const ask = (act) => notice.ask(async () => onobject(await act()));
   const drop = dropZone(
     "Drop pictures of other objects of its kind (optional)",
     (files) => ask(() => upload(path("objects", name, "category"), "files", files)),
@@ -233,18 +213,18 @@ function referencePanel(name, onobject) {
   );
   const show = (object) => {
     node.hidden = !object.photos.length;
-    shown.hidden = !object.reference;
-    hint.hidden = Boolean(object.reference);
-    if (object.reference) shown.src = withQuery(path("objects", name, "shown"), { at: Date.now() });
+    if (object.photos.length) shown.src = withQuery(path("objects", name, "shown"), { at: Date.now() });
     category.replaceChildren(
       ...object.category.map((one) =>
         element(
           "figure",
           {},
           element("img", { src: one.image, alt: one.name, title: one.name }),
-          button("Remove", () => ask(() => remove(path("objects", name, "category", one.name))), {
-            "aria-label": `Remove ${one.name}`,
-          }),
+          object.opened // its pictures are the person's own
+            ? null
+            : button("Remove", () => ask(() => remove(path("objects", name, "category", one.name))), {
+                "aria-label": `Remove ${one.name}`,
+              }),
         ),
       ),
     );

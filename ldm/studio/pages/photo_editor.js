@@ -19,15 +19,15 @@ export class PhotoEditor {
     this.notice = noticeLine();
     this.warnings = warningList();
     this.title = element("h3");
-    this.referenceButton = button("Use as reference", () => this.ask(() => this.makeReference()));
+    this.referenceButton = button("Use as reference", () => this.notice.ask(() => this.makeReference()));
     const actions = element(
       "div",
       { class: "row" },
       this.title,
       element("span", { class: "space" }),
-      button("Propose again in this box", () => this.ask(() => this.propose())),
+      button("Propose again in this box", () => this.notice.ask(() => this.propose())),
       this.referenceButton,
-      button("Remove photo", () => this.ask(() => this.discard()), { class: "danger" }),
+      button("Remove photo", () => this.notice.ask(() => this.discard()), { class: "danger" }),
     );
     const place = element("div", { class: "place" });
     host.replaceChildren(
@@ -37,7 +37,7 @@ export class PhotoEditor {
     this.editor = new MaskEditor(place, {
       tools: ["box", "brush", "eraser", "lasso", "polygon", "rectangle"],
       onmask: () => this.save(),
-      onbox: (box) => this.ask(() => this.saveBox(box)),
+      onbox: (box) => this.notice.ask(() => this.saveBox(box)),
     });
   }
 
@@ -49,15 +49,6 @@ export class PhotoEditor {
 
   get url() {
     return path("objects", this.object, "photos", this.photo.id);
-  }
-
-  async ask(act) {
-    try {
-      this.notice.say("");
-      await act();
-    } catch (error) {
-      this.notice.say(error.message);
-    }
   }
 
   /** Show a photo of the object. */
@@ -72,7 +63,7 @@ export class PhotoEditor {
     };
     const ready = this.editor.open(source, [layer], { tool: this.editor.tool });
     this.update(photo, isReference);
-    await this.ask(() => Promise.all([ready, this.loadMask(layer)]));
+    await this.notice.ask(() => Promise.all([ready, this.loadMask(layer)]));
   }
 
   /** Take over what the server says of the photo; the drawing stays. */
@@ -93,7 +84,7 @@ export class PhotoEditor {
 
   async saveMask() {
     const { url } = this;
-    await this.ask(async () => this.onphoto(await put(`${url}/mask`, await encodeMask(this.editor.layer))));
+    await this.notice.ask(async () => this.onphoto(await put(`${url}/mask`, await encodeMask(this.editor.layer))));
   }
 
   async saveBox(box) {

@@ -4,7 +4,7 @@ import { get, path, post, remove, withQuery } from "./api.js";
 import { commandLine } from "./command_line.js";
 import { Compare } from "./compare.js";
 import { keepDraft, newMask } from "./draft.js";
-import { button, confirmed, element, noticeLine } from "./element.js";
+import { button, confirmed, element, emptyPage, noticeLine } from "./element.js";
 import { jobPanel, watchJob } from "./jobs.js";
 import { stemOf } from "./placements.js";
 import { beforeSource, downloads, resultSource } from "./result_grid.js";
@@ -42,14 +42,7 @@ const objectsOf = (result) => result.objects.map(stemOf).join(", ");
 
 function showAll(page, { results }) {
   if (!results.length) {
-    page.append(
-      element(
-        "div",
-        { class: "empty" },
-        element("h2", {}, "No results yet"),
-        element("p", {}, "Results appear here as soon as you insert an object: see the page Insert."),
-      ),
-    );
+    page.append(emptyPage("No results yet", "Results appear here once you have inserted an object: see the page Insert."));
     return;
   }
   const chosen = [];
@@ -93,6 +86,7 @@ function showAll(page, { results }) {
       { class: "row head" },
       element("h2", {}, "Results"),
       element("span", { class: "space" }),
+      element("span", { class: "dim" }, "To compare, tick two results."),
       compare,
     ),
     element("div", { class: "grid" }, results.map(card)),
@@ -106,14 +100,6 @@ function showOne(page, { results, settings }, result) {
   const command = commandLine();
   command.show(result.command);
   let stop = () => {};
-  const ask = async (act) => {
-    try {
-      notice.say("");
-      await act();
-    } catch (error) {
-      notice.say(error.message);
-    }
-  };
   const replay = async () => {
     const { id } = await post(path("results", result.id, "replay"));
     stop();
@@ -146,11 +132,11 @@ function showOne(page, { results, settings }, result) {
       element(
         "div",
         { class: "row" },
-        button("Open in Insert", () => ask(() => reopen(result))),
-        button("Replay", () => ask(replay), {
+        button("Open in Insert", () => notice.ask(() => reopen(result))),
+        button("Replay", () => notice.ask(replay), {
           title: "Make it again from its recipe, and compare the pixels",
         }),
-        result.removable ? button("Remove", () => ask(discard), { class: "danger" }) : null,
+        result.removable ? button("Remove", () => notice.ask(discard), { class: "danger" }) : null,
       ),
       notice,
       panel.node,
