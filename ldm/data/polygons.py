@@ -7,6 +7,7 @@ VIA are read if they hold one object; what is ambiguous is refused.
 from __future__ import annotations
 
 import json
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from ldm.data.text import read_text
 
 Polygon = tuple[tuple[float, float], ...]  # points x, y
 EXPECTED = "expected a list of polygons like [[[10, 20], [90, 20], [50, 80]]], in pixels"
+ELLIPSE = 64  # points
 NEAR = 20  # letters before a fault that are shown
 
 
@@ -123,6 +125,10 @@ def _of_labelme(shape: Mapping[str, Any]) -> list[Any]:
     if shape.get("shape_type") == "rectangle" and len(shape["points"]) == 2:
         (x0, y0), (x1, y1) = shape["points"]
         return [[x0, y0], [x1, y0], [x1, y1], [x0, y1]]
+    if shape.get("shape_type") == "circle" and len(shape["points"]) == 2:
+        (x, y), (rim_x, rim_y) = shape["points"]
+        radius = math.hypot(rim_x - x, rim_y - y)
+        return _ellipse(x, y, radius, radius)
     return list(shape["points"])
 
 
@@ -130,8 +136,21 @@ def _of_via(outline: Mapping[str, Any]) -> list[Any]:
     if outline.get("name") == "rect":
         x, y, width, height = (outline[key] for key in ("x", "y", "width", "height"))
         return [[x, y], [x + width, y], [x + width, y + height], [x, y + height]]
+    if outline.get("name") == "circle":
+        return _ellipse(outline["cx"], outline["cy"], outline["r"], outline["r"])
+    if outline.get("name") == "ellipse":
+        x, y, rx, ry = (outline[key] for key in ("cx", "cy", "rx", "ry"))
+        return _ellipse(x, y, rx, ry, outline.get("theta", 0.0))
     pairs = zip(outline["all_points_x"], outline["all_points_y"], strict=True)
     return [list(point) for point in pairs]
+
+
+def _ellipse(x: float, y: float, rx: float, ry: float, angle: float = 0.0) -> list[Any]:
+    """Points on an ellipse around x, y, turned clockwise by an angle in radians."""
+    cos, sin = math.cos(angle), math.sin(angle)
+    turns = [2 * math.pi * i / ELLIPSE for i in range(ELLIPSE)]
+    along = [(rx * math.cos(turn), ry * math.sin(turn)) for turn in turns]
+    return [[x + a * cos - b * sin, y + a * sin + b * cos] for a, b in along]
 
 
 def _points(polygon: Any) -> Polygon:

@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from ldm.data.boxes import Frame
@@ -20,6 +21,25 @@ REGION = {
 }
 PHOTO = {"filename": "a.jpg", "size": 9, "regions": [REGION], "file_attributes": {}}
 COCO = {"id": 1, "image_id": 1, "segmentation": [FLAT], "bbox": [10, 20, 80, 60.5], "iscrowd": 0}
+
+
+def via(**attributes: Any) -> dict[str, Any]:
+    return {"a.jpg9": {**PHOTO, "regions": [{"shape_attributes": attributes}]}}
+
+
+@pytest.mark.parametrize(
+    ("found", "sides"),
+    [
+        ({"shapes": [{"shape_type": "circle", "points": [[50, 40], [50, 60]]}]}, (30, 20, 70, 60)),
+        (via(name="circle", cx=50, cy=40, r=20), (30, 20, 70, 60)),
+        (via(name="ellipse", cx=50, cy=40, rx=20, ry=10), (30, 30, 70, 50)),
+        (via(name="ellipse", cx=50, cy=40, rx=20, ry=10, theta=np.pi / 2), (40, 20, 60, 60)),
+    ],
+)
+def test_circles_and_ellipses_are_outlines(found: Any, sides: tuple[int, ...]) -> None:
+    [polygon] = parse_polygons(found, "x.json")
+    points = np.array(polygon)
+    assert np.allclose([*points.min(0), *points.max(0)], sides, atol=1e-6)
 
 
 @pytest.mark.parametrize(
