@@ -81,7 +81,7 @@ def insert_scene(args: argparse.Namespace, config: Config) -> RunSummary:
             folder / fitting_name(layout.scene.file.stem, "_plan.png"),
             [r for p in layout.placed for r in p.rois],
         )
-        write_plan(file, layout.background, layout.paste_mask, rois, layout.model_side, print)
+        write_plan(file, layout.background, layout.mask, rois, layout.model_side, print)
         return summary
     session, options = session_for_items(args, config, options, layout.items)
     with locked_folder(folder, WAIT):

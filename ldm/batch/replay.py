@@ -127,9 +127,7 @@ def difference(one: Picture, other: Picture) -> str:
 
 def _item(recipe: Mapping[str, Any]) -> WorkItem:
     paths = {role: Path(recipe[role]) for role in recipe["sha256"]}
-    masked = MaskedBackground(
-        paths["background"], paths.get("mask"), tuple(recipe["box"]), paths.get("paste_mask")
-    )
+    masked = MaskedBackground(paths["background"], paths.get("mask"), tuple(recipe["box"]))
     object_, reference, pictures = (paths.get(role) for role in ("object", "reference", "pictures"))
     source = ObjectSource(object_, reference, recipe["object_scale"], pictures, recipe["pick"])
     roi = None if recipe["roi"] is None else parse_box(recipe["roi"], "roi")

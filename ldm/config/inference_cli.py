@@ -40,11 +40,11 @@ if TYPE_CHECKING:
     from ldm.insertion.session import Session
 
 WORK = ("example_img", "manifest", "bench", "scene", "replay")
-PARTS = ("mask", "box", "paste_mask", "roi", "object", "pick", "reference", "dataset_dir")
+PARTS = ("mask", "box", "roi", "object", "pick", "reference", "dataset_dir")
 EXCLUDED: dict[str, tuple[str, ...]] = {
     "example_img": ("list",),
-    "manifest": ("mask", "box", "paste_mask", "list"),
-    "bench": ("mask", "box", "paste_mask"),
+    "manifest": ("mask", "box", "list"),
+    "bench": ("mask", "box"),
     "scene": ("list", "compare", *PARTS),
     "replay": ("list", "plan", "compare", *PARTS),
 }
@@ -103,7 +103,6 @@ def parser(description: str) -> SettingsParser:
     for name, default, help in (
         ("example_img", None, "backgrounds: images or folders"),
         ("mask", [], "where to insert: mask images (white), .txt boxes, .json polygons, or folders"),
-        ("paste_mask", [], "the part of the mask that is pasted; files as for --mask [all of it]"),
     ):
         p.add_argument(*dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"]), nargs="+",
                        type=given_path, default=default, metavar="PATH", help=help)  # fmt: skip
@@ -224,7 +223,7 @@ def items_of(args: argparse.Namespace, config: Config) -> list[WorkItem]:
     else:
         found = bench_backgrounds(args.bench, args.list) if args.bench else []
         box = parse_box(" ".join(args.box), "--box") if args.box else ()
-        found = found or pair(args.example_img, args.mask, box, transparent, args.paste_mask)
+        found = found or pair(args.example_img, args.mask, box, transparent)
         items = [replace(like, masked=masked) for masked in found]
     check_files(items)
     return items

@@ -42,7 +42,7 @@ def check_overwriting(
 def _check_not_read(args: argparse.Namespace, folder: Path) -> None:
     """ValueError if the output folder is a folder of inputs: the next run would read results as inputs."""
     bench = [args.bench / "image", args.bench / "mask"] if args.bench else []
-    for given in (*(args.example_img or ()), *args.mask, *args.paste_mask, *bench):
+    for given in (*(args.example_img or ()), *args.mask, *bench):
         if given.is_dir() and given.resolve() == folder.resolve():
             raise ValueError(
                 f"--outdir {folder} is read as a folder of inputs, which its results would join; "

@@ -92,7 +92,7 @@ def test_nothing_is_repeated_and_only_what_is_missing_is_made(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "what", ["mask", "background", "reference", "settings", "object_scale", "base", "roi", "paste"]
+    "what", ["mask", "background", "reference", "settings", "object_scale", "base", "roi"]
 )
 def test_what_determines_a_result_makes_it_new(tmp_path: Path, what: str) -> None:
     [item], out, stub = items(tmp_path, 1), tmp_path / "out", Stub()
@@ -113,8 +113,6 @@ def test_what_determines_a_result_makes_it_new(tmp_path: Path, what: str) -> Non
     if what == "roi":
         [roi] = images_of(finish([item], out)[0], options(), out).request.rois
         item = replace(item, roi=(roi.x0, roi.y0, roi.x1, roi.y1))
-    if what == "paste":
-        item = replace(item, masked=replace(item.masked, paste_mask=item.masked.mask))
     finish([item], out, stub, **({"steps": 9} if what == "settings" else {}))
     assert stub.made == [(7,)]
 

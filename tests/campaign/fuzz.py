@@ -153,8 +153,7 @@ def background(random: Random, folder: Path) -> Callable[[], None]:
 
 def mask(random: Random, folder: Path) -> Callable[[], None]:
     file = change(folder / f"mask.{random.choice(PICTURES)}", random)
-    flag = random.choice((["--mask", file], ["--mask", str(folder / "mask.png"), "--paste_mask", file]))
-    return insertion(folder, "--example_img", str(folder / "a.png"), *flag)
+    return insertion(folder, "--example_img", str(folder / "a.png"), "--mask", file)
 
 
 def given(folder: Path, name: str) -> Callable[[], None]:

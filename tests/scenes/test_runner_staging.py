@@ -197,21 +197,6 @@ def test_a_group_is_one_batch_of_what_is_missing(tmp_path: Path) -> None:
     assert [len(batch) for batch in few.batches] == [2, 1, 1]
 
 
-def test_a_paste_mask_bounds_what_a_placement_changes(tmp_path: Path) -> None:
-    inside = np.zeros(SIZE, np.uint8)
-    inside[12:20, 12:18] = 255
-    Image.fromarray(inside).save(tmp_path / "paste.png")
-    file = write(tmp_path, p1={"paste_mask": "paste.png"})
-    before, (after, _, _) = read_picture(tmp_path / "b.png").pixels, stage(file, tmp_path / "out")
-    changed = (after.pixels != before).any(axis=2)[10:30, 10:20]  # placement 3 begins to the right of it
-    assert changed.any() and not changed[inside[10:30, 10:20] == 0].any()
-    Image.fromarray(np.roll(inside, -1, 0)).save(tmp_path / "paste.png")
-    assert stage(file, tmp_path / "out")[2] == ["1", "3"], "its pixels count"
-    Image.fromarray(np.roll(inside, -10, 0)).save(tmp_path / "paste.png")
-    with pytest.raises(ValueError, match=r"paste\.png: 48 of its pixels lie outside the mask"):
-        stage(file, tmp_path / "out")
-
-
 def test_a_scene_is_made_again_as_it_was(tmp_path: Path) -> None:
     """In the batches of then, without the scene file and without what an earlier run kept."""
     file, out = write(tmp_path, p2={"n": 3}), tmp_path / "out"

@@ -92,8 +92,6 @@ def test_composites_recipe_and_sheet(folder: Path, tmp_path: Path) -> None:
         (["--example_img", "gone.png", "--box", "1", "1", "9", "9"], "gone.png"),
         (["--example_img", "a.png", "--box", "1", "1", "999", "9"], "box"),
         (["--example_img", "a.png", "--mask", "reference.jpg"], "same size"),
-        (["--example_img", "a.png", "--box", "1", "1", "9", "9", "--paste-mask", "no.png"], "no.png"),
-        (["--manifest", "w.csv", "--paste-mask", "no.png"], "--paste_mask does not go with --manifest"),
         (["--example_img", "a.png", "--box", "-5", "1", "9", "9"], "inside it is 0 1 9 9"),
         (["--example_img", "a.png", "--box", "nan", "1", "9", "9"], "'nan' is not a number"),
         (
