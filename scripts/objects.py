@@ -141,10 +141,10 @@ def convert_command(args: argparse.Namespace) -> None:
                 trim_training(file, target)
                 tqdm.write(size_line(target))
                 continue
-            delta = read_any(file, base, images, pictures, args.few_shot_features)
+            delta = read_any(file, base, images, pictures)
             if args.to == "object" and args.dtype == "fp16":
                 delta = halved(delta, base)
-            write_any(target, delta, args.to, base, pictures, args.few_shot_features)
+            write_any(target, delta, args.to, base, pictures)
         tqdm.write(size_line(target))
 
 

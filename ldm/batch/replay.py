@@ -21,7 +21,7 @@ from ldm.insertion.object_source import ObjectSource
 if TYPE_CHECKING:
     from ldm.insertion.session import Session
 
-NEEDED = ("key", "settings", "sha256", "base_fingerprint", "machine", "few_shot_features")
+NEEDED = ("key", "settings", "sha256", "base_fingerprint", "machine")
 
 
 @dataclass(frozen=True)

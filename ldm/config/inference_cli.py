@@ -111,8 +111,6 @@ def parser(description: str) -> SettingsParser:
     p.add_argument("--roi", nargs="+", default=[], metavar="FILE",
                    help="the square region to inpaint: a file, or x0 y0 x1 y1 [planned]")  # fmt: skip
     p.add_argument("--pick", default="", metavar="NAME", help="an object of a merged file")
-    p.add_argument("--few_shot_features", "--few-shot-features", default="raw", choices=["raw", "clip"],
-                   help="pixels that CLIP saw when a .ckpt of the paper's code was made [raw]")  # fmt: skip
     p.add_argument("--plan", action="store_true",
                    help="only print the regions and draw them: <outdir>/<name>_plan.png")  # fmt: skip
     p.add_argument("--compare", action="store_true",
@@ -202,7 +200,6 @@ def parse_replay(
     given, config = parser(description).parse_config(argv, saved)
     if pixel_settings(load_config(saved)) != pixel_settings(config):
         raise ValueError(f"--replay repeats a result with its own settings; {HINTS['replay']}")
-    args.few_shot_features = recipe["few_shot_features"]
     if given.device is None and (then["device"] == "cpu" or torch.cuda.is_available()):
         args.device = then["device"]
     torch.set_num_threads(then["threads"])  # sums of floats depend on it
@@ -238,12 +235,12 @@ def roi_given(words: Sequence[str]) -> Box | None:
 
 def options_of(args: argparse.Namespace, config: Config) -> RunOptions:
     """How the work items are run."""
-    i, features = config.insert, {"few_shot_features": args.few_shot_features}
+    i = config.insert
     return RunOptions(
         crop_context=crop_context_of(config),
         mask_options=from_sections(MaskOptions, config.mask),
-        settings=pixel_settings(config) | features,
-        facts={"machine": machine(args.device), "settings": asdict(config), **features},
+        settings=pixel_settings(config),
+        facts={"machine": machine(args.device), "settings": asdict(config)},
         batch_size=i.batch_size,
         max_seam=i.max_seam,
         contact_sheet=i.contact_sheet,
@@ -270,7 +267,7 @@ def session_of(args: argparse.Namespace, config: Config, sources: Iterable[Objec
     with gc_frozen():
         from ldm.config.build import open_session
 
-        return open_session(config, sources, args.device, args.few_shot_features)
+        return open_session(config, sources, args.device)
 
 
 def session_for_items(

@@ -112,8 +112,6 @@ def _convert(c: ArgumentParser) -> None:
                    help="for --to object; fp16: differences, fp32: tuned values [fp32]")  # fmt: skip
     c.add_argument("--dataset-dir", "--dataset_dir", type=path_of, metavar="FOLDER",
                    help="the object folder: few-shot tokens of a .ckpt need its pictures")  # fmt: skip
-    c.add_argument("--few_shot_features", "--few-shot-features", default="raw", choices=["raw", "clip"],
-                   help="CLIP's input for that .ckpt [raw, the paper's]")  # fmt: skip
     _add_out(c, FOLDER)
     _add_base(c)
 

@@ -37,8 +37,8 @@ class LoadedObject:
 class Session:
     """A base, options of insertion, the kind of object images (`images`) and fills (`make_fill`) of the base.
 
-    `loaders`: further kinds of object files. `features`: see `read_with_pictures`. For baked objects an
-    inpainting model is enough; it needs the `fingerprint` of its base.
+    `loaders`: further kinds of object files. For baked objects an inpainting model is enough; it needs the
+    `fingerprint` of its base.
     """
 
     def __init__(
@@ -49,11 +49,10 @@ class Session:
         images: ObjectImages | None = None,
         make_fill: MakeFill = grey_fill,
         loaders: Mapping[str, Opener] | None = None,
-        features: str = "raw",
         fingerprint: str = "",
     ) -> None:
         assert fingerprint or isinstance(base, Base), "an inpainting model needs the fingerprint of its base"
-        self.base, self.options, self.features = base, options, features
+        self.base, self.options = base, options
         self.fingerprint = fingerprint or base_fingerprint(base)  # type: ignore[arg-type]
         self.images = images or ObjectImages(base.architecture.reference_size)
         self.make_fill = make_fill
@@ -126,9 +125,7 @@ class Session:
         assert source.pictures is not None, "a source is checked before it is used"
         assert isinstance(self.base, Base)
         pictures = load_insertset(source.pictures)
-        return read_with_pictures(
-            source.object, self.base, pictures, self.images, self.features, self.fingerprint
-        )
+        return read_with_pictures(source.object, self.base, pictures, self.images, self.fingerprint)
 
 
 Opener: TypeAlias = Callable[[Session, ObjectSource], LoadedObject]

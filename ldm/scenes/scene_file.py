@@ -11,8 +11,8 @@
 A placement has `mask`, `box`, `polygon` (one, or a list of them) or `mask_channel: background` (the
 transparent part of the background), and `object` or `reference` or both. It may have `seed`, `object_scale`,
 `order` (higher goes on top, 0 by default), `n` (the best result of so many seeds is kept) and `mask_channel`
-(which channel of the mask image is read). Objects placed `together` share one region and one pass, each in its
-own mask; they have one `seed` and one `order`. Paths are relative to the scene file.
+(which channel of the mask image is read). Objects placed `together` share one region and one pass, each in
+its own mask; they have one `seed` and one `order`. Paths are relative to the scene file.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from ldm.batch.work_item import WorkItem
 from ldm.data.picture import Picture, read_picture
 from tests.fixtures.stub import Stub, items, options
 
-FACTS = {"settings": {}, "machine": {}, "few_shot_features": "raw"}
+FACTS = {"settings": {}, "machine": {}}
 
 
 def read_replay(file: Path) -> ItemReplay:

@@ -15,7 +15,7 @@ from ldm.compositing.object_cut_outs import CutOutImages
 from ldm.data.image import from_bytes, to_bytes
 from ldm.data.insertset import InsertSet, Sample
 from ldm.data.object_crops import NEAREST, ObjectImages
-from ldm.data.pairs import TrainingPairs
+from ldm.data.pairs import SampleOptions, TrainingPairs
 from ldm.models.base import Base
 from ldm.objects.object_context import reference_of, view_of
 from tests.fixtures.objects import learnt
@@ -28,8 +28,8 @@ def insertset(tmp_path: Path) -> InsertSet:
     return painted_set(tmp_path)
 
 
-def pairs_of(insertset: InsertSet, size: int, **changes: Any) -> TrainingPairs:
-    return TrainingPairs(insertset, size, 32, length=60, images=CutOutImages(), **changes)
+def pairs_of(insertset: InsertSet, size: int, **options: Any) -> TrainingPairs:
+    return TrainingPairs(insertset, size, 32, SampleOptions(**options), CutOutImages(), length=60)
 
 
 def test_pictures_are_shown_without_background(insertset: InsertSet, tmp_path: Path) -> None:

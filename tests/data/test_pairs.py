@@ -18,7 +18,7 @@ from ldm.data import pairs
 from ldm.data.boxes import Box
 from ldm.data.image import to_pixels
 from ldm.data.insertset import InsertSet, load_insertset
-from ldm.data.pairs import ALL_VIEWS, TrainingPairs
+from ldm.data.pairs import ALL_VIEWS, SampleOptions, TrainingPairs
 from tests.fixtures.painted import BLACK, BLUE, RED, YELLOW, near, painted_set
 
 
@@ -27,8 +27,10 @@ def insertset(tmp_path: Path) -> InsertSet:
     return painted_set(tmp_path)
 
 
-def make(insertset: InsertSet, **changes: Any) -> TrainingPairs:
-    return TrainingPairs(insertset, **{"size": 32, "reference_size": 24, "length": 60, **changes})
+def make(
+    insertset: InsertSet, size: int = 32, reference_size: int = 24, length: int = 60, **options: Any
+) -> TrainingPairs:
+    return TrainingPairs(insertset, size, reference_size, SampleOptions(**options), length=length)
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:

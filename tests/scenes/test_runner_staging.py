@@ -23,7 +23,6 @@ SIZE = (60, 90)
 FACTS = {
     "settings": {"sample": {"seed": 321, "object_scale": 1.0}},
     "machine": {},
-    "few_shot_features": "raw",
 }
 # 1 and 2 lie side by side, 3 over 1, 4 far away but later: it sees none of them
 BOXES = {1: [10, 10, 30, 30], 2: [34, 10, 44, 30], 3: [20, 20, 40, 40], 4: [70, 40, 80, 50]}
