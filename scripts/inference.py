@@ -14,7 +14,6 @@ with starting():  # torch is among them; what loads a model is imported when one
     from tqdm import tqdm
 
     from ldm.batch.contact_sheet import write_plan
-    from ldm.batch.replay import difference, replay_warnings
     from ldm.batch.results_log import ResultsLog, RunSummary, check_outputs
     from ldm.batch.runner import plan_items, prepare, run_items
     from ldm.config.build import inside_the_mask
@@ -33,6 +32,7 @@ with starting():  # torch is among them; what loads a model is imported when one
     from ldm.data.picture import read_picture
     from ldm.data.picture_write import write_picture
     from ldm.scenes.layout import lay_out
+    from ldm.scenes.replay import difference, replay_warnings
     from ldm.scenes.runner import run_scene
 
 HELP = __doc__ or ""

@@ -36,7 +36,7 @@ with starting():
     from ldm.merge.merge import merge, merge_input, merge_table
     from ldm.merge.merged_file import save_merged, verify_merged
     from ldm.models.base import base_state
-    from ldm.models.pickle_reader import PICKLES
+    from ldm.models.weight_files import PICKLES
     from ldm.objects.baked import bake_delta
     from ldm.objects.baked import save as save_baked
     from ldm.objects.compress import compress

@@ -30,7 +30,7 @@ from ldm.data.training_masks import training_mask
 from ldm.insertion.blend import Blend
 from ldm.models.architecture import Architecture
 from ldm.models.base import save_base
-from ldm.models.pickle_reader import read_pickle
+from ldm.models.weight_files import read_pickle
 from ldm.training.run import build_learner
 from ldm.training.samples import posterior_noise, training_pairs
 from scripts import get_deltas, inference, train

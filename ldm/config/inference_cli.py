@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ldm.batch.manifest import COLUMNS, bench_backgrounds, read_manifest
-from ldm.batch.replay import ItemReplay, read_recipe
 from ldm.batch.runner import RunOptions
 from ldm.batch.work_item import MaskedBackground, WorkItem, check_files, pair
 from ldm.config.build import NOT_PIXELS, base_settings, crop_context_of, from_sections
@@ -31,9 +30,9 @@ from ldm.insertion.mask_input import MaskOptions
 from ldm.insertion.object_source import ObjectSource
 from ldm.models.checkpoint import SHARDS
 from ldm.models.runtime import device_named, machine
-from ldm.models.weight_kinds import BASE_GIVEN
+from ldm.models.weight_files import BASE_GIVEN
 from ldm.objects.object_file import read_object_metadata
-from ldm.scenes.replay import SceneReplay
+from ldm.scenes.replay import ItemReplay, SceneReplay, read_recipe
 from ldm.scenes.scene_file import Scene, read_scene
 
 if TYPE_CHECKING:

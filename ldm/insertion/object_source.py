@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ldm.data.insertset import parts_in_folder, silhouette_beside
 from ldm.models.checkpoint import is_paper_file, refused
-from ldm.models.pickle_reader import PICKLES
+from ldm.models.weight_files import PICKLES
 from ldm.objects.object_file import read_object_metadata
 
 

@@ -14,8 +14,17 @@ from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from ldm.data.files import atomic_file, list_files
-from ldm.models.pickle_reader import PICKLES, load_pickle, read_pickle, refusing_damage
-from ldm.models.weight_kinds import BASE_GIVEN, OWN_PART, beginning, named, nested_names
+from ldm.models.weight_files import (
+    BASE_GIVEN,
+    OWN_PART,
+    PICKLES,
+    beginning,
+    load_pickle,
+    named,
+    nested_names,
+    read_pickle,
+    refusing_damage,
+)
 
 ALIGNED = 64  # bytes; as torch allocates
 SAMPLE = 4096  # values of a tensor that its fingerprint looks at
@@ -50,7 +59,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def recognised(path: Path) -> str:
-    """What a weight file is, as "a LoRA for diffusers; ...", see `weight_kinds`; "" if it is not known."""
+    """What a weight file is, as "a LoRA for diffusers; ...", see `named`; "" if it is not known."""
     if not path.is_file():
         return ""
     if known := beginning(path):

@@ -25,8 +25,7 @@ from ldm.models.checkpoint import OWN as SOFTWARE_NAME
 from ldm.models.checkpoint import SOFTWARE, check_replaceable, first_few, write_ckpt
 from ldm.models.checkpoint import fingerprint as fingerprint_of
 from ldm.models.ldm_keys import diffusers_blocks, is_extra, ldm_key, ldm_to_diffusers
-from ldm.models.pickle_reader import load_pickle, tensors_of
-from ldm.models.weight_kinds import named, nested_names
+from ldm.models.weight_files import load_pickle, named, nested_names, tensors_of
 from ldm.objects.delta import Delta, is_trained
 from ldm.objects.few_shot import (
     LINEAR,

@@ -161,10 +161,10 @@ class ModelWorker(threading.Thread):
 
     def _replay(self, job: Job) -> dict[str, Any]:
         """Make a result again, as `inference.sh --replay` does, and compare."""
-        from ldm.batch.replay import difference, replay_warnings
         from ldm.config.inference_cli import options_of, parse, parse_replay
         from ldm.data.picture import read_picture
         from ldm.data.picture_write import write_picture
+        from ldm.scenes.replay import difference, replay_warnings
 
         folder = self.workspace.part("cache")
         words = ["--replay", job.request["file"], "--outdir", shown_path(folder), *self._device_words()]

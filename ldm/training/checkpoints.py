@@ -17,7 +17,7 @@ from lightning_fabric.plugins.io import CheckpointIO
 from ldm.data.files import check_folder
 from ldm.data.insertset import check_outside
 from ldm.models.checkpoint import refused, write_ckpt
-from ldm.models.pickle_reader import refusing_damage
+from ldm.models.weight_files import refusing_damage
 
 FOLDER = "checkpoints"
 BEST, REASON = "best.ckpt", "best.txt"

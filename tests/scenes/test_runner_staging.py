@@ -9,11 +9,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from ldm.batch.replay import difference, read_recipe
 from ldm.batch.results_log import FILE, ItemResult, ResultsLog, rows
 from ldm.data.picture import Picture, read_picture
 from ldm.scenes.layout import lay_out
-from ldm.scenes.replay import SceneReplay
+from ldm.scenes.replay import SceneReplay, difference, read_recipe
 from ldm.scenes.runner import PlacementCache, run_placements, run_scene
 from ldm.scenes.scene_file import read_scene
 from tests.fixtures.profiles import PROFILES
