@@ -18,6 +18,7 @@ with starting():  # torch is among them; what loads a model is imported when one
     from ldm.batch.runner import plan_items, prepare, run_items
     from ldm.config.build import inside_the_mask
     from ldm.config.inference_cli import (
+        check_overwriting,
         items_of,
         options_of,
         parse,
@@ -26,7 +27,6 @@ with starting():  # torch is among them; what loads a model is imported when one
         session_for_items,
         session_of,
     )  # fmt: skip
-    from ldm.config.output_checks import check_overwriting
     from ldm.config.schema import Config
     from ldm.data.files import fitting_name, locked_folder
     from ldm.data.picture import read_picture

@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from ldm.config.cli import PUBLISHED_INFERENCE
+from ldm.config.cli import PUBLISHED
 from ldm.config.parser import SettingsParser
 from ldm.config.schema import Config
 from ldm.data.picture import read_picture
@@ -46,7 +46,7 @@ SCRIPTS = {  # the least that each one parses
     "studio": [],
 }
 CAMPAIGN = {"--start", "--count", "--minutes", "--kills", "--load"}  # of tests/campaign
-FOREIGN = {"--help", "--help-all", *CAMPAIGN} | {f"--{name}" for name in PUBLISHED_INFERENCE}
+FOREIGN = {"--help", "--help-all", *CAMPAIGN} | {f"--{name}" for name in PUBLISHED}
 SECTIONS = {f.name: get_type_hints(Config)[f.name] for f in fields(Config)}
 
 

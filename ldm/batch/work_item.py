@@ -200,16 +200,3 @@ def key_of(
         "best_of": len(item.seeds) if item.best else 0,
     }
     return text_digest(facts)[:32]
-
-
-def check_files(items: Sequence[WorkItem]) -> None:
-    """ValueError if two results would have one name."""
-    seen: dict[str, Path] = {}
-    for item in items:
-        for file in item.files().values():
-            if file in seen:
-                raise ValueError(
-                    f"two results would be called {file}, of {seen[file]} and {item.masked.background}; "
-                    "rename one, or give names in a manifest"
-                )
-            seen[file] = item.masked.background

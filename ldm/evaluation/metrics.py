@@ -51,8 +51,6 @@ MEASURES = {  # <protocol>/<name>, in the order of columns; numbers compare only
     "v2/psnr_around": Measure("fidelity", "PSNR around the object in the mask, dB", 2),
     "v2/ssim_object": Measure("fidelity", "SSIM object"),
     "v2/ssim_region": Measure("fidelity", "SSIM region"),
-    "v2/detail_object": Measure("fidelity", "detail object, of the truth's", 2, 0),
-    "v2/detail_region": Measure("fidelity", "detail region, of the truth's", 2, 0),
     "v2/perceptual_object": Measure("fidelity", "LPIPS-like object", 4, -1),
     "v2/perceptual_region": Measure("fidelity", "LPIPS-like region", 4, -1),
     "v2/lpips_object": Measure("lpips", "LPIPS object", 3, -1),
@@ -100,22 +98,6 @@ def ssim(image: Tensor, truth: Tensor, region: np.ndarray) -> float:
     a, b = ((x[None, :, rows, columns] + 1) / 2 for x in (image, truth))
     _, similarity = structural_similarity_index_measure(a, b, data_range=1.0, return_full_image=True)
     return float(similarity[0][:, torch.from_numpy(region[rows, columns])].mean())
-
-
-def detail(image: Tensor, truth: Tensor, region: np.ndarray) -> float:
-    """Gradient energy of the region's inside as a share of the truth's: softer below 1, busier above."""
-    inside = torch.from_numpy(region)
-    energies = []
-    for x in (image, truth):
-        steps = [x.diff(dim=axis)[:, _both(inside, axis - 1)] for axis in (1, 2)]
-        energies.append(torch.cat(steps, dim=1).double().square().sum())
-    return float(energies[0] / energies[1].clamp(min=MIN_MSE))
-
-
-def _both(inside: Tensor, axis: int) -> Tensor:
-    """Where a pixel [h,w] and its next one along `axis` are inside."""
-    n = inside.shape[axis] - 1
-    return inside.narrow(axis, 0, n) & inside.narrow(axis, 1, n)
 
 
 def perceptual(features: ImageNetFeatures, image: Tensor, truth: Tensor, region: np.ndarray) -> float:

@@ -16,7 +16,6 @@ from ldm.evaluation.benchmark import SiteImages
 from ldm.evaluation.metrics import (
     DIGITS,
     MEASURES,
-    detail,
     frechet_distance,
     lpips,
     perceptual,
@@ -106,7 +105,6 @@ def _fidelity(
             assert networks.imagenet is not None, "load_networks loads it"
             scores[f"v2/psnr_{name}"] = psnr(image, true, where)
             scores[f"v2/ssim_{name}"] = ssim(image, true, where)
-            scores[f"v2/detail_{name}"] = detail(image, true, where)
             scores[f"v2/perceptual_{name}"] = perceptual(networks.imagenet, image, true, where)
         if "lpips" in metrics:
             assert networks.lpips is not None, "load_networks loads it"
