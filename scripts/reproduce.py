@@ -19,12 +19,11 @@ with starting():
     from ldm.data.files import check_folder, check_reports, locked_folder, path_of
     from ldm.evaluation.ablations import Comparison, ablations
     from ldm.evaluation.benchmark import Benchmark, load_benchmark
-    from ldm.evaluation.metrics import MEASURES
+    from ldm.evaluation.metrics import MEASURES, set_scores
     from ldm.evaluation.report import ScoredRun, write_report
     from ldm.evaluation.reproduction_report import BenchmarkResults, write_results
-    from ldm.evaluation.results import Insertion, Row
+    from ldm.evaluation.results import Insertion, Row, real_pictures
     from ldm.evaluation.run import MethodRun, Setup, runs_of
-    from ldm.evaluation.scores import real_pictures, set_scores
     from ldm.models.runtime import device_named
 
 PAPER = ("configs/paper.yaml", "configs/paper_virtual.yaml")

@@ -45,7 +45,7 @@ SCRIPTS = {  # the least that each one parses
     "benchmark": [],
     "studio": [],
 }
-CAMPAIGN = {"--start", "--count", "--minutes", "--kills", "--load"}  # of tests/campaign
+CAMPAIGN = {"--start", "--count", "--minutes", "--kills", "--load", "--lines"}  # of tests/
 FOREIGN = {"--help", "--help-all", *CAMPAIGN} | {f"--{name}" for name in PUBLISHED}
 SECTIONS = {f.name: get_type_hints(Config)[f.name] for f in fields(Config)}
 
