@@ -156,11 +156,11 @@ class _Given(nn.Module):
         return features
 
 
-def bootstrap(values: Sequence[float], seed: int = 0, resamples: int = RESAMPLES) -> tuple[float, float]:
+def bootstrap(values: Sequence[float]) -> tuple[float, float]:
     """95 % percentile-bootstrap interval of the mean of `values` (at least one)."""
     data = np.asarray(values, float)
     assert data.ndim == 1 and len(data), f"no values to resample: {values}"
-    draws = np.random.default_rng(seed).integers(len(data), size=(resamples, len(data)))
+    draws = np.random.default_rng(0).integers(len(data), size=(RESAMPLES, len(data)))
     low, high = np.quantile(data[draws].mean(axis=1), [0.025, 0.975])
     return float(low), float(high)
 

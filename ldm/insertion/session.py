@@ -48,7 +48,7 @@ class Session:
         *,
         images: ObjectImages | None = None,
         make_fill: MakeFill = grey_fill,
-        loaders: Mapping[str, Opener] | None = None,
+        loaders: Mapping[str, ObjectLoader] | None = None,
         fingerprint: str = "",
     ) -> None:
         assert fingerprint or isinstance(base, Base), "an inpainting model needs the fingerprint of its base"
@@ -128,7 +128,7 @@ class Session:
         return read_with_pictures(source.object, self.base, pictures, self.images, self.fingerprint)
 
 
-Opener: TypeAlias = Callable[[Session, ObjectSource], LoadedObject]
+ObjectLoader: TypeAlias = Callable[[Session, ObjectSource], LoadedObject]
 
 
 def open_learnt(session: Session, source: ObjectSource) -> LoadedObject:

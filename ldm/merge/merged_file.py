@@ -118,7 +118,7 @@ def _matching(context: Mapping[str, Tensor], unconditional: Mapping[str, Tensor]
 
 
 def open_merged(session: Session, source: ObjectSource) -> LoadedObject:
-    """Open one object of a merged file for a session, see `ldm.insertion.session.Opener`."""
+    """Open one object of a merged file for a session, see `ldm.insertion.session.ObjectLoader`."""
     base, sampling = session.base, session.options.sampling
     assert source.object is not None and isinstance(base, Base)
     if source.reference is not None:

@@ -149,15 +149,6 @@ def write_folder(
     return paths
 
 
-def check_shards(folder: Path) -> None:
-    """ValueError if a folder has shards that are no base of ours: a base written there would replace them."""
-    for path in folder.glob(SHARDS):
-        if "architecture" not in read_metadata(path):
-            raise ValueError(
-                f"{path} was not written by this program and would be overwritten; give another folder"
-            )
-
-
 def write_ckpt(path: Path, checkpoint: Mapping[str, Any]) -> None:
     """Write {"state_dict": ...} and other keys with torch.save, atomically."""
     with atomic_file(path) as file:
