@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ldm.config.loader import OTHER_NAMES, ROOT, place
+from ldm.config.loader import OTHER_NAMES, ROOT, rooted
 from ldm.config.process import EXIT_CODES, MISTAKE, say
 from ldm.data.text import suggestion
 
@@ -157,7 +157,7 @@ def with_defaults(words: Sequence[str], gives_way: Mapping[str, Collection[str]]
     kept = {
         name: path for name, path in defaults.items() if given.isdisjoint({name, *gives_way.get(name, ())})
     }
-    return [word for name, path in kept.items() for word in (f"--{name}", place(path, ROOT))] + own
+    return [word for name, path in kept.items() for word in (f"--{name}", rooted(path, ROOT))] + own
 
 
 def _taken(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:

@@ -19,7 +19,7 @@ from ldm.batch.runner import RunOptions
 from ldm.batch.work_item import MaskedBackground, WorkItem, pair
 from ldm.config.build import NOT_PIXELS, base_settings, crop_context_of, from_sections
 from ldm.config.cli import INFERENCE, INSERTION_FLAGS
-from ldm.config.loader import ROOT, place
+from ldm.config.loader import ROOT, rooted
 from ldm.config.parser import SettingsParser
 from ldm.config.process import gc_frozen
 from ldm.config.schema import Config, load_config
@@ -76,7 +76,7 @@ MORE_HELP = """Many images: --manifest FILE or --bench FOLDER; several objects: 
 
 def given_path(text: str) -> Path:
     """A path of the command line, relative to the user's folder."""
-    return Path(place(text, Path.cwd()))
+    return Path(rooted(text, Path.cwd()))
 
 
 def parser(description: str) -> SettingsParser:

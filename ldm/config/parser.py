@@ -10,7 +10,7 @@ from dataclasses import Field, fields, is_dataclass
 from typing import Any, NoReturn, get_type_hints
 
 from ldm.config.cli import OneLineParser, Presets, ShortHelp, with_defaults
-from ldm.config.loader import ROOT, place
+from ldm.config.loader import ROOT, rooted
 from ldm.config.schema import Config, load_config
 from ldm.data.files import path_of
 
@@ -68,7 +68,7 @@ class SettingsParser(OneLineParser):
         self.gives_way, self.short_help, self.more_help = gives_way or {}, short_help or {}, more_help
         self.add_argument("--help-all", action=HelpAll, nargs=0, help="show all flags, presets and settings")
         self.add_argument(
-            "--config", default=place(config, ROOT), metavar="YAML", help=f"settings file [{config}]"
+            "--config", default=rooted(config, ROOT), metavar="YAML", help=f"settings file [{config}]"
         )
         self.add_argument(
             "settings", nargs="*", metavar="section.key=value", help="settings that win over the file's"

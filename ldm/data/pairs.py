@@ -40,7 +40,7 @@ class Target(NamedTuple):
     mask: Tensor
     window: tuple[int, int, int]
 
-    def place(self, box: Box) -> Tensor:
+    def in_image(self, box: Box) -> Tensor:
         """A box of the picture => the same box [4] in pixels of `image`."""
         left, top, side = self.window
         return (torch.tensor(box) - torch.tensor([left, top, left, top])) * (self.image.shape[-1] / side)
@@ -74,9 +74,9 @@ class TrainingPairs(Dataset):
     """Random training samples; item i depends only on (seed, i), whatever the order, worker or resumption.
 
     Even items come from the few-shot pictures, odd ones from the same-category pictures, if there are any.
-    Item: image [3,size,size], mask [1,size,size], place [4] (the object's box in the image, x0 y0 x1 y1 in
-    pixels), reference [3,R,R] (R = reference_size), view int [] (the few-shot picture whose token alone the
-    context holds, or ALL_VIEWS), index int []; own [4,R,R], the cut-out of its object, if `images` has any.
+    Item: image [3,size,size], mask [1,size,size], object_box [4] (in the image, x0 y0 x1 y1 in pixels),
+    reference [3,R,R] (R = reference_size), view int [] (the few-shot picture whose token alone the context
+    holds, or ALL_VIEWS), index int []; cut_out [4,R,R] of its object, if `images` has any.
     `images`: how the base is shown references.
     """
 
@@ -107,7 +107,7 @@ class TrainingPairs(Dataset):
         number, sample, box = _choose(samples, generator)
         pixels = self._read(sample.image)
         drawn = target(pixels, box, self.size, generator, o.crop_squares, o.mask_resize)
-        place = drawn.place(self.images.own_box(sample, box, pixels, self.reference_size))
+        object_box = drawn.in_image(self.images.own_box(sample, box, pixels, self.reference_size))
         own = self.images.layer(sample, box, pixels, self.reference_size)
         single = few_shot and o.single_view > 0 and happens(o.single_view, generator)
         if few_shot and not single:  # the reference is the object in any few-shot picture, else in this one
@@ -120,10 +120,10 @@ class TrainingPairs(Dataset):
             reference = augmented(reference, generator, odds=o.augment_odds, **kept)
         view = torch.tensor(number if single else ALL_VIEWS)
         item = {
-            "image": drawn.image, "mask": drawn.mask, "place": place, "reference": reference, "view": view,
-            "index": torch.tensor(index),
+            "image": drawn.image, "mask": drawn.mask, "object_box": object_box,
+            "reference": reference, "view": view, "index": torch.tensor(index),
         }  # fmt: skip
-        return item if own is None else item | {"own": own}
+        return item if own is None else item | {"cut_out": own}
 
     def _read(self, path: Path) -> np.ndarray:
         """A picture's pixels, cached up to CACHE_BYTES (random access gains nothing from eviction)."""

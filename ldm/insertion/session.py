@@ -25,12 +25,12 @@ from ldm.objects.object_context import null_context, object_contexts, view_of
 
 @dataclass(frozen=True)
 class LoadedObject:
-    """The object that is applied to the base; `own` uint8 [c,P,P] is the reference stored with it."""
+    """The object that is applied to the base; `reference` uint8 [c,P,P] is stored with it."""
 
     source: ObjectSource
     object: InsertableObject
     applied: AppliedObject | None = None
-    own: Tensor | None = None
+    reference: Tensor | None = None
     files: tuple = ()  # `ObjectSource.state` when it was loaded
 
 
@@ -76,7 +76,7 @@ class Session:
 
     def reference(self, source: ObjectSource) -> Tensor:
         """The reference image of an object, [1,c,P,P]; ValueError if there is none."""
-        return self._reference(source, self.load_object(source).own)
+        return self._reference(source, self.load_object(source).reference)
 
     def ready(self, source: ObjectSource) -> InsertableObject:
         """The object, ready to be inserted."""
@@ -173,4 +173,4 @@ def open_baked(session: Session, source: ObjectSource) -> LoadedObject:
             )
     contexts = baked.contexts(made, session.base, session.fingerprint, source.object_scale)
     insertable = InsertableObject(contexts, session.make_fill(baked.picture(made)))
-    return LoadedObject(source, insertable, own=made.reference)
+    return LoadedObject(source, insertable, reference=made.reference)

@@ -141,7 +141,7 @@ def test_the_reference_of_a_single_view_is_not_mirrored(insertset: InsertSet) ->
 
 def test_a_place_is_where_the_object_is_in_the_crop(insertset: InsertSet) -> None:
     for item in list(make(insertset, size=64, length=80))[::2]:  # no reflections
-        x0, y0, x1, y1 = item["place"].tolist()
+        x0, y0, x1, y1 = item["object_box"].tolist()
         shown = torch.stack([near(item["image"], c) for c in (RED, BLUE, YELLOW, BLACK)]).any(dim=0)
         rows, columns = (shown.any(side).nonzero().flatten() for side in (1, 0))
         found = [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]
