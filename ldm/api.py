@@ -73,7 +73,7 @@ class Composite:
     sources: tuple[Path, ...] = ()
 
     def save(self, path: str | Path) -> Path:
-        """Write a .png, .tif or .webp (lossless, with the background's profile); ValueError for others.
+        """Write a .png (lossless, with the background's depth and profile); ValueError for others.
 
         ValueError, too, if `path` is a source, or a picture that this project has not written.
         """

@@ -127,20 +127,6 @@ def make_icc(
     """A profile of RGB or, without primaries, grey: `curve` holds parameters g or g, a, b, c, d."""
     kind = 0 if len(curve) == 1 else 3
     trc = struct.pack(f">4sIHH{len(curve)}i", b"para", 0, kind, 0, *(round(v * 65536) for v in curve))
-    return _with_curve(name, trc, primaries, white)
-
-
-def grey_as_rgb(profile: bytes) -> bytes:
-    """A grey profile => one of RGB that shows equal channels alike; others, and those of Lab, stay."""
-    if colour_model(profile) != "GRAY" or profile[20:24] != b"XYZ ":
-        return profile
-    try:
-        return _with_curve("grey, as RGB", tags_of(profile)["kTRC"], SRGB, D65)
-    except (ValueError, LookupError):  # a damaged one
-        return profile
-
-
-def _with_curve(name: str, trc: bytes, primaries: Sequence[Chromaticity], white: Chromaticity) -> bytes:
     tags = {"desc": _text(name), "cprt": _text(COPYRIGHT), "wtpt": _xyz_tag(D50)}
     if not primaries:
         return pack_icc(tags | {"kTRC": trc}, "GRAY")

@@ -58,7 +58,6 @@ def masks(draw: st.DrawFn) -> np.ndarray:
     mode=st.sampled_from(sorted(BLENDS)),
     channels=st.sampled_from([1, 2, 3, 4]),
     dtype=st.sampled_from([np.uint8, np.uint16]),
-    suffix=st.sampled_from([".png", ".tif"]),
     second_pass=st.sampled_from([0.0, 0.5]),
     factor=st.sampled_from([1.0, 2.0, 3.5]),
     reach=st.sampled_from([-1.0, 5.0, float("inf")]),
@@ -74,7 +73,6 @@ def test_pixels_outside_the_mask_are_identical(
     mode: str,
     channels: int,
     dtype: type,
-    suffix: str,
     second_pass: float,
     factor: float,
     reach: float,
@@ -86,8 +84,6 @@ def test_pixels_outside_the_mask_are_identical(
 ) -> None:
     top, context = np.iinfo(dtype).max, torch.zeros(1, 1, 4)
     stored = np.random.default_rng(1).integers(0, top + 1, (*mask.shape, channels), dtype=dtype)
-    if (channels, dtype, suffix) == (2, np.uint16, ".tif"):
-        stored = stored[..., [0, 0, 0, 1]]  # which TIFFs of 16-bit grey with alpha are written as
     icc = PROFILE if isinstance(profile, bytes) else PROFILES[profile] if stored.shape[2] > 2 else GREY
     background, model = Picture(stored, icc, None, (72.0, 72.0)), Noisy()
     item = WorkItem(MaskedBackground(Path()), ObjectSource(), (1, 2))
@@ -103,7 +99,7 @@ def test_pixels_outside_the_mask_are_identical(
         one = InsertableObject(Contexts(context, context), fill)
         [results] = insert(model, background, [request], [one], options)  # type: ignore[arg-type]
     with TemporaryDirectory() as folder:
-        file = Path(folder) / f"r{suffix}"
+        file = Path(folder) / "r.png"
         for result in results:
             write_picture(file, result.picture)
             read = read_picture(file)
