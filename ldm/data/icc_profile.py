@@ -135,15 +135,15 @@ def make_icc(
     return pack_icc(tags | {f"{channel}TRC": trc for channel in "rgb"}, "RGB ")
 
 
-def pack_icc(tags: dict[str, bytes], model: str, connection: str = "XYZ ", kind: str = "mntr") -> bytes:
-    """A profile from its tags; `model` and `connection`: its channels and those that it leads to."""
+def pack_icc(tags: dict[str, bytes], model: str, kind: str = "mntr") -> bytes:
+    """A profile from its tags; `model`: its channels, which lead to XYZ."""
     start, table, body = 132 + 12 * len(tags), b"", b""
     for name, content in tags.items():
         table += struct.pack(">4sII", name.encode(), start + len(body), len(content))
         body += content + b"\0" * (-len(content) % 4)
     header = struct.pack(
         ">I4sI4s4s4s6H4s", start + len(body), b"", 0x04300000, kind.encode(), model.encode(),
-        connection.encode(), 2024, 1, 1, 0, 0, 0, b"acsp",
+        b"XYZ ", 2024, 1, 1, 0, 0, 0, b"acsp",
     )  # fmt: skip
     header = header.ljust(68, b"\0") + _xyz_tag(D50)[8:]
     return header.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + body

@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from PIL import Image, PngImagePlugin
 
+from ldm.data.colour_space import SIGNATURE
 from ldm.data.files import atomic_file
 from ldm.data.picture import Picture
 
@@ -50,7 +51,6 @@ def _png_text(text: Mapping[str, str]) -> PngImagePlugin.PngInfo:
 
 
 STRIP_BYTES = 1 << 20
-SIGNATURE = b"\x89PNG\r\n\x1a\n"
 COLOUR_TYPES = {1: 0, 2: 4, 3: 2, 4: 6}  # by channels
 HEADER_END = 8 + 25  # signature and header chunk
 LEFT = 1  # the PNG filter Sub: each byte minus that of the pixel to its left

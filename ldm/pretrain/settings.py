@@ -38,7 +38,6 @@ class StageSection:
     frozen_encoder: bool = False  # unet: the image encoder stays as it is, its outputs are buffered
     validated: int = 12  # unet: relit scenes, and holes in photos, of a validation; matting: its batch
     ema: float = 0.998
-    compile: bool = False
     workers: int = 1
     checkpoint_every: int = 200
 
