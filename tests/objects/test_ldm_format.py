@@ -14,7 +14,6 @@ from torch import Tensor
 from ldm.data.insertset import load_insertset
 from ldm.data.object_crops import ObjectImages, paper_crops
 from ldm.models.base import Base, base_fingerprint, base_state
-from ldm.models.ldm_keys import diffusers_to_ldm
 from ldm.objects.delta import Delta, apply, extract, trained_names
 from ldm.objects.few_shot import FewShotLayer, few_shot_features, layer_for, linear_for
 from ldm.objects.ldm_format import (
@@ -28,6 +27,7 @@ from ldm.objects.ldm_format import (
 )
 from ldm.objects.object_file import ObjectMetadata
 from tests.fixtures import tiny
+from tests.fixtures.ldm_names import diffusers_to_ldm
 from tests.fixtures.objects import learnt
 from tests.fixtures.small import SMALL_IMAGES, object_folder, small_base
 
