@@ -27,7 +27,7 @@ from ldm.config.schema import load_config
 from ldm.data.files import atomic_file, write_file
 from ldm.data.insertset import InsertSet, load_insertset
 from ldm.data.object_crops import ObjectImages
-from ldm.data.pairs import TrainingPairs
+from ldm.data.pairs import SampleOptions, TrainingPairs
 from ldm.models.base import Base, load_base
 from ldm.objects.few_shot import prepare_few_shot
 from ldm.training.finetune import FineTune, Tuning
@@ -64,7 +64,7 @@ def latents(base: Base, insertset: InsertSet, images: ObjectImages) -> dict[str,
     """Encoded few-shot samples: x_0, masked, latent_mask, pooled."""
     a = base.architecture
     only = replace(insertset, same_category=())
-    pairs = TrainingPairs(only, a.image_size, a.reference_size, SEED, SAMPLES, images=images)
+    pairs = TrainingPairs(only, a.image_size, a.reference_size, SampleOptions(SEED), images)
     parts = [encoded(base, default_collate([pairs[i]])) for i in range(SAMPLES)]
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ldm.config.loader import ROOT, place
+from ldm.config.loader import ROOT, rooted
 from ldm.config.process import run
 from ldm.data.boxes import Box
 from ldm.data.files import check_reports, path_of, write_file
@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not roots or args.out.suffix != ".md":
         raise ValueError(f"{args.folder} --out {args.out}: expected object folders in it, and a .md file")
     check_reports(args.out.parent, {args.out.name: HEAD})
-    segmenter = load_segmenter(args.segmenter, Path(place("checkpoints/mini", ROOT)))
+    segmenter = load_segmenter(args.segmenter, Path(rooted("checkpoints/mini", ROOT)))
     text = table([measure(root, segmenter) for root in tqdm(roots, unit="object", disable=None)])
     write_file(args.out, text)
     print(text, end="")

@@ -73,7 +73,7 @@ class Composite:
     sources: tuple[Path, ...] = ()
 
     def save(self, path: str | Path) -> Path:
-        """Write a .png, .tif or .webp (lossless, with the background's profile); ValueError for others.
+        """Write a .png (lossless, with the background's depth and profile); ValueError for others.
 
         ValueError, too, if `path` is a source, or a picture that this project has not written.
         """
@@ -139,8 +139,8 @@ def insert(
     region = parse_box(box if isinstance(box, str) else list(box), "insert") if len(box) else ()
     masked = MaskedBackground(path_of(str(background)), mask=_path(mask), box=region)
     item = WorkItem(masked, source, seeds=(c.sample.seed if seed is None else whole_number(seed, "seed"),))
-    picture, masks = masked.read(from_sections(MaskOptions, c.mask))
-    request = plan_request(item, masks, crop_context_of(c))
+    picture, area = masked.read(from_sections(MaskOptions, c.mask))
+    request = plan_request(item, area, crop_context_of(c))
     warn_of_crops(item.stem, request, crop_context_of(c))
     [[result]] = model.session.insert(picture, [request])
     return Composite(result.picture, result.record, tuple(item.sources().values()))

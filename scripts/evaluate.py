@@ -23,6 +23,7 @@ with starting():
     from ldm.evaluation.benchmark import load_benchmark
     from ldm.evaluation.collect import check_pairs, collect
     from ldm.evaluation.methods import METHODS, POSED
+    from ldm.evaluation.metrics import clip_features, scores_of, set_scores
     from ldm.evaluation.networks import (
         COMPONENTS,
         FeatureNetworks,
@@ -32,9 +33,8 @@ with starting():
         save_mixture,
     )
     from ldm.evaluation.report import ScoredRun, write_report
-    from ldm.evaluation.results import Insertion, Row, row_of
+    from ldm.evaluation.results import Insertion, Row, real_pictures, row_of
     from ldm.evaluation.run import runs_of
-    from ldm.evaluation.scores import clip_features, real_pictures, scores_of, set_scores
     from ldm.models.checkpoint import check_replaceable
     from ldm.models.runtime import device_named
 

@@ -12,7 +12,7 @@ with starting():
     import torch
 
     from ldm.config.build import object_images
-    from ldm.config.cli import PUBLISHED_EXTRACTION, flags
+    from ldm.config.cli import flags
     from ldm.config.parser import SettingsParser
     from ldm.config.schema import Config, load_config
     from ldm.config.training_sections import EXTRACTED_SUFFIX, ExtractSection
@@ -33,7 +33,7 @@ FLAGS = flags("extract", " ".join(ExtractSection.__dataclass_fields__))
 
 def settings(argv: Sequence[str] | None) -> ExtractSection:
     """Command line => what to extract; without --config, the other settings are those of the run."""
-    parser = SettingsParser(__doc__ or "", FLAGS, "", Config, published=PUBLISHED_EXTRACTION)
+    parser = SettingsParser(__doc__ or "", FLAGS, "", Config)
     args, config = parser.parse_config(argv)
     if not config.extract.path:
         raise ValueError("no run given; give its folder, like --path logs/rocket_bee")

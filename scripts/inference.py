@@ -14,11 +14,11 @@ with starting():  # torch is among them; what loads a model is imported when one
     from tqdm import tqdm
 
     from ldm.batch.contact_sheet import write_plan
-    from ldm.batch.replay import difference, replay_warnings
     from ldm.batch.results_log import ResultsLog, RunSummary, check_outputs
     from ldm.batch.runner import plan_items, prepare, run_items
     from ldm.config.build import inside_the_mask
     from ldm.config.inference_cli import (
+        check_overwriting,
         items_of,
         options_of,
         parse,
@@ -27,12 +27,12 @@ with starting():  # torch is among them; what loads a model is imported when one
         session_for_items,
         session_of,
     )  # fmt: skip
-    from ldm.config.output_checks import check_overwriting
     from ldm.config.schema import Config
     from ldm.data.files import fitting_name, locked_folder
     from ldm.data.picture import read_picture
     from ldm.data.picture_write import write_picture
     from ldm.scenes.layout import lay_out
+    from ldm.scenes.replay import difference, replay_warnings
     from ldm.scenes.runner import run_scene
 
 HELP = __doc__ or ""
@@ -81,7 +81,7 @@ def insert_scene(args: argparse.Namespace, config: Config) -> RunSummary:
             folder / fitting_name(layout.scene.file.stem, "_plan.png"),
             [r for p in layout.placed for r in p.rois],
         )
-        write_plan(file, layout.background, layout.paste_mask, rois, layout.model_side, print)
+        write_plan(file, layout.background, layout.mask, rois, layout.model_side, print)
         return summary
     session, options = session_for_items(args, config, options, layout.items)
     with locked_folder(folder, WAIT):

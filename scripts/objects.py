@@ -36,7 +36,7 @@ with starting():
     from ldm.merge.merge import merge, merge_input, merge_table
     from ldm.merge.merged_file import save_merged, verify_merged
     from ldm.models.base import base_state
-    from ldm.models.pickle_reader import PICKLES
+    from ldm.models.weight_files import PICKLES
     from ldm.objects.baked import bake_delta
     from ldm.objects.baked import save as save_baked
     from ldm.objects.compress import compress
@@ -141,10 +141,10 @@ def convert_command(args: argparse.Namespace) -> None:
                 trim_training(file, target)
                 tqdm.write(size_line(target))
                 continue
-            delta = read_any(file, base, images, pictures, args.few_shot_features)
+            delta = read_any(file, base, images, pictures)
             if args.to == "object" and args.dtype == "fp16":
                 delta = halved(delta, base)
-            write_any(target, delta, args.to, base, pictures, args.few_shot_features)
+            write_any(target, delta, args.to, base, pictures)
         tqdm.write(size_line(target))
 
 

@@ -10,7 +10,7 @@ with starting():
     import pytorch_lightning as pl
 
     from ldm.config.cli import OneLineParser
-    from ldm.config.loader import ROOT, place
+    from ldm.config.loader import ROOT, rooted
     from ldm.config.schema import load_config
     from ldm.data.files import path_of
     from ldm.pretrain.settings import PretrainConfig
@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> None:
         "stage", choices=[*STAGES, "all"], help="stage to run; all: those of a base, in order"
     )
     parser.add_argument(
-        "--config", default=place("configs/pretrain_mini_gpu.yaml", ROOT), help="settings file"
+        "--config", default=rooted("configs/pretrain_mini_gpu.yaml", ROOT), help="settings file"
     )
     parser.add_argument(
         "settings", nargs="*", metavar="section.key=value", help="settings that win over the file's"

@@ -13,18 +13,17 @@ from ldm.config.process import run, starting
 with starting():
     from ldm.config.cli import INFERENCE, RECIPE_FLAGS
     from ldm.config.evaluation_cli import add_scoring_flags, base_note, published, setup_of
-    from ldm.config.loader import ROOT, place
+    from ldm.config.loader import ROOT, rooted
     from ldm.config.parser import SettingsParser
     from ldm.config.schema import Config, load_config
     from ldm.data.files import check_folder, check_reports, locked_folder, path_of
     from ldm.evaluation.ablations import Comparison, ablations
     from ldm.evaluation.benchmark import Benchmark, load_benchmark
-    from ldm.evaluation.metrics import MEASURES
+    from ldm.evaluation.metrics import MEASURES, set_scores
     from ldm.evaluation.report import ScoredRun, write_report
     from ldm.evaluation.reproduction_report import BenchmarkResults, write_results
-    from ldm.evaluation.results import Insertion, Row
+    from ldm.evaluation.results import Insertion, Row, real_pictures
     from ldm.evaluation.run import MethodRun, Setup, runs_of
-    from ldm.evaluation.scores import real_pictures, set_scores
     from ldm.models.runtime import device_named
 
 PAPER = ("configs/paper.yaml", "configs/paper_virtual.yaml")
@@ -42,10 +41,10 @@ def parser() -> SettingsParser:
                    help="benchmarks, or object folders (with --backgrounds)")  # fmt: skip
     p.add_argument("--backgrounds", type=path_of, metavar="FOLDER",
                    help="test bench: image/, mask/; or a folder with these for each object")  # fmt: skip
-    p.add_argument("--out", type=path_of, default=Path(place("runs/reproduce", ROOT)), metavar="FOLDER",
+    p.add_argument("--out", type=path_of, default=Path(rooted("runs/reproduce", ROOT)), metavar="FOLDER",
                    help="folder of results [runs/reproduce]")  # fmt: skip
     p.add_argument("--published", type=path_of, nargs="*", metavar="YAML",
-                   default=[Path(place(file, ROOT)) for file in PAPER],
+                   default=[Path(rooted(file, ROOT)) for file in PAPER],
                    help=f"configs of the paper's recipe, scaled to the base [{' '.join(PAPER)}]")  # fmt: skip
     p.add_argument(
         "--methods", nargs="+", default=[], metavar="NAME", help="methods, of those that --plan lists [all]"

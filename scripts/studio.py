@@ -13,7 +13,7 @@ from ldm.config.process import run, starting
 
 with starting():
     from ldm.config.cli import OneLineParser
-    from ldm.config.loader import ROOT, place
+    from ldm.config.loader import ROOT, rooted
     from ldm.data.files import check_folder, locked_folder, path_of
 
 if TYPE_CHECKING:
@@ -25,9 +25,9 @@ EXTRA = "the studio needs the packages of the extra `studio`: pip install -e '.[
 def arguments(argv: Sequence[str] | None) -> Namespace:
     """The command line."""
     parser = OneLineParser(description=__doc__, allow_abbrev=False)
-    parser.add_argument("--config", type=path_of, default=place("configs/mini.yaml", ROOT), metavar="YAML",
+    parser.add_argument("--config", type=path_of, default=rooted("configs/mini.yaml", ROOT), metavar="YAML",
                         help="settings file of the base to serve [configs/mini.yaml]")  # fmt: skip
-    parser.add_argument("--folder", type=path_of, default=place("outputs/studio", ROOT), metavar="FOLDER",
+    parser.add_argument("--folder", type=path_of, default=rooted("outputs/studio", ROOT), metavar="FOLDER",
                         help="folder for objects, backgrounds, runs, results [outputs/studio]")  # fmt: skip
     parser.add_argument("--host", default="127.0.0.1",
                         help="address; any but a loopback address needs a token [127.0.0.1]")  # fmt: skip

@@ -12,7 +12,7 @@ with starting():
     from pytorch_lightning.utilities import rank_zero_only
 
     from ldm.config.build_training import training_callbacks, training_run_of, validation_plan_of
-    from ldm.config.cli import PUBLISHED_TRAINING, TRAINING, TRAINING_HELP, flags
+    from ldm.config.cli import TRAINING, TRAINING_HELP, flags
     from ldm.config.parser import SettingsParser
     from ldm.config.schema import Config
     from ldm.data.files import locked_folder, sweep
@@ -39,7 +39,7 @@ def settings(argv: Sequence[str] | None) -> tuple[Config, Path | None]:
     """Command line => settings, and the checkpoint to resume; a resumed run keeps the settings it had."""
     parser = SettingsParser(
         __doc__ or "", FLAGS, "configs/mini.yaml",
-        presets=TRAINING, published=PUBLISHED_TRAINING, short_help=TRAINING_HELP,
+        presets=TRAINING, short_help=TRAINING_HELP,
     )  # fmt: skip
     _, config = parser.parse_config(argv)
     if not config.train.resume:

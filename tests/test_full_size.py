@@ -18,7 +18,7 @@ from PIL import Image
 from ldm.config.schema import load_config
 from ldm.data.picture import read_picture
 from ldm.models.base import load_base
-from ldm.models.pickle_reader import read_pickle
+from ldm.models.weight_files import read_pickle
 from ldm.objects.delta import save
 from ldm.objects.object_file import preview_of
 from scripts import get_deltas, inference, objects, train

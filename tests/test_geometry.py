@@ -77,14 +77,14 @@ def test_manifests_scenes_and_regions(folder: Path) -> None:
     like = WorkItem(MaskedBackground(Path()), ObjectSource(reference=folder / "test.png"), (1,))
     shares = [[x / WIDTH, y / HEIGHT] for x, y in CORNERS]
     regions = [{"box": BOX}, {"polygon": CORNERS}, {"polygon": shares}, {"box": PER_CENT},
-               {"mask": "m.png", "paste_mask": "mask/1.png"}]  # fmt: skip
+               {"mask": "m.png"}]  # fmt: skip
     placements = [{"reference": "test.png", **region} for region in regions]
     (folder / "s.yaml").write_text(json.dumps({"background": "b.webp", "placements": placements}))
     items = read_manifest(folder / "w.jsonl", like)
     items += [placement.item for placement in read_scene(folder / "s.yaml").placements]
     assert len(items) == 10
     for item in items:
-        picture, masks = item.masked.read()
-        assert white(masks.mask * 255) == white(masks.paste_mask * 255) == BOX
+        picture, mask = item.masked.read()
+        assert white(mask * 255) == BOX
         assert white(picture.pixels[..., 0]) == BOX
     assert roi_in((20, 4, 60, 44), read_picture(folder / "b.webp").frame) == Roi(20, 4, 60, 44)

@@ -117,7 +117,7 @@ def test_benchmarks_stand_on_what_they_measure(file: Path) -> None:
         ("evaluation.run", "from scripts.train import main", True),
         ("compositing.composite_fill", "from ldm.insertion.region import RegionFill", False),
         ("compositing.composite_fill", "from ldm.merge.merge import merge", True),
-        ("batch.replay", "from ldm.scenes.runner import run_placements", True),
+        ("batch.runner", "from ldm.scenes.runner import run_placements", True),
         ("scenes.runner", "from ldm.batch.work_item import WorkItem", False),
         ("speed.deep_cache", "from ldm.config.schema import Config", True),
         ("validation.validator", "from ldm.evaluation.metrics import psnr", False),

@@ -24,15 +24,15 @@ from ldm.config.schema import Config, load_config
 from ldm.data import pairs
 from ldm.data.insertset import InsertSet, load_insertset
 from ldm.data.object_crops import squash
-from ldm.data.pairs import drawn_odds
+from ldm.data.pairs import TrainingPairs, drawn_odds
 from ldm.data.picture import read_rgb
 from ldm.data.training_masks import training_mask
 from ldm.insertion.blend import Blend
 from ldm.models.architecture import Architecture
 from ldm.models.base import save_base
-from ldm.models.pickle_reader import read_pickle
+from ldm.models.weight_files import read_pickle
 from ldm.training.run import build_learner
-from ldm.training.samples import posterior_noise, training_pairs
+from ldm.training.samples import posterior_noise
 from scripts import get_deltas, inference, train
 from tests.fixtures import tiny
 
@@ -133,7 +133,7 @@ def square_set(tmp_path_factory: pytest.TempPathFactory) -> InsertSet:
 def published_pairs(insertset: InsertSet) -> Iterator[dict[str, Tensor]]:
     """60 samples as configs/paper.yaml draws them."""
     samples = training_run_of(load_config(CONFIGS / "paper.yaml")).samples
-    drawn = training_pairs(Architecture(image_size=128, reference_size=56), insertset, samples, None)
+    drawn = TrainingPairs(insertset, 128, 56, samples)
     return (drawn[i] for i in range(60))
 
 

@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from ldm.config.cli import PUBLISHED_INFERENCE
+from ldm.config.cli import PUBLISHED
 from ldm.config.parser import SettingsParser
 from ldm.config.schema import Config
 from ldm.data.picture import read_picture
@@ -45,8 +45,8 @@ SCRIPTS = {  # the least that each one parses
     "benchmark": [],
     "studio": [],
 }
-CAMPAIGN = {"--start", "--count", "--minutes", "--kills", "--load"}  # of tests/campaign
-FOREIGN = {"--help", "--help-all", *CAMPAIGN} | {f"--{name}" for name in PUBLISHED_INFERENCE}
+CAMPAIGN = {"--start", "--count", "--minutes", "--kills", "--load", "--lines"}  # of tests/
+FOREIGN = {"--help", "--help-all", *CAMPAIGN} | {f"--{name}" for name in PUBLISHED}
 SECTIONS = {f.name: get_type_hints(Config)[f.name] for f in fields(Config)}
 
 

@@ -52,7 +52,7 @@ class BestOfSeeds:
 
     def _identity(self, picture: Picture, request: InsertRequest, reference: Tensor) -> float:
         """Mean over the regions: an object goes into each."""
-        boxes = [_object_box(request.paste_mask, roi) for roi in request.rois]
+        boxes = [_object_box(request.mask, roi) for roi in request.rois]
         return float(np.mean([self.likeness(crop_region(picture, box, SHARP), reference) for box in boxes]))
 
     def _draw(self, item: WorkItem, roi: Roi, ranked: Sequence[Result]) -> None:

@@ -68,5 +68,5 @@ def _shown(before: InsertableObject, background: Picture, request: InsertRequest
     if shown is None:
         return []
     image = region.known.clone()
-    image[:, region.paste_mask] = shown[:, region.paste_mask]
+    image[:, region.mask] = shown[:, region.mask]
     return [rgb8(image)]

@@ -20,12 +20,12 @@ from ldm.data.failure import check_file
 from ldm.data.files import list_files, one_per_stem, path_of, pictures_in
 from ldm.data.text import check_names, read_text, whole_number
 
-COLUMNS = ("background", "mask", "box", "paste_mask", "object", "reference", "pick", "seed", "name")
-FILES = ("background", "mask", "paste_mask", "object", "reference")
+COLUMNS = ("background", "mask", "box", "object", "reference", "pick", "seed", "name")
+FILES = ("background", "mask", "object", "reference")
 
 
 def read_manifest(path: Path, like: WorkItem, transparent: bool = False) -> list[WorkItem]:
-    """One item a line: background, mask or box, and, if given, paste mask, object, reference, seed, name.
+    """One item a line: background, mask or box, and, if given, object, reference, seed, name.
 
     Paths are relative to the manifest. What a line does not say is as in `like`; an object in a line brings
     its own reference. Raises one-line errors that name the line.
@@ -190,7 +190,7 @@ def _item(values: Mapping[str, Any], where: str, root: Path, like: WorkItem, tra
         source = replace(like.source, object=paths["object"], reference=paths.get("reference"), pick="")
     source = replace(source, pick=str(values.get("pick", source.pick)))
     seeds = tuple(first + i for i in range(len(like.seeds)))
-    masked = MaskedBackground(paths["background"], paths.get("mask"), box, paths.get("paste_mask"))
+    masked = MaskedBackground(paths["background"], paths.get("mask"), box)
     try:
         return replace(like, masked=masked, source=source, seeds=seeds, name=name)
     except ValueError as error:  # of the seeds

@@ -35,9 +35,9 @@ from ldm.data.files import fitting_name
 from ldm.data.picture import Picture, read_picture
 from ldm.data.picture_write import write_picture
 from ldm.insertion.crop_paste import difference_outside
-from ldm.insertion.mask_input import InsertMasks, MaskOptions
+from ldm.insertion.mask_input import MaskOptions
 from ldm.insertion.region import InsertRequest
-from ldm.insertion.roi import CropContext, cautions, covered, plan_crops, plan_rois, squared, visible
+from ldm.insertion.roi import CropContext, cautions, covered, plan_crops, plan_rois, squared
 
 if TYPE_CHECKING:
     from ldm.insertion.region import Result
@@ -146,12 +146,12 @@ def images_of(result: ItemResult, options: RunOptions, folder: Path) -> ResultIm
 
 def prepare(item: WorkItem, options: RunOptions) -> tuple[Picture, InsertRequest]:
     """The background of an item and its request; one-line errors if something does not fit."""
-    background, masks = item.masked.read(options.mask_options)
+    background, mask = item.masked.read(options.mask_options)
     if item.roi is None:
-        return background, plan_request(item, masks, options.crop_context)
+        return background, plan_request(item, mask, options.crop_context)
     given = roi_in(item.roi, background.frame)
     roi = squared(given, background.size)
-    if not covered(masks.mask, roi):
+    if not covered(mask, roi):
         raise ValueError(f"the given ROI cuts off a part of the mask of {item.masked.background}; enlarge it")
     if roi != given:
         height, width = given.size
@@ -160,16 +160,12 @@ def prepare(item: WorkItem, options: RunOptions) -> tuple[Picture, InsertRequest
             f"{roi.x0} {roi.y0} {roi.x1} {roi.y1}",
             stacklevel=2,
         )
-    return background, InsertRequest(masks.mask, masks.paste_mask, [roi], item.seeds, item.source)
+    return background, InsertRequest(mask, [roi], item.seeds, item.source)
 
 
-def plan_request(item: WorkItem, masks: InsertMasks, context: CropContext) -> InsertRequest:
-    """The request of an item, with regions planned from its mask; regions that paste nothing are dropped."""
-    rois = plan_rois(masks.mask, context)
-    if masks.paste_mask is not masks.mask:
-        size = masks.paste_mask.shape[0], masks.paste_mask.shape[1]
-        rois = [roi for roi in rois if masks.paste_mask[visible(roi, size).slices].any()]
-    return InsertRequest(masks.mask, masks.paste_mask, rois, item.seeds, item.source)
+def plan_request(item: WorkItem, mask: np.ndarray, context: CropContext) -> InsertRequest:
+    """The request of an item, with regions planned from its mask [H,W]."""
+    return InsertRequest(mask, plan_rois(mask, context), item.seeds, item.source)
 
 
 def warn_of_crops(name: str, request: InsertRequest, context: CropContext) -> None:
@@ -204,7 +200,7 @@ def _finish(item: WorkItem, session: Session, options: RunOptions, log: ResultsL
     for seed, result in zip(missing, made, strict=True):
         record = {"key": keys[seed], **facts, **result.record, PIXELS: pixel_digest(result.picture)}
         write_picture(log.folder / files[seed], result.picture, {"recipe": json.dumps(record)})
-        check_and_log(log.folder / files[seed], record, background, request.paste_mask, log)
+        check_and_log(log.folder / files[seed], record, background, request.mask, log)
         results.append(result)
     images = ResultImages(background, request, (result.picture for result in results))
     complete = len(missing) == len(files)
@@ -244,7 +240,7 @@ def _exists(name: str, key: str, item: WorkItem, options: RunOptions, log: Resul
         return False
     if not log.has(name, key):
         background, request = prepare(item, options)
-        check_and_log(file, record, background, request.paste_mask, log)
+        check_and_log(file, record, background, request.mask, log)
     return True
 
 

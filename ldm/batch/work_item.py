@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 from unicodedata import normalize
 
+import numpy as np
+
 from ldm import __version__
 from ldm.data.boxes import Box, Frame, box_in
 from ldm.data.files import file_digest, fitting_name, one_per_stem, pictures_in, text_digest
@@ -17,10 +19,8 @@ from ldm.data.polygons import Polygon
 from ldm.insertion.mask_input import (
     BOX_FILE,
     POLYGON_FILE,
-    InsertMasks,
     MaskOptions,
     read_insert_mask,
-    read_paste_mask,
     warn_of_unseen,
 )
 from ldm.insertion.object_source import ObjectSource
@@ -39,13 +39,12 @@ class MaskedBackground:
     """One background file and where the object goes: a mask, box or polygon file, a box, or polygons.
 
     With none of them it is the transparent part of the background, if `channel`, or that of the mask options,
-    is "background". `paste_mask`, a file like `mask`: the part of the mask that is pasted.
+    is "background".
     """
 
     background: Path
     mask: Path | None = None
     box: tuple[float, ...] = ()
-    paste_mask: Path | None = None
     polygons: tuple[Polygon, ...] = ()
     channel: str = ""
 
@@ -54,20 +53,18 @@ class MaskedBackground:
         """The name of its results: that of the background; for `background.png` that of its folder."""
         return ROLE.sub("", self.background.stem) or self.background.parent.name
 
-    def read(self, options: MaskOptions = MASK_OPTIONS) -> tuple[Picture, InsertMasks]:
-        """The background and its masks; raises one-line errors for whatever does not fit."""
+    def read(self, options: MaskOptions = MASK_OPTIONS) -> tuple[Picture, np.ndarray]:
+        """The background and its mask, bool [H,W]; raises one-line errors for whatever does not fit."""
         picture = read_picture(self.background)
-        return picture, self.masks_on(picture, options)
+        return picture, self.mask_on(picture, options)
 
-    def masks_on(self, picture: Picture, options: MaskOptions = MASK_OPTIONS) -> InsertMasks:
-        """The masks on a background that was read as `picture`."""
+    def mask_on(self, picture: Picture, options: MaskOptions = MASK_OPTIONS) -> np.ndarray:
+        """The mask, bool [H,W], on a background that was read as `picture`."""
         options = replace(options, channel=self.channel or options.channel)
         mask = read_insert_mask(self.background, picture, self.mask, self.box, options, self.polygons)
-        file = self.paste_mask
-        paste_mask = mask if file is None else read_paste_mask(file, self.background, picture, mask, options)
         warn_of_colours(self.background, picture)
-        warn_of_unseen(self.background, picture, paste_mask)
-        return InsertMasks(mask, paste_mask)
+        warn_of_unseen(self.background, picture, mask)
+        return mask
 
 
 def pair(
@@ -75,7 +72,6 @@ def pair(
     masks: Sequence[Path],
     box: Sequence[float] = (),
     transparent: bool = False,
-    paste_masks: Sequence[Path] = (),
 ) -> list[MaskedBackground]:
     """Backgrounds and masks, files or folders, as pairs.
 
@@ -89,13 +85,11 @@ def pair(
         raise ValueError("the region is given twice; give one of --mask, --box and --mask_channel background")
     if not (transparent or masks or box):
         raise ValueError("no mask is given; give --mask (image, box file or folder) or --box x0 y0 x1 y1")
-    marked = _matched(backgrounds, masks, "mask") if masks else [None for _ in images]
-    pasted = _matched(backgrounds, paste_masks, "paste mask") if paste_masks else [None for _ in images]
-    rows = zip(images, marked, pasted, strict=True)
-    return [MaskedBackground(image, mask, tuple(box), paste) for image, mask, paste in rows]
+    found = _matched(backgrounds, masks) if masks else [None for _ in images]
+    return [MaskedBackground(image, mask, tuple(box)) for image, mask in zip(images, found, strict=True)]
 
 
-def _matched(backgrounds: Sequence[Path], masks: Sequence[Path], kind: str) -> list[Path]:
+def _matched(backgrounds: Sequence[Path], masks: Sequence[Path]) -> list[Path]:
     """The mask file of each background."""
     images = _files(backgrounds)
     found = _files(masks, (BOX_FILE, POLYGON_FILE))
@@ -114,7 +108,7 @@ def _matched(backgrounds: Sequence[Path], masks: Sequence[Path], kind: str) -> l
         return found
     lonely = [image.name for image, name in zip(images, names, strict=True) if name not in by_name]
     raise ValueError(
-        f"no {kind} for {', '.join(lonely[:3]) or 'these backgrounds'}; name it like its background"
+        f"no mask for {', '.join(lonely[:3]) or 'these backgrounds'}; name it like its background"
     )
 
 
@@ -177,7 +171,6 @@ class WorkItem:
         found = {
             "background": self.masked.background,
             "mask": self.masked.mask,
-            "paste_mask": self.masked.paste_mask,
             "object": self.source.object,
             "reference": self.source.reference,
             "pictures": self.source.pictures,
@@ -207,16 +200,3 @@ def key_of(
         "best_of": len(item.seeds) if item.best else 0,
     }
     return text_digest(facts)[:32]
-
-
-def check_files(items: Sequence[WorkItem]) -> None:
-    """ValueError if two results would have one name."""
-    seen: dict[str, Path] = {}
-    for item in items:
-        for file in item.files().values():
-            if file in seen:
-                raise ValueError(
-                    f"two results would be called {file}, of {seen[file]} and {item.masked.background}; "
-                    "rename one, or give names in a manifest"
-                )
-            seen[file] = item.masked.background

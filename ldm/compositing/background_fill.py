@@ -23,7 +23,7 @@ SIDE = 2 * RADIUS + 1
 OFFSETS = [(y, x) for y in range(-RADIUS, RADIUS + 1) for x in range(-RADIUS, RADIUS + 1)]
 
 
-def fill_background(image: np.ndarray, hole: np.ndarray, seed: int = 0) -> np.ndarray:
+def fill_background(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
     """Image float [h,w,3], hole bool [h,w] (True = unknown) => the image with the hole filled.
 
     Pixels outside the hole stay as they are. Where no patch is fully known (nearly everything is hole) the
@@ -31,7 +31,7 @@ def fill_background(image: np.ndarray, hole: np.ndarray, seed: int = 0) -> np.nd
     """
     if not hole.any():
         return image.copy()
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(0)  # the same fill each time
     places: np.ndarray | None = None  # for every pixel, where its patch's source is: [h,w,2], y x
     filled = image.astype(np.float32)
     levels = [level for level in _levels(image, hole) if level.known.any()]

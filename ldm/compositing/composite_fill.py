@@ -147,12 +147,12 @@ class CompositesInTraining:
     seed: int = 0
 
     def __call__(self, batch: Mapping[str, Tensor]) -> Tensor:
-        """`image`, `own`, `place`, `mask`, `index` of a batch of TrainingPairs => [b,4,S,S].
+        """`image`, `cut_out`, `object_box`, `mask`, `index` of a batch of TrainingPairs => [b,4,S,S].
 
         The last channel is 1 on the object: its shadow is shown already, so that around it nothing is learnt.
         """
         image, numbers = batch["image"], batch["index"].tolist()
-        alpha = placed(batch["own"], batch["place"], batch["mask"])[:, 3:]
+        alpha = placed(batch["cut_out"], batch["object_box"], batch["mask"])[:, 3:]
         lit = [self._lit(picture, number) for picture, number in zip(image, numbers, strict=True)]
         return torch.cat([image.lerp(torch.stack(lit), alpha), alpha], 1)
 

@@ -200,7 +200,7 @@ def runtime_of(config: Config, device: str) -> Runtime:
     return Runtime(precision, config.sample.compile, pack_weights)
 
 
-def session_for(config: Config, base: Any, fingerprint: str = "", features: str = "raw") -> Session:
+def session_for(config: Config, base: Any, fingerprint: str = "") -> Session:
     """A session on a loaded base or inpainting model."""
     from ldm.insertion.session import Session
     from ldm.merge.merged_file import open_merged
@@ -211,14 +211,11 @@ def session_for(config: Config, base: Any, fingerprint: str = "", features: str 
         images=object_images(config),
         make_fill=make_fill(config),
         loaders={"merged": open_merged},
-        features=features,
         fingerprint=fingerprint,
     )
 
 
-def open_session(
-    config: Config, sources: Iterable[ObjectSource], device: str, features: str = "raw"
-) -> Session:
+def open_session(config: Config, sources: Iterable[ObjectSource], device: str) -> Session:
     """Load the parts of the base that these objects need: if all are baked, neither CLIP nor K and V."""
     from ldm.models.base import load_base, load_inpainting_model
     from ldm.models.runtime import prepare
@@ -226,9 +223,9 @@ def open_session(
     path, architecture = Path(config.base.path), config.base.architecture
     if all(_is_baked(source) for source in sources):
         model, fingerprint = load_inpainting_model(path, architecture, device=device)
-        session = session_for(config, model, fingerprint, features)
+        session = session_for(config, model, fingerprint)
     else:
-        session = session_for(config, load_base(path, architecture, device=device), features=features)
+        session = session_for(config, load_base(path, architecture, device=device))
     prepare(session.base, runtime_of(config, device))  # after the fingerprint, which is of the file's weights
     return session
 

@@ -23,12 +23,13 @@ from ldm.config.build import (
 from ldm.config.schema import Config
 from ldm.data.image import from_bytes
 from ldm.data.insertset import InsertSet, Sample
+from ldm.data.pairs import SampleOptions
 from ldm.models.base import Base
 from ldm.objects.object_context import ObjectView, null_context
 from ldm.training.checkpoints import Checkpoints
 from ldm.training.finetune import FineTune, Tuning
 from ldm.training.run import TrainingRun
-from ldm.training.samples import FillImages, SampleOptions, fill_with_grey
+from ldm.training.samples import FillImages, fill_with_grey
 from ldm.training.trainer import LoopOptions, Previews
 from ldm.validation.callback import Validation, ValidationPlan, plan_validation
 from ldm.validation.validator import RegionFiller, Validator, place_of, validation_pictures

@@ -1,9 +1,7 @@
-"""What the scripts' command lines share: errors in one line, flags and presets by name, two more forms.
+"""What the scripts' command lines share: errors in one line, flags and presets by name, default paths.
 
-Two forms are understood beside a script's own flags:
-- `--default-NAME PATH`, from the .sh files: the value of --NAME, relative to the project, unless the command
-  line gives another;
-- the flags of the published code: translated if the meaning is the same, else refused with our flag.
+Beside a script's own flags `--default-NAME PATH` is understood, from the .sh files: the value of --NAME,
+relative to the project, unless the command line gives another.
 """
 
 from __future__ import annotations
@@ -11,11 +9,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ldm.config.loader import OTHER_NAMES, ROOT, place
+from ldm.config.loader import OTHER_NAMES, ROOT, rooted
 from ldm.config.process import EXIT_CODES, MISTAKE, say
 from ldm.data.text import suggestion
 
@@ -31,11 +28,14 @@ class OneLineParser(argparse.ArgumentParser):
         super().__init__(**(raw | options))
 
     def error(self, message: str) -> NoReturn:
-        """Print one line and exit with 2; for an unknown flag the line names the nearest one."""
+        """Print one line and exit with 2; for an unknown flag the line names ours, or the nearest one."""
         options = [option for option in _options(self) if option.startswith("--")]
         unknown = message.partition("unrecognized arguments: ")[2].split()
-        name = unknown[0].partition("=")[0].removeprefix("--").replace("-", "_") if unknown else ""
-        hint = f"; {suggestion(f'--{OTHER_NAMES.get(name, name)}', options)}" if unknown else ""
+        names = [word.partition("=")[0].removeprefix("--").replace("-", "_") for word in unknown]
+        published = [f"--{name} is {PUBLISHED[name]} here" for name in names if name in PUBLISHED]
+        hint = f"; {'; '.join(published)}" if published else ""
+        if unknown and not published:
+            hint = f"; {suggestion(f'--{OTHER_NAMES.get(names[0], names[0])}', options)}"
         say(f"error: {message}{hint}")
         raise SystemExit(MISTAKE)
 
@@ -125,87 +125,25 @@ INSERTION_FLAGS = (
 DEFAULT = "--default-"
 
 
-@dataclass(frozen=True)
-class PublishedFlag:
-    """A flag of the published code, and our words for it.
-
-    `{}` in `words` is its value. `accepted`: the values, as written or as numbers, that are translated; all
-    are if there is no `instead`, the error for any other value.
-    """
-
-    words: tuple[str, ...] = ()
-    values: int = 1
-    accepted: tuple[str, ...] = ()
-    instead: str = ""
-
-    def translate(self, name: str, value: str) -> list[str]:
-        """The words for a value; ValueError with the flag to use if there is no such meaning."""
-        if self.instead and not any(_same(value, accepted) for accepted in self.accepted):
-            raise ValueError(f"{' '.join([f'--{name}', value]).strip()}: {self.instead.replace('{}', value)}")
-        return [word.replace("{}", value) for word in self.words]
-
-
-Published = Mapping[str, PublishedFlag]
-
-_EXTRACT = "extract the run first, bash get_deltas.sh --path RUN, and insert with bash inference.sh --object"
-
-PUBLISHED_INFERENCE: Published = {
-    "plms": PublishedFlag(("--sampler", "plms"), values=0),
-    "ddim_steps": PublishedFlag(("--steps", "{}")),
-    "ddim_eta": PublishedFlag(
-        accepted=("0",), instead="no solver adds noise here, eta is 0; choose --sampler"
-    ),
-    "fixed_code": PublishedFlag(values=0),  # the start noise depends on --seed alone, for every background
-    "n_iter": PublishedFlag(accepted=("1",), instead="give --n_samples {}, results of one background"),
-    "skip_grid": PublishedFlag(("--no-contact_sheet",), values=0),
-    "scale": PublishedFlag(("--guidance_scale", "{}")),
-    "delta_ckpt": PublishedFlag(("--object", "{}")),
-    "ckpt": PublishedFlag(("--base", "{}")),
-    "image_path": PublishedFlag(("--example_img", "{}")),
-    "mask_path": PublishedFlag(("--mask", "{}")),
-    "reference_path": PublishedFlag(("--reference", "{}")),
-    "point_ROI": PublishedFlag(("--roi", "{}")),
-    "id_dir": PublishedFlag(("--dataset-dir", "{}")),
-    "list_dir": PublishedFlag(("--list", "{}")),
-    "gpu_id": PublishedFlag(("--device", "cuda:{}")),
+# flags of the published code => ours, which an error then names
+PUBLISHED = {
+    "plms": "--sampler plms",
+    "ddim_steps": "--steps",
+    "ddim_eta": "--sampler (no solver adds noise)",
+    "fixed_code": "--seed alone, for every background",
+    "n_iter": "--n_samples",
+    "skip_grid": "--no-contact_sheet",
+    "scale": "--guidance_scale",
+    "delta_ckpt": "--object, in train.sh --resume RUN",
+    "ckpt": "--base, in get_deltas.sh --path RUN",
+    "image_path": "--example_img",
+    "mask_path": "--mask",
+    "reference_path": "--reference",
+    "point_ROI": "--roi",
+    "id_dir": "--dataset-dir",
+    "list_dir": "--list",
+    "gpu_id": "--device cuda:N, in train.sh --accelerator gpu --devices N,",
 }
-
-PUBLISHED_TRAINING: Published = {
-    "ckpt": PublishedFlag(("--base", "{}")),
-    "id_dir": PublishedFlag(("--dataset-dir", "{}")),
-    "gpu_id": PublishedFlag(("--accelerator", "gpu", "--devices", "{},")),  # "1," is the second, "1" is one
-    "delta_ckpt": PublishedFlag(instead="a run continues with its own state: --resume RUN"),
-    **{
-        name: PublishedFlag(values=flag.values, instead=f"it is a flag of inference.sh; {_EXTRACT}")
-        for name, flag in PUBLISHED_INFERENCE.items()
-        if name not in ("ckpt", "id_dir", "gpu_id", "delta_ckpt")
-    },
-}
-
-PUBLISHED_EXTRACTION: Published = {
-    "ckpt": PublishedFlag(instead="the run to extract is --path RUN, another base --base {}"),
-    "delta_ckpt": PublishedFlag(instead="the file to write is --out {}, the run to extract is --path RUN"),
-    "id_dir": PublishedFlag(instead="the run knows its object; give --path RUN"),
-    "gpu_id": PublishedFlag(instead="extracting needs no GPU; leave it out and give --path RUN"),
-}
-
-
-def translated(words: Sequence[str], published: Published) -> list[str]:
-    """The words with each flag of the published code replaced, or a ValueError in one line."""
-    known = {name.replace("-", "_"): flag for name, flag in published.items()}
-    out, rest = [], iter(words)
-    for word in rest:
-        name, equals, value = word.removeprefix("--").partition("=")
-        flag = known.get(name.replace("-", "_")) if word.startswith("--") else None
-        if flag is None:
-            out.append(word)
-            continue
-        if flag.values and not equals:
-            value = next(rest, "")
-        if bool(value) != bool(flag.values) or (flag.values and not equals and value.startswith("--")):
-            raise ValueError(f"--{name}: expected {'a' if flag.values else 'no'} value")
-        out += flag.translate(name, value)
-    return out
 
 
 def with_defaults(words: Sequence[str], gives_way: Mapping[str, Collection[str]]) -> list[str]:
@@ -219,7 +157,7 @@ def with_defaults(words: Sequence[str], gives_way: Mapping[str, Collection[str]]
     kept = {
         name: path for name, path in defaults.items() if given.isdisjoint({name, *gives_way.get(name, ())})
     }
-    return [word for name, path in kept.items() for word in (f"--{name}", place(path, ROOT))] + own
+    return [word for name, path in kept.items() for word in (f"--{name}", rooted(path, ROOT))] + own
 
 
 def _taken(words: Sequence[str]) -> tuple[dict[str, str], list[str]]:
@@ -241,11 +179,3 @@ def _named(words: Sequence[str]) -> Iterator[str]:
             yield name.removeprefix("--").replace("-", "_")
         elif equals:
             yield name
-
-
-def _same(value: str, accepted: str) -> bool:
-    """Whether a value is the accepted one, as a word or as a number."""
-    try:
-        return float(value) == float(accepted)
-    except ValueError:
-        return value == accepted

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 import re
-import warnings
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -14,37 +14,34 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from ldm.batch.manifest import COLUMNS, bench_backgrounds, read_manifest
-from ldm.batch.replay import ItemReplay, read_recipe
+from ldm.batch.results_log import COMPARISON, check_log, check_outputs
 from ldm.batch.runner import RunOptions
-from ldm.batch.work_item import MaskedBackground, WorkItem, check_files, pair
+from ldm.batch.work_item import MaskedBackground, WorkItem, pair
 from ldm.config.build import NOT_PIXELS, base_settings, crop_context_of, from_sections
-from ldm.config.cli import INFERENCE, INSERTION_FLAGS, PUBLISHED_INFERENCE
-from ldm.config.loader import ROOT, place
+from ldm.config.cli import INFERENCE, INSERTION_FLAGS
+from ldm.config.loader import ROOT, rooted
 from ldm.config.parser import SettingsParser
 from ldm.config.process import gc_frozen
 from ldm.config.schema import Config, load_config
 from ldm.config.training_sections import EXTRACTED_SUFFIX
 from ldm.data.boxes import Box, parse_box, read_box_file
-from ldm.data.files import check_folder, list_files
+from ldm.data.files import check_folder, fitting_name
 from ldm.data.insertset import check_outside
 from ldm.insertion.mask_input import MaskOptions
-from ldm.insertion.object_source import ObjectSource
-from ldm.models.checkpoint import SHARDS
+from ldm.insertion.object_source import ObjectSource, extracted
 from ldm.models.runtime import device_named, machine
-from ldm.models.weight_kinds import BASE_GIVEN
-from ldm.objects.object_file import read_object_metadata
-from ldm.scenes.replay import SceneReplay
+from ldm.scenes.replay import ItemReplay, SceneReplay, read_recipe
 from ldm.scenes.scene_file import Scene, read_scene
 
 if TYPE_CHECKING:
     from ldm.insertion.session import Session
 
 WORK = ("example_img", "manifest", "bench", "scene", "replay")
-PARTS = ("mask", "box", "paste_mask", "roi", "object", "pick", "reference", "dataset_dir")
+PARTS = ("mask", "box", "roi", "object", "pick", "reference", "dataset_dir")
 EXCLUDED: dict[str, tuple[str, ...]] = {
     "example_img": ("list",),
-    "manifest": ("mask", "box", "paste_mask", "list"),
-    "bench": ("mask", "box", "paste_mask"),
+    "manifest": ("mask", "box", "list"),
+    "bench": ("mask", "box"),
     "scene": ("list", "compare", *PARTS),
     "replay": ("list", "plan", "compare", *PARTS),
 }
@@ -79,14 +76,14 @@ MORE_HELP = """Many images: --manifest FILE or --bench FOLDER; several objects: 
 
 def given_path(text: str) -> Path:
     """A path of the command line, relative to the user's folder."""
-    return Path(place(text, Path.cwd()))
+    return Path(rooted(text, Path.cwd()))
 
 
 def parser(description: str) -> SettingsParser:
     """All flags of inference."""
     p = SettingsParser(
-        description, INSERTION_FLAGS, "configs/mini.yaml", presets=INFERENCE, published=PUBLISHED_INFERENCE,
-        gives_way=GIVES_WAY, short_help=SHORT_HELP, more_help=MORE_HELP,
+        description, INSERTION_FLAGS, "configs/mini.yaml", presets=INFERENCE, gives_way=GIVES_WAY,
+        short_help=SHORT_HELP, more_help=MORE_HELP,
     )  # fmt: skip
     for name, kind, help in (
         ("manifest", "FILE", f".csv or .jsonl file of many insertions, columns {', '.join(COLUMNS)}"),
@@ -103,7 +100,6 @@ def parser(description: str) -> SettingsParser:
     for name, default, help in (
         ("example_img", None, "backgrounds: images or folders"),
         ("mask", [], "where to insert: mask images (white), .txt boxes, .json polygons, or folders"),
-        ("paste_mask", [], "the part of the mask that is pasted; files as for --mask [all of it]"),
     ):
         p.add_argument(*dict.fromkeys([f"--{name}", f"--{name.replace('_', '-')}"]), nargs="+",
                        type=given_path, default=default, metavar="PATH", help=help)  # fmt: skip
@@ -112,8 +108,6 @@ def parser(description: str) -> SettingsParser:
     p.add_argument("--roi", nargs="+", default=[], metavar="FILE",
                    help="the square region to inpaint: a file, or x0 y0 x1 y1 [planned]")  # fmt: skip
     p.add_argument("--pick", default="", metavar="NAME", help="an object of a merged file")
-    p.add_argument("--few_shot_features", "--few-shot-features", default="raw", choices=["raw", "clip"],
-                   help="pixels that CLIP saw when a .ckpt of the paper's code was made [raw]")  # fmt: skip
     p.add_argument("--plan", action="store_true",
                    help="only print the regions and draw them: <outdir>/<name>_plan.png")  # fmt: skip
     p.add_argument("--compare", action="store_true",
@@ -144,53 +138,11 @@ def parse(argv: Sequence[str] | None, description: str) -> tuple[argparse.Namesp
     check_outside(Path(config.insert.outdir), f"--outdir {config.insert.outdir}")
     args.device = device_named(args.device)
     if args.object is not None and args.object.is_dir():
-        args.object, pictures = extracted(args.object, config.extract.format)
-        args.dataset_dir = args.dataset_dir or pictures
+        run, suffix = args.object, EXTRACTED_SUFFIX[config.extract.format]
+        args.object = extracted(run, suffix, tuple(EXTRACTED_SUFFIX.values()))
+        if args.object.suffix == EXTRACTED_SUFFIX["ldm"] and (run / "config.yaml").is_file():
+            args.dataset_dir = args.dataset_dir or Path(load_config(run / "config.yaml").data.root)
     return args, config
-
-
-def extracted(run: Path, format: str) -> tuple[Path, Path | None]:
-    """A run folder => the object file that get_deltas wrote there, and, for a .ckpt, the object folder.
-
-    If there is a file of each format, that of `format` is taken. The run's config.yaml names the object
-    folder.
-    """
-    names = {key: run / (run.resolve().name + suffix) for key, suffix in EXTRACTED_SUFFIX.items()}
-    there = [names[key] for key in (format, *names) if names[key].is_file()]
-    if not there and (run / "data").is_dir():
-        raise ValueError(
-            f"{run} is an object folder, of pictures; learn it: bash train.sh --dataset-dir {run}"
-        )
-    if not there and any(run.glob(SHARDS)):
-        raise ValueError(f"{run} is {BASE_GIVEN}")
-    if not there and not (run / "config.yaml").is_file():
-        names_there = ", ".join(file.name for file in list_files(run, tuple(EXTRACTED_SUFFIX.values()))[:5])
-        raise ValueError(
-            f"{run} is no folder of a run; give an object file" + (f": {names_there}" if names_there else "")
-        )
-    if not there:
-        raise FileNotFoundError(f"{names[format]}: no such file; write it: bash get_deltas.sh --path {run}")
-    file, settings = there[0], run / "config.yaml"
-    _warn_if_older(file, run)
-    if file.suffix != EXTRACTED_SUFFIX["ldm"] or not settings.is_file():
-        return file, None
-    return file, Path(load_config(settings).data.root)
-
-
-def _warn_if_older(file: Path, run: Path) -> None:
-    """Warn if a run has learnt more since its object file was extracted."""
-    saved = [
-        path for path in list_files(run / "checkpoints", (".ckpt",)) if re.match(r"step-\d+\.", path.name)
-    ]
-    if not saved or saved[-1].stat().st_mtime <= file.stat().st_mtime:
-        return
-    pickled = file.suffix == EXTRACTED_SUFFIX["ldm"]  # does not say its step
-    if pickled or read_object_metadata(file).step < int(saved[-1].stem.removeprefix("step-")):
-        warnings.warn(
-            f"{file} is older than {saved[-1].name} of its run; extract it again: "
-            f"bash get_deltas.sh --path {run}",
-            stacklevel=3,
-        )
 
 
 def parse_replay(
@@ -203,7 +155,6 @@ def parse_replay(
     given, config = parser(description).parse_config(argv, saved)
     if pixel_settings(load_config(saved)) != pixel_settings(config):
         raise ValueError(f"--replay repeats a result with its own settings; {HINTS['replay']}")
-    args.few_shot_features = recipe["few_shot_features"]
     if given.device is None and (then["device"] == "cpu" or torch.cuda.is_available()):
         args.device = then["device"]
     torch.set_num_threads(then["threads"])  # sums of floats depend on it
@@ -224,9 +175,8 @@ def items_of(args: argparse.Namespace, config: Config) -> list[WorkItem]:
     else:
         found = bench_backgrounds(args.bench, args.list) if args.bench else []
         box = parse_box(" ".join(args.box), "--box") if args.box else ()
-        found = found or pair(args.example_img, args.mask, box, transparent, args.paste_mask)
+        found = found or pair(args.example_img, args.mask, box, transparent)
         items = [replace(like, masked=masked) for masked in found]
-    check_files(items)
     return items
 
 
@@ -237,14 +187,62 @@ def roi_given(words: Sequence[str]) -> Box | None:
     return parse_box(" ".join(words), "--roi") if words else None
 
 
+def check_overwriting(
+    args: argparse.Namespace, config: Config, items: Sequence[WorkItem], scene: str = ""
+) -> None:
+    """ValueError if a picture of this run would replace one of its inputs, a file of the user's, or another.
+
+    `scene`: the name of a scene's result; else each item has results of its own.
+    """
+    folder = Path(config.insert.outdir)
+    bench = [args.bench / "image", args.bench / "mask"] if args.bench else []
+    for given in (*(args.example_img or ()), *args.mask, *bench):
+        if given.is_dir() and given.resolve() == folder.resolve():
+            raise ValueError(
+                f"--outdir {folder} is read as a folder of inputs, which its results would join; "
+                "give another --outdir"
+            )
+    names = list(_plans(items, scene) if args.plan else _pictures(args, config, items, scene))
+    inputs = [path for item in items for path in item.sources().values()]
+    inputs += [path for path in (args.manifest, args.list, args.scene) if path is not None]
+    check_outputs((folder / name for name in names), inputs)
+    [(name, times)] = Counter(names).most_common(1)
+    if times > 1:
+        raise ValueError(
+            f"two pictures of this run would be called {folder / name}; "
+            "rename the background, or give its result a name in a manifest"
+        )
+    if not args.plan:
+        check_log(folder, inputs)
+    if any(item.best for item in items) and not args.plan:
+        check_folder(folder / "candidates", f"--outdir {folder}")
+
+
+def _plans(items: Sequence[WorkItem], scene: str) -> Iterator[str]:
+    for stem in [scene] if scene else [item.stem for item in items]:
+        yield fitting_name(stem, "_plan.png")
+
+
+def _pictures(
+    args: argparse.Namespace, config: Config, items: Sequence[WorkItem], scene: str
+) -> Iterator[str]:
+    if scene:
+        yield f"{scene}.png"
+    else:
+        yield from (name for item in items for name in item.files().values())
+        yield from ["sheet.png"] * config.insert.contact_sheet
+    yield from [COMPARISON] * args.compare
+    yield from (f"candidates/{fitting_name(item.stem, '.png')}" for item in items if item.best)
+
+
 def options_of(args: argparse.Namespace, config: Config) -> RunOptions:
     """How the work items are run."""
-    i, features = config.insert, {"few_shot_features": args.few_shot_features}
+    i = config.insert
     return RunOptions(
         crop_context=crop_context_of(config),
         mask_options=from_sections(MaskOptions, config.mask),
-        settings=pixel_settings(config) | features,
-        facts={"machine": machine(args.device), "settings": asdict(config), **features},
+        settings=pixel_settings(config),
+        facts={"machine": machine(args.device), "settings": asdict(config)},
         batch_size=i.batch_size,
         max_seam=i.max_seam,
         contact_sheet=i.contact_sheet,
@@ -271,7 +269,7 @@ def session_of(args: argparse.Namespace, config: Config, sources: Iterable[Objec
     with gc_frozen():
         from ldm.config.build import open_session
 
-        return open_session(config, sources, args.device, args.few_shot_features)
+        return open_session(config, sources, args.device)
 
 
 def session_for_items(

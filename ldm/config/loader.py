@@ -38,7 +38,7 @@ EXTENDS = "extends"  # key of a file: the config that it changes
 EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}
 
 
-def place(text: str, folder: Path) -> str:
+def rooted(text: str, folder: Path) -> str:
     """A path that is relative to `folder`, made absolute; "" stays.
 
     In the project's own folder paths stay as they were written: what a run records moves with the project.
@@ -121,13 +121,13 @@ def _place_paths(values: Any, schema: type, folder: Path, defaults: bool = False
             values[f.name] = {} if values.get(f.name) is None else values[f.name]
             _place_paths(values[f.name], kinds[f.name], folder, defaults)
         elif f.metadata.get("path") and f.name not in values and defaults:
-            values[f.name] = place(str(f.default), ROOT)
+            values[f.name] = rooted(str(f.default), ROOT)
         elif f.metadata.get("path") and isinstance(values.get(f.name), str):
-            values[f.name] = place(values[f.name], folder)
+            values[f.name] = rooted(values[f.name], folder)
 
 
 def _read_yaml(path: Path) -> Any:
-    there = ", ".join(str(file) for file in list_files(Path(place("configs", ROOT)), (".yaml",)))
+    there = ", ".join(str(file) for file in list_files(Path(rooted("configs", ROOT)), (".yaml",)))
     check_file(path, "a config", f"there are {there or 'none in configs/'}")
     text = read_text(path, "config")
     try:
@@ -149,7 +149,7 @@ def _assign(values: dict, override: str, schema: type) -> None:
         known = {f.name: f for f in fields(kind)} if is_dataclass(kind) else {}
         is_path = name in known and bool(known[name].metadata.get("path"))
         kind = get_type_hints(kind)[name] if name in known else None
-    text = place(text, Path.cwd()) if is_path else text
+    text = rooted(text, Path.cwd()) if is_path else text
     for section in sections:
         if not isinstance(values.get(section), dict):
             values[section] = {}

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from ldm.config.cli import OneLineParser
-from ldm.config.loader import ROOT, place
+from ldm.config.loader import ROOT, rooted
 from ldm.config.schema import Config, load_config
 from ldm.data.files import check_folder, overwritten, path_of, sweep
 from ldm.models.base import Base, base_fingerprint, load_base
@@ -112,8 +112,6 @@ def _convert(c: ArgumentParser) -> None:
                    help="for --to object; fp16: differences, fp32: tuned values [fp32]")  # fmt: skip
     c.add_argument("--dataset-dir", "--dataset_dir", type=path_of, metavar="FOLDER",
                    help="the object folder: few-shot tokens of a .ckpt need its pictures")  # fmt: skip
-    c.add_argument("--few_shot_features", "--few-shot-features", default="raw", choices=["raw", "clip"],
-                   help="CLIP's input for that .ckpt [raw, the paper's]")  # fmt: skip
     _add_out(c, FOLDER)
     _add_base(c)
 
@@ -127,7 +125,7 @@ def _add_out(c: ArgumentParser, what: str) -> None:
 
 
 def _add_base(c: ArgumentParser, *, optional: bool = False) -> None:
-    c.add_argument("--config", type=path_of, default=Path(place("configs/mini.yaml", ROOT)), metavar="YAML",
+    c.add_argument("--config", type=path_of, default=Path(rooted("configs/mini.yaml", ROOT)), metavar="YAML",
                    help="settings file of the base [configs/mini.yaml]")  # fmt: skip
     c.add_argument("--base", metavar="PATH", help="base checkpoint [the config's]")
     if optional:

@@ -9,8 +9,8 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import Field, fields, is_dataclass
 from typing import Any, NoReturn, get_type_hints
 
-from ldm.config.cli import OneLineParser, Presets, Published, ShortHelp, translated, with_defaults
-from ldm.config.loader import ROOT, place
+from ldm.config.cli import OneLineParser, Presets, ShortHelp, with_defaults
+from ldm.config.loader import ROOT, rooted
 from ldm.config.schema import Config, load_config
 from ldm.data.files import path_of
 
@@ -49,14 +49,13 @@ class SettingsParser(OneLineParser):
         config: str,
         schema: type = Config,
         presets: Presets | None = None,
-        published: Published | None = None,
         gives_way: Mapping[str, Collection[str]] | None = None,
         short_help: ShortHelp | None = None,
         more_help: str = "",
     ) -> None:
         """`flags`: a flag's name => the dotted setting that it gives; `config`: the default YAML file.
 
-        `published`: flags of the published code; `gives_way`: see `with_defaults`. `short_help`: the flags
+        `gives_way`: see `with_defaults`. `short_help`: the flags
         that `--help` shows, by heading, followed by `more_help`; without it `--help` shows all.
         """
         super().__init__(
@@ -66,11 +65,10 @@ class SettingsParser(OneLineParser):
             allow_abbrev=False,
         )
         self.flags, self.schema, self.presets = flags, schema, presets or {}
-        self.published, self.gives_way = published or {}, gives_way or {}
-        self.short_help, self.more_help = short_help or {}, more_help
+        self.gives_way, self.short_help, self.more_help = gives_way or {}, short_help or {}, more_help
         self.add_argument("--help-all", action=HelpAll, nargs=0, help="show all flags, presets and settings")
         self.add_argument(
-            "--config", default=place(config, ROOT), metavar="YAML", help=f"settings file [{config}]"
+            "--config", default=rooted(config, ROOT), metavar="YAML", help=f"settings file [{config}]"
         )
         self.add_argument(
             "settings", nargs="*", metavar="section.key=value", help="settings that win over the file's"
@@ -132,9 +130,8 @@ class SettingsParser(OneLineParser):
         self, argv: Sequence[str] | None = None, saved: Mapping[str, Any] | None = None
     ) -> tuple[argparse.Namespace, Any]:
         """Command line => its own arguments and the resolved settings; `saved` ones replace the file's."""
-        words = translated(sys.argv[1:] if argv is None else argv, self.published)
         own = {flag: (dotted, *self.gives_way.get(flag, ())) for flag, dotted in self.flags.items()}
-        words = with_defaults(words, {**self.gives_way, **own})
+        words = with_defaults(sys.argv[1:] if argv is None else argv, {**self.gives_way, **own})
         args = self.parse_intermixed_args([word for word in words if not self._is_setting(word)])
         settings = [word for word in words if self._is_setting(word)]
         given = [

@@ -16,9 +16,7 @@ from ldm.models.architecture import LEGACY_DEFAULTS, Architecture
 class BaseSection:
     """The base model."""
 
-    path: str = setting(
-        "checkpoints/mini", "base checkpoint: a model.ckpt or a folder of safetensors", path=True
-    )
+    path: str = setting("checkpoints/mini", "base: a model.ckpt or a folder of safetensors", path=True)
     architecture: Architecture = field(default_factory=Architecture)
     region_fill: str = setting(
         "grey",
@@ -42,15 +40,9 @@ class SampleSection:
     steps: int = setting(50, "sampling steps (the included base: always 1)", least=1)
     guidance_scale: float = setting(5.0, "classifier-free guidance scale; 1: no guidance", least=0)
     n_samples: int = setting(1, "results for each background, made in one batch", least=1)
-    best_of: int = setting(
-        1, "make this many results and keep the one with the best identity and seam", least=1
-    )
-    seed: int = setting(
-        321, "seed of the noise; result i of a background uses seed + i", least=0, most=2**63 - 1
-    )
-    object_scale: float = setting(
-        1.0, "factor of the object's learnt weight change, as a LoRA scale; 1: as learnt"
-    )
+    best_of: int = setting(1, "make so many results, keep the one with the best identity and seam", least=1)
+    seed: int = setting(321, "seed of the noise; result i uses seed + i", least=0, most=2**63 - 1)
+    object_scale: float = setting(1.0, "factor of the object's learnt weight change, as a LoRA scale")
     detail_transfer: float = setting(
         0.0,
         "copy detail finer than this from the reference and the scene, in pixels of a 512-px region, so that "
@@ -80,14 +72,8 @@ class SampleSection:
         "DeepCache interval: one of so many steps runs the whole UNet, the others its outer layers; 1: off",
         least=1,
     )
-    precision: str = setting(
-        "fp32",
-        "precision of the UNet; sampler, guidance, VAE and CLIP stay in fp32",
-        ["fp32", "bf16", "fp16"],
-    )
-    compile: bool = setting(
-        False, "run the UNet through torch.compile, with CUDA graphs on a GPU; worth it for many images"
-    )
+    precision: str = setting("fp32", "precision of the UNet; the rest is fp32", ["fp32", "bf16", "fp16"])
+    compile: bool = setting(False, "run the UNet through torch.compile; worth it for many images")
     second_pass: float = setting(
         0.0,
         "denoising strength of a tiled second pass over regions larger than the model's; 0: none",
@@ -100,12 +86,8 @@ class SampleSection:
 class InsertSection:
     """Placing."""
 
-    roi_factor: float = setting(
-        2.0, "side of the inpainted square region, as a multiple of the mask's longer side"
-    )
-    context_px: int = setting(
-        -1, "pixels of context around the mask in that region, instead of roi_factor; -1: off", least=-1
-    )
+    roi_factor: float = setting(2.0, "side of the square region, as a multiple of the mask's longer side")
+    context_px: int = setting(-1, "pixels of context around the mask, not roi_factor; -1: off", least=-1)
     zoom: float = setting(
         1.0, "largest enlargement of a small region; 1: a region is never smaller than the model's image"
     )
@@ -136,19 +118,11 @@ class InsertSection:
         "side (needs base.region_fill=composite); 0: the whole mask",
         least=0,
     )
-    max_seam: float = setting(
-        0.0,
-        "largest accepted seam ratio: worse results are kept, but the exit code is 1; 0: no limit",
-        least=0,
-    )
+    max_seam: float = setting(0.0, "largest accepted seam ratio, else the exit code is 1; 0: any", least=0)
     outdir: str = setting("outputs", "folder of the results", path=True)
     contact_sheet: bool = setting(True, "write a contact sheet of the first results")
     batch_size: int = setting(8, "largest number of results in one batch", least=1)
-    cache_mb: int = setting(
-        1024,
-        "size in MB of <outdir>/placements, the cache of a scene's placements; the oldest are removed",
-        least=0,
-    )
+    cache_mb: int = setting(1024, "MB of <outdir>/placements, the cache of a scene's placements", least=0)
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,7 @@ EXTRACTED_SUFFIX = {"safetensors": ".safetensors", "ldm": ".ckpt"}  # by extract
 class DataSection:
     """The object's pictures."""
 
-    root: str = setting(
-        "examples/objects/rocket_bee",
-        "object folder: data/ bbox/ test.jpg, optional reg_data/ reg_bbox/",
-        path=True,
-    )
+    root: str = setting("examples/objects/rocket_bee", "object folder: data/ bbox/ test.jpg ...", path=True)
     augment: bool = setting(True, "augment references by flip, rotation, blur and elastic deformation")
     augment_odds: str = setting(
         "fixed",
@@ -54,20 +50,16 @@ class TrainSection:
         ["none", "linear", "tokens"],
     )
     few_shot_features: str = setting(
-        "clip",
-        "preprocessing of CLIP's input for few_shot=linear; raw: as in the paper's code",
-        ["clip", "raw"],
+        "clip", "CLIP's input for few_shot=linear; raw: the paper's", ["clip", "raw"]
     )
     max_steps: int = setting(4000, "optimizer steps", least=1)
     batch_size: int = setting(1, "samples per batch", least=1)
     accumulate_grad_batches: int = setting(1, "batches per optimizer step", least=1)
     lr: float = setting(1e-5, "AdamW learning rate of the cross-attention", least=0)
-    lr_conditioner: float = setting(
-        1e-5, "learning rate of mapper, final_ln, proj_out and learnable vector", least=0
-    )
+    lr_conditioner: float = setting(1e-5, "learning rate of the conditioner without CLIP", least=0)
     lr_tokens: float = setting(1e-5, "learning rate of the few-shot tokens", least=0)
     lr_prior_encoder: float = setting(
-        -1, "learning rate of the prior encoder (few_shot=linear); -1: lr_conditioner", least=-1
+        -1, "of the prior encoder (few_shot=linear); -1: lr_conditioner", least=-1
     )
     weight_decay: float = setting(0.01, "AdamW's weight decay", least=0)
     decayed: str = setting(
@@ -82,9 +74,7 @@ class TrainSection:
         least=0,
         most=1,
     )
-    drop_context: float = setting(
-        0.15, "share of samples trained with the unconditional context", least=0, most=1
-    )
+    drop_context: float = setting(0.15, "share of samples with the unconditional context", least=0, most=1)
     single_view: float = setting(
         0.0,
         "share of few-shot samples whose reference and only token are their own picture, so that "
@@ -99,27 +89,19 @@ class TrainSection:
         least=0,
         most=1,
     )
-    cached_samples: int = setting(
-        0,
-        "samples that are encoded once, before the first step, and reused; 0: every sample is new",
-        least=0,
-    )
+    cached_samples: int = setting(0, "samples that are encoded once and reused; 0: all are new", least=0)
     posterior: str = setting(
         "mean",
         "latents of an image: mean of the VAE's posterior, or a sample of it, as in the paper",
         ["mean", "sample"],
     )
-    min_snr_gamma: float = setting(
-        0.0, "gamma of min-SNR loss weights (for v-prediction); 0: plain eps MSE", least=0
-    )
+    min_snr_gamma: float = setting(0.0, "gamma of min-SNR loss weights; 0: plain eps MSE", least=0)
     precision: str = setting(
         "32-true",
         "Lightning's precision; bf16-mixed runs as 32-true on a device without bf16",
         ["32-true", "bf16-mixed", "16-mixed"],
     )
-    gradient_checkpointing: bool = setting(
-        False, "recompute the UNet's activations in the backward pass: less memory, more time"
-    )
+    gradient_checkpointing: bool = setting(False, "less memory in the backward pass, more time")
     devices: str = setting("auto", "Lightning's devices: auto, a number, or a list like 0,1")
     accelerator: str = setting("auto", "cpu, gpu or auto", ["auto", "cpu", "gpu", "mps"])
     seed: int = setting(23, "seed of samples, noise and initial weights", least=0, most=2**63 - 1)
@@ -131,12 +113,8 @@ class TrainSection:
         "steps between validations; 0: none; -1: as often as 10 % of the training time allows",
         least=-1,
     )
-    hold_out: str = setting(
-        "auto", "few-shot picture for validation, not trained on: its name; auto: one of 4 or more; none"
-    )
-    patience: int = setting(
-        0, "validations without a new highest score after which the run stops; 0: never", least=0
-    )
+    hold_out: str = setting("auto", "few-shot picture for validation: its name; auto: one of 4 or more; none")
+    patience: int = setting(0, "validations without a new highest score, then stop; 0: never", least=0)
 
 
 @dataclass(frozen=True)
@@ -159,11 +137,5 @@ class ExtractSection:
     author: str = setting("", "author, stored in the file")
     licence: str = setting("", "licence, stored in the file")
     base: str = setting("", "base checkpoint, if it has moved since the run", path=True)
-    base_config: str = setting(
-        "configs/v.yaml",
-        "settings file of the base, for a training checkpoint of the paper's code",
-        path=True,
-    )
-    dataset_dir: str = setting(
-        "", "the object folder, for a checkpoint of the paper's code, which has no pictures", path=True
-    )
+    base_config: str = setting("configs/v.yaml", "the base of a checkpoint of the paper's code", path=True)
+    dataset_dir: str = setting("", "object folder, for a checkpoint of the paper's code", path=True)

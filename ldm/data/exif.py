@@ -1,11 +1,10 @@
-"""EXIF blocks: tags of the photograph are kept, tags of the file's layout dropped; a recipe may be added.
+"""EXIF blocks: tags of the photograph are kept, tags of the file's layout dropped.
 
-In: a file opened by Pillow. Out: bytes for Pillow's `exif=`, without orientation, with a recipe as comment.
+In: a file opened by Pillow. Out: bytes for Pillow's `exif=`, without orientation.
 """
 
 from __future__ import annotations
 
-import json
 import struct
 import warnings
 from collections.abc import Mapping
@@ -19,8 +18,6 @@ from PIL.ExifTags import IFD, Base
 PHOTO_TAGS = (269, 270, 271, 272, 305, 306, 315, 316, 0x4746, 33432, *range(40091, 40096))
 STALE = (Base.ExifImageWidth, Base.ExifImageHeight, Base.ExifInteroperabilityOffset)
 ADOBE_RGB = 2  # as a colour space; by the standard it is 65535 with the index R03
-COMMENT = b"ASCII\0\0\0"
-RECIPE = COMMENT + b'{"'  # the start of a comment written by this project
 # what Pillow raises on a broken block
 BROKEN = (ValueError, TypeError, AttributeError, KeyError, SyntaxError, OSError, struct.error)
 
@@ -56,7 +53,7 @@ def upright(pixels: np.ndarray, turn: int) -> np.ndarray:
 
 
 def photo_exif(file: Image.Image) -> bytes | None:
-    """A file's EXIF block without orientation, layout and an earlier recipe; None if nothing is left."""
+    """A file's EXIF block without orientation and layout; None if nothing is left."""
     try:
         return _block(_tags(file.getexif()))
     except BROKEN as error:
@@ -64,34 +61,9 @@ def photo_exif(file: Image.Image) -> bytes | None:
         return None
 
 
-def with_recipe(exif: bytes | None, text: Mapping[str, str]) -> bytes | None:
-    """Add `text` as the block's user comment (JSON): the recipe of files other than PNG."""
-    tags = _tags(load_exif(exif))
-    if text:
-        comment = COMMENT + json.dumps(dict(text)).encode()
-        tags[IFD.Exif] = {**tags.get(IFD.Exif, {}), Base.UserComment: comment}
-    return _block(tags)
-
-
-def recipe(exif: Image.Exif) -> dict[str, str]:
-    """The text that `with_recipe` put into a block; {} if none."""
-    comment = exif.get_ifd(IFD.Exif).get(Base.UserComment, b"")
-    ours = isinstance(comment, bytes) and comment.startswith(RECIPE)
-    return json.loads(comment[len(COMMENT) :]) if ours else {}
-
-
-def load_exif(exif: bytes | None) -> Image.Exif:
-    """Bytes => Pillow's EXIF object."""
-    block = Image.Exif()
-    block.load(exif or b"")
-    return block
-
-
 def _tags(exif: Image.Exif) -> dict[int, Any]:
     tags: dict[int, Any] = {tag: exif[tag] for tag in PHOTO_TAGS if tag in exif}
     photo = {tag: value for tag, value in exif.get_ifd(IFD.Exif).items() if tag not in STALE}
-    if recipe(exif):
-        del photo[Base.UserComment]
     place = dict(exif.get_ifd(IFD.GPSInfo))
     return tags | ({IFD.Exif: photo} if photo else {}) | ({IFD.GPSInfo: place} if place else {})
 

@@ -127,20 +127,6 @@ def make_icc(
     """A profile of RGB or, without primaries, grey: `curve` holds parameters g or g, a, b, c, d."""
     kind = 0 if len(curve) == 1 else 3
     trc = struct.pack(f">4sIHH{len(curve)}i", b"para", 0, kind, 0, *(round(v * 65536) for v in curve))
-    return _with_curve(name, trc, primaries, white)
-
-
-def grey_as_rgb(profile: bytes) -> bytes:
-    """A grey profile => one of RGB that shows equal channels alike; others, and those of Lab, stay."""
-    if colour_model(profile) != "GRAY" or profile[20:24] != b"XYZ ":
-        return profile
-    try:
-        return _with_curve("grey, as RGB", tags_of(profile)["kTRC"], SRGB, D65)
-    except (ValueError, LookupError):  # a damaged one
-        return profile
-
-
-def _with_curve(name: str, trc: bytes, primaries: Sequence[Chromaticity], white: Chromaticity) -> bytes:
     tags = {"desc": _text(name), "cprt": _text(COPYRIGHT), "wtpt": _xyz_tag(D50)}
     if not primaries:
         return pack_icc(tags | {"kTRC": trc}, "GRAY")
@@ -149,15 +135,15 @@ def _with_curve(name: str, trc: bytes, primaries: Sequence[Chromaticity], white:
     return pack_icc(tags | {f"{channel}TRC": trc for channel in "rgb"}, "RGB ")
 
 
-def pack_icc(tags: dict[str, bytes], model: str, connection: str = "XYZ ", kind: str = "mntr") -> bytes:
-    """A profile from its tags; `model` and `connection`: its channels and those that it leads to."""
+def pack_icc(tags: dict[str, bytes], model: str, kind: str = "mntr") -> bytes:
+    """A profile from its tags; `model`: its channels, which lead to XYZ."""
     start, table, body = 132 + 12 * len(tags), b"", b""
     for name, content in tags.items():
         table += struct.pack(">4sII", name.encode(), start + len(body), len(content))
         body += content + b"\0" * (-len(content) % 4)
     header = struct.pack(
         ">I4sI4s4s4s6H4s", start + len(body), b"", 0x04300000, kind.encode(), model.encode(),
-        connection.encode(), 2024, 1, 1, 0, 0, 0, b"acsp",
+        b"XYZ ", 2024, 1, 1, 0, 0, 0, b"acsp",
     )  # fmt: skip
     header = header.ljust(68, b"\0") + _xyz_tag(D50)[8:]
     return header.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + body

@@ -6,7 +6,9 @@ Pixels are uint8 [H,W,3]; images and references float [3,S,S] in [-1,1]; masks f
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from sys import maxsize
 from typing import NamedTuple
 
 import numpy as np
@@ -38,22 +40,44 @@ class Target(NamedTuple):
     mask: Tensor
     window: tuple[int, int, int]
 
-    def place(self, box: Box) -> Tensor:
+    def in_image(self, box: Box) -> Tensor:
         """A box of the picture => the same box [4] in pixels of `image`."""
         left, top, side = self.window
         return (torch.tensor(box) - torch.tensor([left, top, left, top])) * (self.image.shape[-1] / side)
+
+
+@dataclass(frozen=True)
+class SampleOptions:
+    """How training samples are drawn and encoded.
+
+    `augment`: references are changed, which may mirror lettering; `augment_odds`: see `augmented`.
+    `single_view`: share of the few-shot samples with only their own picture, as reference and as token.
+    `crop_squares`, `mask_resize`: see `target`. `posterior`: latents are the `mean` of the VAE's posterior,
+    or a `sample` of it. `cached_samples`: samples that are encoded before the first step and drawn again and
+    again; 0: every sample is new.
+    """
+
+    seed: int = 0
+    augment: bool = True
+    augment_odds: str = "fixed"
+    single_view: float = 0.0
+    crop_squares: bool = True
+    mask_resize: str = "cover"
+    posterior: str = "mean"
+    cached_samples: int = 0
+
+
+DEFAULT = SampleOptions()
 
 
 class TrainingPairs(Dataset):
     """Random training samples; item i depends only on (seed, i), whatever the order, worker or resumption.
 
     Even items come from the few-shot pictures, odd ones from the same-category pictures, if there are any.
-    Item: image [3,size,size], mask [1,size,size], place [4] (the object's box in the image, x0 y0 x1 y1 in
-    pixels), reference [3,R,R] (R = reference_size), view int [] (the few-shot picture whose token alone the
-    context holds, or ALL_VIEWS), index int []; own [4,R,R], the cut-out of its object, if `images` has any.
-    `single_view`: share of the few-shot samples with only their own picture, as reference and as token.
-    `augment=False`: references are not changed (a flip mirrors lettering). `images`: how the base is shown
-    references. `augment_odds`: see `augmented`; `crop_squares`, `mask_resize`: see `target`.
+    Item: image [3,size,size], mask [1,size,size], object_box [4] (in the image, x0 y0 x1 y1 in pixels),
+    reference [3,R,R] (R = reference_size), view int [] (the few-shot picture whose token alone the context
+    holds, or ALL_VIEWS), index int []; cut_out [4,R,R] of its object, if `images` has any.
+    `images`: how the base is shown references.
     """
 
     def __init__(
@@ -61,20 +85,13 @@ class TrainingPairs(Dataset):
         insertset: InsertSet,
         size: int = 512,
         reference_size: int = 224,
-        seed: int = 0,
-        length: int = 4000,
-        augment: bool = True,
-        single_view: float = 0.0,
+        options: SampleOptions = DEFAULT,
         images: ObjectImages | None = None,
-        augment_odds: str = "fixed",
-        crop_squares: bool = True,
-        mask_resize: str = "cover",
+        length: int = maxsize,
     ) -> None:
-        self.insertset = insertset
+        self.insertset, self.options, self.length = insertset, options, length
         self.size, self.reference_size = size, reference_size
-        self.seed, self.length, self.augment = seed, length, augment
-        self.single_view, self.images = single_view, images or ObjectImages(reference_size)
-        self.augment_odds, self.crop_squares, self.mask_resize = augment_odds, crop_squares, mask_resize
+        self.images = images or ObjectImages(reference_size)
         self._cache: dict[Path, np.ndarray] = {}
         self._free = CACHE_BYTES
 
@@ -84,29 +101,29 @@ class TrainingPairs(Dataset):
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         if not 0 <= index < self.length:
             raise IndexError(f"sample {index} of {self.length}")
-        generator = sample_generator(self.seed, index)
+        o, generator = self.options, sample_generator(self.options.seed, index)
         few_shot = index % 2 == 0 or not self.insertset.same_category
         samples = self.insertset.few_shot if few_shot else self.insertset.same_category
         number, sample, box = _choose(samples, generator)
         pixels = self._read(sample.image)
-        drawn = target(pixels, box, self.size, generator, self.crop_squares, self.mask_resize)
-        place = drawn.place(self.images.own_box(sample, box, pixels, self.reference_size))
+        drawn = target(pixels, box, self.size, generator, o.crop_squares, o.mask_resize)
+        object_box = drawn.in_image(self.images.own_box(sample, box, pixels, self.reference_size))
         own = self.images.layer(sample, box, pixels, self.reference_size)
-        single = few_shot and self.single_view > 0 and happens(self.single_view, generator)
+        single = few_shot and o.single_view > 0 and happens(o.single_view, generator)
         if few_shot and not single:  # the reference is the object in any few-shot picture, else in this one
             _, sample, box = _choose(self.insertset.few_shot, generator)
         pad = 0 if few_shot else SAME_CATEGORY_PAD
         pixels = self._read(sample.image)
         reference = self.images.in_picture(sample, box, pixels, self.reference_size, pad)
-        if self.augment:
+        if o.augment:
             kept = {"mirror": not single, "warped": self.images.bends}
-            reference = augmented(reference, generator, odds=self.augment_odds, **kept)
+            reference = augmented(reference, generator, odds=o.augment_odds, **kept)
         view = torch.tensor(number if single else ALL_VIEWS)
         item = {
-            "image": drawn.image, "mask": drawn.mask, "place": place, "reference": reference, "view": view,
-            "index": torch.tensor(index),
+            "image": drawn.image, "mask": drawn.mask, "object_box": object_box,
+            "reference": reference, "view": view, "index": torch.tensor(index),
         }  # fmt: skip
-        return item if own is None else item | {"own": own}
+        return item if own is None else item | {"cut_out": own}
 
     def _read(self, path: Path) -> np.ndarray:
         """A picture's pixels, cached up to CACHE_BYTES (random access gains nothing from eviction)."""

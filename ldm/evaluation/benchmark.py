@@ -60,11 +60,11 @@ class Site:
 
     def read(self, options: MaskOptions | None = None, context: CropContext = AROUND) -> SiteImages:
         """Its images; FileNotFoundError or ValueError in one line if one is missing or does not fit."""
-        background, masks = self.masked.read(options or MaskOptions())
+        background, mask = self.masked.read(options or MaskOptions())
         return SiteImages(
             background=background,
-            mask=masks.mask,
-            rois=self.rois or tuple(plan_rois(masks.mask, context)),
+            mask=mask,
+            rois=self.rois or tuple(plan_rois(mask, context)),
             truth=None if self.truth is None else read_alike(background, self.truth),
             object_mask=None if self.object_mask is None else read_mask(self.object_mask, background.size),
             posed=self.posed,

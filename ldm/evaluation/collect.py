@@ -20,7 +20,7 @@ from ldm.evaluation.benchmark import Site
 from ldm.evaluation.results import Insertion, References, Results, references_in
 from ldm.insertion.mask_input import MaskOptions
 from ldm.insertion.roi import Roi
-from ldm.models.pickle_reader import PICKLES
+from ldm.models.weight_files import PICKLES
 from ldm.objects.object_file import read_object_metadata
 
 COLUMNS = (

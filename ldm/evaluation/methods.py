@@ -154,7 +154,7 @@ def sample(
     session: Session, model: InpaintingModel, ready: InsertableObject, images: SiteImages, seed: int
 ) -> Picture:
     """Inpaint the site's regions with the object, by a model that may run in another precision."""
-    request = InsertRequest(images.mask, images.mask, images.rois, [seed])
+    request = InsertRequest(images.mask, images.rois, [seed])
     fill = ready.fill
     if images.posed is not None and isinstance(fill, CompositeObject):
         fill = in_pose(fill, images.posed, images.background.size)

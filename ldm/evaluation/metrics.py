@@ -1,22 +1,33 @@
-"""Measures: the table of all numbers of a report, and how those of an image or a set are computed."""
+"""Measures: the table of all numbers of a report, and how those of an insertion, or of a set, are computed.
+
+Scores are by `<protocol>/<name>` of MEASURES.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 from torchmetrics.functional.image import structural_similarity_index_measure
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from ldm.features.encoders import Lpips
+from ldm.batch.contact_sheet import rgb8
+from ldm.data.picture import Picture, read_picture
+from ldm.evaluation.benchmark import SiteImages
+from ldm.evaluation.networks import FeatureNetworks, centre, object_region, paper_region, pbe_region, quality
+from ldm.evaluation.results import DIGITS, Insertion
+from ldm.features.encoders import Lpips, features_of
 from ldm.features.imagenet import ImageNetFeatures
-from ldm.insertion.roi import box_of
+from ldm.insertion.blend import seam_ratio
+from ldm.insertion.crop_paste import crop_region, difference_outside, mean_difference_outside
+from ldm.insertion.roi import Roi, box_of, covered, crop
 
-DIGITS = 5  # behind the point, in files
 GMM = "close to, by our own GMM"  # Paint-by-Example's is not public
 
 
@@ -51,8 +62,6 @@ MEASURES = {  # <protocol>/<name>, in the order of columns; numbers compare only
     "v2/psnr_around": Measure("fidelity", "PSNR around the object in the mask, dB", 2),
     "v2/ssim_object": Measure("fidelity", "SSIM object"),
     "v2/ssim_region": Measure("fidelity", "SSIM region"),
-    "v2/detail_object": Measure("fidelity", "detail object, of the truth's", 2, 0),
-    "v2/detail_region": Measure("fidelity", "detail region, of the truth's", 2, 0),
     "v2/perceptual_object": Measure("fidelity", "LPIPS-like object", 4, -1),
     "v2/perceptual_region": Measure("fidelity", "LPIPS-like region", 4, -1),
     "v2/lpips_object": Measure("lpips", "LPIPS object", 3, -1),
@@ -102,22 +111,6 @@ def ssim(image: Tensor, truth: Tensor, region: np.ndarray) -> float:
     return float(similarity[0][:, torch.from_numpy(region[rows, columns])].mean())
 
 
-def detail(image: Tensor, truth: Tensor, region: np.ndarray) -> float:
-    """Gradient energy of the region's inside as a share of the truth's: softer below 1, busier above."""
-    inside = torch.from_numpy(region)
-    energies = []
-    for x in (image, truth):
-        steps = [x.diff(dim=axis)[:, _both(inside, axis - 1)] for axis in (1, 2)]
-        energies.append(torch.cat(steps, dim=1).double().square().sum())
-    return float(energies[0] / energies[1].clamp(min=MIN_MSE))
-
-
-def _both(inside: Tensor, axis: int) -> Tensor:
-    """Where a pixel [h,w] and its next one along `axis` are inside."""
-    n = inside.shape[axis] - 1
-    return inside.narrow(axis, 0, n) & inside.narrow(axis, 1, n)
-
-
 def perceptual(features: ImageNetFeatures, image: Tensor, truth: Tensor, region: np.ndarray) -> float:
     """LPIPS-like, of EfficientNet-Lite0: mean over the region of the squared distance of unit features.
 
@@ -163,10 +156,139 @@ class _Given(nn.Module):
         return features
 
 
-def bootstrap(values: Sequence[float], seed: int = 0, resamples: int = RESAMPLES) -> tuple[float, float]:
+def bootstrap(values: Sequence[float]) -> tuple[float, float]:
     """95 % percentile-bootstrap interval of the mean of `values` (at least one)."""
     data = np.asarray(values, float)
     assert data.ndim == 1 and len(data), f"no values to resample: {values}"
-    draws = np.random.default_rng(seed).integers(len(data), size=(resamples, len(data)))
+    draws = np.random.default_rng(0).integers(len(data), size=(RESAMPLES, len(data)))
     low, high = np.quantile(data[draws].mean(axis=1), [0.025, 0.975])
     return float(low), float(high)
+
+
+MARGIN = 64  # pixels; LPIPS needs that many a side
+
+
+def scores_of(insertion: Insertion, metrics: Collection[str], networks: FeatureNetworks) -> dict[str, float]:
+    """Every measure that these metrics ask for and that the files of one result can tell."""
+    result, images = insertion.read()
+    scores: dict[str, float] = {}
+    if "identity" in metrics:
+        scores |= _identity(insertion, result, images, networks)
+    for name in ("clip", "dino"):
+        if name in metrics:
+            scores |= _likeness(name, insertion, result, images, networks)
+    if "quality" in metrics:
+        assert networks.clip is not None and networks.mixture is not None, "load_networks loads them"
+        scores["pbe/quality"] = quality(networks.mixture, networks.clip(centre(rgb8(result))))[0]
+    if images.truth is not None:
+        scores |= _fidelity(result, images.truth, images, metrics, networks)
+    if "background" in metrics:
+        scores |= _background(result, images)
+        scores |= {f"v2/{key}": value for key, value in insertion.facts.items()}
+    return scores
+
+
+def _identity(
+    insertion: Insertion, result: Picture, images: SiteImages, networks: FeatureNetworks
+) -> dict[str, float]:
+    """By ImageNet features: the mask's box against every view, the object's own box against the truth."""
+    feature = networks.pooled(crop_region(result, box_of(images.mask)))
+    found = networks.likeness("imagenet", insertion.references, feature)
+    scores = {"v2/identity_mean": float(found.mean()), "v2/identity_max": float(found.max())}
+    if images.truth is not None:
+        box = box_of(images.mask if images.object_mask is None else images.object_mask)
+        a, b = (networks.pooled(crop_region(picture, box)) for picture in (result, images.truth))
+        scores["v2/identity"] = float(torch.cosine_similarity(a, b))
+    return scores
+
+
+def _likeness(
+    name: str, insertion: Insertion, result: Picture, images: SiteImages, networks: FeatureNetworks
+) -> dict[str, float]:
+    """Region CLIP or DINOv2 in every protocol that has it."""
+    encoder = getattr(networks, name)
+
+    def like(kind: str, shown: Tensor) -> Tensor:
+        return networks.likeness(kind, insertion.references, encoder(shown))
+
+    views = like(name, object_region(encoder, result, images.mask))
+    scores = {f"v2/{name}_mean": float(views.mean()), f"v2/{name}_max": float(views.max())}
+    published = {"paper": paper_region(result, images.mask)}
+    if name == "clip":
+        published["pbe"] = pbe_region(result, images.mask)
+    for protocol, shown in published.items():
+        if shown is not None:  # the published code fails on such a mask
+            scores[f"{protocol}/{name}"] = 100 * float(like(f"{name}_whole", shown))
+    return scores
+
+
+def _fidelity(
+    result: Picture, truth: Picture, images: SiteImages, metrics: Collection[str], networks: FeatureNetworks
+) -> dict[str, float]:
+    """Against the truth, inside the object's silhouette and inside the mask."""
+    roi = _around(images)
+    image, true = crop_region(result, roi), crop_region(truth, roi)
+    scores = {}
+    if "fidelity" in metrics and images.object_mask is not None:
+        around = crop(images.mask & ~images.object_mask, roi)
+        if around.any():
+            scores["v2/psnr_around"] = psnr(image, true, around)
+    for name, mask in (("object", images.object_mask), ("region", images.mask)):
+        if mask is None:
+            continue
+        where = crop(mask, roi)
+        if "fidelity" in metrics:
+            assert networks.imagenet is not None, "load_networks loads it"
+            scores[f"v2/psnr_{name}"] = psnr(image, true, where)
+            scores[f"v2/ssim_{name}"] = ssim(image, true, where)
+            scores[f"v2/perceptual_{name}"] = perceptual(networks.imagenet, image, true, where)
+        if "lpips" in metrics:
+            assert networks.lpips is not None, "load_networks loads it"
+            scores[f"v2/lpips_{name}"] = lpips(networks.lpips, image, true, where)
+    return scores
+
+
+def _around(images: SiteImages) -> Roi:
+    """The square that was inpainted; if there are several, or it is small, a box with a margin."""
+    roi = images.rois[0]
+    if covered(images.mask, roi) and min(roi.size) >= MARGIN:
+        return roi
+    box = box_of(images.mask)
+    return Roi(box.x0 - MARGIN, box.y0 - MARGIN, box.x1 + MARGIN, box.y1 + MARGIN)
+
+
+def _background(result: Picture, images: SiteImages) -> dict[str, float]:
+    """Changes outside the mask, and the seam ratio of the worst region."""
+    before, mask = images.background.pixels, images.mask
+    seams = [seam_ratio(crop_region(result, roi), crop(mask, roi)) for roi in images.rois]
+    return {
+        "v2/seam": max(seams),
+        "v2/outside": float(difference_outside(result.pixels, before, mask)),
+        "v2/outside_mean": mean_difference_outside(result.pixels, before, mask),
+    }
+
+
+def set_scores(
+    insertions: Sequence[Insertion], real: Sequence[Path], metrics: Collection[str], networks: FeatureNetworks
+) -> dict[str, float]:
+    """Frechet distances of all results to real pictures; {} if no metric asks for one."""
+    ways = {"paper/clip_fid": clip_features, "v2/inception_fid": inception_features}
+    scores, results = {}, [insertion.result for insertion in insertions]
+    for name, features in ways.items():
+        if MEASURES[name].metric in metrics:
+            distance = frechet_distance(features(networks, results), features(networks, real))
+            scores[name] = round(distance, DIGITS)
+    return scores
+
+
+def clip_features(networks: FeatureNetworks, paths: Iterable[Path]) -> Tensor:
+    """CLIP's embeddings of whole pictures [n,d], through its own preprocessing."""
+    assert networks.clip is not None, "load_networks loads it"
+    return torch.cat([networks.clip(centre(rgb8(read_picture(path)))) for path in paths])
+
+
+def inception_features(networks: FeatureNetworks, paths: Iterable[Path]) -> Tensor:
+    """Inception's pooled features of whole pictures [n,2048]; it resizes them itself."""
+    assert networks.inception is not None, "load_networks loads it"
+    pictures = (rearrange(torch.from_numpy(rgb8(read_picture(path))), "H W c -> 1 c H W") for path in paths)
+    return torch.cat([features_of(networks.inception, pixels) for pixels in pictures])

@@ -141,7 +141,7 @@ def quality(mixture: Mixture, features: Tensor) -> list[float]:
     return ((found / FULL_SCORE).clamp(0, 1) * 100).tolist()
 
 
-def estimator(pictures: int, components: int = COMPONENTS, seed: int = 0) -> GaussianMixture:
+def estimator(pictures: int, components: int = COMPONENTS) -> GaussianMixture:
     """scikit-learn's expectation-maximisation (extra `quality`); its errors come before the encoding."""
     try:
         from sklearn.mixture import GaussianMixture
@@ -151,7 +151,7 @@ def estimator(pictures: int, components: int = COMPONENTS, seed: int = 0) -> Gau
         ) from error
     if not 0 < 2 * components <= pictures:
         raise ValueError(f"{pictures} pictures for {components} components; give 2 a component or more")
-    return GaussianMixture(components, random_state=seed)
+    return GaussianMixture(components, random_state=0)
 
 
 def fit_mixture(estimator: GaussianMixture, features: Tensor) -> Mixture:

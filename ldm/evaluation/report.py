@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -63,9 +64,14 @@ def values_of(rows: Sequence[Row], name: str) -> list[float]:
     return [row["scores"][name] for row in rows if name in row["scores"]]
 
 
-def cell(rows: Sequence[Row], name: str) -> str:
-    """One measure over rows: its mean, with an interval if it says what is better; a dash without values."""
+def cell(rows: Sequence[Row], name: str, of_set: Mapping[str, float] = MappingProxyType({})) -> str:
+    """One measure over rows: its mean, with an interval if it says what is better; a dash without values.
+
+    `of_set`: the measures of all rows together.
+    """
     values, measure = values_of(rows, name), MEASURES[name]
+    if name in of_set:
+        return f"{of_set[name]:.{measure.decimals}f}"
     if not values:
         return "–"
     if name == WORST:
@@ -74,12 +80,16 @@ def cell(rows: Sequence[Row], name: str) -> str:
     return found.text(measure.decimals) if measure.better else f"{found.mean:.{measure.decimals}f}"
 
 
-def table(rows: Sequence[Row], by_object: bool = False) -> list[list[str]]:
+def table(
+    rows: Sequence[Row],
+    sets: Mapping[str, Mapping[str, float]] = MappingProxyType({}),
+    by_object: bool = False,
+) -> list[list[str]]:
     """A line for each method over all its images, or for each of its objects, if there are several.
 
-    Text; the heading first.
+    `sets`: method => measures of all its images together. Text; the heading first.
     """
-    names = measured(rows)
+    names = in_order({*measured(rows), *(name for scores in sets.values() for name in scores)})
     lines = [["method", *["object"] * by_object, "model", "images", *(heading(name) for name in names)]]
     objects = list(dict.fromkeys(row["object"] for row in rows))
     if by_object and len(objects) < 2:
@@ -90,7 +100,7 @@ def table(rows: Sequence[Row], by_object: bool = False) -> list[list[str]]:
             models = ", ".join(dict.fromkeys(row["model"] for row in own))
             if own:
                 first = [method or "–", *[title] * by_object, models, str(len(own))]
-                lines.append([*first, *(cell(own, name) for name in names)])
+                lines.append([*first, *(cell(own, name, sets.get(method, {})) for name in names)])
     return lines
 
 
@@ -196,11 +206,11 @@ def write_report(
     `against` is a run of one method; `compared`: methods of this run, each with those it is compared with.
     """
     tables = {
-        "Methods": table(run.rows),
+        "Methods": table(run.rows, run.sets),
         "Compared, paired by image": comparison_table(run.rows, compared or {}),
     }
     tables |= {"By object": table(run.rows, by_object=True)}
-    tables |= _set_table(run) | _difference_tables(run, against)
+    tables |= _difference_tables(run, against)
     text = [f"# Measures of {run.source}", PROTOCOLS, *notes]
     text += [f"## {name}\n\n{markdown(rows)}" for name, rows in tables.items() if len(rows) > 1]
     contents = {
@@ -212,15 +222,6 @@ def write_report(
     sheet = folder / "sheet.png"
     write_picture(sheet, Picture(result_sheet(run, against)), SHEET)
     return [*contents, sheet]
-
-
-def _set_table(run: ScoredRun) -> dict[str, list[list[str]]]:
-    names = [name for name in MEASURES if any(name in scores for scores in run.sets.values())]
-    lines = [["method", *(heading(name) for name in names)]]
-    for method, scores in run.sets.items():
-        cells = [f"{scores[name]:.{MEASURES[name].decimals}f}" for name in names]
-        lines.append([method or "–", *cells])
-    return {"All results together": lines}
 
 
 def _difference_tables(run: ScoredRun, against: ScoredRun | None) -> dict[str, list[list[str]]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ldm.data.files import write_file
 from ldm.evaluation.ablations import FEWEST, Comparison
-from ldm.evaluation.metrics import MEASURES, heading
+from ldm.evaluation.metrics import heading
 from ldm.evaluation.report import Interval, cell, interval, markdown, measured, pairs, values_of
 from ldm.evaluation.results import Row
 
@@ -115,12 +115,6 @@ def _table(found: BenchmarkResults, title: str, names: Sequence[str], comparison
     measures = [name for name in SHOWN if name in known]
     lines = [["method", "", "images", *(heading(name) for name in measures)]]
     for name in names:
-        cells = [_cell(found, name, measure) for measure in measures]
+        cells = [cell(found.rows[name], measure, found.sets.get(name, {})) for measure in measures]
         lines.append([name, comparison.methods[name].title, str(len(found.rows[name])), *cells])
     return [f"### {title}", markdown(lines, left=2)]
-
-
-def _cell(found: BenchmarkResults, name: str, measure: str) -> str:
-    if measure in found.sets.get(name, {}):
-        return f"{found.sets[name][measure]:.{MEASURES[measure].decimals}f}"
-    return cell(found.rows[name], measure)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -15,13 +15,13 @@ from torch import Tensor
 from ldm.batch.contact_sheet import rgb8
 from ldm.batch.results_log import FILE, append, cut_partial_line, rows
 from ldm.batch.work_item import MaskedBackground
+from ldm.data.files import pictures_in
 from ldm.data.image import from_bytes, to_image
 from ldm.data.insertset import InsertSet, Sample, load_insertset
 from ldm.data.object_crops import object_crop
 from ldm.data.picture import Picture, read_rgb
 from ldm.data.picture_write import write_picture
 from ldm.evaluation.benchmark import Benchmark, Site, SiteImages, read_alike
-from ldm.evaluation.metrics import DIGITS
 from ldm.insertion.mask_input import MaskOptions
 from ldm.insertion.roi import Roi
 from ldm.models.checkpoint import read_state
@@ -29,6 +29,7 @@ from ldm.objects.object_file import REFERENCE, unpacked
 
 Row = Mapping[str, Any]
 WRITTEN = ("file", "name", "method", "model", "references", "scores", "site", "facts")  # in every line
+DIGITS = 5  # behind the point, in files
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,16 @@ def row_of(insertion: Insertion, scores: Mapping[str, float], networks: Mapping[
         "scores": {name: round(value, DIGITS) for name, value in scores.items()},
         "networks": dict(networks),
     }
+
+
+def real_pictures(insertions: Sequence[Insertion], folder: Path | None) -> tuple[list[Path], str]:
+    """What results are held against as a set, and in words: a folder's, the truths, or the backgrounds."""
+    if folder is not None:
+        return pictures_in(folder), f"pictures of {folder}"
+    truths = [insertion.site.truth for insertion in insertions if insertion.site.truth is not None]
+    if len(truths) == len(insertions):
+        return sorted(set(truths)), "truths"
+    return sorted({insertion.site.masked.background for insertion in insertions}), "backgrounds"
 
 
 class Results:

@@ -23,10 +23,10 @@ from ldm.data.picture import Picture
 from ldm.data.picture_write import write_picture
 from ldm.evaluation.benchmark import Benchmark, Site, SiteImages
 from ldm.evaluation.methods import PASTES, Method, sample, show_ceiling, source_of
+from ldm.evaluation.metrics import scores_of
 from ldm.evaluation.networks import FeatureNetworks
 from ldm.evaluation.posed import paste_posed
 from ldm.evaluation.results import Insertion, Results, Row, references_of, row_of
-from ldm.evaluation.scores import scores_of
 from ldm.insertion.roi import CropContext
 from ldm.insertion.session import Session
 from ldm.models.base import Base

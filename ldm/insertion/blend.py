@@ -201,10 +201,11 @@ def _hwc(image: Tensor) -> np.ndarray:
     return np.ascontiguousarray(rearrange(image, "c h w -> h w c").numpy(), np.float32)
 
 
+RING = 8  # px: width of the ring around the mask that a seam is compared with
 FLOOR = 0.5 / 127.5  # half an 8-bit level: the smallest gradient that the ring is taken to have
 
 
-def seam_ratio(image: Tensor, mask: np.ndarray, width: float = 8) -> float:
+def seam_ratio(image: Tensor, mask: np.ndarray, width: float = RING) -> float:
     """Gradient across the mask's edge over that in a ring of `width` px outside it; about 1 is no seam.
 
     `image` [3,h,w] in [-1,1], `mask` bool [h,w]. Mean absolute difference of neighbours: pairs with one pixel
@@ -221,9 +222,9 @@ def seam_ratio(image: Tensor, mask: np.ndarray, width: float = 8) -> float:
     return _mean(across) / max(_mean(beside), FLOOR)
 
 
-def colour_offset(background: Tensor, generated: Tensor, mask: np.ndarray, width: float = 8) -> float:
+def colour_offset(background: Tensor, generated: Tensor, mask: np.ndarray) -> float:
     """Colour offset on the ring outside the mask: largest mean difference of a channel, in 8-bit levels."""
-    around = ring(mask, max(width * pixel_unit(mask), 1))
+    around = ring(mask, max(RING * pixel_unit(mask), 1))
     if not around.any():
         return 0.0
     return float(np.abs((generated - background).numpy()[:, around].mean(axis=1)).max() * 127.5)

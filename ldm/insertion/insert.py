@@ -83,11 +83,11 @@ def insert(
 def blended(fill: RegionFill, generated: Tensor, options: Blend) -> tuple[Tensor, np.ndarray, np.ndarray]:
     """The image to paste, [3,h,w], its alpha [h,w], and the mask whose edge is the seam, bool [h,w]."""
     region, factor = fill.region, fill.paste_alpha()
-    image, alpha = blend(region.known, generated, region.paste_mask, options)
+    image, alpha = blend(region.known, generated, region.mask, options)
     if factor is None:
-        return image, alpha, region.paste_mask
+        return image, alpha, region.mask
     alpha = alpha * factor
-    return image, alpha, alpha > 0 if (alpha > 0).any() else region.paste_mask
+    return image, alpha, alpha > 0 if (alpha > 0).any() else region.mask
 
 
 def _second_pass(
@@ -107,10 +107,10 @@ def _second_pass(
 def _pasted(result: Result, fill: RegionFill, generated: Tensor, options: Blend) -> Result:
     """Blend one region and add it to the result."""
     region = fill.region
-    known, mask = region.known, region.paste_mask
+    known, mask = region.known, region.mask
     image, alpha, edge = blended(fill, generated, options)
     flat = mask.astype(np.float32)
-    whole = alpha if region.full_paste_mask is mask else _enlarged(fill, options)
+    whole = alpha if region.full_mask is mask else _enlarged(fill, options)
     facts = {
         "roi": list(region.roi),
         "seam_before": round(seam_ratio(composite(known, generated, flat), mask), 3),
@@ -125,6 +125,6 @@ def _pasted(result: Result, fill: RegionFill, generated: Tensor, options: Blend)
 
 def _enlarged(fill: RegionFill, options: Blend) -> np.ndarray:
     """Alpha [H,W] at the background's resolution: its feather, times the enlarged factor of the fill."""
-    mask, factor = fill.region.full_paste_mask, fill.paste_alpha()
+    mask, factor = fill.region.full_mask, fill.paste_alpha()
     whole = feather(mask, options.feather * pixel_unit(mask))
     return whole if factor is None else whole * cv2.resize(factor, whole.shape[::-1])

@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import cv2
 import numpy as np
@@ -36,13 +36,6 @@ class MaskOptions:
     invert: bool = False
     fill_holes: bool = False
     grow: float = 0
-
-
-class InsertMasks(NamedTuple):
-    """`mask`: where the model generates; `paste_mask`: the part of it that is pasted; bool [H,W]."""
-
-    mask: np.ndarray
-    paste_mask: np.ndarray
 
 
 def read_insert_mask(
@@ -74,21 +67,6 @@ def read_insert_mask(
         how: Any = options.channel
         return read_mask(mask, size, options.threshold, turn=picture.turn, channel=how, **refine)
     return refine_mask(shape, name=name, **refine)
-
-
-def read_paste_mask(
-    file: Path, background: Path, picture: Picture, mask: np.ndarray, options: MaskOptions
-) -> np.ndarray:
-    """The part of `mask` that is pasted; read as masks are, but neither filled nor grown."""
-    channel = "auto" if options.channel == "background" else options.channel
-    plain = replace(options, channel=channel, fill_holes=False, grow=0)
-    paste_mask = read_insert_mask(background, picture, file, (), plain)
-    if beyond := int((paste_mask & ~mask).sum()):
-        raise ValueError(
-            f"{file}: {beyond} of its pixels lie outside the mask, where nothing is generated; "
-            "make it smaller, or enlarge the mask (--grow)"
-        )
-    return paste_mask
 
 
 def warn_of_unseen(background: Path, picture: Picture, mask: np.ndarray) -> None:

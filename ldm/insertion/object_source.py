@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ldm.data.files import list_files
 from ldm.data.insertset import parts_in_folder, silhouette_beside
-from ldm.models.checkpoint import is_paper_file, refused
-from ldm.models.pickle_reader import PICKLES
+from ldm.models.checkpoint import SHARDS, is_paper_file, refused
+from ldm.models.weight_files import BASE_GIVEN, PICKLES
 from ldm.objects.object_file import read_object_metadata
 
 
@@ -69,3 +73,43 @@ class ObjectSource:
             raise ValueError(
                 f"{self.object} is the paper's format; give its pictures too: --dataset-dir FOLDER"
             )
+
+
+def extracted(run: Path, suffix: str, suffixes: Sequence[str]) -> Path:
+    """A run folder => the object file that get_deltas wrote there; of several that with `suffix`.
+
+    `suffixes`: all that it may have. ValueError or FileNotFoundError in one line if there is none; a warning
+    if the run has learnt more since.
+    """
+    names = {key: run / (run.resolve().name + key) for key in (suffix, *suffixes)}
+    there = [file for file in names.values() if file.is_file()]
+    if there:
+        _warn_if_older(there[0], run)
+        return there[0]
+    if (run / "data").is_dir():
+        raise ValueError(
+            f"{run} is an object folder, of pictures; learn it: bash train.sh --dataset-dir {run}"
+        )
+    if any(run.glob(SHARDS)):
+        raise ValueError(f"{run} is {BASE_GIVEN}")
+    if not (run / "config.yaml").is_file():
+        files = ", ".join(file.name for file in list_files(run, suffixes)[:5])
+        raise ValueError(
+            f"{run} is no folder of a run; give an object file" + (f": {files}" if files else "")
+        )
+    raise FileNotFoundError(f"{names[suffix]}: no such file; write it: bash get_deltas.sh --path {run}")
+
+
+def _warn_if_older(file: Path, run: Path) -> None:
+    """Warn if a run has learnt more since its object file was extracted."""
+    every = list_files(run / "checkpoints", (".ckpt",))
+    saved = [path for path in every if re.match(r"step-\d+\.", path.name)]
+    if not saved or saved[-1].stat().st_mtime <= file.stat().st_mtime:
+        return
+    pickled = file.suffix in PICKLES  # does not say its step
+    if pickled or read_object_metadata(file).step < int(saved[-1].stem.removeprefix("step-")):
+        warnings.warn(
+            f"{file} is older than {saved[-1].name} of its run; extract it again: "
+            f"bash get_deltas.sh --path {run}",
+            stacklevel=4,
+        )

@@ -28,12 +28,10 @@ if TYPE_CHECKING:
 class InsertRequest:
     """Insert the object `source` once for each of `seeds`.
 
-    The model generates in `mask`; `paste_mask` is the part of it that is pasted; both bool [H,W], often one
-    array. `rois`: squares that cover both.
+    `mask`: bool [H,W]; `rois`: squares that cover it.
     """
 
     mask: np.ndarray
-    paste_mask: np.ndarray
     rois: Sequence[Roi]
     seeds: Sequence[int]
     source: ObjectSource = field(default_factory=ObjectSource)
@@ -63,33 +61,29 @@ MOST = 2048  # px: no model makes more detail, and 100 megapixels in floats woul
 
 
 class Region(NamedTuple):
-    """One region of a request: image [3,h,w] in [-1,1], masks bool [h,w], noise generators.
+    """One region of a request: image [3,h,w] in [-1,1], mask bool [h,w], noise generators.
 
-    A region of more than `MOST` px is processed at that size; `full_paste_mask` has the original size.
+    A region of more than `MOST` px is processed at that size; `full_mask` has the original size.
     """
 
     roi: Roi
     known: Tensor
     mask: np.ndarray
-    paste_mask: np.ndarray
-    full_paste_mask: np.ndarray
+    full_mask: np.ndarray
     noise: Sequence[Generator]
 
 
 def region_in(background: Picture, request: InsertRequest, turn: int, noise: Sequence[Generator]) -> Region:
     """Region number `turn` of a request, from 0."""
     roi = request.rois[turn]
-    full = crop(request.paste_mask, roi)
-    paste_mask = shrunk_mask(full, MOST)
-    alike = request.paste_mask is request.mask
-    mask = paste_mask if alike else shrunk_mask(crop(request.mask, roi), MOST)
-    return Region(roi, crop_region(background, roi, MOST), mask, paste_mask, full, noise)
+    full = crop(request.mask, roi)
+    return Region(roi, crop_region(background, roi, MOST), shrunk_mask(full, MOST), full, noise)
 
 
 def region_of(known: Tensor, mask: np.ndarray, noise: Sequence[Generator]) -> Region:
     """A whole image [3,h,w] in [-1,1] as a region; mask bool [h,w]."""
     whole = Roi(0, 0, known.shape[2], known.shape[1])
-    return Region(whole, known, mask, mask, mask, noise)
+    return Region(whole, known, mask, mask, noise)
 
 
 class RegionFill:

@@ -25,20 +25,20 @@ from ldm.objects.object_context import null_context, object_contexts, view_of
 
 @dataclass(frozen=True)
 class LoadedObject:
-    """The object that is applied to the base; `own` uint8 [c,P,P] is the reference stored with it."""
+    """The object that is applied to the base; `reference` uint8 [c,P,P] is stored with it."""
 
     source: ObjectSource
     object: InsertableObject
     applied: AppliedObject | None = None
-    own: Tensor | None = None
+    reference: Tensor | None = None
     files: tuple = ()  # `ObjectSource.state` when it was loaded
 
 
 class Session:
     """A base, options of insertion, the kind of object images (`images`) and fills (`make_fill`) of the base.
 
-    `loaders`: further kinds of object files. `features`: see `read_with_pictures`. For baked objects an
-    inpainting model is enough; it needs the `fingerprint` of its base.
+    `loaders`: further kinds of object files. For baked objects an inpainting model is enough; it needs the
+    `fingerprint` of its base.
     """
 
     def __init__(
@@ -48,12 +48,11 @@ class Session:
         *,
         images: ObjectImages | None = None,
         make_fill: MakeFill = grey_fill,
-        loaders: Mapping[str, Opener] | None = None,
-        features: str = "raw",
+        loaders: Mapping[str, ObjectLoader] | None = None,
         fingerprint: str = "",
     ) -> None:
         assert fingerprint or isinstance(base, Base), "an inpainting model needs the fingerprint of its base"
-        self.base, self.options, self.features = base, options, features
+        self.base, self.options = base, options
         self.fingerprint = fingerprint or base_fingerprint(base)  # type: ignore[arg-type]
         self.images = images or ObjectImages(base.architecture.reference_size)
         self.make_fill = make_fill
@@ -77,7 +76,7 @@ class Session:
 
     def reference(self, source: ObjectSource) -> Tensor:
         """The reference image of an object, [1,c,P,P]; ValueError if there is none."""
-        return self._reference(source, self.load_object(source).own)
+        return self._reference(source, self.load_object(source).reference)
 
     def ready(self, source: ObjectSource) -> InsertableObject:
         """The object, ready to be inserted."""
@@ -126,12 +125,10 @@ class Session:
         assert source.pictures is not None, "a source is checked before it is used"
         assert isinstance(self.base, Base)
         pictures = load_insertset(source.pictures)
-        return read_with_pictures(
-            source.object, self.base, pictures, self.images, self.features, self.fingerprint
-        )
+        return read_with_pictures(source.object, self.base, pictures, self.images, self.fingerprint)
 
 
-Opener: TypeAlias = Callable[[Session, ObjectSource], LoadedObject]
+ObjectLoader: TypeAlias = Callable[[Session, ObjectSource], LoadedObject]
 
 
 def open_learnt(session: Session, source: ObjectSource) -> LoadedObject:
@@ -176,4 +173,4 @@ def open_baked(session: Session, source: ObjectSource) -> LoadedObject:
             )
     contexts = baked.contexts(made, session.base, session.fingerprint, source.object_scale)
     insertable = InsertableObject(contexts, session.make_fill(baked.picture(made)))
-    return LoadedObject(source, insertable, own=made.reference)
+    return LoadedObject(source, insertable, reference=made.reference)

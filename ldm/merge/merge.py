@@ -113,13 +113,13 @@ def kv_weights(base: Base) -> dict[str, Tensor]:
     }
 
 
-def right_inverse(tokens: Tensor, rcond: float = RCOND) -> tuple[Tensor, int]:
+def right_inverse(tokens: Tensor) -> tuple[Tensor, int]:
     """Tokens C [m,d] => P [d,m] such that D = (P Y)^T is the smallest D [out,d] with C D^T = Y; and C's rank.
 
     Tokens may be linearly dependent; if no exact D exists, C D^T is the least-squares fit to Y. float64.
     """
     u, s, vh = torch.linalg.svd(tokens.double(), full_matrices=False)
-    rank = int((s > rcond * s[0]).sum())
+    rank = int((s > RCOND * s[0]).sum())
     return (vh[:rank].T / s[:rank]) @ u[:, :rank].T, rank
 
 

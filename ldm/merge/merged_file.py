@@ -7,8 +7,8 @@ If the base needs them, it also holds the objects' pictures.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -48,25 +48,10 @@ class Merged:
 
     def contexts(self, name: str) -> tuple[Tensor, Tensor]:
         """An object's context and unconditional context, both [1,1+N,d]; ValueError for an unknown name."""
-        self._require([name])
+        if name not in self.context:
+            raise ValueError(f"no object {name} in this file; there are {first_few(self.names, 10)}")
         context = self.context[name][None]
         return context, self.unconditional[name].expand_as(context)
-
-    def pick(self, *names: str) -> Merged:
-        """Only these objects, with the shared weights; ValueError if a name is unknown."""
-        self._require(names)
-        metadata = replace(
-            self.metadata, parents=[p for p in self.metadata.parents if p.get("name") in names]
-        )
-        by_object = (self.context, self.unconditional, self.references)
-        kept = ({name: each[name] for name in names if name in each} for each in by_object)
-        return Merged(metadata, self.weights, *kept)
-
-    def _require(self, names: Iterable[str]) -> None:
-        if missing := [name for name in names if name not in self.context]:
-            raise ValueError(
-                f"no object {first_few(missing)} in this file; there are {first_few(self.names, 10)}"
-            )
 
 
 def save_merged(merged: Merged, path: Path) -> None:
@@ -133,7 +118,7 @@ def _matching(context: Mapping[str, Tensor], unconditional: Mapping[str, Tensor]
 
 
 def open_merged(session: Session, source: ObjectSource) -> LoadedObject:
-    """Open one object of a merged file for a session, see `ldm.insertion.session.Opener`."""
+    """Open one object of a merged file for a session, see `ldm.insertion.session.ObjectLoader`."""
     base, sampling = session.base, session.options.sampling
     assert source.object is not None and isinstance(base, Base)
     if source.reference is not None:
@@ -149,7 +134,7 @@ def open_merged(session: Session, source: ObjectSource) -> LoadedObject:
     name = source.pick or (merged.names[0] if len(merged.names) == 1 else "")
     if not name:
         raise ValueError(f"{source.object} holds {', '.join(merged.names)}; choose one: --pick NAME")
-    merged = merged.pick(name)
+    merged.contexts(name)  # before the base is changed
     null = null_context(base, sampling.guidance_from)
     applied = apply_merged(base, merged, source.object_scale, session.fingerprint)
     stored = merged.references.get(name)

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ldm.models.architecture import LEGACY_DEFAULTS, Architecture, set_position_ids
 from ldm.models.checkpoint import (
-    check_shards,
+    SHARDS,
     load_strictly,
     read_metadata,
     read_state,
@@ -148,6 +148,15 @@ def load_inpainting_model(
     with naming_kind(path):
         load_strictly(model, needed, what or f"the {architecture.name} base", device)
     return model.eval().requires_grad_(False), fingerprint(match_clip_keys(state))
+
+
+def check_shards(folder: Path) -> None:
+    """ValueError if a folder has shards that are no base of ours: a base written there would replace them."""
+    for path in folder.glob(SHARDS):
+        if "architecture" not in read_metadata(path):
+            raise ValueError(
+                f"{path} was not written by this program and would be overwritten; give another folder"
+            )
 
 
 def save_base(base: Base, folder: Path, dtype: torch.dtype = torch.float16) -> list[Path]:

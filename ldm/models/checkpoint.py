@@ -14,9 +14,18 @@ from torch import Tensor, nn
 
 from ldm.data.failure import check_file
 from ldm.data.files import atomic_file, list_files
-from ldm.models.pickle_reader import PICKLES, load_pickle, read_pickle, refusing_damage
 from ldm.models.weight_digests import checksum
-from ldm.models.weight_kinds import BASE_GIVEN, OWN_PART, beginning, named, nested_names
+from ldm.models.weight_files import (
+    BASE_GIVEN,
+    OWN_PART,
+    PICKLES,
+    beginning,
+    load_pickle,
+    named,
+    nested_names,
+    read_pickle,
+    refusing_damage,
+)
 
 ALIGNED = 64  # bytes; as torch allocates
 OWN = "implicit-insertion"  # begins the format, or kind, of the files that this project writes
@@ -52,7 +61,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def recognised(path: Path) -> str:
-    """What a weight file is, as "a LoRA for diffusers; ...", see `weight_kinds`; "" if it is not known."""
+    """What a weight file is, as "a LoRA for diffusers; ...", see `named`; "" if it is not known."""
     if not path.is_file():
         return ""
     if known := beginning(path):
@@ -140,15 +149,6 @@ def write_folder(
     for stale in set(folder.glob(SHARDS)) - set(paths):
         stale.unlink()
     return paths
-
-
-def check_shards(folder: Path) -> None:
-    """ValueError if a folder has shards that are no base of ours: a base written there would replace them."""
-    for path in folder.glob(SHARDS):
-        if "architecture" not in read_metadata(path):
-            raise ValueError(
-                f"{path} was not written by this program and would be overwritten; give another folder"
-            )
 
 
 def write_ckpt(path: Path, checkpoint: Mapping[str, Any]) -> None:

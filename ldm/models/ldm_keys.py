@@ -177,12 +177,6 @@ def ldm_to_diffusers(state: Mapping[str, Tensor], blocks: Blocks | None = None) 
     return {name: _as_linear(name, kept[key]) for key, name in names.items()}
 
 
-def diffusers_to_ldm(state: Mapping[str, Tensor], blocks: Blocks | None = None) -> dict[str, Tensor]:
-    """Diffusers names and shapes => those of Paint-by-Example's model.ckpt (CLIP with `vision_model.`)."""
-    names = _rename(state, _maps(blocks or diffusers_blocks(state))[1], "diffusers")
-    return {name: _as_convolution(key, state[key]) for key, name in names.items()}
-
-
 def diffusers_key(ldm_key: str, blocks: Blocks = SD1) -> str:
     """`model.diffusion_model.input_blocks.1.1.norm.bias` => `unet.down_blocks.0.attentions.0.norm.bias`."""
     return _rename([ldm_key], _maps(blocks)[0], "LDM")[ldm_key]
@@ -250,10 +244,6 @@ def _renamed(key: str, modules: Mapping[str, str]) -> str:
 def _as_linear(diffusers_key: str, weight: Tensor) -> Tensor:
     """The VAE's attention is 1x1 convolutions [c,c,1,1] in LDM, linear layers [c,c] in diffusers."""
     return weight.squeeze((2, 3)) if CONVOLVED.fullmatch(diffusers_key) and weight.ndim == 4 else weight
-
-
-def _as_convolution(diffusers_key: str, weight: Tensor) -> Tensor:
-    return weight[:, :, None, None] if CONVOLVED.fullmatch(diffusers_key) and weight.ndim == 2 else weight
 
 
 def _without_prefix(key: str) -> str:

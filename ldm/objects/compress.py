@@ -34,31 +34,6 @@ class Losses:
     error: float
 
 
-@dataclass(frozen=True, eq=False)
-class Spectrum:
-    """The SVD of a matrix [out,in], fp32, and how many numbers its uncompressed form takes (`whole`)."""
-
-    u: Tensor
-    s: Tensor
-    vh: Tensor
-    whole: int
-
-    @property
-    def price(self) -> int:
-        """How many numbers one rank takes."""
-        return len(self.u) + self.vh.shape[1]
-
-    @property
-    def limit(self) -> int:
-        """The highest rank whose low-rank form is smaller than `whole`."""
-        return min((self.whole - 1) // self.price, len(self.s))
-
-    def cut(self, rank: int) -> LowRank:
-        """The best approximation of this rank, fp16; singular values are split evenly between the factors."""
-        root = self.s[:rank].sqrt()
-        return LowRank((self.u[:, :rank] * root).half(), (root[:, None] * self.vh[:rank]).half())
-
-
 def compress(
     delta: Delta,
     energy: float,
@@ -77,9 +52,9 @@ def compress(
     matrices = [name for name, change in changes.items() if change.ndim == 2]
     cut: dict[str, LowRank] = {}
     for name in progress(matrices):
-        each = spectrum(changes[name], numbers(kept[name]))
-        if (rank := rank_for(each, energy)) is not None:
-            cut[name] = each.cut(rank)
+        smaller = low_rank(changes[name], energy, numbers(kept[name]))
+        if smaller is not None:
+            cut[name] = smaller
     weights = {name: cut.get(name, weight) for name, weight in kept.items()}
     losses = _losses(weights, changes, cut)
     layers = {x.name: [x.rank, x.error] for x in losses.layers if x.rank is not None or x.error}
@@ -90,17 +65,18 @@ def compress(
     return replace(delta, metadata=metadata, weights=weights, absolute=False), losses
 
 
-def spectrum(matrix: Tensor, whole: int) -> Spectrum:
-    """The SVD of a matrix [out,in]; `whole`: how many numbers its uncompressed form takes."""
+def low_rank(matrix: Tensor, energy: float, whole: int) -> LowRank | None:
+    """A matrix [out,in] at the lowest rank that keeps this share of its energy, fp16.
+
+    Singular values are split evenly between the factors. None if these are not less than `whole` numbers.
+    """
     u, s, vh = torch.linalg.svd(matrix, full_matrices=False)
-    return Spectrum(u, s, vh, whole)
-
-
-def rank_for(each: Spectrum, energy: float) -> int | None:
-    """The lowest rank that keeps this share of the energy; None if that would not be smaller."""
-    kept = (each.s.double() ** 2).cumsum(0)
+    kept = (s.double() ** 2).cumsum(0)
     rank = int((kept < energy * kept[-1]).sum()) + int(kept[-1] > 0)
-    return rank if rank <= each.limit else None
+    if rank * sum(matrix.shape) >= whole:
+        return None
+    root = s[:rank].sqrt()
+    return LowRank((u[:, :rank] * root).half(), (root[:, None] * vh[:rank]).half())
 
 
 def _losses(

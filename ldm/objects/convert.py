@@ -26,8 +26,8 @@ from ldm.models.checkpoint import (
     recognised,
     write_safetensors,
 )
-from ldm.models.pickle_reader import PICKLES
 from ldm.models.weight_digests import fingerprint
+from ldm.models.weight_files import PICKLES
 from ldm.objects.delta import Delta, check_fits, dense, differences, is_trained, load, save
 from ldm.objects.few_shot import layer_for
 from ldm.objects.ldm_format import read_with_pictures, save_ldm_delta
@@ -43,16 +43,15 @@ def read_any(
     base: Base,
     images: ObjectImages,
     pictures: InsertSet | None = None,
-    features: str = "raw",
 ) -> Delta:
     """Read a file of any format. A .ckpt needs the object's `pictures`; `images`: how the base is shown them.
 
-    `features`: CLIP's input for them, raw or clip, if the .ckpt does not name it. Raises FileNotFoundError,
-    or ValueError in one line if the file is of no known format, damaged, or does not fit the base.
+    Raises FileNotFoundError, or ValueError in one line if the file is of no known format, damaged, or does
+    not fit the base.
     """
     check_file(path, "a file", "give an object file, a .ckpt or a diffusers state dict")
     if path.suffix in PICKLES:
-        delta = read_with_pictures(path, base, pictures, images, features)
+        delta = read_with_pictures(path, base, pictures, images)
     elif read_metadata(path).get("format") == FORMAT:
         delta = load(path)
     else:
@@ -61,16 +60,14 @@ def read_any(
     return delta
 
 
-def write_any(
-    path: Path, delta: Delta, to: str, base: Base, pictures: InsertSet | None = None, features: str = "raw"
-) -> None:
+def write_any(path: Path, delta: Delta, to: str, base: Base, pictures: InsertSet | None = None) -> None:
     """Write the object in a format of `SUFFIX`; for a .ckpt, few-shot tokens need the object's `pictures`."""
     if to == "object":
         save(delta, path)
     elif to == "diffusers":
         save_diffusers(path, base, delta)
     else:
-        save_ldm_delta(path, base, delta, layer_for(delta, base, pictures, features))
+        save_ldm_delta(path, base, delta, layer_for(delta, base, pictures))
 
 
 def halved(delta: Delta, base: Base) -> Delta:

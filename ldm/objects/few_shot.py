@@ -121,14 +121,14 @@ def linear_for(tokens: Tensor, features: Tensor) -> dict[str, Tensor]:
     return {LINEAR + "weight": weight.float(), LINEAR + "bias": torch.zeros(len(weight))}
 
 
-def layer_for(delta: Delta, base: Base, insertset: InsertSet | None, features: str) -> FewShotLayer:
+def layer_for(delta: Delta, base: Base, insertset: InsertSet | None) -> FewShotLayer:
     """The smallest layer that computes the object's tokens from its pictures, cropped as in the paper."""
     if delta.tokens is None:
-        return FewShotLayer(features=features)
+        return FewShotLayer()
     if insertset is None:
         raise ValueError(f"a .ckpt computes few-shot tokens from pictures; {PICTURES}")
-    layer = FewShotLayer({}, features, held_out=held_out_in(delta.metadata.recipe))
+    layer = FewShotLayer(held_out=held_out_in(delta.metadata.recipe))
     learnt = learnt_from(insertset, layer)
     crops = paper_crops(learnt, base.architecture.reference_size)
-    weights = linear_for(delta.tokens, few_shot_features(base, crops, features))
+    weights = linear_for(delta.tokens, few_shot_features(base, crops, layer.features))
     return replace(layer, weights=weights, pictures=tuple(x.image.stem for x in learnt.few_shot))

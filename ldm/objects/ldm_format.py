@@ -24,9 +24,8 @@ from ldm.models.base import Base, base_fingerprint, base_state
 from ldm.models.checkpoint import OWN as SOFTWARE_NAME
 from ldm.models.checkpoint import SOFTWARE, check_replaceable, first_few, write_ckpt
 from ldm.models.ldm_keys import diffusers_blocks, is_extra, ldm_key, ldm_to_diffusers
-from ldm.models.pickle_reader import check_sums, load_pickle, tensors_of
 from ldm.models.weight_digests import fingerprint as fingerprint_of
-from ldm.models.weight_kinds import named, nested_names
+from ldm.models.weight_files import check_sums, load_pickle, named, nested_names, tensors_of
 from ldm.objects.delta import Delta, is_trained
 from ldm.objects.few_shot import (
     LINEAR,
@@ -69,7 +68,7 @@ class LdmFile:
         extra = self.extra
         ours = "few_shot_features" in extra  # files of the paper's code have no such key
         return FewShotLayer(
-            features=str(extra.get("few_shot_features", "")),
+            features=str(extra.get("few_shot_features", "raw")),  # as in the paper's code
             crops=str(extra.get("few_shot_crops", OWN if ours else PAPER)),
             pictures=tuple(map(str, extra.get("few_shot_pictures", ()))),
             held_out=str(extra.get("held_out", "")),
@@ -151,7 +150,6 @@ def read_with_pictures(
     base: Base,
     insertset: InsertSet | None,
     images: ObjectImages,
-    features: str = "raw",
     fingerprint: str = "",
 ) -> Delta:
     """The paper's .ckpt and its object's folder => the object.
@@ -165,23 +163,22 @@ def read_with_pictures(
     learnt = learnt_from(insertset, file.layer)
     shown = images.few_shot(learnt) if images.stored or file.layer.crops == OWN else None
     crops = shown if shown is not None and file.layer.crops == OWN else paper_crops(learnt, size)
-    return load_ldm_delta(file, base, crops, features, fingerprint, shown if images.stored else None)
+    return load_ldm_delta(file, base, crops, fingerprint, shown if images.stored else None)
 
 
 def load_ldm_delta(
     file: Path | LdmFile,
     base: Base,
     crops: Tensor,
-    features: str = "raw",
     fingerprint: str = "",
     shown: Tensor | None = None,
 ) -> Delta:
     """The paper's .ckpt and the object's few-shot crops [N,c,P,P] in [-1,1] => the object, exact.
 
-    `features`: CLIP's input for the prior encoder, `raw` in the paper's code. The paper's files do not name
-    their base; files of this project do, and `apply` compares it. `fingerprint`: the base's, needed if its
-    weights are packed. `shown`: the few-shot pictures to keep, if the base needs them. Raises ValueError if
-    the file does not fit `base`, or is a training checkpoint of another base.
+    The paper's files do not name their base; files of this project do, and `apply` compares it.
+    `fingerprint`: the base's, needed if its weights are packed. `shown`: the few-shot pictures to keep, if
+    the base needs them. Raises ValueError if the file does not fit `base`, or is a training checkpoint of
+    another base.
     """
     file = file if isinstance(file, LdmFile) else read_ldm_file(file)
     own, blocks = base_state(base), diffusers_blocks(base_state(base))
@@ -199,7 +196,7 @@ def load_ldm_delta(
         weights[VECTOR] = file.extra[LDM_VECTOR]
     if wrong := [k for k, v in weights.items() if not is_trained(k, "crossattn") or own[k].shape != v.shape]:
         raise _unfit(file, base, wrong)
-    tokens = _tokens(base, linear, crops, file.layer.features or features) if linear else None
+    tokens = _tokens(base, linear, crops, file.layer.features) if linear else None
     metadata = _metadata(file, base, "linear" if linear else "none", 0 if tokens is None else len(tokens))
     metadata = replace(metadata, base=metadata.base or fingerprint or base_fingerprint(base))
     views = None if shown is None else to_bytes(shown)

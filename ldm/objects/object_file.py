@@ -31,7 +31,7 @@ from ldm.models.checkpoint import (
     refused,
     write_safetensors,
 )
-from ldm.models.pickle_reader import PICKLES
+from ldm.models.weight_files import PICKLES
 
 FORMAT = "implicit-insertion object"
 # 1: whole weights; 2: some as low-rank pairs; 4: with RGBA pictures (3, no longer read: without alpha).

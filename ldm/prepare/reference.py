@@ -19,7 +19,6 @@ from ldm.prepare.photo_files import FolderRecord, annotated, changed, known_besi
 from ldm.prepare.proposal import propose
 from ldm.prepare.segmenter import Segmenter
 
-LOSSLESS = (".png", ".webp", ".tif", ".tiff")
 JPEG = (".jpg", ".jpeg")
 JPEG_QUALITY = 95
 
@@ -109,7 +108,7 @@ def _write(root: Path, image: Path, box: Box, silhouette: np.ndarray) -> tuple[P
         file = root / f"test{suffix}"
         _write_jpeg(file, crop)
     else:
-        file = root / f"test{suffix if suffix in LOSSLESS else '.png'}"
+        file = root / "test.png"
         write_picture(file, crop)
     mask = root / "test_mask.png"
     write_picture(mask, Picture(np.ascontiguousarray(silhouette[y0:y1, x0:x1, None])))

@@ -32,19 +32,15 @@ STEPS = 8
 AT_ONCE = 4  # samples that are drawn together
 
 
-def fixed_samples(
-    composer: InsertionComposer, unseen: list[Relit], holes: int, seed: int = 11
-) -> list[InsertionBatch]:
+def fixed_samples(composer: InsertionComposer, unseen: list[Relit], holes: int) -> list[InsertionBatch]:
     """A batch for each of PARTS: every unseen relit scene once, or so many holes in the composer's photos."""
-    g = Generator().manual_seed(seed)
+    g = Generator().manual_seed(11)
     parts = [stack([composer.sample("relit", g, part, item) for item in unseen]) for part in PARTS[:2]]
     return [*parts, stack([composer.sample("hole", g) for _ in range(holes)])]
 
 
 @torch.no_grad()
-def drawn(
-    base: Base, batch: InsertionBatch, steps: int = STEPS, guidance_scale: float = 1.0, seed: int = 0
-) -> Tensor:
+def drawn(base: Base, batch: InsertionBatch, steps: int) -> Tensor:
     """What the base makes of a batch, [b,3,S,S] in [-1,1] on the CPU, pasted into the region to fill only."""
     shown, fill = batch.shown.to(base.device), batch.mask.to(base.device)
     masked = base.mark_grey(base.encode(shown).float(), shown, fill)
@@ -54,9 +50,9 @@ def drawn(
     context = base.conditioner(pooled[:, 0], pooled[:, 1:])
     null = base.conditioner.unconditional(context)
     context = torch.where((batch.object < 0).to(base.device)[:, None, None], null, context)
-    noise = torch.randn(masked.shape, generator=Generator().manual_seed(seed)).to(masked)
+    noise = torch.randn(masked.shape, generator=Generator().manual_seed(0)).to(masked)
     condition = Condition(masked, base.latent_mask(fill), Contexts(context, null))
-    x_0 = sample(base, condition, noise, sampler="dpm++", steps=steps, guidance_scale=guidance_scale)
+    x_0 = sample(base, condition, noise, sampler="dpm++", steps=steps, guidance_scale=1)
     mask, image = batch.mask.cpu(), batch.image.cpu()
     return mask * base.decode(x_0).cpu() + (1 - mask) * image
 

@@ -39,7 +39,6 @@ class StageSection:
     validated: int = 12  # unet: relit scenes, and holes in photos, of a validation; matting: its batch
     start_from: str = field(default="", metadata=PATH)  # matting: weights to go on from
     ema: float = 0.998
-    compile: bool = False
     workers: int = 1
     checkpoint_every: int = 200
 

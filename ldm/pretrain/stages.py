@@ -230,8 +230,6 @@ class Pretraining:
         s, seed = self.config.unet, self.seed("unet")
         composer = InsertionComposer(pictures, *self.sizes)
         source = self.loader(Drawn(composer.batch, s.batch_size, s.steps, seed), s)
-        if s.compile:
-            base.unet.compile()
         half = self.config.precision == "bf16-mixed"
         return ReplayBuffer(base, source, s.batch_size, s.capacity, s.reuse, seed, half)
 

@@ -8,12 +8,12 @@ from itertools import combinations, groupby
 
 import numpy as np
 
-from ldm.batch.runner import RunOptions, plan_request
+from ldm.batch.runner import RunOptions
 from ldm.batch.work_item import WorkItem
 from ldm.data.picture import Picture, read_picture
-from ldm.insertion.mask_input import InsertMasks, MaskOptions
+from ldm.insertion.mask_input import MaskOptions
 from ldm.insertion.region import InsertRequest
-from ldm.insertion.roi import CropContext, Roi, box_of, plan_roi
+from ldm.insertion.roi import CropContext, Roi, box_of, plan_roi, plan_rois
 from ldm.scenes.scene_file import Placement, Scene
 
 
@@ -39,22 +39,20 @@ class CroppedMask:
 
 @dataclass(frozen=True, eq=False)
 class PlacedObject:
-    """A placement on its background: its masks, see `InsertRequest`, and the squares to inpaint.
+    """A placement on its background: its mask, and the squares to inpaint.
 
     `masks`: those of its members, if it has any.
     """
 
     placement: Placement
     mask: CroppedMask
-    paste_mask: CroppedMask
     rois: tuple[Roi, ...]
     masks: tuple[CroppedMask, ...] = ()
 
     def request(self, size: tuple[int, int]) -> InsertRequest:
         """The request for a background of size (H, W)."""
-        item, mask = self.placement.item, self.mask.whole(size)
-        paste_mask = mask if self.paste_mask is self.mask else self.paste_mask.whole(size)
-        return InsertRequest(mask, paste_mask, self.rois, item.seeds, item.source)
+        item = self.placement.item
+        return InsertRequest(self.mask.whole(size), self.rois, item.seeds, item.source)
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,11 +75,11 @@ class SceneLayout:
         return [item for one in self.placed for item in one.placement.items]
 
     @property
-    def paste_mask(self) -> np.ndarray:
-        """Where any placement is pasted, bool [H,W]."""
+    def mask(self) -> np.ndarray:
+        """Where any placement is, bool [H,W]."""
         out = np.zeros(self.background.size, bool)
         for one in self.placed:
-            out[one.paste_mask.box.slices] |= one.paste_mask.inside
+            out[one.mask.box.slices] |= one.mask.inside
         return out
 
 
@@ -99,34 +97,28 @@ def place(
     out = []
     for placement in scene.placements:
         try:
-            masks = [item.masked.masks_on(background, mask_options) for item in placement.items]
+            masks = [item.masked.mask_on(background, mask_options) for item in placement.items]
         except ValueError as error:
             raise ValueError(f"{scene.file}: placement {_number(placement)}: {error}") from error
         out.append((_together if placement.members else _alone)(placement, masks, context))
     return out
 
 
-def _alone(placement: Placement, masks: Sequence[InsertMasks], context: CropContext) -> PlacedObject:
-    request = plan_request(placement.item, masks[0], context)
-    mask = CroppedMask.of(request.mask)
-    alike = request.paste_mask is request.mask
-    paste_mask = mask if alike else CroppedMask.of(request.paste_mask)
-    return PlacedObject(placement, mask, paste_mask, tuple(request.rois))
+def _alone(placement: Placement, masks: Sequence[np.ndarray], context: CropContext) -> PlacedObject:
+    return PlacedObject(placement, CroppedMask.of(masks[0]), tuple(plan_rois(masks[0], context)))
 
 
-def _together(placement: Placement, masks: Sequence[InsertMasks], context: CropContext) -> PlacedObject:
+def _together(placement: Placement, masks: Sequence[np.ndarray], context: CropContext) -> PlacedObject:
     """Several objects in one square around all of them; ValueError if two masks overlap."""
-    own = [CroppedMask.of(one.mask) for one in masks]
+    own = [CroppedMask.of(mask) for mask in masks]
     for (i, a), (j, b) in combinations(enumerate(own, start=1), 2):
         if count := shared_pixels(a, b):
             raise ValueError(
                 f"placement {_number(placement)}: objects {i} and {j} overlap in {count} pixels; the "
                 "masks of objects placed together must not overlap: make one smaller"
             )
-    mask, paste_mask = (np.logical_or.reduce(half) for half in zip(*masks, strict=True))
-    return PlacedObject(
-        placement, CroppedMask.of(mask), CroppedMask.of(paste_mask), (plan_roi(mask, context),), tuple(own)
-    )
+    mask = np.logical_or.reduce(masks)
+    return PlacedObject(placement, CroppedMask.of(mask), (plan_roi(mask, context),), tuple(own))
 
 
 def groups(placed: Sequence[PlacedObject]) -> list[list[PlacedObject]]:
@@ -138,7 +130,7 @@ def groups(placed: Sequence[PlacedObject]) -> list[list[PlacedObject]]:
     out = [list(group) for _, group in groupby(ranked, key=lambda p: p.placement.order)]
     for group in out:
         for a, b in combinations(group, 2):
-            if count := shared_pixels(a.paste_mask, b.paste_mask):
+            if count := shared_pixels(a.mask, b.mask):
                 raise ValueError(
                     f"placements {_number(a.placement)} and {_number(b.placement)} overlap in {count} pixels "
                     f"and have the same order ({a.placement.order}); give the one that goes on top a higher "

@@ -164,7 +164,7 @@ def _make(
             **_placed_as(item),
             "together": [_placed_as(member) for member in placed.placement.members],
         }
-        cache.add(key, results[0].part(placed.paste_mask.box), facts | results[0].record)
+        cache.add(key, results[0].part(placed.mask.box), facts | results[0].record)
 
 
 def _object(placed: PlacedObject, size: tuple[int, int], session: Session, side: int) -> InsertableObject:
@@ -204,7 +204,7 @@ def _placed_as(item: WorkItem) -> dict[str, Any]:
 def _paste(canvas: Picture, keyed: Mapping[str, PlacedObject], cache: PlacementCache) -> None:
     """Paste placements into the canvas in place, which saves the memory of a copy."""
     for key, placed in keyed.items():
-        mask = placed.paste_mask
+        mask = placed.mask
         canvas.pixels[mask.box.slices][mask.inside] = cache.pixels(key)[mask.inside]
 
 
@@ -225,7 +225,6 @@ def _key(placed: PlacedObject, canvas: Picture, session: Session, options: RunOp
         "size": canvas.size,
         "rois": placed.rois,
         "mask": _digest(placed.mask),
-        "paste_mask": _digest(placed.paste_mask),
         "seen": seen.hexdigest(),
     }
     return text_digest(facts)[:32]
@@ -273,5 +272,5 @@ def run_scene(
     check_unedited(log.folder / name)
     write_picture(log.folder / name, after, {"recipe": json.dumps(record)})
     del after  # the check reads it from the file: memory holds two large images, not three
-    check_and_log(log.folder / name, record, layout.background, layout.paste_mask, log)
+    check_and_log(log.folder / name, record, layout.background, layout.mask, log)
     return ItemResult(item, {0: name}, (0,), seconds=seconds)

@@ -10,10 +10,9 @@
 
 A placement has `mask`, `box`, `polygon` (one, or a list of them) or `mask_channel: background` (the
 transparent part of the background), and `object` or `reference` or both. It may have `seed`, `object_scale`,
-`order` (higher goes on top, 0 by default), `n` (the best result of so many seeds is kept), `paste_mask` (the
-part of the mask that is pasted) and `mask_channel` (which channel of the mask image is read). Objects
-placed `together` share one region and one pass, each in its own mask; they have one `seed` and one `order`.
-Paths are relative to the scene file.
+`order` (higher goes on top, 0 by default), `n` (the best result of so many seeds is kept) and `mask_channel`
+(which channel of the mask image is read). Objects placed `together` share one region and one pass, each in
+its own mask; they have one `seed` and one `order`. Paths are relative to the scene file.
 """
 
 from __future__ import annotations
@@ -35,12 +34,12 @@ from ldm.insertion.object_source import ObjectSource
 KEYS = ("background", "placements")
 REGIONS = ("mask", "box", "polygon")
 PLACEMENT = (
-    *("object", "pick", "reference", *REGIONS, "mask_channel", "paste_mask"),
+    *("object", "pick", "reference", *REGIONS, "mask_channel"),
     *("seed", "object_scale", "order", "n"),
 )
 MEMBER = tuple(key for key in PLACEMENT if key not in ("seed", "order", "n"))
 TOGETHER = ("together", "seed", "order")
-FILES = ("object", "reference", "mask", "paste_mask")
+FILES = ("object", "reference", "mask")
 NUMBERS: dict[str, type] = {"seed": int, "object_scale": float, "order": int, "n": int}
 
 
@@ -141,14 +140,12 @@ def _placement(
         raise ValueError(f"{where}: expected an object, a reference or both")
     if numbers["n"] < 1:
         raise ValueError(f"{where}: n={numbers['n']}; expected at least 1")
-    for key in FILES[2:]:
-        if key in paths and not paths[key].is_file():
-            raise FileNotFoundError(f"{where}: {key} {paths[key]}: no such file")
+    if "mask" in paths and not paths["mask"].is_file():
+        raise FileNotFoundError(f"{where}: mask {paths['mask']}: no such file")
     object_, reference, pick = paths.get("object"), paths.get("reference"), str(values.get("pick") or "")
     source = ObjectSource(object_, reference, numbers["object_scale"], pick=pick)
     seeds = tuple(numbers["seed"] + i for i in range(numbers["n"]))
-    masked = replace(like.masked, mask=paths.get("mask"), paste_mask=paths.get("paste_mask"))
-    masked = _with_region(masked, values, where)
+    masked = _with_region(replace(like.masked, mask=paths.get("mask")), values, where)
     try:
         source.check()
         item = replace(like, masked=masked, source=source, seeds=seeds, best=len(seeds) > 1)

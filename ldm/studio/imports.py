@@ -15,10 +15,10 @@ PICTURES = (  # torch, and all that reads pictures, object folders, object files
     "ldm.prepare.object_folder", "ldm.validation.score",
 )  # fmt: skip
 MODELS = (  # what plans and makes insertions
-    "ldm.batch.replay", "ldm.batch.runner", "ldm.compositing.composite_fill",
+    "ldm.batch.runner", "ldm.compositing.composite_fill",
     "ldm.compositing.object_cut_outs",
     "ldm.config.build", "ldm.config.inference_cli", "ldm.insertion.session", "ldm.merge.merged_file",
-    "ldm.models.base", "ldm.models.runtime", "ldm.scenes.regional_context", "ldm.scenes.runner",
+    "ldm.models.base", "ldm.models.runtime", "ldm.scenes.regional_context", "ldm.scenes.replay",
     "ldm.speed.deep_cache", "ldm.speed.onednn_packing", "ldm.studio.watch", "ldm.tiling.second_pass",
 )  # fmt: skip
 _PICTURES, _MODELS = threading.Lock(), threading.Lock()

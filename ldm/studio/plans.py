@@ -160,8 +160,8 @@ def plan(calls: Sequence[Sequence[str]], size: tuple[int, int]) -> Plan:
     if args.scene is None:
         [item] = items_of(args, config)
         item.source.check()
-        masks = item.masked.masks_on(picture, options.mask_options)
-        made = [(masks.mask, plan_request(item, masks, options.crop_context).rois)]
+        mask = item.masked.mask_on(picture, options.mask_options)
+        made = [(mask, plan_request(item, mask, options.crop_context).rois)]
     else:
         placed = place(scene_of(args, config), picture, options.mask_options, options.crop_context)
         groups(placed)

@@ -58,7 +58,7 @@ class WatchedPredictor:
     ) -> None:
         self.model, self.inner, self.watch = model, inner, watch
         side = min(LATENTS, model.architecture.latent_size) * model.architecture.vae_factor
-        parts = [(resize(r.known[None], side)[0], to_model_mask(r.paste_mask, side)[0]) for r in regions]
+        parts = [(resize(r.known[None], side)[0], to_model_mask(r.mask, side)[0]) for r in regions]
         self.known = [part for part, r in zip(parts, regions, strict=True) for _ in r.noise]
 
     def eps(self, x_t: Tensor, t: Tensor, masked: Tensor, mask: Tensor, context: Context) -> Tensor:

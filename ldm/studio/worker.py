@@ -38,19 +38,19 @@ class LoadedModel:
         self._base: tuple[Any, ...] = ()
         self._settings: dict[str, Any] = {}
 
-    def session(self, config: Config, device: str, features: str = "raw") -> Session:
+    def session(self, config: Config, device: str) -> Session:
         """A session with these settings; the base is read again only if another one is asked for."""
         from ldm.config.build import insert_settings, open_session, session_for
         from ldm.insertion.object_source import ObjectSource
 
-        base = (config.base, config.sample.precision, config.sample.compile, device, features)
+        base = (config.base, config.sample.precision, config.sample.compile, device)
         if self._session is None or base != self._base:
             self._session = None
-            self._session = open_session(config, [ObjectSource()], device, features)
+            self._session = open_session(config, [ObjectSource()], device)
         elif insert_settings(config) != self._settings:
             self._session.unload_object()
             old = self._session
-            self._session = session_for(config, old.base, old.fingerprint, features)
+            self._session = session_for(config, old.base, old.fingerprint)
         self._base, self._settings = base, insert_settings(config)
         return self._session
 
@@ -161,10 +161,10 @@ class ModelWorker(threading.Thread):
 
     def _replay(self, job: Job) -> dict[str, Any]:
         """Make a result again, as `inference.sh --replay` does, and compare."""
-        from ldm.batch.replay import difference, replay_warnings
         from ldm.config.inference_cli import options_of, parse, parse_replay
         from ldm.data.picture import read_picture
         from ldm.data.picture_write import write_picture
+        from ldm.scenes.replay import difference, replay_warnings
 
         folder = self.workspace.part("cache")
         words = ["--replay", job.request["file"], "--outdir", shown_path(folder), *self._device_words()]
@@ -173,7 +173,7 @@ class ModelWorker(threading.Thread):
         options = options_of(args, config)
         notes = list(replay_warnings(found.recipe, options.facts["machine"]))
         regions = max(1, len(found.recipe["regions"]))
-        session = self._watched(job, config, args.device, regions, 0, 1, args.few_shot_features)
+        session = self._watched(job, config, args.device, regions, 0, 1)
         image = found.repeat(session, options)
         file = folder / f"{job.id}.png"
         try:
@@ -194,14 +194,13 @@ class ModelWorker(threading.Thread):
         regions: int,
         call: int,
         calls: int,
-        features: str = "raw",
     ) -> Session:
         """The session, with a watch that reports to the job and stops it when it is asked to."""
         from ldm.config.build import insert_options, sampling_of
         from ldm.studio.watch import Watch, WatchedPredictor
 
         self.jobs.update(job.id, message="loading")
-        session = self.model.session(config, device, features)
+        session = self.model.session(config, device)
         sampling = sampling_of(config)
         steps = regions * (sampling.steps + (sampling.sampler == "plms"))
         begun = time.monotonic()

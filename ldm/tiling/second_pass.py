@@ -25,6 +25,7 @@ from ldm.models.inpainting_model import InpaintingModel
 from ldm.models.sampler import Condition, sample
 
 Corner = tuple[int, int]  # (y, x)
+OVERLAP = 0.5  # of a side that neighbouring tiles share at least
 LEAST = 1e-3  # weight of a tile's border, which may be covered by this tile alone
 
 
@@ -69,8 +70,8 @@ class Tiles:
         return total / weights.clamp(min=LEAST**2)
 
 
-def plan_tiles(needed: np.ndarray, side: int, overlap: float = 0.5) -> Tiles:
-    """Tiles that cover what is `needed`, bool [h,w], neighbours sharing `overlap` of a side or more.
+def plan_tiles(needed: np.ndarray, side: int) -> Tiles:
+    """Tiles that cover what is `needed`, bool [h,w], neighbours sharing OVERLAP of a side or more.
 
     They are spread evenly over its box, shifted to stay inside; tiles with nothing needed are left out.
     """
@@ -79,8 +80,8 @@ def plan_tiles(needed: np.ndarray, side: int, overlap: float = 0.5) -> Tiles:
     if not needed.any():
         return Tiles((height, width), side, ())
     box = box_of(needed)
-    ys = _starts(box.y0, box.y1, height, side, overlap)
-    xs = _starts(box.x0, box.x1, width, side, overlap)
+    ys = _starts(box.y0, box.y1, height, side)
+    xs = _starts(box.x0, box.x1, width, side)
     corners = [(y, x) for y, x in product(ys, xs) if needed[y : y + side, x : x + side].any()]
     return Tiles((height, width), side, tuple(corners))
 
@@ -91,11 +92,11 @@ def window(side: int) -> Tensor:
     return torch.outer(row, row).clamp(min=LEAST)
 
 
-def _starts(low: int, high: int, length: int, side: int, overlap: float) -> list[int]:
+def _starts(low: int, high: int, length: int, side: int) -> list[int]:
     """Where tiles begin that together cover low..high and stay inside 0..length."""
     if high - low <= side:
         return [min(max((low + high - side) // 2, 0), length - side)]
-    count = int(np.ceil((high - low - side) / (side * (1 - overlap)))) + 1
+    count = int(np.ceil((high - low - side) / (side * (1 - OVERLAP)))) + 1
     return [round(low + i * (high - side - low) / (count - 1)) for i in range(count)]
 
 

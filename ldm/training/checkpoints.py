@@ -18,7 +18,7 @@ from ldm.data.failure import check_file
 from ldm.data.files import check_folder
 from ldm.data.insertset import check_outside
 from ldm.models.checkpoint import refused, write_ckpt
-from ldm.models.pickle_reader import check_sums, refusing_damage
+from ldm.models.weight_files import check_sums, refusing_damage
 
 FOLDER = "checkpoints"
 BEST, REASON = "best.ckpt", "best.txt"

@@ -14,14 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
 
+from ldm.data.pairs import DEFAULT, SampleOptions
 from ldm.models.base import Base
 from ldm.models.checkpoint import first_few
 from ldm.models.diffusion import add_noise, eps_loss, level_weight
 from ldm.objects.delta import trained_names
 from ldm.training.samples import (
-    DEFAULT,
     FillImages,
-    SampleOptions,
     cast_frozen,
     draw_noise,
     encoded,

@@ -15,12 +15,14 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import OmegaConf
 from torch import Generator, Tensor
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from ldm.data.files import write_file
 from ldm.data.image import from_bytes, to_bytes
 from ldm.data.insertset import InsertSet
 from ldm.data.object_crops import ObjectImages, paper_crops
+from ldm.data.pairs import SampleOptions, TrainingPairs
 from ldm.data.picture import Picture
 from ldm.data.picture_write import write_picture
 from ldm.models.architecture import Architecture
@@ -34,9 +36,7 @@ from ldm.training.samples import (
     EncodedSamples,
     FillImages,
     SampleModule,
-    SampleOptions,
     fill_with_grey,
-    training_pairs,
 )
 from ldm.training.trainer import LoopOptions, Progress, build_trainer
 
@@ -113,7 +113,8 @@ def train(
     trainer = build_trainer(folder, every, run.tuning.max_steps, run.loop, start)
     if trainer.is_global_zero:
         announce(start)
-    samples = training_pairs(module.base.architecture, insertset, run.samples, run.images)
+    a = module.base.architecture
+    samples: Dataset = TrainingPairs(insertset, a.image_size, a.reference_size, run.samples, run.images)
     if run.samples.cached_samples:
         base = module.base.to(trainer.strategy.root_device)
         hidden = not trainer.is_global_zero

@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
-from sys import maxsize
 
 import pytorch_lightning as pl
 import torch
@@ -19,10 +17,7 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from ldm.data.insertset import InsertSet
-from ldm.data.object_crops import ObjectImages
-from ldm.data.pairs import TrainingPairs, sample_generator
-from ldm.models.architecture import Architecture
+from ldm.data.pairs import DEFAULT, SampleOptions, sample_generator
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
 from ldm.models.diffusion import STEPS, masked_image
@@ -37,41 +32,9 @@ HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # Lightning's 
 FillImages = Callable[[Mapping[str, Tensor]], Tensor | None]
 
 
-@dataclass(frozen=True)
-class SampleOptions:
-    """How training samples are drawn and encoded; the drawing ones are those of `TrainingPairs`.
-
-    `posterior`: latents are the `mean` of the VAE's posterior, or a `sample` of it. `cached_samples`: samples
-    that are encoded before the first step and drawn again and again; 0: every sample is new.
-    """
-
-    seed: int = 0
-    augment: bool = True
-    augment_odds: str = "fixed"
-    single_view: float = 0.0
-    crop_squares: bool = True
-    mask_resize: str = "cover"
-    posterior: str = "mean"
-    cached_samples: int = 0
-
-
-DEFAULT = SampleOptions()
-
-
 def fill_with_grey(batch: Mapping[str, Tensor]) -> None:
     """Masked regions are mid-grey, as in the paper."""
     return
-
-
-def training_pairs(
-    architecture: Architecture, insertset: InsertSet, options: SampleOptions, images: ObjectImages | None
-) -> Dataset:
-    """A run's samples before encoding, without end."""
-    o, sizes = options, (architecture.image_size, architecture.reference_size)
-    return TrainingPairs(
-        insertset, *sizes, o.seed, maxsize, images=images, augment=o.augment, augment_odds=o.augment_odds,
-        single_view=o.single_view, crop_squares=o.crop_squares, mask_resize=o.mask_resize,
-    )  # fmt: skip
 
 
 @torch.no_grad()

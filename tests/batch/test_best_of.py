@@ -37,9 +37,7 @@ def ranked(folder: Path, results: list[Any], reference: torch.Tensor = WHITE) ->
     mask = np.zeros((20, 40), bool)
     mask[2:6, 4:8] = True
     choose = BestOfSeeds(closeness, lambda source: reference[None], folder / "sheets")
-    return [
-        r.record["seed"] for r in choose(item, InsertRequest(mask, mask, [Roi(0, 0, 12, 12)], ()), results)
-    ]
+    return [r.record["seed"] for r in choose(item, InsertRequest(mask, [Roi(0, 0, 12, 12)], ()), results)]
 
 
 def test_only_what_lies_in_the_mask_is_compared(tmp_path: Path) -> None:

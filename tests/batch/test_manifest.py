@@ -88,11 +88,6 @@ def test_paths_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     )
 
 
-def test_a_line_may_say_where_to_paste(tmp_path: Path) -> None:
-    file = write(tmp_path / "w.csv", "background,box,paste_mask\na.png,1 1 9 9,p.png\nb.png,1 1 9 9,\n")
-    assert [i.masked.paste_mask for i in read_manifest(file, LIKE)] == [tmp_path / "p.png", None]
-
-
 @pytest.mark.parametrize(
     ("text", "message"),
     [

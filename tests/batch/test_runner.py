@@ -17,7 +17,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from ldm.batch.results_log import FILE, ItemResult, ResultsLog, RunSummary, append, recipe_in, rows
 from ldm.batch.runner import images_of, prepare, work
-from ldm.batch.work_item import MaskedBackground, WorkItem, check_files
+from ldm.batch.work_item import MaskedBackground, WorkItem
 from ldm.data.picture import Picture, read_picture
 from ldm.insertion.crop_paste import Patch
 from ldm.insertion.region import InsertableObject, InsertRequest, Result
@@ -110,7 +110,7 @@ def test_nothing_is_repeated_and_only_what_is_missing_is_made(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "what", ["mask", "background", "reference", "settings", "object_scale", "base", "roi", "paste"]
+    "what", ["mask", "background", "reference", "settings", "object_scale", "base", "roi"]
 )
 def test_what_determines_a_result_makes_it_new(tmp_path: Path, what: str) -> None:
     [item], out, stub = items(tmp_path, 1), tmp_path / "out", Stub()
@@ -131,8 +131,6 @@ def test_what_determines_a_result_makes_it_new(tmp_path: Path, what: str) -> Non
     if what == "roi":
         [roi] = images_of(finish([item], out)[0], options(), out).request.rois
         item = replace(item, roi=(roi.x0, roi.y0, roi.x1, roi.y1))
-    if what == "paste":
-        item = replace(item, masked=replace(item.masked, paste_mask=item.masked.mask))
     finish([item], out, stub, **({"steps": 9} if what == "settings" else {}))
     assert stub.made == [(7,)]
 
@@ -223,14 +221,6 @@ def test_seams_above_the_limit_fail_a_run_new_or_kept(tmp_path: Path) -> None:
             summary.add(outcome, log)
         assert summary.exit_code == 1 and (out / "0_600.png").exists()
         assert summary.problems() == ["error: the seam of 0_600.png (1.60) is above 1.5"]
-
-
-def test_two_results_of_one_name_are_refused(tmp_path: Path) -> None:
-    [item] = items(tmp_path, 1)
-    other = replace(item, masked=replace(item.masked, background=tmp_path / "sub" / "0.jpg"))
-    with pytest.raises(ValueError, match=r"two results would be called 0\.png"):
-        check_files([item, other])
-    check_files([item, replace(other, name="1")])
 
 
 def work_on(todo: list[WorkItem], out: Path, log: Path) -> None:

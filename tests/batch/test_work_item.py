@@ -8,7 +8,6 @@ from PIL import Image
 
 from ldm.batch.work_item import MaskedBackground, pair, roi_in
 from ldm.data.boxes import Frame, read_box_file
-from ldm.insertion.mask_input import MaskOptions
 from ldm.insertion.roi import Roi
 
 
@@ -104,9 +103,9 @@ def test_a_box_a_box_file_and_a_picture_mark_the_same(tmp_path: Path) -> None:
     file = tmp_path / "box.txt"
     file.write_text("3\n2\n7\n5\n")
     masks = [
-        MaskedBackground(image, mask).read()[1].mask,
-        MaskedBackground(image, file).read()[1].mask,
-        MaskedBackground(image, box=(3, 2, 7, 5)).read()[1].mask,
+        MaskedBackground(image, mask).read()[1],
+        MaskedBackground(image, file).read()[1],
+        MaskedBackground(image, box=(3, 2, 7, 5)).read()[1],
     ]
     assert masks[0].sum() == 12
     assert (masks[0] == masks[1]).all() and (masks[0] == masks[2]).all()
@@ -117,24 +116,6 @@ def test_names_of_results_drop_the_role() -> None:
     assert MaskedBackground(Path("x/0001_img.png")).name == "0001"
     assert MaskedBackground(Path("s01/background.png")).name == "s01"
     assert MaskedBackground(Path("beach.jpg")).name == "beach"
-
-
-def test_paste_masks_pair_like_masks_and_lie_inside_them(tmp_path: Path) -> None:
-    images = [save(tmp_path / "image" / f"{i}_img.png") for i in (1, 2)]
-    holes = [save_mask(tmp_path / "mask" / f"{i}_mask.png") for i in (1, 2)]
-    inner = [save_mask(tmp_path / "paste" / f"{i}_mask.png") for i in (2, 1)]
-    found = pair([tmp_path / "image"], [tmp_path / "mask"], paste_masks=inner)
-    assert [masked.paste_mask for masked in found] == inner[::-1] and [
-        masked.mask for masked in found
-    ] == holes
-    _, marking = pair(images[:1], [], [0, 0, 9, 8], paste_masks=inner[:1])[0].read(MaskOptions(grow=1))
-    assert marking.mask.sum() > 9 * 8 and marking.paste_mask.sum() == 3 * 4, "the one is grown, the other not"
-    (tmp_path / "box.txt").write_text("4 3 9 9")
-    outside = MaskedBackground(images[0], box=(0, 0, 6, 9), paste_mask=tmp_path / "box.txt")
-    with pytest.raises(ValueError, match=r"box\.txt: 18 of its pixels lie outside the mask, .*--grow"):
-        outside.read()
-    with pytest.raises(ValueError, match=r"no paste mask for 2_img\.png"):
-        pair([tmp_path / "image"], holes, paste_masks=[inner[1], tmp_path / "box.txt"])
 
 
 def test_two_files_of_one_name_are_named(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from PIL import Image
 from ldm.config.cli import OneLineParser
 from ldm.data.files import file_digest
 from ldm.models.checkpoint import write_ckpt, write_safetensors
-from ldm.models.pickle_reader import PICKLES
+from ldm.models.weight_files import PICKLES
 from ldm.objects.delta import save
 from scripts import get_deltas, inference, objects, train
 from tests.campaign.bench import End, forked, without_weights
@@ -153,8 +153,7 @@ def background(random: Random, folder: Path) -> Callable[[], None]:
 
 def mask(random: Random, folder: Path) -> Callable[[], None]:
     file = change(folder / f"mask.{random.choice(PICTURES)}", random)
-    flag = random.choice((["--mask", file], ["--mask", str(folder / "mask.png"), "--paste_mask", file]))
-    return insertion(folder, "--example_img", str(folder / "a.png"), *flag)
+    return insertion(folder, "--example_img", str(folder / "a.png"), "--mask", file)
 
 
 def given(folder: Path, name: str) -> Callable[[], None]:

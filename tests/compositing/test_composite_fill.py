@@ -66,8 +66,8 @@ def training_batch(n: int) -> dict[str, torch.Tensor]:
     """Pictures of one colour; the object, opaque, stands in the middle."""
     return {
         "image": torch.full((n, 3, 32, 32), 0.25),
-        "own": torch.full((n, 4, 16, 16), 1.0),
-        "place": torch.tensor([[12.0, 6.0, 20.0, 14.0]]).expand(n, -1),
+        "cut_out": torch.full((n, 4, 16, 16), 1.0),
+        "object_box": torch.tensor([[12.0, 6.0, 20.0, 14.0]]).expand(n, -1),
         "mask": HOLE.expand(n, -1, -1, -1),
         "index": torch.arange(n),
     }

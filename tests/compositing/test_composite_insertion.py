@@ -65,7 +65,7 @@ def made(
     """One task whose region is all of the background."""
     one = InsertableObject(base.contexts(base.context(cut_outs)), fill)
     [results] = insert(
-        base, background, [InsertRequest(mask, mask, [WHOLE], seeds)], [one], InsertOptions(FAST, seam)
+        base, background, [InsertRequest(mask, [WHOLE], seeds)], [one], InsertOptions(FAST, seam)
     )
     return results
 

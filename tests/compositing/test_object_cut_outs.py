@@ -15,7 +15,7 @@ from ldm.compositing.object_cut_outs import CutOutImages
 from ldm.data.image import from_bytes, to_bytes
 from ldm.data.insertset import InsertSet, Sample
 from ldm.data.object_crops import NEAREST, ObjectImages
-from ldm.data.pairs import TrainingPairs
+from ldm.data.pairs import SampleOptions, TrainingPairs
 from ldm.models.base import Base
 from ldm.objects.object_context import reference_of, view_of
 from tests.fixtures.objects import learnt
@@ -28,8 +28,8 @@ def insertset(tmp_path: Path) -> InsertSet:
     return painted_set(tmp_path)
 
 
-def pairs_of(insertset: InsertSet, size: int, **changes: Any) -> TrainingPairs:
-    return TrainingPairs(insertset, size, 32, length=60, images=CutOutImages(), **changes)
+def pairs_of(insertset: InsertSet, size: int, **options: Any) -> TrainingPairs:
+    return TrainingPairs(insertset, size, 32, SampleOptions(**options), CutOutImages(), length=60)
 
 
 def test_pictures_are_shown_without_background(insertset: InsertSet, tmp_path: Path) -> None:
@@ -77,14 +77,14 @@ def test_a_silhouette_defines_the_object(insertset: InsertSet, tmp_path: Path) -
     assert near(shown[:3, :, 14:34], RED).all() and (shown[3, :, 14:34] == 1).all()
     assert (shown[:, :, [*range(11), *range(37, 48)]] == 0).all(), "half as wide as high"
     item = TrainingPairs(masked, 64, 32, images=CutOutImages())[0]
-    assert item["place"][2] - item["place"][0] == pytest.approx(
-        float(item["place"][3] - item["place"][1]) / 2, rel=0.1
+    assert item["object_box"][2] - item["object_box"][0] == pytest.approx(
+        float(item["object_box"][3] - item["object_box"][1]) / 2, rel=0.1
     )
 
 
 def test_a_place_is_where_the_cut_out_object_is_in_the_crop(insertset: InsertSet) -> None:
     for item in list(pairs_of(insertset, 64))[::2]:  # no reflections
-        x0, y0, x1, y1 = item["place"].tolist()
+        x0, y0, x1, y1 = item["object_box"].tolist()
         shown = torch.stack([near(item["image"], c) for c in (RED, BLUE, YELLOW, BLACK)]).any(dim=0)
         rows, columns = (shown.any(side).nonzero().flatten() for side in (1, 0))
         found = [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]

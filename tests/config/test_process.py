@@ -16,7 +16,7 @@ from ldm.data.failure import of_machine
 from ldm.data.files import atomic_file, check_folder
 from ldm.data.picture import read_rgb
 from ldm.data.text import read_text
-from ldm.models.pickle_reader import load_pickle
+from ldm.models.weight_files import load_pickle
 from ldm.objects.object_file import read_object_metadata
 
 ROOT = Path(__file__).parents[2]

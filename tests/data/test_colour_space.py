@@ -233,18 +233,6 @@ def test_grey_with_alpha_follows_what_is_stated(tmp_path: Path, chunk: bytes, de
     assert np.abs(srgb_pixels(picture).astype(int) - shown(levels, GREY)).max() <= 1
 
 
-@pytest.mark.parametrize("suffix", [".webp", ".tif"])
-def test_grey_that_is_stored_as_rgb_looks_the_same(tmp_path: Path, suffix: str) -> None:
-    """WebP knows no grey, TIFF as it is written here none of 16 bits with alpha."""
-    levels = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    pixels = np.dstack([levels, np.full_like(levels, 200)])
-    pixels = pixels.astype(np.uint16) * 257 if suffix == ".tif" else pixels
-    write_picture(tmp_path / f"a{suffix}", Picture(pixels, GREY))
-    picture = read_picture(tmp_path / f"a{suffix}")
-    assert picture.colour_fault == "" and np.array_equal(picture.pixels, pixels[..., [0, 0, 0, 1]])
-    assert np.abs(srgb_pixels(picture).astype(int) - shown(levels, GREY)).max() <= 1
-
-
 def test_a_palette_follows_its_profile(tmp_path: Path) -> None:
     palette = Image.fromarray(in_profile(muted(), PROFILES["p3"])).quantize(64)
     for name, options in (("a", {}), ("b", {"transparency": 5})):

@@ -18,7 +18,7 @@ from ldm.data import pairs
 from ldm.data.boxes import Box
 from ldm.data.image import to_pixels
 from ldm.data.insertset import InsertSet, load_insertset
-from ldm.data.pairs import ALL_VIEWS, TrainingPairs
+from ldm.data.pairs import ALL_VIEWS, SampleOptions, TrainingPairs
 from tests.fixtures.painted import BLACK, BLUE, RED, YELLOW, near, painted_set
 
 
@@ -27,8 +27,10 @@ def insertset(tmp_path: Path) -> InsertSet:
     return painted_set(tmp_path)
 
 
-def make(insertset: InsertSet, **changes: Any) -> TrainingPairs:
-    return TrainingPairs(insertset, **{"size": 32, "reference_size": 24, "length": 60, **changes})
+def make(
+    insertset: InsertSet, size: int = 32, reference_size: int = 24, length: int = 60, **options: Any
+) -> TrainingPairs:
+    return TrainingPairs(insertset, size, reference_size, SampleOptions(**options), length=length)
 
 
 def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
@@ -139,7 +141,7 @@ def test_the_reference_of_a_single_view_is_not_mirrored(insertset: InsertSet) ->
 
 def test_a_place_is_where_the_object_is_in_the_crop(insertset: InsertSet) -> None:
     for item in list(make(insertset, size=64, length=80))[::2]:  # no reflections
-        x0, y0, x1, y1 = item["place"].tolist()
+        x0, y0, x1, y1 = item["object_box"].tolist()
         shown = torch.stack([near(item["image"], c) for c in (RED, BLUE, YELLOW, BLACK)]).any(dim=0)
         rows, columns = (shown.any(side).nonzero().flatten() for side in (1, 0))
         found = [int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1]

@@ -47,48 +47,28 @@ def photo_exif(orientation: int = 1) -> Image.Exif:
     return exif
 
 
-@pytest.mark.parametrize("suffix", [".png", ".tif", ".tiff"])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_everything_survives(tmp_path, channels, dtype, suffix):
+def test_everything_survives(tmp_path, channels, dtype):
     pixels = random_pixels(channels, dtype)
     written = Picture(pixels, PROFILE, photo_exif().tobytes(), (300.0, 150.0))
-    write_picture(tmp_path / f"a{suffix}", written, TEXT)
-    read = read_picture(tmp_path / f"a{suffix}")
-    if (channels, dtype) == (2, np.uint16) and suffix != ".png":
-        pixels = pixels[..., [0, 0, 0, 1]]  # is written as RGBA
+    write_picture(tmp_path / "a.png", written, TEXT)
+    read = read_picture(tmp_path / "a.png")
     assert read.pixels.dtype == dtype and np.array_equal(read.pixels, pixels)
     assert read.icc_profile == PROFILE and read.dpi == pytest.approx((300, 150), abs=0.02)
     exif = Image.Exif()
     exif.load(read.exif)
     assert exif[0x010F] == "Maker" and exif.get_ifd(0x8825)[1] == "N"
     assert exif.get_ifd(0x8769) == {0x829A: 0.01, 0x9003: "2024:01:02 03:04:05"}
-    assert embedded_text(tmp_path / f"a{suffix}") == TEXT
-
-
-@pytest.mark.parametrize("channels", [1, 2, 3, 4])
-def test_webp_is_lossless(tmp_path, channels):
-    pixels = random_pixels(channels, np.uint8)
-    write_picture(tmp_path / "a.webp", Picture(pixels, PROFILE, photo_exif().tobytes()), TEXT)
-    read = read_picture(tmp_path / "a.webp")
-    want = pixels.repeat(3, 2) if channels == 1 else pixels[..., [0, 0, 0, 1]] if channels == 2 else pixels
-    assert np.array_equal(read.pixels, want) and read.icc_profile == PROFILE
-    assert embedded_text(tmp_path / "a.webp") == TEXT
-
-
-def test_an_old_recipe_is_not_passed_on(tmp_path):
-    write_picture(tmp_path / "a.tif", Picture(random_pixels(3, np.uint8)), TEXT)
-    write_picture(tmp_path / "b.tif", read_picture(tmp_path / "a.tif"))
-    assert embedded_text(tmp_path / "b.tif") == {}
+    assert embedded_text(tmp_path / "a.png") == TEXT
 
 
 def test_other_programs_read_what_we_write(tmp_path):
     pixels = random_pixels(3, np.uint16, (600, 700))  # several strips
-    for name in ("a.png", "a.tif"):
-        write_picture(tmp_path / name, Picture(pixels, PROFILE, photo_exif().tobytes(), (72, 72)), TEXT)
-        assert np.array_equal(cv2.imread(str(tmp_path / name), cv2.IMREAD_UNCHANGED)[..., ::-1], pixels)
-        with Image.open(tmp_path / name) as file:
-            assert file.size == (700, 600) and np.asarray(file).shape == pixels.shape
+    write_picture(tmp_path / "a.png", Picture(pixels, PROFILE, photo_exif().tobytes(), (72, 72)), TEXT)
+    assert np.array_equal(cv2.imread(str(tmp_path / "a.png"), cv2.IMREAD_UNCHANGED)[..., ::-1], pixels)
+    with Image.open(tmp_path / "a.png") as file:
+        assert file.size == (700, 600) and np.asarray(file).shape == pixels.shape
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -237,7 +217,7 @@ def test_a_truncated_file_is_broken(tmp_path, suffix, dtype):
     whole, cut = tmp_path / f"a{suffix}", tmp_path / f"b{suffix}"
     pixels = random_pixels(3, dtype, (64, 64))
     if suffix in (".png", ".tif"):
-        write_picture(whole, Picture(pixels))
+        cv2.imwrite(str(whole), pixels)
     else:
         Image.fromarray((pixels & 255).astype(np.uint8)).save(whole)
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
@@ -245,11 +225,10 @@ def test_a_truncated_file_is_broken(tmp_path, suffix, dtype):
         read_picture(cut)
 
 
-def test_lossy_or_unfit_formats_are_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"no lossless format; use \.png"):
-        write_picture(tmp_path / "a.jpg", Picture(random_pixels(3, np.uint8)))
-    with pytest.raises(ValueError, match="WebP"):
-        write_picture(tmp_path / "a.webp", Picture(random_pixels(3, np.uint16)))
+def test_other_formats_are_refused(tmp_path):
+    for name in ("a.jpg", "a.tif", "a"):
+        with pytest.raises(ValueError, match=r"pictures are written as \.png"):
+            write_picture(tmp_path / name, Picture(random_pixels(3, np.uint8)))
     assert not list(tmp_path.iterdir())
 
 
@@ -296,7 +275,10 @@ def test_16_bits_are_scaled_not_clipped(tmp_path, channels, suffix):
     levels = np.arange(256, dtype=np.uint16).reshape(16, 16, 1).repeat(channels, 2) * 257
     if channels in (2, 4):
         levels[..., -1] = 65535
-    write_picture(tmp_path / f"a{suffix}", Picture(levels))
+    if suffix == ".png":
+        write_picture(tmp_path / "a.png", Picture(levels))
+    else:
+        cv2.imwrite(str(tmp_path / "a.tif"), levels if channels != 2 else levels[..., [0, 0, 0, 1]])
     assert (read_rgb(tmp_path / f"a{suffix}") == levels[..., :1] // 257).all()
 
 

@@ -70,7 +70,7 @@ def test_insertset_objects_go_into_every_background(tmp_path: Path) -> None:
     ]
     alone = load_benchmark(tmp_path / "objects/cup", bench, sites=2)
     assert [(site.object, site.name) for site in alone.sites] == [("cup", "cup/0001"), ("cup", "cup/0002")]
-    assert benchmark.sites[0].masked.read()[1].mask.sum() == 24 * 24
+    assert benchmark.sites[0].masked.read()[1].sum() == 24 * 24
 
 
 def test_an_object_may_have_a_bench_of_its_own(tmp_path: Path) -> None:

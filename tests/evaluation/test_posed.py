@@ -41,7 +41,7 @@ def test_it_stands_at_its_box_in_every_region(folder: Path) -> None:
     assert np.array_equal(pasted, expected)
 
     fill = in_pose(CompositeObject(torch.rand(1, 4, 16, 16)), posed, SIZE)
-    region = region_in(background, InsertRequest(mask, mask, [Roi(16, 4, 46, 34)], [1]), 0, [])
+    region = region_in(background, InsertRequest(mask, [Roi(16, 4, 46, 34)], [1]), 0, [])
     made = fill(region)
     assert torch.equal(made.layer[3] > 0, torch.from_numpy((expected != 90).any(2)[4:34, 16:46]))
     shown = made.shown(torch.ones(1, 1, 15, 15))

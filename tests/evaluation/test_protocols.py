@@ -16,6 +16,7 @@ from PIL import Image
 from ldm.batch.work_item import MaskedBackground
 from ldm.data.picture import Picture
 from ldm.evaluation.benchmark import Site
+from ldm.evaluation.metrics import scores_of
 from ldm.evaluation.networks import (
     load_networks,
     paper_box,
@@ -25,7 +26,6 @@ from ldm.evaluation.networks import (
     whole,
 )
 from ldm.evaluation.results import Insertion, References
-from ldm.evaluation.scores import scores_of
 from tests.fixtures.networks import write_clip, write_dino
 
 SIZE = (90, 120)  # height, width of the picture

@@ -50,7 +50,10 @@ def test_lines_and_tables_say_what_was_measured(tmp_path: Path, run: ScoredRun) 
     said = text.read_text("utf-8")
     assert "| flat | base2 | 2 | 0.500 [0.200, 0.800] |" in said and "Networks: X 123." in said
     assert "## By object" in said and "| flat | brick | base2 | 1 | 0.200 [0.200, 0.200] |" in said
-    assert "paper: CLIP-FID" in said and "| flat | 12.35 |" in said
+    assert (
+        "paper: CLIP-FID |" in said
+        and "| flat | base2 | 2 | 0.500 [0.200, 0.800] | 1.00 [1.00, 1.00] | 12.35 |" in said
+    )
 
 
 def test_the_sheet_shows_every_picture_the_worst_first(tmp_path: Path, run: ScoredRun) -> None:

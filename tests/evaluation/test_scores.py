@@ -11,7 +11,7 @@ from PIL import Image
 
 from ldm.batch.work_item import MaskedBackground
 from ldm.evaluation.benchmark import load_benchmark
-from ldm.evaluation.metrics import METRICS, OFFLINE, perceptual
+from ldm.evaluation.metrics import METRICS, OFFLINE, perceptual, scores_of, set_scores
 from ldm.evaluation.networks import (
     FeatureNetworks,
     load_networks,
@@ -21,8 +21,7 @@ from ldm.evaluation.networks import (
     pbe_region,
     whole,
 )
-from ldm.evaluation.results import Insertion, references_in
-from ldm.evaluation.scores import real_pictures, scores_of, set_scores
+from ldm.evaluation.results import Insertion, real_pictures, references_in
 from ldm.features.imagenet import ImageNetFeatures, likeness
 from tests.evaluation.test_frechet import formula
 from tests.fixtures.bench import MASK, OBJECT, drawn, write_bench

@@ -55,7 +55,7 @@ def made(
     seam: Blend,
 ) -> list[Result]:
     """One task alone."""
-    request, options = InsertRequest(mask, mask, rois, seeds), InsertOptions(sampling, seam)
+    request, options = InsertRequest(mask, rois, seeds), InsertOptions(sampling, seam)
     [results] = insert(base, background, [request], [one], options)
     return results
 
@@ -123,21 +123,6 @@ def test_a_mask_covers_every_model_pixel_it_touches() -> None:
     assert to_model_mask(box((32, 32), 0, 0, 16, 32), 64).mean() == 0.5
 
 
-@pytest.mark.parametrize("name", BLENDS)
-def test_what_is_generated_is_pasted_in_its_own_mask_only(
-    base: Base, one: InsertableObject, name: str
-) -> None:
-    background = picture()
-    mask, pasted = box(background.size), box(background.size, 50, 40, 70, 80)
-    request = InsertRequest(mask, pasted, plan_rois(mask), [5])
-    [[part]] = insert(base, background, [request], [one], InsertOptions(FAST, BLENDS[name]))
-    after, before = part.picture.pixels, background.pixels
-    assert (after[~pasted] == before[~pasted]).all() and (after[pasted] != before[pasted]).mean() > 0.2
-    if name == "paste":
-        [whole] = made(base, one, background, mask, plan_rois(mask), [5], FAST, BLENDS[name])
-        assert (after[pasted] == whole.picture.pixels[pasted]).all(), "the model saw the same mask"
-
-
 def test_a_large_region_is_worked_on_smaller_and_pasted_at_its_own_size(
     base: Base, one: InsertableObject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,7 +150,7 @@ def test_the_unet_sees_the_mask_as_its_architecture_says(
     seen: list[torch.Tensor] = []
     hook = base.unet.register_forward_pre_hook(lambda unet, inputs: seen.append(inputs[0][:, 8]))
     second = TiledSecondPass(strength) if strength else None
-    request = InsertRequest(mask, mask, [Roi(0, 0, 256, 256)], [1])
+    request = InsertRequest(mask, [Roi(0, 0, 256, 256)], [1])
     insert(
         base, picture(256, 256), [request], [one], InsertOptions(FAST, BLENDS["paste"], second_pass=second)
     )

@@ -106,7 +106,7 @@ def test_what_nobody_would_see_is_said(tmp_path: Path, region: np.ndarray) -> No
     Image.fromarray(pixels).save(tmp_path / "b.png")
     masked = MaskedBackground(tmp_path / "b.png", channel="background")
     with pytest.warns(UserWarning, match=r"b\.png: fully transparent in the mask"):
-        assert np.array_equal(masked.read()[1].mask, region)
+        assert np.array_equal(masked.read()[1], region)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         replace(masked, channel="", box=(7, 5, 16, 12)).read()

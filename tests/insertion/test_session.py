@@ -90,7 +90,7 @@ def inserted(session: Session, source: ObjectSource) -> np.ndarray:
     pixels = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
     mask = np.zeros((40, 40), bool)
     mask[10:30, 10:30] = True
-    [[result]] = session.insert(Picture(pixels), [InsertRequest(mask, mask, plan_rois(mask), [3], source)])
+    [[result]] = session.insert(Picture(pixels), [InsertRequest(mask, plan_rois(mask), [3], source)])
     return result.picture.pixels
 
 
@@ -209,7 +209,7 @@ def test_objects_together_are_each_in_its_own_mask(session: Session, tmp_path: P
         hole = left | right
         masks = torch.stack([torch.from_numpy(mask).float() for mask in (left, right)])
         joint = in_regions([session.ready(one), session.ready(other)], masks)
-        request = InsertRequest(hole, hole, [Roi(0, 0, 60, 60)], [3])
+        request = InsertRequest(hole, [Roi(0, 0, 60, 60)], [3])
         [[result]] = session.insert(background, [request], [joint])
         pixels = result.picture.pixels
         assert np.array_equal(pixels[~hole], background.pixels[~hole])
@@ -373,7 +373,7 @@ def test_different_objects_in_one_batch_are_what_each_is_alone(session: Session,
         for x0, y0, x1, y1 in boxes[i]:
             mask[y0:y1, x0:x1] = True
         seeds = [5, 6] if i == 1 else [5]
-        requests.append(InsertRequest(mask, mask, plan_rois(mask), seeds, source))
+        requests.append(InsertRequest(mask, plan_rois(mask), seeds, source))
     assert [len(request.rois) for request in requests] == [1, 2, 1, 1]
     seen: list[int] = []
     session.base.unet.register_forward_pre_hook(lambda unet, inputs: seen.append(len(inputs[0])))

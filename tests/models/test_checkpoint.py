@@ -23,7 +23,7 @@ from ldm.models.checkpoint import (
     write_folder,
     write_safetensors,
 )
-from ldm.models.pickle_reader import refusing_damage
+from ldm.models.weight_files import refusing_damage
 
 STATE = {"a": torch.arange(1000.0).reshape(10, 100), "b.c": torch.ones(3), "n": torch.tensor(7)}
 

@@ -14,7 +14,6 @@ from ldm.models.ldm_keys import (
     Blocks,
     diffusers_blocks,
     diffusers_key,
-    diffusers_to_ldm,
     is_ldm,
     ldm_blocks,
     ldm_key,
@@ -22,6 +21,7 @@ from ldm.models.ldm_keys import (
     match_clip_keys,
 )
 from tests.fixtures import tiny
+from tests.fixtures.ldm_names import diffusers_to_ldm
 
 FULL_UNET = {
     "in_channels": 9,

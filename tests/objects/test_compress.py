@@ -9,19 +9,13 @@ import pytest
 import torch
 
 from ldm.models.base import base_state
-from ldm.objects.compress import Spectrum, compress, rank_for, spectrum
+from ldm.objects.compress import compress, low_rank
 from ldm.objects.delta import LowRank, apply, dense, load, save
 from tests.fixtures.objects import as_tuned, learnt
 from tests.fixtures.small import small_base, state_of
 
 ENERGIES = [0.5, 0.9, 0.99]
 ROUNDING = 1e-5  # of energy: what fp16 halves may cost
-
-
-def of(values: list[float], out: int = 8, whole: int = 0) -> Spectrum:
-    """A matrix [out,out] with these singular values."""
-    s = torch.tensor(values + [0.0] * (out - len(values)))
-    return Spectrum(torch.eye(out), s, torch.eye(out), whole or out * out)
 
 
 @pytest.mark.parametrize("energy", ENERGIES)
@@ -72,9 +66,8 @@ def test_the_reported_losses_are_those_of_the_file(tmp_path: Path) -> None:
 
 
 def test_a_matrix_becomes_whole_only_after_all_its_low_ranks() -> None:
-    flat = of([1.0] * 8)  # 64 numbers; rank 3 takes 48, all of the rest just 16 more
-    assert flat.limit == 3
-    assert rank_for(flat, 0.3) == 3 and rank_for(flat, 0.5) is None
+    cut = low_rank(torch.eye(8), 0.3, whole=64)  # rank 3 takes 48 numbers, all of the rest just 16 more
+    assert cut is not None and cut.rank == 3 and low_rank(torch.eye(8), 0.5, whole=64) is None
 
 
 def test_a_matrix_without_change_takes_nothing(tmp_path: Path) -> None:
@@ -90,8 +83,11 @@ def test_a_matrix_without_change_takes_nothing(tmp_path: Path) -> None:
 def test_the_cut_is_the_svds() -> None:
     matrix = torch.randn(6, 9, generator=torch.Generator().manual_seed(5))
     values = torch.linalg.svdvals(matrix)
-    for rank in range(7):
-        error = (dense(spectrum(matrix, 54).cut(rank)) - matrix).norm()
+    shares = (values**2).cumsum(0) / (values**2).sum()
+    for rank, share in enumerate(shares.tolist(), start=1):
+        cut = low_rank(matrix, share - 1e-4, whole=1000)
+        assert cut is not None and cut.rank == rank
+        error = (dense(cut) - matrix).norm()
         assert float(error) == pytest.approx(float((values[rank:] ** 2).sum().sqrt()), abs=5e-3)
 
 

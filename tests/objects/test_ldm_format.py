@@ -14,7 +14,6 @@ from torch import Tensor
 from ldm.data.insertset import load_insertset
 from ldm.data.object_crops import ObjectImages, paper_crops
 from ldm.models.base import Base, base_fingerprint, base_state
-from ldm.models.ldm_keys import diffusers_to_ldm
 from ldm.objects.delta import Delta, apply, extract, trained_names
 from ldm.objects.few_shot import FewShotLayer, few_shot_features, layer_for, linear_for
 from ldm.objects.ldm_format import (
@@ -28,6 +27,7 @@ from ldm.objects.ldm_format import (
 )
 from ldm.objects.object_file import ObjectMetadata
 from tests.fixtures import tiny
+from tests.fixtures.ldm_names import diffusers_to_ldm
 from tests.fixtures.objects import learnt
 from tests.fixtures.small import SMALL_IMAGES, object_folder, small_base
 
@@ -217,13 +217,13 @@ def test_a_file_names_the_pictures_that_it_was_learnt_from(tmp_path: Path) -> No
     insertset = load_insertset(object_folder(tmp_path / "toy", few_shot=4))
     delta = learnt(base)
     delta = replace(delta, metadata=replace(delta.metadata, recipe={"train": {"hold_out": "1"}}))
-    layer = layer_for(delta, base, insertset, "raw")
+    layer = layer_for(delta, base, insertset)
     assert (layer.pictures, layer.held_out) == (("0", "2", "3"), "1")
     save_ldm_delta(path, base, delta, layer)
     again = read_with_pictures(path, base, insertset, SMALL_IMAGES)
     assert delta.tokens is not None and again.tokens is not None
     assert torch.allclose(again.tokens, delta.tokens, atol=1e-3 * float(delta.tokens.abs().max()))
-    assert layer_for(again, base, insertset, "raw").pictures == layer.pictures, "an imported one knows it too"
+    assert layer_for(again, base, insertset).pictures == layer.pictures, "an imported one knows it too"
     fewer = load_insertset(object_folder(tmp_path / "fewer", few_shot=3))
     with pytest.raises(ValueError, match="no few-shot picture 3, which this object was learnt from"):
         read_with_pictures(path, base, fewer, SMALL_IMAGES)

@@ -9,11 +9,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from ldm.batch.replay import difference, read_recipe
 from ldm.batch.results_log import FILE, ItemResult, ResultsLog, rows
 from ldm.data.picture import Picture, read_picture
 from ldm.scenes.layout import lay_out
-from ldm.scenes.replay import SceneReplay
+from ldm.scenes.replay import SceneReplay, difference, read_recipe
 from ldm.scenes.runner import PlacementCache, run_placements, run_scene
 from ldm.scenes.scene_file import read_scene
 from tests.fixtures.profiles import PROFILES
@@ -23,7 +22,6 @@ SIZE = (60, 90)
 FACTS = {
     "settings": {"sample": {"seed": 321, "object_scale": 1.0}},
     "machine": {},
-    "few_shot_features": "raw",
 }
 # 1 and 2 lie side by side, 3 over 1, 4 far away but later: it sees none of them
 BOXES = {1: [10, 10, 30, 30], 2: [34, 10, 44, 30], 3: [20, 20, 40, 40], 4: [70, 40, 80, 50]}
@@ -195,21 +193,6 @@ def test_a_group_is_one_batch_of_what_is_missing(tmp_path: Path) -> None:
     cache = PlacementCache(tmp_path / "fresh")
     run_placements(lay_out(read_scene(file), how), few := Stub(), how, cache)
     assert [len(batch) for batch in few.batches] == [2, 1, 1]
-
-
-def test_a_paste_mask_bounds_what_a_placement_changes(tmp_path: Path) -> None:
-    inside = np.zeros(SIZE, np.uint8)
-    inside[12:20, 12:18] = 255
-    Image.fromarray(inside).save(tmp_path / "paste.png")
-    file = write(tmp_path, p1={"paste_mask": "paste.png"})
-    before, (after, _, _) = read_picture(tmp_path / "b.png").pixels, stage(file, tmp_path / "out")
-    changed = (after.pixels != before).any(axis=2)[10:30, 10:20]  # placement 3 begins to the right of it
-    assert changed.any() and not changed[inside[10:30, 10:20] == 0].any()
-    Image.fromarray(np.roll(inside, -1, 0)).save(tmp_path / "paste.png")
-    assert stage(file, tmp_path / "out")[2] == ["1", "3"], "its pixels count"
-    Image.fromarray(np.roll(inside, -10, 0)).save(tmp_path / "paste.png")
-    with pytest.raises(ValueError, match=r"paste\.png: 48 of its pixels lie outside the mask"):
-        stage(file, tmp_path / "out")
 
 
 def test_a_scene_is_made_again_as_it_was(tmp_path: Path) -> None:

@@ -82,7 +82,6 @@ def test_what_a_placement_says_and_does_not_say(folder: Path) -> None:
         ([entry(object="o.safetensors")], {}, "o.safetensors: no such object file; get_deltas.sh writes one"),
         ([entry(reference="gone.png")], {}, "placement 1: "),
         ([{"reference": "r.png", "mask": "gone.png"}], {}, "gone.png: no such file"),
-        ([entry(paste_mask="gone.png")], {}, "placement 1: paste_mask "),
         ([entry(object="r.png")], {}, "placement 1: "),
         ([entry(box="1 2 3")], {}, "placement 1: box '1 2 3'; expected four numbers"),
         ([entry(polygon=CORNERS)], {}, "placement 1: expected one of mask, box, polygon"),

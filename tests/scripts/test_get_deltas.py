@@ -12,11 +12,11 @@ import torch
 from ldm.config.process import run
 from ldm.data.insertset import load_insertset
 from ldm.models.base import base_state, save_base
-from ldm.models.ldm_keys import diffusers_to_ldm
 from ldm.objects.delta import apply, is_trained, load
 from ldm.objects.ldm_format import read_with_pictures
 from ldm.training.checkpoints import find_checkpoint, read_checkpoint
 from scripts import get_deltas, objects, train
+from tests.fixtures.ldm_names import diffusers_to_ldm
 from tests.fixtures.small import SMALL_IMAGES, small_base, written
 
 LAYER = "cond_stage_model.prior_encoder.prior_block.1."

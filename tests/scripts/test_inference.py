@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from ldm.config.inference_cli import extracted
 from ldm.config.process import run, warnings_in_a_line
 from ldm.data.files import locked_folder
 from ldm.data.picture_write import embedded_text
+from ldm.insertion.object_source import extracted
 from ldm.merge.merge import merge, merge_input
 from ldm.merge.merged_file import save_merged
 from ldm.models.base import save_base
@@ -88,12 +88,10 @@ def test_composites_recipe_and_sheet(folder: Path, tmp_path: Path) -> None:
         (["--scene", "s.yaml"], "--reference does not go with --scene"),
         (["--manifest", "w.csv"], "no such manifest"),
         (["--bench", "nowhere"], "expected a test bench"),
-        (["--example_img", "a.png", "a.png", "--box", "1", "1", "9", "9"], "two results"),
+        (["--example_img", "a.png", "a.png", "--box", "1", "1", "9", "9"], "two pictures"),
         (["--example_img", "gone.png", "--box", "1", "1", "9", "9"], "gone.png"),
         (["--example_img", "a.png", "--box", "1", "1", "999", "9"], "box"),
         (["--example_img", "a.png", "--mask", "reference.jpg"], "same size"),
-        (["--example_img", "a.png", "--box", "1", "1", "9", "9", "--paste-mask", "no.png"], "no.png"),
-        (["--manifest", "w.csv", "--paste-mask", "no.png"], "--paste_mask does not go with --manifest"),
         (["--example_img", "a.png", "--box", "-5", "1", "9", "9"], "inside it is 0 1 9 9"),
         (["--example_img", "a.png", "--box", "nan", "1", "9", "9"], "'nan' is not a number"),
         (
@@ -533,7 +531,7 @@ def test_an_object_file_that_is_older_than_its_run_is_named(
     for changed, told in ((-9, False), (9, True)):
         os.utime(last, (time.time() + changed,) * 2)
         with warnings_in_a_line():
-            assert extracted(run_folder, "safetensors")[0] == run_folder / "mug.safetensors"
+            assert extracted(run_folder, ".safetensors", (".ckpt",)) == run_folder / "mug.safetensors"
         assert (older in capsys.readouterr().err) is told
 
 

@@ -88,7 +88,7 @@ def test_paths_are_the_users_and_defaults_the_projects(tmp_path: Path) -> None:
     script = project(tmp_path / "project", sys.executable) / "inference.sh"
     Image.new("RGB", (300, 200), "grey").save(tmp_path / "room.png")
     boxed = ("--box", "50", "50", "120", "120", "--plan", "--outdir", "out")
-    done = call("sh", script, "--image_path", "room.png", "--plms", *boxed, folder=tmp_path)
+    done = call("sh", script, "--example_img", "room.png", "--sampler", "plms", *boxed, folder=tmp_path)
     assert done.returncode == 0 and "room:\n300 x 200 px" in done.stdout, done.stderr
     done = call("sh", script, *boxed, folder=tmp_path)
     assert done.returncode == 0 and "table:\n" in done.stdout, done.stderr

@@ -29,7 +29,7 @@ def test_every_step_is_counted_and_previews_show_the_scene_around_the_mask() -> 
         Sampling("ddim", 3, 2.0),
         predictor=lambda model, regions: WatchedPredictor(model, regions, model, watch),
     )
-    request = InsertRequest(mask, mask, [Roi(0, 0, 64, 64)], [1, 2])
+    request = InsertRequest(mask, [Roi(0, 0, 64, 64)], [1, 2])
     insert(base, Picture(pixels), [request], [InsertableObject(contexts, ObjectFill())], options)
     assert [done for done, _ in heard] == [1, 2, 3] and len(heard[0][1]) == 2, "one of each seed"
     shown = np.asarray(Image.open(BytesIO(heard[0][1][0]))).astype(int)

@@ -83,7 +83,7 @@ def test_insert_refines_large_regions_only(base: Base, contexts: Contexts) -> No
     def made(roi: Roi, strength: float) -> np.ndarray:
         second_pass = TiledSecondPass(strength) if strength else None
         options = InsertOptions(Sampling("ddim", 3, 2.0), BLENDS["paste"], second_pass=second_pass)
-        one, request = InsertableObject(contexts, ObjectFill()), InsertRequest(mask, mask, [roi], [1])
+        one, request = InsertableObject(contexts, ObjectFill()), InsertRequest(mask, [roi], [1])
         [[result]] = insert(base, Picture(pixels), [request], [one], options)
         assert (result.picture.pixels[~mask] == pixels[~mask]).all()
         return result.picture.pixels

@@ -57,7 +57,7 @@ def fit(
         LoopOptions(accumulate_grad_batches=accumulate_grad_batches, accelerator="cpu", devices=1),
         start,
     )
-    pairs = TrainingPairs(insertset, SMALL.image_size, SMALL.reference_size, length=10**6)
+    pairs = TrainingPairs(insertset, SMALL.image_size, SMALL.reference_size)
     module = FineTune(base, Tuning(lr=1e-2, max_steps=1), card={"metadata": {}})
     trainer.fit(module, datamodule=SampleModule(pairs, 1), ckpt_path=find_checkpoint(run) if start else None)
     return trainer

@@ -20,12 +20,12 @@ def test_pairs_become_latents_with_the_object_in_its_place(composited: bool) -> 
     mask = torch.zeros(2, 1, 32, 32)
     mask[:, :, 4:28, 4:28] = 1
     batch = {"image": torch.rand(2, 3, 32, 32), "mask": mask, "reference": torch.rand(2, 3, 28, 28)}
-    batch |= {"own": torch.ones(2, 4, 16, 16), "index": torch.arange(2)}
-    batch["place"] = torch.tensor([[6.0, 8.0, 16.0, 18.0], [10.0, 10.0, 26.0, 26.0]])
+    batch |= {"cut_out": torch.ones(2, 4, 16, 16), "index": torch.arange(2)}
+    batch["object_box"] = torch.tensor([[6.0, 8.0, 16.0, 18.0], [10.0, 10.0, 26.0, 26.0]])
     made = encoded(base, batch, what)
     shown, elsewhere = (
-        masked_image(batch["image"], mask, what(batch | {"place": place}))
-        for place in (batch["place"], boxes_for(mask))
+        masked_image(batch["image"], mask, what(batch | {"object_box": place}))
+        for place in (batch["object_box"], boxes_for(mask))
     )
     assert torch.allclose(made["x_0"], base.encode(batch["image"]), atol=1e-5)
     assert torch.allclose(made["masked"], base.encode(shown), atol=1e-5)

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import Dataset, default_collate
 
 from ldm.data.insertset import load_insertset
-from ldm.data.pairs import TrainingPairs
+from ldm.data.pairs import SampleOptions, TrainingPairs
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised, raw_pixels
 from ldm.models.ldm_keys import diffusers_blocks, ldm_key
@@ -18,7 +18,7 @@ from ldm.objects.delta import FREEZE_MODELS
 from ldm.objects.few_shot import prepare_few_shot
 from ldm.training.checkpoints import Checkpoints, find_checkpoint
 from ldm.training.finetune import FineTune, Tuning
-from ldm.training.samples import EncodedSamples, Order, SampleModule, SampleOptions, draw_noise, encoded
+from ldm.training.samples import EncodedSamples, Order, SampleModule, draw_noise, encoded
 from ldm.training.trainer import LoopOptions, build_trainer
 from tests.fixtures import tiny
 from tests.fixtures.small import SMALL, SMALL_IMAGES, object_folder, small_base, state_of
@@ -50,12 +50,8 @@ def test_loss_and_gradients_are_those_of_the_papers_code(mode: str) -> None:
 
 
 def data(root: Path, **changes: Any) -> TrainingPairs:
-    return TrainingPairs(
-        load_insertset(root),
-        SMALL.image_size,
-        SMALL.reference_size,
-        **({"length": 10**6, "seed": 1} | changes),
-    )
+    options = SampleOptions(**({"seed": 1} | changes))
+    return TrainingPairs(load_insertset(root), SMALL.image_size, SMALL.reference_size, options)
 
 
 def make(
@@ -241,7 +237,7 @@ def test_a_single_view_trains_its_own_token_alone(tmp_path: Path) -> None:
     root = object_folder(tmp_path / "toy")
     module = make(root, drop_context=0.0)
     tokens = module.base.conditioner.few_shot_tokens
-    item = TrainingPairs(load_insertset(root), 64, 28, single_view=1.0)[0]
+    item = TrainingPairs(load_insertset(root), 64, 28, SampleOptions(single_view=1.0))[0]
     batch = {key: value[None] for key, value in item.items()} | {"index": torch.tensor([0])}
     module.log = lambda *_, **__: None  # type: ignore[method-assign]
     module.training_step(batch, 0).backward()

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 
 from ldm import __version__
-from ldm.batch.replay import ItemReplay, difference, read_recipe, replay_warnings
 from ldm.batch.results_log import ResultsLog
 from ldm.batch.runner import RunOptions, work
 from ldm.batch.work_item import WorkItem
 from ldm.data.picture import Picture, read_picture
+from ldm.scenes.replay import ItemReplay, difference, read_recipe, replay_warnings
 from tests.fixtures.stub import Stub, items, options
 
-FACTS = {"settings": {}, "machine": {}, "few_shot_features": "raw"}
+FACTS = {"settings": {}, "machine": {}}
 
 
 def read_replay(file: Path) -> ItemReplay:
