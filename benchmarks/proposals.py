@@ -10,14 +10,13 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from ldm.config.loader import ROOT, rooted
 from ldm.config.process import run
 from ldm.data.boxes import Box
 from ldm.data.files import check_reports, path_of, write_file
 from ldm.data.insertset import load_insertset
 from ldm.data.mask_levels import read_silhouette
 from ldm.data.picture import OPAQUE, read_rgb
-from ldm.prepare.proposal import propose_together
+from ldm.prepare.proposal import propose
 from ldm.prepare.segmenter import SEGMENTERS, Segmenter, load_segmenter
 
 HEAD = "| object | photos |"  # of the table
@@ -39,7 +38,8 @@ def measure(root: Path, segmenter: Segmenter) -> Measured:
     samples = load_insertset(root).few_shot
     images = [read_rgb(sample.image) for sample in samples]
     boxes, proposed, prompted = [], [], []
-    for sample, image, found in zip(samples, images, propose_together(images, segmenter), strict=True):
+    for sample, image in zip(samples, images, strict=True):
+        found = propose(image, segmenter=segmenter)
         boxes.append(box_iou(found.box, sample.boxes[0]))
         if sample.mask is not None:
             truth = read_silhouette(sample.mask) > OPAQUE
@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not roots or args.out.suffix != ".md":
         raise ValueError(f"{args.folder} --out {args.out}: expected object folders in it, and a .md file")
     check_reports(args.out.parent, {args.out.name: HEAD})
-    segmenter = load_segmenter(args.segmenter, Path(rooted("checkpoints/mini", ROOT)))
+    segmenter = load_segmenter(args.segmenter)
     text = table([measure(root, segmenter) for root in tqdm(roots, unit="object", disable=None)])
     write_file(args.out, text)
     print(text, end="")

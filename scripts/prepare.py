@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from ldm.config.process import run, say, starting
 
@@ -18,7 +17,6 @@ with starting():
 
     from ldm.batch.results_log import SHEET, check_outputs
     from ldm.config.cli import OneLineParser
-    from ldm.config.loader import ROOT, rooted
     from ldm.data.files import path_of
     from ldm.data.picture_write import write_picture
     from ldm.prepare.object_folder import PreparedObject, write_object_folder
@@ -63,7 +61,7 @@ def report(prepared: PreparedObject) -> None:
 
 def main(argv: Sequence[str] | None = None) -> None:
     args = parser().parse_args(argv)
-    segmenter = load_segmenter(args.segmenter, Path(rooted("checkpoints/mini", ROOT)))
+    segmenter = load_segmenter(args.segmenter)
     photos, out = find_photos(args.photos), args.out
     category = find_photos(args.category) if args.category else []
     if out.resolve() in (path.resolve() for path in (args.photos, photos[0].parent, args.category) if path):

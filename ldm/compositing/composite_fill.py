@@ -28,7 +28,7 @@ from ldm.compositing.composite import (
     transfer_detail,
 )
 from ldm.data.image import resize
-from ldm.data.pairs import happens, sample_generator, uniform
+from ldm.data.random_draws import happens, sample_generator, uniform
 from ldm.insertion.region import ObjectFill, Region, RegionFill
 from ldm.insertion.roi import box_of
 

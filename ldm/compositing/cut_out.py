@@ -18,12 +18,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ldm.data.boxes import Box
+from ldm.data.boxes import Box, pixel_box
 from ldm.data.image import to_image
 from ldm.data.insertset import Sample, sample_in_folder, silhouette_beside
 from ldm.data.mask_levels import read_silhouette, without_specks
 from ldm.data.picture import OPAQUE, read_alpha, read_rgb
-from ldm.data.training_masks import pixel_box
 from ldm.insertion.roi import box_of
 
 SIDE = 512  # pixels: the longer side at which an object and its surroundings are processed, at most

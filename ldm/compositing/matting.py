@@ -21,7 +21,8 @@ from ldm.insertion.roi import box_of
 from ldm.models.checkpoint import load_strictly, read_state, write_safetensors
 
 FILE = "matting.safetensors"  # beside the weights of a base
-SIZE = 160  # pixels: the side of what the network sees
+INCLUDED = Path(__file__).parents[2] / "checkpoints/mini" / FILE
+SIZE = 224  # pixels: the side of what the network sees
 FITS = 0.85  # a silhouette whose box overlaps the given one less is compared with GrabCut's
 RIM = 0.04  # of a picture's sides: a box that leaves no more than this free is no box
 STEM = 32

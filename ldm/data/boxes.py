@@ -7,6 +7,7 @@ warning, if nothing else can be meant; else they are refused, with what they may
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -282,3 +283,15 @@ def _say(odd: Sequence[Given], how: str, prefix: str, what: str) -> None:
 
 def _text(numbers: Sequence[float]) -> str:
     return " ".join(f"{value:.6g}" for value in numbers)
+
+
+def pixel_box(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The smallest box of whole pixels around `box`, inside the picture: x0 y0 x1 y1, the ends exclusive."""
+    x0, y0, x1, y1 = box
+    height, width = size
+    return (
+        max(math.floor(x0), 0),
+        max(math.floor(y0), 0),
+        min(math.ceil(x1), width),
+        min(math.ceil(y1), height),
+    )

@@ -14,11 +14,10 @@ import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
-from ldm.data.boxes import Box
+from ldm.data.boxes import Box, pixel_box
 from ldm.data.image import to_image
 from ldm.data.insertset import InsertSet, Sample, sample_in_folder
 from ldm.data.picture import read_rgb
-from ldm.data.training_masks import pixel_box
 
 NEAREST = -1  # as a view: the few-shot picture most similar to the reference
 

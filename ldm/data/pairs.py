@@ -18,11 +18,12 @@ from einops import rearrange
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ldm.data.boxes import Box
+from ldm.data.boxes import Box, pixel_box
 from ldm.data.insertset import InsertSet, Sample
 from ldm.data.object_crops import ObjectImages, squash
 from ldm.data.picture import read_rgb
-from ldm.data.training_masks import pixel_box, training_mask
+from ldm.data.random_draws import happens, sample_generator
+from ldm.data.training_masks import training_mask
 
 CROP_MARGIN = 0.6  # of the margin between the image's short side and the enlarged box: cut off at most
 SAME_CATEGORY_PAD = 10  # pixels around a same-category object in its reference
@@ -134,22 +135,6 @@ class TrainingPairs(Dataset):
             self._free -= pixels.nbytes
             self._cache[path] = pixels
         return pixels
-
-
-def sample_generator(seed: int, index: int) -> torch.Generator:
-    """The generator of sample `index`, independent of other samples and seeds."""
-    state = np.random.SeedSequence([seed, index]).generate_state(1, np.uint64)
-    return torch.Generator().manual_seed(int(state[0]))
-
-
-def uniform(low: float, high: float, g: torch.Generator) -> float:
-    """A number in [low, high)."""
-    return low + (high - low) * float(torch.rand((), generator=g))
-
-
-def happens(share: float, g: torch.Generator) -> bool:
-    """True in this share of the draws."""
-    return float(torch.rand((), generator=g)) < share
 
 
 def target(

@@ -5,33 +5,19 @@ Boxes are x0 y0 x1 y1 in pixels, sizes are (H, W), masks are float [1,H,W] in {0
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import torch
 from einops import einsum, rearrange
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ldm.data.boxes import Box
+from ldm.data.boxes import Box, pixel_box
 
 GROWTH = 0.4  # of the free space on a side
 FREE_FORM_SHARE = 0.5
 ARC_POINTS = 10
 JITTER = 0.025  # of the box's sides: less than half a step along an arc, so that arcs do not self-intersect
 BULGE_SHIFT = 0.25  # of the box's side: how far an arc's control point may be from the middle
-
-
-def pixel_box(box: Box, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The smallest box of whole pixels around `box`, inside the picture: x0 y0 x1 y1, the ends exclusive."""
-    x0, y0, x1, y1 = box
-    height, width = size
-    return (
-        max(math.floor(x0), 0),
-        max(math.floor(y0), 0),
-        min(math.ceil(x1), width),
-        min(math.ceil(y1), height),
-    )
 
 
 def enlarge(box: Box, size: tuple[int, int], generator: torch.Generator) -> Box:

@@ -21,8 +21,7 @@ from torch import Tensor, nn
 from ldm.features.imagenet import MEAN, STD
 from ldm.models.checkpoint import first_few, load_strictly, read_state
 from ldm.models.conditioner import CLIP_MEAN, CLIP_STD
-from ldm.models.weight_digests import fingerprint
-from ldm.models.weight_files import refusing_damage
+from ldm.models.weight_files import fingerprint, refusing_damage
 
 SIZE = 224  # pixels; the input of CLIP and DINOv2
 HUB_OFFSET = 0.1  # patches

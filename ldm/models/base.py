@@ -26,7 +26,7 @@ from ldm.models.conditioner import Conditioner
 from ldm.models.cross_attention import Context, Contexts, cross_attentions
 from ldm.models.inpainting_model import InpaintingModel
 from ldm.models.ldm_keys import is_ldm, ldm_to_diffusers, match_clip_keys
-from ldm.models.weight_digests import fingerprint
+from ldm.models.weight_files import fingerprint
 
 PRIOR_ENCODER = "conditioner.prior_encoder."  # the paper's; belongs to an object, not to the base
 UNUSED = re.compile(r"conditioner\.|.*\.attn2\.to_[kv]\.")  # by an inpainting model with folded contexts

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from ldm.data.failure import check_file
 from ldm.data.files import atomic_file, list_files
-from ldm.models.weight_digests import checksum
 from ldm.models.weight_files import (
     BASE_GIVEN,
     OWN_PART,
     PICKLES,
     beginning,
+    checksum,
     load_pickle,
     named,
     nested_names,

@@ -26,8 +26,7 @@ from ldm.models.checkpoint import (
     recognised,
     write_safetensors,
 )
-from ldm.models.weight_digests import fingerprint
-from ldm.models.weight_files import PICKLES
+from ldm.models.weight_files import PICKLES, fingerprint
 from ldm.objects.delta import Delta, check_fits, dense, differences, is_trained, load, save
 from ldm.objects.few_shot import layer_for
 from ldm.objects.ldm_format import read_with_pictures, save_ldm_delta

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ldm.models.base import Base, base_fingerprint
 from ldm.models.checkpoint import first_few
-from ldm.models.weight_digests import fingerprint
+from ldm.models.weight_files import fingerprint
 from ldm.objects.object_file import REFERENCE, VIEWS, ObjectMetadata, check_base, read_object, write_object
 
 FreezeModel = Literal["crossattn-kv", "crossattn"]

@@ -24,8 +24,8 @@ from ldm.models.base import Base, base_fingerprint, base_state
 from ldm.models.checkpoint import OWN as SOFTWARE_NAME
 from ldm.models.checkpoint import SOFTWARE, check_replaceable, first_few, write_ckpt
 from ldm.models.ldm_keys import diffusers_blocks, is_extra, ldm_key, ldm_to_diffusers
-from ldm.models.weight_digests import fingerprint as fingerprint_of
 from ldm.models.weight_files import check_sums, load_pickle, named, nested_names, tensors_of
+from ldm.models.weight_files import fingerprint as fingerprint_of
 from ldm.objects.delta import Delta, is_trained
 from ldm.objects.few_shot import (
     LINEAR,

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ldm.compositing.cut_out import SIDE, shrunk
 from ldm.data.boxes import CORNERS, Box, Frame, Given, placed
 from ldm.data.files import atomic_file, check_folder, file_digest, locked_folder, write_file
 from ldm.data.insertset import PREPARED
@@ -42,7 +41,7 @@ from ldm.prepare.photo_files import (
     stored_suffix,
     write_record,
 )
-from ldm.prepare.proposal import Proposal, Source, propose, propose_together
+from ldm.prepare.proposal import Proposal, Source, propose
 from ldm.prepare.reference import check_reference, update_reference
 from ldm.prepare.segmenter import Segmenter, load_segmenter
 
@@ -188,24 +187,15 @@ def _update(
     root: Path, added: dict[str, Path], record: FolderRecord, segmenter: Segmenter, progress: Progress
 ) -> None:
     """Write the boxes and silhouettes that are missing, or were made for another box or segmenter."""
-    images, unknown = photos_of(root), []
+    images = photos_of(root)
     for name in progress(list(images)):
         image, entry = images[name], record.photos.setdefault(name, PhotoRecord(file_digest(images[name])))
         if name not in added and _is_current(root, name, entry, segmenter):
             continue
         known = known_beside(added[name]) if name in added else _corrected(root, image, entry)
-        if known.box is None and known.silhouette is None:
-            unknown.append(name)
-            continue
         proposal = _proposed(added.get(name, image), known, segmenter)
         _write_proposal(root, name, replace(proposal, source=known.source), entry, segmenter)
         write_record(root, record)  # after each: what is not recorded counts as a person's
-    if unknown:
-        pairs = [_for_comparison(root, image, image.stem in unknown) for image in images.values()]
-        proposals = propose_together([pixels for pixels, _ in pairs], segmenter, [mask for _, mask in pairs])
-        for name, proposal in zip(unknown, proposals, strict=True):
-            _write_proposal(root, name, proposal, record.photos[name], segmenter)
-            write_record(root, record)
 
 
 def _proposed(photo: Path, known: Known, segmenter: Segmenter) -> Proposal:
@@ -215,15 +205,6 @@ def _proposed(photo: Path, known: Known, segmenter: Segmenter) -> Proposal:
         return propose(pixels, known.box, segmenter, known.silhouette)
     except ValueError as error:
         raise ValueError(f"{photo}: {error}") from error
-
-
-def _for_comparison(root: Path, image: Path, unknown: bool) -> tuple[np.ndarray, np.ndarray | None]:
-    """An unknown photo and None, or, shrunk, a known one and its silhouette."""
-    if unknown:
-        return read_rgb(image), None
-    pixels, _, silhouette = annotated(root, image)
-    factor = min(1.0, SIDE / max(pixels.shape[:2]))
-    return shrunk(pixels, factor), shrunk(silhouette, factor)
 
 
 def _is_current(root: Path, name: str, entry: PhotoRecord, segmenter: Segmenter) -> bool:

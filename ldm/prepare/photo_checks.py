@@ -8,9 +8,8 @@ import cv2
 import numpy as np
 
 from ldm.compositing.cut_out import shrunk
-from ldm.data.boxes import Box
+from ldm.data.boxes import Box, pixel_box
 from ldm.data.picture import OPAQUE
-from ldm.data.training_masks import pixel_box
 
 MIN_PHOTOS = 3
 SMALL = 128  # pixels: the longer side of an object below this shows too little detail

@@ -5,17 +5,15 @@ Photos are uint8 [H,W,3], upright as a viewer shows them; boxes are x0 y0 x1 y1 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from ldm.compositing.cut_out import FRAME, MIN_SHARE
-from ldm.data.boxes import Box
+from ldm.data.boxes import Box, pixel_box
 from ldm.data.picture import OPAQUE
-from ldm.data.training_masks import pixel_box
-from ldm.prepare.common_object import coarse_box, find_common
+from ldm.insertion import roi
 from ldm.prepare.photo_checks import check_box, check_photo, wider
 from ldm.prepare.segmenter import Segmenter, load_segmenter
 
@@ -46,32 +44,18 @@ def propose(
     """
     if silhouette is not None:
         return _known(image, box, silhouette)
-    if box is None:
-        return propose_together([image], segmenter)[0]
     segmenter = segmenter or load_segmenter()
+    if box is None:
+        return _located(image, segmenter)
     proposal = _in_box(image, box, segmenter, "box")
     cut = check_box(box, segmenter(image, wider(box, image.shape[:2])))
     return replace(proposal, warnings=cut + check_photo(image, box, proposal.silhouette))
 
 
-def propose_together(
-    images: Sequence[np.ndarray],
-    segmenter: Segmenter | None = None,
-    known: Sequence[np.ndarray | None] = (),
-) -> list[Proposal]:
-    """Proposals for photos of one object, which is what they have in common; their borders are ground.
-
-    `known`: silhouettes uint8 [H,W] of some of them; only the others are proposed, in their order.
-    """
-    segmenter, known = segmenter or load_segmenter(), known or [None] * len(images)
-    unknown = [image for image, silhouette in zip(images, known, strict=True) if silhouette is None]
-    found = find_common(images, known)
-    return [_from_coarse(image, coarse, segmenter) for image, coarse in zip(unknown, found, strict=True)]
-
-
 def box_of(silhouette: np.ndarray) -> Box | None:
     """The box around a silhouette uint8 [H,W]; None if it is empty."""
-    return coarse_box(silhouette > OPAQUE, silhouette.shape)
+    inside = silhouette > OPAQUE
+    return roi.box_of(inside) if inside.any() else None
 
 
 def _known(image: np.ndarray, box: Box | None, silhouette: np.ndarray) -> Proposal:
@@ -112,10 +96,9 @@ def _to_border(box: Box, size: tuple[int, int]) -> Box:
     return box if reaching == (0, 0, width, height) else reaching  # some ground has to be left
 
 
-def _from_coarse(image: np.ndarray, coarse: np.ndarray, segmenter: Segmenter) -> Proposal:
-    """The segmenter in the box of a coarse silhouette bool [h,w], and the box of what it finds."""
-    box = coarse_box(coarse, image.shape[:2])
-    nothing: tuple[str, ...] = ()
+def _located(image: np.ndarray, segmenter: Segmenter) -> Proposal:
+    """The silhouette of what stands out in a photo, and its box; the middle of the photo if nothing does."""
+    box, nothing = segmenter.locate(image), tuple[str, ...]()
     if box is None:
         height, width = image.shape[:2]
         box = FRAME * width, FRAME * height, (1 - FRAME) * width, (1 - FRAME) * height

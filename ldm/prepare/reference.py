@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ldm.data.boxes import Box
+from ldm.data.boxes import Box, pixel_box
 from ldm.data.failure import check_file
 from ldm.data.files import atomic_file, file_digest, list_files, overwritten
 from ldm.data.picture import Picture, read_frame, read_picture, read_rgb
 from ldm.data.picture_write import write_picture
-from ldm.data.training_masks import pixel_box
 from ldm.prepare.photo_files import FolderRecord, annotated, changed, known_beside, photos_of
 from ldm.prepare.proposal import propose
 from ldm.prepare.segmenter import Segmenter

@@ -1,6 +1,6 @@
-"""Segmenters: a photo and the box of an object in it => the object's alpha.
+"""Segmenters: a photo => the box of the object that stands out; a photo and a box => the object's alpha.
 
-GrabCut needs nothing more; rembg and ONNX saliency models are optional packages.
+The network of the included base and GrabCut need nothing more; rembg and onnxruntime are optional packages.
 """
 
 from __future__ import annotations
@@ -13,10 +13,19 @@ from typing import Any
 import cv2
 import numpy as np
 
-from ldm.compositing.cut_out import SIDE, PixelBox, matte, segment, shrunk, surroundings
-from ldm.data.boxes import Box
+from ldm.compositing.cut_out import (
+    FRAME,
+    SIDE,
+    PixelBox,
+    matte,
+    segment,
+    shrunk,
+    surroundings,
+    tidied,
+)
+from ldm.data.boxes import Box, pixel_box
 from ldm.data.files import path_of
-from ldm.data.training_masks import pixel_box
+from ldm.insertion.roi import box_of
 
 Normalisation = tuple[
     tuple[float, float, float], tuple[float, float, float]
@@ -26,13 +35,13 @@ NORMALISATIONS: tuple[Normalisation, ...] = (
     ((0.5, 0.5, 0.5), (1.0, 1.0, 1.0)),  # IS-Net
 )
 ONNX_SIDE = 320  # pixels; of a model that does not fix its input's size (U2-Net's)
-SEGMENTERS = ("grabcut", "matting", "rembg")
+SEGMENTERS = ("matting", "grabcut", "rembg")
 # a photo's window, uint8 [h,w,3], and the object's box in it => alpha float32 in [0,1], of any resolution
 Find = Callable[[np.ndarray, PixelBox], np.ndarray]
 
 
 class Segmenter:
-    """Cuts out the object in a box of a photo; `name` is recorded with what it made."""
+    """Finds the object of a photo, and cuts it out; `name` is recorded with what it made."""
 
     def __init__(self, name: str, find: Find) -> None:
         self.name, self.find = name, find
@@ -48,9 +57,21 @@ class Segmenter:
         inside[y0:y1, x0:x1] = whole[y0:y1, x0:x1]
         return inside
 
+    def locate(self, image: np.ndarray) -> Box | None:
+        """The box of what stands out in a photo uint8 [H,W,3]; None if nothing does."""
+        small = shrunk(image, min(1.0, SIDE / max(image.shape[:2])))
+        height, width = small.shape[:2]
+        x, y = round(FRAME * width), round(FRAME * height)
+        found = tidied(cv2.resize(self.find(small, (x, y, width - x, height - y)), (width, height)) > 0.5)
+        if not found.any():
+            return None
+        left, top, right, bottom = box_of(found)
+        x, y = image.shape[1] / width, image.shape[0] / height
+        return left * x, top * y, right * x, bottom * y
 
-def load_segmenter(name: str = "grabcut", base: Path = Path("checkpoints/mini")) -> Segmenter:
-    """A segmenter by name (`SEGMENTERS`), or an ONNX saliency model by path; `base`: has that of "matting".
+
+def load_segmenter(name: str = "matting") -> Segmenter:
+    """A segmenter by name (`SEGMENTERS`), or an ONNX saliency model by path.
 
     Raises ValueError if the name is unknown, FileNotFoundError if the model is missing and
     ModuleNotFoundError, with the command that installs it, if a package is missing.
@@ -58,9 +79,9 @@ def load_segmenter(name: str = "grabcut", base: Path = Path("checkpoints/mini"))
     if name == "grabcut":
         return Segmenter(name, partial(refined, segment))
     if name == "matting":
-        from ldm.compositing.matting import FILE, Matting
+        from ldm.compositing.matting import INCLUDED, Matting
 
-        return Segmenter(name, partial(refined, Matting(base / FILE)))
+        return Segmenter(name, partial(refined, Matting(INCLUDED)))
     if name == "rembg":
         return Segmenter(name, load_rembg())
     if name.endswith(".onnx"):

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from ldm.data.pairs import happens, uniform
+from ldm.data.random_draws import happens, uniform
 
 Box = tuple[int, int, int, int]
 GROWTH = 0.35  # of a side of the box

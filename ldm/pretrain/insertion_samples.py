@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from ldm.compositing.composite_fill import recoloured
-from ldm.data.pairs import happens, uniform
+from ldm.data.random_draws import happens, uniform
 from ldm.pretrain.image_ops import (
     GREY,
     Box,

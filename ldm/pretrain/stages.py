@@ -26,12 +26,17 @@ from ldm.compositing.matting import FILE, SIZE, MattingNetwork, load_matting, sa
 from ldm.models.architecture import Architecture, build_clip, build_vae
 from ldm.models.autoencoder import Autoencoder
 from ldm.models.base import Base, load_base, save_base
-from ldm.pretrain.encoders import AutoencoderCrops, EncoderTraining, ResidualTraining
 from ldm.pretrain.image_ops import random_crop
 from ldm.pretrain.insertion_measure import InsertionMeasure, fixed_samples
 from ldm.pretrain.insertion_samples import InsertionComposer
-from ldm.pretrain.matting import MattingTraining, start_from_imagenet
 from ldm.pretrain.matting_samples import MattingComposer
+from ldm.pretrain.networks import (
+    AutoencoderCrops,
+    EncoderTraining,
+    MattingTraining,
+    ResidualTraining,
+    start_from_imagenet,
+)
 from ldm.pretrain.picture_pack import Pack, read_pack, write_pack
 from ldm.pretrain.settings import PretrainConfig, StageSection
 from ldm.pretrain.unet_training import BaseTraining, ReplayBuffer, start_from

@@ -17,7 +17,8 @@ from einops import rearrange
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler, default_collate
 
-from ldm.data.pairs import DEFAULT, SampleOptions, sample_generator
+from ldm.data.pairs import DEFAULT, SampleOptions
+from ldm.data.random_draws import sample_generator
 from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
 from ldm.models.diffusion import STEPS, masked_image

@@ -17,12 +17,11 @@ from torch import Generator, Tensor
 
 from ldm.batch.best_of import SEAM_WEIGHT
 from ldm.batch.contact_sheet import contact_sheet, hatched, rgb8
-from ldm.data.boxes import Box
+from ldm.data.boxes import Box, pixel_box
 from ldm.data.image import to_image
 from ldm.data.insertset import InsertSet, Sample
 from ldm.data.object_crops import object_crop, squash
 from ldm.data.picture import read_rgb
-from ldm.data.training_masks import pixel_box
 from ldm.features.imagenet import ImageNetFeatures
 from ldm.insertion.blend import BLENDS, Blend, composite, seam_ratio
 from ldm.insertion.crop_paste import to_model_mask

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from scipy import ndimage
 from torch import Tensor
 
-from ldm.data.boxes import Box
-from ldm.data.training_masks import box_mask, enlarge, free_form, pixel_box, training_mask
+from ldm.data.boxes import Box, pixel_box
+from ldm.data.training_masks import box_mask, enlarge, free_form, training_mask
 
 Case = tuple[Box, tuple[int, int], int]
 

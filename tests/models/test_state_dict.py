@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ldm.models.checkpoint import first_few, load_strictly
-from ldm.models.weight_digests import fingerprint
+from ldm.models.weight_files import fingerprint
 
 
 def weights(**changes: Tensor) -> dict[str, Tensor]:

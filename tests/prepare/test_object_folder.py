@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ldm.compositing.cut_out import PixelBox
 from ldm.data.boxes import Box
 from ldm.data.files import LOCK, file_digest
 from ldm.data.insertset import load_insertset
@@ -22,22 +23,18 @@ from ldm.prepare.object_folder import (
     write_object_folder,
 )
 from ldm.prepare.photo_files import find_photos
+from ldm.prepare.segmenter import Segmenter
 from ldm.prepare.sheet import draw_sheet
 
 OBJECT = (40, 30, 120, 100)  # where it is in the photos, which are 160 x 130
 
 
-class Reds:
-    """What is red in the box is the object."""
+def reds(pixels: np.ndarray, box: PixelBox) -> np.ndarray:
+    """What is red is the object."""
+    return ((pixels[..., 0] > 150) & (pixels[..., 1] < 120)).astype(np.float32)
 
-    name = "reds"
 
-    def __call__(self, image: np.ndarray, box: Box) -> np.ndarray:
-        x0, y0, x1, y1 = map(round, box)
-        red = (image[..., 0] > 150) & (image[..., 1] < 120)
-        inside = np.zeros_like(red)
-        inside[y0:y1, x0:x1] = red[y0:y1, x0:x1]
-        return inside.astype(np.float32)
+REDS = Segmenter("reds", reds)
 
 
 def pixels(seed: int) -> np.ndarray:
@@ -68,7 +65,7 @@ def photos(tmp_path: Path) -> Path:
 
 
 def prepare(photos: Path, out: Path, **more: object):  # type: ignore[no-untyped-def]
-    return write_object_folder(out, find_photos(photos), segmenter=Reds(), **more)  # type: ignore[arg-type]
+    return write_object_folder(out, find_photos(photos), segmenter=REDS, **more)  # type: ignore[arg-type]
 
 
 def state(root: Path) -> dict[str, str]:
@@ -162,7 +159,7 @@ def test_both_corrected_both_stay(photos: Path, tmp_path: Path) -> None:
     out, painted = tmp_path / "o", np.zeros((130, 160), np.uint8)
     painted[50:90, 60:100] = 255
     prepare(photos, out)
-    photo = correct_photo(out, "1", (30, 20, 110, 95), painted, Reds()).photos[0]
+    photo = correct_photo(out, "1", (30, 20, 110, 95), painted, REDS).photos[0]
     assert photo.box == (30, 20, 110, 95) and photo.corrected
     assert prepare(photos, out).photos[0] == photo
     assert (read_silhouette(photo.mask) == painted).all()
@@ -270,14 +267,14 @@ def test_same_category_pictures_get_free_names(photos: Path, tmp_path: Path) -> 
 
 
 def test_a_run_that_was_killed_goes_on_with_its_proposals(photos: Path, tmp_path: Path) -> None:
-    class Killed(Reds):
+    class Killed(Segmenter):
         def __call__(self, image: np.ndarray, box: Box) -> np.ndarray:
             if (image == read_rgb(photos / "IMG_3.jpg")).all():
                 raise KeyboardInterrupt
             return super().__call__(image, box)
 
     with pytest.raises(KeyboardInterrupt):
-        write_object_folder(tmp_path / "o", find_photos(photos), segmenter=Killed())
+        write_object_folder(tmp_path / "o", find_photos(photos), segmenter=Killed("reds", reds))
     assert not any(photo.corrected for photo in prepare(photos, tmp_path / "o").photos)
     prepare(photos, tmp_path / "other")
     assert state(tmp_path / "o") == state(tmp_path / "other")
@@ -289,7 +286,7 @@ def test_a_box_that_does_not_fit_changes_nothing(photos: Path, tmp_path: Path) -
     before = state(out)
     for box, fault in (((-5, -5, 50, 50), "inside it is 0 0 50 50"), ((9, 9, 9.4, 9.4), "less than a pixel")):
         with pytest.raises(ValueError, match=fault):
-            correct_photo(out, "1", box, segmenter=Reds())
+            correct_photo(out, "1", box, segmenter=REDS)
     assert state(out) == before
 
 
@@ -301,7 +298,7 @@ def test_a_box_that_counts_in_the_stored_photo_is_refused_before_anything_is_wri
         (tmp_path / f"o/bbox/{name}.txt").write_text(box)
     before = state(tmp_path / "o")
     with pytest.raises(ValueError, match=r"bbox/2\.txt: .*outside the picture"):
-        write_object_folder(tmp_path / "o", segmenter=Reds())
+        write_object_folder(tmp_path / "o", segmenter=REDS)
     assert state(tmp_path / "o") == before
 
 

@@ -14,10 +14,10 @@ from torch import Generator
 from ldm.models.architecture import Architecture
 from ldm.models.autoencoder import Autoencoder
 from ldm.models.base import Base, base_state, load_base, save_base
-from ldm.pretrain.encoders import ResidualTraining
 from ldm.pretrain.image_ops import psnr
 from ldm.pretrain.insertion_measure import PARTS, InsertionMeasure, fixed_samples
 from ldm.pretrain.insertion_samples import InsertionComposer
+from ldm.pretrain.networks import ResidualTraining
 from ldm.pretrain.settings import PretrainConfig
 from ldm.pretrain.stages import LEAST, Pretraining, rate
 from ldm.pretrain.unet_training import BaseTraining, encode, latent_map, start_from

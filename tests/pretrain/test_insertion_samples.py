@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import Generator
 
-from ldm.pretrain.encoders import AutoencoderCrops
 from ldm.pretrain.insertion_samples import KINDS, SHOWN, InsertionBatch, InsertionComposer, box_of, recoloured
+from ldm.pretrain.networks import AutoencoderCrops
 from ldm.pretrain.picture_pack import Pack
 from tests.fixtures.pictures import small_pack
 

@@ -9,7 +9,6 @@ from torch import Generator, nn
 
 from ldm.compositing.matting import WITH_BOX, MattingNetwork
 from ldm.pretrain import matting_samples as samples
-from ldm.pretrain.matting import MattingTraining, fold, matting_loss, overlap, start_from_imagenet
 from ldm.pretrain.matting_samples import (
     MattingBatch,
     MattingComposer,
@@ -19,6 +18,7 @@ from ldm.pretrain.matting_samples import (
     placed,
     shadow,
 )
+from ldm.pretrain.networks import MattingTraining, fold, matting_loss, overlap, start_from_imagenet
 from tests.fixtures.pictures import small_pack
 
 SIZE = 64

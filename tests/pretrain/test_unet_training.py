@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from ldm.models.architecture import build_clip
 from ldm.models.base import Base
 from ldm.models.diffusion import alpha_bar
-from ldm.pretrain.encoders import AutoencoderCrops, EncoderTraining, view_agreement
 from ldm.pretrain.image_ops import psnr
 from ldm.pretrain.insertion_samples import InsertionComposer
+from ldm.pretrain.networks import AutoencoderCrops, EncoderTraining, view_agreement
 from ldm.pretrain.picture_pack import Pack
 from ldm.pretrain.stages import Drawn
 from ldm.pretrain.unet_training import CHANGE, OUTSIDE, BaseTraining, Encoded, weighted_loss

@@ -8,28 +8,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ldm.compositing.cut_out import PixelBox
 from ldm.config.process import run
-from ldm.data.boxes import Box
 from ldm.data.picture_write import embedded_text
 from ldm.prepare.object_folder import read_object_folder
+from ldm.prepare.segmenter import Segmenter
 from scripts import prepare
 
 
-class Middle:
+def middle(pixels: np.ndarray, box: PixelBox) -> np.ndarray:
     """The middle of a box is the object."""
-
-    name = "middle"
-
-    def __call__(self, image: np.ndarray, box: Box) -> np.ndarray:
-        inside = np.zeros(image.shape[:2], np.float32)
-        x0, y0, x1, y1 = map(round, box)
-        inside[y0 + 2 : y1 - 2, x0 + 2 : x1 - 2] = 1
-        return inside
+    inside = np.zeros(pixels.shape[:2], np.float32)
+    x0, y0, x1, y1 = box
+    inside[y0 + 2 : y1 - 2, x0 + 2 : x1 - 2] = 1
+    return inside
 
 
 @pytest.fixture
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(prepare, "load_segmenter", lambda *_: Middle())
+    monkeypatch.setattr(prepare, "load_segmenter", lambda *_: Segmenter("middle", middle))
     folder = tmp_path / "photos"
     folder.mkdir()
     for seed in (1, 2):

