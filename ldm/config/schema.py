@@ -25,10 +25,10 @@ class BaseSection:
         ["grey", "composite"],
     )
     segmenter: str = setting(
-        "grabcut",
-        "how the composite cuts out an object without a silhouette: grabcut; or matting: the network "
-        "matting.safetensors in the base's folder, GrabCut where there is none",
-        ["grabcut", "matting"],
+        "matting",
+        "how the composite cuts out an object without a silhouette: matting, the network "
+        "matting.safetensors in the base's folder, or GrabCut if there is none; or grabcut",
+        ["matting", "grabcut"],
     )
 
 

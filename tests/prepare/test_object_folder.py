@@ -96,6 +96,23 @@ def test_the_same_command_again_changes_nothing(photos: Path, tmp_path: Path) ->
     assert read_object_folder(tmp_path / "o") == first
 
 
+def test_another_segmenter_proposes_anew_what_no_person_gave(tmp_path: Path) -> None:
+    write_photo(tmp_path / "photos", "a.jpg", 1)
+    (tmp_path / "photos/a.txt").unlink()
+
+    def left(pixels: np.ndarray, box: PixelBox) -> np.ndarray:
+        return reds(pixels, box) * (np.arange(pixels.shape[1]) < pixels.shape[1] // 2)
+
+    widths = []
+    for name, find in (("one", reds), ("two", left), ("three", reds)):
+        segmenter = Segmenter(name, find)
+        made = write_object_folder(tmp_path / "o", find_photos(tmp_path / "photos"), segmenter=segmenter)
+        [photo] = made.photos
+        assert photo.source == "proposed" and not photo.corrected
+        widths.append(photo.box[2] - photo.box[0])
+    assert widths[0] == widths[2] > 1.5 * widths[1]
+
+
 def test_a_photo_turned_by_exif_counts_as_shown(tmp_path: Path) -> None:
     write_photo(tmp_path / "photos", "a.jpg", 1, turn=6)
     with pytest.warns(UserWarning, match="EXIF turns"):  # the given box

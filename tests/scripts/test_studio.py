@@ -89,7 +89,7 @@ def test_a_database_of_another_program_is_one_line(
 ) -> None:
     (tmp_path / "studio.db").write_text("notes of mine" * 99)
     told = refused(["--port", "0", "--folder", str(tmp_path)], capsys)
-    assert "studio.db: file is not a database of the studio; move it, or give another --folder" in told
+    assert "studio.db is no database of the studio (file is not a database); move it, or give another" in told
     assert (tmp_path / "studio.db").read_text() == "notes of mine" * 99
 
 
