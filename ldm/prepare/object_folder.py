@@ -223,7 +223,7 @@ def _corrected(root: Path, image: Path, entry: PhotoRecord) -> Known:
     box, mask = box_file(root, image.stem), mask_file(root, image.stem)
     silhouette = read_silhouette(mask) if changed(mask, entry.mask) else None
     given = changed(box, entry.box) or (entry.source == "box" and box.is_file() and silhouette is None)
-    source: Source = "box" if silhouette is None else "mask"
+    source: Source = "mask" if silhouette is not None else "box" if given else "proposed"
     return Known(stored_box(root, image) if given else None, silhouette, source)
 
 

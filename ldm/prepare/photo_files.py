@@ -71,7 +71,7 @@ def known_beside(photo: Path) -> Known:
     if mask is not None:
         return Known(box, read_silhouette(mask), "mask")
     alpha = read_alpha(photo)
-    return Known(box, alpha, "box" if alpha is None else "alpha")
+    return Known(box, alpha, "alpha" if alpha is not None else "proposed" if box is None else "box")
 
 
 def _parents(photo: Path) -> list[Path]:

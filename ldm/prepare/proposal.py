@@ -97,14 +97,14 @@ def _to_border(box: Box, size: tuple[int, int]) -> Box:
 
 
 def _located(image: np.ndarray, segmenter: Segmenter) -> Proposal:
-    """The silhouette of what stands out in a photo, and its box; the middle of the photo if nothing does."""
-    box, nothing = segmenter.locate(image), tuple[str, ...]()
-    if box is None:
-        height, width = image.shape[:2]
-        box = FRAME * width, FRAME * height, (1 - FRAME) * width, (1 - FRAME) * height
-        nothing = ("no object found: draw its box",)
-    else:
-        box = _to_border(box, image.shape[:2])
+    """The silhouette of what stands out in a photo, and its box; in nearly all of it if nothing does."""
+    found, (height, width) = segmenter.locate(image), image.shape[:2]
+    box = (FRAME * width, FRAME * height, (1 - FRAME) * width, (1 - FRAME) * height)
+    if found is not None:
+        box = _to_border(found, (height, width))
     proposal = _in_box(image, box, segmenter, "proposed")
     tight = box_of(proposal.silhouette) or box
-    return replace(proposal, box=tight, warnings=nothing or check_photo(image, tight, proposal.silhouette))
+    warnings: tuple[str, ...] = ("no object found: draw its box",)
+    if found is not None:
+        warnings = check_photo(image, tight, proposal.silhouette)
+    return replace(proposal, box=tight, warnings=warnings)

@@ -27,12 +27,12 @@ def update_reference(
 ) -> None:
     """Write test.* and test_mask.png: of what a person chose, now or before, else of the photo named `best`.
 
-    `chosen`: a photo's name, or a picture file. A reference that a person made is kept unless one is chosen.
+    `chosen`: a photo's name, or a picture file, see `check_reference`. A reference that a person made is kept
+    unless one is chosen.
     """
     photos = photos_of(root)
     there = record.reference in photos if record.reference else bool(_files(root))
     if chosen is not None:
-        check_reference(root, record, chosen, list(photos))
         _choose(root, photos, record, segmenter, chosen)
     elif theirs := _theirs(root, record):
         record.reference, record.chosen = "", True

@@ -27,9 +27,8 @@ from ldm.data.boxes import Box, pixel_box
 from ldm.data.files import path_of
 from ldm.insertion.roi import box_of
 
-Normalisation = tuple[
-    tuple[float, float, float], tuple[float, float, float]
-]  # mean and deviation of RGB in [0,1]
+# mean and deviation of RGB in [0,1]
+Normalisation = tuple[tuple[float, float, float], tuple[float, float, float]]
 NORMALISATIONS: tuple[Normalisation, ...] = (
     ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),  # ImageNet's: U2-Net, BiRefNet
     ((0.5, 0.5, 0.5), (1.0, 1.0, 1.0)),  # IS-Net
