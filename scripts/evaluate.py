@@ -14,7 +14,6 @@ from ldm.config.process import run, starting
 with starting():
     from tqdm import tqdm
 
-    from ldm.batch.results_log import check_outputs
     from ldm.config.cli import INFERENCE, RECIPE_FLAGS, flags
     from ldm.config.evaluation_cli import add_scoring_flags, base_note, networks_of, setup_of
     from ldm.config.parser import SettingsParser
@@ -167,8 +166,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.benchmark or args.results:
         check_folder(args.out, f"--out {args.out}")
         check_reports(args.out, REPORTS if args.benchmark else MEASURES)
-        if not (args.out / "report.md").is_file():  # else the sheet belongs to that report
-            check_outputs([args.out / "sheet.png"], [args.out / "sheet.png"], "another --out")
+        if (sheet := args.out / "sheet.png").exists() and not (args.out / "report.md").is_file():
+            raise ValueError(
+                f"{sheet} is no sheet of a report and would be overwritten; move it, or give another --out"
+            )
         with locked_folder(args.out, "wait for it, or give another --out"):
             fill_benchmark(args, config) if args.benchmark else score_results(args)
     else:

@@ -63,9 +63,9 @@ def close_up(picture: Picture, roi: Roi) -> np.ndarray:
     return rgb8(crop_region(picture, roi, SHARP))
 
 
-def overview(picture: Picture, side: int = TILE) -> np.ndarray:
-    """A whole picture, uint8 [h,w,3], its longer side `side` px; large ones are never turned into floats."""
-    return thumbnail(srgb_pixels(replace(picture, pixels=shrunk(picture.pixels, 4 * side))), side)
+def overview(picture: Picture) -> np.ndarray:
+    """A whole picture, uint8 [h,w,3], its longer side TILE px; large ones are never turned into floats."""
+    return thumbnail(srgb_pixels(replace(picture, pixels=shrunk(picture.pixels, 4 * TILE))))
 
 
 def hatched(pixels: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -198,8 +198,10 @@ def _finish(item: WorkItem, session: Session, options: RunOptions, log: ResultsL
     results = []
     facts = _facts(item, digests, session.fingerprint, options)
     for seed, result in zip(missing, made, strict=True):
-        record = {"key": keys[seed], **facts, **result.record, PIXELS: pixel_digest(result.picture)}
-        write_picture(log.folder / files[seed], result.picture, {"recipe": json.dumps(record)})
+        picture = result.picture
+        record = {"key": keys[seed], **facts, **result.record, PIXELS: pixel_digest(picture)}
+        write_picture(log.folder / files[seed], picture, {"recipe": json.dumps(record)})
+        del picture  # the check reads it from the file
         check_and_log(log.folder / files[seed], record, background, request.mask, log)
         results.append(result)
     images = ResultImages(background, request, (result.picture for result in results))

@@ -124,7 +124,6 @@ INSERTION_FLAGS = (
 
 DEFAULT = "--default-"
 
-
 # flags of the published code => ours, which an error then names
 PUBLISHED = {
     "plms": "--sampler plms",

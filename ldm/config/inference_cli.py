@@ -162,7 +162,7 @@ def parse_replay(
 
 
 def items_of(args: argparse.Namespace, config: Config) -> list[WorkItem]:
-    """The work items of the command line; ValueError if two results would have the same name."""
+    """The work items of the command line."""
     s, transparent = config.sample, config.mask.channel == "background"
     source = ObjectSource(
         object=args.object, reference=args.reference, object_scale=s.object_scale,

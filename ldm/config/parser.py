@@ -55,8 +55,8 @@ class SettingsParser(OneLineParser):
     ) -> None:
         """`flags`: a flag's name => the dotted setting that it gives; `config`: the default YAML file.
 
-        `gives_way`: see `with_defaults`. `short_help`: the flags
-        that `--help` shows, by heading, followed by `more_help`; without it `--help` shows all.
+        `gives_way`: see `with_defaults`. `short_help`: the flags that `--help` shows, by heading, followed by
+        `more_help`; without it `--help` shows all.
         """
         super().__init__(
             usage="%(prog)s [--flag value ...] [section.key=value ...]",

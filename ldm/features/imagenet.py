@@ -13,6 +13,7 @@ from ldm.data.image import resize
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 SIZE = 224  # pixels; what the network was trained at
+FIRST = (0, 2, 4)  # the last blocks at strides 2, 4 and 8
 
 
 class ImageNetFeatures(nn.Module):
@@ -52,13 +53,13 @@ class ImageNetFeatures(nn.Module):
         """Images [3,h,w] in [-1,1] of any sizes => the pooled features of their identity crops [n,1280]."""
         return self.pooled(torch.stack([identity_crop(x) for x in images]).to(self.mean.device))
 
-    def maps(self, image: Tensor, blocks: tuple[int, ...] = (0, 2, 4)) -> list[Tensor]:
-        """[b,3,H,W] in [-1,1] => maps of the given blocks (strides 2, 4, 8), each position of unit length."""
+    def maps(self, image: Tensor) -> list[Tensor]:
+        """[b,3,H,W] in [-1,1] => maps of the blocks FIRST, each position of unit length."""
         x = self.net._swish(self.net._bn0(self.net._conv_stem(self._normalised(image))))
         out = []
-        for i, block in enumerate(self.net._blocks[: max(blocks) + 1]):
+        for i, block in enumerate(self.net._blocks[: FIRST[-1] + 1]):
             x = block(x)
-            if i in blocks:
+            if i in FIRST:
                 out.append(F.normalize(x, dim=1))
         return out
 

@@ -23,11 +23,8 @@ PICKLES = (".ckpt", ".pt", ".pth", ".bin")
 ZIP = b"PK\x03\x04"
 SAMPLE = 4096  # values of a tensor that its fingerprint looks at
 CHECKED = 2**31  # bytes: the largest pickle whose checksums are compared
-BOOKKEEPING = (
-    "pytorch_lightning.",
-    "lightning.",
-    "numpy.",
-)  # modules whose objects checkpoints hold beside the weights
+# modules whose objects checkpoints hold beside the weights
+BOOKKEEPING = ("pytorch_lightning.", "lightning.", "numpy.")
 
 
 def read_pickle(path: Path) -> dict[str, Tensor]:

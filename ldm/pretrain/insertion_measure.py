@@ -30,6 +30,7 @@ from ldm.pretrain.picture_pack import Relit
 PARTS = ("scene", "nothing", "hole")
 STEPS = 8
 AT_ONCE = 4  # samples that are drawn together
+ROWS = 10  # of a sheet
 
 
 def fixed_samples(composer: InsertionComposer, unseen: list[Relit], holes: int) -> list[InsertionBatch]:
@@ -99,8 +100,8 @@ class InsertionMeasure:
         return float(torch.cat(cosines).mean())
 
 
-def write_sheet(batch: InsertionBatch, results: Tensor, file: Path, rows: int = 10) -> None:
+def write_sheet(batch: InsertionBatch, results: Tensor, file: Path) -> None:
     """Rows of what was shown, the result, the truth."""
-    columns = torch.stack([batch.shown[:rows], results[:rows], batch.image[:rows]])
+    columns = torch.stack([batch.shown[:ROWS], results[:ROWS], batch.image[:ROWS]])
     file.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(to_pixels(rearrange(columns, "n b c H W -> c (b H) (n W)"))).save(file, quality=90)

@@ -118,11 +118,7 @@ class Pretraining:
         return AutoencoderCrops(self.pictures[0], size or self.architecture.image_size)
 
     def fit(
-        self,
-        name: str,
-        module: pl.LightningModule,
-        data: Iterable,
-        validation: Iterable | None = None,
+        self, name: str, module: pl.LightningModule, data: Iterable, validation: Iterable | None = None
     ) -> None:
         """Train from the last checkpoint, if there is one, to the stage's steps or minutes.
 

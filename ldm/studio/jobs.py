@@ -70,7 +70,9 @@ class JobBook:
         except sqlite3.OperationalError:  # locked, a full disk
             raise
         except sqlite3.DatabaseError as error:
-            raise ValueError(f"{file}: {error} of the studio; move it, or give another --folder") from error
+            raise ValueError(
+                f"{file} is no database of the studio ({error}); move it, or give another --folder"
+            ) from error
         self._file.execute("CREATE TABLE IF NOT EXISTS jobs (id TEXT PRIMARY KEY, body TEXT NOT NULL)")
         self._jobs: dict[str, Job] = {}
         self._served: dict[str, float] = {}  # client => when a job of it was taken last
