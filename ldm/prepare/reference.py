@@ -97,7 +97,7 @@ def _record(root: Path, record: FolderRecord, files: Sequence[Path]) -> None:
 def _write(root: Path, image: Path, box: Box, silhouette: np.ndarray) -> tuple[Path, Path]:
     """Write a photo's object as test.* and its silhouette as test_mask.png, both cropped to the box.
 
-    The format is the photo's; PNG if that cannot be written or has no transparency.
+    The object of a JPEG is written as JPEG, all else as PNG.
     """
     picture = read_picture(image, convert=True)
     x0, y0, x1, y1 = pixel_box(box, picture.size)

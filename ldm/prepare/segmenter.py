@@ -65,8 +65,8 @@ class Segmenter:
         if not found.any():
             return None
         left, top, right, bottom = box_of(found)
-        x, y = image.shape[1] / width, image.shape[0] / height
-        return left * x, top * y, right * x, bottom * y
+        across, down = image.shape[1] / width, image.shape[0] / height
+        return left * across, top * down, right * across, bottom * down
 
 
 def load_segmenter(name: str = "matting") -> Segmenter:
