@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from ldm.config.schema import Config
+from ldm.data.files import file_digest
 
 if TYPE_CHECKING:
     from ldm.compositing.cut_out import Segmenter
@@ -149,10 +150,23 @@ def object_images(config: Config) -> ObjectImages:
 
 def _segmenter(config: Config) -> Segmenter | None:
     """The base's matting network, if it is asked for and there; else None, GrabCut."""
-    from ldm.compositing.matting import FILE, Matting
+    from ldm.compositing.matting import Matting
+
+    file = _segmenter_file(config)
+    return None if file is None else Matting(file)
+
+
+def _segmenter_file(config: Config) -> Path | None:
+    from ldm.compositing.matting import FILE
 
     file = Path(config.base.path) / FILE
-    return Matting(file) if config.base.segmenter == "matting" and file.is_file() else None
+    return file if config.base.segmenter == "matting" and file.is_file() else None
+
+
+def segmenter_digest(config: Config) -> dict[str, str]:
+    """The hash of the network that cuts out objects, if one does: the base's fingerprint leaves it out."""
+    file = _segmenter_file(config) if config.base.region_fill == COMPOSITE else None
+    return {} if file is None else {"base.segmenter_file": file_digest(file)}
 
 
 def needs_composite(*settings: str) -> ValueError:

@@ -17,6 +17,7 @@ from ldm.config.build import (
     crop_context_of,
     insert_settings,
     runtime_of,
+    segmenter_digest,
     session_for,
     with_settings,
 )
@@ -62,7 +63,7 @@ def setup_of(args: argparse.Namespace, config: Config) -> Setup:
     """Load networks and base; results go to `--out`."""
     networks = networks_of(args)
     base = load_base(Path(config.base.path), config.base.architecture).to(args.device)
-    fingerprint, used = base_fingerprint(base), base_settings(config)
+    fingerprint, used = base_fingerprint(base), base_settings(config) | segmenter_digest(config)
 
     def learn(insertset: InsertSet, learning: Changes, file: Path) -> None:
         """On a base of its own."""

@@ -17,7 +17,7 @@ from ldm.batch.manifest import COLUMNS, bench_backgrounds, read_manifest
 from ldm.batch.results_log import COMPARISON, check_log, check_outputs
 from ldm.batch.runner import RunOptions
 from ldm.batch.work_item import MaskedBackground, WorkItem, pair
-from ldm.config.build import NOT_PIXELS, base_settings, crop_context_of, from_sections
+from ldm.config.build import NOT_PIXELS, base_settings, crop_context_of, from_sections, segmenter_digest
 from ldm.config.cli import INFERENCE, INSERTION_FLAGS
 from ldm.config.loader import ROOT, rooted
 from ldm.config.parser import SettingsParser
@@ -241,7 +241,7 @@ def options_of(args: argparse.Namespace, config: Config) -> RunOptions:
     return RunOptions(
         crop_context=crop_context_of(config),
         mask_options=from_sections(MaskOptions, config.mask),
-        settings=pixel_settings(config),
+        settings=pixel_settings(config) | segmenter_digest(config),
         facts={"machine": machine(args.device), "settings": asdict(config)},
         batch_size=i.batch_size,
         max_seam=i.max_seam,

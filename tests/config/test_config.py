@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from ldm.config.build import insert_options, make_fill, sampling_of
+from ldm.config.build import insert_options, make_fill, sampling_of, segmenter_digest
 from ldm.config.cli import TRAINING, TRAINING_HELP
 from ldm.config.inference_cli import parser as inference
 from ldm.config.inference_cli import pixel_settings
@@ -482,7 +482,18 @@ def test_what_cannot_be_extended_is_named(extends: str, said: str, tmp_path: Pat
 def test_what_determines_pixels_of_a_base_is_part_of_a_results_key() -> None:
     file = ROOT / "configs/mini.yaml"
     before = pixel_settings(load_config(file))
-    for change in ("base.region_fill=grey", "base.segmenter=matting", "base.architecture.prediction=v"):
+    for change in ("base.region_fill=grey", "base.segmenter=grabcut", "base.architecture.prediction=v"):
         assert pixel_settings(load_config(file, [change])) != before, change
     for same in ("base.path=/elsewhere", "insert.outdir=/tmp", "sample.seed=7"):
         assert pixel_settings(load_config(file, [same])) == before, same
+
+
+def test_so_is_the_network_that_cuts_out_objects(tmp_path: Path) -> None:
+    config = load_config(ROOT / "configs/mini.yaml", [f"base.path={tmp_path}"])
+    found = [segmenter_digest(config)]
+    for content in (b"one", b"other"):
+        (tmp_path / "matting.safetensors").write_bytes(content)
+        found.append(segmenter_digest(config))
+    assert found[0] == {} and len({*map(str, found)}) == 3
+    for unused in ("base.segmenter=grabcut", "base.region_fill=grey"):
+        assert segmenter_digest(load_config(ROOT / "configs/mini.yaml", [unused])) == {}
