@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ldm.compositing.cut_out import PixelBox, segment, surroundings, tidied
+from ldm.compositing.cut_out import FRAME, PixelBox, segment, surroundings, tidied
 from ldm.compositing.graph_cut import silhouette
 from ldm.data.image import to_image
 from ldm.insertion.roi import box_of
@@ -24,7 +24,7 @@ FILE = "matting.safetensors"  # beside the weights of a base
 INCLUDED = Path(__file__).parents[2] / "checkpoints/mini" / FILE
 SIZE = 224  # pixels: the side of what the network sees
 FITS = 0.85  # a silhouette whose box overlaps the given one less is compared with GrabCut's
-RIM = 0.04  # of a picture's sides: a box that leaves no more than this free is no box
+RIM = FRAME + 0.01  # of a picture's sides: a box that leaves no more than this free is no box
 STEM = 32
 # (expansion, kernel, channels, stride) of each block of EfficientNet-Lite0, without its last three
 BLOCKS = (

@@ -57,7 +57,7 @@ class Segmenter:
         return inside
 
     def locate(self, image: np.ndarray) -> Box | None:
-        """The box of what stands out in a photo uint8 [H,W,3]; None if nothing does."""
+        """The box of what stands out in a photo uint8 [H,W,3] with ground at its border; None: nothing."""
         small = shrunk(image, min(1.0, SIDE / max(image.shape[:2])))
         height, width = small.shape[:2]
         x, y = round(FRAME * width), round(FRAME * height)
