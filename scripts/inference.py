@@ -98,7 +98,7 @@ def replay(argv: Sequence[str] | None, args: argparse.Namespace) -> int:
     options = options_of(args, config)
     file = Path(config.insert.outdir) / fitting_name(found.file.stem, "_replay.png")
     check_outputs([file], [found.file, *(Path(found.recipe[role]) for role in found.recipe["sha256"])])
-    for warning in replay_warnings(found.recipe, options.facts["machine"]):
+    for warning in replay_warnings(found.recipe, options.facts):
         say(f"warning: {warning}")
     image = found.repeat(session_of(args, config, found.sources), options)
     write_picture(file, image, {"recipe": json.dumps(found.recipe)})

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 FILE = "results.jsonl"
 COMPARISON = "comparison.png"
 PIXELS = "pixels"  # of a recipe: the hash of its result's pixels
+CUT_OUT_NETWORK = "base.segmenter_file"  # likewise, of the network that cuts out objects
 SHEET = {"software": "implicit-insertion"}  # text in pictures without a recipe
 UNREADABLE = (*BROKEN, Image.DecompressionBombError)
 PNG_END = b"IEND\xaeB`\x82"

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 
+from ldm.batch.results_log import CUT_OUT_NETWORK
 from ldm.config.schema import Config
 from ldm.data.files import file_digest
 
@@ -166,7 +167,7 @@ def _segmenter_file(config: Config) -> Path | None:
 def segmenter_digest(config: Config) -> dict[str, str]:
     """The hash of the network that cuts out objects, if one does: the base's fingerprint leaves it out."""
     file = _segmenter_file(config) if config.base.region_fill == COMPOSITE else None
-    return {} if file is None else {"base.segmenter_file": file_digest(file)}
+    return {} if file is None else {CUT_OUT_NETWORK: file_digest(file)}
 
 
 def needs_composite(*settings: str) -> ValueError:

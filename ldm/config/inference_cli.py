@@ -237,12 +237,12 @@ def _pictures(
 
 def options_of(args: argparse.Namespace, config: Config) -> RunOptions:
     """How the work items are run."""
-    i = config.insert
+    i, cut_out_by = config.insert, segmenter_digest(config)
     return RunOptions(
         crop_context=crop_context_of(config),
         mask_options=from_sections(MaskOptions, config.mask),
-        settings=pixel_settings(config) | segmenter_digest(config),
-        facts={"machine": machine(args.device), "settings": asdict(config)},
+        settings=pixel_settings(config) | cut_out_by,
+        facts={"machine": machine(args.device), "settings": asdict(config), **cut_out_by},
         batch_size=i.batch_size,
         max_seam=i.max_seam,
         contact_sheet=i.contact_sheet,

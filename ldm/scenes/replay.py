@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ldm import __version__
-from ldm.batch.results_log import recipe_in
+from ldm.batch.results_log import CUT_OUT_NETWORK, recipe_in
 from ldm.batch.runner import RunOptions, prepare
 from ldm.batch.work_item import MaskedBackground, WorkItem
 from ldm.data.boxes import parse_box
@@ -155,12 +155,14 @@ def check_base(file: Path, recipe: Mapping[str, Any], session: Session) -> None:
         )
 
 
-def replay_warnings(recipe: Mapping[str, Any], machine: Mapping[str, Any]) -> Iterator[str]:
-    """Reasons why pixels may differ although nothing that the recipe names has changed."""
+def replay_warnings(recipe: Mapping[str, Any], facts: Mapping[str, Any]) -> Iterator[str]:
+    """Reasons why pixels may differ although no input has changed; `facts`: those of a result made now."""
     if (version := recipe.get("version", "unknown")) != __version__:
         yield f"made by version {version}, this is {__version__}; pixels may differ"
-    if recipe["machine"] != machine:
+    if recipe["machine"] != facts["machine"]:
         yield f"made on another machine, last bits may differ: {recipe['machine']}"
+    if recipe.get(CUT_OUT_NETWORK, there := facts.get(CUT_OUT_NETWORK)) != there:
+        yield "made with another matting.safetensors; pixels may differ if the object has no silhouette"
 
 
 def difference(one: Picture, other: Picture) -> str:

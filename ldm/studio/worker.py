@@ -171,7 +171,7 @@ class ModelWorker(threading.Thread):
         args, _ = parse(words, HELP)
         found, config = parse_replay(words, args, HELP)
         options = options_of(args, config)
-        notes = list(replay_warnings(found.recipe, options.facts["machine"]))
+        notes = list(replay_warnings(found.recipe, options.facts))
         regions = max(1, len(found.recipe["regions"]))
         session = self._watched(job, config, args.device, regions, 0, 1)
         image = found.repeat(session, options)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from ldm import __version__
-from ldm.batch.results_log import ResultsLog
+from ldm.batch.results_log import CUT_OUT_NETWORK, ResultsLog
 from ldm.batch.runner import RunOptions, work
 from ldm.batch.work_item import WorkItem
 from ldm.data.picture import Picture, read_picture
@@ -94,9 +94,11 @@ def test_differences_are_counted() -> None:
     assert difference(one, one) == "" and "instead of" in difference(one, Picture(pixels.astype(np.uint16)))
 
 
-def test_another_version_and_another_machine_are_named() -> None:
+def test_another_version_machine_and_cut_out_network_are_named() -> None:
     here = {"device": "cpu", "threads": 2}
-    assert not list(replay_warnings({"version": __version__, "machine": here}, here))
-    version, machine = replay_warnings({"version": "0.0.1", "machine": here | {"threads": 8}}, here)
+    facts = {"machine": here, CUT_OUT_NETWORK: "ab"}
+    assert not list(replay_warnings({"version": __version__, "machine": here}, facts))
+    made = {"version": "0.0.1", "machine": here | {"threads": 8}, CUT_OUT_NETWORK: "cd"}
+    version, machine, network = replay_warnings(made, facts)
     assert "0.0.1" in version and __version__ in version
-    assert "'threads': 8" in machine
+    assert "'threads': 8" in machine and "another matting.safetensors" in network
