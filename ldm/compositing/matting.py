@@ -22,7 +22,7 @@ from ldm.models.checkpoint import load_strictly, read_state, write_safetensors
 
 FILE = "matting.safetensors"  # beside the weights of a base
 INCLUDED = Path(__file__).parents[2] / "checkpoints/mini" / FILE
-SIZE = 224  # pixels: the side of what the network sees
+SIZE = 256  # pixels: the side of what the network sees
 FITS = 0.85  # a silhouette whose box overlaps the given one less is compared with GrabCut's
 RIM = FRAME + 0.01  # of a picture's sides: a box that leaves no more than this free is no box
 STEM = 32
