@@ -7,6 +7,10 @@ import numpy as np
 import pytest
 
 from benchmarks.proposals import box_iou, mask_iou
+from ldm.config.loader import ROOT
+from ldm.data.insertset import load_insertset
+from ldm.data.mask_levels import read_silhouette
+from ldm.data.picture import OPAQUE, read_rgb
 from ldm.prepare.proposal import box_of, propose
 from ldm.prepare.segmenter import Segmenter, load_segmenter
 
@@ -86,3 +90,14 @@ def test_where_nothing_is_found_it_is_said() -> None:
     proposal = propose(PHOTOS[0][0], segmenter=nothing)
     assert "no object found: draw its box" in proposal.warnings
     assert (proposal.silhouette > 127).any()
+
+
+def test_the_demo_object_is_found_and_cut_out_in_its_photos() -> None:
+    samples = load_insertset(ROOT / "examples/objects/rocket_bee").few_shot
+    boxes, silhouettes = [], []
+    for sample in samples:
+        assert sample.mask is not None
+        found = propose(read_rgb(sample.image))
+        boxes.append(box_iou(found.box, sample.boxes[0]))
+        silhouettes.append(mask_iou(found.silhouette > OPAQUE, read_silhouette(sample.mask) > OPAQUE))
+    assert min(boxes) > 0.85 and np.mean(silhouettes) > 0.93, (boxes, silhouettes)
