@@ -22,6 +22,9 @@ from ldm.data.failure import check_file
 from ldm.data.files import PICTURE, START, foreign_kind
 
 Numbers = tuple[float, ...]
+REMOVED = {
+    "paste_mask": "older versions had it; leave it out, the whole mask is pasted"
+}  # name => what an error says
 COUNTS = (4, 5)  # numbers of a box, of a line of YOLO
 MAY_BE_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 WHOLE = 1.01  # shares may be rounded
@@ -125,8 +128,13 @@ def whole_number(value: Any, where: str) -> int:
 
 
 def suggestion(key: str, known: Iterable[str], where: str = "") -> str:
-    """The nearest known name as a question, else all of them; `where` is put before each as `where.name`."""
+    """The nearest known name as a question, else all of them; `where` is put before each as `where.name`.
+
+    Of a name that older versions had: what replaces it.
+    """
     names = list(known)
+    if gone := REMOVED.get(key.removeprefix("--")):
+        return gone
     near = difflib.get_close_matches(key, names, n=1, cutoff=0.5)
     dot = f"{where}." if where else ""
     return f"did you mean {dot}{near[0]}?" if near else f"there are {', '.join(dot + k for k in names)}"

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ldm.data.text import check_names, parse_yaml, read_text, whole_number
+from ldm.data.text import check_names, parse_yaml, read_text, suggestion, whole_number
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32"])
@@ -100,3 +100,9 @@ def test_a_binary_file_is_no_text_of_another_encoding(tmp_path: Path) -> None:
     (tmp_path / "work.csv").write_bytes(b"PK\3\4\n\xff\0\0")  # a renamed spreadsheet
     with pytest.raises(ValueError, match=r"work\.csv is binary, no text; give a manifest as text"):
         read_text(tmp_path / "work.csv", "manifest")
+
+
+def test_of_a_removed_name_it_is_said_what_replaces_it() -> None:
+    with pytest.raises(ValueError, match="unknown 'paste_mask'; older versions had it; leave it out"):
+        check_names({"paste_mask": 1}, ["mask"], "line 1")
+    assert suggestion("--paste_mask", ["--mask"]) == suggestion("paste_mask", ["paste_margin"], "insert")
