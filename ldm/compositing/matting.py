@@ -194,5 +194,5 @@ def load_matting(file: Path) -> MattingNetwork:
     FileNotFoundError without the file, ValueError if it is damaged or of another network.
     """
     network = MattingNetwork()
-    load_strictly(network, read_state(file), "the matting network")
+    load_strictly(network, read_state(file), f"the matting network, {file}")
     return network.to(memory_format=torch.channels_last).eval().requires_grad_(False)  # type: ignore[call-overload]
