@@ -8,6 +8,7 @@ Pixels are uint8 [H,W,3], silhouettes uint8 [H,W], 255 where the object is.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -77,7 +78,7 @@ def cut_out(
 ) -> CutOut:
     """The object in a box of a picture; the whole box, opaque, if the segmenter (None: GrabCut) fails.
 
-    `min_share`: share of the box that it must find. Specks of the silhouette, which warnings `name`, are left
+    `min_share`: share of the box that it must find. Specks of the silhouette, which messages `name`, are left
     out. ValueError if the silhouette is empty in the box.
     """
     x0, y0, x1, y1 = pixel_box(box, pixels.shape[:2])
@@ -96,7 +97,7 @@ def cut_out(
         part[_specks(part > OPAQUE, name)] = 0
         alpha = shrunk(silhouette[window], factor)[within].astype(np.float32) / 255
         if not (alpha > 0.5).any():
-            raise ValueError(f"the silhouette is empty inside the box {x0} {y0} {x1} {y1}; fix one of them")
+            raise ValueError(f"{name}: the silhouette is empty inside the box {x0} {y0} {x1} {y1}; fix one")
     tight = box_of(alpha > 0.5)
     colours = solid(coarse[within], alpha)[tight.slices]
     x, y = x0 + tight.x0 / factor, y0 + tight.y0 / factor
@@ -114,17 +115,14 @@ def _specks(inside: np.ndarray, name: str) -> np.ndarray:
 def cut_out_of(sample: Sample, box: Box, pixels: np.ndarray, segmenter: Segmenter | None = None) -> CutOut:
     """The object in a box of a sample's picture (its `pixels`), by its silhouette if it has one."""
     silhouette = read_alpha(sample.image) if sample.mask is None else read_silhouette(sample.mask)
-    try:
-        return cut_out(pixels, box, silhouette, segmenter=segmenter, name=str(sample.mask or sample.image))
-    except ValueError as error:
-        raise ValueError(f"{sample.mask or sample.image}: {error}") from error
+    return cut_out(pixels, box, silhouette, segmenter=segmenter, name=str(sample.mask or sample.image))
 
 
 def cut_out_picture(path: Path, segmenter: Segmenter | None = None) -> CutOut:
     """The object of a picture file, by NAME_mask.png beside it, its transparency, or the segmenter.
 
     A picture in an object folder has its box and silhouette there. Elsewhere the picture's border is
-    background for the segmenter (None: GrabCut).
+    background for the segmenter (None: GrabCut); a warning says if it finds nothing.
     """
     pixels, silhouette = read_rgb(path), silhouette_of(path)
     sample = None if silhouette_beside(path).is_file() else sample_in_folder(path)
@@ -133,7 +131,11 @@ def cut_out_picture(path: Path, segmenter: Segmenter | None = None) -> CutOut:
     height, width = pixels.shape[:2]
     if silhouette is None:
         inner = (FRAME * width, FRAME * height, (1 - FRAME) * width, (1 - FRAME) * height)
-        return cut_out(pixels, inner, None, MIN_SHARE_WHOLE, segmenter)
+        found = cut_out(pixels, inner, None, MIN_SHARE_WHOLE, segmenter)
+        if (found.alpha == 1).all():
+            marks = f"{silhouette_beside(path).name}, white on black, marks one"
+            warnings.warn(f"{path}: no object stands out, all of it is taken; {marks}", stacklevel=2)
+        return found
     if silhouette.shape != pixels.shape[:2]:
         given = f"{silhouette_beside(path)}: {silhouette.shape[1]} x {silhouette.shape[0]} px"
         raise ValueError(f"{given}, its picture is {width} x {height}; make them the same size, or remove it")

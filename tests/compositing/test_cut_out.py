@@ -67,6 +67,19 @@ def test_a_small_object_of_a_whole_picture_is_found(tmp_path: Path) -> None:
     assert abs(max(cut_out_picture(tmp_path / "disc.png").alpha.shape) - 30) <= 2
 
 
+def test_a_picture_in_which_nothing_is_found_is_named(tmp_path: Path) -> None:
+    Image.new("RGB", (90, 60), (200, 210, 220)).save(tmp_path / "even.png")
+    with pytest.warns(UserWarning, match=r"even\.png: no object stands out.*even_mask\.png"):
+        found = cut_out_picture(tmp_path / "even.png", lambda pixels, box: np.zeros(pixels.shape[:2]))
+    assert (found.alpha == 1).all()
+
+
+def test_a_transparent_picture_is_named(tmp_path: Path) -> None:
+    Image.new("RGBA", (90, 60), (200, 210, 220, 0)).save(tmp_path / "clear.png")
+    with pytest.raises(ValueError, match=r"clear\.png: the silhouette is empty"):
+        cut_out_picture(tmp_path / "clear.png")
+
+
 def test_a_silhouette_that_is_empty_in_its_box_is_named(picture: Path) -> None:
     bar(picture.parent).save(picture.with_name("m.png"))
     sample = Sample(picture, ((30, 0, 40, 40),), picture.with_name("m.png"))
