@@ -75,11 +75,13 @@ def read_settings(source: Path | Mapping[str, Any] | None, overrides: Sequence[s
     """
     values = _read_file(source, schema) if isinstance(source, Path) else _plain(source or {})
     _place_paths(values, schema, ROOT, defaults=True)
+    try:
+        settings = _build(schema, values, "")
+    except ValueError as error:
+        raise ValueError(f"{source}: {error}" if isinstance(source, Path) else str(error)) from error
     for override in overrides:
-        if not isinstance(values, dict):
-            break  # refused below
         _assign(values, override, schema)
-    return _build(schema, values, "")
+    return _build(schema, values, "") if overrides else settings
 
 
 def _plain(values: Mapping[str, Any]) -> Any:
