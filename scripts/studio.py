@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import atexit
+import os
 import secrets
 import socket
+import sys
 from argparse import Namespace
 from collections.abc import Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from ldm.config.process import run, starting
+from ldm.config.process import INTERRUPTED, run, starting
 
 with starting():
     from ldm.config.cli import OneLineParser
@@ -18,6 +21,8 @@ with starting():
 
 if TYPE_CHECKING:
     from fastapi import FastAPI
+
+    from ldm.studio.studio import Studio
 
 EXTRA = "the studio needs the packages of the extra `studio`: pip install -e '.[studio]'"
 
@@ -68,6 +73,14 @@ def serve(app: FastAPI, own: socket.socket) -> None:
     Server(options).run(sockets=[own])
 
 
+def leave(studio: Studio) -> None:
+    """End the process at once if a thread still works: the interpreter's end may abort it, in C++ code."""
+    if studio.is_working():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(INTERRUPTED)
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     args = arguments(argv)
     try:
@@ -84,6 +97,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     with listening(args.host, args.port) as own, locked_folder(folder, "give another --folder"):
         policy = Policy(args.host, own.getsockname()[1], token, args.max_upload_mb << 20)
         app = create_app(Workspace(folder, args.config), policy, args.device)
+        atexit.register(leave, app.state.studio)
         print(f"studio: {policy.address}{f'?token={token}' if token else ''} (Ctrl-C ends it)", flush=True)
         serve(app, own)
 

@@ -171,7 +171,7 @@ def plan_request(item: WorkItem, mask: np.ndarray, context: CropContext) -> Inse
 def warn_of_crops(name: str, request: InsertRequest, context: CropContext) -> None:
     """Give a plan's warnings: what the model cannot see well in these regions."""
     for caution in cautions(plan_crops(request.mask, request.rois, context.model_side)):
-        warnings.warn(f"{name}: {caution}", stacklevel=2)
+        warnings.warn(f"{name}: {caution}", stacklevel=3)  # the line that called ldm.insert
 
 
 def _finish(item: WorkItem, session: Session, options: RunOptions, log: ResultsLog) -> ItemResult:

@@ -111,7 +111,7 @@ def parser(description: str) -> SettingsParser:
     p.add_argument("--plan", action="store_true",
                    help="only print the regions and draw them: <outdir>/<name>_plan.png")  # fmt: skip
     p.add_argument("--compare", action="store_true",
-                   help="also draw cut-out and base before learning: <outdir>/comparison.png")  # fmt: skip
+                   help="also draw cut-out and base before learning (needs --object)")  # fmt: skip
     p.add_argument("--device", help="cpu or cuda [cuda if there is one]")
     return p
 

@@ -60,8 +60,12 @@ class Studio:
             thread.stop()
         for thread in threads:
             thread.join(patience)
-        if not any(thread.is_alive() for thread in threads):
+        if not self.is_working():
             self.jobs.close()
+
+    def is_working(self) -> bool:
+        """Whether a worker still runs, in a step that takes longer than `stop` waits."""
+        return any(thread.is_alive() for thread in (self.worker, self.trainings))
 
     def info(self) -> dict[str, Any]:
         """What a page has to know before anything else."""

@@ -116,3 +116,31 @@ def test_first_requests_may_come_at_once_and_it_ends_at_ctrl_c(tmp_path: Path) -
         assert process.communicate()[1] == "interrupted\n"
     finally:
         process.kill()
+
+
+BUSY = """
+import atexit, sys, time
+atexit.register(print, "the interpreter's end", file=sys.stderr)
+from ldm.studio.worker import ModelWorker
+ModelWorker._load = lambda self: (print("loading", flush=True), time.sleep(99))
+from scripts import studio
+studio.run(studio.main)
+"""
+
+
+def test_it_ends_while_the_model_is_loaded(tmp_path: Path) -> None:
+    """The interpreter's end would abort a thread that is in C++ code."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", BUSY, "--port", "0", "--folder", str(tmp_path)],
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("studio: ")
+        assert process.stdout.readline() == "loading\n"
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 130
+        assert process.communicate()[1] == "interrupted\n"
+    finally:
+        process.kill()
