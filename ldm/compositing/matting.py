@@ -6,6 +6,7 @@ folded into the convolutions; the decoder is a U-Net's. A base ships its weights
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 
 import cv2
@@ -156,6 +157,12 @@ class Matting:
         x = torch.cat([x, x.flip(-1)]).contiguous(memory_format=torch.channels_last)
         there, mirrored = self.network(x)
         return ((there + mirrored.flip(-1)) / 2)[0].numpy()
+
+
+@cache
+def included_matting() -> Matting:
+    """The network of the included base, which is read once in a process."""
+    return Matting(INCLUDED)
 
 
 def _shown(pixels: np.ndarray, box: PixelBox) -> tuple[np.ndarray, PixelBox]:

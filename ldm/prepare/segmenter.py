@@ -78,9 +78,9 @@ def load_segmenter(name: str = "matting") -> Segmenter:
     if name == "grabcut":
         return Segmenter(name, partial(refined, segment))
     if name == "matting":
-        from ldm.compositing.matting import INCLUDED, Matting
+        from ldm.compositing.matting import included_matting
 
-        return Segmenter(name, partial(refined, Matting(INCLUDED)))
+        return Segmenter(name, partial(refined, included_matting()))
     if name == "rembg":
         return Segmenter(name, load_rembg())
     if name.endswith(".onnx"):
