@@ -19,7 +19,7 @@ with starting():
     from ldm.data.files import check_folder, check_reports, locked_folder, path_of
     from ldm.evaluation.ablations import Comparison, ablations
     from ldm.evaluation.benchmark import Benchmark, load_benchmark
-    from ldm.evaluation.metrics import MEASURES, set_scores
+    from ldm.evaluation.metrics import set_scores
     from ldm.evaluation.report import ScoredRun, write_report
     from ldm.evaluation.reproduction_report import BenchmarkResults, write_results
     from ldm.evaluation.results import Insertion, Row, real_pictures
@@ -31,7 +31,6 @@ QUICK = (
     "flat", "poisson", "cut-out", "zero-shot", "none-kv", "linear-kv", "tokens-kv", "tokens-crossattn",
     "paper-kv", "paper-zero-shot",
 )  # fmt: skip
-OF_SETS = {measure.metric for measure in MEASURES.values() if measure.of_set}
 QUICK_OBJECTS, QUICK_SITES, QUICK_STEPS = 2, 2, 4  # objects a benchmark, sites an object, times fewer steps
 
 
@@ -116,7 +115,7 @@ def results_of(
     sets = {
         name: set_scores(found, real_pictures(found, None)[0], setup.metrics, setup.networks)
         for name, found in insertions.items()
-        if found and OF_SETS & set(setup.metrics)
+        if found
     }
     page = ScoredRun(
         source=benchmark.name,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ldm.data.image import resize
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-SIZE = 224  # pixels; what the network was trained at
+SIZE = 224  # pixels; what all feature networks were trained at
 FIRST = (0, 2, 4)  # the last blocks at strides 2, 4 and 8
 
 
@@ -45,13 +45,13 @@ class ImageNetFeatures(nn.Module):
         return ((image + 1) / 2 - self.mean) / self.std
 
     def pooled(self, image: Tensor) -> Tensor:
-        """[b,3,H,W] in [-1,1] => [b,1280]; best at SIZE px, see `identity_crop`."""
+        """[b,3,H,W] in [-1,1] => [b,1280]; best at SIZE px, see `on_square`."""
         return self.net.extract_features(self._normalised(image)).mean((2, 3))
 
     @torch.no_grad()
     def of(self, images: Sequence[Tensor]) -> Tensor:
-        """Images [3,h,w] in [-1,1] of any sizes => the pooled features of their identity crops [n,1280]."""
-        return self.pooled(torch.stack([identity_crop(x) for x in images]).to(self.mean.device))
+        """Images [3,h,w] in [-1,1] of any sizes, each on a square of the mean colour => features [n,1280]."""
+        return self.pooled(torch.stack([on_square(x, MEAN) for x in images]).to(self.mean.device))
 
     def maps(self, image: Tensor) -> list[Tensor]:
         """[b,3,H,W] in [-1,1] => maps of the blocks FIRST, each position of unit length."""
@@ -69,14 +69,9 @@ def likeness(features: ImageNetFeatures, image: Tensor, reference: Tensor) -> fl
     return float(F.cosine_similarity(*features.of((image, reference)), dim=0))
 
 
-def identity_crop(image: Tensor, size: int = SIZE) -> Tensor:
-    """Image [3,h,w] in [-1,1], centred on a square of the network's mean colour => [3,size,size]."""
-    return on_square(image, MEAN, size)
-
-
-def on_square(image: Tensor, colour: Sequence[float], size: int) -> Tensor:
-    """Image [3,h,w] in [-1,1], centred on a square of a colour in [0,1], resized => [3,size,size]."""
-    return resize(centred(image, torch.tensor(colour) * 2 - 1)[None], size)[0]
+def on_square(image: Tensor, colour: Sequence[float]) -> Tensor:
+    """Image [3,h,w] in [-1,1], centred on a square of a colour in [0,1], resized => [3,SIZE,SIZE]."""
+    return resize(centred(image, torch.tensor(colour) * 2 - 1)[None], SIZE)[0]
 
 
 def centred(image: Tensor, colour: Tensor) -> Tensor:

@@ -3,13 +3,12 @@
 import pytest
 import torch
 
-from ldm.features.imagenet import MEAN, ImageNetFeatures, identity_crop, likeness
+from ldm.features.imagenet import MEAN, SIZE, ImageNetFeatures, likeness, on_square
 
 
-def test_the_identity_crop_is_centred_on_the_mean_colour() -> None:
-    image = torch.ones(3, 20, 10)
-    crop = identity_crop(image, size=20)
-    assert crop.shape == (3, 20, 20) and (crop[:, :, 5:15] == 1).all()
+def test_an_image_is_centred_on_the_mean_colour() -> None:
+    crop = on_square(torch.ones(3, SIZE, SIZE // 2), MEAN)
+    assert crop.shape == (3, SIZE, SIZE) and (crop[:, :, SIZE // 4 : -SIZE // 4] == 1).all()
     mean = torch.tensor(MEAN) * 2 - 1
     assert torch.equal(crop[:, 3, 0], mean) and torch.equal(crop[:, 3, -1], mean)
 

@@ -128,7 +128,7 @@ def test_quick_is_less(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
         (["--benchmarks", "nowhere"], "nowhere: no such folder"),
         (["--out", __file__], "is a file, not a folder"),
         (["--base", "nowhere"], "nowhere does not exist"),
-        (["--metrics", "quality", "--quality_model", "x", "--clip", "nowhere"], "nowhere"),
+        (["--metrics", "clip", "--clip", "nowhere"], "nowhere"),
     ],
 )
 def test_mistakes_are_one_line(
