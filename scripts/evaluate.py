@@ -23,16 +23,12 @@ with starting():
     from ldm.evaluation.methods import METHODS, POSED
     from ldm.evaluation.metrics import scores_of, set_scores
     from ldm.evaluation.networks import FeatureNetworks
-    from ldm.evaluation.report import ScoredRun, write_report
+    from ldm.evaluation.report import ScoredRun, check_report, write_report
     from ldm.evaluation.results import Insertion, Row, real_pictures, row_of
     from ldm.evaluation.run import runs_of
     from ldm.models.runtime import device_named
 
 FLAGS = RECIPE_FLAGS | flags("sample", "guidance_interval deep_cache_interval precision compile")
-
-
-MEASURES = {"report.md": "# Measures of ", "measures.jsonl": '{"'}
-REPORTS = MEASURES | {"results.jsonl": '{"file":'}
 
 
 def parser() -> SettingsParser:
@@ -133,11 +129,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.against and not args.results:
         raise ValueError("--against goes with --results: both runs are scored and compared paired by image")
     check_folder(args.out, f"--out {args.out}")
-    check_reports(args.out, REPORTS if args.benchmark else MEASURES)
-    if (sheet := args.out / "sheet.png").exists() and not (args.out / "report.md").is_file():
-        raise ValueError(
-            f"{sheet} is no sheet of a report and would be overwritten; move it, or give another --out"
-        )
+    check_report(args.out)
+    if args.benchmark:
+        check_reports(args.out, {"results.jsonl": '{"file":'})
     with locked_folder(args.out, "wait for it, or give another --out"):
         fill_benchmark(args, config) if args.benchmark else score_results(args)
 

@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ldm.config.process import run, starting
 
 with starting():
-    from ldm.config.cli import INFERENCE, RECIPE_FLAGS
+    from ldm.config.cli import RECIPE_FLAGS
     from ldm.config.evaluation_cli import add_scoring_flags, base_note, published, setup_of
     from ldm.config.loader import ROOT, rooted
     from ldm.config.parser import SettingsParser
-    from ldm.config.schema import Config, load_config
+    from ldm.config.schema import Config
     from ldm.data.files import check_folder, check_reports, locked_folder, path_of
-    from ldm.evaluation.ablations import Comparison, ablations
     from ldm.evaluation.benchmark import Benchmark, load_benchmark
     from ldm.evaluation.metrics import set_scores
-    from ldm.evaluation.report import ScoredRun, write_report
-    from ldm.evaluation.reproduction_report import BenchmarkResults, write_results
+    from ldm.evaluation.report import ScoredRun, check_report, write_report
+    from ldm.evaluation.reproduction import BenchmarkResults, Comparison, comparison, write_results
     from ldm.evaluation.results import Insertion, Row, real_pictures
     from ldm.evaluation.run import MethodRun, Setup, runs_of
     from ldm.models.runtime import device_named
@@ -42,7 +40,7 @@ def parser() -> SettingsParser:
                    help="test bench: image/, mask/; or a folder with these for each object")  # fmt: skip
     p.add_argument("--out", type=path_of, default=Path(rooted("runs/reproduce", ROOT)), metavar="FOLDER",
                    help="folder of results [runs/reproduce]")  # fmt: skip
-    p.add_argument("--published", type=path_of, nargs="*", metavar="YAML",
+    p.add_argument("--published", type=path_of, nargs="+", metavar="YAML",
                    default=[Path(rooted(file, ROOT)) for file in PAPER],
                    help=f"configs of the paper's recipe, scaled to the base [{' '.join(PAPER)}]")  # fmt: skip
     p.add_argument(
@@ -58,28 +56,12 @@ def parser() -> SettingsParser:
     return p
 
 
-def presets_of(config: Config) -> dict[str, dict[str, Any]]:
-    """The settings of sampling that inference's presets change."""
-    own, found = asdict(config.sample), {}
-    for name, given in INFERENCE.items():
-        preset = asdict(load_config(asdict(config), given).sample)
-        if changes := {key: value for key, value in preset.items() if value != own[key]}:
-            found[name] = changes
-    return found
-
-
 def what_to_compare(args: argparse.Namespace, config: Config) -> tuple[Config, Comparison]:
     """The methods around the recipe of the settings; `--quick` trains for fewer steps."""
     if args.quick:
         fewer = max(1, config.train.max_steps // QUICK_STEPS)
         config = replace(config, train=replace(config.train, max_steps=fewer))
-    t, s = config.train, config.sample
-    full = ablations(
-        freeze_model=t.freeze_model, max_steps=t.max_steps,
-        sampler=s.sampler, steps=s.steps, guidance_scale=s.guidance_scale,
-        cached_samples=t.cached_samples, single_view=t.single_view, presets=presets_of(config),
-        published=[published(file, config) for file in args.published],
-    )  # fmt: skip
+    full = comparison(config.train.freeze_model, [published(file, config) for file in args.published])
     names = args.methods or (QUICK if args.quick else list(full.methods))
     return config, full.of(names)
 
@@ -138,6 +120,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     benchmarks = [
         load_benchmark(root, args.backgrounds, objects=objects, sites=sites) for root in args.benchmarks
     ]
+    pages = {benchmark.name: args.out / "reports" / benchmark.name for benchmark in benchmarks}
+    for folder in pages.values():
+        check_report(folder)
     setup = setup_of(args, config)
     runs = runs_of(setup, compared.methods.values(), benchmarks)
     if args.plan:
@@ -152,11 +137,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     recipe = f"{t.max_steps} steps of {t.batch_size * t.accumulate_grad_batches}"
     note = f"Recipe `{compared.recipe}`, {recipe}. {base_note(setup, config)}"
     file = write_results(args.out, [one for one, _ in found], compared, [note])
-    pages = [
-        write_report(args.out / "reports" / page.source, page, [note])[-1] for _, page in found if page.rows
-    ]
+    sheets = [write_report(pages[page.source], page, [note])[-1] for _, page in found if page.rows]
     print(file.read_text("utf-8"))
-    print(file, *pages, sep="\n")
+    print(file, *sheets, sep="\n")
 
 
 if __name__ == "__main__":

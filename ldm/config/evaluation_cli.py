@@ -26,10 +26,10 @@ from ldm.config.schema import Config, learning_settings, load_config
 from ldm.config.training_sections import TrainSection
 from ldm.data.files import path_of
 from ldm.data.insertset import InsertSet
-from ldm.evaluation.ablations import PAPER, SHORT
 from ldm.evaluation.methods import Method
 from ldm.evaluation.metrics import METRICS, OFFLINE
 from ldm.evaluation.networks import FeatureNetworks, load_networks
+from ldm.evaluation.reproduction import PAPER, SHORT
 from ldm.evaluation.run import Changes, Setup
 from ldm.insertion.session import Session
 from ldm.models.base import base_fingerprint, load_base

@@ -1,7 +1,4 @@
-"""Scored results => tables with 95 % intervals, and a folder with them: report.md, measures.jsonl, sheet.png.
-
-Tables are text: of methods, by object, and of two runs paired by image.
-"""
+"""Scored results => tables with 95 % intervals, and a folder: report.md, measures.jsonl, sheet.png."""
 
 from __future__ import annotations
 
@@ -16,12 +13,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ldm.batch.contact_sheet import close_up, contact_sheet, thumbnail
 from ldm.batch.results_log import SHEET
-from ldm.data.files import write_file
+from ldm.data.files import check_reports, write_file
 from ldm.data.picture import Picture
 from ldm.data.picture_write import write_picture
 from ldm.evaluation.metrics import MEASURES, bootstrap, heading, in_order
 from ldm.evaluation.results import Insertion, Row
-from ldm.insertion.roi import Roi, plan_roi
+from ldm.insertion.roi import plan_roi
 
 WORST = "v2/outside"  # the one measure of which the worst counts, not the mean
 PROTOCOLS = (
@@ -30,6 +27,7 @@ PROTOCOLS = (
     "interval]; of changes outside the mask, the largest. Identity, CLIP, DINOv2: cosines, 1 for the same. "
     "'model' is the fingerprint of the base that made the result."
 )
+HEADS = {"report.md": "# Measures of ", "measures.jsonl": '{"'}  # how files of a report begin
 TILE, BAR = 192, 17  # pixels
 MOST_ROWS = 48  # of the sheet, the worst ones
 
@@ -59,17 +57,13 @@ def interval(values: Sequence[float]) -> Interval:
     return Interval(float(np.mean(values)), *bootstrap(values), len(values))
 
 
-def values_of(rows: Sequence[Row], name: str) -> list[float]:
-    """One measure of the rows that have it."""
-    return [row["scores"][name] for row in rows if name in row["scores"]]
-
-
 def cell(rows: Sequence[Row], name: str, of_set: Mapping[str, float] = MappingProxyType({})) -> str:
     """One measure over rows: its mean, with an interval if it says what is better; a dash without values.
 
     `of_set`: the measures of all rows together.
     """
-    values, measure = values_of(rows, name), MEASURES[name]
+    measure = MEASURES[name]
+    values = [row["scores"][name] for row in rows if name in row["scores"]]
     if name in of_set:
         return f"{of_set[name]:.{measure.decimals}f}"
     if not values:
@@ -104,22 +98,35 @@ def table(
     return lines
 
 
-def pairs(rows: Sequence[Row], others: Sequence[Row]) -> dict[str, np.ndarray]:
-    """Of each measure that both runs have, its values [n,2] of the n images that both have, by name."""
-    other = {row["name"]: row["scores"] for row in others}
-    both = [(row["scores"], other[row["name"]]) for row in rows if row["name"] in other]
-    found = {name: [(a[name], b[name]) for a, b in both if name in a and name in b] for name in MEASURES}
-    return {name: np.array(values) for name, values in found.items() if values}
+def paired(rows: Sequence[Row], others: Sequence[Row], name: str) -> list[tuple[str, float, float]]:
+    """A measure of the images that both runs have, by name: object, value, the other run's value."""
+    theirs = {row["name"]: row["scores"] for row in others}
+    both = [(row, theirs[row["name"]]) for row in rows if row["name"] in theirs]
+    return [
+        (row["object"], row["scores"][name], other[name])
+        for row, other in both
+        if name in row["scores"] and name in other
+    ]
+
+
+def differences(rows: Sequence[Row], others: Sequence[Row], name: str) -> dict[str, list[float]]:
+    """Object => the paired differences of a measure, row minus other."""
+    found: dict[str, list[float]] = {}
+    for title, one, other in paired(rows, others, name):
+        found.setdefault(title, []).append(one - other)
+    return found
 
 
 def difference_table(rows: Sequence[Row], others: Sequence[Row]) -> list[list[str]]:
     """A line for each measure: both means over the shared images, the paired difference, who is better."""
     out = [["measure", "pairs", "this run", "other run", "difference [95 %]", "better"]]
-    for name, values in pairs(rows, others).items():
-        difference, decimals = interval(values[:, 0] - values[:, 1]), MEASURES[name].decimals
-        means = [f"{mean:.{decimals}f}" for mean in values.mean(axis=0)]
-        numbers = [str(difference.count), *means, difference.text(decimals, sign=True)]
-        out.append([heading(name), *numbers, better(name, difference)])
+    for name, measure in MEASURES.items():
+        if found := paired(rows, others, name):
+            values = np.array([pair for _, *pair in found])
+            difference = interval(values[:, 0] - values[:, 1])
+            means = [f"{mean:.{measure.decimals}f}" for mean in values.mean(axis=0)]
+            numbers = [str(difference.count), *means, difference.text(measure.decimals, sign=True)]
+            out.append([heading(name), *numbers, better(name, difference)])
     return out
 
 
@@ -137,25 +144,23 @@ def comparison_table(rows: Sequence[Row], against: Mapping[str, Sequence[str]]) 
     for method, others in against.items():
         own = [row for row in rows if row["method"] == method]
         for other in others:
-            theirs = {row["name"]: row["scores"] for row in rows if row["method"] == other}
-            both = [row for row in own if row["name"] in theirs]
-            if both:
-                cells = [c for name in names for c in _compared(both, theirs, name)]
+            theirs = [row for row in rows if row["method"] == other]
+            if both := {row["name"] for row in own} & {row["name"] for row in theirs}:
+                cells = [c for name in names for c in _compared(differences(own, theirs, name), name)]
                 out.append([method, other, str(len(both)), *cells])
     return out
 
 
-def _compared(rows: Sequence[Row], others: Mapping[str, Mapping[str, float]], name: str) -> tuple[str, str]:
-    by_object: dict[str, list[float]] = {}
-    for row in rows:
-        if name in row["scores"] and name in others[row["name"]]:
-            difference = row["scores"][name] - others[row["name"]][name]
-            by_object.setdefault(row["object"], []).append(difference)
+def _compared(by_object: Mapping[str, Sequence[float]], name: str) -> tuple[str, str]:
     if not by_object:
         return "–", "–"
-    found = interval([float(np.mean(values)) for values in by_object.values()])
     worse = np.mean([value < 0 for values in by_object.values() for value in values])
-    return found.text(MEASURES[name].decimals, sign=True), f"{100 * worse:.0f} %"
+    return over_objects(by_object).text(MEASURES[name].decimals, sign=True), f"{100 * worse:.0f} %"
+
+
+def over_objects(by_object: Mapping[str, Sequence[float]]) -> Interval:
+    """Of the objects' means: the images of one object are alike, so that they count as one."""
+    return interval([float(np.mean(values)) for values in by_object.values()])
 
 
 def better(name: str, difference: Interval) -> str:
@@ -189,9 +194,14 @@ class ScoredRun:
         """In the order in which they come; [""] for a run that has none."""
         return list(dict.fromkeys(row["method"] for row in self.rows))
 
-    def rows_of(self, method: str) -> list[Row]:
-        """The rows of one method."""
-        return [row for row in self.rows if row["method"] == method]
+
+def check_report(folder: Path) -> None:
+    """ValueError if `write_report` would replace a file that is not of a report."""
+    check_reports(folder, HEADS)
+    if (sheet := folder / "sheet.png").exists() and not (folder / "report.md").is_file():
+        raise ValueError(
+            f"{sheet} is no sheet of a report and would be overwritten; move it, or give another --out"
+        )
 
 
 def write_report(
@@ -201,16 +211,21 @@ def write_report(
     against: ScoredRun | None = None,
     compared: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Path]:
-    """Write the three files, each whole or not at all; returns them.
+    """Write the three files, each whole or not at all; returns them. Errors are those of `check_report`.
 
     `against` is a run of one method; `compared`: methods of this run, each with those it is compared with.
     """
+    check_report(folder)
     tables = {
         "Methods": table(run.rows, run.sets),
         "Compared, paired by image": comparison_table(run.rows, compared or {}),
+        "By object": table(run.rows, by_object=True),
     }
-    tables |= {"By object": table(run.rows, by_object=True)}
-    tables |= _difference_tables(run, against)
+    if against is not None:
+        for method in run.methods:
+            own = [row for row in run.rows if row["method"] == method]
+            title = f"{method or 'This run'} against {against.source}, paired by image"
+            tables[title] = difference_table(own, against.rows)
     text = [f"# Measures of {run.source}", PROTOCOLS, *notes]
     text += [f"## {name}\n\n{markdown(rows)}" for name, rows in tables.items() if len(rows) > 1]
     contents = {
@@ -222,17 +237,6 @@ def write_report(
     sheet = folder / "sheet.png"
     write_picture(sheet, Picture(result_sheet(run, against)), SHEET)
     return [*contents, sheet]
-
-
-def _difference_tables(run: ScoredRun, against: ScoredRun | None) -> dict[str, list[list[str]]]:
-    if against is None:
-        return {}
-    found = {}
-    for method in run.methods:
-        name = " ".join([*filter(None, [method]), "against", against.source])
-        title = f"{name[0].upper()}{name[1:]}, paired by image"
-        found[title] = difference_table(run.rows_of(method), against.rows)
-    return found
 
 
 def result_sheet(run: ScoredRun, against: ScoredRun | None = None) -> np.ndarray:
@@ -268,7 +272,7 @@ def _worst_first(run: ScoredRun, measure: str) -> list[str]:
 def _site_tiles(insertion: Insertion) -> list[np.ndarray]:
     """Background, reference and truth of an image."""
     _, images = insertion.read()
-    roi = _region(images.rois, images.mask)
+    roi = plan_roi(images.mask)
     truth = _blank() if images.truth is None else _tile(close_up(images.truth, roi), "")
     reference = _tile(thumbnail(insertion.references.picture(), TILE), insertion.object)
     return [_tile(close_up(images.background, roi), insertion.name), reference, truth]
@@ -278,11 +282,7 @@ def _result_tile(insertion: Insertion, row: Row, measure: str) -> np.ndarray:
     result, images = insertion.read()
     value = row["scores"].get(measure)
     label = "" if value is None else f"{value:.{MEASURES[measure].decimals}f}"
-    return _tile(close_up(result, _region(images.rois, images.mask)), label)
-
-
-def _region(rois: Sequence[Roi], mask: np.ndarray) -> Roi:
-    return rois[0] if len(rois) == 1 else plan_roi(mask)
+    return _tile(close_up(result, plan_roi(images.mask)), label)
 
 
 def _tile(pixels: np.ndarray, label: str) -> np.ndarray:

@@ -9,7 +9,7 @@ import pytest
 
 from ldm.config.evaluation_cli import published, samples, scaled, with_learning
 from ldm.config.schema import Config, learning_settings, load_config
-from ldm.evaluation.ablations import Comparison, ablations
+from ldm.evaluation.reproduction import Comparison, comparison
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 RECIPES = {"paper-kv": CONFIGS / "paper.yaml", "paper-crossattn": CONFIGS / "paper_virtual.yaml"}
@@ -23,12 +23,7 @@ def study(config: str = "mini") -> Config:
 
 def compared(config: str = "mini") -> Comparison:
     own = study(config)
-    t, s = own.train, own.sample
-    return ablations(
-        freeze_model=t.freeze_model, max_steps=t.max_steps,
-        sampler=s.sampler, steps=s.steps, guidance_scale=s.guidance_scale,
-        published=[published(file, own) for file in RECIPES.values()],
-    )  # fmt: skip
+    return comparison(own.train.freeze_model, [published(file, own) for file in RECIPES.values()])
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -76,12 +76,21 @@ def test_two_runs_stand_side_by_side(tmp_path: Path, run: ScoredRun) -> None:
     flat = ScoredRun("out/flat", [run.insertions[i] for i in half], [run.rows[i] for i in half])
     _, text, file = write_report(tmp_path / "report", run, [], flat)
     said = text.read_text("utf-8")
-    assert "Ceiling against out/flat, paired by image" in said
+    assert "ceiling against out/flat, paired by image" in said
     assert "| v2: identity, to the truth | 2 | 0.550 | 0.500 | +0.050 [-0.300, +0.400] | undecided |" in said
     sheet = np.asarray(Image.open(file))
     assert sheet.shape[1] == MARGIN + 6 * (TILE + MARGIN)
     other = sheet[CAPTION + MARGIN + TILE // 2, MARGIN + 5 * (TILE + MARGIN) + TILE // 2]
     assert other.tolist() == [80] * 3, "the other run's s2"
+
+
+def test_a_sheet_that_is_not_of_a_report_is_not_replaced(tmp_path: Path, run: ScoredRun) -> None:
+    sheet = tmp_path / "sheet.png"
+    Image.new("RGB", (9, 9)).save(sheet)
+    before = sheet.read_bytes()
+    with pytest.raises(ValueError, match=r"sheet\.png is no sheet of a report and would be overwritten"):
+        write_report(tmp_path, run, [])
+    assert sheet.read_bytes() == before and [*tmp_path.glob("report.md"), *tmp_path.glob("*.jsonl")] == []
 
 
 def test_a_sheet_holds_the_worst_rows_only(run: ScoredRun, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from ldm.evaluation.metrics import MEASURES, bootstrap
-from ldm.evaluation.report import Interval, better, difference_table, interval, markdown, pairs, table
+from ldm.evaluation.report import (
+    Interval,
+    better,
+    difference_table,
+    differences,
+    interval,
+    markdown,
+    over_objects,
+    table,
+)
 
 
 def row(name: str, thing: str = "apple", method: str = "flat", **scores: float) -> dict:
@@ -34,9 +43,9 @@ def test_a_difference_is_paired_by_image() -> None:
     ours = [row(str(i), identity=x + 0.5) for i, x in enumerate(level)]
     theirs = [row(str(i), identity=x + draw.normal(0, 0.2)) for i, x in enumerate(level)]
     theirs = [*theirs[::-1], row("alone", identity=99)]
-    values = pairs(ours, theirs)["v2/identity"]
-    assert values.shape == (60, 2)
-    apart = interval(values[:, 0] - values[:, 1])
+    [found] = differences(ours, theirs, "v2/identity").values()
+    assert len(found) == 60
+    apart = interval(found)
     expected = [
         mine["scores"]["v2/identity"] - theirs[59 - i]["scores"]["v2/identity"] for i, mine in enumerate(ours)
     ]
@@ -46,6 +55,11 @@ def test_a_difference_is_paired_by_image() -> None:
     assert line[:2] == ["v2: identity, to the truth", "60"] and line[-1] == "this run" and "+0.5" in line[4]
     assert difference_table(ours, ours)[1][-1] == "undecided"
     assert difference_table(theirs, ours)[1][-1] == "other run"
+
+
+def test_the_images_of_an_object_count_as_one() -> None:
+    found = over_objects({"apple": [1.0, 3.0], "brick": [0.0]})
+    assert (found.mean, found.count) == (1.0, 2)
 
 
 def test_less_is_better_where_it_is() -> None:

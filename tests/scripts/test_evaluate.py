@@ -102,7 +102,7 @@ def test_results_are_scored_by_every_protocol_against_another_run(
     said = (tmp_path / "report" / "report.md").read_text("utf-8")
     assert "paper: region DINOv2, x 100" in said and "clip: clip " in said
     assert "Frechet distances to the truths" in said and "paper: CLIP-FID" in said
-    assert f"Ceiling against {filled / 'flat'}, paired by image" in said
+    assert f"ceiling against {filled / 'flat'}, paired by image" in said
     assert rows[0]["networks"]["clip"].startswith("clip ")
     assert rows[0]["model"] == "none" and len(rows[-1]["model"]) == 16
 
