@@ -31,9 +31,9 @@ def main(argv: list[str] | None = None) -> None:
     args = parser.parse_intermixed_args(argv)
     config = load_config(path_of(args.config), args.settings, PretrainConfig)
     pl.seed_everything(config.seed, verbose=False)
-    base = load_config(Path(config.start_from)).base if config.start_from else None
-    other = (Path(base.path), base.architecture) if base else None
-    pretraining = Pretraining(config, load_config(Path(config.sizes)).base.architecture, other)
+    base = load_config(Path(config.start_from)).base
+    sizes = load_config(Path(config.sizes)).base.architecture
+    pretraining = Pretraining(config, sizes, (Path(base.path), base.architecture))
     for stage in pretraining.needed if args.stage == "all" else [args.stage]:
         print(f"== {stage}")
         print(pretraining.run(stage))

@@ -19,8 +19,6 @@ FIRST = (0, 2, 4)  # the last blocks at strides 2, 4 and 8
 class ImageNetFeatures(nn.Module):
     """Frozen EfficientNet-Lite0: images [b,3,H,W] in [-1,1] => pooled features or maps of first stages."""
 
-    width = 1280  # of the pooled feature
-
     def __init__(self) -> None:
         super().__init__()
         try:
@@ -36,10 +34,6 @@ class ImageNetFeatures(nn.Module):
         self.net.eval().requires_grad_(False)
         self.register_buffer("mean", torch.tensor(MEAN)[:, None, None])
         self.register_buffer("std", torch.tensor(STD)[:, None, None])
-
-    def train(self, mode: bool = True) -> ImageNetFeatures:
-        """Stays in evaluation mode, also if the module around it is set to training."""
-        return super().train(False)
 
     def _normalised(self, image: Tensor) -> Tensor:
         return ((image + 1) / 2 - self.mean) / self.std

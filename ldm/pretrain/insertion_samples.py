@@ -109,11 +109,6 @@ class InsertionComposer:
         names = list(KINDS)
         return stack([self.sample(names[int(kind)], g) for kind in kinds])
 
-    def references(self, count: int, g: Generator) -> Tensor:
-        """References of `count` objects, [b,1+n,3,R,R] in [-1,1]: what an image encoder is trained on."""
-        drawn = [self._references(self._object(g) * (1 + self.views), g) for _ in range(count)]
-        return torch.stack([torch.stack(views) for views in drawn]) * 2 - 1
-
     def sample(self, kind: str, g: Generator, shows: str = "", item: Relit | None = None) -> InsertionBatch:
         """One sample, a batch of 1; `shows`: one of SHOWN, by default drawn by SHOWS."""
         how = shows or SHOWN[int(torch.multinomial(torch.tensor(SHOWS[kind]), 1, generator=g))]

@@ -47,20 +47,19 @@ class StageSection:
 class PretrainConfig:
     """All settings; `sizes`: the config whose architecture is trained; `export`: where the base is written.
 
-    `start_from`: config of a finished base. If it has the same sizes, training continues from it; `all` then
-    leaves out the encoder and the vae stage. Else the unet stage takes over its conditioner and its inner
-    UNet layers, and its autoencoder if that has the same sizes. A UNet fits only the VAE that it was trained
-    on: after more training of the VAE, train the UNet again.
+    `start_from`: config of a finished base. If it has the same sizes, training continues from it, and `all`
+    leaves out the vae stage. Else the unet stage takes over its conditioner and its inner UNet layers, and
+    its autoencoder if that has the same sizes. A UNet fits only the VAE that it was trained on: after more
+    training of the VAE, train the UNet again.
     """
 
     sizes: str = field(default="configs/mini256.yaml", metadata=PATH)
     logdir: str = field(default="logs/pretrain_mini256", metadata=PATH)
     export: str = field(default="checkpoints/mini256", metadata=PATH)
-    start_from: str = field(default="", metadata=PATH)
+    start_from: str = field(default="configs/mini.yaml", metadata=PATH)
     precision: str = "bf16-mixed"
     seed: int = 0
     pack: PackSection = field(default_factory=PackSection)
     vae: StageSection = field(default_factory=StageSection)
-    encoder: StageSection = field(default_factory=StageSection)
     unet: StageSection = field(default_factory=StageSection)
     matting: StageSection = field(default_factory=StageSection)

@@ -1,8 +1,7 @@
 """The stages of training a base, from pictures to a folder that loads; a stage resumes where it was stopped.
 
-pack: pictures => one file. vae, encoder, unet: training, on the results of the stages before. export: the
-finished base. matting: the network that cuts out objects; it is shipped with the base, but no other stage
-needs it.
+pack: pictures => one file. vae, unet: training. export: the finished base. matting: the network that cuts
+out objects; it is shipped with the base, but no other stage needs it.
 """
 
 from __future__ import annotations
@@ -23,26 +22,20 @@ from torch import Generator
 from torch.utils.data import DataLoader, Dataset
 
 from ldm.compositing.matting import FILE, SIZE, MattingNetwork, load_matting, save_matting
-from ldm.models.architecture import Architecture, build_clip, build_vae
+from ldm.models.architecture import Architecture, build_vae
 from ldm.models.autoencoder import Autoencoder
 from ldm.models.base import Base, load_base, save_base
 from ldm.pretrain.image_ops import random_crop
 from ldm.pretrain.insertion_measure import InsertionMeasure, fixed_samples
 from ldm.pretrain.insertion_samples import InsertionComposer
 from ldm.pretrain.matting_samples import MattingComposer
-from ldm.pretrain.networks import (
-    AutoencoderCrops,
-    EncoderTraining,
-    MattingTraining,
-    ResidualTraining,
-    start_from_imagenet,
-)
+from ldm.pretrain.networks import AutoencoderCrops, MattingTraining, ResidualTraining, start_from_imagenet
 from ldm.pretrain.picture_pack import Pack, read_pack, write_pack
 from ldm.pretrain.settings import PretrainConfig, StageSection
 from ldm.pretrain.unet_training import BaseTraining, ReplayBuffer, start_from
 from ldm.training.trainer import quieten
 
-STAGES = ("pack", "vae", "encoder", "unet", "export", "matting")
+STAGES = ("pack", "vae", "unet", "export", "matting")
 LOG_EVERY = 20  # steps
 WARMUP = 40  # steps of a stage that is limited by time
 AVERAGED_FROM = 100  # step; before it the averaged weights, which are validated, are those of the start
@@ -69,10 +62,7 @@ class Pretraining:
     """
 
     def __init__(
-        self,
-        config: PretrainConfig,
-        architecture: Architecture,
-        other: tuple[Path, Architecture] | None = None,
+        self, config: PretrainConfig, architecture: Architecture, other: tuple[Path, Architecture]
     ) -> None:
         self.config, self.architecture, self.other = config, architecture, other
         self.logdir = Path(config.logdir)
@@ -80,12 +70,11 @@ class Pretraining:
     @property
     def needed(self) -> list[str]:
         """Those of STAGES that a base needs."""
-        left_out = [] if self.other is None else ["vae", "encoder"] if self._shares_vae() else ["encoder"]
-        return [stage for stage in STAGES[:-1] if stage not in left_out]
+        return [stage for stage in STAGES[:-1] if stage != "vae" or not self._shares_vae()]
 
     def _shares_vae(self) -> bool:
         """Whether `other` has an autoencoder of the same sizes, which is then taken over."""
-        return self.other is not None and all(
+        return all(
             getattr(self.other[1], f.name) == getattr(self.architecture, f.name)
             for f in fields(Architecture)
             if f.name.startswith("vae_") or f.name in ("autoencoder", "latent_channels", "image_size")
@@ -166,7 +155,7 @@ class Pretraining:
         return self.config.seed + steps_done(self.logdir / name)
 
     def vae(self) -> str:
-        s, finished = self.config.vae, load_base(*self.other) if self.other and self._shares_vae() else None
+        s, finished = self.config.vae, load_base(*self.other) if self._shares_vae() else None
         vae = build_vae(self.architecture) if finished is None else finished.vae.requires_grad_(True)
         if not isinstance(vae, Autoencoder):
             raise ValueError(
@@ -188,31 +177,18 @@ class Pretraining:
         photos = [random_crop(photo, size, g, 1.0) for photo in self.pictures[1].photos]
         return DataLoader((torch.stack(photos) * 2 - 1).split(16), batch_size=None)
 
-    def encoder(self) -> str:
-        s = self.config.encoder
-        module = EncoderTraining(build_clip(self.architecture), s.lr, s.steps)
-        composer = InsertionComposer(self.pictures[0], *self.sizes)
-        data = Drawn(composer.references, s.batch_size, s.steps, self.seed("encoder"))
-        self.fit("encoder", module, self.loader(data, s))
-        return self.save(module.clip, "encoder")
-
     def start(self) -> Base:
-        """What the unet stage starts from: a finished base, or the results of the stages before it."""
-        base, other = Base(self.architecture), load_base(*self.other) if self.other else None
-        same = (
-            other is not None
-            and replace(other.architecture, name=base.architecture.name) == base.architecture
-        )
+        """What the unet stage starts from: the finished base, and the result of the vae stage."""
+        base, other = Base(self.architecture), load_base(*self.other)
+        same = replace(other.architecture, name=base.architecture.name) == base.architecture
         own = self.logdir / "vae.safetensors"
-        if other is not None and same:
+        if same:
             base.load_state_dict(other.state_dict())
         if own.is_file() or not self._shares_vae():
             load_model(base.vae, own)
-        elif other is not None:
+        else:
             base.vae.load_state_dict(other.vae.state_dict())
-        if other is None:
-            load_model(base.conditioner.clip, self.logdir / "encoder.safetensors")
-        elif not same and not steps_done(self.logdir / "unet"):
+        if not same and not steps_done(self.logdir / "unet"):
             start_from(base, other, self.crops().batch(64, Generator().manual_seed(3)))
         return base
 

