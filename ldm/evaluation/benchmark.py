@@ -11,10 +11,9 @@ Three layouts are read:
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 
@@ -28,7 +27,6 @@ from ldm.evaluation.posed import Posed, read_posed
 from ldm.insertion.mask_input import MaskOptions, read_mask
 from ldm.insertion.roi import AROUND, CropContext, Roi, plan_rois
 
-T = TypeVar("T")
 Choice = Collection[str] | int  # names, or how many, evenly spread; () and 0: all
 PHOTO_CASES = "insertions/cases.json"
 SCENE_FILES = (
@@ -99,23 +97,29 @@ class Benchmark:
 def load_benchmark(
     root: Path, backgrounds: Path | None = None, *, objects: Choice = (), sites: Choice = ()
 ) -> Benchmark:
-    """Read and check a benchmark, or what is chosen of it: objects, and scenes by name or sites an object.
+    """Read and check a benchmark, or what is chosen of it: objects, and sites by name or so many an object.
 
-    `backgrounds` is the test bench for object folders. An error is one line, or one line for each fault.
+    `backgrounds` is the test bench for object folders. ValueError or FileNotFoundError names the first fault.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder; give a benchmark or object folders")
     if (root / "scenes").is_dir():
-        return _scenes(root, objects, sites)
-    found = _photos(root) if (root / PHOTO_CASES).is_file() else _insertset(root, backgrounds)
+        found = _scenes(root)
+    elif (root / PHOTO_CASES).is_file():
+        found = _photos(root)
+    else:
+        found = _insertset(root, backgrounds)
     names = _choose(sorted(found.objects, key=natural_key), objects, root)
+    own = {name: [site.name for site in found.sites_of(name)] for name in names}
     if isinstance(sites, int):
-        own = {name: [site.name for site in found.sites_of(name)] for name in names}
         wanted = {site for name in names for site in _choose(own[name], sites, root)}
     else:
         wanted = set(_choose([site.name for site in found.sites], sites, root))
     kept = [site for name in names for site in found.sites_of(name) if site.name in wanted]
-    return Benchmark(found.name, {name: found.objects[name] for name in names}, tuple(kept))
+    if not kept:
+        raise ValueError(f"{root}: no site has one of these objects: {', '.join(names)}; choose others")
+    checked = tuple(_checked(site) if site.truth else site for site in kept)
+    return Benchmark(found.name, {name: found.objects[name] for name in names if own[name]}, checked)
 
 
 def read_alike(background: Picture, path: Path) -> Picture:
@@ -128,36 +132,28 @@ def read_alike(background: Picture, path: Path) -> Picture:
     return picture
 
 
-def _scenes(root: Path, objects: Choice, sites: Choice) -> Benchmark:
-    """Scenes with ground truth; ValueError lists everything that is wrong with those that are chosen."""
-    known = _choose(_folders(root / "objects"), objects, root / "objects")
-    by_name = not isinstance(sites, int)
-    scenes = _choose(_folders(root / "scenes"), sites if by_name else (), root / "scenes")
-    faults: list[str] = []
-    named = {scene: _tried(_object_name, root / "scenes" / scene / "meta.json", faults) for scene in scenes}
-    own = {name: [scene for scene in scenes if named[scene] == name] for name in known}
-    chosen = [s for name in own for s in (own[name] if by_name else _choose(own[name], sites, root))]
-    found = [_tried(_scene, root / "scenes" / scene, faults) for scene in chosen]
-    used = [name for name in known if own[name]]
-    sets = {name: _tried(load_insertset, root / "objects" / name, faults) for name in used}
-    if faults:
-        raise ValueError("\n  ".join([f"{root}: fix this benchmark in {len(faults)} places", *faults]))
-    if not found:
-        raise ValueError(f"{root}: no scene has one of these objects: {', '.join(known)}; choose others")
-    return Benchmark(root.resolve().name, {k: v for k, v in sets.items() if v}, tuple(s for s in found if s))
-
-
-def _scene(folder: Path) -> Site:
-    """One scene, its images read once to check them."""
-    site = Site(
-        name=folder.name,
-        object=_object_name(folder / "meta.json"),
-        masked=MaskedBackground(folder / "background.png", folder / "mask.png"),
-        rois=(_square(folder / "roi.txt"),),
-        truth=folder / "truth.png",
-        object_mask=folder / "object_mask.png",
+def _scenes(root: Path) -> Benchmark:
+    """Scenes with ground truth; their images are read by `_checked`."""
+    objects = {name: load_insertset(root / "objects" / name) for name in _folders(root / "objects")}
+    folders = [root / "scenes" / name for name in _folders(root / "scenes")]
+    sites = tuple(
+        Site(
+            name=folder.name,
+            object=_object_name(folder / "meta.json", objects),
+            masked=MaskedBackground(folder / "background.png", folder / "mask.png"),
+            truth=folder / "truth.png",
+            object_mask=folder / "object_mask.png",
+        )
+        for folder in folders
     )
-    images, roi = site.read(), site.rois[0]
+    return Benchmark(root.resolve().name, objects, sites)
+
+
+def _checked(scene: Site) -> Site:
+    """A scene with its square and its posed object; its images are read once to check them."""
+    folder = scene.masked.background.parent
+    roi = _square(folder / "roi.txt")
+    images = scene.read()
     for name, mask in (("mask", images.mask), ("object_mask", images.object_mask)):
         assert mask is not None
         outside = mask.copy()
@@ -165,7 +161,7 @@ def _scene(folder: Path) -> Site:
         if outside.any():
             raise ValueError(f"{folder / 'roi.txt'}: leaves a part of {name}.png out; enlarge the square")
     posed = read_posed(folder.parents[1] / "posed" / folder.name, images.background.size)
-    return replace(site, posed=posed)
+    return replace(scene, rois=(roi,), posed=posed)
 
 
 def _square(path: Path) -> Roi:
@@ -175,17 +171,15 @@ def _square(path: Path) -> Roi:
     return roi
 
 
-def _object_name(path: Path) -> str:
+def _object_name(path: Path, known: Collection[str]) -> str:
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file; a scene has {SCENE_FILES}")
     try:
         name = json.loads(path.read_text("utf-8"))["object"]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f'{path}: names no object ({error!r}); expected {{"object": name, ...}}') from error
-    folder = path.parents[2] / "objects"
-    if not isinstance(name, str) or not (folder / name).is_dir():
-        known = ", ".join(_folders(folder)) or "none"
-        raise ValueError(f"{path}: the object {name!r} is no folder of {folder}; there are {known}")
+    if name not in known:
+        raise ValueError(f"{path}: the object {name!r} is not in objects/; there are {', '.join(known)}")
     return name
 
 
@@ -262,15 +256,6 @@ def _choose(names: Sequence[str], choice: Choice, where: Path) -> list[str]:
     if unknown := [name for name in choice if name not in names]:
         raise ValueError(f"{where}: no {', '.join(unknown)}; there are {', '.join(names) or 'none'}")
     return [name for name in names if not choice or name in choice]
-
-
-def _tried(read: Callable[[Path], T], path: Path, faults: list[str]) -> T | None:
-    """What `read` makes of a path; None, and one more fault, if the user has to fix it."""
-    try:
-        return read(path)
-    except (ValueError, FileNotFoundError) as error:
-        faults.append(str(error))
-        return None
 
 
 def _format(picture: Picture) -> str:

@@ -73,13 +73,11 @@ PASTES: dict[str, Callable[[Path, Picture, np.ndarray], Picture]] = {
     "poisson": paste_poisson,
     "cut-out": paste_cut_out,
 }
-SAMPLED = ("zero-shot", "learnt")
-KINDS = (*PASTES, "ceiling", *SAMPLED)
 
 
 @dataclass(frozen=True)
 class Method:
-    """One way to insert an object; `kind` is one of KINDS.
+    """One way to insert an object; `kind` is one of PASTES, ceiling, zero-shot or learnt.
 
     `learning` and `insertion` are settings that differ from the run's, the latter as {"sample.steps": 12}. It
     learns from the first `images` few-shot pictures (0: all), with the same-category pictures or without.
@@ -97,9 +95,6 @@ class Method:
     posed: bool = False
     against: tuple[str, ...] = ()
 
-    def __post_init__(self) -> None:
-        assert self.kind in KINDS, f"{self.kind} is none of {KINDS}"
-
     @property
     def is_trained(self) -> bool:
         """Does it need an object file?"""
@@ -108,7 +103,7 @@ class Method:
     @property
     def is_sampled(self) -> bool:
         """Does it draw noise, so that settings and seed matter?"""
-        return self.kind in SAMPLED
+        return self.kind in ("zero-shot", "learnt")
 
 
 CUT_OUT, ZERO_SHOT, POSED = "cut-out", "zero-shot", "posed-"

@@ -19,7 +19,7 @@ from torchmetrics.image.fid import FrechetInceptionDistance
 from ldm.batch.contact_sheet import rgb8
 from ldm.data.picture import Picture, read_picture
 from ldm.evaluation.benchmark import SiteImages
-from ldm.evaluation.networks import FeatureNetworks, centre, object_region, paper_region, pbe_region
+from ldm.evaluation.networks import FeatureNetworks, centre, object_view, paper_region, pbe_region
 from ldm.evaluation.results import DIGITS, Insertion
 from ldm.features.encoders import Lpips
 from ldm.features.imagenet import ImageNetFeatures
@@ -78,9 +78,9 @@ def heading(name: str) -> str:
     return f"{name.partition('/')[0]}: {MEASURES[name].title}"
 
 
-def in_order(names: object) -> list[str]:
+def in_order(names: Collection[str]) -> list[str]:
     """Those of MEASURES that are among `names`, in the order of columns."""
-    return [name for name in MEASURES if name in names]  # type: ignore[operator]
+    return [name for name in MEASURES if name in names]
 
 
 MIN_MSE = 1e-10  # in [0,1]: equal regions have 100 dB, not infinity, so that means stay finite
@@ -202,7 +202,7 @@ def _likeness(
     def like(kind: str, shown: Tensor) -> Tensor:
         return networks.likeness(kind, insertion.references, encoder(shown))
 
-    views = like(name, object_region(encoder, result, images.mask))
+    views = like(name, object_view(encoder, crop_region(result, box_of(images.mask))))
     scores = {f"v2/{name}_mean": float(views.mean()), f"v2/{name}_max": float(views.max())}
     published = {"paper": paper_region(result, images.mask)}
     if name == "clip":

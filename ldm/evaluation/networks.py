@@ -24,7 +24,7 @@ from ldm.evaluation.results import References
 from ldm.features.encoders import Encoder, Lpips, load_clip, load_dino, load_lpips
 from ldm.features.imagenet import SIZE, ImageNetFeatures, centred, on_square
 from ldm.insertion.crop_paste import crop_region
-from ldm.insertion.roi import Roi, box_of, crop
+from ldm.insertion.roi import Roi, crop
 from ldm.models.conditioner import clip_normalised
 
 CANNY = (128, 256)  # thresholds of the paper's code
@@ -90,13 +90,11 @@ def centre(pixels: np.ndarray) -> Tensor:
     return clip_normalised(to_image(np.array(small.crop((left, top, left + SIZE, top + SIZE))))[None])
 
 
-def object_region(encoder: Encoder, picture: Picture, mask: np.ndarray) -> Tensor:
-    """Protocol v2: the mask's box of a result, as `object_view` shows a reference."""
-    return object_view(encoder, crop_region(picture, box_of(mask)))
-
-
 def object_view(encoder: Encoder, image: Tensor) -> Tensor:
-    """Protocol v2: image [3,h,w] in [-1,1] on a square of the encoder's mean colour, antialiased resize."""
+    """Protocol v2: image [3,h,w] in [-1,1] on a square of the encoder's mean colour, antialiased resize.
+
+    The image is a result's box of the mask, or a reference's box of the object.
+    """
     return encoder.normalised(on_square(image, encoder.mean)[None])
 
 

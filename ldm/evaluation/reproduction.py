@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ldm.data.files import write_file
 from ldm.evaluation.methods import ALL, KV, Method
+from ldm.evaluation.methods import METHODS as BENCHMARKED
 from ldm.evaluation.metrics import heading
 from ldm.evaluation.report import Interval, better, cell, differences, markdown, measured, over_objects
 from ldm.evaluation.results import Row
@@ -27,10 +28,10 @@ TUNED = (  # few-shot part, what it is, what of the cross-attention trains
     ("tokens", "`tokens` (ours)", ALL),
 )
 METHODS = (  # from pasting to tuning all of the cross-attention, in the order of the table
-    Method("flat", "reference pasted flat", "flat"),
+    BENCHMARKED["flat"],
     Method("poisson", "reference pasted by Poisson's equation", "poisson"),
-    Method("cut-out", "reference cut out and pasted", "cut-out"),
-    Method("zero-shot", "base as it is, one reference", "zero-shot"),
+    BENCHMARKED["cut-out"],
+    BENCHMARKED["zero-shot"],
     *(
         Method(f"{few_shot}-{SHORT[mode]}", f"{what}, {mode}",
                learning={"few_shot": few_shot, "freeze_model": mode})

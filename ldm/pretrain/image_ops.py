@@ -6,7 +6,6 @@ Every random number comes from a CPU generator.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TypeVar
 
@@ -54,21 +53,6 @@ def jitter(rgb: Tensor, g: Generator, amount: float = 0.25) -> Tensor:
     rgb = (rgb - 0.5) * uniform(1 - amount, 1 + amount, g) + 0.5
     tint = 1 + (torch.rand(3, 1, 1, generator=g) - 0.5) * amount
     return (rgb * tint.to(rgb) * uniform(1 - amount, 1 + amount, g)).clamp(0, 1)
-
-
-def rotate(image: Tensor, degrees: float) -> Tensor:
-    """[c,h,w] turned about its centre; what comes in from outside is 0."""
-    a = math.radians(degrees)
-    aspect = image.shape[-1] / image.shape[-2]
-    theta = torch.tensor([[math.cos(a), math.sin(a) / aspect, 0], [-math.sin(a) * aspect, math.cos(a), 0]])
-    grid = F.affine_grid(theta[None].to(image), [1, *image.shape], align_corners=False)
-    return F.grid_sample(image[None], grid, align_corners=False)[0]
-
-
-def turned(cutout: Tensor, degrees: float) -> Tensor:
-    """A layer turned about its centre, cropped to what is visible."""
-    across = math.ceil(0.15 * max(cutout.shape[-2:]))
-    return tight(rotate(F.pad(cutout, [across] * 4), degrees))
 
 
 def tight(cutout: Tensor) -> Tensor:

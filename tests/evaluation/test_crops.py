@@ -9,8 +9,10 @@ import torch
 from transformers import CLIPImageProcessorPil
 
 from ldm.data.picture import Picture
-from ldm.evaluation.networks import centre, object_region, object_view, whole
+from ldm.evaluation.networks import centre, object_view, whole
 from ldm.features.encoders import load_dino
+from ldm.insertion.crop_paste import crop_region
+from ldm.insertion.roi import box_of
 from tests.fixtures.networks import write_dino
 
 MEAN, STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -59,7 +61,7 @@ def test_the_centres_odd_margin_is_rounded_as_in_torchvision(width: int, left: i
 
 def test_v2_shows_the_box_on_the_mean_colour_in_the_encoders_own_normalisation(tmp_path: Path) -> None:
     encoder, ground, mask = load_dino(write_dino(tmp_path / "dino")), picture(), blob()
-    image = object_region(encoder, ground, mask)
+    image = object_view(encoder, crop_region(ground, box_of(mask)))
     assert image.shape == (1, 3, 224, 224)
     assert image[:, :, :40].abs().max() < 1e-4 and image[:, :, -40:].abs().max() < 1e-4  # mean colour is 0
     rows, columns = np.where(mask)

@@ -45,20 +45,6 @@ def test_over_shows_what_is_on_top() -> None:
     assert torch.allclose(out[:, 8, 8], torch.tensor([1, 128 / 255, 0]))
 
 
-def test_a_quarter_turn_is_exact() -> None:
-    image = torch.rand(3, 16, 16, generator=generator())
-    turned = layers.rotate(image, 90)
-    assert torch.allclose(turned, image.rot90(-1, (1, 2)), atol=1e-4)
-    assert torch.allclose(layers.rotate(image, 0), image, atol=1e-5)
-
-
-def test_turning_keeps_shapes_in_wide_pictures() -> None:
-    """A disc stays a disc whatever the picture's aspect."""
-    y, x = torch.meshgrid(torch.arange(40.0), torch.arange(80.0), indexing="ij")
-    image = (((x - 39.5) ** 2 + (y - 19.5) ** 2) < 144).float()[None]
-    assert (layers.rotate(image, 30) - image).abs().mean() < 0.01
-
-
 @pytest.mark.parametrize("seed", range(8))
 def test_a_placed_layer_lies_in_its_box(seed: int) -> None:
     layer, (x0, y0, x1, y1) = layers.placed(layers.premultiplied(disc()), SIZE, generator(seed))
