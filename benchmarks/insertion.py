@@ -1,4 +1,4 @@
-"""Cases of inserting: a UNet step, a whole insertion, the VAE, and how they grow."""
+"""Cases of inserting: a UNet step, a whole insertion, the VAE, and several objects in one batch."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ from ldm.models.sampler import guided_eps
 from ldm.speed.deep_cache import DeepCache
 from ldm.speed.onednn_packing import pack_weights
 
-GROWTH = tuple(f"growth with {what}" for what in ("the batch", "the resolution", "objects", "backgrounds"))
-BATCHES, OBJECTS, BACKGROUNDS, SCALES = (1, 2, 4, 8), 8, (1, 2, 4), (0.5, 1.0, 1.5)
+OBJECTS = 8
 SCALE = 5.0  # of guidance
 
 
@@ -93,31 +92,17 @@ def vae(base: Base, side: int) -> list[Case]:
     ]
 
 
-def growth(base: Base, half: str, side: int, fast: InsertOptions) -> dict[str, list[Case]]:
-    """A folded step by batch, resolution and number of objects; fast insertions by number of backgrounds."""
-    prepared, f = inference_copy(base, Runtime(half, pack=pack_weights)), base.architecture.vae_factor * 8
-    filled = _filled(prepared, base, side, fast)
-    sides = sorted({max(round(side * scale / f), 1) * f for scale in SCALES})
+def objects(base: Base, half: str, side: int) -> list[Case]:
+    """A folded step of several samples: of one object, and of different ones."""
+    prepared = inference_copy(base, Runtime(half, pack=pack_weights))
     one, several = (
         join([prepared.folded(*_tokens(base, seed)).conditional for seed in seeds])
         for seeds in ([0] * OBJECTS, range(OBJECTS))
     )
-    return {
-        "growth with the batch": [
-            Case(f"batch {n}", _step(prepared, base, side, n), n, half) for n in BATCHES
-        ],
-        "growth with the resolution": [  # a copy for each size: packed weights fit one size
-            Case(f"{s} px", _step(inference_copy(base, Runtime(half, pack=pack_weights)), base, s), 1, half)
-            for s in sides
-        ],
-        "growth with objects": [
-            Case(f"{OBJECTS} samples of one object", _of(prepared, base, side, one), OBJECTS, half),
-            Case(f"{OBJECTS} different objects", _of(prepared, base, side, several), OBJECTS, half),
-        ],
-        "growth with backgrounds": [
-            Case(f"{n} pictures, fast", _several(filled, n), n, half, counted=False) for n in BACKGROUNDS
-        ],
-    }
+    return [
+        Case(f"{OBJECTS} samples of one object", _of(prepared, base, side, one), OBJECTS, half),
+        Case(f"{OBJECTS} different objects", _of(prepared, base, side, several), OBJECTS, half),
+    ]
 
 
 def _tokens(base: Base, seed: int) -> Contexts:
@@ -125,9 +110,9 @@ def _tokens(base: Base, seed: int) -> Contexts:
 
 
 @torch.no_grad()
-def _step(model: Any, base: Base, side: int, n: int = 1) -> Callable[[], Any]:
-    """A guided step of n samples; a prepared model gets folded contexts."""
-    scene = make_scene(base, side, n)
+def _step(model: Any, base: Base, side: int) -> Callable[[], Any]:
+    """A guided step of a sample; a prepared model gets folded contexts."""
+    scene = make_scene(base, side)
     contexts = model.folded(*scene.contexts) if isinstance(model, InpaintingModel) else scene.contexts
     eps = guided_eps(model, condition(scene, contexts), SCALE)
     return torch.no_grad()(partial(eps, scene.x_T, torch.tensor(500, device=base.device)))
@@ -164,11 +149,3 @@ def _filled(prepared: InpaintingModel, base: Base, side: int, inserting: InsertO
         return fill(inserting.predictor(prepared, ()), prepared, scene, contexts, **options)
 
     return run
-
-
-def _several(run: Callable[[], Any], n: int) -> Callable[[], Any]:
-    def runs() -> None:
-        for _ in range(n):
-            run()
-
-    return runs

@@ -96,8 +96,7 @@ def _groups(subject: Subject, device: str) -> Iterator[tuple[str, int, Callable[
     yield "UNet step", side, lambda: insertion.unet_step(base(), half, side, compiled)
     yield "whole insertion", side, lambda: insertion.insertion(base(), half, side, subject.presets, compiled)
     yield "VAE", side, lambda: insertion.vae(base(), side)
-    for name in insertion.GROWTH:
-        yield name, side, partial(_growth, name, base, half, side, subject.presets["fast"])
+    yield "growth with objects", side, lambda: insertion.objects(base(), half, side)
     base.forget()
     yield "training step", side, lambda: learning.training(make, side, subject.batches)
     if subject.lean:
@@ -106,10 +105,6 @@ def _groups(subject: Subject, device: str) -> Iterator[tuple[str, int, Callable[
     if (weights := subject.weights) is not None:
         yield "load", side, lambda: loading(weights, subject.architecture, device)
         yield "start", side, lambda: starting(subject.config, device)
-
-
-def _growth(name: str, base: Callable[[], Base], half: str, side: int, fast: InsertOptions) -> list[Case]:
-    return insertion.growth(base(), half, side, fast)[name]
 
 
 class _Once:

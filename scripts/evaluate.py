@@ -97,16 +97,19 @@ def fill_benchmark(args: argparse.Namespace, config: Config) -> None:
 
 def score_results(args: argparse.Namespace) -> None:
     """Score the results that are there, alone or against another run."""
-    sources = [args.results, *filter(None, [args.against])]
-    found = [collect(source, args.references, args.methods) for source in sources]
-    check_pairs(*(zip(map(str, sources), found, strict=True)))
+    own = collect(args.results, args.references, args.methods)
+    others = collect(args.against, args.references, args.methods) if args.against else []
+    if args.against:
+        check_pairs(str(args.results), own, str(args.against), others)
     networks = networks_of(args)
-    runs = [scored(str(s), x, args, networks) for s, x in zip(sources, found, strict=True)]
+    run = scored(str(args.results), own, args, networks)
+    against = scored(str(args.against), others, args, networks) if args.against else None
     names = "; ".join(f"{key}: {name}" for key, name in networks.names.items())
     notes = [f"Networks: {names or 'none'}."]
-    notes += [f"Frechet distances to the {real_pictures(x, args.real)[1]}." for x in found if runs[0].sets]
-    other = runs[1] if len(runs) > 1 else None
-    announce_report(write_report(args.out, runs[0], list(dict.fromkeys(notes)), other))
+    if run.sets:
+        told = dict.fromkeys(real_pictures(x, args.real)[1] for x in (own, others) if x)
+        notes += [f"Frechet distances to the {real}." for real in told]
+    announce_report(write_report(args.out, run, notes, against))
 
 
 def scored(

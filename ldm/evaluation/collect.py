@@ -37,10 +37,13 @@ def collect(source: Path, references: Path | None = None, methods: Sequence[str]
     Of the engine's results, those of `methods`, or of one method if its own folder is given. Raises one-line
     errors for what is missing or does not fit.
     """
+    if not source.exists():
+        raise FileNotFoundError(f"{source}: no such folder of results, and no manifest")
     if source.is_dir():
         found = _in_folder(source, references)
     else:
-        found = [_listed(values, where, source.parent, references) for where, values in _lines(source)]
+        lines = read_lines(source, COLUMNS)
+        found = [_listed(values, where, source.parent, references) for where, values in lines]
     found = [x for x in found if not methods or x.method in methods]
     if not found:
         raise ValueError(f"{source}: holds no result of {', '.join(methods) or 'any method'}")
@@ -55,23 +58,22 @@ def collect(source: Path, references: Path | None = None, methods: Sequence[str]
     return found
 
 
-def check_pairs(run: tuple[str, Sequence[Insertion]], *against: tuple[str, Sequence[Insertion]]) -> None:
+def check_pairs(source: str, run: Sequence[Insertion], other: str, others: Sequence[Insertion]) -> None:
     """ValueError unless the other run is of one method and shares names with each method of this one."""
-    for source, others in against:
-        methods = list(dict.fromkeys(other.method for other in others))
-        if len(methods) > 1:
+    methods = list(dict.fromkeys(x.method for x in others))
+    if len(methods) > 1:
+        raise ValueError(
+            f"{other}: holds {len(methods)} methods ({', '.join(methods)}); compare with one of them: "
+            f"--against {other}/{methods[0]}"
+        )
+    known = {x.name for x in others}
+    for method in dict.fromkeys(x.method for x in run):
+        names = [x.name for x in run if x.method == method]
+        if not known & set(names):
             raise ValueError(
-                f"{source}: holds {len(methods)} methods ({', '.join(methods)}); compare with one of them: "
-                f"--against {source}/{methods[0]}"
+                f"{source} and {other} share no image ({names[0]} ... and {others[0].name} ...); "
+                "results are paired by their names"
             )
-        known = {other.name for other in others}
-        for method in dict.fromkeys(insertion.method for insertion in run[1]):
-            names = [insertion.name for insertion in run[1] if insertion.method == method]
-            if not known & set(names):
-                raise ValueError(
-                    f"{run[0]} and {source} share no image ({names[0]} ... and {others[0].name} ...); "
-                    "results are paired by their names"
-                )
 
 
 def _in_folder(folder: Path, references: Path | None) -> list[Insertion]:
@@ -127,12 +129,6 @@ def _references(file: Path, row: Mapping[str, Any]) -> References:
     if whole is None:
         raise ValueError(f"{file}: its object has no reference picture; give --references FOLDER")
     return References(whole, found.views if found and object_ else ())
-
-
-def _lines(path: Path) -> list[tuple[str, dict[str, Any]]]:
-    if not path.exists():
-        raise FileNotFoundError(f"{path}: no such folder of results, and no manifest")
-    return read_lines(path, COLUMNS)
 
 
 def _listed(values: Mapping[str, Any], where: str, root: Path, references: Path | None) -> Insertion:

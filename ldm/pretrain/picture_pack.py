@@ -64,33 +64,31 @@ class Pack:
     relit: list[Relit] = field(default_factory=list)
     silhouettes: list[Tensor | None] = field(default_factory=list)
 
-    def split_photos(self, held_out: int) -> tuple[Pack, Pack]:
-        """=> the pack without every k-th photo, and the pack with only those photos, for validation."""
-        step = max(2, len(self.photos) // held_out)
-
-        def kept(items: list[T]) -> list[T]:
-            return [item for i, item in enumerate(items) if i % step]
-
-        trained = replace(self, photos=kept(self.photos), silhouettes=kept(self.silhouettes))
-        return trained, replace(self, photos=self.photos[::step], silhouettes=self.silhouettes[::step])
-
-    def split_relit(self, every: int) -> tuple[Pack, list[Relit]]:
-        """=> the pack without every k-th relit scene, and those scenes."""
-        kept = [scene for i, scene in enumerate(self.relit) if i % every]
-        return replace(self, relit=kept), self.relit[::every]
+    def split(self, photos: int, relit: int) -> tuple[Pack, Pack]:
+        """=> the pack without so many photos, evenly spread, and every k-th relit scene; one with these."""
+        step = max(2, len(self.photos) // photos)
+        parts = zip(
+            _every(self.photos, step), _every(self.silhouettes, step), _every(self.relit, relit), strict=True
+        )
+        trained, held_out = (
+            replace(self, photos=own, silhouettes=silhouettes, relit=scenes)
+            for own, silhouettes, scenes in parts
+        )
+        return trained, held_out
 
     def split_layers(self, every: int = 25) -> tuple[Pack, Pack]:
         """=> the pack without every k-th cut-out and object of many views, and one of only these."""
-        names = list(self.multiview)
+        parts = zip(_every(self.cutouts, every), _every(list(self.multiview), every), strict=True)
+        trained, held_out = (
+            replace(self, cutouts=cutouts, multiview={name: self.multiview[name] for name in names})
+            for cutouts, names in parts
+        )
+        return trained, held_out
 
-        def part(held_out: bool) -> Pack:
-            def kept(items: list[T]) -> list[T]:
-                return [item for i, item in enumerate(items) if (i % every == 0) == held_out]
 
-            views = {name: self.multiview[name] for name in kept(names)}
-            return replace(self, cutouts=kept(self.cutouts), multiview=views)
-
-        return part(False), part(True)
+def _every(items: list[T], k: int) -> tuple[list[T], list[T]]:
+    """=> all but every k-th item, and every k-th."""
+    return [item for i, item in enumerate(items) if i % k], items[::k]
 
 
 def sources(root: Path) -> Iterator[tuple[str, Path]]:
@@ -134,7 +132,7 @@ def _webp(file: Path, short_side: int, quality: int) -> bytes:
     return out.getvalue()
 
 
-def write_pack(root: Path, target: Path, short_side: int = 256, quality: int = 82) -> None:
+def write_pack(root: Path, target: Path, short_side: int, quality: int = 80) -> None:
     """Shrink and re-encode every picture below `root` into the zip `target`, written whole or not at all."""
     files = list(sources(root))
     if not files:

@@ -93,9 +93,7 @@ class Pretraining:
     def pictures(self) -> tuple[Pack, Pack]:
         """The pack that is trained on, and the same with the held-out photos and relit scenes instead."""
         p = self.config.pack
-        trained, held_out = read_pack(Path(p.file)).split_photos(p.held_out)
-        trained, relit = trained.split_relit(p.held_out_relit)
-        return trained, replace(held_out, relit=relit)
+        return read_pack(Path(p.file)).split(p.held_out, p.held_out_relit)
 
     @property
     def sizes(self) -> tuple[int, int]:

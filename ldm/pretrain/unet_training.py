@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import pytorch_lightning as pl
@@ -65,24 +66,20 @@ def stored(conditioner: Conditioner, references: Tensor) -> Tensor:
     return rearrange(conditioner.pooled(images).float(), "(b n) c -> b n c", b=len(references))
 
 
+@dataclass(frozen=True, eq=False)
 class ReplayBuffer:
     """Batches drawn from the last `capacity` samples: each is encoded once and used about `reuse` times.
 
     `half`: samples are encoded in bf16.
     """
 
-    def __init__(
-        self,
-        base: Base,
-        source: Iterable[InsertionBatch],
-        batch_size: int,
-        capacity: int,
-        reuse: int,
-        seed: int,
-        half: bool = True,
-    ) -> None:
-        self.base, self.source, self.batch_size = base, source, batch_size
-        self.capacity, self.reuse, self.seed, self.half = capacity, reuse, seed, half
+    base: Base
+    source: Iterable[InsertionBatch]
+    batch_size: int
+    capacity: int
+    reuse: int
+    seed: int
+    half: bool = True
 
     def __iter__(self) -> Iterator[Encoded]:
         size = max(1, self.capacity // self.batch_size)

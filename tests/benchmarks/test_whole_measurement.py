@@ -28,8 +28,8 @@ PRESETS = {
     ),
 }
 GROUPS = {
-    "UNet step", "whole insertion", "VAE", "growth with the batch", "growth with the resolution",
-    "growth with objects", "growth with backgrounds", "training step", "training by preset", "load",
+    "UNet step", "whole insertion", "VAE", "growth with objects", "training step", "training by preset",
+    "load",
 }  # fmt: skip
 
 

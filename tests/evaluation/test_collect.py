@@ -174,9 +174,9 @@ def test_a_log_of_another_program_is_named(tmp_path: Path, line: str) -> None:
 def test_runs_that_cannot_be_paired_are_refused(tmp_path: Path, bench: Path) -> None:
     both, flat = bench_results(tmp_path / "both", bench), bench_results(tmp_path / "flat", bench, ("flat",))
     one, two = collect(flat), collect(both)
-    check_pairs(("both", two), ("flat", one))
+    check_pairs("both", two, "flat", one)
     with pytest.raises(ValueError, match=r"2 methods \(flat, ceiling\).*--against both/flat"):
-        check_pairs(("flat", one), ("both", two))
+        check_pairs("flat", one, "both", two)
     log(tmp_path / "out", bench)
     with pytest.raises(ValueError, match=r"share no image \(a \.\.\. and s1 \.\.\.\)"):
-        check_pairs(("out", collect(tmp_path / "out")), ("flat", one))
+        check_pairs("out", collect(tmp_path / "out"), "flat", one)

@@ -63,10 +63,10 @@ def test_opaque_cutouts_keep_four_channels(tmp_path: Path) -> None:
 
 
 def test_held_out_photos_are_in_one_part_only(pack: Pack) -> None:
-    rest, held_out = pack.split_photos(2)
+    rest, held_out = pack.split(2, 2)
     assert len(held_out.photos) == 2 and len(rest.photos) == 4
     assert not {photo.data_ptr() for photo in rest.photos} & {photo.data_ptr() for photo in held_out.photos}
-    assert rest.cutouts is pack.cutouts and rest.relit is pack.relit
+    assert rest.cutouts is pack.cutouts
     for part in (rest, held_out):
         for photo, silhouette in zip(part.photos, part.silhouettes, strict=True):
             assert silhouette is None or silhouette.shape[1:] == photo.shape[1:]
@@ -91,19 +91,18 @@ def test_relit_scenes_arrive_whole_but_for_those_too_dark(pack: Pack) -> None:
 
 
 def test_held_out_relit_scenes_are_in_one_part_only(pack: Pack) -> None:
-    rest, held_out = pack.split_relit(2)
-    assert [x.name for x in held_out] == ["r0", "r2"] and [x.name for x in rest.relit] == ["r1", "r3"]
-    assert rest.photos is pack.photos
+    rest, held_out = pack.split(2, 2)
+    assert [x.name for x in held_out.relit] == ["r0", "r2"] and [x.name for x in rest.relit] == ["r1", "r3"]
 
 
 def test_holding_out_too_many_leaves_photos_to_train_on(pack: Pack) -> None:
-    rest, held_out = pack.split_photos(100)
+    rest, held_out = pack.split(100, 2)
     assert len(rest.photos) == len(held_out.photos) == 3
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no training pictures; expected photos/ and insertbench/"):
-        write_pack(tmp_path, tmp_path / "pack.zip")
+        write_pack(tmp_path, tmp_path / "pack.zip", 64)
     assert list(tmp_path.iterdir()) == []
 
 
