@@ -72,7 +72,7 @@ def announce_report(files: Sequence[Path]) -> None:
 def fill_benchmark(args: argparse.Namespace, config: Config) -> None:
     """Every chosen method at every chosen site: tables and a sheet."""
     names = args.methods or list(METHODS)
-    benchmark = load_benchmark(args.benchmark, args.backgrounds, objects=args.objects, sites=args.scenes)
+    benchmark = load_benchmark(args.benchmark, args.backgrounds, args.objects, args.scenes)
     if args.methods == [] and any(site.truth is None for site in benchmark.sites):
         names.remove("ceiling")
     methods = [method for method in METHODS.values() if method.name in names]

@@ -46,8 +46,6 @@ def parser() -> SettingsParser:
     p.add_argument(
         "--methods", nargs="+", default=[], metavar="NAME", help="methods, of those that --plan lists [all]"
     )
-    p.add_argument("--objects", type=int, default=0, metavar="N", help="objects per benchmark [all]")
-    p.add_argument("--sites", type=int, default=0, metavar="N", help="sites per object [all]")
     p.add_argument("--quick", action="store_true", help=f"{len(QUICK)} methods, {QUICK_OBJECTS} objects per "
                    f"benchmark, {QUICK_SITES} sites per object, a quarter of the steps")  # fmt: skip
     p.add_argument("--plan", action="store_true", help="list the methods and what is missing; do nothing")
@@ -115,11 +113,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_folder(args.out, f"--out {args.out}")
     check_reports(args.out, {"RESULTS.md": "# Results\n\nMean over images", "results.jsonl": '{"file":'})
     config, compared = what_to_compare(args, config)
-    objects = args.objects or (QUICK_OBJECTS if args.quick else 0)
-    sites = args.sites or (QUICK_SITES if args.quick else 0)
-    benchmarks = [
-        load_benchmark(root, args.backgrounds, objects=objects, sites=sites) for root in args.benchmarks
-    ]
+    benchmarks = [load_benchmark(root, args.backgrounds) for root in args.benchmarks]
+    if args.quick:
+        benchmarks = [benchmark.first(QUICK_OBJECTS, QUICK_SITES) for benchmark in benchmarks]
     pages = {benchmark.name: args.out / "reports" / benchmark.name for benchmark in benchmarks}
     for folder in pages.values():
         check_report(folder)

@@ -27,7 +27,6 @@ from ldm.evaluation.posed import Posed, read_posed
 from ldm.insertion.mask_input import MaskOptions, read_mask
 from ldm.insertion.roi import AROUND, CropContext, Roi, plan_rois
 
-Choice = Collection[str] | int  # names, or how many, evenly spread; () and 0: all
 PHOTO_CASES = "insertions/cases.json"
 SCENE_FILES = (
     "background.png, truth.png, mask.png (white: inpaint here), object_mask.png (white: the object), "
@@ -93,11 +92,21 @@ class Benchmark:
         """The sites of one object."""
         return [site for site in self.sites if site.object == name]
 
+    def first(self, objects: int, sites: int) -> Benchmark:
+        """Its first objects, and the first sites of each."""
+        known = dict(list(self.objects.items())[:objects])
+        return replace(
+            self, objects=known, sites=tuple(x for name in known for x in self.sites_of(name)[:sites])
+        )
+
 
 def load_benchmark(
-    root: Path, backgrounds: Path | None = None, *, objects: Choice = (), sites: Choice = ()
+    root: Path,
+    backgrounds: Path | None = None,
+    objects: Collection[str] = (),
+    sites: Collection[str] = (),
 ) -> Benchmark:
-    """Read and check a benchmark, or what is chosen of it: objects, and sites by name or so many an object.
+    """Read and check a benchmark, or the chosen objects and sites of it; () stands for all.
 
     `backgrounds` is the test bench for object folders. ValueError or FileNotFoundError names the first fault.
     """
@@ -110,16 +119,13 @@ def load_benchmark(
     else:
         found = _insertset(root, backgrounds)
     names = _choose(sorted(found.objects, key=natural_key), objects, root)
-    own = {name: [site.name for site in found.sites_of(name)] for name in names}
-    if isinstance(sites, int):
-        wanted = {site for name in names for site in _choose(own[name], sites, root)}
-    else:
-        wanted = set(_choose([site.name for site in found.sites], sites, root))
+    wanted = _choose([site.name for site in found.sites], sites, root)
     kept = [site for name in names for site in found.sites_of(name) if site.name in wanted]
     if not kept:
         raise ValueError(f"{root}: no site has one of these objects: {', '.join(names)}; choose others")
+    used = dict.fromkeys(site.object for site in kept)
     checked = tuple(_checked(site) if site.truth else site for site in kept)
-    return Benchmark(found.name, {name: found.objects[name] for name in names if own[name]}, checked)
+    return Benchmark(found.name, {name: found.objects[name] for name in used}, checked)
 
 
 def read_alike(background: Picture, path: Path) -> Picture:
@@ -248,11 +254,8 @@ def _folders(folder: Path) -> list[str]:
     return sorted(names, key=natural_key)
 
 
-def _choose(names: Sequence[str], choice: Choice, where: Path) -> list[str]:
+def _choose(names: Sequence[str], choice: Collection[str], where: Path) -> list[str]:
     """The chosen ones of these names, in their order; ValueError for a name that is not there."""
-    if isinstance(choice, int):
-        count = choice if 0 < choice < len(names) else len(names)
-        return [names[i * len(names) // count] for i in range(count)]
     if unknown := [name for name in choice if name not in names]:
         raise ValueError(f"{where}: no {', '.join(unknown)}; there are {', '.join(names) or 'none'}")
     return [name for name in names if not choice or name in choice]

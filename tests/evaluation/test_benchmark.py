@@ -34,7 +34,7 @@ def test_a_bench_with_truth(tmp_path: Path) -> None:
         ("s10", "apple"),
     ]
     assert all(site.truth and site.truth.is_file() and site.rois for site in benchmark.sites)
-    few = load_benchmark(tmp_path / "bench", sites=1, objects=1)
+    few = benchmark.first(objects=1, sites=1)
     assert list(few.objects) == ["apple"] and [site.name for site in few.sites] == ["s1"]
 
 
@@ -68,7 +68,7 @@ def test_insertset_objects_go_into_every_background(tmp_path: Path) -> None:
     assert [(site.object, site.name) for site in benchmark.sites] == [
         (name, f"{name}/000{i}") for name in ("cup", "dog") for i in (1, 2, 3)
     ]
-    alone = load_benchmark(tmp_path / "objects/cup", bench, sites=2)
+    alone = load_benchmark(tmp_path / "objects/cup", bench).first(1, 2)
     assert [(site.object, site.name) for site in alone.sites] == [("cup", "cup/0001"), ("cup", "cup/0002")]
     assert benchmark.sites[0].masked.read()[1].sum() == 24 * 24
 
