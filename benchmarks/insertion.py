@@ -31,10 +31,7 @@ SCALE = 5.0  # of guidance
 
 
 def unet_step(base: Base, half: str, side: int, compiled: bool) -> list[Case]:
-    """One guided step of one sample, both halves; `compiled`: also as torch.compile makes it.
-
-    What is left without cross-attention bounds what folding it can save.
-    """
+    """One guided step of one sample, both halves; `compiled`: also as torch.compile makes it."""
     cases = []
     for precision in ("fp32", half):
         folded = inference_copy(base, Runtime(precision, pack=pack_weights))
@@ -60,10 +57,7 @@ def unet_step(base: Base, half: str, side: int, compiled: bool) -> list[Case]:
 def insertion(
     base: Base, half: str, side: int, presets: Mapping[str, InsertOptions], compiled: bool
 ) -> list[Case]:
-    """Whole insertions, the VAE in fp32: the plain way, then the `presets`, both in both precisions.
-
-    The plain way samples as the preset `exact`.
-    """
+    """Whole insertions, the VAE in fp32: plain, sampled as `exact`, and the `presets`, in both precisions."""
     scene, exact = make_scene(base, side), presets["exact"].sampling
     options = {"sampler": exact.sampler} | exact.schedule()
     way = f"plain {exact.sampler.upper()} {exact.steps}"

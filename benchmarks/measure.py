@@ -29,11 +29,7 @@ MATRIX = {"cpu": 2048, "cuda": 8192}  # side of the matrices that the machine's 
 
 @dataclass(frozen=True)
 class Case:
-    """`run` is what is timed; it makes `samples`, mostly in `precision`.
-
-    `holds`: bytes of weights and the like. `counted`: its FLOPs are, in the first run, which must not be
-    compiled.
-    """
+    """`run` makes `samples`; `holds`: bytes of weights; `counted`: its FLOPs are; it is not compiled."""
 
     name: str
     run: Callable[[], Any]

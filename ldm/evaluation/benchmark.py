@@ -36,10 +36,7 @@ SCENE_FILES = (
 
 @dataclass(frozen=True)
 class Site:
-    """One place for one object, by a name that is unique in its benchmark; with ground truth if there is any.
-
-    `rois` are the squares that are inpainted and scored; none: they are planned around the mask.
-    """
+    """A place for an object, by a unique name. `rois` are what is inpainted and scored; none: planned."""
 
     name: str
     object: str

@@ -1,8 +1,4 @@
-"""A folder of results, made by inference or by the engine, or a manifest => insertions that can be scored.
-
-Other programs' results come by a manifest (.csv or .jsonl): one result a line with its background, mask or
-box, and the object's references; paths are relative to the manifest.
-"""
+"""A folder of results, or a manifest of another program's (.csv, .jsonl) => insertions that can be scored."""
 
 from __future__ import annotations
 
@@ -32,10 +28,9 @@ FACTS = ("seconds", "colour_offset")  # of inference's results
 
 
 def collect(source: Path, references: Path | None = None, methods: Sequence[str] = ()) -> list[Insertion]:
-    """All insertions of a folder or manifest, in its order; `references` replaces what each one names.
+    """All insertions of a folder or manifest; `references` replaces what each one names.
 
-    Of the engine's results, those of `methods`, or of one method if its own folder is given. Raises one-line
-    errors for what is missing or does not fit.
+    Of the engine's results, those of `methods`, or of one method if its own folder is given.
     """
     if not source.exists():
         raise FileNotFoundError(f"{source}: no such folder of results, and no manifest")

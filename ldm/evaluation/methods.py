@@ -1,8 +1,4 @@
-"""Methods that are compared: what each one is, and how it fills a site.
-
-Pasting needs no model; the ceiling needs the autoencoder and the truth; all others sample, with the base as
-it is or with an object that was learnt.
-"""
+"""Methods that are compared: what each one is, and how it fills a site."""
 
 from __future__ import annotations
 

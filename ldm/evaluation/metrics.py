@@ -1,7 +1,4 @@
-"""Measures: the table of all numbers of a report, and how those of an insertion, or of a set, are computed.
-
-Scores are by `<protocol>/<name>` of MEASURES.
-"""
+"""Measures, by `<protocol>/<name>`: their table, and how those of an insertion, or of a set, are computed."""
 
 from __future__ import annotations
 
@@ -30,10 +27,7 @@ from ldm.insertion.roi import Roi, box_of, covered, crop
 
 @dataclass(frozen=True)
 class Measure:
-    """`better` is 1 if more is better, -1 if less is, 0 if it says nothing about quality.
-
-    `metric` is what a user asks for.
-    """
+    """`metric` is what a user asks for; `better`: 1 if more is better, -1 if less is, 0: neither."""
 
     metric: str
     title: str

@@ -91,10 +91,7 @@ def centre(pixels: np.ndarray) -> Tensor:
 
 
 def object_view(encoder: Encoder, image: Tensor) -> Tensor:
-    """Protocol v2: image [3,h,w] in [-1,1] on a square of the encoder's mean colour, antialiased resize.
-
-    The image is a result's box of the mask, or a reference's box of the object.
-    """
+    """`v2`: image [3,h,w] in [-1,1] on a square of the encoder's mean colour; a box of mask or object."""
     return encoder.normalised(on_square(image, encoder.mean)[None])
 
 
@@ -145,10 +142,7 @@ def load_networks(
     dino: Path | None = None,
     alexnet: Path | None = None,
 ) -> FeatureNetworks:
-    """Load what the metrics need, by these paths or from the cache of the library that loads it.
-
-    FileNotFoundError names model, file and flag of what is missing.
-    """
+    """Load what the metrics need, by path or from a cache; FileNotFoundError names model, file and flag."""
     found: dict[str, Any] = {}
     names: dict[str, str] = {}
     if {"identity", "fidelity"} & set(metrics):

@@ -58,10 +58,7 @@ def interval(values: Sequence[float]) -> Interval:
 
 
 def cell(rows: Sequence[Row], name: str, of_set: Mapping[str, float] = MappingProxyType({})) -> str:
-    """One measure over rows: its mean, with an interval if it says what is better; a dash without values.
-
-    `of_set`: the measures of all rows together.
-    """
+    """A measure over rows: its mean, with an interval if it says what is better; `of_set`: of all rows."""
     measure = MEASURES[name]
     values = [row["scores"][name] for row in rows if name in row["scores"]]
     if name in of_set:
@@ -134,10 +131,7 @@ COMPARED = ("v2/identity", "v2/psnr_object", "v2/psnr_around")
 
 
 def comparison_table(rows: Sequence[Row], against: Mapping[str, Sequence[str]]) -> list[list[str]]:
-    """Paired differences of COMPARED, a line for each method and each that it is held `against`.
-
-    Mean and interval over objects, of each the mean of its images; and the share of images that are worse.
-    """
+    """Paired differences of COMPARED over objects, a line for each method and each that it is `against`."""
     names = [name for name in COMPARED if name in measured(rows)]
     titles = [title for name in names for title in (f"{heading(name)} [95 % over objects]", "worse")]
     out = [["method", "against", "images", *titles]]
@@ -240,10 +234,7 @@ def write_report(
 
 
 def result_sheet(run: ScoredRun, against: ScoredRun | None = None) -> np.ndarray:
-    """A row for each image, the worst first: what it was made from, and the result of each method.
-
-    uint8 [H,W,3]; a result's label is the first measure that says what is better.
-    """
+    """A row for each image, the worst first: what it was made from, each method's result; uint8 [H,W,3]."""
     measure = next((name for name in measured(run.rows) if MEASURES[name].better), "")
     own = {(x.method, x.name): (x, row) for x, row in zip(run.insertions, run.rows, strict=True)}
     if against is not None:

@@ -107,8 +107,7 @@ class Comparison:
 def comparison(freeze_model: str, published: Sequence[Method]) -> Comparison:
     """What the paper claims, and what we changed: the recipe is `tokens` with this `freeze_model`.
 
-    `published`: the paper's recipe, scaled to the base, as `paper-kv` and `paper-crossattn`; the paper's
-    claims are tested by these.
+    `published`: the paper's recipe, scaled to the base, as `paper-kv` and `paper-crossattn`.
     """
     methods = {method.name: method for method in METHODS}
     linear, recipe = methods["linear-kv"], methods[f"tokens-{SHORT[freeze_model]}"]

@@ -70,10 +70,9 @@ def references_of(insertset: InsertSet) -> References:
 
 @dataclass(frozen=True)
 class Insertion:
-    """The result file of one site, and what made it; results of two runs are paired by `site.name`.
+    """The result file of one site, and what made it; two runs are paired by `site.name`.
 
-    `model` is the fingerprint of the base, `mask_options` are those that the mask was read with, `facts` are
-    numbers that no image tells, like seconds.
+    `model` is the fingerprint of the base, `facts` are numbers that no image tells, like seconds.
     """
 
     site: Site

@@ -1,7 +1,7 @@
 """The engine: a method on an object of a benchmark => results at all its sites, none of them made twice.
 
-An object is learnt once for all methods that learn it by the same settings. A result is kept as soon as it is
-made, with all that it depends on (its recipe), so that a stopped run continues with the next site.
+An object is learnt once for all methods with the same settings; a result is kept with its recipe, all that it
+depends on, as soon as it is made.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
-"""Networks for scores, by path or from a cache: CLIP ViT-B/32, DINOv2 ViT-g/14, LPIPS.
+"""Networks for scores, by path or from a cache: CLIP ViT-B/32, DINOv2 ViT-g/14, LPIPS. Nothing is downloaded.
 
-Nothing is downloaded: where weights are missing, the error names them and the command that fetches them.
-LPIPS (Zhang et al. 2018, version 0.1, AlexNet) is a map, so that a region can be scored by itself:
-torchmetrics' own class needs torchvision and returns only the mean over a whole picture.
+LPIPS (Zhang et al. 2018, version 0.1, AlexNet) is a map, so that a region can be scored by itself; that of
+torchmetrics needs torchvision.
 """
 
 from __future__ import annotations
@@ -59,10 +58,7 @@ def load_clip(folder: Path | None = None, device: str = "cpu") -> Encoder:
 
 
 def load_dino(folder: Path | None = None, device: str = "cpu") -> Encoder:
-    """DINOv2 ViT-g/14 (1536-d), from a folder of transformers' layout or the cache.
-
-    Its positions are brought to 224 px as torch.hub's code does it, not as transformers does.
-    """
+    """DINOv2 ViT-g/14 (1536-d), likewise; its positions are brought to 224 px as in torch.hub's code."""
     from transformers import Dinov2Model
 
     net, name = _load(Dinov2Model, "DINOv2 ViT-g/14", DINO, folder, "--dino")

@@ -34,10 +34,7 @@ def scaled(image: Tensor, height: int, width: int) -> Tensor:
 
 
 def random_crop(photo: Tensor, size: int, g: Generator, smallest: float = 0.5) -> Tensor:
-    """uint8 photo [3,H,W] => float [3,size,size] in [0,1]: a square of `smallest` .. 1 of the short side.
-
-    Mirrored half of the time.
-    """
+    """uint8 photo [3,H,W] => [3,size,size] in [0,1]: a square, `smallest` .. 1 of the short side."""
     _, height, width = photo.shape
     side = round(min(height, width) * uniform(smallest, 1, g))
     top = int(torch.randint(height - side + 1, (), generator=g))
@@ -101,10 +98,7 @@ def shadow(alpha: Tensor, box: Box, g: Generator) -> Tensor:
 
 
 def region(box: Box, size: int, g: Generator) -> Tensor:
-    """The box, enlarged by up to 40 % of the free space and GROWTH of itself a side => [1,S,S].
-
-    Half of the regions are rectangles, half blobs that contain the box.
-    """
+    """The box and up to 40 % of the free space, GROWTH a side at most => [1,S,S], a rectangle or a blob."""
     x0, y0, x1, y1 = box
     grow_x, grow_y = (x1 - x0) * GROWTH, (y1 - y0) * GROWTH
     left, right = (min(free * 0.4, grow_x) * uniform(0.05, 1, g) for free in (x0, size - x1))
@@ -125,10 +119,7 @@ def region(box: Box, size: int, g: Generator) -> Tensor:
 
 
 def reference_of(cutout: Tensor, photo: Tensor, size: int, g: Generator) -> Tensor:
-    """A layer as a reference [3,size,size] in [0,1]: cut out of its picture, or with the ground around it.
-
-    A share ERRORS of the cut-outs lacks parts of the object, another still has parts of its ground.
-    """
+    """A layer as a reference [3,size,size] in [0,1], cut out of its picture, with ERRORS, or on ground."""
     cutout = jitter_layer(cutout, g, 0.2)
     height, width = cutout.shape[-2:]
     ground = scaled(random_crop(photo, size, g, 0.3), height, width)
@@ -152,10 +143,7 @@ def squared(image: Tensor, size: int) -> Tensor:
 
 
 def psnr(image: Tensor, truth: Tensor, where: Tensor | None = None) -> Tensor:
-    """Peak signal-to-noise ratio in dB of images [b,c,H,W] in [-1,1], one per image, at most 100.
-
-    `where` [b,1,H,W]: only where it is more than a half.
-    """
+    """PSNR in dB of images [b,c,H,W] in [-1,1], [b], at most 100; `where` [b,1,H,W]: only above a half."""
     error = ((image.clamp(-1, 1) - truth) / 2).square().mean(1, keepdim=True)
     inside = torch.ones_like(error) if where is None else (where > 0.5).to(error)
     mse = (error * inside).sum((1, 2, 3)) / inside.sum((1, 2, 3)).clamp_min(1)

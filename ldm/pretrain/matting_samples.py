@@ -266,10 +266,7 @@ def degraded(picture: np.ndarray, rng: Rng) -> np.ndarray:
 
 
 def framed(picture: np.ndarray, alpha: np.ndarray, whole: bool, size: int, rng: Rng) -> np.ndarray:
-    """Draw a box around the object and crop to its surroundings => [size,size,5], see `MattingComposer`.
-
-    `whole`: the picture is not cropped, and the box is everywhere.
-    """
+    """Box and surroundings of the object => [size,size,5]; `whole`: no crop, and the box is everywhere."""
     height, width = alpha.shape
     rows, columns = (np.flatnonzero((alpha > 0.5).any(side)) for side in (1, 0))
     box = window = (0, 0, width, height)

@@ -1,7 +1,4 @@
-"""Training of the networks beside the UNet: autoencoder, and cut-out (matting) network.
-
-The cut-out network starts from ImageNet weights, and its first layers stay as they are.
-"""
+"""Training of the networks beside the UNet: autoencoder, and cut-out (matting) network."""
 
 from __future__ import annotations
 
@@ -51,10 +48,9 @@ class AutoencoderCrops:
 
 
 class ResidualTraining(pl.LightningModule):
-    """|x - D(E(x) + noise)| of an `Autoencoder`.
+    """|x - D(E(x) + noise)| of an `Autoencoder`; the decoder learns to tolerate a diffusion model's errors.
 
-    The noise is a share of each channel's own standard deviation, so that larger latents do not help. With it
-    the decoder tolerates what a diffusion model leaves in the latents.
+    The noise is a share of each channel's own standard deviation, so that larger latents do not help.
     """
 
     def __init__(self, net: Autoencoder, lr: float, steps: int, noise: float = 0.05) -> None:

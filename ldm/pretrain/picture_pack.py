@@ -1,9 +1,7 @@
-"""One file with all pictures for the training of a base: folders => zip => uint8 tensors in memory.
+"""One zip of WebP files with all pictures for the training of a base => uint8 tensors in memory.
 
-The pack is a plain zip of WebP files in five folders:
-`photos/<id>`, `silhouettes/<id>` (of the object in that photo; not every photo has one), `cutouts/<id>` (with
-alpha), `multiview/<object>/<view>` (with alpha) and
-`relit/<id>/{background,truth,mask,posed_0,posed_1,view_0 ...}` (`posed` and `view` with alpha).
+`photos/<id>`, `silhouettes/<id>` (the object in that photo; optional), and, with alpha, `cutouts/<id>`,
+`multiview/<object>/<view>`, `relit/<id>/{background,truth,mask,posed_0,posed_1,view_0 ...}` (posed, views).
 """
 
 from __future__ import annotations
@@ -39,8 +37,7 @@ T = TypeVar("T")
 class Relit:
     """A rendered scene without and with an object, uint8 [3,H,W]; mask [1,H,W] (255 = object).
 
-    `posed` [4,H,W]: the object cut out in the same pose and frame, under other lights; `views` [4,h,w]: other
-    views of it.
+    `posed` [4,H,W]: the object in the same pose and frame, in other lights; `views` [4,h,w]: other views.
     """
 
     name: str

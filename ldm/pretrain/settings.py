@@ -21,11 +21,9 @@ class PackSection:
 
 @dataclass(frozen=True)
 class StageSection:
-    """One training stage; `lr` is the peak rate.
+    """One training stage; `lr` is the peak rate, `size` the side of its pictures (0: the architecture's).
 
-    `minutes`: limit of wall time, over all resumed runs; the rate then depends on the time, and `steps` is
-    only an upper limit. 0: no limit.
-    `size`: the side of its pictures, 0 for the architecture's.
+    `minutes`: limit of wall time over all resumed runs (0: none); the rate then depends on the time.
     """
 
     steps: int = 1000
@@ -47,10 +45,7 @@ class StageSection:
 class PretrainConfig:
     """All settings; `sizes`: the config whose architecture is trained; `export`: where the base is written.
 
-    `start_from`: config of a finished base. If it has the same sizes, training continues from it, and `all`
-    leaves out the vae stage. Else the unet stage takes over its conditioner and its inner UNet layers, and
-    its autoencoder if that has the same sizes. A UNet fits only the VAE that it was trained on: after more
-    training of the VAE, train the UNet again.
+    `start_from`: config of a finished base; docs/pretraining.md says what each stage takes over from it.
     """
 
     sizes: str = field(default="configs/mini256.yaml", metadata=PATH)

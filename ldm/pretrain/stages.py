@@ -1,7 +1,6 @@
 """The stages of training a base, from pictures to a folder that loads; a stage resumes where it was stopped.
 
-pack: pictures => one file. vae, unet: training. export: the finished base. matting: the network that cuts
-out objects; it is shipped with the base, but no other stage needs it.
+pack: pictures => one file. vae, unet: training. export: the finished base. matting: the cut-out network.
 """
 
 from __future__ import annotations
@@ -107,10 +106,7 @@ class Pretraining:
     def fit(
         self, name: str, module: pl.LightningModule, data: Iterable, validation: Iterable | None = None
     ) -> None:
-        """Train from the last checkpoint, if there is one, to the stage's steps or minutes.
-
-        The module ends with averaged weights.
-        """
+        """Train from the last checkpoint to the stage's steps or minutes; ends with averaged weights."""
         s: StageSection = getattr(self.config, name)
         folder = self.logdir / name
         saving = ModelCheckpoint(
@@ -254,10 +250,7 @@ def rate(progress: float, step: int) -> float:
 
 
 class TimeLimit(Timer):
-    """Ends a stage after this many minutes over all its resumed runs; the learning rate depends on the time.
-
-    On a machine of unknown speed, or a shared one, a number of steps does not say when a stage ends.
-    """
+    """Ends a stage after so many minutes over all its resumed runs; the learning rate depends on the time."""
 
     def __init__(self, minutes: float) -> None:
         super().__init__(timedelta(minutes=minutes), verbose=False)

@@ -1,10 +1,8 @@
-"""Third stage of a base: UNet and conditioner on insertion samples, from noise to the image.
+"""The unet stage: UNet and conditioner on insertion samples, from noise to the image.
 
-What is added to Paint-by-Example's training: a sample's reference comes with further views of the object as
-few-shot tokens, so that these have a meaning before any tuning. The loss has a larger weight in the masked
-region; all noise levels weigh alike, but where the region shows something, see
-`training_timesteps`. The stage may start from the UNet and the conditioner of another base
-whose autoencoder has the same number of cells but other channels.
+Beyond Paint-by-Example's training a reference comes with further views of the object as few-shot tokens, so
+that these have a meaning before any tuning. All noise levels weigh alike, but where the region shows
+something, see `training_timesteps`.
 """
 
 from __future__ import annotations
@@ -68,10 +66,7 @@ def stored(conditioner: Conditioner, references: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class ReplayBuffer:
-    """Batches drawn from the last `capacity` samples: each is encoded once and used about `reuse` times.
-
-    `half`: samples are encoded in bf16.
-    """
+    """Batches of the last `capacity` samples, each encoded once (`half`: in bf16) and used `reuse` times."""
 
     base: Base
     source: Iterable[InsertionBatch]
@@ -131,10 +126,9 @@ class BaseTraining(pl.LightningModule):
         use_few_token_attention(base.unet, all_learn=True)
 
     def contexts(self, references: Tensor, objects: Tensor) -> Tensor:
-        """References and `object`, see `Encoded`, => context [b,1+k,d] of 1 + k views.
+        """References and `object`, see `Encoded`, => context [b,1+k,d] of 1 + k views; k is random, 0 .. n.
 
-        k is random, 0 .. n. With probability `drop_context`, and without an object, a sample's context is the
-        unconditional vector.
+        It is unconditional without an object, and with probability `drop_context`.
         """
         n = references.shape[1] - 1
         k = n if torch.rand(()) < ALL_VIEWS else int(torch.randint(n + 1, ()))
@@ -194,8 +188,8 @@ def latent_map(ours: Tensor, theirs: Tensor) -> Tensor:
 def start_from(base: Base, other: Base, images: Tensor) -> None:
     """Take over another base's conditioner, and its UNet: the inner layers as they are.
 
-    First and last layer see and give the other base's latents by a linear map, found on images [n,3,S,S] in
-    [-1,1]. Raises ValueError if the inner layers or the latents differ in size.
+    First and last layer get a linear map between the latents, found on images [n,3,S,S] in [-1,1]. Raises
+    ValueError if the inner layers or the latents differ in size.
     """
     a, b = base.architecture, other.architecture
     if a.latent_size != b.latent_size or a.unet_channels != b.unet_channels:

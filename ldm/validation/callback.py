@@ -45,8 +45,7 @@ Validate = Callable[[Base, int], ValidationResult]  # the base as it is now, and
 class Validation(AfterStep):
     """Validates before the first step, every so many steps and at the end; keeps `<run>/best.ckpt`.
 
-    `patience`: validations without a new highest score after which the run stops; 0: it never does; `stopped`
-    is true afterwards. Sheets are `<run>/validation/step-000100.png`. Draws no random number of training.
+    `patience`: validations without a new highest score after which the run stops, then `stopped`; 0: never.
     """
 
     def __init__(
@@ -120,8 +119,7 @@ class Validation(AfterStep):
 class ValidationPlan:
     """The pictures to train on and those `held_out`; validation every `every` steps, 0: never.
 
-    `hold_out` is the setting as a resumed run needs it: the held-out picture's name, or "none". `remark` says
-    why there is no validation where one was asked for.
+    `hold_out` is the setting for a resumed run; `remark` says why there is no validation although asked for.
     """
 
     training: InsertSet
@@ -165,20 +163,15 @@ def plan_validation(
 
 
 def validation_interval(max_steps: int, samples: int, cost: int) -> int:
-    """Steps between validations of `cost` UNet forwards in a run of `samples` per step; 0: too expensive.
-
-    One validation comes before the first step, so a run must have room for two.
-    """
+    """Steps between validations of `cost` UNet forwards, `samples` a step; 0: no room for two."""
     affordable = min(MOST, int(SHARE * max_steps * samples * SAMPLE / cost))
     return -(-max_steps // (affordable - 1)) if affordable > 1 else 0
 
 
 def choose_held_out(features: ImageNetFeatures, insertset: InsertSet) -> str:
-    """The name of the picture to hold out of four or more; "" if none can be.
+    """The name of the picture to hold out of four or more, the one most like the others; "" if none can be.
 
-    It is the one most similar to the others: training loses least by it, and it shows best what the object
-    looks like. Never the one most similar to the reference, which is often cut from it, nor one that is there
-    twice.
+    Never the one most similar to the reference, which is often cut from it, nor one that is there twice.
     """
     samples = insertset.few_shot
     if len(samples) < FEWEST:
@@ -195,10 +188,7 @@ def choose_held_out(features: ImageNetFeatures, insertset: InsertSet) -> str:
 
 
 def hold_out(insertset: InsertSet, stem: str) -> tuple[InsertSet, tuple[Sample, ...]]:
-    """The set without the few-shot picture of this name, and that picture; "" holds none out.
-
-    ValueError if there is no such picture, or no other one.
-    """
+    """The set without the few-shot picture of this name, and that one; ValueError if it cannot be."""
     if not stem:
         return insertset, ()
     held = tuple(sample for sample in insertset.few_shot if sample.image.stem == stem)

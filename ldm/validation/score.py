@@ -27,8 +27,8 @@ DIGITS = 5  # as the file keeps them, so that a resumed run decides as one that 
 class ValidationScore:
     """Means over regions at one step, and the `scores` that are compared, one per region.
 
-    `identity`: similarity to pictures of the object. `seam`: 1 is none. `copying`: how much more similar a
-    result is to one training picture than these are to each other; nan if there is one picture only.
+    `identity`: similarity to the object. `seam`: 1 is none. `copying`: how much more similar a result is to a
+    training picture than these are to each other; nan if there is one picture only.
     """
 
     step: int

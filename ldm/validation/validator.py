@@ -1,7 +1,6 @@
-"""Validation: a base in training inserts its object into regions of the object's own pictures.
+"""Validation: a base in training inserts its object into regions of the object's own pictures, in one batch.
 
-This takes few UNet forwards: all regions are one batch, with few steps of a fast solver and the same noise
-each time. Results show what the weights draw: `make_fill` should transfer no detail of the reference.
+Results show what the weights draw: `make_fill` should transfer no detail of the reference.
 """
 
 from __future__ import annotations
@@ -133,8 +132,7 @@ def validation_pictures(training: InsertSet, held_out: Sequence[Sample]) -> list
 class Validator:
     """`Validator(base, step)` scores a base that trains on `training`, without the pictures `held_out`.
 
-    Identity is the similarity to the held-out pictures, or to the training pictures if there are none. `fill`
-    makes the results, see `validation_pictures`.
+    Identity is the similarity to the held-out pictures, or to the training pictures if there are none.
     """
 
     def __init__(
