@@ -46,9 +46,6 @@ def parser() -> OneLineParser:
         "--devices", nargs="+", choices=["cpu", "cuda"], default=devices, help="devices [all of this machine]"
     )
     p.add_argument("--repeats", type=int, default=0, help="runs of each case [mini: 7, full: 3]")
-    p.add_argument(
-        "--side", type=int, default=0, help="pixels a side of pictures [the base's; full on a CPU: 256]"
-    )
     p.add_argument("--out", type=path_of, default=ROOT / "BENCHMARKS.md", help="the report [BENCHMARKS.md]")
     return p
 
@@ -87,9 +84,7 @@ def source(size: str, device: str, args: argparse.Namespace) -> Subject:
     """The base of this size; at full size its weights are synthetic."""
     config = load_config(CONFIGS[size])
     a, weights = config.base.architecture, Path(config.base.path) if size == "mini" else None
-    side = args.side or (256 if (size, device) == ("full", "cpu") else a.image_size)
-    if side % (8 * a.vae_factor):
-        raise ValueError(f"--side {side}: expected a multiple of {8 * a.vae_factor}")
+    side = 256 if (size, device) == ("full", "cpu") else a.image_size
     batches = (1, 8) if size == "mini" or device == "cuda" else (1, 2)
     repeats, memory = args.repeats or REPEATS[size], lean() if size == "full" else {}
     return Subject(size, CONFIGS[size], presets(CONFIGS[size]), a, weights, side, repeats, batches, memory)

@@ -14,7 +14,6 @@ from scripts import benchmark
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (["--side", "100"], "--side 100: expected a multiple of"),
         (["--repeats", "-1"], "expected a .md file and 1 or more"),
         (["--out", "b.json"], "expected a .md file"),
         (["--sizes", "huge"], "invalid choice: 'huge'"),
