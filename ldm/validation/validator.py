@@ -22,11 +22,11 @@ from ldm.data.insertset import InsertSet, Sample
 from ldm.data.object_crops import object_crop, squash
 from ldm.data.picture import read_rgb
 from ldm.features.imagenet import ImageNetFeatures
-from ldm.insertion.blend import BLENDS, Blend, composite, seam_ratio
+from ldm.insertion.blend import Blend, composite, seam_ratio
 from ldm.insertion.crop_paste import to_model_mask
 from ldm.insertion.inpaint import Sampling, inpaint
 from ldm.insertion.insert import blended
-from ldm.insertion.region import MakeFill, grey_fill, region_of
+from ldm.insertion.region import MakeFill, region_of
 from ldm.insertion.roi import CropContext, box_of, crop, plan_roi
 from ldm.models.base import Base
 from ldm.models.cross_attention import Context
@@ -39,8 +39,6 @@ RADIUS = 3  # pixels around the mask that cv2.inpaint reads
 SAMPLER, STEPS = "unipc", 8
 CODING = 5  # UNet forwards that the autoencoder costs per region, at full size
 SHEET_SIDE = 256  # pixels of a region on the sheet at most
-DEFAULT = Sampling()
-SEAM = BLENDS["membrane"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,11 +81,11 @@ class RegionFiller:
         self,
         places: Sequence[Place],
         view: ObjectView,
-        sampling: Sampling = DEFAULT,
-        seam: Blend = SEAM,
-        seed: int = 0,
-        null: Context | None = None,
-        make_fill: MakeFill = grey_fill,
+        sampling: Sampling,
+        seam: Blend,
+        seed: int,
+        null: Context | None,
+        make_fill: MakeFill,
     ) -> None:
         self.places, self.view, self.fill = places, view, make_fill(view.picture)
         self.grounds = [place.emptied() for place in places]

@@ -21,6 +21,7 @@ from ldm.data.image import to_image
 from ldm.data.insertset import InsertSet, Sample, load_insertset
 from ldm.data.picture import read_rgb
 from ldm.features.imagenet import ImageNetFeatures
+from ldm.insertion.region import grey_fill
 from ldm.models.base import Base
 from ldm.models.sampler import sample
 from ldm.objects.delta import trained_names
@@ -60,6 +61,10 @@ def filler(training: InsertSet, held: tuple[Sample, ...] = ()) -> RegionFiller:
 def validator(insertset: InsertSet, features: ImageNetFeatures, held: str = "0") -> Validator:
     training, held_out = hold_out(insertset, held)
     return Validator(training, held_out, features, filler(training, held_out))
+
+
+def options(fill: RegionFiller) -> tuple[Any, ...]:
+    return fill.sampling, fill.seam, fill.seed, fill.null
 
 
 class Fixed(RegionFiller):
@@ -136,7 +141,7 @@ def test_what_was_in_the_mask_does_not_show_through(toy: InsertSet) -> None:
         place = fill.places[0]
         image = torch.where(torch.from_numpy(place.mask), colour, place.image)
         composited = make_composite_fill(CompositeSettings(detail_transfer=4.0))
-        fill = RegionFiller([replace(place, image=image)], fill.view, make_fill=composited)
+        fill = RegionFiller([replace(place, image=image)], fill.view, *options(fill), composited)
         results.append(fill(base)[0])
     assert torch.equal(*results)
 
@@ -145,7 +150,7 @@ def test_the_held_out_picture_itself_is_the_best_answer(toy: InsertSet, features
     """Identity is of the held-out picture, copying of the training pictures."""
     training, held = hold_out(toy, "0")
     fill = filler(training, held)
-    fixed = Fixed(fill.places, fill.view)
+    fixed = Fixed(fill.places, fill.view, *options(fill), grey_fill)
     validate = Validator(training, held, features, fixed)
     held_out, known = (place_of(x, 32, 2.0).image for x in (held[0], training.few_shot[0]))
     scores = []
