@@ -74,6 +74,7 @@ class Studio:
             "version": __version__,
             "base": base.architecture.name,
             "image_size": base.architecture.image_size,
+            "error": self.worker.model.error,
             "settings": shown_settings(self.config),
             "limits": {"bytes": self.policy.max_bytes, "pixels": PIXELS},
         }

@@ -37,6 +37,7 @@ class LoadedModel:
         self._session: Session | None = None
         self._base: tuple[Any, ...] = ()
         self._settings: dict[str, Any] = {}
+        self.error = ""  # in one line, why the base could not be loaded
 
     def session(self, config: Config, device: str) -> Session:
         """A session with these settings; the base is read again only if another one is asked for."""
@@ -46,7 +47,12 @@ class LoadedModel:
         base = (config.base, config.sample.precision, config.sample.compile, device)
         if self._session is None or base != self._base:
             self._session = None
-            self._session = open_session(config, [ObjectSource()], device)
+            self.error = ""
+            try:
+                self._session = open_session(config, [ObjectSource()], device)
+            except (ValueError, OSError) as error:
+                self.error = f"the base cannot be loaded: {' '.join(str(error).split())}"
+                raise
         elif insert_settings(config) != self._settings:
             self._session.unload_object()
             old = self._session
@@ -95,7 +101,7 @@ class ModelWorker(threading.Thread):
 
             with gc_frozen():
                 self.model.session(load_config(self.workspace.config), device_named(self.device))
-        except Exception as error:  # the first insertion shows it
+        except Exception as error:  # the page and the first insertion show it
             LOG.warning("the base cannot be loaded: %s", error)
 
     def _do(self, job: Job) -> None:

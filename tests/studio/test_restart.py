@@ -138,3 +138,27 @@ def test_a_training_is_paused_resumed_and_survives_a_reboot(tmp_path: Path) -> N
         assert steps == sorted(set(steps))
         client.post(f"/api/jobs/{job['id']}/cancel")
         ended(client, job, "cancelled")
+
+
+def test_the_page_says_that_the_base_is_missing_and_when_it_is_there_again(tmp_path: Path) -> None:
+    config, _ = written(tmp_path)
+    base = tmp_path / "base"
+    base.rename(tmp_path / "elsewhere")
+    with client_of(config, tmp_path / "studio") as client:
+        end = time.monotonic() + 60
+        while not (error := client.get("/api/info").json()["error"]) and time.monotonic() < end:
+            time.sleep(0.1)
+        assert "the base cannot be loaded: " in error and "does not exist" in error
+        (tmp_path / "elsewhere").rename(base)
+        object_of(client)
+        picture = background_of(client, encoded(np.zeros((90, 120, 3), np.uint8)))
+        client.put(
+            f"/api/backgrounds/{picture['id']}/masks/m1", content=mask_png((120, 90), (30, 20, 60, 50))
+        )
+        asked = {
+            "background": picture["id"],
+            "placements": [{"object": "disc", "reference": "2", "mask": "m1"}],
+            "settings": FAST,
+        }
+        ended(client, client.post("/api/insert", json=asked).json())
+        assert client.get("/api/info").json()["error"] == ""

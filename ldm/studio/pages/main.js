@@ -42,11 +42,12 @@ async function show() {
   document.body.dataset.page = page;
 }
 
-/** How many jobs are at work, beside the link to them; and in the head whether the server answers. */
+/** How many jobs are at work, beside the link to them; in the head, if the server is lost or has no base. */
 async function count() {
   let [working, lost] = [0, ""];
   try {
     working = (await get(path("jobs"))).filter((job) => !hasEnded(job)).length;
+    lost = (await get(path("info"))).error;
   } catch (error) {
     lost = error.message;
   }
