@@ -13,7 +13,7 @@ if [ ! -f "$_stamp" ]; then
   echo "Setting up $_root/.venv (once; downloads the requirements) ..."
   trap 'echo interrupted >&2; exit 130' INT # else Ctrl-C would be answered as if a step had failed
   "$_python" -m venv "$_root/.venv" || { echo "error: no venv module; install it with: apt-get install python3-venv" >&2; exit 2; }
-  "$_root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check -e "$_root[dev,pretrain,studio]" || {
+  "$_root/.venv/bin/python" -m pip install --quiet --disable-pip-version-check -e "$_root[dev,pretrain,quality,studio]" || {
     echo "error: installing the requirements failed; see pip's message above, then run this again" >&2
     exit 2
   }

@@ -1,11 +1,12 @@
-"""Measure insertions: compare methods on a benchmark (--benchmark), or score results, a folder or a manifest
-(--results), alone or --against another run.
+"""Measure insertions: compare methods on a benchmark (--benchmark); score results, a folder or a manifest
+(--results), alone or --against another run; or fit the mixture of the quality score (--fit_quality).
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from ldm.config.process import run, starting
@@ -17,15 +18,23 @@ with starting():
     from ldm.config.evaluation_cli import add_scoring_flags, base_note, networks_of, setup_of
     from ldm.config.parser import SettingsParser
     from ldm.config.schema import Config
-    from ldm.data.files import check_folder, check_reports, locked_folder, path_of
+    from ldm.data.files import check_folder, check_reports, locked_folder, path_of, pictures_in
     from ldm.evaluation.benchmark import load_benchmark
     from ldm.evaluation.collect import check_pairs, collect
     from ldm.evaluation.methods import METHODS, POSED
-    from ldm.evaluation.metrics import scores_of, set_scores
-    from ldm.evaluation.networks import FeatureNetworks
+    from ldm.evaluation.metrics import clip_features, scores_of, set_scores
+    from ldm.evaluation.networks import (
+        COMPONENTS,
+        FeatureNetworks,
+        estimator,
+        fit_mixture,
+        load_networks,
+        save_mixture,
+    )
     from ldm.evaluation.report import ScoredRun, check_report, write_report
     from ldm.evaluation.results import Insertion, Row, real_pictures, row_of
     from ldm.evaluation.run import runs_of
+    from ldm.models.checkpoint import check_replaceable
     from ldm.models.runtime import device_named
 
 FLAGS = RECIPE_FLAGS | flags("sample", "guidance_interval deep_cache_interval precision compile")
@@ -39,6 +48,8 @@ def parser() -> SettingsParser:
     )
     work.add_argument("--results", type=path_of, metavar="PATH",
                       help="results to score: of inference.sh or --benchmark, or a manifest")  # fmt: skip
+    work.add_argument("--fit_quality", "--fit-quality", type=path_of, metavar="FOLDER",
+                      help="pictures to fit the quality score's mixture on; --out is the file")  # fmt: skip
     p.add_argument("--out", type=path_of, required=True, help="folder to write; a stopped run continues")
     p.add_argument("--methods", nargs="+", choices=list(METHODS), default=[], help="methods to compare [all]")
     p.add_argument("--backgrounds", type=path_of, metavar="FOLDER", help="test bench for object folders")
@@ -51,6 +62,9 @@ def parser() -> SettingsParser:
                    help="object folder or picture [those that each result names]")  # fmt: skip
     p.add_argument("--real", type=path_of, metavar="FOLDER",
                    help="pictures for the Frechet distances [the truths, else the backgrounds]")  # fmt: skip
+    p.add_argument(
+        "--components", type=int, default=COMPONENTS, help=f"Gaussians of --fit_quality [{COMPONENTS}]"
+    )
     add_scoring_flags(p)
     return p
 
@@ -126,11 +140,31 @@ def scored(
     return ScoredRun(source, insertions, rows, {k: v for k, v in sets.items() if v})
 
 
+def fit_quality(args: argparse.Namespace) -> None:
+    """Fit the mixture of the quality score on a folder of real pictures."""
+    check_replaceable(args.out)
+    pictures = pictures_in(args.fit_quality)
+    unfitted = estimator(len(pictures), args.components)
+    networks = load_networks(["clip"], args.device, clip=args.clip)
+    features = clip_features(networks, tqdm(pictures, unit="picture"))
+    metadata = {
+        "encoder": networks.names["clip"],
+        "source": args.fit_quality.name,
+        "pictures": str(len(pictures)),
+    }
+    mixture = fit_mixture(unfitted, features)
+    save_mixture(args.out, replace(mixture, metadata=metadata))
+    print(f"{args.out}: {args.components} components on {len(pictures)} pictures; not Paint-by-Example's own")
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     args, config = parser().parse_config(argv)
     args.device = device_named(args.device)
     if args.against and not args.results:
         raise ValueError("--against goes with --results: both runs are scored and compared paired by image")
+    if not args.benchmark and not args.results:
+        fit_quality(args)
+        return
     check_folder(args.out, f"--out {args.out}")
     check_report(args.out)
     if args.benchmark:

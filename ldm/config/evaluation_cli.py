@@ -44,13 +44,19 @@ def add_scoring_flags(p: argparse.ArgumentParser) -> None:
                    help=f"scores to compute: {', '.join(METRICS)} [{' '.join(OFFLINE)}]")  # fmt: skip
     p.add_argument("--clip", type=path_of, metavar="FOLDER", help="CLIP ViT-B/32, transformers' layout")
     p.add_argument("--dino", type=path_of, metavar="FOLDER", help="DINOv2 ViT-g/14, transformers' layout")
+    p.add_argument("--inception", type=path_of, metavar="FILE", help="torch-fidelity's Inception weights")
     p.add_argument("--alexnet", type=path_of, metavar="FILE", help="torchvision's AlexNet weights, for LPIPS")
+    p.add_argument("--quality_model", "--quality-model", type=path_of, metavar="FILE",
+                   help="mixture of the quality score, from evaluate.py --fit_quality")  # fmt: skip
     p.add_argument("--device", help="cpu or cuda [cuda if there is one]")
 
 
 def networks_of(args: argparse.Namespace) -> FeatureNetworks:
     """Load what the metrics need; FileNotFoundError names model, file and flag of what is missing."""
-    return load_networks(args.metrics, args.device, clip=args.clip, dino=args.dino, alexnet=args.alexnet)
+    return load_networks(
+        args.metrics, args.device, clip=args.clip, dino=args.dino, inception=args.inception,
+        alexnet=args.alexnet, mixture=args.quality_model,
+    )  # fmt: skip
 
 
 def setup_of(args: argparse.Namespace, config: Config) -> Setup:

@@ -9,19 +9,22 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 from torchmetrics.functional.image import structural_similarity_index_measure
 
 from ldm.batch.contact_sheet import rgb8
 from ldm.data.picture import Picture, read_picture
 from ldm.evaluation.benchmark import SiteImages
-from ldm.evaluation.networks import FeatureNetworks, centre, object_view, paper_region, pbe_region
+from ldm.evaluation.networks import FeatureNetworks, centre, object_view, paper_region, pbe_region, quality
 from ldm.evaluation.results import DIGITS, Insertion
-from ldm.features.encoders import Lpips
+from ldm.features.encoders import Lpips, features_of
 from ldm.features.imagenet import ImageNetFeatures
 from ldm.insertion.blend import seam_ratio
 from ldm.insertion.crop_paste import crop_region, difference_outside, mean_difference_outside
 from ldm.insertion.roi import Roi, box_of, covered, crop
+
+GMM = "close to, by our own GMM"  # Paint-by-Example's is not public
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ MEASURES = {  # <protocol>/<name>, in the order of columns; numbers compare only
     "paper/clip": Measure("clip", "region CLIP, x 100", 2),
     "paper/dino": Measure("dino", "region DINOv2, x 100", 2),
     "pbe/clip": Measure("clip", "region CLIP, x 100", 2),
+    "pbe/quality": Measure("quality", f"quality score ({GMM})", 2),
     "v2/psnr_object": Measure("fidelity", "PSNR object, dB", 2),
     "v2/psnr_region": Measure("fidelity", "PSNR region, dB", 2),
     "v2/psnr_around": Measure("fidelity", "PSNR around the object in the mask, dB", 2),
@@ -61,6 +65,7 @@ MEASURES = {  # <protocol>/<name>, in the order of columns; numbers compare only
     "v2/seconds": Measure("background", "seconds", 2, 0),
     "v2/learning_seconds": Measure("background", "learning, s", 0, 0),
     "paper/clip_fid": Measure("clip-fid", "CLIP-FID", 2, -1),
+    "v2/inception_fid": Measure("inception-fid", "Inception FID", 2, -1),
 }
 METRICS = tuple(dict.fromkeys(measure.metric for measure in MEASURES.values()))
 OFFLINE = ("identity", "fidelity", "background")  # need no weights that are not installed
@@ -154,6 +159,9 @@ def scores_of(insertion: Insertion, metrics: Collection[str], networks: FeatureN
     for name in ("clip", "dino"):
         if name in metrics:
             scores |= _likeness(name, insertion, result, images, networks)
+    if "quality" in metrics:
+        assert networks.clip is not None and networks.mixture is not None, "load_networks loads them"
+        scores["pbe/quality"] = quality(networks.mixture, networks.clip(centre(rgb8(result))))[0]
     if images.truth is not None:
         scores |= _fidelity(result, images.truth, images, metrics, networks)
     if "background" in metrics:
@@ -245,14 +253,24 @@ def _background(result: Picture, images: SiteImages) -> dict[str, float]:
 def set_scores(
     insertions: Sequence[Insertion], real: Sequence[Path], metrics: Collection[str], networks: FeatureNetworks
 ) -> dict[str, float]:
-    """The Frechet distance of all results to real pictures; {} if no metric asks for it."""
-    if "clip-fid" not in metrics:
-        return {}
-    results = clip_features(networks, [insertion.result for insertion in insertions])
-    return {"paper/clip_fid": round(frechet_distance(results, clip_features(networks, real)), DIGITS)}
+    """Frechet distances of all results to real pictures; {} if no metric asks for one."""
+    ways = {"paper/clip_fid": clip_features, "v2/inception_fid": inception_features}
+    scores, results = {}, [insertion.result for insertion in insertions]
+    for name, features in ways.items():
+        if MEASURES[name].metric in metrics:
+            distance = frechet_distance(features(networks, results), features(networks, real))
+            scores[name] = round(distance, DIGITS)
+    return scores
 
 
 def clip_features(networks: FeatureNetworks, paths: Iterable[Path]) -> Tensor:
     """CLIP's embeddings of whole pictures [n,d], through its own preprocessing."""
     assert networks.clip is not None, "load_networks loads it"
     return torch.cat([networks.clip(centre(rgb8(read_picture(path)))) for path in paths])
+
+
+def inception_features(networks: FeatureNetworks, paths: Iterable[Path]) -> Tensor:
+    """Inception's pooled features of whole pictures [n,2048]; it resizes them itself."""
+    assert networks.inception is not None, "load_networks loads it"
+    pictures = (rearrange(torch.from_numpy(rgb8(read_picture(path))), "H W c -> 1 c H W") for path in paths)
+    return torch.cat([features_of(networks.inception, pixels) for pixels in pictures])

@@ -2,29 +2,37 @@
 
 The crops are [1,3,224,224], normalised for the encoder, by protocol: `paper`, `pbe` (Paint-by-Example), `v2`
 (ours). `paper` and `pbe` repeat the published code, faults included: docs/evaluation_protocols.md lists them.
+
+The quality score's network is a mixture of Gaussians over CLIP features. Paint-by-Example's own file is not
+public, so a score by ours is named "close to" and compares only with scores by the same file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+import json
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
+from torch.distributions import Categorical, MixtureSameFamily, MultivariateNormal
 
+from ldm.data.files import file_digest
 from ldm.data.image import to_image
 from ldm.data.picture import Picture
 from ldm.evaluation.results import References
-from ldm.features.encoders import Encoder, Lpips, load_clip, load_dino, load_lpips
+from ldm.features.encoders import Encoder, Lpips, load_clip, load_dino, load_inception, load_lpips
 from ldm.features.imagenet import SIZE, ImageNetFeatures, centred, on_square
 from ldm.insertion.crop_paste import crop_region
 from ldm.insertion.roi import Roi, crop
+from ldm.models.checkpoint import check_replaceable, read_metadata, read_state, write_safetensors
 from ldm.models.conditioner import clip_normalised
 
 CANNY = (128, 256)  # thresholds of the paper's code
@@ -99,6 +107,79 @@ def _squashed(image: Tensor) -> Tensor:
     return F.interpolate(image, (SIZE, SIZE), mode="bilinear", align_corners=False, antialias=False)
 
 
+IMAGENET = "EfficientNet-Lite0 (ImageNet)"
+
+
+FORMAT = "implicit-insertion quality mixture"
+COMPONENTS = 20  # Paint-by-Example's
+FULL_SCORE = 300  # log-likelihood that counts as 100, Paint-by-Example's
+
+
+@dataclass(frozen=True, eq=False)
+class Mixture:
+    """Shares [k], means [k,d], covariances [k,d,d] in float64; `metadata` of the fit."""
+
+    shares: Tensor
+    means: Tensor
+    covariances: Tensor
+    metadata: Mapping[str, str] = field(default_factory=dict)
+
+    @cached_property
+    def density(self) -> MixtureSameFamily:
+        """The mixture as a distribution of torch."""
+        return MixtureSameFamily(Categorical(self.shares), MultivariateNormal(self.means, self.covariances))
+
+
+def quality(mixture: Mixture, features: Tensor) -> list[float]:
+    """Quality score of CLIP features [n,d], 0 ... 100: log-likelihood / 300, clipped."""
+    found = mixture.density.log_prob(features.double())
+    return ((found / FULL_SCORE).clamp(0, 1) * 100).tolist()
+
+
+def estimator(pictures: int, components: int = COMPONENTS) -> GaussianMixture:
+    """scikit-learn's expectation-maximisation (extra `quality`); its errors come before the encoding."""
+    try:
+        from sklearn.mixture import GaussianMixture
+    except ImportError as error:
+        raise ModuleNotFoundError(
+            "fitting a mixture needs scikit-learn; run `pip install '.[quality]'`"
+        ) from error
+    if not 0 < 2 * components <= pictures:
+        raise ValueError(f"{pictures} pictures for {components} components; give 2 a component or more")
+    return GaussianMixture(components, random_state=0)
+
+
+def fit_mixture(estimator: GaussianMixture, features: Tensor) -> Mixture:
+    """Fit to features [n,d]."""
+    estimator.fit(features.double().numpy())
+    found = (estimator.weights_, estimator.means_, estimator.covariances_)
+    return Mixture(*map(torch.from_numpy, found))
+
+
+def save_mixture(path: Path, mixture: Mixture) -> None:
+    """Write a .safetensors file; its metadata name format, encoder and the pictures of the fit."""
+    tensors = {name: getattr(mixture, name) for name in ("shares", "means", "covariances")}
+    check_replaceable(path)
+    write_safetensors(path, tensors, {"format": FORMAT, "metadata": json.dumps(dict(mixture.metadata))})
+
+
+def load_mixture(path: Path | None, encoder: str) -> Mixture:
+    """Read a mixture that was fitted on features of this very encoder; ValueError if it was not."""
+    if path is None or not path.is_file():
+        raise FileNotFoundError(
+            f"quality score: no mixture {path or 'is given'}; fit one by `evaluate.py --fit_quality PICTURES "
+            f"--out {path or 'gmm.safetensors'}` and give it: --quality_model FILE"
+        )
+    stored = read_metadata(path) if path.suffix == ".safetensors" else {}
+    if stored.get("format") != FORMAT:
+        raise ValueError(f"{path} is no mixture for the quality score; fit one by evaluate.py --fit_quality")
+    metadata = json.loads(stored["metadata"])
+    if (made := metadata["encoder"]) != encoder:
+        raise ValueError(f"{path} was fitted on features of {made}, not {encoder}; fit another")
+    metadata |= {"file": path.name, "digest": file_digest(path)[:16]}
+    return Mixture(**read_state(path), metadata=metadata)
+
+
 @dataclass(frozen=True, eq=False)
 class FeatureNetworks:
     """What is loaded; `names` says what each network is, with the fingerprint of its weights."""
@@ -107,17 +188,20 @@ class FeatureNetworks:
     clip: Encoder | None = None
     dino: Encoder | None = None
     lpips: Lpips | None = None
+    inception: nn.Module | None = None
+    mixture: Mixture | None = None
     names: dict[str, str] = field(default_factory=dict)
     _cache: dict[tuple[str, References], Tensor] = field(default_factory=dict)
 
     def likeness(self, kind: str, references: References, feature: Tensor) -> Tensor:
-        """Cosine of a result's feature [1,d] to each of the references' of a kind, [n].
+        """Cosine of a result's feature [1,d] to each of the references' of a kind, [n]."""
+        return F.cosine_similarity(feature, self._references(kind, references))
 
-        Kinds: `imagenet`, `<encoder>`, `<encoder>_whole`. The references' features are computed once.
-        """
+    def _references(self, kind: str, references: References) -> Tensor:
+        """Features [n,d] of the references, computed once: `imagenet`, `<encoder>`, `<encoder>_whole`."""
         if (kind, references) not in self._cache:
             self._cache[kind, references] = self._compute(kind, references)
-        return F.cosine_similarity(feature, self._cache[kind, references])
+        return self._cache[kind, references]
 
     def _compute(self, kind: str, references: References) -> Tensor:
         if kind == "imagenet":
@@ -140,20 +224,34 @@ def load_networks(
     *,
     clip: Path | None = None,
     dino: Path | None = None,
+    inception: Path | None = None,
     alexnet: Path | None = None,
+    mixture: Path | None = None,
 ) -> FeatureNetworks:
-    """Load what the metrics need, by path or from a cache; FileNotFoundError names model, file and flag."""
-    found: dict[str, Any] = {}
-    names: dict[str, str] = {}
-    if {"identity", "fidelity"} & set(metrics):
-        found["imagenet"], names["imagenet"] = ImageNetFeatures().to(device), "EfficientNet-Lite0 (ImageNet)"
-    if {"clip", "clip-fid"} & set(metrics):
-        found["clip"] = load_clip(clip, device)
-        names["clip"] = found["clip"].name
-    if "dino" in metrics:
-        found["dino"] = load_dino(dino, device)
-        names["dino"] = found["dino"].name
-    if "lpips" in metrics:
-        net, names["lpips"] = load_lpips(alexnet)
-        found["lpips"] = net.to(device)
+    """Load what the metrics need, by these paths or from the cache of the library that loads it.
+
+    FileNotFoundError names model, file and flag of what is missing.
+    """
+    loaders: dict[str, tuple[set[str], Callable[[], tuple[Any, str]]]] = {  # network => metrics that need it
+        "imagenet": ({"identity", "fidelity"}, lambda: (ImageNetFeatures(), IMAGENET)),
+        "clip": ({"clip", "quality", "clip-fid"}, lambda: _named(load_clip(clip, device))),
+        "dino": ({"dino"}, lambda: _named(load_dino(dino, device))),
+        "lpips": ({"lpips"}, lambda: load_lpips(alexnet)),
+        "inception": ({"inception-fid"}, lambda: load_inception(inception)),
+    }
+    loaded = {network: load() for network, (users, load) in loaders.items() if users & set(metrics)}
+    found = {k: net.to(device) if isinstance(net, nn.Module) else net for k, (net, _) in loaded.items()}
+    names = {network: name for network, (_, name) in loaded.items()}
+    if "quality" in metrics:
+        found["mixture"] = load_mixture(mixture, names["clip"])
+        made = found["mixture"].metadata
+        names["mixture"] = f"{made['file']} {made['digest']}, own, on {made['source']}"
     return FeatureNetworks(**found, names=names)
+
+
+def _named(encoder: Encoder) -> tuple[Encoder, str]:
+    return encoder, encoder.name
+
+
+if TYPE_CHECKING:
+    from sklearn.mixture import GaussianMixture

@@ -58,7 +58,7 @@ CLAIMS = (  # what is claimed, the better method, the worse one; R: our recipe, 
 SHOWN = (
     "v2/identity", "v2/identity_mean", "paper/clip", "paper/dino", "v2/clip_mean", "v2/dino_mean",
     "v2/psnr_object", "v2/perceptual_object", "v2/seam", "v2/outside", "v2/seconds", "v2/learning_seconds",
-    "paper/clip_fid",
+    "paper/clip_fid", "v2/inception_fid",
 )  # fmt: skip
 ABOUT = (
     "Mean over images [95 % bootstrap interval]. Differences are paired by image, their intervals are over "

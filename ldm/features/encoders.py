@@ -1,4 +1,4 @@
-"""Networks for scores, by path or from a cache: CLIP ViT-B/32, DINOv2 ViT-g/14, LPIPS. Nothing is downloaded.
+"""Networks for scores, by path or from a cache: CLIP, DINOv2, Inception v3, LPIPS. Nothing is downloaded.
 
 LPIPS (Zhang et al. 2018, version 0.1, AlexNet) is a map, so that a region can be scored by itself; that of
 torchmetrics needs torchvision.
@@ -117,6 +117,39 @@ def _quietly(kind: Any, source: str) -> tuple[nn.Module, dict[str, Any]]:
         logging.enable_progress_bar()
 
 
+INCEPTION = "weights-inception-2015-12-05-6726825d.pth"
+INCEPTION_URL = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{INCEPTION}"
+FEATURES = "2048"  # the pooled ones
+
+
+def load_inception(path: Path | None = None) -> tuple[nn.Module, str]:
+    """uint8 [b,3,H,W] => features [b,2048], as `features_of` calls it; and `<file> <fingerprint>`."""
+    file = weights_file("Inception v3 (FID)", path, INCEPTION, INCEPTION_URL, "--inception")
+    try:
+        from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+    except ImportError as error:
+        raise ModuleNotFoundError(
+            f"Inception FID needs torch-fidelity ({error}); run `pip install '.[eval]'`"
+        ) from error
+    state = read_state(file)  # as data only: torch-fidelity itself would run code of a pickle
+    net = FeatureExtractorInceptionV3("inception-v3-compat", [FEATURES], str(file))
+    return net, f"{file.name} {fingerprint(state)}"
+
+
+@torch.no_grad()
+def features_of(net: nn.Module, pixels: Tensor) -> Tensor:
+    """Pixels uint8 [b,3,H,W] of any size => features [b,2048] on the CPU."""
+    return net(pixels.to(next(net.parameters()).device))[0].float().cpu()
+
+
+def weights_file(what: str, given: Path | None, name: str, url: str, flag: str) -> Path:
+    """The given file, or the one of this name in torch's download cache; FileNotFoundError in one line."""
+    file = given or Path(torch.hub.get_dir()) / "checkpoints" / name
+    if not file.is_file():
+        raise FileNotFoundError(f"{what}: no {file}; fetch {url} there, or say where it is: {flag} FILE")
+    return file
+
+
 ALEXNET = "alexnet-owt-7be5be79.pth"
 ALEXNET_URL = f"https://download.pytorch.org/models/{ALEXNET}"
 WIDTHS = (64, 192, 384, 256, 256)  # channels of the five layers that are compared
@@ -158,11 +191,7 @@ class Lpips(nn.Module):
 
 def load_lpips(path: Path | None = None) -> tuple[Lpips, str]:
     """LPIPS with torchvision's AlexNet file, and `<file> <fingerprint>`."""
-    file = path or Path(torch.hub.get_dir()) / "checkpoints" / ALEXNET
-    if not file.is_file():
-        raise FileNotFoundError(
-            f"AlexNet (LPIPS): no {file}; fetch {ALEXNET_URL} there, or say where it is: --alexnet FILE"
-        )
+    file = weights_file("AlexNet (LPIPS)", path, ALEXNET, ALEXNET_URL, "--alexnet")
     linear = Path(torchmetrics.__file__).parent / "functional" / "image" / "lpips_models" / "alex.pth"
     learnt = read_state(linear)
     lins = {f"lins.{i}": learnt[f"lin{i}.model.1.weight"] for i in range(len(WIDTHS))}

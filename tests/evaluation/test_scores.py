@@ -226,15 +226,18 @@ def prepared(path: Path) -> torch.Tensor:
 
 
 def test_what_a_metric_needs_is_loaded_first_or_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert set(METRICS) == {*OFFLINE, "clip", "dino", "lpips", "clip-fid"}
+    assert set(METRICS) == {*OFFLINE, "clip", "dino", "quality", "lpips", "clip-fid", "inception-fid"}
     assert load_networks(["background"]).names == {}
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(folder / "empty"))
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(folder / "empty"))
     for metric, flag in {
-        "clip": "--clip", "clip-fid": "--clip", "dino": "--dino", "lpips": "--alexnet",
+        "clip": "--clip", "clip-fid": "--clip", "dino": "--dino",
+        "lpips": "--alexnet", "inception-fid": "--inception",
     }.items():  # fmt: skip
         with pytest.raises(FileNotFoundError, match=flag):
             load_networks([metric])
+    with pytest.raises(FileNotFoundError, match="--quality_model"):
+        load_networks(["quality"], clip=folder / "clip")
 
 
 def test_pictures_that_do_not_fit_are_named(folder: Path, insertion: Insertion) -> None:

@@ -1,6 +1,7 @@
 """The evaluation as a user calls it, on a bench in miniature and a small random base."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -85,11 +86,21 @@ def score(folder: Path, *arguments: str) -> None:
 
 
 def test_results_are_scored_by_every_protocol_against_another_run(
-    folder: Path, filled: Path, tmp_path: Path
+    folder: Path, filled: Path, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
-    weights = ["--clip", str(write_clip(tmp_path / "clip")), "--dino", str(write_dino(tmp_path / "dino"))]
-    weights += ["--alexnet", str(write_alexnet(tmp_path / "alex.pth"))]
-    metrics = ["--metrics", *OFFLINE, "clip", "dino", "lpips", "clip-fid"]
+    pytest.importorskip("sklearn", reason="needs the extra `quality`")
+    mixture, clip = tmp_path / "gmm.safetensors", write_clip(tmp_path / "clip")
+    backgrounds = tmp_path / "pictures"
+    backgrounds.mkdir()
+    for i, file in enumerate([*folder.glob("bench/scenes/*/*.png"), *filled.glob("*/*.png")]):
+        shutil.copy(file, backgrounds / f"{i}.png")
+    score(folder, "--fit_quality", str(backgrounds), "--out", str(mixture), "--clip", str(clip),
+          "--components", "2")  # fmt: skip
+    assert "not Paint-by-Example's own" in capsys.readouterr().out
+
+    weights = ["--clip", str(clip), "--dino", str(write_dino(tmp_path / "dino"))]
+    weights += ["--quality_model", str(mixture), "--alexnet", str(write_alexnet(tmp_path / "alex.pth"))]
+    metrics = ["--metrics", *OFFLINE, "clip", "dino", "quality", "lpips", "clip-fid"]
     runs = ["--results", str(filled), "--against", str(filled / "flat"), "--out", str(tmp_path / "report")]
     score(folder, *runs, *metrics, *weights)
     rows = [json.loads(line) for line in (tmp_path / "report" / "measures.jsonl").read_text().splitlines()]
@@ -100,10 +111,12 @@ def test_results_are_scored_by_every_protocol_against_another_run(
         for name in ("identity", "psnr_object", "ssim_region", "seam", "outside", "seconds"):
             assert row["scores"][f"v2/{name}"] == pytest.approx(own[f"v2/{name}"], abs=2e-5)
     said = (tmp_path / "report" / "report.md").read_text("utf-8")
-    assert "paper: region DINOv2, x 100" in said and "clip: clip " in said
+    assert "paper: region DINOv2, x 100" in said and "pbe: quality score (close to, by our own GMM)" in said
+    assert "clip: clip " in said and "2 components" not in said and "own, on pictures" in said
     assert "Frechet distances to the truths" in said and "paper: CLIP-FID" in said
     assert f"ceiling against {filled / 'flat'}, paired by image" in said
     assert rows[0]["networks"]["clip"].startswith("clip ")
+    assert "own, on pictures" in rows[0]["networks"]["mixture"]
     assert rows[0]["model"] == "none" and len(rows[-1]["model"]) == 16
 
 
@@ -120,7 +133,8 @@ def test_results_are_scored_by_every_protocol_against_another_run(
         (["--results", "FILLED", "--device", "warp"], "--device warp: this machine has cpu"),
         (["--results", "FILLED", "--out", __file__], "is a file, not a folder"),
         (["--benchmark", "x", "--against", "FILLED"], "--against goes with --results"),
-        ([], "--benchmark --results"),
+        (["--fit_quality", "nowhere"], "nowhere: no such folder of pictures"),
+        ([], "--benchmark --results --fit_quality"),
     ],
 )
 def test_a_mistake_in_scoring_is_one_line_and_leaves_nothing(
@@ -141,17 +155,18 @@ def test_a_mistake_in_scoring_is_one_line_and_leaves_nothing(
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("work", ["--results", "--benchmark"])
+@pytest.mark.parametrize("work", ["--results", "--benchmark", "--fit_quality"])
 @pytest.mark.parametrize("name", ["report.md", "measures.jsonl", "sheet.png", "results.jsonl"])
 def test_what_another_program_wrote_is_not_replaced(
     folder: Path, tmp_path: Path, work: str, name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Before anything is read: `bench` has no results, and no pictures. A sheet may be that of inference."""
+    out = tmp_path / name if work == "--fit_quality" else tmp_path
     (mark := PngInfo()).add_text(*next(iter(SHEET.items())))
     Image.new("RGB", (9, 9)).save(tmp_path / name, "PNG", pnginfo=mark)
     before = (tmp_path / name).read_bytes()
     with pytest.raises(SystemExit) as stop:
-        run(lambda: score(folder, work, str(folder / "bench"), "--out", str(tmp_path)))
+        run(lambda: score(folder, work, str(folder / "bench"), "--out", str(out)))
     error = capsys.readouterr().err
     read = (work, name) == ("--results", "results.jsonl")  # scoring does not write this one
     assert stop.value.code == 2 and error.count("\n") == 1

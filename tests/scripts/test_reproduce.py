@@ -133,7 +133,7 @@ def test_quick_is_less(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
         (["--benchmarks", "nowhere"], "nowhere: no such folder"),
         (["--out", __file__], "is a file, not a folder"),
         (["--base", "nowhere"], "nowhere does not exist"),
-        (["--metrics", "clip", "--clip", "nowhere"], "nowhere"),
+        (["--metrics", "quality", "--quality_model", "x", "--clip", "nowhere"], "nowhere"),
     ],
 )
 def test_mistakes_are_one_line(
