@@ -54,12 +54,12 @@ class CutOutImages(ObjectImages):
             return reference
         return few_shot[exact][nearest(reference[0], few_shot[exact])][None]
 
-    def layer(self, sample: Sample, box: Box, pixels: np.ndarray, size: int) -> Tensor:
+    def cut_out(self, sample: Sample, box: Box, pixels: np.ndarray, size: int) -> Tensor:
         return from_bytes(self._cut_out(sample, box, pixels, size)[0])
 
     def in_picture(self, sample: Sample, box: Box, pixels: np.ndarray, size: int, pad: int = 0) -> Tensor:
         """The cut-out over mid-grey."""
-        return self.layer(sample, box, pixels, size)[:3]
+        return self.cut_out(sample, box, pixels, size)[:3]
 
     def own_box(self, sample: Sample, box: Box, pixels: np.ndarray, size: int) -> Box:
         return self._cut_out(sample, box, pixels, size)[1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import field, fields, is_dataclass
@@ -16,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ldm.data.failure import check_file
 from ldm.data.files import list_files, path_of
-from ldm.data.text import parse_yaml, read_text, suggestion, whole_number
+from ldm.data.text import REMOVED, parse_yaml, read_text, suggestion, whole_number
 
 ROOT = Path(__file__).resolve().parents[2]  # of the project
 # names by which people may look for a setting => its name, which an error then suggests
@@ -178,6 +179,9 @@ def _build(schema: type, values: Any, where: str) -> Any:
     made = {}
     for key, value in values.items():
         name = f"{where}.{key}" if where else str(key)
+        if key in REMOVED:
+            warnings.warn(f"setting {name} has no effect: {REMOVED[key]}", stacklevel=2)
+            continue
         if key not in known:
             nearest = suggestion(OTHER_NAMES.get(str(key), str(key)), known, where)
             raise ValueError(f"unknown setting {name!r}; {nearest}")

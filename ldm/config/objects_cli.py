@@ -189,12 +189,11 @@ def facts(path: Path) -> dict[str, Any]:
         "file": str(path),
         "bytes": path.stat().st_size,
         "version": int(read_metadata(path)["version"]),
-        **{key: getattr(metadata, key) for key in metadata.__dataclass_fields__ if key != "preview"},
+        **{key: getattr(metadata, key) for key in metadata.__dataclass_fields__},
         "tensors": len(shapes),
         "low_rank": sum(key.startswith(UP) for key in shapes),
         "numbers": dict(dtypes),
         "objects": sorted(key.removeprefix(CONTEXT) for key in shapes if key.startswith(CONTEXT)),
-        "preview": bool(metadata.preview),
     }
 
 

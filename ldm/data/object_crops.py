@@ -91,7 +91,7 @@ class ObjectImages:
         """The object in a box of a picture, with `pad` px around it, as a reference [3,size,size]."""
         return squash(object_crop(pixels, box, pad), size)
 
-    def layer(self, sample: Sample, box: Box, pixels: np.ndarray, size: int) -> Tensor | None:
+    def cut_out(self, sample: Sample, box: Box, pixels: np.ndarray, size: int) -> Tensor | None:
         """The object in a box of a picture, cut out, [4,size,size]; None: it is not cut out."""
         return None
 

@@ -109,7 +109,7 @@ class TrainingPairs(Dataset):
         pixels = self._read(sample.image)
         drawn = target(pixels, box, self.size, generator, o.crop_squares, o.mask_resize)
         object_box = drawn.in_image(self.images.own_box(sample, box, pixels, self.reference_size))
-        own = self.images.layer(sample, box, pixels, self.reference_size)
+        own = self.images.cut_out(sample, box, pixels, self.reference_size)
         single = few_shot and o.single_view > 0 and happens(o.single_view, generator)
         if few_shot and not single:  # the reference is the object in any few-shot picture, else in this one
             _, sample, box = _choose(self.insertset.few_shot, generator)

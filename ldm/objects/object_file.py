@@ -6,7 +6,6 @@ Here is what all kinds of object files share; each kind's module defines its ten
 from __future__ import annotations
 
 import json
-from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from io import BytesIO
@@ -21,7 +20,6 @@ from torch import Tensor
 
 from ldm.data.failure import check_file
 from ldm.data.files import file_digest
-from ldm.data.picture import read_rgb
 from ldm.models.checkpoint import (
     check_replaceable,
     first_few,
@@ -36,22 +34,20 @@ from ldm.models.weight_files import PICKLES
 FORMAT = "implicit-insertion object"
 # 1: whole weights; 2: some as low-rank pairs; 4: with RGBA pictures (3, no longer read: without alpha).
 # A new version is for files that older programs would misread
-VERSION, WITHOUT_ALPHA = 4, 3
+VERSIONS = (1, 2, 4)
 KINDS = ("delta", "baked", "merged")
 CONTEXT = "context."  # of a merged file: prefix of its objects' contexts, before their names
 JSON_TYPES = {"str": str, "int": int, "Mapping[str, Any]": dict, "Sequence[Mapping[str, str]]": list}
 DEFAULTS = {"parents": "[]"}  # of fields that older files lack
-PREVIEW_BYTES = 10_000  # of base64
-PREVIEW_SIDES = (160, 128, 96, 64, 32)  # pixels; the largest whose JPEG is small enough is used
 
 
 @dataclass(frozen=True)
 class ObjectMetadata:
     """The metadata of an object file.
 
-    `base`: the base's fingerprint. `recipe`: the settings it was made with. `date`: ISO 8601. `preview`: a
-    JPEG in base64. `few_shot`: how the few-shot tokens were learnt (none, linear, tokens). `parents`: the
-    object files that this one was made from, see `parent_of`.
+    `base`: the base's fingerprint. `recipe`: the settings it was made with. `date`: ISO 8601. `few_shot`: how
+    the few-shot tokens were learnt (none, linear, tokens). `parents`: the object files that this one was made
+    from, see `parent_of`.
     """
 
     base: str
@@ -65,7 +61,6 @@ class ObjectMetadata:
     date: str = ""
     author: str = ""
     licence: str = ""
-    preview: str = ""
     parents: Sequence[Mapping[str, str]] = field(default_factory=list)
 
 
@@ -83,7 +78,7 @@ def write_object(
     }
     stored = packed(tensors)
     if any(stored[name] is not tensor for name, tensor in tensors.items()):
-        version = VERSION  # older programs cannot read RGBA pictures
+        version = VERSIONS[-1]  # older programs cannot read RGBA pictures
     write_safetensors(path, stored, {"format": FORMAT, "version": str(version)} | texts)
 
 
@@ -117,11 +112,10 @@ def read_object_metadata(path: Path) -> ObjectMetadata:
     texts = read_metadata(path)
     if texts.get("format") != FORMAT:
         raise refused(path, "object file, as get_deltas.sh makes them")
-    if texts.get("version") == str(WITHOUT_ALPHA):
-        raise ValueError(f"{path} has format version {WITHOUT_ALPHA}, pictures without alpha; learn it again")
-    if texts.get("version") not in [str(version) for version in range(1, VERSION + 1)]:
+    if texts.get("version") not in [str(version) for version in VERSIONS]:
         raise ValueError(
-            f"{path} has format version {texts.get('version')}, this program reads up to {VERSION}; update it"
+            f"{path} has format version {texts.get('version')}, this program reads "
+            f"{', '.join(map(str, VERSIONS))}; update it if that is newer, else learn the object again"
         )
     return _parsed(texts, path)
 
@@ -150,19 +144,6 @@ def held_out_in(recipe: Mapping[str, Any]) -> str:
     """The name of the few-shot picture that a run with these settings held out, "" if none."""
     name = str(recipe.get("train", {}).get("hold_out", ""))
     return "" if name in ("auto", "none") else name
-
-
-def preview_of(path: Path) -> str:
-    """A picture file => a small JPEG in base64, at most `PREVIEW_BYTES` long."""
-    picture = Image.fromarray(read_rgb(path))
-    for side in PREVIEW_SIDES:
-        picture.thumbnail((side, side))
-        out = BytesIO()
-        picture.save(out, "JPEG", quality=80)
-        text = b64encode(out.getvalue()).decode()
-        if len(text) <= PREVIEW_BYTES:
-            return text
-    raise AssertionError("a picture of 32 pixels fits")
 
 
 def _parsed(stored: Mapping[str, str], path: Path) -> ObjectMetadata:

@@ -29,7 +29,7 @@ from ldm.models.architecture import Architecture
 from ldm.models.base import PRIOR_ENCODER, Base, base_fingerprint, base_state, load_base
 from ldm.objects.delta import Delta, extract, is_trained, save
 from ldm.objects.few_shot import FewShotLayer, few_shot_features, linear_for, linear_tokens, prepare_few_shot
-from ldm.objects.object_file import ObjectMetadata, held_out_in, preview_of
+from ldm.objects.object_file import ObjectMetadata, held_out_in
 from ldm.training.checkpoints import CONFIG, MARK, read_checkpoint
 from ldm.training.finetune import FEATURES, FILES, FineTune, Tuning
 from ldm.training.samples import (
@@ -66,7 +66,7 @@ def build_learner(base: Base, insertset: InsertSet, run: TrainingRun) -> FineTun
     prepare_few_shot(base, seen, t.few_shot, t.few_shot_features, Generator().manual_seed(run.samples.seed))
     reference = images.own_reference(insertset, crops)[0]
     card = {
-        "metadata": asdict(_metadata(base, insertset, crops, run)),
+        "metadata": asdict(_metadata(base, crops, run)),
         "reference": to_bytes(reference),
         "crops": to_bytes(crops),
         "paper_crops": to_bytes(as_in_paper),
@@ -78,7 +78,7 @@ def build_learner(base: Base, insertset: InsertSet, run: TrainingRun) -> FineTun
     return FineTune(base, t, run.samples, shown=run.shown, card=card)
 
 
-def _metadata(base: Base, insertset: InsertSet, crops: Tensor, run: TrainingRun) -> ObjectMetadata:
+def _metadata(base: Base, crops: Tensor, run: TrainingRun) -> ObjectMetadata:
     return ObjectMetadata(
         base=base_fingerprint(base),
         architecture=base.architecture.name,
@@ -86,7 +86,6 @@ def _metadata(base: Base, insertset: InsertSet, crops: Tensor, run: TrainingRun)
         few_shot=run.tuning.few_shot,
         few_shot_count=0 if run.tuning.few_shot == "none" else len(crops),
         recipe=run.recipe,
-        preview=preview_of(insertset.reference),
     )
 
 
@@ -153,7 +152,9 @@ TOKENS = "conditioner.few_shot_tokens"
 
 def object_of(checkpoint: Mapping[str, Any], base: Base, dtype: torch.dtype = torch.float16) -> Delta:
     """The object at this checkpoint of a run on `base`; ValueError if the run had another base."""
-    card, metadata = checkpoint["object"], ObjectMetadata(**checkpoint["object"]["metadata"])
+    card = checkpoint["object"]
+    facts = {key: value for key, value in card["metadata"].items() if key != "preview"}  # older runs have one
+    metadata = ObjectMetadata(**facts)
     if metadata.base != (own := base_fingerprint(base)):
         raise ValueError(
             f"this run was made on the base {metadata.base}, the one given is {own}; give its own base"

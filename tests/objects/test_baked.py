@@ -84,11 +84,9 @@ def test_baking_is_exact_in_float64(mode: str) -> None:
 
 
 def test_full_size_files_are_small(tmp_path: Path) -> None:
-    """Paint-by-Example's layers with 5 tokens and the largest preview: at most 0.35 MB and 2.5 MB."""
+    """Paint-by-Example's layers with 5 tokens: at most 0.35 MB and 2.5 MB."""
     sizes = 5 * [320] + 5 * [640] + 6 * [1280]
-    metadata = ObjectMetadata(
-        base="0" * 16, architecture="paint-by-example", kind="baked", preview="x" * 10_000
-    )
+    metadata = ObjectMetadata(base="0" * 16, architecture="paint-by-example", kind="baked")
     for mode, limit in (("crossattn-kv", 0.35e6), ("crossattn", 2.5e6)):
         layers = {}
         for i, c in enumerate(sizes):

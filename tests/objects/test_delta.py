@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import re
-from base64 import b64decode
 from dataclasses import replace
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from PIL import Image
 from safetensors.torch import load as load_bytes
 from safetensors.torch import save_file
 from torch import Tensor
@@ -19,7 +16,7 @@ from torch import Tensor
 from ldm.models.base import Base, base_fingerprint, base_state
 from ldm.models.checkpoint import read_metadata
 from ldm.objects.delta import FREEZE_MODELS, Delta, apply, extract, load, save, trained_names
-from ldm.objects.object_file import PREVIEW_BYTES, ObjectMetadata, preview_of, write_object
+from ldm.objects.object_file import ObjectMetadata, write_object
 from tests.fixtures.small import small_base, state_of
 
 
@@ -132,7 +129,7 @@ def test_object_scale_scales_the_difference(dtype: torch.dtype, object_scale: fl
 
 def test_all_metadata_are_read_back(tmp_path: Path) -> None:
     base = small_base()
-    delta = make(base, author="Ada", licence="CC0", preview="abc", date="2026-01-01")
+    delta = make(base, author="Ada", licence="CC0", date="2026-01-01")
     save(delta, tmp_path / "toy.safetensors")
     again = load(tmp_path / "toy.safetensors")
     assert again.metadata == delta.metadata
@@ -260,15 +257,6 @@ def test_a_state_of_another_base_is_no_source() -> None:
     base = small_base()
     with pytest.raises(ValueError, match="not in both"):
         extract(base_state(base), {}, trained_names(base, "crossattn"), metadata(base))
-
-
-def test_previews_are_small_pictures(tmp_path: Path) -> None:
-    noise = torch.randint(256, (500, 700, 3), dtype=torch.uint8)
-    Image.fromarray(noise.numpy()).save(tmp_path / "noise.png")
-    text = preview_of(tmp_path / "noise.png")
-    assert len(text) <= PREVIEW_BYTES
-    with Image.open(BytesIO(b64decode(text))) as picture:
-        assert picture.width > picture.height >= 40
 
 
 def test_writing_is_atomic(tmp_path: Path) -> None:

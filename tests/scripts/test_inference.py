@@ -44,7 +44,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("pictures/data", "run", "pipeline/unet"):
         (folder / name).mkdir(parents=True)
     (folder / "run/config.yaml").write_text("# settings of a training run\n")
-    (folder / "pipeline/model_index.json").write_text("{}")
     (folder / "loop").symlink_to("loop")
     return folder
 
@@ -128,7 +127,7 @@ def test_composites_recipe_and_sheet(folder: Path, tmp_path: Path) -> None:
             "pictures is an object folder, of pictures; learn it: bash train.sh",
         ),
         ([*BOXED, "--reference", "pictures"], "pictures is a folder; give a picture file"),
-        ([*BOXED, "--base", "pipeline"], "pipeline is a pipeline for diffusers"),
+        ([*BOXED, "--base", "pipeline"], "pipeline holds no .safetensors file"),
         (["--example_img", "a.png", "--box", "1", "1", "9", "9", "--sampler", "plsm"], "plms"),
         (["--example_img", "a.png", "--box", "1", "1", "9", "9", "--stepz", "3"], "--steps"),
     ],
