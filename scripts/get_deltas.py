@@ -23,7 +23,7 @@ with starting():
     from ldm.objects.convert import halved
     from ldm.objects.delta import Delta, save
     from ldm.objects.few_shot import FewShotLayer
-    from ldm.objects.ldm_format import is_ldm_training, read_with_pictures, save_ldm_delta, trim_training
+    from ldm.objects.paper_file import is_paper_training, read_with_pictures, trim_training, write_paper_file
     from ldm.training.checkpoints import best_checkpoint, find_checkpoint, read_checkpoint, run_folder
     from ldm.training.run import object_of, prior_encoder_of
 
@@ -38,7 +38,7 @@ def settings(argv: Sequence[str] | None) -> ExtractSection:
     if not config.extract.path:
         raise ValueError("no run given; give its folder, like --path logs/rocket_bee")
     file = find_checkpoint(Path(config.extract.path))
-    if args.config or is_ldm_training(file):
+    if args.config or is_paper_training(file):
         return config.extract
     own = read_checkpoint(file, mmap=True)["object"]["metadata"]["recipe"].get("extract", {})
     return parser.parse_config(argv, {"extract": own} if own else None)[1].extract
@@ -95,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     e = settings(argv)
     best = best_checkpoint(Path(e.path)) if e.which == "best" else None
     file, why = best or (find_checkpoint(Path(e.path)), "")
-    if is_ldm_training(file):
+    if is_paper_training(file):
         from_paper(file, e)
         return
     folder = run_folder(file)
@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     delta = replace(delta, metadata=replace(delta.metadata, author=e.author, licence=e.licence))
     if e.format == "ldm":
         layer = prior_encoder_of(checkpoint, base)
-        save_ldm_delta(out, base, delta, layer)
+        write_paper_file(out, base, delta, layer)
         warn_of_pictures(layer)
     else:
         save(delta, out)

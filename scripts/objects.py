@@ -42,8 +42,8 @@ with starting():
     from ldm.objects.compress import compress
     from ldm.objects.convert import SUFFIX, conditioner_file, halved, read_any, write_any
     from ldm.objects.delta import check_fits, load, save
-    from ldm.objects.ldm_format import is_ldm_training, trim_training
     from ldm.objects.object_file import made_from, parent_of, read_object_metadata
+    from ldm.objects.paper_file import is_paper_training, trim_training
 
 
 def info_command(args: argparse.Namespace) -> None:
@@ -137,7 +137,7 @@ def convert_command(args: argparse.Namespace) -> None:
     pictures = None if args.dataset_dir is None else load_insertset(args.dataset_dir)
     for file, target in zip(tqdm(args.files, unit="file", disable=None), targets, strict=True):
         with naming(file):
-            if args.to == "ldm" and file.suffix in PICKLES and file.is_file() and is_ldm_training(file):
+            if args.to == "ldm" and file.suffix in PICKLES and file.is_file() and is_paper_training(file):
                 trim_training(file, target)
                 tqdm.write(size_line(target))
                 continue

@@ -19,8 +19,8 @@ from ldm.models.base import Base, base_fingerprint
 from ldm.models.inpainting_model import InpaintingModel
 from ldm.objects import baked
 from ldm.objects.delta import AppliedObject, Delta, apply, load
-from ldm.objects.ldm_format import read_with_pictures
 from ldm.objects.object_context import null_context, object_contexts, view_of
+from ldm.objects.paper_file import read_with_pictures
 
 
 @dataclass(frozen=True)

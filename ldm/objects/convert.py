@@ -29,8 +29,8 @@ from ldm.models.checkpoint import (
 from ldm.models.weight_files import PICKLES, fingerprint
 from ldm.objects.delta import Delta, check_fits, dense, differences, is_trained, load, save
 from ldm.objects.few_shot import layer_for
-from ldm.objects.ldm_format import read_with_pictures, save_ldm_delta
 from ldm.objects.object_file import FORMAT, ObjectMetadata
+from ldm.objects.paper_file import read_with_pictures, write_paper_file
 
 SUFFIX = {"object": ".safetensors", "ldm": ".ckpt", "diffusers": ".safetensors"}  # by format
 UNET = "unet."
@@ -66,7 +66,7 @@ def write_any(path: Path, delta: Delta, to: str, base: Base, pictures: InsertSet
     elif to == "diffusers":
         save_diffusers(path, base, delta)
     else:
-        save_ldm_delta(path, base, delta, layer_for(delta, base, pictures))
+        write_paper_file(path, base, delta, layer_for(delta, base, pictures))
 
 
 def halved(delta: Delta, base: Base) -> Delta:

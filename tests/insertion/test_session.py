@@ -31,9 +31,9 @@ from ldm.objects.baked import bake, bake_delta
 from ldm.objects.baked import save as save_baked
 from ldm.objects.delta import apply, extract, load, save, trained_names
 from ldm.objects.few_shot import FewShotLayer
-from ldm.objects.ldm_format import save_ldm_delta
 from ldm.objects.object_context import reference_of
 from ldm.objects.object_file import ObjectMetadata
+from ldm.objects.paper_file import write_paper_file
 from ldm.scenes.regional_context import in_regions
 from ldm.speed.onednn_packing import pack_weights
 from ldm.tiling.second_pass import TiledSecondPass
@@ -334,7 +334,7 @@ def test_a_prepared_base_takes_on_every_kind_of_object_one_after_the_other(
     save_baked(bake_delta(base, learnt(base, 3), SMALL_IMAGES), files["baked.safetensors"])
     for i, name in ((4, "b.ckpt"), (5, "c.ckpt")):
         about = replace(learnt(base, i).metadata, few_shot="none", few_shot_count=0)
-        save_ldm_delta(
+        write_paper_file(
             files[name], base, replace(learnt(base, i), metadata=about, tokens=None), FewShotLayer()
         )
     paper = torch.load(files["c.ckpt"], weights_only=True)

@@ -13,7 +13,7 @@ from ldm.config.process import run
 from ldm.data.insertset import load_insertset
 from ldm.models.base import base_state, save_base
 from ldm.objects.delta import apply, is_trained, load
-from ldm.objects.ldm_format import read_with_pictures
+from ldm.objects.paper_file import read_with_pictures
 from ldm.training.checkpoints import find_checkpoint, read_checkpoint
 from scripts import get_deltas, objects, train
 from tests.fixtures.ldm_names import diffusers_to_ldm

@@ -46,7 +46,7 @@ TUNED = re.compile(  # LDM names of the 146 tensors
 
 
 @dataclass(frozen=True, eq=False)
-class LdmFile:
+class PaperFile:
     """A .ckpt of the paper's code under LDM names: the `tuned` 146 tensors, the `rest`, and `extra` keys.
 
     `is_training`: it is a training checkpoint, whose `rest` is the whole model.
@@ -74,7 +74,7 @@ class LdmFile:
         )
 
 
-def read_ldm_file(path: Path) -> LdmFile:
+def read_paper_file(path: Path) -> PaperFile:
     """Read a .ckpt of 146 tensors or a training checkpoint of the paper's code, if possible memory-mapped."""
     checkpoint = load_pickle(path)
     check_sums(path)
@@ -85,7 +85,7 @@ def read_ldm_file(path: Path) -> LdmFile:
     return file
 
 
-def _sorted(checkpoint: Any, path: Path) -> LdmFile:
+def _sorted(checkpoint: Any, path: Path) -> PaperFile:
     """A pickle's tensors, sorted into tuned weights, other weights and extra keys."""
     state = tensors_of(checkpoint, path)
     wrapped = isinstance(checkpoint, Mapping) and "state_dict" in checkpoint
@@ -94,10 +94,10 @@ def _sorted(checkpoint: Any, path: Path) -> LdmFile:
         extra[LDM_VECTOR] = state.pop(LDM_VECTOR)
     tuned = {key: value for key, value in state.items() if TUNED.fullmatch(key)}
     rest = {key: value for key, value in state.items() if key not in tuned and not is_extra(key)}
-    return LdmFile(path, tuned, rest, extra)
+    return PaperFile(path, tuned, rest, extra)
 
 
-def is_ldm_training(path: Path) -> bool:
+def is_paper_training(path: Path) -> bool:
     """Whether a file is a training checkpoint of the paper's code and not one of this project."""
     checkpoint = load_pickle(path)
     if not isinstance(checkpoint, Mapping) or "object" in checkpoint:
@@ -107,7 +107,7 @@ def is_ldm_training(path: Path) -> bool:
     return _sorted(checkpoint, path).is_training
 
 
-def save_ldm_delta(path: Path, base: Base, delta: Delta, layer: FewShotLayer) -> None:
+def write_paper_file(path: Path, base: Base, delta: Delta, layer: FewShotLayer) -> None:
     """Write the paper's .ckpt: all cross-attention, mapper, final_ln, proj_out, and the prior encoder."""
     check_replaceable(path)
     own = base_state(base)
@@ -133,7 +133,7 @@ def trim_training(path: Path, target: Path) -> None:
 
     The learnable vector, which that extraction drops, is kept as an extra key. ValueError if `path` is none.
     """
-    file = read_ldm_file(path)
+    file = read_paper_file(path)
     if not file.is_training or not file.tuned:
         raise ValueError(
             f"{path} is no training checkpoint of the paper's code; give one with the whole model"
@@ -154,19 +154,19 @@ def read_with_pictures(
     """The paper's .ckpt and its object's folder => the object.
 
     The pictures are those that the file names (if this project wrote it), else all of the folder. `images`:
-    how the base is shown the object. Raises as `load_ldm_delta`.
+    how the base is shown the object. Raises as `load_paper_file`.
     """
-    file, size = read_ldm_file(path), base.architecture.reference_size
+    file, size = read_paper_file(path), base.architecture.reference_size
     if insertset is None:
         raise ValueError(f"{path} is the paper's format; {PICTURES}")
     learnt = learnt_from(insertset, file.layer)
     shown = images.few_shot(learnt) if images.stored or file.layer.crops == OWN else None
     crops = shown if shown is not None and file.layer.crops == OWN else paper_crops(learnt, size)
-    return load_ldm_delta(file, base, crops, fingerprint, shown if images.stored else None)
+    return load_paper_file(file, base, crops, fingerprint, shown if images.stored else None)
 
 
-def load_ldm_delta(
-    file: Path | LdmFile,
+def load_paper_file(
+    file: Path | PaperFile,
     base: Base,
     crops: Tensor,
     fingerprint: str = "",
@@ -179,7 +179,7 @@ def load_ldm_delta(
     the base needs them. Raises ValueError if the file does not fit `base`, or is a training checkpoint of
     another base.
     """
-    file = file if isinstance(file, LdmFile) else read_ldm_file(file)
+    file = file if isinstance(file, PaperFile) else read_paper_file(file)
     own, layers = base_state(base), base.architecture.unet_layers
     if file.is_training:
         if fingerprint:
@@ -204,7 +204,7 @@ def load_ldm_delta(
     )
 
 
-def _unfit(file: LdmFile, base: Base, names: Sequence[str]) -> ValueError:
+def _unfit(file: PaperFile, base: Base, names: Sequence[str]) -> ValueError:
     """The error for a file with weights that the base does not have."""
     return ValueError(
         f"{file.path} does not fit the {base.architecture.name} base: {first_few(names)}; "
@@ -212,7 +212,7 @@ def _unfit(file: LdmFile, base: Base, names: Sequence[str]) -> ValueError:
     )
 
 
-def _metadata(file: LdmFile, base: Base, few_shot: str, count: int) -> ObjectMetadata:
+def _metadata(file: PaperFile, base: Base, few_shot: str, count: int) -> ObjectMetadata:
     """What the file says about its object; `base` is "" in files of the paper's code."""
     step, held_out = file.extra.get("global_step", 0), file.layer.held_out
     held = {"train": {"hold_out": held_out}} if held_out else {}
@@ -227,7 +227,7 @@ def _metadata(file: LdmFile, base: Base, few_shot: str, count: int) -> ObjectMet
     )
 
 
-def _check_frozen(file: LdmFile, base: Base, own: Mapping[str, Tensor]) -> None:
+def _check_frozen(file: PaperFile, base: Base, own: Mapping[str, Tensor]) -> None:
     """ValueError unless the UNet's frozen weights equal the base's and others differ."""
     layers = base.architecture.unet_layers
     frozen = ldm_to_diffusers({k: v for k, v in file.rest.items() if k.startswith(UNET)}, layers)

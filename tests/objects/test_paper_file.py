@@ -16,16 +16,16 @@ from ldm.data.object_crops import ObjectImages, paper_crops
 from ldm.models.base import Base, base_fingerprint, base_state
 from ldm.objects.delta import Delta, apply, extract, trained_names
 from ldm.objects.few_shot import FewShotLayer, few_shot_features, layer_for, linear_for
-from ldm.objects.ldm_format import (
+from ldm.objects.object_file import ObjectMetadata
+from ldm.objects.paper_file import (
     OWN,
     PAPER,
-    is_ldm_training,
-    load_ldm_delta,
+    is_paper_training,
+    load_paper_file,
     read_with_pictures,
-    save_ldm_delta,
     trim_training,
+    write_paper_file,
 )
-from ldm.objects.object_file import ObjectMetadata
 from tests.fixtures import tiny
 from tests.fixtures.ldm_names import diffusers_to_ldm
 from tests.fixtures.objects import learnt
@@ -56,8 +56,8 @@ def tuned(base: Base, mode: str, features: str = "raw") -> tuple[Delta, FewShotL
 def test_an_object_comes_back_from_the_papers_format(tmp_path: Path, mode: str, features: str) -> None:
     base, path = tiny.loaded_base(), tmp_path / "toy.ckpt"
     delta, layer = tuned(base, mode, features)
-    save_ldm_delta(path, base, delta, layer)
-    again = load_ldm_delta(path, base, CROPS)
+    write_paper_file(path, base, delta, layer)
+    again = load_paper_file(path, base, CROPS)
     with apply(base, delta):
         there = {k: v.clone() for k, v in base.state_dict().items()}
     with apply(base, again):
@@ -72,7 +72,7 @@ def test_an_object_comes_back_from_the_papers_format(tmp_path: Path, mode: str, 
 @pytest.mark.parametrize("mode", ["crossattn-kv", "crossattn"])
 def test_it_holds_the_papers_146_tensors(tmp_path: Path, mode: str) -> None:
     base, path = tiny.loaded_base(), tmp_path / "toy.ckpt"
-    save_ldm_delta(path, base, *tuned(base, mode))
+    write_paper_file(path, base, *tuned(base, mode))
     state = torch.load(path, weights_only=True)["state_dict"]
     expected = {key: shape for key, shape in tiny.shapes().items() if TENSORS.match(key)}
     assert len(state) == 146
@@ -87,7 +87,7 @@ def test_a_file_of_the_papers_code_means_what_it_meant(tmp_path: Path) -> None:
     assert len(state) == 146
     torch.save({"state_dict": state}, tmp_path / "paper.ckpt")
     crops = golden["reference_code.few_shot_crops"].permute(0, 3, 1, 2).float() / 127.5 - 1
-    delta = load_ldm_delta(tmp_path / "paper.ckpt", base, crops)
+    delta = load_paper_file(tmp_path / "paper.ckpt", base, crops)
     with apply(base, delta):
         c = base.conditioner
         context = c(c.pooled(golden["cond.reference"]), c.few_shot())
@@ -97,18 +97,18 @@ def test_a_file_of_the_papers_code_means_what_it_meant(tmp_path: Path) -> None:
 def test_an_object_without_few_shot_tokens_has_no_prior_encoder(tmp_path: Path) -> None:
     base, path = tiny.loaded_base(), tmp_path / "toy.ckpt"
     delta, _ = tuned(base, "crossattn")
-    save_ldm_delta(path, base, replace(delta, tokens=None), FewShotLayer())
+    write_paper_file(path, base, replace(delta, tokens=None), FewShotLayer())
     assert len(torch.load(path, weights_only=True)["state_dict"]) == 144
-    again = load_ldm_delta(path, base, CROPS)
+    again = load_paper_file(path, base, CROPS)
     assert again.tokens is None and again.metadata.few_shot_count == 0
 
 
 def test_another_base_is_refused(tmp_path: Path) -> None:
     base, path = tiny.loaded_base(), tmp_path / "toy.ckpt"
     delta, layer = tuned(base, "crossattn")
-    save_ldm_delta(path, base, replace(delta, metadata=replace(delta.metadata, base="0" * 16)), layer)
+    write_paper_file(path, base, replace(delta, metadata=replace(delta.metadata, base="0" * 16)), layer)
     with pytest.raises(ValueError, match="0000000000000000"):
-        apply(base, load_ldm_delta(path, base, CROPS))
+        apply(base, load_paper_file(path, base, CROPS))
 
 
 def test_other_weights_are_refused(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_other_weights_are_refused(tmp_path: Path) -> None:
     }.items():
         torch.save({"state_dict": state}, tmp_path / f"{name}.ckpt")
         with pytest.raises(ValueError, match=r"does not fit|this base needs"):
-            load_ldm_delta(tmp_path / f"{name}.ckpt", base, CROPS)
+            load_paper_file(tmp_path / f"{name}.ckpt", base, CROPS)
 
 
 def test_equal_pictures_with_different_tokens_have_no_layer() -> None:
@@ -141,10 +141,10 @@ def test_equal_pictures_with_different_tokens_have_no_layer() -> None:
 def test_a_file_of_torch_before_1_6_is_read(tmp_path: Path) -> None:
     """It is no zip and cannot be mapped."""
     base, zipped, legacy = tiny.loaded_base(), tmp_path / "toy.ckpt", tmp_path / "legacy.ckpt"
-    save_ldm_delta(zipped, base, *tuned(base, "crossattn"))
+    write_paper_file(zipped, base, *tuned(base, "crossattn"))
     torch.save(torch.load(zipped, weights_only=True), legacy, _use_new_zipfile_serialization=False)
     assert legacy.read_bytes()[:2] != b"PK"
-    one, other = (load_ldm_delta(path, base, CROPS) for path in (zipped, legacy))
+    one, other = (load_paper_file(path, base, CROPS) for path in (zipped, legacy))
     assert one.weights.keys() == other.weights.keys() and one.metadata.base == other.metadata.base
     assert all(torch.equal(value, other.weights[key]) for key, value in one.weights.items())  # type: ignore[arg-type]
     assert one.tokens is not None and other.tokens is not None and torch.equal(one.tokens, other.tokens)
@@ -180,13 +180,13 @@ def training_checkpoint(path: Path, change: float = 0.1) -> dict[str, Tensor]:
 def test_a_training_checkpoint_of_the_papers_code_is_the_object_in_it(tmp_path: Path) -> None:
     base, whole, small = tiny.loaded_base(), tmp_path / "last.ckpt", tmp_path / "small.ckpt"
     state = training_checkpoint(whole)
-    assert is_ldm_training(whole)
-    delta = load_ldm_delta(whole, base, CROPS)
+    assert is_paper_training(whole)
+    delta = load_paper_file(whole, base, CROPS)
     trim_training(whole, small)
     kept = torch.load(small, weights_only=True)["state_dict"]
     assert len(kept) == 146 and all(torch.equal(value, state[key]) for key, value in kept.items())
-    assert not is_ldm_training(small)
-    again = load_ldm_delta(small, base, CROPS)
+    assert not is_paper_training(small)
+    again = load_paper_file(small, base, CROPS)
     for read in (delta, again):
         assert read.metadata.step == 40 and read.metadata.few_shot == "linear" and read.tokens is not None
         with apply(base, read):
@@ -199,14 +199,14 @@ def test_a_training_checkpoint_of_another_base_and_a_base_itself_are_refused(tmp
     base, path = tiny.loaded_base(), tmp_path / "last.ckpt"
     training_checkpoint(path, change=0)
     with pytest.raises(ValueError, match="holds nothing learnt"):
-        load_ldm_delta(path, base, CROPS)
+        load_paper_file(path, base, CROPS)
     training_checkpoint(path)
     with pytest.raises(ValueError, match="is a training checkpoint; extract it"):
-        load_ldm_delta(path, base, CROPS, fingerprint=base_fingerprint(base))
+        load_paper_file(path, base, CROPS, fingerprint=base_fingerprint(base))
     with torch.no_grad():
         base.unet.conv_in.weight += 1
     with pytest.raises(ValueError, match=r"does not fit the tiny base: unet\.conv_in\.weight differ"):
-        load_ldm_delta(path, base, CROPS)
+        load_paper_file(path, base, CROPS)
     with pytest.raises(ValueError, match="no training checkpoint of the paper's code"):
         torch.save({"state_dict": {"proj_out.bias": torch.zeros(48)}}, path)
         trim_training(path, tmp_path / "out.ckpt")
@@ -219,7 +219,7 @@ def test_a_file_names_the_pictures_that_it_was_learnt_from(tmp_path: Path) -> No
     delta = replace(delta, metadata=replace(delta.metadata, recipe={"train": {"hold_out": "1"}}))
     layer = layer_for(delta, base, insertset)
     assert (layer.pictures, layer.held_out) == (("0", "2", "3"), "1")
-    save_ldm_delta(path, base, delta, layer)
+    write_paper_file(path, base, delta, layer)
     again = read_with_pictures(path, base, insertset, SMALL_IMAGES)
     assert delta.tokens is not None and again.tokens is not None
     assert torch.allclose(again.tokens, delta.tokens, atol=1e-3 * float(delta.tokens.abs().max()))
@@ -240,7 +240,7 @@ def test_files_of_the_papers_code_read_its_crops_and_our_earlier_ones_their_own(
     for cut, keys in ((PAPER, ()), (OWN, ("few_shot_features",))):
         layer = FewShotLayer(linear_for(delta.tokens, few_shot_features(base, crops[cut], "raw")))
         (tmp_path / "x.ckpt").unlink(missing_ok=True)
-        save_ldm_delta(tmp_path / "x.ckpt", base, delta, layer)
+        write_paper_file(tmp_path / "x.ckpt", base, delta, layer)
         file = torch.load(tmp_path / "x.ckpt", weights_only=True)
         torch.save({key: file[key] for key in ("state_dict", *keys)}, tmp_path / "x.ckpt")
         tokens = read_with_pictures(tmp_path / "x.ckpt", base, insertset, SMALL_IMAGES).tokens
