@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ldm.compositing.composite import nearest
-from ldm.compositing.cut_out import Segmenter, cut_out_of, cut_out_picture, silhouette_of
+from ldm.compositing.cut_out import Segmenter, cut_out_of, cut_out_picture
 from ldm.data.boxes import Box
 from ldm.data.image import from_bytes, to_bytes
 from ldm.data.insertset import InsertSet, Sample
@@ -42,17 +42,6 @@ class CutOutImages(ObjectImages):
     def few_shot(self, insertset: InsertSet) -> Tensor:
         cut_outs = [cut_out_of(x, x.boxes[0], read_rgb(x.image), self.segmenter) for x in insertset.few_shot]
         return torch.stack([cut_out.picture(self.size) for cut_out in cut_outs])
-
-    def own_reference(self, insertset: InsertSet, few_shot: Tensor) -> Tensor:
-        """The reference's cut-out; if only few-shot pictures have silhouettes, the most similar of theirs.
-
-        Segmenters make errors, silhouettes do not.
-        """
-        reference = self.reference(insertset.reference)
-        exact = [i for i, sample in enumerate(insertset.few_shot) if sample.mask is not None]
-        if not exact or silhouette_of(insertset.reference) is not None:
-            return reference
-        return few_shot[exact][nearest(reference[0], few_shot[exact])][None]
 
     def cut_out(self, sample: Sample, box: Box, pixels: np.ndarray, size: int) -> Tensor:
         return from_bytes(self._cut_out(sample, box, pixels, size)[0])

@@ -83,10 +83,6 @@ class ObjectImages:
         shown = [(read_rgb(sample.image), sample.boxes[0]) for sample in insertset.few_shot]
         return torch.stack([squash(object_crop(pixels, box), self.size) for pixels, box in shown])
 
-    def own_reference(self, insertset: InsertSet, few_shot: Tensor) -> Tensor:
-        """The reference [1,c,size,size] that is used if no other is given."""
-        return self.reference(insertset.reference)
-
     def in_picture(self, sample: Sample, box: Box, pixels: np.ndarray, size: int, pad: int = 0) -> Tensor:
         """The object in a box of a picture, with `pad` px around it, as a reference [3,size,size]."""
         return squash(object_crop(pixels, box, pad), size)

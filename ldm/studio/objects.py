@@ -215,8 +215,7 @@ class Objects:
         from ldm.data.insertset import load_insertset
 
         insertset, images = load_insertset(self.root(name)), object_images(load_config(self.workspace.config))
-        crops = images.few_shot(insertset)
-        row = torch.cat([images.own_reference(insertset, crops)[0], *crops], dim=2)[:3]
+        row = torch.cat([images.reference(insertset.reference)[0], *images.few_shot(insertset)], dim=2)[:3]
         out = BytesIO()
         Image.fromarray(to_bytes(row).permute(1, 2, 0).numpy()).save(out, "PNG")
         return out.getvalue()

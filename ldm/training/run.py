@@ -64,7 +64,7 @@ def build_learner(base: Base, insertset: InsertSet, run: TrainingRun) -> FineTun
     crops, as_in_paper = images.few_shot(insertset), paper_crops(insertset, size)
     seen = as_in_paper if t.few_shot == "linear" else crops
     prepare_few_shot(base, seen, t.few_shot, t.few_shot_features, Generator().manual_seed(run.samples.seed))
-    reference = images.own_reference(insertset, crops)[0]
+    reference = images.reference(insertset.reference)[0]
     card = {
         "metadata": asdict(_metadata(base, crops, run)),
         "reference": to_bytes(reference),

@@ -44,26 +44,6 @@ def test_pictures_are_shown_without_background(insertset: InsertSet, tmp_path: P
     assert (shown[3, 2:-2, 7:23] == 1).all() and shown[3].mean() == pytest.approx(2 / 3, abs=0.08)
 
 
-def test_an_object_is_shown_by_its_reference_unless_only_other_silhouettes_are_known(
-    insertset: InsertSet, tmp_path: Path
-) -> None:
-    images = CutOutImages(32)
-    crops, own = images.few_shot(insertset), images.reference(insertset.reference)
-    assert torch.equal(images.own_reference(insertset, crops), own)
-    Image.new("L", Image.open(insertset.few_shot[1].image).size, 255).save(tmp_path / "m.png")
-    known = [
-        Sample(x.image, x.boxes, tmp_path / "m.png" if i == 1 else None)
-        for i, x in enumerate(insertset.few_shot)
-    ]
-    masked = InsertSet(insertset.root, tuple(known), (), insertset.reference)
-    assert torch.equal(images.own_reference(masked, crops)[0], crops[1])
-    assert ObjectImages(32).own_reference(masked, crops).shape == (1, 3, 32, 32), "not for other bases"
-    size = Image.open(insertset.reference).size
-    Image.new("L", size, 255).save(insertset.reference.with_name(f"{insertset.reference.stem}_mask.png"))
-    found = images.own_reference(masked, crops)
-    assert torch.equal(found, images.reference(insertset.reference))
-
-
 def test_a_silhouette_defines_the_object(insertset: InsertSet, tmp_path: Path) -> None:
     """Whatever the picture shows there."""
     half = Image.new("L", (90, 64))

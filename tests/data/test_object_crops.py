@@ -63,7 +63,6 @@ def test_few_shot_crops_are_the_objects_in_order(insertset: InsertSet) -> None:
 def test_an_object_is_shown_by_its_reference_and_a_view_by_its_token(insertset: InsertSet) -> None:
     images = ObjectImages(16)
     own, crops = images.reference(insertset.reference), images.few_shot(insertset)
-    assert torch.equal(images.own_reference(insertset, crops), own)
     for view, token in ((0, 0), (2, 2), (NEAREST, 0)):
         shown, found = images.select(crops, own, view)
         assert shown is own and found == token
