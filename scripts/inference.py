@@ -74,16 +74,14 @@ def insert_scene(args: argparse.Namespace, config: Config) -> RunSummary:
     """Several objects into one background; with --plan only the regions."""
     options, folder = options_of(args, config), Path(config.insert.outdir)
     layout, summary = lay_out(scene_of(args, config), options), RunSummary(config.insert.max_seam)
-    check_overwriting(args, config, layout.items, layout.scene.file.stem)
+    check_overwriting(args, config, layout.scene.items, layout.scene.file.stem)
     print(inside_the_mask(config))
     if args.plan:
-        file, rois = (
-            folder / fitting_name(layout.scene.file.stem, "_plan.png"),
-            [r for p in layout.placed for r in p.rois],
-        )
+        file = folder / fitting_name(layout.scene.file.stem, "_plan.png")
+        rois = [roi for placed in layout.placed for roi in placed.rois]
         write_plan(file, layout.background, layout.mask, rois, layout.model_side, print)
         return summary
-    session, options = session_for_items(args, config, options, layout.items)
+    session = session_of(args, config, [item.source for item in layout.scene.items])
     with locked_folder(folder, WAIT):
         log = ResultsLog(folder)
         result = run_scene(layout, session, options, log, print)

@@ -57,7 +57,6 @@ class RunOptions:
     `choose` orders the results of an item, the best first, and writes scores into their records.
     `batch_size`: most results that are made in one batch. `max_seam`: largest accepted seam ratio;
     0: no limit. `contact_sheet`: write one of the first results.
-    `cache_bytes`: size of the cache of a scene's placements.
     """
 
     crop_context: CropContext
@@ -68,7 +67,6 @@ class RunOptions:
     batch_size: int = 8
     max_seam: float = 0.0
     contact_sheet: bool = True
-    cache_bytes: float = 1e9
 
 
 def run_items(
@@ -179,7 +177,8 @@ def _finish(item: WorkItem, session: Session, options: RunOptions, log: ResultsL
     try:
         digests = item.digests()
         keys = {seed: key_of(item, seed, digests, session.fingerprint, options.settings) for seed in files}
-        missing = [seed for seed in files if not _exists(files[seed], keys[seed], item, options, log)]
+        seen = partial(item.masked.read, options.mask_options)
+        missing = [seed for seed in files if not is_done(log.folder / files[seed], keys[seed], log, seen)]
         if not missing:
             return ItemResult(item, files)
         background, request = prepare(item, options)
@@ -233,16 +232,17 @@ def _in_batches(
         start += len(seeds)
 
 
-def _exists(name: str, key: str, item: WorkItem, options: RunOptions, log: ResultsLog) -> bool:
-    """Whether the folder holds this result. If only its line in the log is missing, that is written again."""
-    file = log.folder / name
+def is_done(file: Path, key: str, log: ResultsLog, seen: Callable[[], tuple[Picture, np.ndarray]]) -> bool:
+    """Whether the folder holds this result. If only its line in the log is missing, that is written again.
+
+    `seen`: the background and the mask [H,W]. ValueError if another result is there that was edited.
+    """
     record = finished_recipe(file)
     if record.get("key") != key:
         check_unedited(file)
         return False
-    if not log.has(name, key):
-        background, request = prepare(item, options)
-        check_and_log(file, record, background, request.mask, log)
+    if not log.has(file.name, key):
+        check_and_log(file, record, *seen(), log)
     return True
 
 

@@ -30,7 +30,7 @@ from ldm.data.insertset import check_outside
 from ldm.insertion.mask_input import MaskOptions
 from ldm.insertion.object_source import ObjectSource, extracted
 from ldm.models.runtime import device_named, machine
-from ldm.scenes.replay import ItemReplay, SceneReplay, read_recipe
+from ldm.scenes.replay import Replay, read_recipe
 from ldm.scenes.scene_file import Scene, read_scene
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def parse(argv: Sequence[str] | None, description: str) -> tuple[argparse.Namesp
     s = config.sample
     if min(s.best_of, s.n_samples) != 1 or (args.scene and max(s.best_of, s.n_samples) > 1):
         raise ValueError(
-            f"n_samples={s.n_samples}, best_of={s.best_of}: give only one of them; in a scene file, write n"
+            f"n_samples={s.n_samples}, best_of={s.best_of}: give only one of them, without --scene"
         )
     check_folder(Path(config.insert.outdir), f"--outdir {config.insert.outdir}")
     check_outside(Path(config.insert.outdir), f"--outdir {config.insert.outdir}")
@@ -147,10 +147,10 @@ def parse(argv: Sequence[str] | None, description: str) -> tuple[argparse.Namesp
 
 def parse_replay(
     argv: Sequence[str] | None, args: argparse.Namespace, description: str
-) -> tuple[ItemReplay | SceneReplay, Config]:
+) -> tuple[Replay, Config]:
     """The result to repeat, and the settings it was made with; `args` gets its device."""
     recipe = read_recipe(args.replay, ROOT)
-    found = (SceneReplay if "scene" in recipe else ItemReplay).of(args.replay, recipe)
+    found = Replay.of(args.replay, recipe)
     saved, then = recipe["settings"], recipe["machine"]
     given, config = parser(description).parse_config(argv, saved)
     if pixel_settings(load_config(saved)) != pixel_settings(config):
@@ -246,7 +246,6 @@ def options_of(args: argparse.Namespace, config: Config) -> RunOptions:
         batch_size=i.batch_size,
         max_seam=i.max_seam,
         contact_sheet=i.contact_sheet,
-        cache_bytes=i.cache_mb * 1e6,
     )
 
 

@@ -122,7 +122,6 @@ class InsertSection:
     outdir: str = setting("outputs", "folder of the results", path=True)
     contact_sheet: bool = setting(True, "write a contact sheet of the first results")
     batch_size: int = setting(8, "largest number of results in one batch", least=1)
-    cache_mb: int = setting(1024, "MB of <outdir>/placements, the cache of a scene's placements", least=0)
 
 
 @dataclass(frozen=True)
@@ -149,6 +148,7 @@ DROPPED = (
     "sample.init_noise_sigma",
     "sample.show_scene",
     "sample.contact_shadow",
+    "insert.cache_mb",
 )
 COLLAGE = "collage"  # in an architecture of earlier versions: base.region_fill=composite
 

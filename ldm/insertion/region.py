@@ -8,7 +8,7 @@ and every pixel of the mask is generated.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -49,12 +49,6 @@ class Result:
     def picture(self) -> Picture:
         """The composite; it is not stored, because memory holds only one large picture."""
         return patched(self.background, self.patches)
-
-    def part(self, box: Roi) -> np.ndarray:
-        """The picture's pixels [h,w,C] in a box that holds all patches."""
-        within = [Patch(patch.box.within(box), patch.pixels) for patch in self.patches]
-        part = replace(self.background, pixels=self.background.pixels[box.slices])
-        return patched(part, within).pixels
 
 
 MOST = 2048  # px: no model makes more detail, and 100 megapixels in floats would be 1.2 GB a copy

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,89 +19,52 @@ from ldm.data.files import file_digest
 from ldm.data.picture import Picture
 from ldm.insertion.object_source import ObjectSource
 from ldm.scenes.layout import lay_out
-from ldm.scenes.runner import PlacementCache, run_placements
+from ldm.scenes.runner import run_placements
 from ldm.scenes.scene_file import Scene, scene_of
 
 if TYPE_CHECKING:
-    from ldm.insertion.region import InsertRequest, Result
     from ldm.insertion.session import Session
 
 NEEDED = ("key", "settings", "sha256", "base_fingerprint", "machine")
 
 
 @dataclass(frozen=True)
-class ItemReplay:
-    """A result of one work item, its recipe, and the item with all seeds of the batch it was made in."""
+class Replay:
+    """A result, its recipe, and what it was made of: a scene, or an item with all seeds of its batch."""
 
     file: Path
     recipe: Mapping[str, Any]
-    item: WorkItem
+    made: WorkItem | Scene
 
     @classmethod
-    def of(cls, file: Path, recipe: Mapping[str, Any]) -> ItemReplay:
+    def of(cls, file: Path, recipe: Mapping[str, Any]) -> Replay:
         """Of a recipe that was read from `file`; ValueError if it is incomplete."""
-        check_recipe(file, recipe, ("seed", "batch"))
-        check_sources(file, recipe)
-        return cls(file, recipe, _item(recipe))
+        is_scene = "scene" in recipe
+        check_recipe(file, recipe, ("content", "placements") if is_scene else ("seed", "batch"))
+        for record in (recipe, *recipe.get("placements", ())):
+            check_sources(file, record)
+        if not is_scene:
+            return cls(file, recipe, _item(recipe))
+        sampling = recipe["settings"]["sample"]
+        scene = scene_of(recipe["content"], Path(recipe["scene"]), sampling["seed"], sampling["object_scale"])
+        return cls(file, recipe, scene)
 
     @property
     def sources(self) -> list[ObjectSource]:
         """The objects that a session needs for it."""
-        return [self.item.source]
+        items = self.made.items if isinstance(self.made, Scene) else [self.made]
+        return [item.source for item in items]
 
     def repeat(self, session: Session, options: RunOptions) -> Picture:
-        """Make the result again, in its batch: alone, sums of floats may round differently."""
+        """Make the result again, in its batches: alone, sums of floats may round differently."""
         check_base(self.file, self.recipe, session)
-        background, request = prepare(self.item, options)
-        self.item.source.check()
+        if isinstance(self.made, Scene):
+            batches = {record["placement"]: record["batch"] for record in self.recipe["placements"]}
+            return run_placements(lay_out(self.made, options), session, options, batches=batches)[0]
+        background, request = prepare(self.made, options)
+        self.made.source.check()
         [results] = session.insert(background, [request])
         return next(result for result in results if result.record["seed"] == self.recipe["seed"]).picture
-
-
-@dataclass(frozen=True)
-class SceneReplay:
-    """The result of a scene, its recipe, and the scene; the counterpart of `ItemReplay`."""
-
-    file: Path
-    recipe: Mapping[str, Any]
-    scene: Scene
-
-    @classmethod
-    def of(cls, file: Path, recipe: Mapping[str, Any]) -> SceneReplay:
-        """Of a recipe that was read from `file`; ValueError if it is incomplete."""
-        check_recipe(file, recipe, ("content", "placements"))
-        for record in (recipe, *recipe["placements"]):
-            check_sources(file, record)
-        sampling = recipe["settings"]["sample"]
-        values, path = recipe["content"], Path(recipe["scene"])
-        return cls(file, recipe, scene_of(values, path, sampling["seed"], sampling["object_scale"]))
-
-    @property
-    def sources(self) -> list[ObjectSource]:
-        """The objects that a session needs for it."""
-        return [item.source for placement in self.scene.placements for item in placement.items]
-
-    def repeat(self, session: Session, options: RunOptions) -> Picture:
-        """Make every placement again, in the same batches and with the seeds that were chosen."""
-        check_base(self.file, self.recipe, session)
-        records = self.recipe["placements"]
-        batches = {record["key"]: record["batch"] for record in records}
-        if {key for batch in batches.values() for key in batch} - batches.keys():
-            warnings.warn(
-                "a part of the scene was made in one batch with placements that were removed since; last "
-                "bits may differ",
-                stacklevel=2,
-            )
-        seeds = {record["placement"]: record["seed"] for record in records}
-
-        def same_seed(item: WorkItem, request: InsertRequest, results: list[Result]) -> list[Result]:
-            return [result for result in results if result.record["seed"] == seeds[item.name]]
-
-        layout = lay_out(self.scene, options)
-        with TemporaryDirectory() as folder:
-            cache = PlacementCache(Path(folder))
-            options = replace(options, choose=same_seed)
-            return run_placements(layout, session, options, cache, batches=batches)[0]
 
 
 def read_recipe(file: Path, project: Path = Path()) -> dict[str, Any]:

@@ -165,7 +165,7 @@ def plan(calls: Sequence[Sequence[str]], size: tuple[int, int]) -> Plan:
     else:
         placed = place(scene_of(args, config), picture, options.mask_options, options.crop_context)
         groups(placed)
-        made = [(one.mask.whole(size), list(one.rois)) for one in placed]
+        made = [(one.mask, list(one.rois)) for one in placed]
     crops = [plan_crops(mask, rois, options.crop_context.model_side) for mask, rois in made]
     return Plan(tuple(tuple(rois) for _, rois in made), tuple(tuple(cautions(crop)) for crop in crops))
 
