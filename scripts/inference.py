@@ -56,14 +56,15 @@ def insert_items(args: argparse.Namespace, config: Config) -> RunSummary:
         items[0].source.check()
     for item in items if few else ():  # every mistake shows before a model is loaded
         prepare(item, options)
-    session, options = session_for_items(args, config, options, items)
-    if args.manifest is None:
-        session.load_object(items[0].source)
-        if args.compare or items[0].best:
-            session.reference(items[0].source)  # a merged or baked file may hold none
     progress = partial(tqdm, unit="image", disable=len(items) < 4)
     with locked_folder(folder, WAIT):
-        summary = run_items(items, session, options, ResultsLog(folder), tqdm.write, progress)
+        log = ResultsLog(folder)
+        session, options = session_for_items(args, config, options, items)
+        if args.manifest is None:
+            session.load_object(items[0].source)
+            if args.compare or items[0].best:
+                session.reference(items[0].source)  # a merged or baked file may hold none
+        summary = run_items(items, session, options, log, tqdm.write, progress)
         if args.compare:
             done = [item for item in items if item not in summary.failed]
             print(f"{write_comparison(done, session, options, folder) or 'no result'}: what learning changed")
@@ -73,7 +74,7 @@ def insert_items(args: argparse.Namespace, config: Config) -> RunSummary:
 def insert_scene(args: argparse.Namespace, config: Config) -> RunSummary:
     """Several objects into one background; with --plan only the regions."""
     options, folder = options_of(args, config), Path(config.insert.outdir)
-    layout, summary = lay_out(scene_of(args, config), options), RunSummary(config.insert.max_seam)
+    layout, summary = lay_out(scene_of(args, config), options), RunSummary()
     check_overwriting(args, config, layout.scene.items, layout.scene.file.stem)
     print(inside_the_mask(config))
     if args.plan:
@@ -81,12 +82,12 @@ def insert_scene(args: argparse.Namespace, config: Config) -> RunSummary:
         rois = [roi for placed in layout.placed for roi in placed.rois]
         write_plan(file, layout.background, layout.mask, rois, layout.model_side, print)
         return summary
-    session = session_of(args, config, [item.source for item in layout.scene.items])
     with locked_folder(folder, WAIT):
         log = ResultsLog(folder)
+        session = session_of(args, config, [item.source for item in layout.scene.items])
         result = run_scene(layout, session, options, log, print)
     print(*result.lines(log), sep="\n")
-    summary.add(result, log)
+    summary.add(result)
     return summary
 
 
@@ -110,9 +111,8 @@ def main(argv: list[str] | None = None) -> None:
     if args.replay is not None:
         raise SystemExit(replay(argv, args))
     summary = (insert_items if args.scene is None else insert_scene)(args, config)
-    for line in summary.problems():
-        say(line)
-    if summary.exit_code:
+    if summary.failed:
+        say(summary.problem)
         raise SystemExit(summary.exit_code)
 
 

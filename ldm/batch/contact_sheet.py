@@ -17,7 +17,7 @@ from ldm.data.image import colour_levels
 from ldm.data.picture import Picture, srgb_pixels
 from ldm.data.picture_write import write_picture
 from ldm.insertion.crop_paste import crop_region, shrunk, shrunk_mask
-from ldm.insertion.roi import Roi, crop, lines, plan_crops, scaling, visible
+from ldm.insertion.roi import Roi, crop, lines, scaling, visible
 
 Report = Callable[[str], None]  # shows a line to the user
 
@@ -27,28 +27,16 @@ MOST_ROWS = 24  # a contact sheet of more is too long to look at
 PAPER, INK = (255, 255, 255), (40, 40, 40)
 
 
-class Gallery:
-    """Collects a row of thumbnails for each of the first backgrounds: background, mask, results."""
-
-    def __init__(self) -> None:
-        self.rows: list[list[np.ndarray]] = []
-
-    @property
-    def full(self) -> bool:
-        return len(self.rows) >= MOST_ROWS
-
-    def add(self, background: Picture, mask: np.ndarray, roi: Roi, results: Iterable[Picture]) -> None:
-        """The background, its region with the mask, the region of each result, the whole first result."""
-        greyed = hatched(close_up(background, roi), shrunk_mask(crop(mask, roi), SHARP))
-        row, whole = [overview(background), thumbnail(greyed)], None
-        for result in results:
-            row.append(thumbnail(close_up(result, roi)))
-            whole = overview(result) if whole is None else whole
-        self.rows.append(row if whole is None else [*row, whole])
-
-    def picture(self, results: Sequence[str]) -> Picture:
-        """The contact sheet; `results` are the captions of the result columns."""
-        return Picture(contact_sheet(self.rows, ["background", "mask", *results, "composite"]))
+def sheet_row(
+    background: Picture, mask: np.ndarray, roi: Roi, results: Iterable[Picture]
+) -> list[np.ndarray]:
+    """Thumbnails: background, its region with the mask, the region of each result, the whole first result."""
+    greyed = hatched(close_up(background, roi), shrunk_mask(crop(mask, roi), SHARP))
+    row, whole = [overview(background), thumbnail(greyed)], list[np.ndarray]()
+    for result in results:
+        row.append(thumbnail(close_up(result, roi)))
+        whole = whole or [overview(result)]
+    return row + whole
 
 
 def rgb8(picture: Picture | Tensor) -> np.ndarray:
@@ -102,7 +90,7 @@ def thumbnail(pixels: np.ndarray, side: int = TILE) -> np.ndarray:
 
 
 TINT = np.array((255, 40, 40), np.float32)
-FRAME = (255, 210, 0)
+YELLOW = (255, 210, 0)
 OVERLAY_INK = (20, 20, 20)
 LETTERS = 60  # a label is 1/60 of the picture's longer side high
 ROWS = 256  # tinted at once
@@ -113,10 +101,9 @@ def write_plan(
     file: Path, background: Picture, mask: np.ndarray, rois: Sequence[Roi], model_side: int, report: Report
 ) -> None:
     """Report the regions of a mask [H,W], and draw them into `file`, <name>_plan.png."""
-    plan = plan_crops(mask, rois, model_side)
-    for line in (f"{file.stem.removesuffix('_plan')}:", *lines(plan)):
+    for line in (f"{file.stem.removesuffix('_plan')}:", *lines(mask, rois, model_side)):
         report(one_line(line))
-    picture = draw_plan(background, mask, rois, [scaling(region) for region in plan.regions])
+    picture = draw_plan(background, mask, rois, [scaling(roi, model_side) for roi in rois])
     write_picture(file, picture, SHEET)
     report(one_line(str(file)))
 
@@ -133,7 +120,7 @@ def draw_plan(picture: Picture, mask: np.ndarray, rois: Sequence[Roi], texts: Se
         _tint(drawing[part], mask[part], thick)
     for roi in rois:
         seen = visible(roi, picture.size)
-        cv2.rectangle(drawing, (seen.x0, seen.y0), (seen.x1 - 1, seen.y1 - 1), FRAME, thick)
+        cv2.rectangle(drawing, (seen.x0, seen.y0), (seen.x1 - 1, seen.y1 - 1), YELLOW, thick)
     for number, (roi, text) in enumerate(zip(rois, texts, strict=False), start=1):
         label, seen = _label(f"{number}: {text}", max(picture.size)), visible(roi, picture.size)
         place = drawing[seen.y0 : seen.y0 + label.shape[0], seen.x0 : seen.x0 + label.shape[1]]
@@ -145,7 +132,7 @@ def _label(text: str, longer: int) -> np.ndarray:
     size = max(11, longer // LETTERS)
     font = ImageFont.load_default(size)
     width = int(font.getlength(text)) + size
-    tag = Image.new("RGB", (width, round(1.5 * size)), FRAME)
+    tag = Image.new("RGB", (width, round(1.5 * size)), YELLOW)
     ImageDraw.Draw(tag).text((size // 2, tag.height // 2), text, OVERLAY_INK, font, anchor="lm")
     return np.asarray(tag)
 

@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ldm import __version__
-from ldm.batch.contact_sheet import Gallery, Report, write_plan
+from ldm.batch.contact_sheet import MOST_ROWS, Report, contact_sheet, sheet_row, write_plan
 from ldm.batch.results_log import (
     PIXELS,
     SHEET,
     ItemResult,
-    ResultImages,
     ResultsLog,
     RunSummary,
     check_unedited,
@@ -37,7 +36,7 @@ from ldm.data.picture_write import write_picture
 from ldm.insertion.crop_paste import difference_outside
 from ldm.insertion.mask_input import MaskOptions
 from ldm.insertion.region import InsertRequest
-from ldm.insertion.roi import CropContext, cautions, covered, plan_crops, plan_rois, squared
+from ldm.insertion.roi import CropContext, cautions, covered, plan_rois, squared
 
 if TYPE_CHECKING:
     from ldm.insertion.region import Result
@@ -55,8 +54,7 @@ class RunOptions:
     """How a run works. `settings`: the plain values that determine pixels; `facts`: the rest of a recipe.
 
     `choose` orders the results of an item, the best first, and writes scores into their records.
-    `batch_size`: most results that are made in one batch. `max_seam`: largest accepted seam ratio;
-    0: no limit. `contact_sheet`: write one of the first results.
+    `batch_size`: most results that are made in one batch. `contact_sheet`: write one of the first results.
     """
 
     crop_context: CropContext
@@ -65,7 +63,6 @@ class RunOptions:
     facts: Mapping[str, Any] = field(default_factory=dict)
     choose: Choose | None = None
     batch_size: int = 8
-    max_seam: float = 0.0
     contact_sheet: bool = True
 
 
@@ -81,20 +78,23 @@ def run_items(
 
     An item that cannot be read is skipped with a warning.
     """
-    summary, gallery = RunSummary(options.max_seam), Gallery()
-    for result in work(progress(items), session, options, log):
-        summary.add(result, log)
+    summary, rows = RunSummary(), list[list[np.ndarray]]()
+    for item in progress(items):
+        result = make_item(item, session, options, log)
+        summary.add(result)
         if result.error:
-            warnings.warn(f"skipped {result.item.stem}: {result.error}", stacklevel=2)
+            warnings.warn(f"skipped {item.stem}: {result.error}", stacklevel=2)
             continue
         for line in result.lines(log):
             report(line)
-        if options.contact_sheet and not gallery.full:
-            seen = images_of(result, options, log.folder)
-            gallery.add(seen.background, seen.request.mask, seen.request.rois[0], seen.results)
-    if gallery.rows:
+        if options.contact_sheet and len(rows) < MOST_ROWS:
+            background, request = prepare(item, options)
+            results = (read_picture(log.folder / name) for name in result.files.values())
+            rows.append(sheet_row(background, request.mask, request.rois[0], results))
+    if rows:
         sheet = log.folder / "sheet.png"
-        write_picture(sheet, gallery.picture(_captions(items)), SHEET)
+        captions = ["background", "mask", *_captions(items), "composite"]
+        write_picture(sheet, Picture(contact_sheet(rows, captions)), SHEET)
         report(f"{sheet}: contact sheet")
     return summary
 
@@ -117,29 +117,13 @@ def plan_items(
         except (ValueError, OSError) as error:
             if strict or of_machine(error):
                 raise
-            summary.skipped += 1
+            summary.failed.append(item)
             warnings.warn(f"skipped {item.stem}: {reason(error)}", stacklevel=2)
             continue
         file = folder / fitting_name(item.stem, "_plan.png")
         write_plan(file, background, request.mask, request.rois, options.crop_context.model_side, report)
         summary.made += 1
     return summary
-
-
-def work(
-    items: Iterable[WorkItem], session: Session, options: RunOptions, log: ResultsLog
-) -> Iterator[ItemResult]:
-    """Make every item; the result of one that cannot be read holds its error."""
-    for item in items:
-        yield _finish(item, session, options, log)
-
-
-def images_of(result: ItemResult, options: RunOptions, folder: Path) -> ResultImages:
-    """The images of an item, read from its files unless all are new."""
-    if result.images is not None:
-        return result.images
-    images = (read_picture(folder / name) for name in result.files.values())
-    return ResultImages(*prepare(result.item, options), images)
 
 
 def prepare(item: WorkItem, options: RunOptions) -> tuple[Picture, InsertRequest]:
@@ -168,11 +152,12 @@ def plan_request(item: WorkItem, mask: np.ndarray, context: CropContext) -> Inse
 
 def warn_of_crops(name: str, request: InsertRequest, context: CropContext) -> None:
     """Give a plan's warnings: what the model cannot see well in these regions."""
-    for caution in cautions(plan_crops(request.mask, request.rois, context.model_side)):
+    for caution in cautions(request.mask, request.rois, context.model_side):
         warnings.warn(f"{name}: {caution}", stacklevel=3)  # the line that called ldm.insert
 
 
-def _finish(item: WorkItem, session: Session, options: RunOptions, log: ResultsLog) -> ItemResult:
+def make_item(item: WorkItem, session: Session, options: RunOptions, log: ResultsLog) -> ItemResult:
+    """Make the missing results of an item; that of one that cannot be read holds its error."""
     start, files = time.perf_counter(), item.files()
     try:
         digests = item.digests()
@@ -194,7 +179,6 @@ def _finish(item: WorkItem, session: Session, options: RunOptions, log: ResultsL
     if item.best:
         assert options.choose is not None, "best_of needs options.choose"
         made = [options.choose(item, request, list(made))[0]]
-    results = []
     facts = _facts(item, digests, session.fingerprint, options)
     for seed, result in zip(missing, made, strict=True):
         picture = result.picture
@@ -202,10 +186,7 @@ def _finish(item: WorkItem, session: Session, options: RunOptions, log: ResultsL
         write_picture(log.folder / files[seed], picture, {"recipe": json.dumps(record)})
         del picture  # the check reads it from the file
         check_and_log(log.folder / files[seed], record, background, request.mask, log)
-        results.append(result)
-    images = ResultImages(background, request, (result.picture for result in results))
-    complete = len(missing) == len(files)
-    return ItemResult(item, files, missing, "", time.perf_counter() - start, images if complete else None)
+    return ItemResult(item, files, missing, seconds=time.perf_counter() - start)
 
 
 def _in_batches(

@@ -47,12 +47,14 @@ Segmenter = Callable[[np.ndarray, PixelBox], np.ndarray]  # such as `segment`
 class CutOut(NamedTuple):
     """An object's colours uint8 [h,w,3], alpha float [h,w] in [0,1], and box in whole pixels of the picture.
 
-    Colours and alpha may have a lower resolution than the picture.
+    Colours and alpha may have a lower resolution than the picture. `found`: False if nothing stood out in the
+    box, and all of it was taken.
     """
 
     colours: np.ndarray
     alpha: np.ndarray
     box: PixelBox
+    found: bool = True
 
     def picture(self, size: int) -> Tensor:
         """[4,size,size]: colours times alpha in [-1,1], and alpha; aspect kept, centred, transparent around.
@@ -90,7 +92,7 @@ def cut_out(
     if silhouette is None:
         alpha = matte(coarse, (segmenter or segment)(coarse, (a, b, c, d)))[within]
         if (alpha > 0.5).mean() < min_share:
-            return CutOut(coarse[within].copy(), np.ones_like(alpha), (x0, y0, x1, y1))
+            return CutOut(coarse[within].copy(), np.ones_like(alpha), (x0, y0, x1, y1), found=False)
     else:
         silhouette = silhouette.copy()
         part = silhouette[y0:y1, x0:x1]
@@ -124,22 +126,21 @@ def cut_out_picture(path: Path, segmenter: Segmenter | None = None) -> CutOut:
     A picture in an object folder has its box and silhouette there. Elsewhere the picture's border is
     background for the segmenter (None: GrabCut); a warning says if it finds nothing.
     """
-    pixels, silhouette = read_rgb(path), silhouette_of(path)
-    sample = None if silhouette_beside(path).is_file() else sample_in_folder(path)
+    pixels, silhouette, beside = read_rgb(path), silhouette_of(path), silhouette_beside(path)
+    sample = None if beside.is_file() else sample_in_folder(path)
     if sample is not None:
         return cut_out_of(sample, sample.boxes[0], pixels, segmenter)
     height, width = pixels.shape[:2]
     if silhouette is None:
         inner = (FRAME * width, FRAME * height, (1 - FRAME) * width, (1 - FRAME) * height)
-        found = cut_out(pixels, inner, None, MIN_SHARE_WHOLE, segmenter)
-        if (found.alpha == 1).all():
-            marks = f"{silhouette_beside(path).name}, white on black, marks one"
+        cut = cut_out(pixels, inner, None, MIN_SHARE_WHOLE, segmenter)
+        if not cut.found:
+            marks = f"{beside.name}, white on black, marks one"
             warnings.warn(f"{path}: no object stands out, all of it is taken; {marks}", stacklevel=2)
-        return found
+        return cut
     if silhouette.shape != pixels.shape[:2]:
-        given = f"{silhouette_beside(path)}: {silhouette.shape[1]} x {silhouette.shape[0]} px"
+        given = f"{beside}: {silhouette.shape[1]} x {silhouette.shape[0]} px"
         raise ValueError(f"{given}, its picture is {width} x {height}; make them the same size, or remove it")
-    beside = silhouette_beside(path)
     name = str(beside if beside.is_file() else path)
     return cut_out(pixels, (0, 0, width, height), silhouette, name=name)
 

@@ -138,8 +138,8 @@ def parse(argv: Sequence[str] | None, description: str) -> tuple[argparse.Namesp
     check_outside(Path(config.insert.outdir), f"--outdir {config.insert.outdir}")
     args.device = device_named(args.device)
     if args.object is not None and args.object.is_dir():
-        run, suffix = args.object, EXTRACTED_SUFFIX[config.extract.format]
-        args.object = extracted(run, suffix, tuple(EXTRACTED_SUFFIX.values()))
+        run = args.object
+        args.object = extracted(run, tuple(EXTRACTED_SUFFIX.values()))
         if args.object.suffix == EXTRACTED_SUFFIX["ldm"] and (run / "config.yaml").is_file():
             args.dataset_dir = args.dataset_dir or Path(load_config(run / "config.yaml").data.root)
     return args, config
@@ -244,7 +244,6 @@ def options_of(args: argparse.Namespace, config: Config) -> RunOptions:
         settings=pixel_settings(config) | cut_out_by,
         facts={"machine": machine(args.device), "settings": asdict(config), **cut_out_by},
         batch_size=i.batch_size,
-        max_seam=i.max_seam,
         contact_sheet=i.contact_sheet,
     )
 

@@ -87,7 +87,6 @@ class InsertSection:
     """Placing."""
 
     roi_factor: float = setting(2.0, "side of the square region, as a multiple of the mask's longer side")
-    context_px: int = setting(-1, "pixels of context around the mask, not roi_factor; -1: off", least=-1)
     zoom: float = setting(
         1.0, "largest enlargement of a small region; 1: a region is never smaller than the model's image"
     )
@@ -112,13 +111,6 @@ class InsertSection:
         "keep the scene inside the mask around the object, for masks that cover only background (needs "
         "base.region_fill=composite); without it everything inside the mask is generated",
     )
-    paste_margin: float = setting(
-        0.0,
-        "with keep_scene: paste only pixels this near to the object, fading out, as a share of its longer "
-        "side (needs base.region_fill=composite); 0: the whole mask",
-        least=0,
-    )
-    max_seam: float = setting(0.0, "largest accepted seam ratio, else the exit code is 1; 0: any", least=0)
     outdir: str = setting("outputs", "folder of the results", path=True)
     contact_sheet: bool = setting(True, "write a contact sheet of the first results")
     batch_size: int = setting(8, "largest number of results in one batch", least=1)
@@ -149,8 +141,10 @@ DROPPED = (
     "sample.show_scene",
     "sample.contact_shadow",
     "insert.cache_mb",
+    "insert.context_px",
+    "insert.paste_margin",
+    "insert.max_seam",
 )
-COLLAGE = "collage"  # in an architecture of earlier versions: base.region_fill=composite
 
 
 # training settings that `learning_settings` leaves out
@@ -196,10 +190,7 @@ def _migrated_section(section: str, values: Any) -> Any:
         return values
     kept = {key: value for key, value in values.items() if f"{section}.{key}" not in DROPPED}
     if section == "base" and isinstance(kept.get("architecture"), Mapping):
-        architecture = LEGACY_DEFAULTS | dict(kept["architecture"])
-        if (composite := architecture.pop(COLLAGE, None)) is not None:
-            kept.setdefault("region_fill", "composite" if composite else "grey")
-        kept["architecture"] = architecture
+        kept["architecture"] = LEGACY_DEFAULTS | dict(kept["architecture"])
     return kept
 
 

@@ -102,10 +102,6 @@ class RegionFill:
         """
         return list(resize(images, self.region.mask.shape))
 
-    def paste_alpha(self) -> np.ndarray | None:
-        """A factor [h,w] in [0,1] of the alpha by which the region is pasted; None: 1 everywhere."""
-        return None
-
 
 class ObjectFill:
     """Makes the fill of each region for one object; a subclass holds an image of the object."""

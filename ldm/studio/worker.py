@@ -144,7 +144,7 @@ class ModelWorker(threading.Thread):
     ) -> ItemResult:
         """The results of one call."""
         from ldm.batch.results_log import ResultsLog
-        from ldm.batch.runner import work
+        from ldm.batch.runner import make_item
         from ldm.config.inference_cli import items_of, scene_of
         from ldm.scenes.layout import lay_out
         from ldm.scenes.runner import run_scene
@@ -154,7 +154,7 @@ class ModelWorker(threading.Thread):
         if args.scene is None:
             [item] = items_of(args, config)
             session = self._watched(job, config, args.device, regions, number, calls)
-            return next(iter(work([item], session, options, log)))
+            return make_item(item, session, options, log)
         layout = lay_out(scene_of(args, config), options)
         session = self._watched(job, config, args.device, regions, number, calls)
         return run_scene(layout, session, options, log, lambda line: None)

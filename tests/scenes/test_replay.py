@@ -8,7 +8,7 @@ import pytest
 
 from ldm import __version__
 from ldm.batch.results_log import CUT_OUT_NETWORK, ResultsLog
-from ldm.batch.runner import RunOptions, work
+from ldm.batch.runner import RunOptions, make_item
 from ldm.batch.work_item import WorkItem
 from ldm.data.picture import Picture, read_picture
 from ldm.scenes.replay import Replay, difference, read_recipe, replay_warnings
@@ -22,7 +22,7 @@ def read_replay(file: Path) -> Replay:
 
 
 def made(item: WorkItem, folder: Path, how: RunOptions | None = None) -> list[Path]:
-    [outcome] = work([item], Stub(), how or replace(options(), facts=FACTS), ResultsLog(folder))
+    outcome = make_item(item, Stub(), how or replace(options(), facts=FACTS), ResultsLog(folder))
     return [folder / name for name in outcome.files.values()]
 
 
