@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -29,10 +28,8 @@ with starting():  # torch is among them; what loads a model is imported when one
     )  # fmt: skip
     from ldm.config.schema import Config
     from ldm.data.files import fitting_name, locked_folder
-    from ldm.data.picture import read_picture
-    from ldm.data.picture_write import write_picture
     from ldm.scenes.layout import lay_out
-    from ldm.scenes.replay import difference, replay_warnings
+    from ldm.scenes.replay import replay_warnings, write_replay
     from ldm.scenes.runner import run_scene
 
 HELP = __doc__ or ""
@@ -99,9 +96,7 @@ def replay(argv: Sequence[str] | None, args: argparse.Namespace) -> int:
     check_outputs([file], [found.file, *(Path(found.recipe[role]) for role in found.recipe["sha256"])])
     for warning in replay_warnings(found.recipe, options.facts):
         say(f"warning: {warning}")
-    image = found.repeat(session_of(args, config, found.sources), options)
-    write_picture(file, image, {"recipe": json.dumps(found.recipe)})
-    differs = difference(read_picture(found.file), read_picture(file))
+    differs = write_replay(found, session_of(args, config, found.sources), options, file)
     print(f"{file}: {f'{differs} from' if differs else 'the same pixels as'} {found.file}")
     return int(bool(differs))
 

@@ -22,7 +22,7 @@ from torch import Tensor
 from ldm.data.boxes import Box, pixel_box
 from ldm.data.image import to_image
 from ldm.data.insertset import Sample, sample_in_folder, silhouette_beside
-from ldm.data.mask_levels import read_silhouette, without_specks
+from ldm.data.mask_levels import read_silhouette, surrounds, without_specks
 from ldm.data.picture import OPAQUE, read_alpha, read_rgb
 from ldm.insertion.roi import box_of
 
@@ -81,7 +81,7 @@ def cut_out(
     """The object in a box of a picture; the whole box, opaque, if the segmenter (None: GrabCut) fails.
 
     `min_share`: share of the box that it must find. Specks of the silhouette, which messages `name`, are left
-    out. ValueError if the silhouette is empty in the box.
+    out. ValueError if the silhouette is empty in the box, or inverted.
     """
     x0, y0, x1, y1 = pixel_box(box, pixels.shape[:2])
     window, inner = surroundings((x0, y0, x1, y1), pixels.shape[:2])
@@ -96,6 +96,12 @@ def cut_out(
     else:
         silhouette = silhouette.copy()
         part = silhouette[y0:y1, x0:x1]
+        inside, everywhere = (int((levels > OPAQUE).sum()) for levels in (part, silhouette))
+        if surrounds(silhouette > OPAQUE) and everywhere > 2 * inside:
+            raise ValueError(
+                f"{name}: inverted, most of its white is outside of the box {x0} {y0} {x1} {y1}; make it white "
+                "where the object is"
+            )
         part[_specks(part > OPAQUE, name)] = 0
         alpha = shrunk(silhouette[window], factor)[within].astype(np.float32) / 255
         if not (alpha > 0.5).any():

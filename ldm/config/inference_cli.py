@@ -202,7 +202,7 @@ def check_overwriting(
                 f"--outdir {folder} is read as a folder of inputs, which its results would join; "
                 "give another --outdir"
             )
-    names = list(_plans(items, scene) if args.plan else _pictures(args, config, items, scene))
+    names = list(_pictures(args, config, items, scene))
     inputs = [path for item in items for path in item.sources().values()]
     inputs += [path for path in (args.manifest, args.list, args.scene) if path is not None]
     check_outputs((folder / name for name in names), inputs)
@@ -218,14 +218,15 @@ def check_overwriting(
         check_folder(folder / "candidates", f"--outdir {folder}")
 
 
-def _plans(items: Sequence[WorkItem], scene: str) -> Iterator[str]:
-    for stem in [scene] if scene else [item.stem for item in items]:
-        yield fitting_name(stem, "_plan.png")
-
-
 def _pictures(
     args: argparse.Namespace, config: Config, items: Sequence[WorkItem], scene: str
 ) -> Iterator[str]:
+    """The names of all pictures that the run writes."""
+    if args.plan:
+        yield from (
+            fitting_name(stem, "_plan.png") for stem in ([scene] if scene else (i.stem for i in items))
+        )
+        return
     if scene:
         yield f"{scene}.png"
     else:

@@ -140,6 +140,7 @@ DROPPED = (
     "sample.init_noise_sigma",
     "sample.show_scene",
     "sample.contact_shadow",
+    "train.keep_checkpoints",
     "insert.cache_mb",
     "insert.context_px",
     "insert.paste_margin",
@@ -149,7 +150,7 @@ DROPPED = (
 
 # training settings that `learning_settings` leaves out
 NOT_LEARNING = (
-    "name", "logdir", "resume", "freeze_model", "checkpoint_every", "keep_checkpoints", "preview_every",
+    "name", "logdir", "resume", "freeze_model", "checkpoint_every", "preview_every",
     "validate_every", "hold_out", "patience",
 )  # fmt: skip
 

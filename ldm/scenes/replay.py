@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,8 @@ from ldm.batch.work_item import MaskedBackground, WorkItem
 from ldm.data.boxes import parse_box
 from ldm.data.failure import check_file
 from ldm.data.files import file_digest
-from ldm.data.picture import Picture
+from ldm.data.picture import Picture, read_picture
+from ldm.data.picture_write import write_picture
 from ldm.insertion.object_source import ObjectSource
 from ldm.scenes.layout import lay_out
 from ldm.scenes.runner import run_placements
@@ -65,6 +67,12 @@ class Replay:
         self.made.source.check()
         [results] = session.insert(background, [request])
         return next(result for result in results if result.record["seed"] == self.recipe["seed"]).picture
+
+
+def write_replay(found: Replay, session: Session, options: RunOptions, file: Path) -> str:
+    """Repeat a result into `file` => how its pixels differ from the result's, in words; "" if they do not."""
+    write_picture(file, found.repeat(session, options), {"recipe": json.dumps(found.recipe)})
+    return difference(read_picture(found.file), read_picture(file))
 
 
 def read_recipe(file: Path, project: Path = Path()) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
@@ -162,9 +161,7 @@ class ModelWorker(threading.Thread):
     def _replay(self, job: Job) -> dict[str, Any]:
         """Make a result again, as `inference.sh --replay` does, and compare."""
         from ldm.config.inference_cli import options_of, parse, parse_replay
-        from ldm.data.picture import read_picture
-        from ldm.data.picture_write import write_picture
-        from ldm.scenes.replay import difference, replay_warnings
+        from ldm.scenes.replay import replay_warnings, write_replay
 
         folder = self.workspace.part("cache")
         words = ["--replay", job.request["file"], "--outdir", shown_path(folder), *self._device_words()]
@@ -174,11 +171,9 @@ class ModelWorker(threading.Thread):
         notes = list(replay_warnings(found.recipe, options.facts))
         regions = max(1, len(found.recipe["regions"]))
         session = self._watched(job, config, args.device, regions, 0, 1)
-        image = found.repeat(session, options)
         file = folder / f"{job.id}.png"
         try:
-            write_picture(file, image, {"recipe": json.dumps(found.recipe)})
-            differs = difference(read_picture(found.file), read_picture(file))
+            differs = write_replay(found, session, options, file)
         finally:
             file.unlink(missing_ok=True)
         return {

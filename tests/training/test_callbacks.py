@@ -99,7 +99,7 @@ def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
 
 
 def test_checkpoints_are_regular_and_the_newest_are_kept(tmp_path: Path) -> None:
-    fit(tmp_path, [Checkpoints(tmp_path / "run", every=2, keep=2)], 7, accumulate_grad_batches=2)
+    fit(tmp_path, [Checkpoints(tmp_path / "run", every=2)], 7, accumulate_grad_batches=2)
     assert [path.name for path in checkpoints(tmp_path / "run")] == ["step-000006.ckpt", "step-000007.ckpt"]
 
 
@@ -136,9 +136,9 @@ def test_a_wrong_checkpoint_file_is_named(tmp_path: Path) -> None:
 
 
 def test_the_log_of_a_resumed_run_has_every_step_once(tmp_path: Path) -> None:
-    fit(tmp_path, [Progress(1, show=False), Checkpoints(tmp_path / "run", every=2)], 4)
+    fit(tmp_path, [Progress(1), Checkpoints(tmp_path / "run", every=2)], 4)
     (tmp_path / "run/checkpoints/step-000004.ckpt").unlink()  # as if it had crashed after step 2
-    fit(tmp_path, [Progress(1, show=False), Checkpoints(tmp_path / "run", every=2)], 5, start=2)
+    fit(tmp_path, [Progress(1), Checkpoints(tmp_path / "run", every=2)], 5, start=2)
     with (tmp_path / "run/metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     steps = [int(row["step"]) for row in rows]
