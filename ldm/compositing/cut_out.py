@@ -1,6 +1,4 @@
-"""Cut an object out of its picture: colours and alpha, by a silhouette or a segmenter.
-
-Without one it is GrabCut (Rother et al. 2004).
+"""Cut an object out of its picture: colours and alpha, by a silhouette, a segmenter, or GrabCut.
 
 A base trained on composites draws what it is shown, so that no background may come along.
 Pixels are uint8 [H,W,3], silhouettes uint8 [H,W], 255 where the object is.
@@ -99,8 +97,8 @@ def cut_out(
         inside, everywhere = (int((levels > OPAQUE).sum()) for levels in (part, silhouette))
         if surrounds(silhouette > OPAQUE) and everywhere > 2 * inside:
             raise ValueError(
-                f"{name}: inverted, most of its white is outside of the box {x0} {y0} {x1} {y1}; make it white "
-                "where the object is"
+                f"{name}: inverted, most of its white is outside of the box {x0} {y0} {x1} {y1}; "
+                "make it white where the object is"
             )
         part[_specks(part > OPAQUE, name)] = 0
         alpha = shrunk(silhouette[window], factor)[within].astype(np.float32) / 255

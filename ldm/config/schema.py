@@ -171,11 +171,7 @@ class Config:
 def load_config(
     source: Path | Mapping[str, Any] | None, overrides: Sequence[str] = (), schema: type = Config
 ) -> Any:
-    """A YAML file (None: defaults) and `section.key=value` overrides => the schema, a frozen dataclass.
-
-    `source` may also be nested settings, as a run stores them.
-    Raises FileNotFoundError, or ValueError naming the key or value and what was expected.
-    """
+    """`read_settings`, whose `source` may also be settings that a run or a result of any version stored."""
     if isinstance(source, Mapping):
         source = migrated(source)
     return read_settings(source, overrides, schema)

@@ -35,8 +35,7 @@ SecondPass = Callable[
 class InsertOptions:
     """How regions are inpainted and pasted, for all objects and backgrounds.
 
-    `predictor`: see `MakePredictor`; `second_pass` refines results that were blended
-    into their region; None: off.
+    `predictor`: see `MakePredictor`; `second_pass` refines results that were blended into their region.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
