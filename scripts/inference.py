@@ -81,7 +81,7 @@ def insert_scene(args: argparse.Namespace, config: Config) -> RunSummary:
         return summary
     with locked_folder(folder, WAIT):
         log = ResultsLog(folder)
-        session = session_of(args, config, [item.source for item in layout.scene.items])
+        session, options = session_for_items(args, config, options, layout.scene.items)
         result = run_scene(layout, session, options, log, print)
     print(*result.lines(log), sep="\n")
     summary.add(result)

@@ -55,6 +55,7 @@ class RunOptions:
 
     `choose` orders the results of an item, the best first, and writes scores into their records.
     `batch_size`: most results that are made in one batch. `contact_sheet`: write one of the first results.
+    `cache_bytes`: size of the cache of a scene's placements.
     """
 
     crop_context: CropContext
@@ -64,6 +65,7 @@ class RunOptions:
     choose: Choose | None = None
     batch_size: int = 8
     contact_sheet: bool = True
+    cache_bytes: float = 1e9
 
 
 def run_items(

@@ -117,7 +117,7 @@ INSERTION_FLAGS = (
     | flags("sample", "detail_transfer guidance_from")
     | flags("sample", "guidance_interval deep_cache_interval precision compile second_pass")
     | flags("insert", "roi_factor zoom blend feather reach keep_scene")
-    | flags("insert", "outdir contact_sheet batch_size")
+    | flags("insert", "outdir contact_sheet batch_size cache_mb")
     | {"mask_channel": "mask.channel"}
     | flags("mask", "threshold invert fill_holes grow")
 )

@@ -132,7 +132,7 @@ def parse(argv: Sequence[str] | None, description: str) -> tuple[argparse.Namesp
     s = config.sample
     if min(s.best_of, s.n_samples) != 1 or (args.scene and max(s.best_of, s.n_samples) > 1):
         raise ValueError(
-            f"n_samples={s.n_samples}, best_of={s.best_of}: give only one of them, without --scene"
+            f"n_samples={s.n_samples}, best_of={s.best_of}: give only one of them; in a scene file, write n"
         )
     check_folder(Path(config.insert.outdir), f"--outdir {config.insert.outdir}")
     check_outside(Path(config.insert.outdir), f"--outdir {config.insert.outdir}")
@@ -243,6 +243,7 @@ def options_of(args: argparse.Namespace, config: Config) -> RunOptions:
         facts={"machine": machine(args.device), "settings": asdict(config), **cut_out_by},
         batch_size=i.batch_size,
         contact_sheet=i.contact_sheet,
+        cache_bytes=i.cache_mb * 1e6,
     )
 
 

@@ -114,6 +114,7 @@ class InsertSection:
     outdir: str = setting("outputs", "folder of the results", path=True)
     contact_sheet: bool = setting(True, "write a contact sheet of the first results")
     batch_size: int = setting(8, "largest number of results in one batch", least=1)
+    cache_mb: int = setting(1024, "MB of <outdir>/placements, the cache of a scene's placements", least=0)
 
 
 @dataclass(frozen=True)
@@ -141,7 +142,6 @@ DROPPED = (
     "sample.show_scene",
     "sample.contact_shadow",
     "train.keep_checkpoints",
-    "insert.cache_mb",
     "insert.context_px",
     "insert.paste_margin",
     "insert.max_seam",

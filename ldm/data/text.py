@@ -28,7 +28,6 @@ REMOVED = {  # name => what an error says
     "collage": "older versions had it; give base.region_fill=composite",
     "context_px": "older versions had it; give roi_factor",
     "max_seam": "older versions had it; the seam of each result is in results.jsonl",
-    "cache_mb": "older versions had it; leave it out, a changed scene is made again",
 }
 COUNTS = (4, 5)  # numbers of a box, of a line of YOLO
 MAY_BE_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,10 +23,11 @@ from ldm.data.picture import Picture, read_picture
 from ldm.data.picture_write import write_picture
 from ldm.insertion.object_source import ObjectSource
 from ldm.scenes.layout import lay_out
-from ldm.scenes.runner import run_placements
+from ldm.scenes.runner import PlacementCache, run_placements
 from ldm.scenes.scene_file import Scene, scene_of
 
 if TYPE_CHECKING:
+    from ldm.insertion.region import InsertRequest, Result
     from ldm.insertion.session import Session
 
 NEEDED = ("key", "settings", "sha256", "base_fingerprint", "machine")
@@ -61,12 +64,32 @@ class Replay:
         """Make the result again, in its batches: alone, sums of floats may round differently."""
         check_base(self.file, self.recipe, session)
         if isinstance(self.made, Scene):
-            batches = {record["placement"]: record["batch"] for record in self.recipe["placements"]}
-            return run_placements(lay_out(self.made, options), session, options, batches=batches)[0]
+            return _repeated(self.made, self.recipe["placements"], session, options)
         background, request = prepare(self.made, options)
         self.made.source.check()
         [results] = session.insert(background, [request])
         return next(result for result in results if result.record["seed"] == self.recipe["seed"]).picture
+
+
+def _repeated(
+    scene: Scene, records: Sequence[Mapping[str, Any]], session: Session, options: RunOptions
+) -> Picture:
+    """Make every placement again, in the same batches and with the seeds that were chosen."""
+    batches = {record["key"]: record["batch"] for record in records}
+    if {key for batch in batches.values() for key in batch} - batches.keys():
+        warnings.warn(
+            "a part of the scene was made in one batch with placements that were removed since; last "
+            "bits may differ",
+            stacklevel=3,
+        )
+    seeds = {record["placement"]: record["seed"] for record in records}
+
+    def same_seed(item: WorkItem, request: InsertRequest, results: list[Result]) -> list[Result]:
+        return [result for result in results if result.record["seed"] == seeds[item.name]]
+
+    layout, options = lay_out(scene, options), replace(options, choose=same_seed)
+    with TemporaryDirectory() as folder:
+        return run_placements(layout, session, options, PlacementCache(Path(folder)), batches=batches)[0]
 
 
 def write_replay(found: Replay, session: Session, options: RunOptions, file: Path) -> str:

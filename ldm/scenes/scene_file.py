@@ -10,9 +10,9 @@
 
 A placement has `mask`, `box`, `polygon` (one, or a list of them) or `mask_channel: background` (the
 transparent part of the background), and `object` or `reference` or both. It may have `seed`, `object_scale`,
-`order` (higher goes on top, 0 by default) and `mask_channel` (which channel of the mask image is read).
-Objects placed `together` share one region and one pass, each in its own mask; they have one `seed` and one
-`order`. Paths are relative to the scene file.
+`order` (higher goes on top, 0 by default), `n` (the best result of so many seeds is kept) and `mask_channel`
+(which channel of the mask image is read). Objects placed `together` share one region and one pass, each in
+its own mask; they have one `seed` and one `order`. Paths are relative to the scene file.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ from ldm.insertion.object_source import ObjectSource
 KEYS = ("background", "placements")
 REGIONS = ("mask", "box", "polygon")
 MEMBER = ("object", "pick", "reference", *REGIONS, "mask_channel", "object_scale")
-PLACEMENT = (*MEMBER, "seed", "order")
+PLACEMENT = (*MEMBER, "seed", "order", "n")
 TOGETHER = ("together", "seed", "order")
 FILES = ("object", "reference", "mask")
-NUMBERS: dict[str, type] = {"seed": int, "object_scale": float, "order": int}
+NUMBERS: dict[str, type] = {"seed": int, "object_scale": float, "order": int, "n": int}
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def scene_of(values: Mapping[str, Any], file: Path, seed: int = 321, object_scal
         where = f"{file}: placement {number}"
         if not isinstance(entry, Mapping):
             raise ValueError(f"{where}: {entry!r}; expected {{{', '.join(PLACEMENT)}}}")
-        defaults = {"seed": seed, "object_scale": object_scale, "order": 0}
+        defaults = {"seed": seed, "object_scale": object_scale, "order": 0, "n": 1}
         like = WorkItem(MaskedBackground(background), ObjectSource(), (seed,), name=f"{file.stem}_{number}")
         read = _together if "together" in entry else _placement
         placements.append(read(entry, defaults, like, file.parent, where))
@@ -140,14 +140,17 @@ def _placement(
     paths = {key: path_of(str(values[key]), root) for key in FILES if values.get(key)}
     if not paths.keys() & {"object", "reference"}:
         raise ValueError(f"{where}: expected an object, a reference or both")
+    if numbers["n"] < 1:
+        raise ValueError(f"{where}: n={numbers['n']}; expected at least 1")
     object_, reference, pick = paths.get("object"), paths.get("reference"), str(values.get("pick") or "")
     source = ObjectSource(object_, reference, numbers["object_scale"], pick=pick)
+    seeds = tuple(numbers["seed"] + i for i in range(numbers["n"]))
     masked = _with_region(replace(like.masked, mask=paths.get("mask")), values, where)
     try:
         if "mask" in paths:
             check_file(paths["mask"], "a mask")
         source.check()
-        item = replace(like, masked=masked, source=source, seeds=(numbers["seed"],))
+        item = replace(like, masked=masked, source=source, seeds=seeds, best=len(seeds) > 1)
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(f"{where}: {error}") from error
     return Placement(item, numbers["order"])

@@ -50,13 +50,13 @@ def test_what_a_placement_says_and_does_not_say(folder: Path) -> None:
     scene = read(
         folder,
         {"reference": "r.png", "mask": "m.png"},
-        entry(seed=5, object_scale=1, order=2),
+        entry(seed=5, object_scale=1, order=2, n=3),
     )
     first, second = scene.placements
     assert scene.background == folder / "b.png" and first.item.masked.mask == folder / "m.png"
     assert first.item.source == ObjectSource(None, folder / "r.png", 0.9)
     assert (first.item.seeds, first.item.best, first.order) == ((321,), False, 0)
-    assert (second.item.seeds, second.item.best, second.order) == ((5,), False, 2)
+    assert (second.item.seeds, second.item.best, second.order) == ((5, 6, 7), True, 2)
     assert second.item.source.object_scale == 1 and [p.item.stem for p in scene.placements] == [
         "scene_1",
         "scene_2",
@@ -94,7 +94,7 @@ def test_what_a_placement_says_and_does_not_say(folder: Path) -> None:
         ([entry(seed=-1)], {}, "placement 1: seed -1: expected 0 to 9223372036854775807"),
         ([entry(object_scale="much")], {}, "placement 1: object_scale='much'; expected a number"),
         ([entry(order=True)], {}, "placement 1: order True; expected a whole number"),
-        ([entry(n=2)], {}, "placement 1: unknown 'n'"),
+        ([entry(n=0)], {}, "placement 1: n=0; expected at least 1"),
         (["r.png"], {}, "placement 1: 'r.png'; expected {object"),
         (
             [entry(), {"together": [entry()]}],

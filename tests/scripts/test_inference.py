@@ -361,7 +361,7 @@ def test_a_scene_is_planned_made_and_known(
     assert [file.name for file in (tmp_path / "plan").iterdir()] == ["room_plan.png"]
     for again in (False, True):
         main([*common, "--outdir", str(tmp_path / "out")])
-        assert ("room.png: exists already" in capsys.readouterr().out) == again
+        assert ("room_2: unchanged, from the cache" in capsys.readouterr().out) == again
     before, after = (
         np.asarray(Image.open(folder / "a.png")),
         np.asarray(Image.open(tmp_path / "out/room.png")),
