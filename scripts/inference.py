@@ -71,7 +71,7 @@ def insert_items(args: argparse.Namespace, config: Config) -> RunSummary:
 def insert_scene(args: argparse.Namespace, config: Config) -> RunSummary:
     """Several objects into one background; with --plan only the regions."""
     options, folder = options_of(args, config), Path(config.insert.outdir)
-    layout, summary = lay_out(scene_of(args, config), options), RunSummary()
+    layout, summary = lay_out(scene_of(args, config), options), RunSummary(config.insert.max_seam)
     check_overwriting(args, config, layout.scene.items, layout.scene.file.stem)
     print(inside_the_mask(config))
     if args.plan:
@@ -84,7 +84,7 @@ def insert_scene(args: argparse.Namespace, config: Config) -> RunSummary:
         session, options = session_for_items(args, config, options, layout.scene.items)
         result = run_scene(layout, session, options, log, print)
     print(*result.lines(log), sep="\n")
-    summary.add(result)
+    summary.add(result, log)
     return summary
 
 
@@ -106,8 +106,9 @@ def main(argv: list[str] | None = None) -> None:
     if args.replay is not None:
         raise SystemExit(replay(argv, args))
     summary = (insert_items if args.scene is None else insert_scene)(args, config)
-    if summary.failed:
-        say(summary.problem)
+    for line in summary.problems():
+        say(line)
+    if summary.exit_code:
         raise SystemExit(summary.exit_code)
 
 

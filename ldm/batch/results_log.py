@@ -183,32 +183,51 @@ class ItemResult:
             yield one_line(f"{log.folder / file}: {done}, seam {log.seam(file):.2f}")
 
 
+SEAMS_SHOW = 1  # exit code if a seam is above the limit; 2 is a mistake before anything was made
 SKIPPED = 10  # exit code of no skipped item; each one adds 1
 MOST = 100  # more skipped items give the same exit code
+NAMED = 5  # files that a line names
 
 
 @dataclass
 class RunSummary:
-    """Counts the results of a run: new ones, those of earlier runs; and the items that were skipped."""
+    """Counts the results of a run: new ones, those of earlier runs; and the items that were skipped.
 
+    `max_seam`: the largest accepted seam ratio; 0: no limit. `seams`: the files above it.
+    """
+
+    max_seam: float = 0
     made: int = 0
     existing: int = 0
     failed: list[WorkItem] = field(default_factory=list)
+    seams: dict[str, float] = field(default_factory=dict)
 
-    def add(self, result: ItemResult) -> None:
-        """Count the results of one item."""
+    def add(self, result: ItemResult, log: ResultsLog) -> None:
+        """Count the results of one item; the seams of existing ones are checked too."""
         if result.error:
             self.failed.append(result.item)
-        else:
-            self.made += len(result.made)
-            self.existing += len(result.files) - len(result.made)
+            return
+        self.made += len(result.made)
+        self.existing += len(result.files) - len(result.made)
+        for file in result.files.values():
+            if 0 < self.max_seam < log.seam(file):
+                self.seams[file] = log.seam(file)
 
     @property
     def exit_code(self) -> int:
-        """0: no problem; 10 + n: n items were skipped, at most 100."""
-        return SKIPPED + min(len(self.failed), MOST) if self.failed else 0
+        """0: no problem; 1: a seam is above the limit; 10 + n: n items were skipped, at most 100."""
+        if self.failed:
+            return SKIPPED + min(len(self.failed), MOST)
+        return SEAMS_SHOW if self.seams else 0
 
-    @property
-    def problem(self) -> str:
-        """What was skipped, in a line; "" if nothing was."""
-        return f"error: {len(self.failed)} skipped, {self.made + self.existing} done" if self.failed else ""
+    def problems(self) -> list[str]:
+        """One line for each kind of problem."""
+        out = []
+        if self.failed:
+            out.append(f"error: {len(self.failed)} skipped, {self.made + self.existing} done")
+        if self.seams:
+            worst = sorted(self.seams.items(), key=lambda entry: -entry[1])
+            named = ", ".join(f"{file} ({seam:.2f})" for file, seam in worst[:NAMED])
+            more = f" and {len(worst) - NAMED} more" if len(worst) > NAMED else ""
+            out.append(f"error: the seam of {named}{more} is above {self.max_seam:g}")
+        return out

@@ -54,7 +54,8 @@ class RunOptions:
     """How a run works. `settings`: the plain values that determine pixels; `facts`: the rest of a recipe.
 
     `choose` orders the results of an item, the best first, and writes scores into their records.
-    `batch_size`: most results that are made in one batch. `contact_sheet`: write one of the first results.
+    `batch_size`: most results that are made in one batch. `max_seam`: largest accepted seam ratio;
+    0: no limit. `contact_sheet`: write one of the first results.
     `cache_bytes`: size of the cache of a scene's placements.
     """
 
@@ -64,6 +65,7 @@ class RunOptions:
     facts: Mapping[str, Any] = field(default_factory=dict)
     choose: Choose | None = None
     batch_size: int = 8
+    max_seam: float = 0.0
     contact_sheet: bool = True
     cache_bytes: float = 1e9
 
@@ -80,10 +82,10 @@ def run_items(
 
     An item that cannot be read is skipped with a warning.
     """
-    summary, rows = RunSummary(), list[list[np.ndarray]]()
+    summary, rows = RunSummary(options.max_seam), list[list[np.ndarray]]()
     for item in progress(items):
         result = make_item(item, session, options, log)
-        summary.add(result)
+        summary.add(result, log)
         if result.error:
             warnings.warn(f"skipped {item.stem}: {result.error}", stacklevel=2)
             continue

@@ -34,7 +34,7 @@ COMPOSITE = "composite"  # base.region_fill of a base that is shown a cut-out of
 # settings that do not change pixels, or that each work item has itself
 NOT_PIXELS = {
     "sample": ("n_samples", "best_of", "seed", "object_scale"),
-    "insert": ("outdir", "contact_sheet", "batch_size", "cache_mb"),
+    "insert": ("outdir", "contact_sheet", "max_seam", "batch_size", "cache_mb"),
 }
 # others that do not say how a region is inpainted and pasted
 NOT_REGION = {"sample": ("compile",), "insert": ("roi_factor", "zoom")}

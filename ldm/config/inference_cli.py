@@ -242,6 +242,7 @@ def options_of(args: argparse.Namespace, config: Config) -> RunOptions:
         settings=pixel_settings(config) | cut_out_by,
         facts={"machine": machine(args.device), "settings": asdict(config), **cut_out_by},
         batch_size=i.batch_size,
+        max_seam=i.max_seam,
         contact_sheet=i.contact_sheet,
         cache_bytes=i.cache_mb * 1e6,
     )

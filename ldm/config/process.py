@@ -25,7 +25,7 @@ from ldm.data.failure import REMEDIES, described, of_machine, one_line, out_of_m
 MISTAKE, MACHINE, FAULT, INTERRUPTED = 2, 3, 70, 130
 EXIT_CODES = f"""exit codes:
   0    done
-  1    inference: a replay differs
+  1    inference: a seam is above insert.max_seam, or a replay differs
   {MISTAKE}    a mistake in what was given, named in one line
   {MACHINE}    the machine failed: no space on the disk, no memory, a read error; run it again
   10+n n items could not be read and were skipped (at most 100 are counted)

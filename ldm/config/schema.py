@@ -111,6 +111,7 @@ class InsertSection:
         "keep the scene inside the mask around the object, for masks that cover only background (needs "
         "base.region_fill=composite); without it everything inside the mask is generated",
     )
+    max_seam: float = setting(0.0, "largest accepted seam ratio, else the exit code is 1; 0: any", least=0)
     outdir: str = setting("outputs", "folder of the results", path=True)
     contact_sheet: bool = setting(True, "write a contact sheet of the first results")
     batch_size: int = setting(8, "largest number of results in one batch", least=1)
@@ -144,7 +145,6 @@ DROPPED = (
     "train.keep_checkpoints",
     "insert.context_px",
     "insert.paste_margin",
-    "insert.max_seam",
 )
 
 

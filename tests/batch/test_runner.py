@@ -187,10 +187,10 @@ def test_bad_items_are_reported_skipped_and_counted(tmp_path: Path) -> None:
     summary, log = RunSummary(), ResultsLog(out)
     outcomes = [make_item(item, Stub(), options(), log) for item in todo]
     for outcome in outcomes:
-        summary.add(outcome)
+        summary.add(outcome, log)
     assert [bool(o.error) for o in outcomes] == [False, True, True, True, False]
     assert all("\n" not in o.error for o in outcomes) and "1.png" in outcomes[1].error
-    assert summary.exit_code == 13 and summary.problem == "error: 3 skipped, 2 done"
+    assert summary.exit_code == 13 and summary.problems() == ["error: 3 skipped, 2 done"]
     assert sorted(f.name for f in out.iterdir()) == ["0.png", "4.png", FILE]
 
 
@@ -209,6 +209,15 @@ def test_a_changed_pixel_outside_is_not_let_pass(tmp_path: Path) -> None:
     with pytest.raises(AssertionError, match="outside the mask changed by 1"):
         finish(items(tmp_path, 1), tmp_path / "out", Careless())
     assert not (tmp_path / "out" / FILE).exists()
+
+
+def test_seams_above_the_limit_fail_a_run_new_or_kept(tmp_path: Path) -> None:
+    [item], out = items(tmp_path, 1, seeds=(5, 600)), tmp_path / "out"
+    for _ in range(2):
+        log, summary = ResultsLog(out), RunSummary(1.5)
+        summary.add(make_item(item, Stub(), options(), log), log)
+        assert summary.exit_code == 1 and (out / "0_600.png").exists()
+        assert summary.problems() == ["error: the seam of 0_600.png (1.60) is above 1.5"]
 
 
 def work_on(todo: list[WorkItem], out: Path, log: Path) -> None:

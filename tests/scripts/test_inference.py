@@ -233,9 +233,14 @@ def test_a_manifest_goes_on_after_a_bad_item_and_says_how_many(
     assert "2 skipped, 1 done" in capsys.readouterr().err
 
 
-def test_seams_and_regions_are_logged(folder: Path, tmp_path: Path) -> None:
+def test_a_seam_above_the_limit_fails_the_run_and_is_kept(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     image = ["--example_img", str(folder / "a.png"), "--box", "50", "30", "90", "60"]
-    call(folder, *image, "--outdir", str(tmp_path))
+    with pytest.raises(SystemExit) as exit_:
+        call(folder, *image, "--max-seam", "0.001", "--outdir", str(tmp_path))
+    assert exit_.value.code == 1 and (tmp_path / "a.png").exists()
+    assert "error: the seam of a.png" in capsys.readouterr().err
     row = json.loads((tmp_path / "results.jsonl").read_text())
     assert row["outside"] == 0 and row["seam"] > 0 and row["regions"] and row["seconds"] > 0
 
