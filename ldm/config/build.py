@@ -37,7 +37,7 @@ NOT_PIXELS = {
     "insert": ("outdir", "contact_sheet", "max_seam", "batch_size", "cache_mb"),
 }
 # others that do not say how a region is inpainted and pasted
-NOT_REGION = {"sample": ("compile",), "insert": ("roi_factor", "zoom")}
+NOT_REGION = {"sample": ("compile",), "insert": ("roi_factor", "context_px", "zoom")}
 
 
 def insert_settings(config: Config) -> dict[str, Any]:

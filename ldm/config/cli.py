@@ -116,7 +116,7 @@ INSERTION_FLAGS = (
     | flags("sample", "sampler steps guidance_scale n_samples best_of seed object_scale reference_view")
     | flags("sample", "detail_transfer guidance_from")
     | flags("sample", "guidance_interval deep_cache_interval precision compile second_pass")
-    | flags("insert", "roi_factor zoom blend feather reach keep_scene max_seam")
+    | flags("insert", "roi_factor context_px zoom blend feather reach keep_scene max_seam")
     | flags("insert", "outdir contact_sheet batch_size cache_mb")
     | {"mask_channel": "mask.channel"}
     | flags("mask", "threshold invert fill_holes grow")

@@ -87,6 +87,7 @@ class InsertSection:
     """Placing."""
 
     roi_factor: float = setting(2.0, "side of the square region, as a multiple of the mask's longer side")
+    context_px: int = setting(-1, "pixels of context around the mask, not roi_factor; -1: off", least=-1)
     zoom: float = setting(
         1.0, "largest enlargement of a small region; 1: a region is never smaller than the model's image"
     )
@@ -143,7 +144,6 @@ DROPPED = (
     "sample.show_scene",
     "sample.contact_shadow",
     "train.keep_checkpoints",
-    "insert.context_px",
     "insert.paste_margin",
 )
 

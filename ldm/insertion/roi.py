@@ -61,20 +61,22 @@ def box_of(mask: np.ndarray) -> Roi:
 class CropContext:
     """How much of the scene a region shows around the mask.
 
-    Its side is `roi_factor` times the mask's longer side. `model_side` is the model's resolution; a region is
-    enlarged at most `zoom` times to reach it. It is at most the picture's short side unless the mask is
-    longer.
+    Its side is `roi_factor` times the mask's longer side or, if `context_px` is 0 or more, that side plus
+    `context_px` on each side. `model_side` is the model's resolution; a region is enlarged at most `zoom`
+    times to reach it. It is at most the picture's short side unless the mask is longer.
     """
 
     model_side: int = 0
     roi_factor: float = 2.0
+    context_px: int = -1
     zoom: float = 1.0
 
     def side(self, longer: int, shortest: int) -> int:
         """The side of a region for a mask whose longer side is `longer`, in a picture of this short side."""
         if self.zoom <= 0:
             raise ValueError(f"zoom {self.zoom:g}: expected more than 0, like 4 for regions enlarged 4 times")
-        side = round(self.roi_factor * longer)
+        given = self.context_px >= 0
+        side = longer + 2 * self.context_px if given else round(self.roi_factor * longer)
         if side < longer:
             raise ValueError(f"context of factor {self.roi_factor:g} cuts the mask; give 1 or more")
         return min(max(side, math.ceil(self.model_side / self.zoom)), max(shortest, longer))

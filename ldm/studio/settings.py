@@ -23,7 +23,8 @@ INSERT_MAIN = (
 )  # fmt: skip
 INSERT_MORE = (
     "sample.guidance_from", "sample.guidance_interval", "sample.reference_view",
-    "sample.deep_cache_interval", "sample.precision", "sample.second_pass", "insert.zoom",
+    "sample.deep_cache_interval", "sample.precision", "sample.second_pass", "insert.context_px",
+    "insert.zoom",
     "insert.feather", "insert.reach", "mask.fill_holes", "mask.grow",
 )  # fmt: skip
 MULTI_STEP = (
@@ -50,6 +51,7 @@ LABELS = {
     "sample.deep_cache_interval": "DeepCache interval",
     "insert.keep_scene": "Keep the scene",
     "insert.roi_factor": "Context around the mask",
+    "insert.context_px": "Context in pixels",
     "insert.zoom": "Largest enlargement",
     "insert.feather": "Soft edge",
     "insert.reach": "Reach of the colour match",

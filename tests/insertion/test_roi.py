@@ -63,6 +63,7 @@ def test_numbers():
     mask = np.zeros((100, 200), bool)
     mask[40:60, 90:100] = True
     assert plan_roi(mask) == Roi(75, 30, 115, 70)
+    assert plan_roi(mask, CropContext(context_px=5)) == Roi(80, 35, 110, 65)
     assert plan_roi(mask, CropContext(64)) == Roi(63, 18, 127, 82)
     assert plan_roi(mask, CropContext(512)) == Roi(45, 0, 145, 100)
     mask[:, :] = False
@@ -157,10 +158,15 @@ def mask_of(*boxes: tuple[int, int, int, int], size: tuple[int, int] = (600, 900
     return mask
 
 
-def test_context_by_factor_and_by_zoom() -> None:
+def test_context_by_factor_in_pixels_and_by_zoom() -> None:
     mask = mask_of((400, 200, 500, 250))
-    contexts = CropContext(64, 2.0), CropContext(512, 2.0), CropContext(512, 2.0, zoom=4)
-    assert [plan_rois(mask, context)[0].size[0] for context in contexts] == [200, 512, 200]
+    contexts = (
+        CropContext(64, 2.0),
+        CropContext(64, context_px=30),
+        CropContext(512, 2.0),
+        CropContext(512, 2.0, zoom=4),
+    )
+    assert [plan_rois(mask, context)[0].size[0] for context in contexts] == [200, 160, 512, 200]
 
 
 def test_scale_is_model_pixels_a_pixel() -> None:
