@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from io import StringIO
@@ -111,10 +112,11 @@ def _by_id(folder: Path) -> dict[str, Path]:
 
 def _csv_lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
     text = read_text(path)
-    head = text.lstrip("\n").partition("\n")[0]
-    delimiter = next(
-        (sign for sign in (",", ";", "\t") if sign in head), ","
-    )  # the latter as in some languages
+    head, _, rest = text.lstrip("\n").partition("\n")
+    if named := re.fullmatch("sep=(.)", head.strip()):  # a spreadsheet's own line
+        text, head = "\n" + rest, rest.partition("\n")[0]
+    signs = (",", ";", "\t")  # the latter as in some languages
+    delimiter = named[1] if named else next((sign for sign in signs if sign in head), ",")
     names = list[str]()
     for number, row in _rows(path, text, delimiter):
         values, where = [value.strip() for value in row], f"{path}: line {number}"
@@ -151,13 +153,22 @@ def _json_lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[
         if not line.strip():
             continue
         try:
-            values = json.loads(line.strip().removesuffix(","))
+            values = json.loads(line.strip().removesuffix(","), object_pairs_hook=_each_once)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{where}: not readable as JSON ({error})") from error
         if not isinstance(values, dict):
             raise ValueError(f'{where}: expected {{"{columns[0]}": ..., ...}}')
         check_names(values, columns, where)
         yield where, {key: value for key, value in values.items() if value not in (None, "", [])}
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object as a dict; ValueError if a key stands in it twice."""
+    values = dict(pairs)
+    if len(values) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{next(key for key in keys if keys.count(key) > 1)!r} stands there twice")
+    return values
 
 
 def _item(values: Mapping[str, Any], where: str, root: Path, like: WorkItem, transparent: bool) -> WorkItem:

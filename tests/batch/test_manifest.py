@@ -57,6 +57,7 @@ def test_columns_may_be_separated_by_semicolons(tmp_path: Path) -> None:
     "text",
     [
         "background;box;seed\nimg/a.png;1,5 1 2,5 2;3\n",
+        "sep=;\nbackground;box;seed\nimg/a.png;1,5 1 2,5 2;3\n",
         "background\tbox\tseed\nimg/a.png\t1.5 1 2.5 2\t3.0\n",
         ' Background , BOX , seed\nimg\\a.png,"1.5, 1, 2.5, 2", 3 \n',
         "background;box;seed\r\nimg/a.png;[1.5 1 2.5 2];3.0\r\n",
@@ -133,6 +134,7 @@ def test_json_lines_may_end_with_a_comma(tmp_path: Path) -> None:
         "{",
         '{"background": "a", "box": [1, 2, 3, "x"]}',
         "[" * 100_000,
+        '{"background": "a", "mask": "m", "mask": "n"}',
         '{"background": "a", "mask": "m", "name": "x\\ny"}',
     ],
 )
