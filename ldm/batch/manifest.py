@@ -114,7 +114,7 @@ def _csv_lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[s
     text = read_text(path)
     head, _, rest = text.lstrip("\n").partition("\n")
     if named := re.fullmatch("sep=(.)", head.strip()):  # a spreadsheet's own line
-        text, head = "\n" + rest, rest.partition("\n")[0]
+        text = "\n" + rest
     signs = (",", ";", "\t")  # the latter as in some languages
     delimiter = named[1] if named else next((sign for sign in signs if sign in head), ",")
     names = list[str]()

@@ -1,6 +1,6 @@
 """Segmenters: a photo => the box of the object that stands out; a photo and a box => the object's alpha.
 
-The network of the included base and GrabCut need nothing more; ONNX models need the package onnxruntime.
+The network of the included base and GrabCut need nothing more; rembg and onnxruntime are optional packages.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -34,7 +35,7 @@ NORMALISATIONS: tuple[Normalisation, ...] = (
     ((0.5, 0.5, 0.5), (1.0, 1.0, 1.0)),  # IS-Net
 )
 ONNX_SIDE = 320  # pixels; of a model that does not fix its input's size (U2-Net's)
-SEGMENTERS = ("matting", "grabcut")
+SEGMENTERS = ("matting", "grabcut", "rembg")
 # a photo's window, uint8 [h,w,3], and the object's box in it => alpha float32 in [0,1], of any resolution
 Find = Callable[[np.ndarray, PixelBox], np.ndarray]
 
@@ -81,6 +82,8 @@ def load_segmenter(name: str = "matting") -> Segmenter:
         from ldm.compositing.matting import included_matting
 
         return Segmenter(name, partial(refined, included_matting()))
+    if name == "rembg":
+        return Segmenter(name, load_rembg())
     if name.endswith(".onnx"):
         return Segmenter(Path(name).name, OnnxModel(path_of(name)))
     raise ValueError(f"--segmenter {name}: expected {', '.join(SEGMENTERS)} or the path of an ONNX model")
@@ -137,3 +140,20 @@ class OnnxModel:
 def sureness(alpha: np.ndarray) -> float:
     """Mean of an alpha [h,w], weighted by itself: 1 if every pixel is wholly object or wholly ground."""
     return float((alpha**2).sum() / max(alpha.sum(), 1e-6))
+
+
+def load_rembg() -> Find:
+    """The network of the package rembg (U2-Net), which downloads its weights once."""
+    try:
+        import rembg
+    except ImportError as error:
+        raise ModuleNotFoundError(
+            "--segmenter rembg needs the package rembg; run `pip install '.[rembg]'`"
+        ) from error
+    session: Any = rembg.new_session()
+
+    def find(pixels: np.ndarray, box: PixelBox) -> np.ndarray:
+        found = rembg.remove(np.ascontiguousarray(pixels), session=session, only_mask=True)
+        return np.asarray(found, np.float32) / 255
+
+    return find

@@ -26,14 +26,16 @@ def test_a_patch_is_found_at_the_photo_s_size(name: str, size: tuple[int, int]) 
 
 
 def test_what_is_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match="--segmenter sam: expected matting, grabcut or the path"):
+    with pytest.raises(ValueError, match="--segmenter sam: expected matting, grabcut, rembg or the path"):
         load_segmenter("sam")
     with pytest.raises(FileNotFoundError, match="no such ONNX model; give another"):
         load_segmenter(str(tmp_path / "u2net.onnx"))
     (tmp_path / "u2net.onnx").touch()
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    with pytest.raises(ModuleNotFoundError, match=r"pip install '\.\[onnx\]'"):
-        load_segmenter(str(tmp_path / "u2net.onnx"))
+    for name, package in ((str(tmp_path / "u2net.onnx"), "onnx"), ("rembg", "rembg")):
+        for module in ("onnxruntime", "rembg"):
+            monkeypatch.setitem(sys.modules, module, None)
+        with pytest.raises(ModuleNotFoundError, match=rf"pip install '\.\[{package}\]'"):
+            load_segmenter(name)
 
 
 class Session:
