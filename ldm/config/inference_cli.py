@@ -214,6 +214,8 @@ def check_overwriting(
         )
     if not args.plan:
         check_log(folder, inputs)
+        if any(item.best for item in items):
+            check_folder(folder / "candidates", f"--outdir {folder}")
 
 
 def _pictures(
@@ -231,6 +233,7 @@ def _pictures(
         yield from (name for item in items for name in item.files().values())
         yield from ["sheet.png"] * config.insert.contact_sheet
     yield from [COMPARISON] * args.compare
+    yield from (f"candidates/{fitting_name(item.stem, '.png')}" for item in items if item.best)
 
 
 def options_of(args: argparse.Namespace, config: Config) -> RunOptions:
@@ -280,5 +283,6 @@ def session_for_items(
     from ldm.batch.best_of import BestOfSeeds
     from ldm.features.imagenet import ImageNetFeatures, likeness
 
-    choose = BestOfSeeds(partial(likeness, ImageNetFeatures()), session.reference)
+    sheets = Path(config.insert.outdir) / "candidates"
+    choose = BestOfSeeds(partial(likeness, ImageNetFeatures()), session.reference, sheets)
     return session, replace(options, choose=choose)

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 
 from ldm.batch.best_of import BestOfSeeds, scores
 from ldm.batch.results_log import FILE, ResultsLog, rows
@@ -35,7 +36,7 @@ def ranked(folder: Path, results: list[Any], reference: torch.Tensor = WHITE) ->
     [item] = items(folder / "files", 1)
     mask = np.zeros((20, 40), bool)
     mask[2:6, 4:8] = True
-    choose = BestOfSeeds(closeness, lambda source: reference[None])
+    choose = BestOfSeeds(closeness, lambda source: reference[None], folder / "sheets")
     return [r.record["seed"] for r in choose(item, InsertRequest(mask, [Roi(0, 0, 12, 12)], ()), results)]
 
 
@@ -45,6 +46,8 @@ def test_only_what_lies_in_the_mask_is_compared(tmp_path: Path) -> None:
     assert ranked(tmp_path, results) == [2, 3, 1]
     assert results[1].record["scores"]["identity"] == 1
     assert [c["seed"] for c in results[1].record["candidates"]] == [2, 3, 1]
+    sheet = np.asarray(Image.open(tmp_path / "sheets" / "0.png"))
+    assert sheet.shape[1] > 3 * 256, "all candidates are drawn"
 
 
 def test_a_seam_outweighs_a_little_identity(tmp_path: Path) -> None:
@@ -57,7 +60,7 @@ def test_the_best_is_written_once_and_counts_as_the_result_of_its_item(tmp_path:
     todo, out, stub = [], tmp_path / "out", Stub()
     for item in items(tmp_path, 2, seeds=(5, 6, 7)):
         todo.append(replace(item, best=True))
-    how = replace(options(), choose=BestOfSeeds(closeness, lambda source: WHITE[None]))
+    how = replace(options(), choose=BestOfSeeds(closeness, lambda source: WHITE[None], out / "candidates"))
     for _ in range(2):
         log = ResultsLog(out)
         outcomes = [make_item(item, stub, how, log) for item in todo]

@@ -248,11 +248,12 @@ def test_a_seam_above_the_limit_fails_the_run_and_is_kept(
 def test_the_best_of_several_is_kept_with_all_scores(folder: Path, tmp_path: Path) -> None:
     image = ["--example_img", str(folder / "a.png"), "--box", "50", "30", "90", "60"]
     call(folder, *image, "--best_of", "3", "--outdir", str(tmp_path))
-    assert sorted(f.name for f in tmp_path.iterdir()) == ["a.png", "results.jsonl", "sheet.png"]
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["a.png", "candidates", "results.jsonl", "sheet.png"]
     row = json.loads((tmp_path / "results.jsonl").read_text())
     assert {c["seed"] for c in row["candidates"]} == {321, 322, 323} and row["best_of"] == 3
     assert row["seed"] == row["candidates"][0]["seed"] and row["batch"] == [321, 322, 323]
     assert row["scores"]["score"] == max(c["score"] for c in row["candidates"])
+    assert Image.open(tmp_path / "candidates" / "a.png").width > 3 * 256
 
 
 def test_the_comparison_shows_the_base_before_learning_and_the_object(folder: Path, tmp_path: Path) -> None:
@@ -459,6 +460,19 @@ def test_results_do_not_join_the_backgrounds(folder: Path, tmp_path: Path, flags
             *flags,
         )
     assert [file.name for file in tmp_path.iterdir()] == ["a.png"]
+
+
+@pytest.mark.parametrize("kind", ["picture", "file"])
+def test_candidates_of_another_program_stay(folder: Path, tmp_path: Path, kind: str) -> None:
+    mine = tmp_path / ("candidates/a.png" if kind == "picture" else "candidates")
+    mine.parent.mkdir(exist_ok=True)
+    mine.write_bytes((folder / "b.png").read_bytes())
+    work = ["--example_img", str(folder / "a.png"), *BOXED[2:], "--best_of", "2", "--outdir", str(tmp_path)]
+    message = r"a\.png was not written by this program" if kind == "picture" else "is a file, not a folder"
+    with pytest.raises(ValueError, match=f"candidates.*{message}"):
+        call(folder, *work)
+    assert mine.read_bytes() == (folder / "b.png").read_bytes()
+    assert [file for file in tmp_path.rglob("*") if file.is_file()] == [mine]
 
 
 @pytest.mark.parametrize(
