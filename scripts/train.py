@@ -28,7 +28,7 @@ with starting():
 TRAIN_FLAGS = """name logdir resume max_steps freeze_model few_shot few_shot_features batch_size
 accumulate_grad_batches lr lr_conditioner lr_tokens lr_prior_encoder lr_final warmup_steps drop_context
 single_view min_snr_gamma cached_samples precision devices accelerator seed gradient_checkpointing
-checkpoint_every preview_every validate_every hold_out patience"""
+checkpoint_every keep_checkpoints preview_every validate_every hold_out patience"""
 FLAGS = {"dataset-dir": "data.root", "base": "base.path"}
 FLAGS |= flags("data", "workers") | flags("train", TRAIN_FLAGS)
 MEMORY = "give a smaller --batch_size, or --preset 8gb"
@@ -81,7 +81,7 @@ def learn(config: Config, resumed: Path | None) -> None:
         if plan.text():
             print(plan.text())
 
-    saving = Checkpoints(folder, t.checkpoint_every)
+    saving = Checkpoints(folder, t.checkpoint_every, t.keep_checkpoints)
     stop = StopOnSignal(saving, lambda: print(STOPPING, flush=True))
     # saved last, so that nothing else of a step is missing when a run is resumed there
     callbacks = [*training_callbacks(config, module, plan, folder, saving), stop, saving]

@@ -143,14 +143,13 @@ DROPPED = (
     "sample.init_noise_sigma",
     "sample.show_scene",
     "sample.contact_shadow",
-    "train.keep_checkpoints",
     "insert.paste_margin",
 )
 
 
 # training settings that `learning_settings` leaves out
 NOT_LEARNING = (
-    "name", "logdir", "resume", "freeze_model", "checkpoint_every", "preview_every",
+    "name", "logdir", "resume", "freeze_model", "checkpoint_every", "keep_checkpoints", "preview_every",
     "validate_every", "hold_out", "patience",
 )  # fmt: skip
 

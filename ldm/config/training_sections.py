@@ -106,6 +106,7 @@ class TrainSection:
     accelerator: str = setting("auto", "cpu, gpu or auto", ["auto", "cpu", "gpu", "mps"])
     seed: int = setting(23, "seed of samples, noise and initial weights", least=0, most=2**63 - 1)
     checkpoint_every: int = setting(500, "steps between checkpoints", least=1)
+    keep_checkpoints: int = setting(2, "newest checkpoints to keep", least=1)
     preview_every: int = setting(500, "steps between preview images; 0: none", least=0)
     validate_every: int = setting(
         -1,

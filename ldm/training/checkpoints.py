@@ -152,12 +152,10 @@ class AfterStep(pl.Callback):
 
 
 class Checkpoints(AfterStep):
-    """Saves every so many steps and at the end; keeps the newest two."""
+    """Saves every so many steps and at the end; keeps the newest few."""
 
-    keep = 2
-
-    def __init__(self, run: Path, every: int) -> None:
-        self.run, self.every = run, every
+    def __init__(self, run: Path, every: int, keep: int = 2) -> None:
+        self.run, self.every, self.keep = run, every, keep
         self.saved = 0  # the last step that was saved
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:

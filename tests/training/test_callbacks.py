@@ -99,7 +99,7 @@ def test_a_second_signal_stops_at_once(tmp_path: Path) -> None:
 
 
 def test_checkpoints_are_regular_and_the_newest_are_kept(tmp_path: Path) -> None:
-    fit(tmp_path, [Checkpoints(tmp_path / "run", every=2)], 7, accumulate_grad_batches=2)
+    fit(tmp_path, [Checkpoints(tmp_path / "run", every=2, keep=2)], 7, accumulate_grad_batches=2)
     assert [path.name for path in checkpoints(tmp_path / "run")] == ["step-000006.ckpt", "step-000007.ckpt"]
 
 

@@ -80,9 +80,7 @@ def fit(
     **options: Any,
 ) -> FineTune:
     loop = LoopOptions(**({"batch_size": 2, "accelerator": "cpu", "devices": 1} | options))
-    saving = Checkpoints(run, every)
-    saving.keep = 9
-    trainer = build_trainer(run, [saving], steps, loop)
+    trainer = build_trainer(run, [Checkpoints(run, every, keep=9)], steps, loop)
     trainer.fit(module, datamodule=SampleModule(samples, loop.batch_size, loop.workers), ckpt_path=resume)
     assert trainer.global_step == steps
     return module
