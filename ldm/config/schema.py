@@ -145,6 +145,7 @@ DROPPED = (
     "sample.contact_shadow",
     "insert.paste_margin",
 )
+COLLAGE = "collage"  # in an architecture of earlier versions: base.region_fill=composite
 
 
 # training settings that `learning_settings` leaves out
@@ -186,7 +187,10 @@ def _migrated_section(section: str, values: Any) -> Any:
         return values
     kept = {key: value for key, value in values.items() if f"{section}.{key}" not in DROPPED}
     if section == "base" and isinstance(kept.get("architecture"), Mapping):
-        kept["architecture"] = LEGACY_DEFAULTS | dict(kept["architecture"])
+        architecture = LEGACY_DEFAULTS | dict(kept["architecture"])
+        if (composite := architecture.pop(COLLAGE, None)) is not None:
+            kept.setdefault("region_fill", "composite" if composite else "grey")
+        kept["architecture"] = architecture
     return kept
 
 

@@ -25,7 +25,6 @@ Numbers = tuple[float, ...]
 REMOVED = {  # name => what an error says
     "paste_mask": "older versions had it; leave it out, the whole mask is pasted",
     "paste_margin": "older versions had it; leave it out, the whole mask is pasted",
-    "collage": "older versions had it; give base.region_fill=composite",
 }
 COUNTS = (4, 5)  # numbers of a box, of a line of YOLO
 MAY_BE_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")

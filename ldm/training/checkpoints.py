@@ -22,6 +22,7 @@ from ldm.models.weight_files import check_sums, refusing_damage
 
 FOLDER = "checkpoints"
 BEST, REASON = "best.ckpt", "best.txt"
+ABOUT = "about"  # in checkpoints of older versions: metadata
 CONFIG = "config.yaml"
 MARK = "# settings of a training run\n"  # begins it
 WRITTEN = (CONFIG, "shown.png", "metrics.csv", BEST, REASON, "validation.csv", "previews")
@@ -55,6 +56,8 @@ def read_checkpoint(path: Path, mmap: bool = False) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "object" not in checkpoint:
         raise refused(path, "checkpoint of a training run, as train.sh writes them")
     card = checkpoint["object"]
+    if isinstance(card, dict) and ABOUT in card:
+        card["metadata"] = card.pop(ABOUT)
     told = card.get("metadata") if isinstance(card, dict) else None
     described = isinstance(told, dict) and isinstance(told.get("recipe", {}), dict)
     if not described or "global_step" not in checkpoint:
@@ -107,7 +110,7 @@ def new_run(logdir: Path, name: str) -> Path:
     folder = logdir / name
     if checkpoints(folder):
         raise ValueError(f"{folder} already holds a run; --resume {folder} or give another --name")
-    if any((folder / name).exists() for name in WRITTEN) and not _is_marked(folder / CONFIG):
+    if any((folder / name).exists() for name in WRITTEN) and not _is_run(folder / CONFIG):
         raise ValueError(
             f"{folder} holds files that are not of a run and would be overwritten; "
             "give another --name or --logdir"
@@ -117,9 +120,12 @@ def new_run(logdir: Path, name: str) -> Path:
     return folder
 
 
-def _is_marked(config: Path) -> bool:
-    """Whether a settings file is of a run."""
-    return config.is_file() and config.read_bytes().startswith(MARK.encode())
+def _is_run(config: Path) -> bool:
+    """Whether a settings file is of a run; version 0.4 wrote no mark, but a section for each step."""
+    content = config.read_bytes() if config.is_file() else b""
+    return content.startswith(MARK.encode()) or all(
+        re.search(rb"^%s:$" % section, content, re.MULTILINE) for section in (b"base", b"train", b"extract")
+    )
 
 
 def best_checkpoint(run: Path) -> tuple[Path, str] | None:

@@ -382,6 +382,16 @@ def test_kept_settings_of_a_base_mean_what_they_meant(tmp_path: Path) -> None:
     assert not load_config(newer).base.architecture.mask_antialias
 
 
+@pytest.mark.parametrize("collage, fill", [(True, "composite"), (False, "grey")])
+def test_kept_settings_of_a_base_of_collages_are_those_of_a_base_of_composites(
+    collage: bool, fill: str
+) -> None:
+    old = {"base": {"path": "x", "architecture": {"name": "mini", "collage": collage}}}
+    for config in (load_config(old), SettingsParser("Test.", FLAGS, "").parse_config([], old)[1]):
+        assert (config.base.path, config.base.architecture.name) == ("x", "mini")
+        assert config.base.region_fill == fill
+
+
 def test_a_base_without_its_matting_network_is_told(tmp_path: Path) -> None:
     given = ["base.region_fill=composite", f"base.path={tmp_path}"]
     with pytest.warns(UserWarning, match=r"matting\.safetensors: no such file; .* cut out by GrabCut"):

@@ -16,7 +16,7 @@ from PIL import Image
 
 from ldm.config.process import run
 from ldm.data.files import LOCK, locked_folder
-from ldm.training.checkpoints import MARK, find_checkpoint, new_run, read_checkpoint
+from ldm.training.checkpoints import find_checkpoint, new_run, read_checkpoint
 from scripts import train
 from tests.fixtures.small import object_folder, written
 
@@ -193,6 +193,7 @@ def test_another_run_is_never_overwritten(tmp_path: Path, capsys: pytest.Capture
 def test_a_run_replaces_no_foreign_file_and_goes_into_no_object_folder(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """A run of version 0.4 that was stopped before its first checkpoint has no mark, and is known."""
     argv, run_ = arguments(tmp_path, "--max_steps", "1"), tmp_path / "logs/toy"
     (run_ / "previews").mkdir(parents=True)
     assert "holds files that are not of a run" in failing(argv, capsys)
@@ -200,7 +201,7 @@ def test_a_run_replaces_no_foreign_file_and_goes_into_no_object_folder(
     (run_ / "config.yaml").write_text("base: notes of mine, train:\n")
     assert "holds files that are not of a run" in failing(argv, capsys)
     assert (run_ / "metrics.csv").read_text() == "mine"
-    (run_ / "config.yaml").write_text(MARK + "base:\n  path: x\n")
+    (run_ / "config.yaml").write_text("base:\n  path: x\ntrain:\n  lr: 1.0\nextract:\n  which: best\n")
     assert new_run(tmp_path / "logs", "toy") == run_
     assert "toy is an object folder" in failing([*argv, "--logdir", str(tmp_path)], capsys)
 

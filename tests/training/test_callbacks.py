@@ -112,7 +112,7 @@ def test_a_finished_run_can_be_made_longer(tmp_path: Path) -> None:
 
 def test_checkpoints_are_whole_or_absent(tmp_path: Path) -> None:
     io, path = AtomicCheckpointIO(), tmp_path / "step-000001.ckpt"
-    io.save_checkpoint({"object": {"metadata": {"recipe": {}}}, "global_step": 1, "x": torch.ones(2)}, path)
+    io.save_checkpoint({"object": {"about": {"recipe": {}}}, "global_step": 1, "x": torch.ones(2)}, path)
     with pytest.raises(AttributeError):
         io.save_checkpoint({"object": {}, "x": lambda: None}, path)  # cannot be written
     assert torch.equal(io.load_checkpoint(path)["x"], torch.ones(2))
@@ -133,6 +133,13 @@ def test_a_wrong_checkpoint_file_is_named(tmp_path: Path) -> None:
     write_ckpt(tmp_path / "odd.ckpt", {"object": {"abou": {}}, "global_step": 1, "state_dict": {}})
     with pytest.raises(ValueError, match="damaged, its description of the run is not complete"):
         read_checkpoint(tmp_path / "odd.ckpt")
+
+
+def test_a_checkpoint_of_an_older_version_is_read(tmp_path: Path) -> None:
+    old = {"about": {"base": "1"}, "crops": torch.zeros(1)}
+    torch.save({"object": old, "global_step": 1}, tmp_path / "old.ckpt")
+    card = read_checkpoint(tmp_path / "old.ckpt")["object"]
+    assert card["metadata"] == {"base": "1"} and card.keys() == {"metadata", "crops"}
 
 
 def test_the_log_of_a_resumed_run_has_every_step_once(tmp_path: Path) -> None:
