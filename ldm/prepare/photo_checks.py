@@ -20,14 +20,21 @@ SECOND = 0.25  # of the largest piece's area: a second piece this large may be a
 WIDER = 0.15  # of a box's sides: how far around it the object may go on
 OUTSIDE = 0.12  # of the object inside a box: more of it around the box is cut off
 ALIKE = 0.9  # correlation of two views above which they show nearly the same
+COPY = 0.97  # the same of two photos: re-saved ones have 0.99, those of a third of the size 0.986
 TILE = 32  # pixels: the side at which views are compared
 
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """The object of one photo on grey, uint8 [TILE,TILE,3], and what makes it a good reference."""
+    """The object of one photo, and what makes it a good reference.
+
+    `tile`: the object on grey, uint8 [TILE,TILE,3]. `photo`: all of it, small, uint8 [H,W,3]; `box`: in
+    shares of its sides.
+    """
 
     tile: np.ndarray
+    photo: np.ndarray
+    box: np.ndarray
     side: float
     sharpness: float
     whole: bool
@@ -76,12 +83,27 @@ def compare_views(views: dict[str, View]) -> list[str]:
     names = list(views)
     while names:
         first, *names = names
-        same = [name for name in names if likeness(views[first].tile, views[name].tile) > ALIKE]
+        same = [name for name in names if alike(views[first], views[name])]
         names = [name for name in names if name not in same]
         if same:
             others = ", ".join([first, *same[:-1]])
             found.append(f"{others} and {same[-1]} show nearly the same view: keep one, show other sides")
     return found
+
+
+def alike(one: View, other: View) -> bool:
+    """Whether two photos show nearly the same view, or one is a copy: their silhouettes may differ then."""
+    if likeness(one.tile, other.tile) > ALIKE:
+        return True
+    pairs = ((_part(one.photo, box), _part(other.photo, box)) for box in (one.box, other.box))
+    return all(likeness(*pair) > COPY for pair in pairs)
+
+
+def _part(photo: np.ndarray, box: np.ndarray) -> np.ndarray:
+    """The part of a photo in a box (shares of its sides), as a tile."""
+    height, width = photo.shape[:2]
+    x0, y0, x1, y1 = pixel_box(tuple(box * (width, height, width, height)), (height, width))
+    return cv2.resize(photo[y0:y1, x0:x1], (TILE, TILE), interpolation=cv2.INTER_AREA)
 
 
 def best_view(views: dict[str, View]) -> str:
@@ -104,8 +126,10 @@ def view_of(image: np.ndarray, box: Box, silhouette: np.ndarray) -> View:
     inside = (silhouette[y0:y1, x0:x1] > OPAQUE)[..., None]
     crop = np.where(inside, image[y0:y1, x0:x1], np.uint8(128))
     tile = cv2.resize(crop, (TILE, TILE), interpolation=cv2.INTER_AREA)
-    side = float(max(x1 - x0, y1 - y0))
-    return View(tile, side, sharpness(image, box, silhouette), not _cut_sides(silhouette))
+    side, (height, width) = float(max(x1 - x0, y1 - y0)), image.shape[:2]
+    photo = shrunk(image, min(1.0, LOOK / max(height, width)))
+    shares = np.array([x0, y0, x1, y1]) / (width, height, width, height)
+    return View(tile, photo, shares, side, sharpness(image, box, silhouette), not _cut_sides(silhouette))
 
 
 def sharpness(image: np.ndarray, box: Box, silhouette: np.ndarray) -> float:

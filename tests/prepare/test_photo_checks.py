@@ -7,9 +7,12 @@ import numpy as np
 
 from ldm.data.boxes import Box
 from ldm.prepare.photo_checks import (
+    ALIKE,
+    alike,
     best_view,
     check_photo,
     compare_views,
+    likeness,
     sharpness,
     view_of,
 )
@@ -53,6 +56,16 @@ def test_faults_of_all_photos_together() -> None:
     again = views | {"4": view_of(*shown((90, 110, 410, 420), seed=2))}
     assert compare_views(again) == ["2 and 4 show nearly the same view: keep one, show other sides"]
     assert compare_views({"1": views["1"]})[0].startswith("1 photo: at least 3")
+
+
+def test_a_copy_is_known_though_another_box_and_silhouette_were_proposed() -> None:
+    image, box, mask = shown()
+    copy = cv2.resize(image, None, fx=0.4, fy=0.4, interpolation=cv2.INTER_AREA)
+    smaller = tuple(0.4 * value for value in (box[0], box[1], box[2], 0.6 * box[3]))
+    other = view_of(copy, smaller, np.full(copy.shape[:2], 255, np.uint8))
+    one = view_of(image, box, mask)
+    assert likeness(one.tile, other.tile) < ALIKE
+    assert alike(one, other) and not alike(one, view_of(*shown(seed=5)))
 
 
 def test_several_copies_are_one_warning() -> None:
