@@ -17,7 +17,7 @@ from ldm.data.image import colour_levels
 from ldm.data.picture import Picture, srgb_pixels
 from ldm.data.picture_write import write_picture
 from ldm.insertion.crop_paste import crop_region, shrunk, shrunk_mask
-from ldm.insertion.roi import Roi, crop, lines, visible
+from ldm.insertion.roi import Roi, crop, lines, scaling, visible
 
 Report = Callable[[str], None]  # shows a line to the user
 
@@ -90,7 +90,9 @@ def thumbnail(pixels: np.ndarray, side: int = TILE) -> np.ndarray:
 
 
 TINT = np.array((255, 40, 40), np.float32)
-YELLOW = (255, 210, 0)
+FRAME = (255, 210, 0)
+OVERLAY_INK = (20, 20, 20)
+LETTERS = 60  # a label is 1/60 of the picture's longer side high
 ROWS = 256  # tinted at once
 LINES = 400  # a line is 1/400 of the picture's longer side thick
 
@@ -101,23 +103,38 @@ def write_plan(
     """Report the regions of a mask [H,W], and draw them into `file`, <name>_plan.png."""
     for line in (f"{file.stem.removesuffix('_plan')}:", *lines(mask, rois, model_side)):
         report(one_line(line))
-    write_picture(file, draw_plan(background, mask, rois), SHEET)
+    picture = draw_plan(background, mask, rois, [scaling(roi, model_side) for roi in rois])
+    write_picture(file, picture, SHEET)
     report(one_line(str(file)))
 
 
-def draw_plan(picture: Picture, mask: np.ndarray, rois: Sequence[Roi]) -> Picture:
-    """The picture as 8-bit sRGB, the mask [H,W] tinted in red, each region framed and numbered."""
+def draw_plan(picture: Picture, mask: np.ndarray, rois: Sequence[Roi], texts: Sequence[str] = ()) -> Picture:
+    """The picture as 8-bit sRGB, the mask [H,W] tinted and outlined in red, each region framed in yellow.
+
+    `texts` are written, with the region's number, into the top left corner of each, as far as they fit.
+    """
     drawing = srgb_pixels(picture)
     thick = max(1, max(picture.size) // LINES)
     for roi in rois:
         part = visible(roi, picture.size).slices
         _tint(drawing[part], mask[part], thick)
-    for number, roi in enumerate(rois, start=1):
+    for roi in rois:
         seen = visible(roi, picture.size)
-        cv2.rectangle(drawing, (seen.x0, seen.y0), (seen.x1 - 1, seen.y1 - 1), YELLOW, thick)
-        place = seen.x0 + 5 * thick, seen.y0 + 20 * thick
-        cv2.putText(drawing, str(number), place, cv2.FONT_HERSHEY_SIMPLEX, 0.7 * thick, YELLOW, thick + 1)
+        cv2.rectangle(drawing, (seen.x0, seen.y0), (seen.x1 - 1, seen.y1 - 1), FRAME, thick)
+    for number, (roi, text) in enumerate(zip(rois, texts, strict=False), start=1):
+        label, seen = _label(f"{number}: {text}", max(picture.size)), visible(roi, picture.size)
+        place = drawing[seen.y0 : seen.y0 + label.shape[0], seen.x0 : seen.x0 + label.shape[1]]
+        place[:] = label[: place.shape[0], : place.shape[1]]
     return Picture(drawing)
+
+
+def _label(text: str, longer: int) -> np.ndarray:
+    size = max(11, longer // LETTERS)
+    font = ImageFont.load_default(size)
+    width = int(font.getlength(text)) + size
+    tag = Image.new("RGB", (width, round(1.5 * size)), FRAME)
+    ImageDraw.Draw(tag).text((size // 2, tag.height // 2), text, OVERLAY_INK, font, anchor="lm")
+    return np.asarray(tag)
 
 
 def _tint(pixels: np.ndarray, mask: np.ndarray, thick: int) -> None:

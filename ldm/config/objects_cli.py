@@ -25,6 +25,22 @@ from ldm.objects.object_file import CONTEXT, read_object_metadata
 MEGABYTE = 2**20
 OBJECT_SUFFIX = ".safetensors"
 FILE, FOLDER = "file", "file; with several objects, a folder"  # what --out names
+LABELS = {  # of the table, in this order
+    "kind": "kind",
+    "version": "format version",
+    "base": "base",
+    "freeze_model": "freeze_model",
+    "few_shot": "few-shot part",
+    "step": "trained steps",
+    "bytes": "size",
+    "tensors": "tensors",
+    "compressed": "compressed",
+    "objects": "objects",
+    "date": "made",
+    "author": "author",
+    "licence": "licence",
+    "parents": "made from",
+}
 
 
 def parser(description: str) -> OneLineParser:
@@ -183,15 +199,21 @@ def facts(path: Path) -> dict[str, Any]:
 
 
 def readable(f: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Facts => (label, text) rows of a table; empty values and the recipe are left out."""
+    """Facts => (label, text) rows of a table; empty values are left out."""
+    numbers = ", ".join(f"{count:,} {dtype}" for dtype, count in f["numbers"].items())
+    low_rank = f", {f['low_rank']} matrices of low rank" if f["low_rank"] else ""
+    few_shot = f"{f['few_shot_count']} tokens ({f['few_shot']})" if f["few_shot_count"] else f["few_shot"]
     texts = dict(f) | {
-        "bytes": f"{f['bytes']:,} ({f['bytes'] / MEGABYTE:.2f} MB)",
-        "numbers": ", ".join(f"{count:,} {dtype}" for dtype, count in f["numbers"].items()),
+        "base": f"{f['base']} ({f['architecture']})",
+        "few_shot": "" if f["objects"] else few_shot,
+        "step": f["step"] or "",
+        "bytes": f"{f['bytes'] / MEGABYTE:.2f} MB ({f['bytes']:,} bytes)",
+        "tensors": f"{f['tensors']} ({numbers}){low_rank}",
+        "compressed": "; ".join(map(_compression, f["recipe"].get("compressed", []))),
         "objects": ", ".join(f["objects"]),
         "parents": ", ".join(_parent(parent) for parent in f["parents"]),
-        "recipe": "",
     }
-    return [(key.replace("_", " "), str(text)) for key, text in texts.items() if text]
+    return [("file", f["file"])] + [(label, str(texts[key])) for key, label in LABELS.items() if texts[key]]
 
 
 def verify(path: Path, base: Base | None = None, fingerprint: str = "") -> None:
@@ -207,6 +229,15 @@ def verify(path: Path, base: Base | None = None, fingerprint: str = "") -> None:
         baked_object = baked.load(path)
         if base is not None:
             baked.check_fits(baked_object, base, fingerprint)
+
+
+def _compression(record: Mapping[str, Any]) -> str:
+    goal = (
+        f"to {record['energy']:.2%} energy"
+        if "energy" in record
+        else f"to {record['size'] / MEGABYTE:.2f} MB"
+    )
+    return f"{goal}, relative error {record['error']:.2%}"
 
 
 def _parent(parent: Mapping[str, str]) -> str:

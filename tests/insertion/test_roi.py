@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ldm.batch.contact_sheet import draw_plan
+from ldm.batch.contact_sheet import OVERLAY_INK, draw_plan
 from ldm.data.picture import Picture
 from ldm.insertion.roi import (
     CropContext,
@@ -208,13 +208,20 @@ def test_no_zoom_at_all_is_refused() -> None:
         plan_rois(mask_of((1, 1, 9, 9)), CropContext(64, zoom=0))
 
 
-def test_regions_are_framed_and_numbered() -> None:
-    picture, mask = Picture(np.full((200, 400, 3), 90, np.uint8)), np.zeros((200, 400), bool)
-    drawing = draw_plan(picture, mask, [Roi(20, 30, 120, 130), Roi(290, -10, 490, 190)]).pixels
-    changed = (drawing != 90).any(axis=2)
-    assert changed[30, 20:120].all() and changed[35:60, 24:45].any() and changed[:190, 290].all()
-    changed[30:130, 20:120] = changed[:190, 290:] = False
+def test_labels_stay_in_their_corner() -> None:
+    picture, mask = Picture(np.full((100, 200, 3), 90, np.uint8)), np.zeros((100, 200), bool)
+    rois = [Roi(20, 30, 120, 130), Roi(190, -10, 290, 90)]
+    plain, labelled = draw_plan(picture, mask, rois).pixels, draw_plan(picture, mask, rois, ["x", "y"]).pixels
+    changed = (plain != labelled).any(axis=2)
+    assert changed[30:47, 20:60].any() and labelled[30:47, 20:60].min() < np.mean(OVERLAY_INK) + 60, "letters"
+    changed[30:47, 20:60] = changed[:17, 190:] = False
     assert not changed.any()
+
+
+def test_labels_grow_with_the_picture() -> None:
+    picture, mask = Picture(np.zeros((10, 2400, 3), np.uint8)), np.zeros((10, 2400), bool)
+    drawing = draw_plan(picture, mask, [Roi(0, 0, 2400, 10)], ["wide"]).pixels
+    assert (drawing[5] != 0).any(axis=1).sum() > 120
 
 
 def test_a_plan_loads_no_model(tmp_path: Path) -> None:

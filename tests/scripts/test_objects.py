@@ -63,11 +63,13 @@ def test_info_is_readable(folder: Path, capsys: pytest.CaptureFixture[str]) -> N
         "Ada",
         "CC0",
         base_fingerprint(small_base()),
-        "small",
-        "few shot count  3",
+        "(small)",
+        "3 tokens (tokens)",
     ):
         assert fact in message
-    assert "crossattn-kv" in message and message.count("version         1") == 2 and "parents" not in message
+    assert (
+        "crossattn-kv" in message and message.count("format version  1") == 2 and "made from" not in message
+    )
 
 
 def test_info_as_json(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
