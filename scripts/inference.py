@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -29,10 +28,8 @@ with starting():  # torch is among them; what loads a model is imported when one
     )  # fmt: skip
     from ldm.config.schema import Config
     from ldm.data.files import fitting_name, locked_folder
-    from ldm.data.picture import read_picture
-    from ldm.data.picture_write import write_picture
     from ldm.scenes.layout import lay_out
-    from ldm.scenes.replay import difference, replay_warnings
+    from ldm.scenes.replay import replay_warnings, write_replay
     from ldm.scenes.runner import run_scene
 
 HELP = __doc__ or ""
@@ -56,14 +53,15 @@ def insert_items(args: argparse.Namespace, config: Config) -> RunSummary:
         items[0].source.check()
     for item in items if few else ():  # every mistake shows before a model is loaded
         prepare(item, options)
-    session, options = session_for_items(args, config, options, items)
-    if args.manifest is None:
-        session.load_object(items[0].source)
-        if args.compare or items[0].best:
-            session.reference(items[0].source)  # a merged or baked file may hold none
     progress = partial(tqdm, unit="image", disable=len(items) < 4)
     with locked_folder(folder, WAIT):
-        summary = run_items(items, session, options, ResultsLog(folder), tqdm.write, progress)
+        log = ResultsLog(folder)
+        session, options = session_for_items(args, config, options, items)
+        if args.manifest is None:
+            session.load_object(items[0].source)
+            if args.compare or items[0].best:
+                session.reference(items[0].source)  # a merged or baked file may hold none
+        summary = run_items(items, session, options, log, tqdm.write, progress)
         if args.compare:
             done = [item for item in items if item not in summary.failed]
             print(f"{write_comparison(done, session, options, folder) or 'no result'}: what learning changed")
@@ -74,18 +72,16 @@ def insert_scene(args: argparse.Namespace, config: Config) -> RunSummary:
     """Several objects into one background; with --plan only the regions."""
     options, folder = options_of(args, config), Path(config.insert.outdir)
     layout, summary = lay_out(scene_of(args, config), options), RunSummary(config.insert.max_seam)
-    check_overwriting(args, config, layout.items, layout.scene.file.stem)
+    check_overwriting(args, config, layout.scene.items, layout.scene.file.stem)
     print(inside_the_mask(config))
     if args.plan:
-        file, rois = (
-            folder / fitting_name(layout.scene.file.stem, "_plan.png"),
-            [r for p in layout.placed for r in p.rois],
-        )
+        file = folder / fitting_name(layout.scene.file.stem, "_plan.png")
+        rois = [roi for placed in layout.placed for roi in placed.rois]
         write_plan(file, layout.background, layout.mask, rois, layout.model_side, print)
         return summary
-    session, options = session_for_items(args, config, options, layout.items)
     with locked_folder(folder, WAIT):
         log = ResultsLog(folder)
+        session, options = session_for_items(args, config, options, layout.scene.items)
         result = run_scene(layout, session, options, log, print)
     print(*result.lines(log), sep="\n")
     summary.add(result, log)
@@ -100,9 +96,7 @@ def replay(argv: Sequence[str] | None, args: argparse.Namespace) -> int:
     check_outputs([file], [found.file, *(Path(found.recipe[role]) for role in found.recipe["sha256"])])
     for warning in replay_warnings(found.recipe, options.facts):
         say(f"warning: {warning}")
-    image = found.repeat(session_of(args, config, found.sources), options)
-    write_picture(file, image, {"recipe": json.dumps(found.recipe)})
-    differs = difference(read_picture(found.file), read_picture(file))
+    differs = write_replay(found, session_of(args, config, found.sources), options, file)
     print(f"{file}: {f'{differs} from' if differs else 'the same pixels as'} {found.file}")
     return int(bool(differs))
 

@@ -77,7 +77,6 @@ PUBLISHED: dict[str, Any] = {
     "sample.precision": "fp32",
     "insert.blend": "paper",
     "insert.keep_scene": False,
-    "insert.paste_margin": 0.0,
 }
 MODES = {"": ("crossattn-kv", 4000), "_virtual": ("crossattn", 2000)}
 

@@ -17,7 +17,7 @@ from ldm.data.image import colour_levels
 from ldm.data.picture import Picture, srgb_pixels
 from ldm.data.picture_write import write_picture
 from ldm.insertion.crop_paste import crop_region, shrunk, shrunk_mask
-from ldm.insertion.roi import Roi, crop, lines, plan_crops, scaling, visible
+from ldm.insertion.roi import Roi, crop, lines, scaling, visible
 
 Report = Callable[[str], None]  # shows a line to the user
 
@@ -27,28 +27,16 @@ MOST_ROWS = 24  # a contact sheet of more is too long to look at
 PAPER, INK = (255, 255, 255), (40, 40, 40)
 
 
-class Gallery:
-    """Collects a row of thumbnails for each of the first backgrounds: background, mask, results."""
-
-    def __init__(self) -> None:
-        self.rows: list[list[np.ndarray]] = []
-
-    @property
-    def full(self) -> bool:
-        return len(self.rows) >= MOST_ROWS
-
-    def add(self, background: Picture, mask: np.ndarray, roi: Roi, results: Iterable[Picture]) -> None:
-        """The background, its region with the mask, the region of each result, the whole first result."""
-        greyed = hatched(close_up(background, roi), shrunk_mask(crop(mask, roi), SHARP))
-        row, whole = [overview(background), thumbnail(greyed)], None
-        for result in results:
-            row.append(thumbnail(close_up(result, roi)))
-            whole = overview(result) if whole is None else whole
-        self.rows.append(row if whole is None else [*row, whole])
-
-    def picture(self, results: Sequence[str]) -> Picture:
-        """The contact sheet; `results` are the captions of the result columns."""
-        return Picture(contact_sheet(self.rows, ["background", "mask", *results, "composite"]))
+def sheet_row(
+    background: Picture, mask: np.ndarray, roi: Roi, results: Iterable[Picture]
+) -> list[np.ndarray]:
+    """Thumbnails: background, its region with the mask, the region of each result, the whole first result."""
+    greyed = hatched(close_up(background, roi), shrunk_mask(crop(mask, roi), SHARP))
+    row, whole = [overview(background), thumbnail(greyed)], list[np.ndarray]()
+    for result in results:
+        row.append(thumbnail(close_up(result, roi)))
+        whole = whole or [overview(result)]
+    return row + whole
 
 
 def rgb8(picture: Picture | Tensor) -> np.ndarray:
@@ -113,10 +101,9 @@ def write_plan(
     file: Path, background: Picture, mask: np.ndarray, rois: Sequence[Roi], model_side: int, report: Report
 ) -> None:
     """Report the regions of a mask [H,W], and draw them into `file`, <name>_plan.png."""
-    plan = plan_crops(mask, rois, model_side)
-    for line in (f"{file.stem.removesuffix('_plan')}:", *lines(plan)):
+    for line in (f"{file.stem.removesuffix('_plan')}:", *lines(mask, rois, model_side)):
         report(one_line(line))
-    picture = draw_plan(background, mask, rois, [scaling(region) for region in plan.regions])
+    picture = draw_plan(background, mask, rois, [scaling(roi, model_side) for roi in rois])
     write_picture(file, picture, SHEET)
     report(one_line(str(file)))
 

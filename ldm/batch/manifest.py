@@ -114,10 +114,9 @@ def _csv_lines(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[s
     text = read_text(path)
     head, _, rest = text.lstrip("\n").partition("\n")
     if named := re.fullmatch("sep=(.)", head.strip()):  # a spreadsheet's own line
-        text, head = "\n" + rest, rest
+        text = "\n" + rest
     signs = (",", ";", "\t")  # the latter as in some languages
-    found = [sign for sign in signs if sign in head.partition("\n")[0]]
-    delimiter = named[1] if named else (found or [","])[0]
+    delimiter = named[1] if named else next((sign for sign in signs if sign in head), ",")
     names = list[str]()
     for number, row in _rows(path, text, delimiter):
         values, where = [value.strip() for value in row], f"{path}: line {number}"
@@ -179,10 +178,8 @@ def _item(values: Mapping[str, Any], where: str, root: Path, like: WorkItem, tra
         raise ValueError(f"{where}: expected one of mask and box" + (", or neither" if transparent else ""))
     paths = {key: path_of(str(values[key]), root) for key in FILES if key in values}
     box = parse_box(values["box"], where) if "box" in values else ()
-    first, name = (
-        whole_number(values.get("seed", like.seeds[0]), f"{where}: seed"),
-        str(values.get("name", "")),
-    )
+    first = whole_number(values.get("seed", like.seeds[0]), f"{where}: seed")
+    name = str(values.get("name", ""))
     if name != Path(name).name:
         raise ValueError(f"{where}: name {name!r}; expected a name without folders")
     source = replace(like.source, reference=paths.get("reference", like.source.reference))

@@ -25,7 +25,6 @@ from ldm.data.picture_write import embedded_text
 
 if TYPE_CHECKING:
     from ldm.batch.work_item import WorkItem
-    from ldm.insertion.region import InsertRequest
 
 FILE = "results.jsonl"
 COMPARISON = "comparison.png"
@@ -137,9 +136,6 @@ def check_log(folder: Path, inputs: Iterable[Path]) -> None:
     if lost := overwritten([folder / FILE], inputs):
         raise ValueError(f"{lost}: the results log of this run has the same name; give another --outdir")
     check_reports(folder, {FILE: '{"file":'}, "another --outdir")
-    if (log := folder / FILE).is_file():
-        for _ in rows(log):
-            pass  # each line is checked
 
 
 def check_outputs(pictures: Iterable[Path], inputs: Iterable[Path], remedy: str = "another --outdir") -> None:
@@ -171,27 +167,14 @@ def cut_partial_line(path: Path) -> None:
 
 
 @dataclass(frozen=True, eq=False)
-class ResultImages:
-    """The background and request of an item, and its results, read one at a time to save memory."""
-
-    background: Picture
-    request: InsertRequest
-    results: Iterable[Picture]
-
-
-@dataclass(frozen=True, eq=False)
 class ItemResult:
-    """The result files of an item by seed, the seeds that were made in this run, or the item's error.
-
-    `images` is set if all results are new.
-    """
+    """The result files of an item by seed, the seeds that were made in this run, or the item's error."""
 
     item: WorkItem
     files: Mapping[int, str]
     made: Sequence[int] = ()
     error: str = ""
     seconds: float = 0.0
-    images: ResultImages | None = None
 
     def lines(self, log: ResultsLog) -> Iterator[str]:
         """One line for each result file."""
@@ -208,25 +191,23 @@ NAMED = 5  # files that a line names
 
 @dataclass
 class RunSummary:
-    """Counts the results of a run. `max_seam`: the largest accepted seam ratio; 0: no limit.
+    """Counts the results of a run: new ones, those of earlier runs; and the items that were skipped.
 
-    `failed`: the items that were skipped.
+    `max_seam`: the largest accepted seam ratio; 0: no limit. `seams`: the files above it.
     """
 
     max_seam: float = 0
     made: int = 0
     existing: int = 0
-    skipped: int = 0
+    failed: list[WorkItem] = field(default_factory=list)
     seams: dict[str, float] = field(default_factory=dict)
-    failed: set[WorkItem] = field(default_factory=set)
 
     def add(self, result: ItemResult, log: ResultsLog) -> None:
         """Count the results of one item; the seams of existing ones are checked too."""
-        self.made += len(result.made)
         if result.error:
-            self.skipped += 1
-            self.failed.add(result.item)
+            self.failed.append(result.item)
             return
+        self.made += len(result.made)
         self.existing += len(result.files) - len(result.made)
         for file in result.files.values():
             if 0 < self.max_seam < log.seam(file):
@@ -235,16 +216,18 @@ class RunSummary:
     @property
     def exit_code(self) -> int:
         """0: no problem; 1: a seam is above the limit; 10 + n: n items were skipped, at most 100."""
-        if self.skipped:
-            return SKIPPED + min(self.skipped, MOST)
+        if self.failed:
+            return SKIPPED + min(len(self.failed), MOST)
         return SEAMS_SHOW if self.seams else 0
 
     def problems(self) -> list[str]:
         """One line for each kind of problem."""
-        lines = [f"error: {self.skipped} skipped, {self.made + self.existing} done"] if self.skipped else []
+        out = []
+        if self.failed:
+            out.append(f"error: {len(self.failed)} skipped, {self.made + self.existing} done")
         if self.seams:
             worst = sorted(self.seams.items(), key=lambda entry: -entry[1])
             named = ", ".join(f"{file} ({seam:.2f})" for file, seam in worst[:NAMED])
             more = f" and {len(worst) - NAMED} more" if len(worst) > NAMED else ""
-            lines.append(f"error: the seam of {named}{more} is above {self.max_seam:g}")
-        return lines
+            out.append(f"error: the seam of {named}{more} is above {self.max_seam:g}")
+        return out

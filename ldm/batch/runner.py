@@ -17,12 +17,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ldm import __version__
-from ldm.batch.contact_sheet import Gallery, Report, write_plan
+from ldm.batch.contact_sheet import MOST_ROWS, Report, contact_sheet, sheet_row, write_plan
 from ldm.batch.results_log import (
     PIXELS,
     SHEET,
     ItemResult,
-    ResultImages,
     ResultsLog,
     RunSummary,
     check_unedited,
@@ -37,7 +36,7 @@ from ldm.data.picture_write import write_picture
 from ldm.insertion.crop_paste import difference_outside
 from ldm.insertion.mask_input import MaskOptions
 from ldm.insertion.region import InsertRequest
-from ldm.insertion.roi import CropContext, cautions, covered, plan_crops, plan_rois, squared
+from ldm.insertion.roi import CropContext, cautions, covered, plan_rois, squared
 
 if TYPE_CHECKING:
     from ldm.insertion.region import Result
@@ -83,20 +82,23 @@ def run_items(
 
     An item that cannot be read is skipped with a warning.
     """
-    summary, gallery = RunSummary(options.max_seam), Gallery()
-    for result in work(progress(items), session, options, log):
+    summary, rows = RunSummary(options.max_seam), list[list[np.ndarray]]()
+    for item in progress(items):
+        result = make_item(item, session, options, log)
         summary.add(result, log)
         if result.error:
-            warnings.warn(f"skipped {result.item.stem}: {result.error}", stacklevel=2)
+            warnings.warn(f"skipped {item.stem}: {result.error}", stacklevel=2)
             continue
         for line in result.lines(log):
             report(line)
-        if options.contact_sheet and not gallery.full:
-            seen = images_of(result, options, log.folder)
-            gallery.add(seen.background, seen.request.mask, seen.request.rois[0], seen.results)
-    if gallery.rows:
+        if options.contact_sheet and len(rows) < MOST_ROWS:
+            background, request = prepare(item, options)
+            results = (read_picture(log.folder / name) for name in result.files.values())
+            rows.append(sheet_row(background, request.mask, request.rois[0], results))
+    if rows:
         sheet = log.folder / "sheet.png"
-        write_picture(sheet, gallery.picture(_captions(items)), SHEET)
+        captions = ["background", "mask", *_captions(items), "composite"]
+        write_picture(sheet, Picture(contact_sheet(rows, captions)), SHEET)
         report(f"{sheet}: contact sheet")
     return summary
 
@@ -119,29 +121,13 @@ def plan_items(
         except (ValueError, OSError) as error:
             if strict or of_machine(error):
                 raise
-            summary.skipped += 1
+            summary.failed.append(item)
             warnings.warn(f"skipped {item.stem}: {reason(error)}", stacklevel=2)
             continue
         file = folder / fitting_name(item.stem, "_plan.png")
         write_plan(file, background, request.mask, request.rois, options.crop_context.model_side, report)
         summary.made += 1
     return summary
-
-
-def work(
-    items: Iterable[WorkItem], session: Session, options: RunOptions, log: ResultsLog
-) -> Iterator[ItemResult]:
-    """Make every item; the result of one that cannot be read holds its error."""
-    for item in items:
-        yield _finish(item, session, options, log)
-
-
-def images_of(result: ItemResult, options: RunOptions, folder: Path) -> ResultImages:
-    """The images of an item, read from its files unless all are new."""
-    if result.images is not None:
-        return result.images
-    images = (read_picture(folder / name) for name in result.files.values())
-    return ResultImages(*prepare(result.item, options), images)
 
 
 def prepare(item: WorkItem, options: RunOptions) -> tuple[Picture, InsertRequest]:
@@ -170,16 +156,18 @@ def plan_request(item: WorkItem, mask: np.ndarray, context: CropContext) -> Inse
 
 def warn_of_crops(name: str, request: InsertRequest, context: CropContext) -> None:
     """Give a plan's warnings: what the model cannot see well in these regions."""
-    for caution in cautions(plan_crops(request.mask, request.rois, context.model_side)):
+    for caution in cautions(request.mask, request.rois, context.model_side):
         warnings.warn(f"{name}: {caution}", stacklevel=3)  # the line that called ldm.insert
 
 
-def _finish(item: WorkItem, session: Session, options: RunOptions, log: ResultsLog) -> ItemResult:
+def make_item(item: WorkItem, session: Session, options: RunOptions, log: ResultsLog) -> ItemResult:
+    """Make the missing results of an item; that of one that cannot be read holds its error."""
     start, files = time.perf_counter(), item.files()
     try:
         digests = item.digests()
         keys = {seed: key_of(item, seed, digests, session.fingerprint, options.settings) for seed in files}
-        missing = [seed for seed in files if not _exists(files[seed], keys[seed], item, options, log)]
+        seen = partial(item.masked.read, options.mask_options)
+        missing = [seed for seed in files if not is_done(log.folder / files[seed], keys[seed], log, seen)]
         if not missing:
             return ItemResult(item, files)
         background, request = prepare(item, options)
@@ -195,7 +183,6 @@ def _finish(item: WorkItem, session: Session, options: RunOptions, log: ResultsL
     if item.best:
         assert options.choose is not None, "best_of needs options.choose"
         made = [options.choose(item, request, list(made))[0]]
-    results = []
     facts = _facts(item, digests, session.fingerprint, options)
     for seed, result in zip(missing, made, strict=True):
         picture = result.picture
@@ -203,10 +190,7 @@ def _finish(item: WorkItem, session: Session, options: RunOptions, log: ResultsL
         write_picture(log.folder / files[seed], picture, {"recipe": json.dumps(record)})
         del picture  # the check reads it from the file
         check_and_log(log.folder / files[seed], record, background, request.mask, log)
-        results.append(result)
-    images = ResultImages(background, request, (result.picture for result in results))
-    complete = len(missing) == len(files)
-    return ItemResult(item, files, missing, "", time.perf_counter() - start, images if complete else None)
+    return ItemResult(item, files, missing, seconds=time.perf_counter() - start)
 
 
 def _in_batches(
@@ -233,16 +217,17 @@ def _in_batches(
         start += len(seeds)
 
 
-def _exists(name: str, key: str, item: WorkItem, options: RunOptions, log: ResultsLog) -> bool:
-    """Whether the folder holds this result. If only its line in the log is missing, that is written again."""
-    file = log.folder / name
+def is_done(file: Path, key: str, log: ResultsLog, seen: Callable[[], tuple[Picture, np.ndarray]]) -> bool:
+    """Whether the folder holds this result. If only its line in the log is missing, that is written again.
+
+    `seen`: the background and the mask [H,W]. ValueError if another result is there that was edited.
+    """
     record = finished_recipe(file)
     if record.get("key") != key:
         check_unedited(file)
         return False
-    if not log.has(name, key):
-        background, request = prepare(item, options)
-        check_and_log(file, record, background, request.mask, log)
+    if not log.has(file.name, key):
+        check_and_log(file, record, *seen(), log)
     return True
 
 

@@ -12,15 +12,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import cv2
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from ldm.compositing.background_fill import fill_background
 from ldm.compositing.composite import (
-    VISIBLE,
     composite,
     composite_layers,
     flattened,
@@ -30,7 +27,6 @@ from ldm.compositing.composite import (
 from ldm.data.image import resize
 from ldm.data.random_draws import happens, sample_generator, uniform
 from ldm.insertion.region import ObjectFill, Region, RegionFill
-from ldm.insertion.roi import box_of
 
 RECOLOUR_STREAM = 2**35  # added to the seed: the colours are independent of pictures and noise
 
@@ -41,13 +37,11 @@ class CompositeSettings:
 
     `detail_transfer`: scale in pixels of a 512-px region below which detail is taken from the composite; 0:
     every pixel is the model's. `keep_scene`: the object stands before the scene that is inside the mask, else
-    before the background, continued from around the mask. `paste_margin`, with `keep_scene`: how far around
-    the object the result is pasted, fading out, in shares of the object's longer side; 0: all of the mask.
+    before the background, continued from around the mask.
     """
 
     detail_transfer: float = 0.0
     keep_scene: bool = False
-    paste_margin: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,10 +90,6 @@ class CompositeFill(RegionFill):
         width = self.settings.detail_transfer
         return [transfer_detail(self.image, alpha, image - coarse, width) for image in images]
 
-    def paste_alpha(self) -> np.ndarray | None:
-        margin = self.settings.paste_margin if self.settings.keep_scene else 0.0
-        return paste_margin(self.layer[3].numpy() > VISIBLE, margin) if margin else None
-
     @cached_property
     def layer(self) -> Tensor:
         """All objects in the region, [4,h,w]."""
@@ -122,18 +112,6 @@ class CompositeFill(RegionFill):
     def mask(self) -> Tensor:
         """[1,h,w] in {0,1}."""
         return torch.from_numpy(self.region.mask)[None].float()
-
-
-def paste_margin(shown: np.ndarray, width: float) -> np.ndarray:
-    """Paste alpha [h,w]: 1 on the object (bool [h,w]), falling to 0 at `width` of its longer side around it.
-
-    Without an object it is 1 everywhere.
-    """
-    if not shown.any():
-        return np.ones(shown.shape, np.float32)
-    distance = cv2.distanceTransform((~shown).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    fall = np.clip(1 - distance / max(width * max(box_of(shown).size), 1), 0, 1)
-    return fall * fall * (3 - 2 * fall)
 
 
 @dataclass(frozen=True)

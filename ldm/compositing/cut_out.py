@@ -1,6 +1,4 @@
-"""Cut an object out of its picture: colours and alpha, by a silhouette or a segmenter.
-
-Without one it is GrabCut (Rother et al. 2004).
+"""Cut an object out of its picture: colours and alpha, by a silhouette, a segmenter, or GrabCut.
 
 A base trained on composites draws what it is shown, so that no background may come along.
 Pixels are uint8 [H,W,3], silhouettes uint8 [H,W], 255 where the object is.
@@ -22,7 +20,7 @@ from torch import Tensor
 from ldm.data.boxes import Box, pixel_box
 from ldm.data.image import to_image
 from ldm.data.insertset import Sample, sample_in_folder, silhouette_beside
-from ldm.data.mask_levels import read_silhouette, without_specks
+from ldm.data.mask_levels import read_silhouette, surrounds, without_specks
 from ldm.data.picture import OPAQUE, read_alpha, read_rgb
 from ldm.insertion.roi import box_of
 
@@ -47,12 +45,14 @@ Segmenter = Callable[[np.ndarray, PixelBox], np.ndarray]  # such as `segment`
 class CutOut(NamedTuple):
     """An object's colours uint8 [h,w,3], alpha float [h,w] in [0,1], and box in whole pixels of the picture.
 
-    Colours and alpha may have a lower resolution than the picture.
+    Colours and alpha may have a lower resolution than the picture. `found`: False if nothing stood out in the
+    box, and all of it was taken.
     """
 
     colours: np.ndarray
     alpha: np.ndarray
     box: PixelBox
+    found: bool = True
 
     def picture(self, size: int) -> Tensor:
         """[4,size,size]: colours times alpha in [-1,1], and alpha; aspect kept, centred, transparent around.
@@ -79,7 +79,7 @@ def cut_out(
     """The object in a box of a picture; the whole box, opaque, if the segmenter (None: GrabCut) fails.
 
     `min_share`: share of the box that it must find. Specks of the silhouette, which messages `name`, are left
-    out. ValueError if the silhouette is empty in the box.
+    out. ValueError if the silhouette is empty in the box, or inverted.
     """
     x0, y0, x1, y1 = pixel_box(box, pixels.shape[:2])
     window, inner = surroundings((x0, y0, x1, y1), pixels.shape[:2])
@@ -90,10 +90,16 @@ def cut_out(
     if silhouette is None:
         alpha = matte(coarse, (segmenter or segment)(coarse, (a, b, c, d)))[within]
         if (alpha > 0.5).mean() < min_share:
-            return CutOut(coarse[within].copy(), np.ones_like(alpha), (x0, y0, x1, y1))
+            return CutOut(coarse[within].copy(), np.ones_like(alpha), (x0, y0, x1, y1), found=False)
     else:
         silhouette = silhouette.copy()
         part = silhouette[y0:y1, x0:x1]
+        inside, everywhere = (int((levels > OPAQUE).sum()) for levels in (part, silhouette))
+        if surrounds(silhouette > OPAQUE) and everywhere > 2 * inside:
+            raise ValueError(
+                f"{name}: inverted, most of its white is outside of the box {x0} {y0} {x1} {y1}; "
+                "make it white where the object is"
+            )
         part[_specks(part > OPAQUE, name)] = 0
         alpha = shrunk(silhouette[window], factor)[within].astype(np.float32) / 255
         if not (alpha > 0.5).any():
@@ -124,22 +130,21 @@ def cut_out_picture(path: Path, segmenter: Segmenter | None = None) -> CutOut:
     A picture in an object folder has its box and silhouette there. Elsewhere the picture's border is
     background for the segmenter (None: GrabCut); a warning says if it finds nothing.
     """
-    pixels, silhouette = read_rgb(path), silhouette_of(path)
-    sample = None if silhouette_beside(path).is_file() else sample_in_folder(path)
+    pixels, silhouette, beside = read_rgb(path), silhouette_of(path), silhouette_beside(path)
+    sample = None if beside.is_file() else sample_in_folder(path)
     if sample is not None:
         return cut_out_of(sample, sample.boxes[0], pixels, segmenter)
     height, width = pixels.shape[:2]
     if silhouette is None:
         inner = (FRAME * width, FRAME * height, (1 - FRAME) * width, (1 - FRAME) * height)
-        found = cut_out(pixels, inner, None, MIN_SHARE_WHOLE, segmenter)
-        if (found.alpha == 1).all():
-            marks = f"{silhouette_beside(path).name}, white on black, marks one"
+        cut = cut_out(pixels, inner, None, MIN_SHARE_WHOLE, segmenter)
+        if not cut.found:
+            marks = f"{beside.name}, white on black, marks one"
             warnings.warn(f"{path}: no object stands out, all of it is taken; {marks}", stacklevel=2)
-        return found
+        return cut
     if silhouette.shape != pixels.shape[:2]:
-        given = f"{silhouette_beside(path)}: {silhouette.shape[1]} x {silhouette.shape[0]} px"
+        given = f"{beside}: {silhouette.shape[1]} x {silhouette.shape[0]} px"
         raise ValueError(f"{given}, its picture is {width} x {height}; make them the same size, or remove it")
-    beside = silhouette_beside(path)
     name = str(beside if beside.is_file() else path)
     return cut_out(pixels, (0, 0, width, height), silhouette, name=name)
 

@@ -150,10 +150,16 @@ def object_images(config: Config) -> ObjectImages:
 
 
 def _segmenter(config: Config) -> Segmenter | None:
-    """The base's matting network, if it is asked for and there; else None, GrabCut."""
-    from ldm.compositing.matting import Matting
+    """The base's matting network; None, GrabCut, if that is asked for or, with a warning, there is none."""
+    from ldm.compositing.matting import FILE, Matting
 
     file = _segmenter_file(config)
+    if file is None and config.base.segmenter == "matting":
+        warnings.warn(
+            f"{Path(config.base.path) / FILE}: no such file; objects without a silhouette are cut out by "
+            "GrabCut, which fails more often; put the file there, or give base.segmenter=grabcut",
+            stacklevel=2,
+        )
     return None if file is None else Matting(file)
 
 
@@ -190,7 +196,6 @@ def make_fill(config: Config, **other: Any) -> MakeFill:
     given = {
         "detail_transfer": s.detail_transfer,
         "keep_scene": i.keep_scene,
-        "paste_margin": i.paste_margin,
     }
     if unknown := [flag for flag, on in given.items() if on]:
         raise needs_composite(*unknown)

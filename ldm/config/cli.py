@@ -107,7 +107,7 @@ RECIPE_FLAGS = (
     | flags("train", "max_steps")
     | flags("sample", "sampler steps guidance_scale detail_transfer")
     | flags("sample", "guidance_from seed")
-    | flags("insert", "blend keep_scene paste_margin")
+    | flags("insert", "blend keep_scene")
 )
 
 # flags of the scripts that insert
@@ -116,7 +116,7 @@ INSERTION_FLAGS = (
     | flags("sample", "sampler steps guidance_scale n_samples best_of seed object_scale reference_view")
     | flags("sample", "detail_transfer guidance_from")
     | flags("sample", "guidance_interval deep_cache_interval precision compile second_pass")
-    | flags("insert", "roi_factor context_px zoom blend feather reach keep_scene paste_margin max_seam")
+    | flags("insert", "roi_factor context_px zoom blend feather reach keep_scene max_seam")
     | flags("insert", "outdir contact_sheet batch_size cache_mb")
     | {"mask_channel": "mask.channel"}
     | flags("mask", "threshold invert fill_holes grow")
@@ -142,6 +142,9 @@ PUBLISHED = {
     "id_dir": "--dataset-dir",
     "list_dir": "--list",
     "gpu_id": "--device cuda:N, in train.sh --accelerator gpu --devices N,",
+    "gpus": "--device cuda:N, in train.sh --accelerator gpu --devices N,",
+    "H": "not needed (a region has the base's size)",
+    "W": "not needed (a region has the base's size)",
 }
 
 

@@ -30,7 +30,7 @@ from ldm.data.insertset import check_outside
 from ldm.insertion.mask_input import MaskOptions
 from ldm.insertion.object_source import ObjectSource, extracted
 from ldm.models.runtime import device_named, machine
-from ldm.scenes.replay import ItemReplay, SceneReplay, read_recipe
+from ldm.scenes.replay import Replay, read_recipe
 from ldm.scenes.scene_file import Scene, read_scene
 
 if TYPE_CHECKING:
@@ -138,8 +138,8 @@ def parse(argv: Sequence[str] | None, description: str) -> tuple[argparse.Namesp
     check_outside(Path(config.insert.outdir), f"--outdir {config.insert.outdir}")
     args.device = device_named(args.device)
     if args.object is not None and args.object.is_dir():
-        run, suffix = args.object, EXTRACTED_SUFFIX[config.extract.format]
-        args.object = extracted(run, suffix, tuple(EXTRACTED_SUFFIX.values()))
+        run = args.object
+        args.object = extracted(run, tuple(EXTRACTED_SUFFIX.values()))
         if args.object.suffix == EXTRACTED_SUFFIX["ldm"] and (run / "config.yaml").is_file():
             args.dataset_dir = args.dataset_dir or Path(load_config(run / "config.yaml").data.root)
     return args, config
@@ -147,10 +147,10 @@ def parse(argv: Sequence[str] | None, description: str) -> tuple[argparse.Namesp
 
 def parse_replay(
     argv: Sequence[str] | None, args: argparse.Namespace, description: str
-) -> tuple[ItemReplay | SceneReplay, Config]:
+) -> tuple[Replay, Config]:
     """The result to repeat, and the settings it was made with; `args` gets its device."""
     recipe = read_recipe(args.replay, ROOT)
-    found = (SceneReplay if "scene" in recipe else ItemReplay).of(args.replay, recipe)
+    found = Replay.of(args.replay, recipe)
     saved, then = recipe["settings"], recipe["machine"]
     given, config = parser(description).parse_config(argv, saved)
     if pixel_settings(load_config(saved)) != pixel_settings(config):
@@ -202,7 +202,7 @@ def check_overwriting(
                 f"--outdir {folder} is read as a folder of inputs, which its results would join; "
                 "give another --outdir"
             )
-    names = list(_plans(items, scene) if args.plan else _pictures(args, config, items, scene))
+    names = list(_pictures(args, config, items, scene))
     inputs = [path for item in items for path in item.sources().values()]
     inputs += [path for path in (args.manifest, args.list, args.scene) if path is not None]
     check_outputs((folder / name for name in names), inputs)
@@ -214,18 +214,19 @@ def check_overwriting(
         )
     if not args.plan:
         check_log(folder, inputs)
-    if any(item.best for item in items) and not args.plan:
-        check_folder(folder / "candidates", f"--outdir {folder}")
-
-
-def _plans(items: Sequence[WorkItem], scene: str) -> Iterator[str]:
-    for stem in [scene] if scene else [item.stem for item in items]:
-        yield fitting_name(stem, "_plan.png")
+        if any(item.best for item in items):
+            check_folder(folder / "candidates", f"--outdir {folder}")
 
 
 def _pictures(
     args: argparse.Namespace, config: Config, items: Sequence[WorkItem], scene: str
 ) -> Iterator[str]:
+    """The names of all pictures that the run writes."""
+    if args.plan:
+        yield from (
+            fitting_name(stem, "_plan.png") for stem in ([scene] if scene else (i.stem for i in items))
+        )
+        return
     if scene:
         yield f"{scene}.png"
     else:

@@ -20,20 +20,12 @@ from ldm.data.files import list_files, path_of
 from ldm.data.text import REMOVED, parse_yaml, read_text, suggestion, whole_number
 
 ROOT = Path(__file__).resolve().parents[2]  # of the project
-# names by which people may look for a setting => its name, which an error then suggests
+# diffusers' names of settings => ours, which an error then suggests
 OTHER_NAMES = {
-    "bank": "cached_samples",
-    "grid": "contact_sheet",
-    "halo": "paste_margin",
-    "judge_every": "validate_every",
     "learning_rate": "lr",
     "num_inference_steps": "steps",
-    "own_detail": "detail_transfer",
-    "refine": "second_pass",
-    "reuse": "deep_cache_interval",
     "scale": "guidance_scale",
     "scheduler": "sampler",
-    "view": "reference_view",
 }
 EXTENDS = "extends"  # key of a file: the config that it changes
 EXPECTED = {bool: "true or false", int: "a whole number", float: "a number", str: "text"}

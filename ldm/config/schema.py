@@ -112,12 +112,6 @@ class InsertSection:
         "keep the scene inside the mask around the object, for masks that cover only background (needs "
         "base.region_fill=composite); without it everything inside the mask is generated",
     )
-    paste_margin: float = setting(
-        0.0,
-        "with keep_scene: paste only pixels this near to the object, fading out, as a share of its longer "
-        "side (needs base.region_fill=composite); 0: the whole mask",
-        least=0,
-    )
     max_seam: float = setting(0.0, "largest accepted seam ratio, else the exit code is 1; 0: any", least=0)
     outdir: str = setting("outputs", "folder of the results", path=True)
     contact_sheet: bool = setting(True, "write a contact sheet of the first results")
@@ -149,6 +143,7 @@ DROPPED = (
     "sample.init_noise_sigma",
     "sample.show_scene",
     "sample.contact_shadow",
+    "insert.paste_margin",
 )
 COLLAGE = "collage"  # in an architecture of earlier versions: base.region_fill=composite
 
@@ -176,11 +171,7 @@ class Config:
 def load_config(
     source: Path | Mapping[str, Any] | None, overrides: Sequence[str] = (), schema: type = Config
 ) -> Any:
-    """A YAML file (None: defaults) and `section.key=value` overrides => the schema, a frozen dataclass.
-
-    `source` may also be nested settings, as a run stores them.
-    Raises FileNotFoundError, or ValueError naming the key or value and what was expected.
-    """
+    """`read_settings`, whose `source` may also be settings that a run or a result of any version stored."""
     if isinstance(source, Mapping):
         source = migrated(source)
     return read_settings(source, overrides, schema)

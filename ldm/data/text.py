@@ -22,9 +22,10 @@ from ldm.data.failure import check_file
 from ldm.data.files import PICTURE, START, foreign_kind
 
 Numbers = tuple[float, ...]
-REMOVED = {
-    "paste_mask": "older versions had it; leave it out, the whole mask is pasted"
-}  # name => what an error says
+REMOVED = {  # name => what an error says
+    "paste_mask": "older versions had it; leave it out, the whole mask is pasted",
+    "paste_margin": "older versions had it; leave it out, the whole mask is pasted",
+}
 COUNTS = (4, 5)  # numbers of a box, of a line of YOLO
 MAY_BE_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
 WHOLE = 1.01  # shares may be rounded

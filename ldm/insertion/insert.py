@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-import cv2
 import numpy as np
 from torch import Generator, Tensor
 
@@ -36,8 +35,7 @@ SecondPass = Callable[
 class InsertOptions:
     """How regions are inpainted and pasted, for all objects and backgrounds.
 
-    `predictor`: see `MakePredictor`; `second_pass` refines results that were blended
-    into their region; None: off.
+    `predictor`: see `MakePredictor`; `second_pass` refines results that were blended into their region.
     """
 
     sampling: Sampling = field(default_factory=Sampling)
@@ -80,16 +78,6 @@ def insert(
     return results
 
 
-def blended(fill: RegionFill, generated: Tensor, options: Blend) -> tuple[Tensor, np.ndarray, np.ndarray]:
-    """The image to paste, [3,h,w], its alpha [h,w], and the mask whose edge is the seam, bool [h,w]."""
-    region, factor = fill.region, fill.paste_alpha()
-    image, alpha = blend(region.known, generated, region.mask, options)
-    if factor is None:
-        return image, alpha, region.mask
-    alpha = alpha * factor
-    return image, alpha, alpha > 0 if (alpha > 0).any() else region.mask
-
-
 def _second_pass(
     model: InpaintingModel,
     one: InsertableObject,
@@ -107,24 +95,16 @@ def _second_pass(
 def _pasted(result: Result, fill: RegionFill, generated: Tensor, options: Blend) -> Result:
     """Blend one region and add it to the result."""
     region = fill.region
-    known, mask = region.known, region.mask
-    image, alpha, edge = blended(fill, generated, options)
-    flat = mask.astype(np.float32)
-    whole = alpha if region.full_mask is mask else _enlarged(fill, options)
+    known, mask, full = region.known, region.mask, region.full_mask
+    image, alpha = blend(known, generated, mask, options)
+    whole = alpha if full is mask else feather(full, options.feather * pixel_unit(full))
     facts = {
         "roi": list(region.roi),
-        "seam_before": round(seam_ratio(composite(known, generated, flat), mask), 3),
-        "seam": round(seam_ratio(composite(known, image, alpha), edge), 3),
+        "seam_before": round(seam_ratio(composite(known, generated, mask.astype(np.float32)), mask), 3),
+        "seam": round(seam_ratio(composite(known, image, alpha), mask), 3),
         "colour_offset_before": round(colour_offset(known, generated, mask), 4),
         "colour_offset": round(colour_offset(known, image, mask), 4),
     }
     record = result.record | {"regions": [*result.record["regions"], facts]}
     patch = paste_region(result.background, region.roi, image, whole)
     return Result(result.background, (*result.patches, patch), record)
-
-
-def _enlarged(fill: RegionFill, options: Blend) -> np.ndarray:
-    """Alpha [H,W] at the background's resolution: its feather, times the enlarged factor of the fill."""
-    mask, factor = fill.region.full_mask, fill.paste_alpha()
-    whole = feather(mask, options.feather * pixel_unit(mask))
-    return whole if factor is None else whole * cv2.resize(factor, whole.shape[::-1])

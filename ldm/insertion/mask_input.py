@@ -47,8 +47,6 @@ def read_insert_mask(
     polygons: Sequence[Polygon] = (),
 ) -> np.ndarray:
     """The mask of a background that was read as `picture`; one-line errors for whatever does not fit it."""
-    if not 0 <= options.threshold < 1:
-        raise ValueError(f"mask threshold {options.threshold:g}: expected 0 up to, not including, 1")
     refine: dict[str, Any] = {key: getattr(options, key) for key in ("invert", "grow", "fill_holes")}
     frame, size, name = picture.frame, picture.size, str(mask)
     if box:
@@ -94,8 +92,7 @@ def read_mask(
     turn: int = 1,
     channel: Channel = "auto",
     invert: bool = False,
-    grow: float = 0,
-    fill_holes: bool = False,
+    **refine: Any,
 ) -> np.ndarray:
     """A mask picture for a background of size (H, W); white, or opaque, is where the object goes.
 
@@ -120,7 +117,7 @@ def read_mask(
             f"{source}: white surrounds black, {mask.mean():.0%} of the picture; a mask is white where the "
             "object goes: give --invert, or invert it"
         )
-    return refine_mask(mask, name=str(source), invert=invert, grow=grow, fill_holes=fill_holes)
+    return refine_mask(mask, name=str(source), invert=invert, **refine)
 
 
 def refine_mask(

@@ -75,17 +75,15 @@ class ObjectSource:
             )
 
 
-def extracted(run: Path, suffix: str, suffixes: Sequence[str]) -> Path:
-    """A run folder => the object file that get_deltas wrote there; of several that with `suffix`.
+def extracted(run: Path, suffixes: Sequence[str]) -> Path:
+    """A run folder => the object file that get_deltas wrote there, with the first of these suffixes.
 
-    `suffixes`: all that it may have. ValueError or FileNotFoundError in one line if there is none; a warning
-    if the run has learnt more since.
+    ValueError or FileNotFoundError in one line if there is none; a warning if the run has learnt more since.
     """
-    names = {key: run / (run.resolve().name + key) for key in (suffix, *suffixes)}
-    there = [file for file in names.values() if file.is_file()]
-    if there:
-        _warn_if_older(there[0], run)
-        return there[0]
+    names = [run / (run.resolve().name + suffix) for suffix in suffixes]
+    if file := next((name for name in names if name.is_file()), None):
+        _warn_if_older(file, run)
+        return file
     if (run / "data").is_dir():
         raise ValueError(
             f"{run} is an object folder, of pictures; learn it: bash train.sh --dataset-dir {run}"
@@ -97,7 +95,7 @@ def extracted(run: Path, suffix: str, suffixes: Sequence[str]) -> Path:
         raise ValueError(
             f"{run} is no folder of a run; give an object file" + (f": {files}" if files else "")
         )
-    raise FileNotFoundError(f"{names[suffix]}: no such file; write it: bash get_deltas.sh --path {run}")
+    raise FileNotFoundError(f"{names[0]}: no such file; write it: bash get_deltas.sh --path {run}")
 
 
 def _warn_if_older(file: Path, run: Path) -> None:

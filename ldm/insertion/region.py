@@ -8,7 +8,7 @@ and every pixel of the mask is generated.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -49,12 +49,6 @@ class Result:
     def picture(self) -> Picture:
         """The composite; it is not stored, because memory holds only one large picture."""
         return patched(self.background, self.patches)
-
-    def part(self, box: Roi) -> np.ndarray:
-        """The picture's pixels [h,w,C] in a box that holds all patches."""
-        within = [Patch(patch.box.within(box), patch.pixels) for patch in self.patches]
-        part = replace(self.background, pixels=self.background.pixels[box.slices])
-        return patched(part, within).pixels
 
 
 MOST = 2048  # px: no model makes more detail, and 100 megapixels in floats would be 1.2 GB a copy
@@ -107,10 +101,6 @@ class RegionFill:
         `decoded_shown`: what the UNet sees, through the autoencoder, [3,S,S].
         """
         return list(resize(images, self.region.mask.shape))
-
-    def paste_alpha(self) -> np.ndarray | None:
-        """A factor [h,w] in [0,1] of the alpha by which the region is pasted; None: 1 everywhere."""
-        return None
 
 
 class ObjectFill:

@@ -149,68 +149,36 @@ def crop(array: np.ndarray, roi: Roi) -> np.ndarray:
     return np.pad(part, beyond + [(0, 0)] * (array.ndim - 2), mode="reflect")
 
 
-@dataclass(frozen=True)
-class PlannedRegion:
-    """One square to inpaint; `scale` is model pixels per background pixel, above 1 it is enlarged."""
-
-    roi: Roi
-    scale: float
-    notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class CropPlan:
-    """All regions of a mask [H,W] that covers a share `covered` of the background, with warnings."""
-
-    size: tuple[int, int]
-    covered: float
-    regions: tuple[PlannedRegion, ...]
-    notes: tuple[str, ...] = ()
-
-
-def plan_crops(mask: np.ndarray, rois: Sequence[Roi], model_side: int) -> CropPlan:
-    """The plan for these squares and a model of this resolution."""
-    regions = tuple(_region(mask, roi, model_side) for roi in rois)
-    notes = []
-    if len(regions) > MANY:
-        count = ndimage.label(mask, TOUCHING)[1]
-        notes.append(
-            f"{count} separate parts make {len(regions)} regions; if this is noise, raise the threshold"
-        )
-    return CropPlan((mask.shape[0], mask.shape[1]), float(mask.mean()), regions, tuple(notes))
-
-
-def lines(plan: CropPlan) -> list[str]:
-    """The plan as text: one line for the image, one for each region, one for each warning."""
-    height, width = plan.size
-    count = "1 region" if len(plan.regions) == 1 else f"{len(plan.regions)} regions"
-    out = [f"{width} x {height} px, {plan.covered:.1%} masked, {count}"]
-    out += [f"  warning: {note}" for note in plan.notes]
-    for number, region in enumerate(plan.regions, start=1):
-        roi = region.roi
+def lines(mask: np.ndarray, rois: Sequence[Roi], model_side: int) -> list[str]:
+    """The plan of a mask [H,W] as text: a line for the image, for each region, and for each warning."""
+    height, width = mask.shape
+    count = "1 region" if len(rois) == 1 else f"{len(rois)} regions"
+    out = [f"{width} x {height} px, {mask.mean():.1%} masked, {count}"]
+    for number, roi in enumerate(rois, start=1):
         box = f"x {roi.x0}..{roi.x1}, y {roi.y0}..{roi.y1}"
-        out.append(f"  region {number}: {roi.size[0]} px square ({box}), {scaling(region)}")
-        out += [f"    warning: {note}" for note in region.notes]
+        out.append(f"  region {number}: {roi.size[0]} px square ({box}), {scaling(roi, model_side)}")
+    return out + [f"  warning: {note}" for note in cautions(mask, rois, model_side)]
+
+
+def cautions(mask: np.ndarray, rois: Sequence[Roi], model_side: int) -> list[str]:
+    """What the model cannot see well, each with its region's number if there are several."""
+    out = []
+    if len(rois) > MANY:
+        count = ndimage.label(mask, TOUCHING)[1]
+        out.append(f"{count} separate parts make {len(rois)} regions; if this is noise, raise the threshold")
+    for number, roi in enumerate(rois, start=1):
+        place = f"region {number}: " if len(rois) > 1 else ""
+        out += [place + note for note in _notes(mask, roi, model_side)]
     return out
 
 
-def cautions(plan: CropPlan) -> list[str]:
-    """The plan's warnings, each with its region's number if there are several."""
-    out = list(plan.notes)
-    for number, region in enumerate(plan.regions, start=1):
-        out += [f"region {number}: {note}" if len(plan.regions) > 1 else note for note in region.notes]
-    return out
-
-
-def scaling(region: PlannedRegion) -> str:
+def scaling(roi: Roi, model_side: int) -> str:
     """ "1024 => 512 px, shrunk 2.0x"."""
-    side = region.roi.size[0]
-    model = round(side * region.scale)
-    if side == model:
-        return f"{side} => {model} px, not resized"
-    return f"{side} => {model} px, " + (
-        f"enlarged {region.scale:.1f}x" if region.scale > 1 else f"shrunk {1 / region.scale:.1f}x"
-    )
+    side, scale = max(roi.size), model_side / max(roi.size)
+    if scale == 1:
+        return f"{side} => {model_side} px, not resized"
+    how = f"enlarged {scale:.1f}x" if scale > 1 else f"shrunk {1 / scale:.1f}x"
+    return f"{side} => {model_side} px, {how}"
 
 
 def _square(box: Roi, size: tuple[int, ...], context: CropContext) -> Roi:
@@ -237,7 +205,7 @@ def _hull(boxes: np.ndarray) -> tuple[int, ...]:
     return (*boxes[:, :2].min(0), *boxes[:, 2:].max(0))
 
 
-def _region(mask: np.ndarray, roi: Roi, model_side: int) -> PlannedRegion:
+def _notes(mask: np.ndarray, roi: Roi, model_side: int) -> list[str]:
     seen = visible(roi, (mask.shape[0], mask.shape[1]))
     inside = mask[seen.slices]
     longer, side = max(box_of(inside).size), max(roi.size)
@@ -253,4 +221,4 @@ def _region(mask: np.ndarray, roi: Roi, model_side: int) -> PlannedRegion:
         notes.append("the mask fills its region; the model sees almost nothing of the scene")
     if seen != roi:
         notes.append("the region is larger than the image; the image is mirrored at its border")
-    return PlannedRegion(roi, scale, tuple(notes))
+    return notes

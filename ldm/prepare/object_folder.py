@@ -119,17 +119,13 @@ def read_object_folder(root: Path) -> PreparedObject:
 
 
 def correct_photo(
-    root: Path,
-    name: str,
-    box: Box | None = None,
-    silhouette: np.ndarray | None = None,
-    segmenter: Segmenter | None = None,
+    root: Path, name: str, box: Box | None = None, silhouette: np.ndarray | None = None
 ) -> PreparedObject:
     """Store a person's box, or silhouette uint8 [H,W], or both; the other is made from the one that is given.
 
     ValueError if one does not fit the photo, FileNotFoundError if there is no such photo.
     """
-    segmenter = segmenter or load_segmenter()
+    segmenter = load_segmenter()
     with locked_folder(root, "wait for it"):
         record, image = read_record(root), photo_of(root, name)
         pixels, boxes, mask = read_rgb(image), box_file(root, name), mask_file(root, name)

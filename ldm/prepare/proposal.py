@@ -13,7 +13,7 @@ import numpy as np
 from ldm.compositing.cut_out import FRAME, MIN_SHARE
 from ldm.data.boxes import Box, pixel_box
 from ldm.data.picture import OPAQUE
-from ldm.insertion import roi
+from ldm.insertion.roi import box_of
 from ldm.prepare.photo_checks import check_box, check_photo, wider
 from ldm.prepare.segmenter import Segmenter, load_segmenter
 
@@ -52,10 +52,10 @@ def propose(
     return replace(proposal, warnings=cut + check_photo(image, box, proposal.silhouette))
 
 
-def box_of(silhouette: np.ndarray) -> Box | None:
+def box_around(silhouette: np.ndarray) -> Box | None:
     """The box around a silhouette uint8 [H,W]; None if it is empty."""
     inside = silhouette > OPAQUE
-    return roi.box_of(inside) if inside.any() else None
+    return box_of(inside) if inside.any() else None
 
 
 def _known(image: np.ndarray, box: Box | None, silhouette: np.ndarray) -> Proposal:
@@ -63,7 +63,7 @@ def _known(image: np.ndarray, box: Box | None, silhouette: np.ndarray) -> Propos
     if silhouette.shape != (height, width):
         given = f"{silhouette.shape[1]} x {silhouette.shape[0]}"
         raise ValueError(f"a silhouette of {given} px for a photo of {width} x {height}; make them equal")
-    around = box_of(silhouette)
+    around = box_around(silhouette)
     if around is None:
         raise ValueError("an empty silhouette: it has to be white, 255, where the object is")
     return Proposal(box or around, silhouette, "mask", check_photo(image, box or around, silhouette))
@@ -103,7 +103,7 @@ def _located(image: np.ndarray, segmenter: Segmenter) -> Proposal:
     if found is not None:
         box = _to_border(found, (height, width))
     proposal = _in_box(image, box, segmenter, "proposed")
-    tight = box_of(proposal.silhouette) or box
+    tight = box_around(proposal.silhouette) or box
     warnings: tuple[str, ...] = ("no object found: draw its box",)
     if found is not None:
         warnings = check_photo(image, tight, proposal.silhouette)

@@ -24,6 +24,7 @@ from ldm.compositing.cut_out import (
     tidied,
 )
 from ldm.data.boxes import Box, pixel_box
+from ldm.data.failure import check_file
 from ldm.data.files import path_of
 from ldm.insertion.roi import box_of
 
@@ -85,7 +86,7 @@ def load_segmenter(name: str = "matting") -> Segmenter:
         return Segmenter(name, load_rembg())
     if name.endswith(".onnx"):
         return Segmenter(Path(name).name, OnnxModel(path_of(name)))
-    raise ValueError(f"--segmenter {name}: expected {', '.join(SEGMENTERS)} or the path of a model.onnx")
+    raise ValueError(f"--segmenter {name}: expected {', '.join(SEGMENTERS)} or the path of an ONNX model")
 
 
 def refined(find: Find, pixels: np.ndarray, box: PixelBox) -> np.ndarray:
@@ -104,8 +105,7 @@ class OnnxModel:
     """
 
     def __init__(self, path: Path) -> None:
-        if not path.is_file():
-            raise FileNotFoundError(f"--segmenter {path}: no such file")
+        check_file(path, "an ONNX model", "give another --segmenter")
         try:
             import onnxruntime
         except ImportError as error:
@@ -120,9 +120,10 @@ class OnnxModel:
         self.normalisation: Normalisation | None = None
 
     def __call__(self, pixels: np.ndarray, box: PixelBox) -> np.ndarray:
-        if self.normalisation is None:
-            self.normalisation = max(NORMALISATIONS, key=lambda one: sureness(self._map(pixels, one)))
-        return self._map(pixels, self.normalisation)
+        tried = (self.normalisation,) if self.normalisation else NORMALISATIONS
+        maps = {one: self._map(pixels, one) for one in tried}
+        self.normalisation = max(maps, key=lambda one: sureness(maps[one]))
+        return maps[self.normalisation]
 
     def _map(self, pixels: np.ndarray, normalisation: Normalisation) -> np.ndarray:
         height, width = (side if isinstance(side, int) else ONNX_SIDE for side in self.input.shape[2:])

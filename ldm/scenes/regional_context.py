@@ -6,7 +6,7 @@ Outside all regions the UNet sees the objects' mean unconditional context, in bo
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +36,6 @@ class Regional:
     masks: Tensor
     objects: Sequence[Constants]
     rest: Constants
-    made: dict[tuple[int, torch.dtype], Tensor] = field(default_factory=dict, init=False, repr=False)
 
     def __len__(self) -> int:
         return len(self.rest)
@@ -61,15 +60,7 @@ class Regional:
         return Regional(self.masks.to(like), [one.to(like) for one in self.objects], self.rest.to(like))
 
     def weights(self, x: Tensor) -> Tensor:
-        """Shares of the rest and of each object at x [b,N,C], [1+k,N,1]; scaled once a resolution."""
-        if torch.compiler.is_compiling():  # tensors of a CUDA graph must not be cached
-            return self._scaled(x)
-        key = (x.shape[1], x.dtype)
-        if key not in self.made:
-            self.made[key] = self._scaled(x)
-        return self.made[key]
-
-    def _scaled(self, x: Tensor) -> Tensor:
+        """Shares of the rest and of each object at x [b,N,C], [1+k,N,1]."""
         height, width = self.masks.shape[-2:]
         h = round((x.shape[1] * height / width) ** 0.5)
         small = F.interpolate(self.masks[None], size=(h, x.shape[1] // h), mode="area")[0].flatten(1)

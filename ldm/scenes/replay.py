@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,7 +19,8 @@ from ldm.batch.work_item import MaskedBackground, WorkItem
 from ldm.data.boxes import parse_box
 from ldm.data.failure import check_file
 from ldm.data.files import file_digest
-from ldm.data.picture import Picture
+from ldm.data.picture import Picture, read_picture
+from ldm.data.picture_write import write_picture
 from ldm.insertion.object_source import ObjectSource
 from ldm.scenes.layout import lay_out
 from ldm.scenes.runner import PlacementCache, run_placements
@@ -32,78 +34,68 @@ NEEDED = ("key", "settings", "sha256", "base_fingerprint", "machine")
 
 
 @dataclass(frozen=True)
-class ItemReplay:
-    """A result of one work item, its recipe, and the item with all seeds of the batch it was made in."""
+class Replay:
+    """A result, its recipe, and what it was made of: a scene, or an item with all seeds of its batch."""
 
     file: Path
     recipe: Mapping[str, Any]
-    item: WorkItem
+    made: WorkItem | Scene
 
     @classmethod
-    def of(cls, file: Path, recipe: Mapping[str, Any]) -> ItemReplay:
+    def of(cls, file: Path, recipe: Mapping[str, Any]) -> Replay:
         """Of a recipe that was read from `file`; ValueError if it is incomplete."""
-        check_recipe(file, recipe, ("seed", "batch"))
-        check_sources(file, recipe)
-        return cls(file, recipe, _item(recipe))
+        is_scene = "scene" in recipe
+        check_recipe(file, recipe, ("content", "placements") if is_scene else ("seed", "batch"))
+        for record in (recipe, *recipe.get("placements", ())):
+            check_sources(file, record)
+        if not is_scene:
+            return cls(file, recipe, _item(recipe))
+        sampling = recipe["settings"]["sample"]
+        scene = scene_of(recipe["content"], Path(recipe["scene"]), sampling["seed"], sampling["object_scale"])
+        return cls(file, recipe, scene)
 
     @property
     def sources(self) -> list[ObjectSource]:
         """The objects that a session needs for it."""
-        return [self.item.source]
+        items = self.made.items if isinstance(self.made, Scene) else [self.made]
+        return [item.source for item in items]
 
     def repeat(self, session: Session, options: RunOptions) -> Picture:
-        """Make the result again, in its batch: alone, sums of floats may round differently."""
+        """Make the result again, in its batches: alone, sums of floats may round differently."""
         check_base(self.file, self.recipe, session)
-        background, request = prepare(self.item, options)
-        self.item.source.check()
+        if isinstance(self.made, Scene):
+            return _repeated(self.made, self.recipe["placements"], session, options)
+        background, request = prepare(self.made, options)
+        self.made.source.check()
         [results] = session.insert(background, [request])
         return next(result for result in results if result.record["seed"] == self.recipe["seed"]).picture
 
 
-@dataclass(frozen=True)
-class SceneReplay:
-    """The result of a scene, its recipe, and the scene; the counterpart of `ItemReplay`."""
+def _repeated(
+    scene: Scene, records: Sequence[Mapping[str, Any]], session: Session, options: RunOptions
+) -> Picture:
+    """Make every placement again, in the same batches and with the seeds that were chosen."""
+    batches = {record["key"]: record["batch"] for record in records}
+    if {key for batch in batches.values() for key in batch} - batches.keys():
+        warnings.warn(
+            "a part of the scene was made in one batch with placements that were removed since; last "
+            "bits may differ",
+            stacklevel=3,
+        )
+    seeds = {record["placement"]: record["seed"] for record in records}
 
-    file: Path
-    recipe: Mapping[str, Any]
-    scene: Scene
+    def same_seed(item: WorkItem, request: InsertRequest, results: list[Result]) -> list[Result]:
+        return [result for result in results if result.record["seed"] == seeds[item.name]]
 
-    @classmethod
-    def of(cls, file: Path, recipe: Mapping[str, Any]) -> SceneReplay:
-        """Of a recipe that was read from `file`; ValueError if it is incomplete."""
-        check_recipe(file, recipe, ("content", "placements"))
-        for record in (recipe, *recipe["placements"]):
-            check_sources(file, record)
-        sampling = recipe["settings"]["sample"]
-        values, path = recipe["content"], Path(recipe["scene"])
-        return cls(file, recipe, scene_of(values, path, sampling["seed"], sampling["object_scale"]))
+    layout, options = lay_out(scene, options), replace(options, choose=same_seed)
+    with TemporaryDirectory() as folder:
+        return run_placements(layout, session, options, PlacementCache(Path(folder)), batches=batches)[0]
 
-    @property
-    def sources(self) -> list[ObjectSource]:
-        """The objects that a session needs for it."""
-        return [item.source for placement in self.scene.placements for item in placement.items]
 
-    def repeat(self, session: Session, options: RunOptions) -> Picture:
-        """Make every placement again, in the same batches and with the seeds that were chosen."""
-        check_base(self.file, self.recipe, session)
-        records = self.recipe["placements"]
-        batches = {record["key"]: record["batch"] for record in records}
-        if {key for batch in batches.values() for key in batch} - batches.keys():
-            warnings.warn(
-                "a part of the scene was made in one batch with placements that were removed since; last "
-                "bits may differ",
-                stacklevel=2,
-            )
-        seeds = {record["placement"]: record["seed"] for record in records}
-
-        def same_seed(item: WorkItem, request: InsertRequest, results: list[Result]) -> list[Result]:
-            return [result for result in results if result.record["seed"] == seeds[item.name]]
-
-        layout = lay_out(self.scene, options)
-        with TemporaryDirectory() as folder:
-            cache = PlacementCache(Path(folder))
-            options = replace(options, choose=same_seed)
-            return run_placements(layout, session, options, cache, batches=batches)[0]
+def write_replay(found: Replay, session: Session, options: RunOptions, file: Path) -> str:
+    """Repeat a result into `file` => how its pixels differ from the result's, in words; "" if they do not."""
+    write_picture(file, found.repeat(session, options), {"recipe": json.dumps(found.recipe)})
+    return difference(read_picture(found.file), read_picture(file))
 
 
 def read_recipe(file: Path, project: Path = Path()) -> dict[str, Any]:

@@ -21,23 +21,22 @@ from ldm.batch.results_log import (
     PIXELS,
     ItemResult,
     ResultsLog,
-    check_unedited,
     finished_recipe,
     pixel_digest,
     recipe_in,
 )
-from ldm.batch.runner import RunOptions, check_and_log, warn_of_crops
+from ldm.batch.runner import RunOptions, check_and_log, is_done, warn_of_crops
 from ldm.batch.work_item import MaskedBackground, WorkItem
 from ldm.data.failure import if_it_fits
 from ldm.data.files import file_digest, sweep, text_digest
 from ldm.data.picture import Picture, read_picture
 from ldm.data.picture_write import write_picture
 from ldm.insertion.object_source import ObjectSource
-from ldm.insertion.roi import crop, visible
-from ldm.scenes.layout import CroppedMask, PlacedObject, SceneLayout
+from ldm.insertion.roi import box_of, crop, visible
+from ldm.scenes.layout import PlacedObject, SceneLayout
 
 if TYPE_CHECKING:
-    from ldm.insertion.region import InsertableObject
+    from ldm.insertion.region import InsertableObject, Result
     from ldm.insertion.session import Session
 
 
@@ -109,9 +108,7 @@ def run_placements(
             _make(batch, canvas, session, options, cache)
         _paste(canvas, keyed, cache)
         for key, placed in keyed.items():
-            report(
-                f"{placed.placement.item.name}: {'made' if key in missing else 'unchanged, from the cache'}"
-            )
+            report(f"{placed.name}: {'made' if key in missing else 'unchanged, from the cache'}")
             records.append(cache.record(key) | _files_of(placed))
     return canvas, records
 
@@ -141,12 +138,10 @@ def _make(
     cache: PlacementCache,
 ) -> None:
     """Insert placements as one batch, in halves if memory does not suffice, and cache the results."""
-    requests = [placed.request(canvas.size) for placed in batch.values()]
+    requests = [placed.request for placed in batch.values()]
     for placed, request in zip(batch.values(), requests, strict=True):
-        warn_of_crops(placed.placement.item.name, request, options.crop_context)
-    objects = [
-        _object(placed, canvas.size, session, options.crop_context.model_side) for placed in batch.values()
-    ]
+        warn_of_crops(placed.name, request, options.crop_context)
+    objects = [_object(placed, session, options.crop_context.model_side) for placed in batch.values()]
     made = if_it_fits(lambda: session.insert(canvas, requests, objects), len(batch), "placements")
     if made is None:
         half = len(batch) // 2
@@ -164,10 +159,19 @@ def _make(
             **_placed_as(item),
             "together": [_placed_as(member) for member in placed.placement.members],
         }
-        cache.add(key, results[0].part(placed.mask.box), facts | results[0].record)
+        cache.add(key, _part(results[0], placed.mask), facts | results[0].record)
 
 
-def _object(placed: PlacedObject, size: tuple[int, int], session: Session, side: int) -> InsertableObject:
+def _part(result: Result, mask: np.ndarray) -> np.ndarray:
+    """The result's pixels [h,w,C] in the box of its mask, without a copy of the whole picture."""
+    box, background = box_of(mask), result.background
+    pixels = background.pixels[box.slices].copy()
+    for place, patch in result.patches:
+        pixels[place.within(box).slices][..., : background.n_colours] = patch
+    return pixels
+
+
+def _object(placed: PlacedObject, session: Session, side: int) -> InsertableObject:
     """The object to insert; several members become one, each in its own mask of a region of `side` px."""
     from ldm.scenes.regional_context import in_regions  # a plan loads no model
 
@@ -175,7 +179,7 @@ def _object(placed: PlacedObject, size: tuple[int, int], session: Session, side:
     if not members:
         return session.ready(placed.placement.item.source)
     [roi] = placed.rois
-    regions = torch.stack([torch.from_numpy(crop(part.whole(size), roi)).float() for part in placed.masks])
+    regions = torch.stack([torch.from_numpy(crop(mask, roi)).float() for mask in placed.masks])
     if max(roi.size) > side:  # the model has no finer resolution
         regions = F.interpolate(regions[None], size=(side, side), mode="area")[0]
     return in_regions([session.ready(member.source) for member in members], regions)
@@ -204,8 +208,9 @@ def _placed_as(item: WorkItem) -> dict[str, Any]:
 def _paste(canvas: Picture, keyed: Mapping[str, PlacedObject], cache: PlacementCache) -> None:
     """Paste placements into the canvas in place, which saves the memory of a copy."""
     for key, placed in keyed.items():
-        mask = placed.mask
-        canvas.pixels[mask.box.slices][mask.inside] = cache.pixels(key)[mask.inside]
+        box = box_of(placed.mask)
+        inside = placed.mask[box.slices]
+        canvas.pixels[box.slices][inside] = cache.pixels(key)[inside]
 
 
 def _key(placed: PlacedObject, canvas: Picture, session: Session, options: RunOptions) -> str:
@@ -236,10 +241,10 @@ def _object_facts(item: WorkItem) -> tuple[Any, ...]:
     return digests, item.source.object_scale, item.source.pick
 
 
-def _digest(part: CroppedMask) -> str:
+def _digest(mask: np.ndarray) -> str:
     """64 hex digits of a mask: its place, size and pixels."""
-    text = f"{part.box} ".encode() + np.packbits(part.inside).tobytes()
-    return hashlib.sha256(text).hexdigest()
+    box = box_of(mask)
+    return hashlib.sha256(f"{box} ".encode() + np.packbits(mask[box.slices]).tobytes()).hexdigest()
 
 
 def run_scene(
@@ -250,10 +255,10 @@ def run_scene(
     after, records = run_placements(layout, session, options, cache, report)
     cache.prune(options.cache_bytes)
     facts = {"background": file_digest(scene.background), "parts": [record["key"] for record in records]}
-    name, key = f"{scene.file.stem}.png", text_digest(facts)[:32]
+    file, key = log.folder / f"{scene.file.stem}.png", text_digest(facts)[:32]
     item = WorkItem(MaskedBackground(scene.background), ObjectSource(), (0,), name=scene.file.stem)
-    if finished_recipe(log.folder / name).get("key") == key and log.has(name, key):
-        return ItemResult(item, {0: name})
+    if is_done(file, key, log, lambda: (layout.background, layout.mask)):
+        return ItemResult(item, {0: file.name})
     seconds = round(sum(record["seconds"] for record in records), 3)
     record = {
         "key": key,
@@ -269,8 +274,7 @@ def run_scene(
         **options.facts,
         PIXELS: pixel_digest(after),
     }
-    check_unedited(log.folder / name)
-    write_picture(log.folder / name, after, {"recipe": json.dumps(record)})
+    write_picture(file, after, {"recipe": json.dumps(record)})
     del after  # the check reads it from the file: memory holds two large images, not three
-    check_and_log(log.folder / name, record, layout.background, layout.mask, log)
-    return ItemResult(item, {0: name}, (0,), seconds=seconds)
+    check_and_log(file, record, layout.background, layout.mask, log)
+    return ItemResult(item, {0: file.name}, (0,), seconds=seconds)

@@ -25,6 +25,7 @@ from typing import Any
 
 from ldm.batch.work_item import MaskedBackground, WorkItem
 from ldm.data.boxes import parse_box
+from ldm.data.failure import check_file
 from ldm.data.files import path_of
 from ldm.data.polygons import parse_polygons
 from ldm.data.text import check_names, parse_yaml, read_text, whole_number
@@ -33,11 +34,8 @@ from ldm.insertion.object_source import ObjectSource
 
 KEYS = ("background", "placements")
 REGIONS = ("mask", "box", "polygon")
-PLACEMENT = (
-    *("object", "pick", "reference", *REGIONS, "mask_channel"),
-    *("seed", "object_scale", "order", "n"),
-)
-MEMBER = tuple(key for key in PLACEMENT if key not in ("seed", "order", "n"))
+MEMBER = ("object", "pick", "reference", *REGIONS, "mask_channel", "object_scale")
+PLACEMENT = (*MEMBER, "seed", "order", "n")
 TOGETHER = ("together", "seed", "order")
 FILES = ("object", "reference", "mask")
 NUMBERS: dict[str, type] = {"seed": int, "object_scale": float, "order": int, "n": int}
@@ -69,6 +67,11 @@ class Scene:
     placements: tuple[Placement, ...]
     values: Mapping[str, Any]
 
+    @property
+    def items(self) -> list[WorkItem]:
+        """One work item for each object."""
+        return [item for placement in self.placements for item in placement.items]
+
 
 def read_scene(file: Path, seed: int = 321, object_scale: float = 1.0) -> Scene:
     """Read a scene file; `seed` and `object_scale` are the defaults of placements.
@@ -87,8 +90,7 @@ def scene_of(values: Mapping[str, Any], file: Path, seed: int = 321, object_scal
     if not isinstance(entries, list) or not entries:
         raise ValueError(f"{file}: no placements; write a list of {{{', '.join(PLACEMENT)}}}")
     background = path_of(values["background"], file.parent)
-    if not background.is_file():
-        raise FileNotFoundError(f"{file}: background {background}: no such file")
+    check_file(background, "a background", f"{file} names it")
     placements = []
     for number, entry in enumerate(entries, start=1):
         where = f"{file}: placement {number}"
@@ -140,13 +142,13 @@ def _placement(
         raise ValueError(f"{where}: expected an object, a reference or both")
     if numbers["n"] < 1:
         raise ValueError(f"{where}: n={numbers['n']}; expected at least 1")
-    if "mask" in paths and not paths["mask"].is_file():
-        raise FileNotFoundError(f"{where}: mask {paths['mask']}: no such file")
     object_, reference, pick = paths.get("object"), paths.get("reference"), str(values.get("pick") or "")
     source = ObjectSource(object_, reference, numbers["object_scale"], pick=pick)
     seeds = tuple(numbers["seed"] + i for i in range(numbers["n"]))
     masked = _with_region(replace(like.masked, mask=paths.get("mask")), values, where)
     try:
+        if "mask" in paths:
+            check_file(paths["mask"], "a mask")
         source.check()
         item = replace(like, masked=masked, source=source, seeds=seeds, best=len(seeds) > 1)
     except (ValueError, FileNotFoundError) as error:

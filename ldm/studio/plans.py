@@ -151,7 +151,7 @@ def plan(calls: Sequence[Sequence[str]], size: tuple[int, int]) -> Plan:
     from ldm.batch.runner import plan_request
     from ldm.config.build import insert_options, make_fill
     from ldm.config.inference_cli import items_of, options_of, parse, scene_of
-    from ldm.insertion.roi import cautions, plan_crops
+    from ldm.insertion.roi import cautions
     from ldm.scenes.layout import groups, place
 
     args, config = parse(calls[0], HELP)
@@ -165,9 +165,10 @@ def plan(calls: Sequence[Sequence[str]], size: tuple[int, int]) -> Plan:
     else:
         placed = place(scene_of(args, config), picture, options.mask_options, options.crop_context)
         groups(placed)
-        made = [(one.mask.whole(size), list(one.rois)) for one in placed]
-    crops = [plan_crops(mask, rois, options.crop_context.model_side) for mask, rois in made]
-    return Plan(tuple(tuple(rois) for _, rois in made), tuple(tuple(cautions(crop)) for crop in crops))
+        made = [(one.mask, list(one.rois)) for one in placed]
+    side = options.crop_context.model_side
+    notes = tuple(tuple(cautions(mask, rois, side)) for mask, rois in made)
+    return Plan(tuple(tuple(rois) for _, rois in made), notes)
 
 
 def _stand_in(size: tuple[int, int]) -> Picture:

@@ -24,7 +24,7 @@ INSERT_MAIN = (
 INSERT_MORE = (
     "sample.guidance_from", "sample.guidance_interval", "sample.reference_view",
     "sample.deep_cache_interval", "sample.precision", "sample.second_pass", "insert.context_px",
-    "insert.zoom", "insert.paste_margin",
+    "insert.zoom",
     "insert.feather", "insert.reach", "mask.fill_holes", "mask.grow",
 )  # fmt: skip
 MULTI_STEP = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 import time
@@ -150,7 +149,7 @@ class ModelWorker(threading.Thread):
     ) -> ItemResult:
         """The results of one call."""
         from ldm.batch.results_log import ResultsLog
-        from ldm.batch.runner import work
+        from ldm.batch.runner import make_item
         from ldm.config.inference_cli import items_of, scene_of
         from ldm.scenes.layout import lay_out
         from ldm.scenes.runner import run_scene
@@ -160,7 +159,7 @@ class ModelWorker(threading.Thread):
         if args.scene is None:
             [item] = items_of(args, config)
             session = self._watched(job, config, args.device, regions, number, calls)
-            return next(iter(work([item], session, options, log)))
+            return make_item(item, session, options, log)
         layout = lay_out(scene_of(args, config), options)
         session = self._watched(job, config, args.device, regions, number, calls)
         return run_scene(layout, session, options, log, lambda line: None)
@@ -168,9 +167,7 @@ class ModelWorker(threading.Thread):
     def _replay(self, job: Job) -> dict[str, Any]:
         """Make a result again, as `inference.sh --replay` does, and compare."""
         from ldm.config.inference_cli import options_of, parse, parse_replay
-        from ldm.data.picture import read_picture
-        from ldm.data.picture_write import write_picture
-        from ldm.scenes.replay import difference, replay_warnings
+        from ldm.scenes.replay import replay_warnings, write_replay
 
         folder = self.workspace.part("cache")
         words = ["--replay", job.request["file"], "--outdir", shown_path(folder), *self._device_words()]
@@ -180,11 +177,9 @@ class ModelWorker(threading.Thread):
         notes = list(replay_warnings(found.recipe, options.facts))
         regions = max(1, len(found.recipe["regions"]))
         session = self._watched(job, config, args.device, regions, 0, 1)
-        image = found.repeat(session, options)
         file = folder / f"{job.id}.png"
         try:
-            write_picture(file, image, {"recipe": json.dumps(found.recipe)})
-            differs = difference(read_picture(found.file), read_picture(file))
+            differs = write_replay(found, session, options, file)
         finally:
             file.unlink(missing_ok=True)
         return {

@@ -110,6 +110,8 @@ def train(
         start = saved["global_step"]
     every = [Progress(run.loop.batch_size), *callbacks]
     trainer = build_trainer(folder, every, run.tuning.max_steps, run.loop, start)
+    if start >= run.tuning.max_steps:  # nothing is left to learn
+        return trainer
     if trainer.is_global_zero:
         announce(start)
     a = module.base.architecture

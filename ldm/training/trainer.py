@@ -185,14 +185,14 @@ SMOOTHING = 0.9  # of the bar's loss and speed, per step
 class Progress(pl.Callback):
     """One bar over the optimizer steps, with smoothed loss and samples/s; logs speed and learning rate."""
 
-    def __init__(self, batch_size: int, show: bool = True) -> None:
-        self.batch_size, self.show = batch_size, show
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
         self.step, self.loss, self.speed, self.time = 0, 0.0, 0.0, 0.0
         self.bar: tqdm | None = None
 
     def on_train_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         self.step, self.time = trainer.global_step, time.perf_counter()
-        hidden = not (self.show and trainer.is_global_zero)
+        hidden = not trainer.is_global_zero
         self.bar = tqdm(
             total=trainer.max_steps, initial=self.step, unit="step", desc="learning", disable=hidden
         )

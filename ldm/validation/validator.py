@@ -22,10 +22,9 @@ from ldm.data.insertset import InsertSet, Sample
 from ldm.data.object_crops import object_crop, squash
 from ldm.data.picture import read_rgb
 from ldm.features.imagenet import ImageNetFeatures
-from ldm.insertion.blend import Blend, composite, seam_ratio
+from ldm.insertion.blend import Blend, blend, composite, seam_ratio
 from ldm.insertion.crop_paste import to_model_mask
 from ldm.insertion.inpaint import Sampling, inpaint
-from ldm.insertion.insert import blended
 from ldm.insertion.region import MakeFill, region_of
 from ldm.insertion.roi import CropContext, box_of, crop, plan_roi
 from ldm.models.base import Base
@@ -93,11 +92,8 @@ class RegionFiller:
         self.seam, self.seed, self.null = seam, seed, null
 
     @torch.no_grad()
-    def __call__(self, base: Base) -> tuple[Tensor, list[np.ndarray]]:
-        """Every region with the object as the base draws it now, [n,3,S,S]; unchanged outside the masks.
-
-        And the masks whose edges are the seams, see `blended`.
-        """
+    def __call__(self, base: Base) -> Tensor:
+        """Every region with the object as the base draws it now, [n,3,S,S]; unchanged outside the masks."""
         null = None if self.null is None else self.null.to(base.unet.conv_in.weight)
         contexts = object_contexts(base, self.view, null)
         regions = [
@@ -106,18 +102,17 @@ class RegionFiller:
         ]
         fills = [self.fill(region) for region in regions]
         generated = inpaint(base, regions, [contexts] * len(regions), fills, self.sampling)
-        parts = [blended(fill, image, self.seam) for fill, [image] in zip(fills, generated, strict=True)]
         results = [
-            composite(r.known, image, alpha) for r, (image, alpha, _) in zip(regions, parts, strict=True)
+            composite(r.known, *blend(r.known, image, r.mask, self.seam))
+            for r, [image] in zip(regions, generated, strict=True)
         ]
-        return torch.stack(results), [edge for _, _, edge in parts]
+        return torch.stack(results)
 
     def preview(self, base: Base) -> np.ndarray:
         """Reference, region, region with its mask, and result, of the first place: uint8 [S,4*S,3]."""
         place = self.places[0]
         reference = squash(rgb8(self.view.picture[0, :3]), place.image.shape[-1])
-        filled, _ = self(base)
-        parts = [reference, place.image, filled[0]]
+        parts = [reference, place.image, self(base)[0]]
         first, image, result = (rgb8(part) for part in parts)
         return np.concatenate([first, image, hatched(image, place.mask), result], axis=1)
 
@@ -145,14 +140,14 @@ class Validator:
 
     @torch.no_grad()
     def __call__(self, base: Base, step: int) -> ValidationResult:
-        filled, edges = self.fill(base)
+        filled = self.fill(base)
         boxes = [(slice(None), *box_of(place.mask).slices) for place in self.fill.places]
         results = [image[box] for image, box in zip(filled, boxes, strict=True)]
         with torch.autocast("cpu", enabled=False):  # the pictures' features were made without it, too
             found = image_features(self.features, results)
             identity = (found @ self.target.T).mean(1)
             copying = (found @ self.training.T).amax(1) - self.similarity
-        seams = [seam_ratio(*each) for each in zip(filled, edges, strict=True)]
+        seams = [seam_ratio(x, place.mask) for x, place in zip(filled, self.fill.places, strict=True)]
         scores = [score(*x) for x in zip(identity.tolist(), seams, copying.tolist(), strict=True)]
         rounded = tuple(round(x, DIGITS) for x in scores)
         means = [round(float(np.mean(x)), DIGITS) for x in (identity.numpy(), seams, copying.numpy())]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from ldm.batch.best_of import BestOfSeeds, scores
 from ldm.batch.results_log import FILE, ResultsLog, rows
-from ldm.batch.runner import work
+from ldm.batch.runner import make_item
 from ldm.data.picture import Picture
 from ldm.insertion.region import InsertRequest
 from ldm.insertion.roi import Roi
@@ -62,7 +62,8 @@ def test_the_best_is_written_once_and_counts_as_the_result_of_its_item(tmp_path:
         todo.append(replace(item, best=True))
     how = replace(options(), choose=BestOfSeeds(closeness, lambda source: WHITE[None], out / "candidates"))
     for _ in range(2):
-        outcomes = list(work(todo, stub, how, ResultsLog(out)))
+        log = ResultsLog(out)
+        outcomes = [make_item(item, stub, how, log) for item in todo]
     assert stub.made == [(5, 6, 7)] * 2 and all(not outcome.made for outcome in outcomes)
     assert sorted(file.name for file in out.glob("*.png")) == ["0.png", "1.png"]
     for row in rows(out / FILE):

@@ -56,6 +56,7 @@ def test_columns_may_be_separated_by_semicolons(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "text",
     [
+        "background;box;seed\nimg/a.png;1,5 1 2,5 2;3\n",
         "sep=;\nbackground;box;seed\nimg/a.png;1,5 1 2,5 2;3\n",
         "background\tbox\tseed\nimg/a.png\t1.5 1 2.5 2\t3.0\n",
         ' Background , BOX , seed\nimg\\a.png,"1.5, 1, 2.5, 2", 3 \n',

@@ -1,10 +1,8 @@
 """Work is finished once, whatever interrupts it, and one bad item costs only itself."""
 
-import gc
 import multiprocessing
 import random
 import time
-import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +14,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from ldm.batch.results_log import FILE, ItemResult, ResultsLog, RunSummary, append, recipe_in, rows
-from ldm.batch.runner import images_of, prepare, work
+from ldm.batch.runner import make_item, prepare
 from ldm.batch.work_item import MaskedBackground, WorkItem
 from ldm.data.picture import Picture, read_picture
 from ldm.insertion.crop_paste import Patch
@@ -28,7 +26,8 @@ from tests.fixtures.stub import Stub, items, options
 def finish(
     todo: list[WorkItem], folder: Path, stub: Stub | None = None, **settings: object
 ) -> list[ItemResult]:
-    return list(work(todo, stub or Stub(), options(**settings), ResultsLog(folder)))
+    log, stub = ResultsLog(folder), stub or Stub()
+    return [make_item(item, stub, options(**settings), log) for item in todo]
 
 
 def lines(folder: Path) -> list[dict]:
@@ -106,7 +105,6 @@ def test_nothing_is_repeated_and_only_what_is_missing_is_made(tmp_path: Path) ->
     outcomes = finish(todo, out, stub)
     # of 1.png the whole batch is made again: alone, a seed may round differently
     assert stub.made == [(5, 6), (5, 6)] and [len(o.made) for o in outcomes] == [0, 1, 2]
-    assert len(list(images_of(outcomes[1], options(), out).results)) == 2 and outcomes[1].images is None
 
 
 @pytest.mark.parametrize(
@@ -129,7 +127,7 @@ def test_what_determines_a_result_makes_it_new(tmp_path: Path, what: str) -> Non
     if what == "object_scale":
         item = replace(item, source=replace(item.source, object_scale=0.5))
     if what == "roi":
-        [roi] = images_of(finish([item], out)[0], options(), out).request.rois
+        [roi] = prepare(item, options())[1].rois
         item = replace(item, roi=(roi.x0, roi.y0, roi.x1, roi.y1))
     finish([item], out, stub, **({"steps": 9} if what == "settings" else {}))
     assert stub.made == [(7,)]
@@ -187,7 +185,7 @@ def test_bad_items_are_reported_skipped_and_counted(tmp_path: Path) -> None:
     (tmp_path / "2.png").write_bytes(b"no picture")
     todo[3] = replace(todo[3], masked=MaskedBackground(tmp_path / "3.png", box=(0, 0, 99, 99)))
     summary, log = RunSummary(), ResultsLog(out)
-    outcomes = list(work(todo, Stub(), options(), log))
+    outcomes = [make_item(item, Stub(), options(), log) for item in todo]
     for outcome in outcomes:
         summary.add(outcome, log)
     assert [bool(o.error) for o in outcomes] == [False, True, True, True, False]
@@ -214,18 +212,18 @@ def test_a_changed_pixel_outside_is_not_let_pass(tmp_path: Path) -> None:
 
 
 def test_seams_above_the_limit_fail_a_run_new_or_kept(tmp_path: Path) -> None:
-    todo, out = items(tmp_path, 1, seeds=(5, 600)), tmp_path / "out"
+    [item], out = items(tmp_path, 1, seeds=(5, 600)), tmp_path / "out"
     for _ in range(2):
         log, summary = ResultsLog(out), RunSummary(1.5)
-        for outcome in work(todo, Stub(), options(), log):
-            summary.add(outcome, log)
+        summary.add(make_item(item, Stub(), options(), log), log)
         assert summary.exit_code == 1 and (out / "0_600.png").exists()
         assert summary.problems() == ["error: the seam of 0_600.png (1.60) is above 1.5"]
 
 
 def work_on(todo: list[WorkItem], out: Path, log: Path) -> None:
-    for _ in work(todo, Stub(log), options(), ResultsLog(out)):
-        pass
+    results = ResultsLog(out)
+    for item in todo:
+        make_item(item, Stub(log), options(), results)
 
 
 def test_killed_at_any_moment_it_finishes_what_is_missing_and_repeats_nothing(tmp_path: Path) -> None:
@@ -252,17 +250,6 @@ def test_killed_at_any_moment_it_finishes_what_is_missing_and_repeats_nothing(tm
     for i in range(60):
         alone, resumed = (read_picture(f / f"{i}.png").pixels for f in (tmp_path / "undisturbed", out))
         assert np.array_equal(alone, resumed)
-
-
-def test_a_thousand_items_do_not_fill_the_memory(tmp_path: Path) -> None:
-    """No outcome that was looked at keeps its pictures alive."""
-    todo, alive = items(tmp_path, 3), []
-    for outcome in work(iter(todo), Stub(), options(), ResultsLog(tmp_path / "out")):
-        assert outcome.images is not None
-        alive.append(weakref.ref(outcome.images))
-        del outcome
-    gc.collect()
-    assert len(alive) == 3 and not any(ref() for ref in alive)
 
 
 def test_a_given_roi_that_is_no_square_is_squared_and_said(tmp_path: Path) -> None:

@@ -4,18 +4,17 @@ import numpy as np
 import pytest
 import torch
 
-from ldm.compositing.composite import VISIBLE, composite, composite_layers, flattened
+from ldm.compositing.composite import composite, composite_layers, flattened
 from ldm.compositing.composite_fill import (
     CompositeObject,
     CompositeSettings,
     make_composite_fill,
-    paste_margin,
 )
 from ldm.data.image import resize, to_image
 from ldm.data.picture import Picture
-from ldm.insertion.blend import Blend, blend
+from ldm.insertion.blend import Blend
 from ldm.insertion.inpaint import Sampling
-from ldm.insertion.insert import InsertOptions, blended, insert
+from ldm.insertion.insert import InsertOptions, insert
 from ldm.insertion.region import InsertableObject, InsertRequest, ObjectFill, Result, region_of
 from ldm.insertion.roi import Roi
 from ldm.models.base import Base
@@ -103,24 +102,6 @@ def test_detail_transfer_keeps_the_cut_out_sharp_and_takes_on_the_models_light(
     )
 
 
-@pytest.mark.parametrize("most", [2048, 40])
-def test_a_paste_margin_leaves_the_scene_around_the_object_as_it_is(
-    base: Base, cut_outs: torch.Tensor, monkeypatch: pytest.MonkeyPatch, most: int
-) -> None:
-    monkeypatch.setattr("ldm.insertion.region.MOST", most)
-    background, fill = (
-        noisy(),
-        CompositeObject(cut_outs, CompositeSettings(keep_scene=True, paste_margin=0.1)),
-    )
-    [result] = made(base, cut_outs, background, box(), Blend(feather=8), fill)
-    changed = (result.picture.pixels != background.pixels).any(2)
-    # 74 px high at the mask's foot, half as wide, and a tenth of its height around it
-    rows, columns = changed.any(1).nonzero()[0], changed.any(0).nonzero()[0]
-    assert abs(rows[0] - (101 - 74 - 7)) <= 5 and abs(columns[0] - (64 - 18 - 7)) <= 5
-    assert abs(rows[-1] - 107) <= 4 and abs(columns[-1] - (64 + 18 + 7)) <= 5
-    assert changed[40:95, 52:76].all()
-
-
 def test_what_stands_inside_the_mask_is_replaced_unless_the_scene_is_kept(
     base: Base, cut_outs: torch.Tensor
 ) -> None:
@@ -131,24 +112,11 @@ def test_what_stands_inside_the_mask_is_replaced_unless_the_scene_is_kept(
     background.pixels[block] = 0
     kept, replaced = (
         made(base, cut_outs, background, mask, Blend(), CompositeObject(cut_outs, settings))[0].picture
-        for settings in (
-            CompositeSettings(detail_transfer=16.0, keep_scene=keep, paste_margin=0.1)
-            for keep in (True, False)
-        )
+        for settings in (CompositeSettings(detail_transfer=16.0, keep_scene=keep) for keep in (True, False))
     )
     assert kept.pixels[block].mean() < 40
     assert replaced.pixels[block].mean() > 100
     assert (replaced.pixels[~mask] == background.pixels[~mask]).all()
-
-
-def test_the_seam_is_that_of_what_is_pasted(base: Base, cut_outs: torch.Tensor) -> None:
-    """A paste margin leaves the mask's own edge as it was: it says nothing."""
-    wide, narrow = (
-        made(base, cut_outs, even(60), box(8, 120), Blend(), CompositeObject(cut_outs, settings))[0]
-        for settings in (CompositeSettings(keep_scene=True, paste_margin=margin) for margin in (0.0, 0.01))
-    )
-    assert wide.record["regions"][0]["seam"] > 1.5
-    assert narrow.record["regions"][0]["seam"] > 1.5
 
 
 def test_objects_that_share_a_region_stand_each_in_its_own_part() -> None:
@@ -160,31 +128,3 @@ def test_objects_that_share_a_region_stand_each_in_its_own_part() -> None:
         alpha = CompositeObject(cut_outs, regions=masks)(region).layer[3]
         assert alpha[15:35, 15:35].min() > 0.99 and alpha[65:85, 65:85].min() > 0.99
         assert alpha[:, 48:52].max() == 0 and alpha[5:45, 55:95].max() == 0
-
-
-def test_what_was_generated_around_the_object_fades_away() -> None:
-    shown = np.zeros((60, 80), bool)
-    shown[20:40, 30:70] = True  # 40 px long
-    alpha = paste_margin(shown, 0.25)
-    assert (alpha[shown] == 1).all() and alpha.dtype == np.float32
-    row = alpha[30, 70:82]
-    assert (np.diff(row) < 0).all() and 0 < row[8] < row[0] < 1 and row[9] == 0
-    assert (alpha[:10] == 0).all() and alpha[30, 20:30][::-1] == pytest.approx(row[:10])
-    assert (paste_margin(np.zeros_like(shown), 0.25) == 1).all()
-
-
-def test_a_paste_margin_is_a_factor_of_the_seams_own_alpha(cut_outs: torch.Tensor) -> None:
-    """Without one all of the mask is pasted."""
-    background, mask = torch.zeros(3, 60, 80), np.zeros((60, 80), bool)
-    mask[10:50, 10:75] = True
-    region, seam = region_of(background, mask, []), Blend(feather=8)
-    whole = blend(background, background + 0.5, mask, seam)[1]
-    plain, faded = (
-        CompositeObject(cut_outs, CompositeSettings(keep_scene=True, paste_margin=x))(region)
-        for x in (0.0, 0.25)
-    )
-    assert plain.paste_alpha() is None
-    assert np.array_equal(blended(plain, background + 0.5, seam)[1], whole)
-    alpha, shown = blended(faded, background + 0.5, seam)[1], faded.layer[3].numpy() > VISIBLE
-    assert np.allclose(alpha, whole * paste_margin(shown, 0.25))
-    assert (alpha[:, :19] == 0).all() and (whole[30, 15:19] > 0).all()

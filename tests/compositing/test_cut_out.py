@@ -87,6 +87,17 @@ def test_a_silhouette_that_is_empty_in_its_box_is_named(picture: Path) -> None:
         cut_out_of(sample, sample.boxes[0], np.array(Image.open(picture)))
 
 
+def test_an_inverted_silhouette_is_named() -> None:
+    pixels, _ = disc(64, 80, 20)
+    silhouette = np.full((64, 80), 255, np.uint8)
+    silhouette[12:52, 20:60] = 0
+    with pytest.raises(
+        ValueError, match=r"m\.png: inverted, most of its white is outside of the box 18 10 62"
+    ):
+        cut_out(pixels, (18, 10, 62, 54), silhouette, name="m.png")
+    assert cut_out(pixels, (18, 10, 62, 54), 255 - silhouette).box == (20, 12, 60, 52)
+
+
 def test_a_few_transparent_pixels_are_no_silhouette(picture: Path) -> None:
     before, opened = cut_out_picture(picture), Image.open(picture)
     alpha = Image.new("L", (40, 40), 255)

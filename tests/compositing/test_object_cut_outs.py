@@ -14,7 +14,7 @@ from PIL import Image
 from ldm.compositing.object_cut_outs import CutOutImages
 from ldm.data.image import from_bytes, to_bytes
 from ldm.data.insertset import InsertSet, Sample
-from ldm.data.object_crops import NEAREST, ObjectImages
+from ldm.data.object_crops import NEAREST
 from ldm.data.pairs import SampleOptions, TrainingPairs
 from ldm.models.base import Base
 from ldm.objects.object_context import reference_of, view_of

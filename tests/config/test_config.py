@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, fields
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from ldm.config.build import insert_options, make_fill, sampling_of, segmenter_digest
+from ldm.config.build import insert_options, make_fill, object_images, sampling_of, segmenter_digest
 from ldm.config.cli import TRAINING, TRAINING_HELP
 from ldm.config.inference_cli import parser as inference
 from ldm.config.inference_cli import pixel_settings
@@ -303,13 +304,8 @@ def test_help_is_two_screens_and_hides_flags_that_still_work(
 @pytest.mark.parametrize(
     ("name", "ours"),
     [
-        ("own_detail", "detail_transfer"),
-        ("own-detail", "detail_transfer"),
-        ("halo", "paste_margin"),
-        ("view", "reference_view"),
-        ("reuse", "deep_cache_interval"),
-        ("refine", "second_pass"),
         ("num_inference_steps", "steps"),
+        ("num-inference-steps", "steps"),
     ],
 )
 def test_a_name_from_elsewhere_is_answered_with_the_flag(
@@ -323,9 +319,9 @@ def test_a_name_from_elsewhere_is_answered_with_the_flag(
 
 def test_a_setting_named_as_elsewhere_is_answered_with_the_setting() -> None:
     with pytest.raises(
-        ValueError, match=r"unknown setting 'sample\.view'; did you mean sample\.reference_view\?"
+        ValueError, match=r"unknown setting 'sample\.scheduler'; did you mean sample\.sampler\?"
     ):
-        load_config(None, ["sample.view=1"])
+        load_config(None, ["sample.scheduler=1"])
 
 
 def test_every_setting_is_explained() -> None:
@@ -396,11 +392,19 @@ def test_kept_settings_of_a_base_of_collages_are_those_of_a_base_of_composites(
         assert config.base.region_fill == fill
 
 
+def test_a_base_without_its_matting_network_is_told(tmp_path: Path) -> None:
+    given = ["base.region_fill=composite", f"base.path={tmp_path}"]
+    with pytest.warns(UserWarning, match=r"matting\.safetensors: no such file; .* cut out by GrabCut"):
+        object_images(load_config(None, given))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        object_images(load_config(None, [*given, "base.segmenter=grabcut"]))
+
+
 def test_what_only_a_base_of_composites_can_do_is_refused_for_others() -> None:
     for key in (
         "sample.detail_transfer=16",
         "insert.keep_scene=true",
-        "insert.paste_margin=0.1",
     ):
         flag = key.split("=")[0].split(".")[1]
         with pytest.raises(ValueError, match=f"{flag}: needs a base that is shown a cut-out of the object"):

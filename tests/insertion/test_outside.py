@@ -93,7 +93,7 @@ def test_pixels_outside_the_mask_are_identical(
         blend_named(mode, reach=reach),
         second_pass=TiledSecondPass(second_pass) if second_pass else None,
     )
-    composited = CompositeSettings(detail_transfer * (not second_pass), keep_scene, paste_margin=0.1)
+    composited = CompositeSettings(detail_transfer * (not second_pass), keep_scene)
     fill = CompositeObject(torch.rand(1, 4, 9, 9), composited) if shown else ObjectFill()
     with patch.object(region, "MOST", most):  # larger regions are worked on at that size
         one = InsertableObject(Contexts(context, context), fill)
@@ -123,7 +123,7 @@ def test_an_object_looks_the_same_in_a_background_of_any_profile(name: str, deep
     model, context = Muted(), torch.zeros(1, 1, 4)
     item = WorkItem(MaskedBackground(Path()), ObjectSource(), (1,))
     request = plan_request(item, mask, CropContext(model.architecture.image_size))
-    settings = CompositeSettings(16.0, keep_scene=True, paste_margin=0.1)
+    settings = CompositeSettings(16.0, keep_scene=True)
     one = InsertableObject(Contexts(context, context), CompositeObject(picture, settings))
     seen = []
     for profile in (None, PROFILES[name]):

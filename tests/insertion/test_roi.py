@@ -13,11 +13,10 @@ from ldm.batch.contact_sheet import OVERLAY_INK, draw_plan
 from ldm.data.picture import Picture
 from ldm.insertion.roi import (
     CropContext,
-    CropPlan,
     Roi,
+    cautions,
     crop,
     lines,
-    plan_crops,
     plan_roi,
     plan_rois,
     scaling,
@@ -159,36 +158,21 @@ def mask_of(*boxes: tuple[int, int, int, int], size: tuple[int, int] = (600, 900
     return mask
 
 
-def planned(mask: np.ndarray, context: CropContext) -> CropPlan:
-    return plan_crops(mask, plan_rois(mask, context), context.model_side)
-
-
-def notes(mask: np.ndarray, context: CropContext) -> str:
-    made = planned(mask, context)
-    return " ".join([*made.notes, *(note for region in made.regions for note in region.notes)])
-
-
 def test_context_by_factor_in_pixels_and_by_zoom() -> None:
     mask = mask_of((400, 200, 500, 250))
-    sides = [
-        planned(mask, context).regions[0].roi.size[0]
-        for context in (
-            CropContext(64, 2.0),
-            CropContext(64, context_px=30),
-            CropContext(512, 2.0),
-            CropContext(512, 2.0, zoom=4),
-        )
-    ]
-    assert sides == [200, 160, 512, 200]
+    contexts = (
+        CropContext(64, 2.0),
+        CropContext(64, context_px=30),
+        CropContext(512, 2.0),
+        CropContext(512, 2.0, zoom=4),
+    )
+    assert [plan_rois(mask, context)[0].size[0] for context in contexts] == [200, 160, 512, 200]
 
 
 def test_scale_is_model_pixels_a_pixel() -> None:
-    region = planned(mask_of((400, 200, 500, 250)), CropContext(100, 2.0)).regions[0]
-    assert region.scale == 0.5 and scaling(region) == "200 => 100 px, shrunk 2.0x"
-    assert scaling(planned(mask_of((9, 9, 29, 29)), CropContext(80, 2.0, zoom=4)).regions[0]).endswith(
-        "enlarged 2.0x"
-    )
-    assert scaling(planned(mask_of((9, 9, 29, 29)), CropContext(40, 2.0)).regions[0]).endswith("not resized")
+    assert scaling(Roi(0, 0, 200, 200), 100) == "200 => 100 px, shrunk 2.0x"
+    assert scaling(Roi(0, 0, 40, 40), 80) == "40 => 80 px, enlarged 2.0x"
+    assert scaling(Roi(0, 0, 40, 40), 40) == "40 => 40 px, not resized"
 
 
 @pytest.mark.parametrize(
@@ -207,15 +191,15 @@ def test_scale_is_model_pixels_a_pixel() -> None:
     ],
 )
 def test_what_to_beware_of(mask: np.ndarray, context: CropContext, expected: str) -> None:
-    found = notes(mask, context)
+    found = " ".join(cautions(mask, plan_rois(mask, context), context.model_side))
     assert expected in found and bool(expected) == bool(found)
 
 
 def test_the_text_names_every_region_once() -> None:
     mask = mask_of((10, 10, 50, 50), (700, 400, 800, 500))
-    text = "\n".join(lines(planned(mask, CropContext(64, 2.0))))
+    text = "\n".join(lines(mask, plan_rois(mask, CropContext(64, 2.0)), 64))
     assert "900 x 600 px" in text and "2 regions" in text
-    assert text.count("region 1:") == text.count("region 2:") == 1
+    assert text.count("\n  region 1:") == text.count("\n  region 2:") == 1
     assert "80 px square" in text and "200 px square" in text
 
 

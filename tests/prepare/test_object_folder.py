@@ -176,7 +176,7 @@ def test_both_corrected_both_stay(photos: Path, tmp_path: Path) -> None:
     out, painted = tmp_path / "o", np.zeros((130, 160), np.uint8)
     painted[50:90, 60:100] = 255
     prepare(photos, out)
-    photo = correct_photo(out, "1", (30, 20, 110, 95), painted, REDS).photos[0]
+    photo = correct_photo(out, "1", (30, 20, 110, 95), painted).photos[0]
     assert photo.box == (30, 20, 110, 95) and photo.corrected
     assert prepare(photos, out).photos[0] == photo
     assert (read_silhouette(photo.mask) == painted).all()
@@ -303,7 +303,7 @@ def test_a_box_that_does_not_fit_changes_nothing(photos: Path, tmp_path: Path) -
     before = state(out)
     for box, fault in (((-5, -5, 50, 50), "inside it is 0 0 50 50"), ((9, 9, 9.4, 9.4), "less than a pixel")):
         with pytest.raises(ValueError, match=fault):
-            correct_photo(out, "1", box, segmenter=REDS)
+            correct_photo(out, "1", box)
     assert state(out) == before
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
@@ -61,23 +59,6 @@ def test_every_position_sees_its_own_object_or_none(base: Base) -> None:
         for part, alone in ((slice(0, 4), left), (slice(4, 8), a.unconditional), (slice(8, 12), right)):
             expected = alone.attend(name, x, 2).unflatten(1, (12, 12))
             assert torch.allclose(shown[:, :, part], expected[:, :, part], atol=1e-6)
-
-
-def test_masks_are_scaled_once_a_resolution_and_give_the_same_bits(
-    base: Base, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Three layers at two resolutions, twice; against masks that are scaled anew for every layer."""
-    scaled, scale = [], F.interpolate
-    monkeypatch.setattr(F, "interpolate", lambda *a, **k: scaled.append(k["size"]) or scale(*a, **k))
-    kept = together(objects(base, 2, 4), torch.rand(2, 24, 24)).conditional
-    assert isinstance(kept, Regional)
-    name, other = list(kept.rest.layers)[:2]
-    layers = [(name, noise(1, 144, 32)), (other, noise(1, 144, 32, seed=1)), (name, noise(1, 36, 32))]
-    for layer, x in 2 * layers:
-        assert torch.equal(kept.attend(layer, x, 2), replace(kept).attend(layer, x, 2))
-    by_kept = len(scaled) - 2 * len(layers)
-    assert by_kept == 2 and set(scaled) == {(12, 12), (6, 6)}
-    assert kept.weights(layers[0][1].double()).dtype == torch.float64
 
 
 def test_the_rest_does_not_depend_on_the_objects_order(base: Base) -> None:

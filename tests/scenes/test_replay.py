@@ -8,21 +8,21 @@ import pytest
 
 from ldm import __version__
 from ldm.batch.results_log import CUT_OUT_NETWORK, ResultsLog
-from ldm.batch.runner import RunOptions, work
+from ldm.batch.runner import RunOptions, make_item
 from ldm.batch.work_item import WorkItem
 from ldm.data.picture import Picture, read_picture
-from ldm.scenes.replay import ItemReplay, difference, read_recipe, replay_warnings
+from ldm.scenes.replay import Replay, difference, read_recipe, replay_warnings
 from tests.fixtures.stub import Stub, items, options
 
 FACTS = {"settings": {}, "machine": {}}
 
 
-def read_replay(file: Path) -> ItemReplay:
-    return ItemReplay.of(file, read_recipe(file))
+def read_replay(file: Path) -> Replay:
+    return Replay.of(file, read_recipe(file))
 
 
 def made(item: WorkItem, folder: Path, how: RunOptions | None = None) -> list[Path]:
-    [outcome] = work([item], Stub(), how or replace(options(), facts=FACTS), ResultsLog(folder))
+    outcome = make_item(item, Stub(), how or replace(options(), facts=FACTS), ResultsLog(folder))
     return [folder / name for name in outcome.files.values()]
 
 
@@ -31,7 +31,7 @@ def test_the_item_comes_back_with_its_whole_batch(tmp_path: Path) -> None:
     item = replace(item, name="x", source=replace(item.source, object_scale=0.5), roi=(4, 4, 24, 24))
     file = made(item, tmp_path / "out")[1]
     again = read_replay(file)
-    assert again.item == item and again.recipe["seed"] == 6
+    assert again.made == item and again.recipe["seed"] == 6
     stub = Stub()
     assert difference(again.repeat(stub, options()), read_picture(file)) == ""
     assert stub.made == [(5, 6)], "alone, sums of floats may round otherwise"
@@ -52,13 +52,13 @@ def test_relative_paths_lead_from_here_or_from_the_project(
     monkeypatch.chdir(tmp_path)
     item = replace(items(Path("in"), 1)[0], name="x")
     [file] = made(item, tmp_path / "out")
-    assert ItemReplay.of(file, read_recipe(file, tmp_path / "project")).item == item
+    assert Replay.of(file, read_recipe(file, tmp_path / "project")).made == item
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir("elsewhere")
-    again = ItemReplay.of(file, read_recipe(file, tmp_path))
-    assert again.item.sources() == {role: tmp_path / path for role, path in item.sources().items()}
+    again = Replay.of(file, read_recipe(file, tmp_path))
+    assert again.made.sources() == {role: tmp_path / path for role, path in item.sources().items()}
     with pytest.raises(FileNotFoundError, match="no such background"):
-        ItemReplay.of(file, read_recipe(file))
+        Replay.of(file, read_recipe(file))
 
 
 @pytest.mark.parametrize("role", ["background", "mask", "reference"])

@@ -12,7 +12,7 @@ from PIL import Image
 from ldm.batch.results_log import FILE, ItemResult, ResultsLog, rows
 from ldm.data.picture import Picture, read_picture
 from ldm.scenes.layout import lay_out
-from ldm.scenes.replay import SceneReplay, difference, read_recipe
+from ldm.scenes.replay import Replay, difference, read_recipe
 from ldm.scenes.runner import PlacementCache, run_placements, run_scene
 from ldm.scenes.scene_file import read_scene
 from tests.fixtures.profiles import PROFILES
@@ -58,8 +58,8 @@ def test_another_profile_of_the_background_makes_all_again(tmp_path: Path) -> No
     assert made == ["1", "2", "3", "4"] and after.icc_profile == PROFILES["p3"]
 
 
-def read_replay(file: Path) -> SceneReplay:
-    return SceneReplay.of(file, read_recipe(file))
+def read_replay(file: Path) -> Replay:
+    return Replay.of(file, read_recipe(file))
 
 
 def test_every_pixel_is_that_of_the_topmost_placement(tmp_path: Path) -> None:
@@ -99,6 +99,14 @@ def test_only_what_changed_and_what_sees_it_is_made_again(
     fresh, _, _ = stage(write(tmp_path, **changed), tmp_path / "fresh")
     assert np.array_equal(after.pixels, fresh.pixels), "the cache changes no pixel"
     assert bool(outcome.made) == bool(expected)
+
+
+def test_a_line_that_a_kill_cut_off_is_written_again(tmp_path: Path) -> None:
+    file, out = write(tmp_path), tmp_path / "out"
+    stage(file, out)
+    before = list(rows(out / FILE))
+    (out / FILE).unlink()
+    assert stage(file, out)[2] == [] and list(rows(out / FILE)) == before
 
 
 class Narrow(Stub):

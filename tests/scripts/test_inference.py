@@ -533,7 +533,7 @@ def test_an_object_file_that_is_older_than_its_run_is_named(
     for changed, told in ((-9, False), (9, True)):
         os.utime(last, (time.time() + changed,) * 2)
         with warnings_in_a_line():
-            assert extracted(run_folder, ".safetensors", (".ckpt",)) == run_folder / "mug.safetensors"
+            assert extracted(run_folder, (".safetensors", ".ckpt")) == run_folder / "mug.safetensors"
         assert (older in capsys.readouterr().err) is told
 
 

@@ -110,6 +110,19 @@ def test_a_resumed_run_needs_no_other_flag(tmp_path: Path) -> None:
     assert whole.keys() == part.keys() and all(torch.equal(whole[key], part[key]) for key in whole)
 
 
+def test_a_run_that_has_all_its_steps_encodes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train.main(arguments(tmp_path, "--max_steps", "2"))
+    before = find_checkpoint(tmp_path / "logs/toy").read_bytes()
+    monkeypatch.setattr("ldm.training.run.TrainingPairs", None)
+    for steps in ("2", "1"):
+        capsys.readouterr()
+        train.main(["--resume", str(tmp_path / "logs/toy"), "--max_steps", steps])
+        assert "step-000002.ckpt: done; next: bash get_deltas.sh" in capsys.readouterr().out
+    assert find_checkpoint(tmp_path / "logs/toy").read_bytes() == before
+
+
 def validated(folder: Path, *more: str) -> list[str]:
     """A run of four pictures that validates itself every other step."""
     pytest.importorskip("efficientnet_lite_pytorch")

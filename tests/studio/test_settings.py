@@ -33,7 +33,7 @@ def test_entries_have_the_values_of_the_config() -> None:
 
 
 def test_a_base_without_composites_has_no_settings_of_them() -> None:
-    composite = {"insert.keep_scene", "insert.paste_margin", "sample.detail_transfer"}
+    composite = {"insert.keep_scene", "sample.detail_transfer"}
     assert composite <= entries(MINI, "insert").keys()
     assert not composite & entries(PAPER, "insert").keys()
 

@@ -143,9 +143,9 @@ def test_a_checkpoint_of_an_older_version_is_read(tmp_path: Path) -> None:
 
 
 def test_the_log_of_a_resumed_run_has_every_step_once(tmp_path: Path) -> None:
-    fit(tmp_path, [Progress(1, show=False), Checkpoints(tmp_path / "run", every=2)], 4)
+    fit(tmp_path, [Progress(1), Checkpoints(tmp_path / "run", every=2)], 4)
     (tmp_path / "run/checkpoints/step-000004.ckpt").unlink()  # as if it had crashed after step 2
-    fit(tmp_path, [Progress(1, show=False), Checkpoints(tmp_path / "run", every=2)], 5, start=2)
+    fit(tmp_path, [Progress(1), Checkpoints(tmp_path / "run", every=2)], 5, start=2)
     with (tmp_path / "run/metrics.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     steps = [int(row["step"]) for row in rows]
