@@ -15,6 +15,7 @@ from ldm.batch.contact_sheet import rgb8
 from ldm.compositing.composite import composite, composite_layers
 from ldm.compositing.composite_fill import CompositeObject
 from ldm.compositing.cut_out import cut_out_picture
+from ldm.compositing.matting import included_matting
 from ldm.compositing.object_cut_outs import SIZE
 from ldm.data.image import resize, to_image
 from ldm.data.insertset import InsertSet
@@ -56,10 +57,11 @@ def paste_poisson(reference: Path, background: Picture, mask: np.ndarray) -> Pic
 
 
 def paste_cut_out(reference: Path, background: Picture, mask: np.ndarray) -> Picture:
-    """The object cut out of its reference and placed where a base of composites starts from it."""
+    """The object cut out by the included network, placed where a base of composites starts from it."""
     box = box_of(mask)
     area = torch.from_numpy(crop(mask, box))[None, None].float()
-    layer = composite_layers(cut_out_picture(reference).picture(SIZE)[None], None, area)
+    cut_out = cut_out_picture(reference, included_matting())
+    layer = composite_layers(cut_out.picture(SIZE)[None], None, area)
     image = composite(layer, crop_region(background, box)[None])[0]
     return patched(background, [paste_region(background, box, image, area[0, 0].numpy())])
 
