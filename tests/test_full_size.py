@@ -20,7 +20,6 @@ from ldm.data.picture import read_picture
 from ldm.models.base import load_base
 from ldm.models.weight_files import read_pickle
 from ldm.objects.delta import save
-from ldm.objects.object_file import preview_of
 from scripts import get_deltas, inference, objects, train
 from tests.fixtures.objects import learnt
 from tests.fixtures.synth import state_for
@@ -128,9 +127,8 @@ def test_object_files_at_full_size(tmp_path: Path, capsys: pytest.CaptureFixture
         f"{mode}_{n + 1}": (mode, n) for mode, n in (("crossattn-kv", 4), ("crossattn", 4), ("crossattn", 5))
     }
     base = load_base(model, load_config(CONFIG).base.architecture)
-    preview = preview_of(OBJECT / "test.jpg")
     for seed, (name, (mode, n)) in enumerate([*whole.items(), ("other", ("crossattn-kv", 4))]):
-        save(learnt(base, seed, mode, n, preview=preview), tmp_path / f"{name}.safetensors")
+        save(learnt(base, seed, mode, n), tmp_path / f"{name}.safetensors")
     del base
     files = [str(tmp_path / f"{name}.safetensors") for name in whole]
     kv, other = files[0], str(tmp_path / "other.safetensors")

@@ -505,6 +505,6 @@ def test_so_is_the_network_that_cuts_out_objects(tmp_path: Path) -> None:
 
 def test_a_setting_that_older_versions_had_is_left_out_with_a_warning() -> None:
     """Their runs keep it, and still resume and give their objects."""
-    recipe = {"sample": {"steps": 7, "compile": True}, "insert": {"paste_mask": "m.png"}}
-    with pytest.warns(UserWarning, match=r"setting sample\.compile has no effect: older versions had it"):
+    recipe = {"sample": {"steps": 7}, "insert": {"paste_mask": "m.png"}}
+    with pytest.warns(UserWarning, match=r"setting insert\.paste_mask has no effect: older versions had it"):
         assert load_config(recipe) == load_config(None, ["sample.steps=7"])

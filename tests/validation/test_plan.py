@@ -111,4 +111,5 @@ def test_the_example_holds_out_no_copy_of_the_reference(tmp_path: Path) -> None:
     chosen = choose_held_out(features, load_insertset(root))
     box = [float(x) for x in (root / f"bbox/{chosen}.txt").read_text().split()[:4]]
     Image.open(root / f"data/{chosen}.jpg").crop([round(x) for x in box]).save(root / "test.jpg")
+    (root / "test_mask.png").unlink()
     assert choose_held_out(features, load_insertset(root)) not in ("", chosen)
