@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from diffusers.loaders.single_file_utils import convert_ldm_unet_checkpoint, convert_ldm_vae_checkpoint
 from torch import Tensor
 
 from ldm.models.checkpoint import first_few
@@ -46,14 +45,16 @@ def ldm_to_diffusers(state: Mapping[str, Tensor], layers: int = 0) -> dict[str, 
     `layers`: 0 counts them by the names of a whole UNet, else they are 2. Raises ValueError for keys that
     belong to no base, and for two names of one weight.
     """
+    from diffusers.loaders import single_file_utils as diffusers  # slow to import; only for LDM checkpoints
+
     kept = {key: value for key, value in state.items() if not is_extra(key)}
     layers = layers or min(_numbers(UNET + r"input_blocks\.(\d+)\.0\.op\.", kept), default=3) - 1
     levels = range(1 + max(_numbers(VAE + r"(?:encoder\.down|decoder\.up)\.(\d+)\.", kept), default=3))
     unet = {k: v for k, v in kept.items() if k.startswith(UNET)} if WHOLE_UNET in kept else {}
     vae = {k: v for k, v in kept.items() if k.startswith(VAE)}
-    found = _converted("unet", unet, convert_ldm_unet_checkpoint, {"layers_per_block": layers})
+    found = _converted("unet", unet, diffusers.convert_ldm_unet_checkpoint, {"layers_per_block": layers})
     sizes = {"down_block_types": levels, "up_block_types": levels}
-    found |= _converted("vae", vae, convert_ldm_vae_checkpoint, sizes)
+    found |= _converted("vae", vae, diffusers.convert_ldm_vae_checkpoint, sizes)
     names = {key: _diffusers_name(key, layers) for key in kept if key not in unet and key not in vae}
     if unknown := [key for key, name in names.items() if not name]:
         raise ValueError(f"{first_few(unknown)}: {UNKNOWN}")
