@@ -139,7 +139,8 @@ def parse(argv: Sequence[str] | None, description: str) -> tuple[argparse.Namesp
     args.device = device_named(args.device)
     if args.object is not None and args.object.is_dir():
         run = args.object
-        args.object = extracted(run, tuple(EXTRACTED_SUFFIX.values()))
+        asked = EXTRACTED_SUFFIX[config.extract.format]
+        args.object = extracted(run, (asked, *EXTRACTED_SUFFIX.values()))
         if args.object.suffix == EXTRACTED_SUFFIX["ldm"] and (run / "config.yaml").is_file():
             args.dataset_dir = args.dataset_dir or Path(load_config(run / "config.yaml").data.root)
     return args, config

@@ -47,6 +47,8 @@ def read_insert_mask(
     polygons: Sequence[Polygon] = (),
 ) -> np.ndarray:
     """The mask of a background that was read as `picture`; one-line errors for whatever does not fit it."""
+    if not 0 <= options.threshold < 1:
+        raise ValueError(f"mask threshold {options.threshold:g}: expected 0 up to, not including, 1")
     refine: dict[str, Any] = {key: getattr(options, key) for key in ("invert", "grow", "fill_holes")}
     frame, size, name = picture.frame, picture.size, str(mask)
     if box:

@@ -165,6 +165,11 @@ def weight_files(folder: Path) -> list[Path]:
 def _read_folder(folder: Path) -> dict[str, Tensor]:
     state: dict[str, Tensor] = {}
     files = weight_files(folder)
+    if not files and (folder / "model_index.json").is_file():
+        raise ValueError(
+            f"{folder} is a pipeline for diffusers; this project needs one file or folder of "
+            "Paint-by-Example's weights"
+        )
     if not files:
         raise FileNotFoundError(
             f"{folder} holds no .safetensors file; put the shards there, or name the checkpoint file"

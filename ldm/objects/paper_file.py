@@ -23,7 +23,7 @@ from ldm.data.object_crops import ObjectImages, paper_crops
 from ldm.models.base import Base, base_fingerprint, base_state
 from ldm.models.checkpoint import OWN as SOFTWARE_NAME
 from ldm.models.checkpoint import SOFTWARE, check_replaceable, first_few, write_ckpt
-from ldm.models.ldm_keys import UNET, WHOLE_UNET, is_extra, ldm_key, ldm_to_diffusers
+from ldm.models.ldm_keys import diffusers_blocks, is_extra, ldm_key, ldm_to_diffusers
 from ldm.models.weight_files import check_sums, load_pickle, named, nested_names, tensors_of
 from ldm.models.weight_files import fingerprint as fingerprint_of
 from ldm.objects.delta import Delta, is_trained
@@ -40,6 +40,7 @@ from ldm.objects.few_shot import (
 from ldm.objects.object_file import ObjectMetadata
 
 VECTOR, LDM_VECTOR = "conditioner.learnable_vector", "learnable_vector"
+UNET = "model.diffusion_model."
 TUNED = re.compile(  # LDM names of the 146 tensors
     r"model\.diffusion_model\..+\.attn2\..+|cond_stage_model\.(mapper|final_ln|prior_encoder)\..+|proj_out\..+"
 )
@@ -59,7 +60,7 @@ class PaperFile:
 
     @property
     def is_training(self) -> bool:
-        return WHOLE_UNET in self.rest
+        return any(key.startswith(UNET) for key in self.rest)
 
     @property
     def layer(self) -> FewShotLayer:
@@ -114,8 +115,8 @@ def write_paper_file(path: Path, base: Base, delta: Delta, layer: FewShotLayer) 
     names = [name for name in own if is_trained(name, "crossattn")]
     tuned = {n: delta.tuned(n, own[n]) if n in delta.weights else own[n].float() for n in names}
     vector = tuned.pop(VECTOR)
-    layers = base.architecture.unet_layers
-    state = {ldm_key(name, layers): value.cpu() for name, value in (tuned | dict(layer.weights)).items()}
+    blocks = diffusers_blocks(own)
+    state = {ldm_key(name, blocks): value.cpu() for name, value in (tuned | dict(layer.weights)).items()}
     extra = {
         SOFTWARE: SOFTWARE_NAME,
         LDM_VECTOR: vector.cpu(),
@@ -180,16 +181,16 @@ def load_paper_file(
     another base.
     """
     file = file if isinstance(file, PaperFile) else read_paper_file(file)
-    own, layers = base_state(base), base.architecture.unet_layers
+    own, blocks = base_state(base), diffusers_blocks(base_state(base))
     if file.is_training:
         if fingerprint:
             raise ValueError(
                 f"{file.path} is a training checkpoint; extract it: get_deltas.sh --path {file.path}"
             )
-        _check_frozen(file, base, own)
+        _check_frozen(file, own, base.architecture.name)
     elif file.rest:
         raise _unfit(file, base, list(file.rest))
-    weights = ldm_to_diffusers(file.tuned, layers)
+    weights = ldm_to_diffusers(file.tuned, blocks)
     linear = {key: weights.pop(key) for key in list(weights) if key.startswith(LINEAR)}
     if isinstance(file.extra.get(LDM_VECTOR), Tensor):
         weights[VECTOR] = file.extra[LDM_VECTOR]
@@ -227,18 +228,18 @@ def _metadata(file: PaperFile, base: Base, few_shot: str, count: int) -> ObjectM
     )
 
 
-def _check_frozen(file: PaperFile, base: Base, own: Mapping[str, Tensor]) -> None:
+def _check_frozen(file: PaperFile, own: Mapping[str, Tensor], name: str) -> None:
     """ValueError unless the UNet's frozen weights equal the base's and others differ."""
-    layers = base.architecture.unet_layers
-    frozen = ldm_to_diffusers({k: v for k, v in file.rest.items() if k.startswith(UNET)}, layers)
+    blocks = diffusers_blocks(own)
+    frozen = ldm_to_diffusers({k: v for k, v in file.rest.items() if k.startswith(UNET)}, blocks)
     strange = [key for key in frozen if key not in own]
     other = strange or [k for k, v in frozen.items() if fingerprint_of({k: v}) != fingerprint_of({k: own[k]})]
     if other:
         raise ValueError(
-            f"{file.path} does not fit the {base.architecture.name} base: {first_few(other)} differ; "
-            "give the base that it was trained from: --base"
+            f"{file.path} does not fit the {name} base: {first_few(other)} differ; give the base "
+            "that it was trained from: --base"
         )
-    tuned = {k: v for k, v in ldm_to_diffusers(file.tuned, layers).items() if not k.startswith(LINEAR)}
+    tuned = {k: v for k, v in ldm_to_diffusers(file.tuned, blocks).items() if not k.startswith(LINEAR)}
     if not any(key not in own or not torch.equal(v.float(), own[key].float()) for key, v in tuned.items()):
         raise ValueError(
             f"{file.path} holds nothing learnt: its weights equal the base's; give a training checkpoint"

@@ -49,7 +49,7 @@ class LoadedModel:
             self.error = ""
             try:
                 self._session = open_session(config, [ObjectSource()], device)
-            except (ValueError, OSError) as error:
+            except Exception as error:  # whatever it is, the page shows it
                 self.error = f"the base cannot be loaded: {' '.join(str(error).split())}"
                 raise
         elif insert_settings(config) != self._settings:

@@ -91,8 +91,8 @@ def test_what_cannot_be_is_said(tmp_path: Path) -> None:
         marked(channel="background")
     with pytest.raises(ValueError, match="empty"):
         marked(of=picture(np.ones(SIZE)), channel="background")
-    with pytest.raises(ValueError, match="empty"):
-        marked(of=picture(np.zeros(SIZE)), channel="background", threshold=1)
+    with pytest.raises(ValueError, match="threshold 1: expected 0"):
+        marked(box=BOX, threshold=1)
     image = tmp_path / "b.png"
     write_picture(image, picture())
     with pytest.raises(ValueError, match="given twice"):
