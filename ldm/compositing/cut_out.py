@@ -92,15 +92,7 @@ def cut_out(
         if (alpha > 0.5).mean() < min_share:
             return CutOut(coarse[within].copy(), np.ones_like(alpha), (x0, y0, x1, y1), found=False)
     else:
-        silhouette = silhouette.copy()
-        part = silhouette[y0:y1, x0:x1]
-        inside, everywhere = (int((levels > OPAQUE).sum()) for levels in (part, silhouette))
-        if surrounds(silhouette > OPAQUE) and everywhere > 2 * inside:
-            raise ValueError(
-                f"{name}: inverted, most of its white is outside of the box {x0} {y0} {x1} {y1}; "
-                "make it white where the object is"
-            )
-        part[_specks(part > OPAQUE, name)] = 0
+        silhouette = _cleaned(silhouette, (x0, y0, x1, y1), name)
         alpha = shrunk(silhouette[window], factor)[within].astype(np.float32) / 255
         if not (alpha > 0.5).any():
             raise ValueError(f"{name}: the silhouette is empty inside the box {x0} {y0} {x1} {y1}; fix one")
@@ -109,6 +101,21 @@ def cut_out(
     x, y = x0 + tight.x0 / factor, y0 + tight.y0 / factor
     object_box = x, y, x + colours.shape[1] / factor, y + colours.shape[0] / factor
     return CutOut(colours, alpha[tight.slices], pixel_box(object_box, pixels.shape[:2]))
+
+
+def _cleaned(silhouette: np.ndarray, box: PixelBox, name: str) -> np.ndarray:
+    """The silhouette, uint8 [H,W], without its specks in the box; ValueError if it is inverted."""
+    x0, y0, x1, y1 = box
+    silhouette = silhouette.copy()
+    part = silhouette[y0:y1, x0:x1]
+    inside, everywhere = (int((levels > OPAQUE).sum()) for levels in (part, silhouette))
+    if surrounds(silhouette > OPAQUE) and everywhere > 2 * inside:
+        raise ValueError(
+            f"{name}: inverted, most of its white is outside of the box {x0} {y0} {x1} {y1}; "
+            "make it white where the object is"
+        )
+    part[_specks(part > OPAQUE, name)] = 0
+    return silhouette
 
 
 def _specks(inside: np.ndarray, name: str) -> np.ndarray:
@@ -130,11 +137,11 @@ def cut_out_picture(path: Path, segmenter: Segmenter | None = None) -> CutOut:
     A picture in an object folder has its box and silhouette there. Elsewhere the picture's border is
     background for the segmenter (None: GrabCut); a warning says if it finds nothing.
     """
-    pixels, silhouette, beside = read_rgb(path), silhouette_of(path), silhouette_beside(path)
+    pixels, beside = read_rgb(path), silhouette_beside(path)
     sample = None if beside.is_file() else sample_in_folder(path)
     if sample is not None:
         return cut_out_of(sample, sample.boxes[0], pixels, segmenter)
-    height, width = pixels.shape[:2]
+    silhouette, (height, width) = silhouette_of(path), pixels.shape[:2]
     if silhouette is None:
         inner = (FRAME * width, FRAME * height, (1 - FRAME) * width, (1 - FRAME) * height)
         cut = cut_out(pixels, inner, None, MIN_SHARE_WHOLE, segmenter)

@@ -189,7 +189,7 @@ def facts(path: Path) -> dict[str, Any]:
         "file": str(path),
         "bytes": path.stat().st_size,
         "version": int(read_metadata(path)["version"]),
-        **{key: getattr(metadata, key) for key in metadata.__dataclass_fields__},
+        **vars(metadata),
         "tensors": len(shapes),
         "low_rank": sum(key.startswith(UP) for key in shapes),
         "numbers": dict(dtypes),

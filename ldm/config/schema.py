@@ -143,7 +143,6 @@ DROPPED = (
     "sample.init_noise_sigma",
     "sample.show_scene",
     "sample.contact_shadow",
-    "insert.paste_margin",
 )
 COLLAGE = "collage"  # in an architecture of earlier versions: base.region_fill=composite
 
