@@ -82,6 +82,9 @@ class CompositeFill(RegionFill):
     def shown(self, mask: Tensor) -> Tensor:
         return resize(self.image[None], mask.shape[-1])
 
+    def own(self, mask: Tensor) -> Tensor:
+        return resize(self.layer[None, 3:], mask.shape[-1]).clamp(0, 1)
+
     def finish(self, images: Tensor, decoded_shown: Callable[[], Tensor]) -> list[Tensor]:
         """With `detail_transfer`, the composite with the model's large-scale change."""
         if not self.settings.detail_transfer:

@@ -58,13 +58,13 @@ class CutOutImages(ObjectImages):
     ) -> tuple[Tensor, int]:
         """The reference, or the few-shot picture of this view, white-balanced to the few-shot pictures.
 
-        With `keep` the reference is unchanged. NEAREST selects the few-shot picture most similar to it.
+        With `keep` the reference keeps its hue, and only its brightness becomes theirs. NEAREST selects the
+        few-shot picture most similar to it.
         """
         if few_shot is None:
             return super().select(few_shot, reference, view, keep)
         neutral, few_shot = white_balanced(reference, few_shot), white_balanced(few_shot, few_shot)
-        if not keep:
-            reference = neutral
+        reference = white_balanced(reference, few_shot, hue=False) if keep else neutral
         if view == NEAREST:
             return reference, 1 + nearest(neutral[0], few_shot)
         if keep or not 0 < view <= len(few_shot):
@@ -80,12 +80,13 @@ class CutOutImages(ObjectImages):
         return self._cut_outs[key]
 
 
-def white_balanced(cut_outs: Tensor, views: Tensor) -> Tensor:
+def white_balanced(cut_outs: Tensor, views: Tensor, hue: bool = True) -> Tensor:
     """Scale the channels of cut-outs [n,4,P,P] to the mean colour of an object's views [N,4,P,P].
 
     The mean colour is taken in linear light; one gain a channel corrects exposure and white balance (von
     Kries). The target is the geometric mean over the views, so that a photo at night or under a blue sky
-    counts little. Empty cut-outs are ignored and unchanged, as are pictures without alpha, [n,3,P,P].
+    counts little. Without `hue` all channels have one gain, their geometric mean. Empty cut-outs are ignored
+    and unchanged, as are pictures without alpha, [n,3,P,P].
     """
     if cut_outs.shape[1] != 4 or views.shape[1] != 4:
         return cut_outs
@@ -94,6 +95,8 @@ def white_balanced(cut_outs: Tensor, views: Tensor) -> Tensor:
         return cut_outs
     common = torch.stack(known).log().mean(0)
     gains = [(common - mean_colour(x).log()).exp() if _is_visible(x) else None for x in cut_outs]
+    if not hue:
+        gains = [None if gain is None else gain.log().mean().exp().expand(3) for gain in gains]
     scaled = [x if gain is None else _with_gain(x, gain) for x, gain in zip(cut_outs, gains, strict=True)]
     return torch.stack(scaled)
 

@@ -52,7 +52,8 @@ class SampleSection:
     guidance_from: str = setting(
         "object",
         "weights of the unconditional prediction in guidance: with the object's change, as in the paper, or "
-        "the base's own (object, base)",
+        "the base's own, which with base.region_fill=composite also draws what is around the object "
+        "(object, base)",
         ["object", "base"],
     )
     reference_view: int = setting(

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from ldm.compositing.composite import composite
 from ldm.compositing.composite_fill import CompositeFill, CompositeObject
+from ldm.compositing.object_cut_outs import white_balanced
 from ldm.data.image import to_image
 from ldm.data.picture import Picture, read_alpha, read_rgb
 from ldm.insertion.crop_paste import crop_region, paste_region, patched
@@ -104,5 +105,7 @@ class PosedFill(CompositeFill):
 
 
 def in_pose(fill: CompositeObject, posed: Posed, size: tuple[int, int]) -> PosedObject:
-    """The same fill with the posed cut-out on a background of (H, W)."""
-    return PosedObject(fill.cut_outs, fill.settings, fill.regions, posed.layer(size))
+    """The same fill with the posed cut-out on a background of (H, W), as bright as the fill's own."""
+    layer = torch.from_numpy(posed.layer(size)).permute(2, 0, 1)
+    lit = white_balanced(layer[None], fill.cut_outs, hue=False)[0]
+    return PosedObject(fill.cut_outs, fill.settings, fill.regions, lit.permute(1, 2, 0).numpy())

@@ -64,7 +64,7 @@ def inpaint(
     All of them are one batch.
     """
     counts = [len(region.noise) for region in regions]
-    condition = _condition(model, regions, contexts, fills)
+    condition = _condition(model, regions, contexts, fills, beside=sampling.guidance_from == "base")
     noise = [torch.randn(condition.masked.shape[1:], generator=g) for r in regions for g in r.noise]
     x_T = torch.stack(noise).to(condition.masked)
     x_0 = sample(predictor(model, regions), condition, x_T, sampler=sampling.sampler, **sampling.schedule())
@@ -92,8 +92,12 @@ def _condition(
     regions: Sequence[Region],
     contexts: Sequence[Contexts],
     fills: Sequence[RegionFill],
+    beside: bool,
 ) -> Condition:
-    """What the UNet sees besides x_t, for every sample of every region."""
+    """What the UNet sees besides x_t, for every sample of every region.
+
+    `beside`: where a fill shows no object, the prediction is the unconditional one.
+    """
     size, counts = model.architecture.image_size, [len(region.noise) for region in regions]
     images = torch.cat([resize(region.known[None], size) for region in regions]).to(model.device)
     masks = torch.cat([to_model_mask(region.mask, size) for region in regions]).to(model.device)
@@ -105,7 +109,12 @@ def _condition(
     repeated = [c.repeat(n) for c, n in zip(contexts, counts, strict=True)]
     conditional, unconditional = (join([c[half] for c in repeated]) for half in (0, 1))
     seen = Contexts(conditional, unconditional)
-    return Condition(masked.repeat_interleave(each, 0), small.repeat_interleave(each, 0), seen)
+    masked, small = (x.repeat_interleave(each, 0) for x in (masked, small))
+    own = [fill.own(masks[i : i + 1]) if beside else None for i, fill in enumerate(fills)]
+    if not own or any(alpha is None for alpha in own):
+        return Condition(masked, small, seen)
+    alphas = model.latent_mask(torch.cat([alpha for alpha in own if alpha is not None]).to(masked))
+    return Condition(masked, small, seen, alphas.repeat_interleave(each, 0))
 
 
 def shown_in(fills: Sequence[RegionFill], masks: Tensor) -> Tensor | None:

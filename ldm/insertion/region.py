@@ -95,6 +95,10 @@ class RegionFill:
         """What the UNet sees in the mask, float [1,1,S,S] (1 = fill): [1,3,S,S]; None: mid-grey."""
         return None
 
+    def own(self, mask: Tensor) -> Tensor | None:
+        """Where in what is `shown` the object is, [1,1,S,S] in [0,1]; None: not known."""
+        return None
+
     def finish(self, images: Tensor, decoded_shown: Callable[[], Tensor]) -> list[Tensor]:
         """Decoded samples [n,3,S,S] => images [3,h,w] of the region's size.
 

@@ -41,11 +41,16 @@ class Predictor(Protocol):
 
 @dataclass(frozen=True)
 class Condition:
-    """Masked-image latents [b,c,h,w], mask [b,1,h,w] (1 = fill), contexts for b samples."""
+    """Masked-image latents [b,c,h,w], mask [b,1,h,w] (1 = fill), contexts for b samples.
+
+    `own` [b,1,h,w] in [0,1]: where the object is shown; beside it the prediction is the unconditional one.
+    None: the object's context counts everywhere.
+    """
 
     masked: Tensor
     mask: Tensor
     contexts: Contexts
+    own: Tensor | None = None
 
 
 def scheduler(name: str, levels: int = STEPS, trailing: bool = False) -> Any:
@@ -99,13 +104,14 @@ def guided_eps(base: Predictor, c: Condition, guidance_scale: float) -> Callable
 
     What is constant over the steps is stacked here, once.
     """
-    if guidance_scale == 1:
+    if guidance_scale == 1 and c.own is None:
         return lambda x_t, t: base.eps(x_t, t, c.masked, c.mask, c.contexts.conditional)
     masked, mask = (torch.cat([x, x]) for x in (c.masked, c.mask))
     context = join([c.contexts.unconditional, c.contexts.conditional])
 
     def eps(x_t: Tensor, t: Tensor) -> Tensor:
         eps_null, eps_cond = base.eps(torch.cat([x_t, x_t]), t, masked, mask, context).chunk(2)
-        return classifier_free_guidance(eps_null, eps_cond, guidance_scale)
+        guided = classifier_free_guidance(eps_null, eps_cond, guidance_scale)
+        return guided if c.own is None else eps_null.lerp(guided, c.own)
 
     return eps

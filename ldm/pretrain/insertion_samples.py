@@ -2,7 +2,7 @@
 
 A sample is an image, and what of the region to fill the model is shown. Kinds, by `KINDS`:
 - `relit`: a rendered scene with its true light and shadow, shown with the object cut out under another light;
-- `photo`: a photo, shown with a silhouette in it recoloured (self-supervised harmonisation);
+- `photo`: a photo, shown with its object or a silhouette in it recoloured (self-supervised harmonisation);
 - `composed`: an object on a photo, references are other views of it;
 - `hole`: a photo with a hole and no object: the background is continued.
 Inside the region to fill the model is shown everything (`scene`) or only mid-grey (`nothing`). Images are
@@ -38,16 +38,19 @@ from ldm.pretrain.image_ops import (
 )
 from ldm.pretrain.picture_pack import Pack, Relit
 
-KINDS = {"relit": 0.5, "photo": 0.2, "composed": 0.18, "hole": 0.12}
+KINDS = {"relit": 0.34, "photo": 0.2, "composed": 0.32, "hole": 0.14}
 SHOWN = ("scene", "nothing")
 SHOWS = {
-    "relit": (0.75, 0.25),
+    "relit": (0.65, 0.35),
     "photo": (0.9, 0.1),
-    "composed": (0.4, 0.6),
+    "composed": (0.3, 0.7),
     "hole": (0.0, 1.0),
 }
 SAME_POSE = 0.6  # share of the first references that show the very view that is to be drawn
 SHADOW = 0.06  # a change of a pixel that counts as shadow
+OWN_OBJECT = 0.7  # share of the photos with a known silhouette whose own object is recoloured
+EXPOSED = 0.5  # share of the relit scenes and photos in another exposure and white balance
+EXPOSURE, TINT = 0.2, 0.06  # standard deviations of their logarithms
 REACH = 0.6  # of the object's box: how far a region may follow its shadow
 
 
@@ -100,6 +103,8 @@ class InsertionComposer:
                 "the pack has no relit scenes; write it again from a folder with insertbench/relit in it"
             )
         self.photos, self.cutouts = pack.photos, pack.cutouts
+        known = zip(pack.photos, pack.silhouettes, strict=True) if pack.silhouettes else ()
+        self.subjects = [torch.cat(pair) for pair in known if pair[1] is not None and usable(pair[1])]
         self.multiview, self.relit = pack.multiview, pack.relit
         self.size, self.reference_size, self.views = size, reference_size, views
 
@@ -137,6 +142,8 @@ class InsertionComposer:
         everything = everything.flip(-1) if happens(0.5, g) else everything
         everything = self._window(everything, box_of(everything[10]), g)
         truth, background, cut, mask = everything.split([3, 3, 4, 1])
+        light = exposure(g)
+        truth, background = (truth * light).clamp(0, 1), (background * light).clamp(0, 1)
         box = box_of(mask[0])
         within = self._region(box, (truth - background).abs().amax(0), g)
         gain = (self._mean(truth, mask) / self._mean(cut[:3], cut[3:], True)) ** uniform(0.0, 1.0, g)
@@ -190,8 +197,15 @@ class InsertionComposer:
         return placed_layer[3:], box
 
     def _photo(self, g: Generator) -> Composition:
-        image = random_crop(choice(self.photos, g), self.size, g)
-        alpha, box = self._silhouette(g)
+        if self.subjects and happens(OWN_OBJECT, g):
+            subject = choice(self.subjects, g).float() / 255
+            subject = subject.flip(-1) if happens(0.5, g) else subject
+            image, alpha = self._window(subject, box_of(subject[3]), g).split([3, 1])
+            box = box_of(alpha[0])
+        else:
+            image = random_crop(choice(self.photos, g), self.size, g)
+            alpha, box = self._silhouette(g)
+        image = (image * exposure(g)).clamp(0, 1)
         x0, y0, x1, y1 = box
         content = image[:, y0:y1, x0:x1]
         grey = content * alpha[:, y0:y1, x0:x1] + GREY * (1 - alpha[:, y0:y1, x0:x1])
@@ -233,6 +247,19 @@ class InsertionComposer:
             mask = F.max_pool2d(self._silhouette(g)[0][None], 9, 1, 4)[0].gt(0.3).float()
         nothing = torch.full((3, self.reference_size, self.reference_size), GREY)
         return Composition(image, image, torch.zeros_like(mask), mask, [nothing])
+
+
+def usable(silhouette: Tensor) -> bool:
+    """Whether a silhouette [1,H,W] (255 = object) is an object that is neither tiny nor fills the picture."""
+    share = float((silhouette > 127).float().mean())
+    return 0.03 < share < 0.5
+
+
+def exposure(g: Generator) -> Tensor:
+    """Gains [3,1,1] of a picture's channels: those of another exposure and white balance, or 1."""
+    strength = float(happens(EXPOSED, g))
+    gain = EXPOSURE * torch.randn((), generator=g) + TINT * torch.randn(3, 1, 1, generator=g)
+    return torch.exp(strength * gain)
 
 
 def stack(samples: list[InsertionBatch]) -> InsertionBatch:

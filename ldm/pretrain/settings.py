@@ -48,9 +48,9 @@ class PretrainConfig:
     `start_from`: config of a finished base; docs/pretraining.md says what each stage takes over from it.
     """
 
-    sizes: str = field(default="configs/mini256.yaml", metadata=PATH)
-    logdir: str = field(default="logs/pretrain_mini256", metadata=PATH)
-    export: str = field(default="checkpoints/mini256", metadata=PATH)
+    sizes: str = field(default="configs/mini.yaml", metadata=PATH)
+    logdir: str = field(default="logs/pretrain_mini", metadata=PATH)
+    export: str = field(default="checkpoints/mini", metadata=PATH)
     start_from: str = field(default="configs/mini.yaml", metadata=PATH)
     precision: str = "bf16-mixed"
     seed: int = 0

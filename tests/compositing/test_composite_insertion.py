@@ -1,5 +1,8 @@
 """Inserting with a base that is shown the object's cut-out: where it starts, what it keeps and pastes."""
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -18,6 +21,7 @@ from ldm.insertion.insert import InsertOptions, insert
 from ldm.insertion.region import InsertableObject, InsertRequest, ObjectFill, Result, region_of
 from ldm.insertion.roi import Roi
 from ldm.models.base import Base
+from ldm.models.sampler import Condition
 from tests.fixtures.tiny import TINY
 
 FAST = Sampling("ddim", 2, 2.0)
@@ -100,6 +104,31 @@ def test_detail_transfer_keeps_the_cut_out_sharp_and_takes_on_the_models_light(
     assert torch.allclose(
         decoded[1], base.encode(resize(start[None], base.architecture.image_size)), atol=1e-4
     )
+
+
+@pytest.mark.parametrize("source", ["object", "base"])
+def test_what_is_learnt_counts_on_the_object_only(
+    base: Base, cut_outs: torch.Tensor, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    """With the base's own unconditional prediction, which draws what is around the object."""
+    seen: list[Condition] = []
+
+    def recorded(model: Any, condition: Condition, x_T: torch.Tensor, **_: Any) -> torch.Tensor:
+        seen.append(condition)
+        return x_T
+
+    monkeypatch.setattr("ldm.insertion.inpaint.sample", recorded)
+    fill = CompositeObject(cut_outs, CompositeSettings(keep_scene=True))
+    sampling = replace(FAST, guidance_from=source)
+    one = InsertableObject(base.contexts(base.context(cut_outs)), fill)
+    insert(base, noisy(), [InsertRequest(box(), [WHOLE], (5, 6))], [one], InsertOptions(sampling, Blend()))
+    own = seen[0].own
+    if source == "object":
+        assert own is None
+        return
+    assert own is not None and own.shape == seen[0].mask.shape and len(own) == 2
+    alpha = in_hole(cut_outs, box())[:, 3:]
+    assert own[0, 0, 8, 8] == alpha[0, 0, 68, 68] == 1 and own[0, 0, 8, 3] == alpha[0, 0, 68, 26] == 0
 
 
 def test_what_stands_inside_the_mask_is_replaced_unless_the_scene_is_kept(

@@ -433,11 +433,9 @@ def test_a_pretraining_keeps_the_same_rule(tmp_path: Path, monkeypatch: pytest.M
     assert (found.logdir, found.pack.sources) == (str(tmp_path / "runs"), str(tmp_path / "home/pictures"))
     assert (found.pack.file, found.export) == (
         str(ROOT / "cache/pack320.zip"),
-        str(ROOT / "checkpoints/mini256"),
+        str(ROOT / "checkpoints/mini"),
     )
-    assert (found.sizes, found.start_from) == tuple(
-        str(ROOT / f"configs/{x}.yaml") for x in ("mini256", "mini")
-    )
+    assert found.sizes == found.start_from == str(ROOT / "configs/mini.yaml")
 
 
 def test_outside_the_project_given_paths_are_the_users_and_defaults_the_projects(

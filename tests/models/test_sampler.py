@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import pytest
@@ -135,6 +136,19 @@ def test_guidance_is_the_formula_and_not_swapped() -> None:
     out = guided_eps(cast(Base, Mild()), c, 3)(noise(2), t)
     plain = guided_eps(cast(Base, Mild()), condition(2), 1)(noise(2), t)
     assert torch.allclose(out, plain + (-2.0 + 3 * 2.5), atol=1e-5)
+
+
+@pytest.mark.parametrize("scale", [1, 3])
+def test_beside_the_object_the_prediction_is_the_unconditional_one(scale: float) -> None:
+    c, x_T = condition(cond=0.4, null=0.1), noise()
+    own = torch.zeros(1, 1, 8, 8)
+    own[..., :4] = 1
+    found = run(Mild(), replace(c, own=own), x_T, sampler="ddim", steps=4, guidance_scale=scale)
+    guided = run(Mild(), c, x_T, sampler="ddim", steps=4, guidance_scale=scale)
+    null = run(Mild(), condition(cond=0.1), x_T, sampler="ddim", steps=4, guidance_scale=1)
+    assert torch.allclose(found[..., :4], guided[..., :4], atol=1e-5)
+    assert torch.allclose(found[..., 4:], null[..., 4:], atol=1e-5)
+    assert not torch.allclose(guided, null, atol=0.1)
 
 
 def test_outside_its_interval_guidance_costs_nothing_and_does_nothing() -> None:
