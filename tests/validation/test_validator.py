@@ -218,7 +218,8 @@ def test_what_validation_and_training_cost_is_counted_in_forwards(name: str, rel
     a = load_config(CONFIGS / f"{name}.yaml").base.architecture
     with torch.device("meta"):  # nothing is computed, the operations are counted
         base = Base(a)
-        x, t = torch.zeros(2, 4, a.latent_size, a.latent_size), torch.full((2,), 500)
+        x = torch.zeros(2, a.latent_channels, a.latent_size, a.latent_size)
+        t = torch.full((2,), 500)
         context, image = torch.zeros(2, 6, a.context_width), torch.zeros(2, 3, a.image_size, a.image_size)
     base.requires_grad_(False)
     forward = flops(lambda: base.eps(x, t, x, x[:, :1], context))
