@@ -33,7 +33,7 @@ from ldm.validation.score import (
 from ldm.validation.validator import REGIONS, image_features, object_features, validation_cost
 
 SHARE = 0.1  # of the training's UNet forwards that validation may cost
-SAMPLE = 2  # UNet forwards that a training sample costs at least: forward and backward pass
+SAMPLE = 2  # UNet forwards that a training sample costs: forward and backward pass
 MOST = 11  # validations of a run: before the first step and after every tenth of the steps
 AUTO, NONE = "auto", "none"  # values of hold_out
 FEWEST = 4  # few-shot pictures of which one can be held out

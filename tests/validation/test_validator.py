@@ -213,8 +213,10 @@ def flops(work: Callable[[], Any]) -> int:
     return counter.get_total_flops()
 
 
-@pytest.mark.parametrize(("name", "rel"), [("mini", 0.5), ("v", 0.1)])
-def test_what_validation_and_training_cost_is_counted_in_forwards(name: str, rel: float) -> None:
+@pytest.mark.parametrize(("name", "of_coding", "of_learning"), [("mini", 0.5, 0.15), ("v", 0.1, 0.1)])
+def test_what_validation_and_training_cost_is_counted_in_forwards(
+    name: str, of_coding: float, of_learning: float
+) -> None:
     a = load_config(CONFIGS / f"{name}.yaml").base.architecture
     with torch.device("meta"):  # nothing is computed, the operations are counted
         base = Base(a)
@@ -224,10 +226,10 @@ def test_what_validation_and_training_cost_is_counted_in_forwards(name: str, rel
     base.requires_grad_(False)
     forward = flops(lambda: base.eps(x, t, x, x[:, :1], context))
     coding = flops(lambda: (base.encode(image), base.decode(x)))
-    assert coding / forward == pytest.approx(CODING, rel=rel)
+    assert coding / forward == pytest.approx(CODING, rel=of_coding)
     weights = dict(base.named_parameters())
     for weight in trained_names(base, "crossattn"):
         weights[weight].requires_grad_(True)
     context.requires_grad_(True)
     learning = flops(lambda: base.eps(x, t, x, x[:, :1], context).sum().backward())
-    assert learning / forward == pytest.approx(SAMPLE, rel=0.1)
+    assert learning / forward == pytest.approx(SAMPLE, rel=of_learning)
