@@ -57,6 +57,25 @@ def test_the_object_is_shown_in_another_light_than_its_truth(composer: Insertion
     assert bool(own.any()) and (s.image - s.shown).abs()[own.expand_as(s.image)].mean() > 0.02
 
 
+def test_a_photo_with_a_silhouette_is_shown_with_its_own_object_recoloured(
+    pack: Pack, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Red squares on green photos; empty silhouettes are left out."""
+    monkeypatch.setattr("ldm.pretrain.insertion_samples.OWN_OBJECT", 1.0)
+    photo, known = torch.zeros(3, 80, 80, dtype=torch.uint8), torch.zeros(1, 80, 80, dtype=torch.uint8)
+    photo[1], known[:, 30:60, 20:50] = 120, 255
+    photo[:, 30:60, 20:50] = torch.tensor([200, 40, 40], dtype=torch.uint8)[:, None, None]
+    made = replace(pack, photos=[photo, photo], silhouettes=[known, torch.zeros_like(known)])
+    composer = InsertionComposer(made, SIZE, 28)
+    assert len(composer.subjects) == 1
+    for seed in range(4):
+        s = composer.sample("photo", Generator().manual_seed(seed), "scene")
+        red = s.image[:, :1] > s.image[:, 1:2]
+        assert ((s.own > 0.5) == red).float().mean() > 0.97, "its silhouette"
+        changed = (s.image - s.shown).abs().amax(1, keepdim=True)
+        assert changed[s.own > 0.9].mean() > 0.02 and changed[s.own == 0].max() < 1e-5
+
+
 def test_holes_have_no_object_and_no_context(composer: InsertionComposer) -> None:
     s = composer.sample("hole", Generator().manual_seed(0))
     assert s.object.tolist() == [-1] and s.own.max() == 0 and (s.shown * s.mask).abs().max() == 0
