@@ -226,7 +226,11 @@ def _variance(image: np.ndarray) -> np.ndarray:
 
 
 def _interpolated(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
-    """The hole as a smooth continuation of its edge: the nearest known pixels, blurred."""
+    """The hole as a smooth continuation of its edge.
+
+    Pixels between two known ones of their row pass from one to the other: what is beside the hole mostly
+    goes on at the same height. All others are those of the nearest known pixels, blurred.
+    """
     out = image.astype(np.float32).copy()
     if hole.all():
         out[:] = image.mean((0, 1))
@@ -235,4 +239,12 @@ def _interpolated(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
     out[hole] = out[ys[hole], xs[hole]]
     for _ in range(SMOOTHED):
         out[hole] = cv2.blur(out, (3, 3))[hole]
+    column = np.arange(hole.shape[1])
+    left = np.maximum.accumulate(np.where(hole, -1, column), 1)
+    right = np.minimum.accumulate(np.where(hole, len(column), column)[:, ::-1], 1)[:, ::-1]
+    between = hole & (left >= 0) & (right < len(column))
+    rows = np.nonzero(between)[0]
+    a, b, x = left[between], right[between], np.nonzero(between)[1]
+    share = ((x - a) / (b - a))[:, None]
+    out[between] = image[rows, a] * (1 - share) + image[rows, b] * share
     return out

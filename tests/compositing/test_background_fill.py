@@ -49,6 +49,18 @@ def test_an_object_beside_the_hole_is_not_repeated() -> None:
     assert filled[hole].std() < 0.05
 
 
+def test_a_wall_ends_at_the_table_beside_the_hole() -> None:
+    """A plain wall above a chequered table: in the hole each goes on at its own height."""
+    image, size = np.full((SIZE, SIZE, 3), 0.4, np.float32), SIZE
+    checks = np.add(*np.indices((size - 44, size)) // 8) % 2
+    image[44:] = np.where(checks[..., None], (0.9, 0.9, 0.9), (0.8, 0.1, 0.1))
+    hole = np.zeros((size, size), bool)
+    hole[24:80, 28:68] = True
+    filled = fill_background(np.where(hole[..., None], 0, image), hole)
+    wall = np.abs(filled - 0.4).max(-1) < 0.1
+    assert wall[24:40, 28:68].mean() > 0.9 and wall[50:80, 28:68].mean() < 0.1
+
+
 @pytest.mark.parametrize("thick", [1, 3, 40])
 def test_holes_at_the_border(thick: int) -> None:
     image, hole = np.full((50, 70, 3), 0.25, np.float32), np.zeros((50, 70), bool)
