@@ -110,11 +110,22 @@ def _condition(
     conditional, unconditional = (join([c[half] for c in repeated]) for half in (0, 1))
     seen = Contexts(conditional, unconditional)
     masked, small = (x.repeat_interleave(each, 0) for x in (masked, small))
-    own = [fill.own(masks[i : i + 1]) if beside else None for i, fill in enumerate(fills)]
-    if not own or any(alpha is None for alpha in own):
+    alphas = own_in(fills, masks) if beside else None
+    if alphas is None:
         return Condition(masked, small, seen)
-    alphas = model.latent_mask(torch.cat([alpha for alpha in own if alpha is not None]).to(masked))
-    return Condition(masked, small, seen, alphas.repeat_interleave(each, 0))
+    return Condition(masked, small, seen, model.latent_mask(alphas.to(masked)).repeat_interleave(each, 0))
+
+
+def own_in(fills: Sequence[RegionFill], masks: Tensor) -> Tensor | None:
+    """Where the fills show their objects in masks [b,1,S,S], [b,1,S,S]: 1 in those that show none.
+
+    None if all of them show none.
+    """
+    own = [fill.own(masks[i : i + 1]) for i, fill in enumerate(fills)]
+    if all(alpha is None for alpha in own):
+        return None
+    ones = torch.ones_like(masks[:1])
+    return torch.cat([ones if alpha is None else alpha.to(ones) for alpha in own])
 
 
 def shown_in(fills: Sequence[RegionFill], masks: Tensor) -> Tensor | None:

@@ -131,6 +131,26 @@ def test_what_is_learnt_counts_on_the_object_only(
     assert own[0, 0, 8, 8] == alpha[0, 0, 68, 68] == 1 and own[0, 0, 8, 3] == alpha[0, 0, 68, 26] == 0
 
 
+def test_objects_with_and_without_a_picture_are_inserted_together_as_alone(
+    base: Base, cut_outs: torch.Tensor
+) -> None:
+    """Two squares side by side, each with its object: as one batch, and one after the other."""
+    masks, rois = [np.zeros((128, 256), bool) for _ in range(2)], [Roi(x, 0, x + 128, 128) for x in (0, 128)]
+    for mask, roi in zip(masks, rois, strict=True):
+        mask[:, roi.x0 : roi.x1] = box()
+    requests = [InsertRequest(mask, [roi], (5,)) for mask, roi in zip(masks, rois, strict=True)]
+    contexts = base.contexts(base.context(cut_outs))
+    shown = CompositeObject(cut_outs, CompositeSettings(keep_scene=True))
+    objects = [InsertableObject(contexts, fill) for fill in (shown, ObjectFill())]
+    background = Picture(np.random.default_rng(3).integers(0, 256, (128, 256, 3), dtype=np.uint8))
+    options = InsertOptions(replace(FAST, guidance_from="base"), Blend())
+    together = insert(base, background, requests, objects, options)
+    for request, one, [result] in zip(requests, objects, together, strict=True):
+        [[alone]] = insert(base, background, [request], [one], options)
+        far = np.abs(result.picture.pixels.astype(int) - alone.picture.pixels)
+        assert far.max() <= 1
+
+
 def test_what_stands_inside_the_mask_is_replaced_unless_the_scene_is_kept(
     base: Base, cut_outs: torch.Tensor
 ) -> None:
