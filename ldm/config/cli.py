@@ -32,7 +32,7 @@ class OneLineParser(argparse.ArgumentParser):
         options = [option for option in _options(self) if option.startswith("--")]
         unknown = message.partition("unrecognized arguments: ")[2].split()
         names = [word.partition("=")[0].removeprefix("--").replace("-", "_") for word in unknown]
-        published = [f"--{name} is {PUBLISHED[name]} here" for name in names if name in PUBLISHED]
+        published = [f"--{name}: here {PUBLISHED[name]}" for name in names if name in PUBLISHED]
         hint = f"; {'; '.join(published)}" if published else ""
         if unknown and not published:
             hint = f"; {suggestion(f'--{OTHER_NAMES.get(names[0], names[0])}', options)}"
@@ -129,20 +129,20 @@ PUBLISHED = {
     "plms": "--sampler plms",
     "ddim_steps": "--steps",
     "ddim_eta": "--sampler (no solver adds noise)",
-    "fixed_code": "--seed alone, for every background",
+    "fixed_code": "--seed (for every background)",
     "n_iter": "--n_samples",
     "skip_grid": "--no-contact_sheet",
     "scale": "--guidance_scale",
-    "delta_ckpt": "--object, in train.sh --resume RUN",
-    "ckpt": "--base, in get_deltas.sh --path RUN",
+    "delta_ckpt": "--object (train.sh: --resume RUN)",
+    "ckpt": "--base (get_deltas.sh: --path RUN)",
     "image_path": "--example_img",
     "mask_path": "--mask",
     "reference_path": "--reference",
     "point_ROI": "--roi",
     "id_dir": "--dataset-dir",
     "list_dir": "--list",
-    "gpu_id": "--device cuda:N, in train.sh --accelerator gpu --devices N,",
-    "gpus": "--device cuda:N, in train.sh --accelerator gpu --devices N,",
+    "gpu_id": "--device cuda:N (train.sh: --accelerator gpu --devices N)",
+    "gpus": "--device cuda:N (train.sh: --accelerator gpu --devices N)",
     "H": "not needed (a region has the base's size)",
     "W": "not needed (a region has the base's size)",
 }
