@@ -28,6 +28,7 @@ from ldm.training.trainer import cosine_with_warmup
 
 ALL_VIEWS = 0.6  # share of the batches with all further views; the others have a random number of them
 OUTSIDE = 0.25  # weight of the loss outside the mask
+AT_ONCE = 4  # images that the VAE encodes together; more of 256 px do not fit a CPU's cache
 CHANGE = 4.0  # weight of the error of what is shown: it is smaller than that of v
 OUTER = ("conv_in.weight", "conv_in.bias", "conv_out.weight", "conv_out.bias")
 
@@ -47,10 +48,11 @@ class Encoded(NamedTuple):
 
 
 def encode(base: Base, batch: InsertionBatch, half: bool = True) -> Encoded:
-    """One batch through VAE and a frozen CLIP, in bf16 if `half`; image and masked image in one pass."""
+    """One batch through VAE and a frozen CLIP, in bf16 if `half`."""
     image, shown, mask, _, references, number = (x.to(base.device) for x in batch)
     with torch.autocast(image.device.type, torch.bfloat16, enabled=half):
-        x_0, masked = base.encode(torch.cat([image, shown])).float().chunk(2)
+        pixels = torch.cat([image, shown]).split(AT_ONCE)
+        x_0, masked = torch.cat([base.encode(part) for part in pixels]).float().chunk(2)
         references = stored(base.conditioner, references)
     masked = base.mark_grey(masked, shown, mask)
     return Encoded(x_0, masked, base.latent_mask(mask), references, number)
