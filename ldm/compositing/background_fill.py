@@ -243,8 +243,8 @@ def _interpolated(image: np.ndarray, hole: np.ndarray) -> np.ndarray:
     left = np.maximum.accumulate(np.where(hole, -1, column), 1)
     right = np.minimum.accumulate(np.where(hole, len(column), column)[:, ::-1], 1)[:, ::-1]
     between = hole & (left >= 0) & (right < len(column))
-    rows = np.nonzero(between)[0]
-    a, b, x = left[between], right[between], np.nonzero(between)[1]
+    y, x = np.nonzero(between)
+    a, b = left[between], right[between]
     share = ((x - a) / (b - a))[:, None]
-    out[between] = image[rows, a] * (1 - share) + image[rows, b] * share
+    out[between] = image[y, a] * (1 - share) + image[y, b] * share
     return out

@@ -113,25 +113,22 @@ def _condition(
     alphas = own_in(fills, masks) if beside else None
     if alphas is None:
         return Condition(masked, small, seen)
-    return Condition(masked, small, seen, model.latent_mask(alphas.to(masked)).repeat_interleave(each, 0))
-
-
-def own_in(fills: Sequence[RegionFill], masks: Tensor) -> Tensor | None:
-    """Where the fills show their objects in masks [b,1,S,S], [b,1,S,S]: 1 in those that show none.
-
-    None if all of them show none.
-    """
-    own = [fill.own(masks[i : i + 1]) for i, fill in enumerate(fills)]
-    if all(alpha is None for alpha in own):
-        return None
-    ones = torch.ones_like(masks[:1])
-    return torch.cat([ones if alpha is None else alpha.to(ones) for alpha in own])
+    return Condition(masked, small, seen, model.latent_mask(alphas).repeat_interleave(each, 0))
 
 
 def shown_in(fills: Sequence[RegionFill], masks: Tensor) -> Tensor | None:
     """What the fills show in masks [b,1,S,S], each in its own => [b,c,S,S]; None: mid-grey in all of them."""
-    shown = [fill.shown(masks[i : i + 1]) for i, fill in enumerate(fills)]
-    first = next((x for x in shown if x is not None), None)
+    return _joined([fill.shown(mask) for fill, mask in zip(fills, masks.split(1), strict=True)], masks, 0)
+
+
+def own_in(fills: Sequence[RegionFill], masks: Tensor) -> Tensor | None:
+    """Where they show their objects, [b,1,S,S]: 1 in those that show none; None if all of them show none."""
+    return _joined([fill.own(mask) for fill, mask in zip(fills, masks.split(1), strict=True)], masks, 1)
+
+
+def _joined(parts: Sequence[Tensor | None], like: Tensor, missing: float) -> Tensor | None:
+    """Parts [1,c,S,S] on the device of `like` => [b,c,S,S], `missing` for None; None if all are None."""
+    first = next((part for part in parts if part is not None), None)
     if first is None:
         return None
-    return torch.cat([torch.zeros_like(first) if x is None else x for x in shown])
+    return torch.cat([torch.full_like(first, missing) if part is None else part for part in parts]).to(like)

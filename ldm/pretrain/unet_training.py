@@ -24,11 +24,11 @@ from ldm.models.cross_attention import use_few_token_attention
 from ldm.models.diffusion import STEPS, add_noise, alpha_bar
 from ldm.pretrain.insertion_measure import PARTS, InsertionMeasure
 from ldm.pretrain.insertion_samples import InsertionBatch
+from ldm.training.samples import at_once
 from ldm.training.trainer import cosine_with_warmup
 
 ALL_VIEWS = 0.6  # share of the batches with all further views; the others have a random number of them
 OUTSIDE = 0.25  # weight of the loss outside the mask
-AT_ONCE = 4  # images that the VAE encodes together; more of 256 px do not fit a CPU's cache
 CHANGE = 4.0  # weight of the error of what is shown: it is smaller than that of v
 OUTER = ("conv_in.weight", "conv_in.bias", "conv_out.weight", "conv_out.bias")
 
@@ -51,7 +51,7 @@ def encode(base: Base, batch: InsertionBatch, half: bool = True) -> Encoded:
     """One batch through VAE and a frozen CLIP, in bf16 if `half`."""
     image, shown, mask, _, references, number = (x.to(base.device) for x in batch)
     with torch.autocast(image.device.type, torch.bfloat16, enabled=half):
-        pixels = torch.cat([image, shown]).split(AT_ONCE)
+        pixels = torch.cat([image, shown]).split(2 * at_once(image.shape[-1]))
         x_0, masked = torch.cat([base.encode(part) for part in pixels]).float().chunk(2)
         references = stored(base.conditioner, references)
     masked = base.mark_grey(masked, shown, mask)

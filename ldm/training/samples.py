@@ -23,7 +23,7 @@ from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
 from ldm.models.diffusion import STEPS, masked_image
 
-PIXELS = 8 * 128**2  # encoded at a time: a large base's VAE needs gigabytes for a few pictures
+PIXELS = 16 * 128**2  # that a VAE encodes together: a large one needs gigabytes, a CPU's cache is small
 DRAW_STREAM = 2**33  # added to the seed: which sample is drawn is independent of pictures and noise
 POSTERIOR_STREAM = 2**34  # the same for samples of the VAE's posterior
 HALF = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}  # Lightning's names
@@ -69,6 +69,11 @@ def encoded(
     return made
 
 
+def at_once(size: int) -> int:
+    """How many images of `size` px, each with its masked image, a VAE encodes together."""
+    return max(PIXELS // (2 * size**2), 1)
+
+
 def posterior_noise(index: Tensor, seed: int, size: int, channels: int = 4) -> Tensor:
     """Standard normal noise [2b,c,size,size] for samples of these numbers [b]: b images, b masked ones."""
     generators = [sample_generator(POSTERIOR_STREAM + seed, i) for i in index.tolist()]
@@ -93,7 +98,7 @@ class EncodedSamples(Dataset):
         progress: Callable[[Iterable[int]], Iterable[int]] = iter,
     ) -> None:
         self.size, self.seed = options.cached_samples, options.seed
-        half, n = HALF.get(precision), max(PIXELS // base.architecture.image_size**2, 1)
+        half, n = HALF.get(precision), at_once(base.architecture.image_size)
         batches = []
         for start in progress(range(0, self.size, n)):
             numbers = range(start, min(start + n, self.size))
