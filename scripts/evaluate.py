@@ -51,7 +51,8 @@ def parser() -> SettingsParser:
     work.add_argument("--fit_quality", "--fit-quality", type=path_of, metavar="FOLDER",
                       help="pictures to fit the quality score's mixture on; --out is the file")  # fmt: skip
     p.add_argument("--out", type=path_of, required=True, help="folder to write; a stopped run continues")
-    p.add_argument("--methods", nargs="+", choices=list(METHODS), default=[], help="methods to compare [all]")
+    p.add_argument("--methods", nargs="+", choices=list(METHODS), default=[], metavar="NAME",
+                   help=f"methods to compare: {', '.join(METHODS)} [all]")  # fmt: skip
     p.add_argument("--backgrounds", type=path_of, metavar="FOLDER", help="test bench for object folders")
     p.add_argument("--objects", nargs="+", default=[], metavar="NAME", help="objects of the benchmark [all]")
     p.add_argument("--scenes", nargs="+", default=[], metavar="NAME", help="scenes of the benchmark [all]")
