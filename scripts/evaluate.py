@@ -15,7 +15,13 @@ with starting():
     from tqdm import tqdm
 
     from ldm.config.cli import INFERENCE, RECIPE_FLAGS, flags
-    from ldm.config.evaluation_cli import add_scoring_flags, base_note, networks_of, setup_of
+    from ldm.config.evaluation_cli import (
+        add_choice_flags,
+        add_scoring_flags,
+        base_note,
+        networks_of,
+        setup_of,
+    )
     from ldm.config.parser import SettingsParser
     from ldm.config.schema import Config
     from ldm.data.files import check_folder, check_reports, locked_folder, path_of, pictures_in
@@ -54,8 +60,7 @@ def parser() -> SettingsParser:
     p.add_argument("--methods", nargs="+", choices=list(METHODS), default=[], metavar="NAME",
                    help=f"methods to compare: {', '.join(METHODS)} [all]")  # fmt: skip
     p.add_argument("--backgrounds", type=path_of, metavar="FOLDER", help="test bench for object folders")
-    p.add_argument("--objects", nargs="+", default=[], metavar="NAME", help="objects of the benchmark [all]")
-    p.add_argument("--scenes", nargs="+", default=[], metavar="NAME", help="scenes of the benchmark [all]")
+    add_choice_flags(p)
     p.add_argument(
         "--against", type=path_of, metavar="PATH", help="another run; both are compared paired by image"
     )

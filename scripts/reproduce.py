@@ -11,7 +11,7 @@ from ldm.config.process import run, starting
 
 with starting():
     from ldm.config.cli import RECIPE_FLAGS
-    from ldm.config.evaluation_cli import add_scoring_flags, base_note, published, setup_of
+    from ldm.config.evaluation_cli import add_choice_flags, add_scoring_flags, base_note, published, setup_of
     from ldm.config.loader import ROOT, rooted
     from ldm.config.parser import SettingsParser
     from ldm.config.schema import Config
@@ -46,6 +46,7 @@ def parser() -> SettingsParser:
     p.add_argument(
         "--methods", nargs="+", default=[], metavar="NAME", help="methods, of those that --plan lists [all]"
     )
+    add_choice_flags(p)
     p.add_argument("--quick", action="store_true", help=f"{len(QUICK)} methods, {QUICK_OBJECTS} objects per "
                    f"benchmark, {QUICK_SITES} sites per object, a quarter of the steps")  # fmt: skip
     p.add_argument("--plan", action="store_true", help="list the methods and what is missing; do nothing")
@@ -113,7 +114,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_folder(args.out, f"--out {args.out}")
     check_reports(args.out, {"RESULTS.md": "# Results\n\nMean over images", "results.jsonl": '{"file":'})
     config, compared = what_to_compare(args, config)
-    benchmarks = [load_benchmark(root, args.backgrounds) for root in args.benchmarks]
+    chosen = args.backgrounds, args.objects, args.scenes
+    benchmarks = [load_benchmark(root, *chosen) for root in args.benchmarks]
     if args.quick:
         benchmarks = [benchmark.first(QUICK_OBJECTS, QUICK_SITES) for benchmark in benchmarks]
     pages = {benchmark.name: args.out / "reports" / benchmark.name for benchmark in benchmarks}

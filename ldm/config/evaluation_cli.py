@@ -51,6 +51,12 @@ def add_scoring_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("--device", help="cpu or cuda [cuda if there is one]")
 
 
+def add_choice_flags(p: argparse.ArgumentParser) -> None:
+    """Which part of a benchmark is used, see `load_benchmark`."""
+    p.add_argument("--objects", nargs="+", default=[], metavar="NAME", help="objects of the benchmark [all]")
+    p.add_argument("--scenes", nargs="+", default=[], metavar="NAME", help="scenes of the benchmark [all]")
+
+
 def networks_of(args: argparse.Namespace) -> FeatureNetworks:
     """Load what the metrics need; FileNotFoundError names model, file and flag of what is missing."""
     return load_networks(

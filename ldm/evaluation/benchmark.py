@@ -27,6 +27,7 @@ from ldm.evaluation.posed import Posed, read_posed
 from ldm.insertion.mask_input import MaskOptions, read_mask
 from ldm.insertion.roi import AROUND, CropContext, Roi, plan_rois
 
+ObjectFolders = dict[str, Path]  # by the object's name
 PHOTO_CASES = "insertions/cases.json"
 SCENE_FILES = (
     "background.png, truth.png, mask.png (white: inpaint here), object_mask.png (white: the object), "
@@ -105,24 +106,25 @@ def load_benchmark(
 ) -> Benchmark:
     """Read and check a benchmark, or the chosen objects and sites of it; () stands for all.
 
-    `backgrounds` is the test bench for object folders. ValueError or FileNotFoundError names the first fault.
+    `backgrounds` is the test bench for object folders. Only what is chosen is checked; ValueError or
+    FileNotFoundError names its first fault.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder; give a benchmark or object folders")
     if (root / "scenes").is_dir():
-        found = _scenes(root)
+        folders, found = _scenes(root)
     elif (root / PHOTO_CASES).is_file():
-        found = _photos(root)
+        folders, found = _photos(root)
     else:
-        found = _insertset(root, backgrounds)
-    names = _choose(sorted(found.objects, key=natural_key), objects, root)
-    wanted = _choose([site.name for site in found.sites], sites, root)
-    kept = [site for name in names for site in found.sites_of(name) if site.name in wanted]
+        folders, found = _insertset(root, backgrounds)
+    names = _choose(sorted(folders, key=natural_key), objects, root)
+    wanted = _choose([site.name for site in found], sites, root)
+    kept = [site for name in names for site in found if site.object == name and site.name in wanted]
     if not kept:
         raise ValueError(f"{root}: no site has one of these objects: {', '.join(names)}; choose others")
-    used = dict.fromkeys(site.object for site in kept)
+    used = {site.object: load_insertset(folders[site.object]) for site in kept}
     checked = tuple(_checked(site) if site.truth else site for site in kept)
-    return Benchmark(found.name, {name: found.objects[name] for name in used}, checked)
+    return Benchmark(root.resolve().name, used, checked)
 
 
 def read_alike(background: Picture, path: Path) -> Picture:
@@ -135,11 +137,11 @@ def read_alike(background: Picture, path: Path) -> Picture:
     return picture
 
 
-def _scenes(root: Path) -> Benchmark:
+def _scenes(root: Path) -> tuple[ObjectFolders, list[Site]]:
     """Scenes with ground truth; their images are read by `_checked`."""
-    objects = {name: load_insertset(root / "objects" / name) for name in _folders(root / "objects")}
+    objects = {name: root / "objects" / name for name in _folders(root / "objects")}
     folders = [root / "scenes" / name for name in _folders(root / "scenes")]
-    sites = tuple(
+    sites = [
         Site(
             name=folder.name,
             object=_object_name(folder / "meta.json", objects),
@@ -148,8 +150,8 @@ def _scenes(root: Path) -> Benchmark:
             object_mask=folder / "object_mask.png",
         )
         for folder in folders
-    )
-    return Benchmark(root.resolve().name, objects, sites)
+    ]
+    return objects, sites
 
 
 def _checked(scene: Site) -> Site:
@@ -186,7 +188,7 @@ def _object_name(path: Path, known: Collection[str]) -> str:
     return name
 
 
-def _photos(root: Path) -> Benchmark:
+def _photos(root: Path) -> tuple[ObjectFolders, list[Site]]:
     """Real objects in real photos; lines with objects from elsewhere are left out."""
     file = root / PHOTO_CASES
     try:
@@ -201,12 +203,10 @@ def _photos(root: Path) -> Benchmark:
         ]
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{file}: not a list of insertions ({error!r})") from error
-    names = dict.fromkeys(site.object for site in sites)
-    objects = {name: load_insertset(root / "id_image" / name) for name in names}
-    return Benchmark(root.resolve().name, objects, tuple(sites))
+    return {site.object: root / "id_image" / site.object for site in sites}, sites
 
 
-def _insertset(root: Path, backgrounds: Path | None) -> Benchmark:
+def _insertset(root: Path, backgrounds: Path | None) -> tuple[ObjectFolders, list[Site]]:
     """One object folder, or a folder of them: each object goes into every background of its test bench."""
     alone = (root / "data").is_dir()
     folders = (
@@ -221,13 +221,13 @@ def _insertset(root: Path, backgrounds: Path | None) -> Benchmark:
         )
     if backgrounds is None:
         raise ValueError(f"{root}: object folders need a test bench: --backgrounds FOLDER (image/, mask/)")
-    objects = {folder.resolve().name: load_insertset(folder) for folder in folders}
-    sites = tuple(
+    objects = {folder.resolve().name: folder for folder in folders}
+    sites = [
         Site(f"{name}/{masked.name}", name, masked)  # every object goes into backgrounds of the same names
         for name in objects
         for masked in bench_backgrounds(_test_bench(name, backgrounds))
-    )
-    return Benchmark(root.resolve().name, objects, sites)
+    ]
+    return objects, sites
 
 
 def _test_bench(name: str, backgrounds: Path) -> Path:

@@ -38,6 +38,16 @@ def test_a_bench_with_truth(tmp_path: Path) -> None:
     assert list(few.objects) == ["apple"] and [site.name for site in few.sites] == ["s1"]
 
 
+def test_only_what_is_chosen_has_to_be_in_order(tmp_path: Path) -> None:
+    root = write_bench(tmp_path / "bench")
+    (root / "objects/brick/bbox/1.txt").write_text("nothing")
+    (root / "scenes/s10/truth.png").write_bytes(b"")
+    chosen = load_benchmark(root, objects=["apple"], sites=["s1"])
+    assert list(chosen.objects) == ["apple"] and [site.name for site in chosen.sites] == ["s1"]
+    with pytest.raises(ValueError, match=r"objects/brick: 1 fault"):
+        load_benchmark(root, objects=["brick"])
+
+
 def test_photos_with_suggested_objects(tmp_path: Path) -> None:
     (tmp_path / "insertions").mkdir()
     object_folder(tmp_path / "id_image/cat")

@@ -129,6 +129,7 @@ def test_quick_is_less(folder: Path, capsys: pytest.CaptureFixture[str]) -> None
     ("flags", "message"),
     [
         (["--methods", "linear"], "no method linear; there are flat"),
+        (["--objects", "nobody"], "no nobody; there are"),
         (["--published", "nowhere.yaml"], "nowhere.yaml: no such config"),
         (["--benchmarks", "nowhere"], "nowhere: no such folder"),
         (["--out", __file__], "is a file, not a folder"),
