@@ -36,7 +36,7 @@ from ldm.training.samples import draw_noise, encoded
 FULL_SIZE = 257 * 1024  # inputs of the prior encoder at Paint-by-Example's size
 SAMPLES, MEASURED = 48, 16  # encoded few-shot samples, and how many of them the loss is measured on
 BATCH, EVERY, SEED = 1, 50, 0
-MIN_SNR = 5.0  # as configs/mini.yaml: with plain weights the loss hardly depends on the object
+LOSS = "v"  # as configs/mini.yaml: that of eps hardly depends on the object
 Row = tuple[str, str, int, float, float]  # panel, case, step, loss, movement
 
 
@@ -82,7 +82,7 @@ def run(
         lr_tokens=rate,
         lr_prior_encoder=rate,
         drop_context=0,
-        min_snr_gamma=MIN_SNR,
+        loss=LOSS,
         warmup_steps=case.warmup_steps,
         max_steps=case.steps,
     )

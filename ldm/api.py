@@ -16,7 +16,7 @@ from ldm.batch.runner import plan_request, warn_of_crops
 from ldm.batch.work_item import MaskedBackground, WorkItem
 from ldm.config.build import crop_context_of, from_sections, open_session
 from ldm.config.loader import ROOT
-from ldm.config.schema import Config, load_config
+from ldm.config.schema import NOT_LEARNING, Config, load_config
 from ldm.data.boxes import parse_box
 from ldm.data.files import overwritten, path_of, write_file
 from ldm.data.insertset import load_insertset
@@ -30,6 +30,7 @@ from ldm.models.checkpoint import check_replaceable
 from ldm.models.runtime import device_named
 
 MINI = ROOT / "configs" / "mini.yaml"
+OF_THE_SCRIPT = {"accelerator", "devices", *NOT_LEARNING} - {"freeze_model"}  # of scripts/train.py
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,21 +97,25 @@ def load(config: str | Path = MINI, *settings: str, device: str | None = None) -
 def learn(model: Model, pictures: str | Path, **settings: Any) -> LearnedObject:
     """Learn the object of an object folder (data/, bbox/, test.jpg) from all of its few-shot pictures.
 
-    `settings` are those of the config's section `train`, like max_steps=200. The object is learnt on another
-    copy of the base: `model` stays as it is. scripts/train.py can also resume, hold out a picture, validate.
+    `settings` are those of the config's section `train` that decide what is learnt, like max_steps=200;
+    ValueError for others. The object is learnt on another copy of the base, on the model's device: `model`
+    stays as it is. scripts/train.py can also use several devices, resume, hold out a picture, validate.
     """
     # imported here: Lightning takes seconds to load, and insertion does not need it
     from ldm.config.build_training import training_run_of
     from ldm.training.run import learn_to_file
 
+    if unused := sorted(OF_THE_SCRIPT & settings.keys()):
+        raise ValueError(f"learn: {', '.join(unused)} only for scripts/train.py; leave out")
     root = path_of(str(pictures))
     insertset = load_insertset(root)
-    given = [f"data.root={root.resolve()}", *(f"train.{key}={value}" for key, value in settings.items())]
+    given = [f"data.root={root.resolve()}", "train.hold_out=none", "train.validate_every=0"]
+    given += [f"train.{key}={value}" for key, value in settings.items()]
     config: Config = load_config(asdict(model.config), given)
     folder = TemporaryDirectory(prefix="ldm-")
     file = Path(folder.name) / f"{root.resolve().name}.safetensors"
     base = config.base
-    learn_to_file(Path(base.path), base.architecture, insertset, training_run_of(config), file)
+    learn_to_file(Path(base.path), base.architecture, insertset, training_run_of(config, model.device), file)
     return LearnedObject(file, folder)
 
 

@@ -18,16 +18,22 @@ with starting():
     from ldm.data.files import locked_folder, sweep
     from ldm.data.insertset import load_insertset
     from ldm.models.base import load_base
-    from ldm.training.checkpoints import Checkpoints, find_checkpoint, new_run, resumable, run_folder
+    from ldm.training.checkpoints import (
+        Checkpoints,
+        best_checkpoint,
+        find_checkpoint,
+        new_run,
+        resumable,
+        run_folder,
+    )
     from ldm.training.finetune import FILES
     from ldm.training.run import build_learner, train, write_inputs
     from ldm.training.trainer import StopOnSignal, check_devices
     from ldm.validation.callback import Validation
-    from ldm.validation.score import reason
 
 TRAIN_FLAGS = """name logdir resume max_steps freeze_model few_shot few_shot_features batch_size
 accumulate_grad_batches lr lr_conditioner lr_tokens lr_prior_encoder lr_final warmup_steps drop_context
-single_view min_snr_gamma cached_samples precision devices accelerator seed gradient_checkpointing
+single_view loss cached_samples precision devices accelerator seed gradient_checkpointing
 checkpoint_every keep_checkpoints preview_every validate_every hold_out patience"""
 FLAGS = {"dataset-dir": "data.root", "base": "base.path"}
 FLAGS |= flags("data", "workers") | flags("train", TRAIN_FLAGS)
@@ -53,9 +59,9 @@ def report(folder: Path, step: int, stopped: bool, validation: Validation | None
     if stopped:
         print(f"stopped and saved at step {step}; resume with: bash train.sh --resume {folder}")
         raise SystemExit(130)
-    if validation and validation.scores:
+    if validation and (found := best_checkpoint(folder)):
         early = f"stopped at step {step}, no more improvement; " if validation.stopped else ""
-        print(f"{early}best: {reason(validation.scores)}")
+        print(f"{early}best: {found[1]}")
     print(f"{find_checkpoint(folder)}: done; next: bash get_deltas.sh --path {folder}")
 
 
@@ -90,7 +96,7 @@ def learn(config: Config, resumed: Path | None) -> None:
         for part in (folder, *folder.glob("*/")):
             sweep(part)
         if not resumed:
-            new_run(Path(t.logdir), t.name)  # another process may have written it since
+            new_run(folder.parent, folder.name)  # another process may have written it since
         trainer = train(module, plan.training, training, folder, callbacks, resumed, announce)
     if trainer.is_global_zero:
         validation = next((callback for callback in callbacks if isinstance(callback, Validation)), None)

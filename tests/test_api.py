@@ -110,6 +110,8 @@ def test_mistakes_name_the_remedy(model: Model, learned: LearnedObject, tmp_path
         learned.save(tmp_path / "bee.ckpt")
     with pytest.raises(ValueError, match="max_steps"):
         ldm.learn(model, ROOT / "examples" / "objects" / "rocket_bee", max_step=3)
+    with pytest.raises(ValueError, match=r"learn: devices, hold_out only for scripts/train\.py; leave out"):
+        ldm.learn(model, ROOT / "examples" / "objects" / "rocket_bee", hold_out="1", devices=2)
     with pytest.raises(FileNotFoundError, match="nothing"):
         ldm.load(tmp_path / "nothing.yaml")
 

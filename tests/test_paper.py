@@ -57,7 +57,7 @@ PUBLISHED: dict[str, Any] = {
     "train.decayed": "all",
     "train.drop_context": 0.0,
     "train.single_view": 0.0,
-    "train.min_snr_gamma": 0.0,
+    "train.loss": "eps",
     "train.posterior": "sample",
     "train.cached_samples": 0,
     "train.hold_out": "none",

@@ -30,19 +30,20 @@ from ldm.training.checkpoints import Checkpoints
 from ldm.training.finetune import FineTune, Tuning
 from ldm.training.run import TrainingRun
 from ldm.training.samples import FillImages, fill_with_grey
-from ldm.training.trainer import LoopOptions, Previews
+from ldm.training.trainer import LoopOptions, Previews, on_device
 from ldm.validation.callback import Validation, ValidationPlan, plan_validation
 from ldm.validation.validator import RegionFiller, Validator, place_of, validation_pictures
 
 
-def training_run_of(config: Config) -> TrainingRun:
-    """The training run that the settings describe."""
+def training_run_of(config: Config, device: str = "") -> TrainingRun:
+    """The training run that the settings describe; a `device` (cpu, cuda, cuda:N) replaces theirs."""
     t, d = config.train, config.data
-    precision = usable_precision(t.precision, device_of(t.accelerator), "32-true")
+    precision = usable_precision(t.precision, device or device_of(t.accelerator), "32-true")
+    loop = from_sections(LoopOptions, t, d, precision=precision)
     return TrainingRun(
         tuning=from_sections(Tuning, t),
         samples=from_sections(SampleOptions, t, d),
-        loop=from_sections(LoopOptions, t, d, precision=precision),
+        loop=on_device(loop, device) if device else loop,
         images=object_images(config),
         shown=shown_in_training(config),
         recipe=asdict(config),

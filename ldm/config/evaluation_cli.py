@@ -73,8 +73,8 @@ def setup_of(args: argparse.Namespace, config: Config) -> Setup:
 
     def learn(insertset: InsertSet, learning: Changes, file: Path) -> None:
         """On a base of its own."""
-        own = with_learning(config, learning)
-        learn_to_file(Path(config.base.path), config.base.architecture, insertset, training_run_of(own), file)
+        run = training_run_of(with_learning(config, learning), args.device)
+        learn_to_file(Path(config.base.path), config.base.architecture, insertset, run, file)
 
     @lru_cache(maxsize=1)  # methods that insert alike follow one another
     def opened(changes: str) -> tuple[Session, InpaintingModel]:

@@ -186,6 +186,8 @@ def _migrated_section(section: str, values: Any) -> Any:
     if not isinstance(values, Mapping):
         return values
     kept = {key: value for key, value in values.items() if f"{section}.{key}" not in DROPPED}
+    if section == "train" and (gamma := kept.pop("min_snr_gamma", None)) is not None:
+        kept.setdefault("loss", "v" if gamma else "eps")
     if section == "base" and isinstance(kept.get("architecture"), Mapping):
         architecture = LEGACY_DEFAULTS | dict(kept["architecture"])
         if (composite := architecture.pop(COLLAGE, None)) is not None:

@@ -95,7 +95,12 @@ class TrainSection:
         "latents of an image: mean of the VAE's posterior, or a sample of it, as in the paper",
         ["mean", "sample"],
     )
-    min_snr_gamma: float = setting(0.0, "gamma of min-SNR loss weights; 0: plain eps MSE", least=0)
+    loss: str = setting(
+        "eps",
+        "mean squared error of eps, the noise, as in the paper; or of v, which counts noisy steps more, for "
+        "bases that predict v",
+        ["eps", "v"],
+    )
     precision: str = setting(
         "32-true",
         "Lightning's precision; bf16-mixed runs as 32-true on a device without bf16",

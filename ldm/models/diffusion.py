@@ -77,15 +77,12 @@ def classifier_free_guidance(eps_null: Tensor, eps_cond: Tensor, guidance_scale:
     return eps_null + guidance_scale * (eps_cond - eps_null)
 
 
-def level_weight(t: Tensor, min_snr_gamma: float) -> Tensor:
-    """Loss weights [b] of the eps error at steps t [b]: min-SNR weights of v (Hang et al. 2023).
+def v_weight(t: Tensor) -> Tensor:
+    """Weights [b] by which the squared error of eps at steps t [b] becomes that of v (Salimans and Ho 2022).
 
-    An eps error is multiplied by 1 / sqrt(alpha_bar) in x_0: with equal weights, the noisiest steps, which
-    determine composition and hue, are hardly learnt.
+    With equal weights of eps the noisiest steps, which determine composition and hue, are hardly learnt.
     """
-    a = alpha_bar(t.device)[t]
-    snr = a / (1 - a)
-    return snr.clamp(max=min_snr_gamma) / snr / a
+    return 1 / alpha_bar(t.device)[t]
 
 
 def eps_loss(

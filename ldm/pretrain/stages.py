@@ -123,6 +123,7 @@ class Pretraining:
             max_steps=s.steps,
             max_epochs=-1,
             precision=self.config.precision,  # type: ignore[arg-type]
+            devices=1,  # several would train on the same samples
             logger=[CSVLogger(folder, "csv"), TensorBoardLogger(folder, "tensorboard")],
             callbacks=[saving, averaging, *limit],
             val_check_interval=s.checkpoint_every if validation else None,

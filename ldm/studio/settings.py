@@ -12,7 +12,7 @@ from ldm.config.schema import Config
 LEARN_MAIN = ("max_steps", "freeze_model", "lr", "hold_out", "precision")
 LEARN_MORE = (
     "few_shot", "batch_size", "accumulate_grad_batches", "lr_conditioner", "lr_tokens", "lr_final",
-    "warmup_steps", "drop_context", "single_view", "recolour", "min_snr_gamma", "cached_samples",
+    "warmup_steps", "drop_context", "single_view", "recolour", "loss", "cached_samples",
     "gradient_checkpointing",
     "checkpoint_every", "preview_every", "validate_every", "patience", "seed",
 )  # fmt: skip
@@ -43,7 +43,6 @@ LABELS = {
     "train.lr_tokens": "Learning rate, tokens",
     "train.lr_final": "Learning rate at the end",
     "train.warmup_steps": "Warm-up steps",
-    "train.min_snr_gamma": "Min-SNR gamma",
     "train.checkpoint_every": "Steps per checkpoint",
     "train.preview_every": "Steps per preview",
     "train.validate_every": "Steps per validation",

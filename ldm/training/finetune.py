@@ -17,7 +17,7 @@ from torch.optim import AdamW
 from ldm.data.pairs import DEFAULT, SampleOptions
 from ldm.models.base import Base
 from ldm.models.checkpoint import first_few
-from ldm.models.diffusion import add_noise, eps_loss, level_weight
+from ldm.models.diffusion import add_noise, eps_loss, v_weight
 from ldm.objects.delta import trained_names
 from ldm.training.samples import (
     FillImages,
@@ -42,7 +42,7 @@ class Tuning:
     prior encoder (-1: `lr_conditioner`), `lr_conditioner` of the rest. They fall along a cosine to the share
     `lr_final` at `max_steps` (1: constant), after a linear warm-up. `decayed`: the weights that decay,
     `matrices` (few-shot tokens excepted) or `all`. The learnable vector trains only if contexts are dropped.
-    `min_snr_gamma`: see `level_weight`; 0: plain eps MSE, as in Paint-by-Example and the paper.
+    `loss`: mean squared error of eps, as in Paint-by-Example and the paper, or of v, see `v_weight`.
     `gradient_checkpointing`: compute the UNet's activations again in the backward pass, not keep them.
     """
 
@@ -59,7 +59,7 @@ class Tuning:
     weight_decay: float = 0.01
     decayed: str = "matrices"
     drop_context: float = 0.15
-    min_snr_gamma: float = 0.0
+    loss: str = "eps"
     gradient_checkpointing: bool = False
 
     def rates(self) -> dict[str, float]:
@@ -138,8 +138,8 @@ class FineTune(pl.LightningModule):
         context = torch.where(dropped[:, None, None], null, context)
         t = self.base.training_timesteps(t, masked, mask)
         predicted = self.base.eps(add_noise(x_0, eps, t), t, masked, mask, context)
-        gamma = self.tuning.min_snr_gamma
-        return eps_loss(eps, predicted, level_weight(t, gamma) if gamma else None, batch.get("weight"))
+        level_weight = v_weight(t) if self.tuning.loss == "v" else None
+        return eps_loss(eps, predicted, level_weight, batch.get("weight"))
 
     def configure_optimizers(self) -> dict[str, Any]:
         optimizer, t = AdamW(self.groups(), fused=True), self.tuning

@@ -14,7 +14,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import StringIO
 from pathlib import Path
 from types import FrameType
@@ -54,6 +54,12 @@ class LoopOptions:
     accelerator: str = "auto"
     devices: str | int = "auto"
     workers: int = 0
+
+
+def on_device(options: LoopOptions, device: str) -> LoopOptions:
+    """The same loop on one device alone: cpu, cuda or cuda:N."""
+    kind, _, number = device.partition(":")
+    return replace(options, accelerator=kind, devices=f"{number}," if number else 1)
 
 
 def check_devices(accelerator: str, devices: str | int) -> None:

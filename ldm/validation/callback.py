@@ -56,11 +56,14 @@ class Validation(AfterStep):
         self.checkpoints = checkpoints
         self.stopped = False
         self.scores: list[ValidationScore] = []
+        self.kept = 0  # the step whose weights are in BEST; 0: none
+        self.resumed_at = 0
 
     def on_train_start(self, trainer: pl.Trainer, module: Any) -> None:
         """Continue with the scores up to the resumed step; later ones, of a crashed run, are dropped."""
         super().on_train_start(trainer, module)
         self.scores = read_scores(self.run, self.step) if self.step else []
+        self.resumed_at = self.step
         if trainer.is_global_zero:
             self._remove_later_best()
         if not self.step:
@@ -89,19 +92,25 @@ class Validation(AfterStep):
             self._keep_best(module)
 
     def _keep_best(self, module: Any) -> None:
-        """Weights first, so that the reason is never there without them."""
-        if best(self.scores) is self.scores[-1]:
+        """Keep the weights of the best score, as far as there are weights of it; they are written first."""
+        scores = self.scores
+        if best(scores).step not in (self.step, self.kept):  # a crashed run has replaced its weights
+            scores = [score for score in scores if score.step > self.resumed_at]
+        if best(scores).step == self.step:
             checkpoint = {"global_step": self.step}
             module.on_save_checkpoint(checkpoint)
             write_ckpt(self.run / BEST, checkpoint)
-        write_file(self.run / REASON, f"{reason(self.scores)}\n")
+            self.kept = self.step
+        write_file(self.run / REASON, f"{reason(scores)}\n")
 
     def _remove_later_best(self) -> None:
         """Delete the best checkpoint that a crashed run has left of a step after the resumed one."""
         saved = best_checkpoint(self.run)
-        if not saved or not self.scores or not saved[1].startswith(f"step {best(self.scores).step}:"):
-            (self.run / REASON).unlink(missing_ok=True)
-            (self.run / BEST).unlink(missing_ok=True)
+        if saved and self.scores and saved[1].startswith(f"step {best(self.scores).step}:"):
+            self.kept = best(self.scores).step
+            return
+        (self.run / REASON).unlink(missing_ok=True)
+        (self.run / BEST).unlink(missing_ok=True)
 
     def _log(self, trainer: pl.Trainer, result: ValidationResult) -> None:
         """The sheet as a file; sheet and numbers to TensorBoard."""

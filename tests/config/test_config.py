@@ -366,6 +366,8 @@ def test_kept_settings_that_are_no_more_are_passed_over_but_not_in_a_users_file(
     old = {"train": {"mask_growth": 0.4, "max_steps": 7}, "sample": sample}
     assert load_config(old).train.max_steps == 7
     assert SettingsParser("Test.", FLAGS, "").parse_config([], old)[1] == load_config(old)
+    for gamma, loss in ((0.0, "eps"), (5.0, "v")):  # of min-SNR weights
+        assert load_config({"train": {"min_snr_gamma": gamma}}).train.loss == loss
     (tmp_path / "old.yaml").write_text("train:\n  mask_growth: 0.4\n")
     with pytest.raises(ValueError, match=r"unknown setting 'train\.mask_growth'"):
         load_config(tmp_path / "old.yaml")

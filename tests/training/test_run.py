@@ -29,6 +29,15 @@ def test_more_processes_than_cores_are_refused() -> None:
         check_devices("cpu", cores + 1)
 
 
+def test_the_library_learns_on_the_named_device_alone() -> None:
+    """Several devices would run the caller's program once on each."""
+    config = load_config(None, ["train.devices=2", "train.accelerator=gpu"])
+    loops = [build_training.training_run_of(config, device).loop for device in ("", "cpu", "cuda:1", "cuda")]
+    assert [(loop.accelerator, loop.devices) for loop in loops] == [
+        ("gpu", "2"), ("cpu", 1), ("cuda", "1,"), ("cuda", 1)
+    ]  # fmt: skip
+
+
 def test_the_script_and_the_library_learn_the_same(tmp_path: Path) -> None:
     config, root = written(tmp_path)
     common = ["--config", str(config), "--dataset-dir", str(root), "--logdir", str(tmp_path / "logs")]

@@ -98,6 +98,20 @@ def test_a_best_of_later_steps_does_not_outlive_a_crash(tmp_path: Path) -> None:
     assert best_checkpoint(run) is None and not (run / "best.ckpt").exists()
 
 
+def test_the_best_is_one_whose_weights_are_there(tmp_path: Path) -> None:
+    """A run whose best score is of step 3 crashes, goes on after step 2: the weights of step 1 are gone."""
+    run = tmp_path / "run"
+    fit(tmp_path, validating(tmp_path, {1: 0.5, 2: 0.1, 3: 0.9}, every=1), 3)
+    (run / "checkpoints/step-000003.ckpt").unlink()
+    early = validating(tmp_path / "early", {}, every=1)
+    fit(tmp_path / "early", early, 2)
+    find_checkpoint(tmp_path / "early/run").rename(run / "checkpoints/step-000002.ckpt")
+    fit(tmp_path, validating(tmp_path, {3: 0.3, 4: 0.2}, every=1), 4, start=2)
+    found = best_checkpoint(run)
+    assert found and found[1].startswith("step 3: score 0.300")
+    assert read_checkpoint(found[0])["global_step"] == 3
+
+
 @pytest.mark.parametrize("cost", [20, 84, 400])
 @pytest.mark.parametrize(("steps", "samples"), [(800, 8), (4000, 1), (2000, 1), (100, 1), (12, 64)])
 def test_validation_costs_a_tenth_at_most(cost: int, steps: int, samples: int) -> None:
