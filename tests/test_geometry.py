@@ -11,7 +11,7 @@ from PIL import Image
 
 from ldm.batch.manifest import read_manifest
 from ldm.batch.work_item import MaskedBackground, WorkItem, roi_in
-from ldm.data.exif import upright
+from ldm.data.exif import upright_pixels
 from ldm.data.insertset import load_insertset
 from ldm.data.mask_levels import read_silhouette
 from ldm.data.picture import read_picture, read_rgb
@@ -34,7 +34,7 @@ def folder(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     shown[8:40, 24:56] = 255
     exif = Image.Exif()
     exif[0x0112] = request.param
-    stored = Image.fromarray(upright(shown, {6: 8, 8: 6}.get(request.param, request.param)))
+    stored = Image.fromarray(upright_pixels(shown, {6: 8, 8: 6}.get(request.param, request.param)))
     for name in ("data/1.png", "reg_data/1.jpg", "mask/1.png", "test.png", "b.webp", "photo.tif"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         stored.save(tmp_path / name, exif=exif)

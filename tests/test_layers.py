@@ -109,7 +109,7 @@ def test_benchmarks_stand_on_what_they_measure(file: Path) -> None:
         ("insertion.insert", "from ldm.training.finetune import FineTune", True),
         ("insertion.insert", "from ldm.config.schema import Config", True),
         ("insertion.insert", "from ldm import evaluation", True),
-        ("insertion.insert", "from ldm.compositing.composite import composite", True),
+        ("insertion.insert", "from ldm.compositing.composite import composite_over", True),
         ("insertion.insert", "from ldm.models.base import Base\nfrom ldm.insertion.roi import Roi", False),
         ("insertion.insert", "from ldm import __version__", False),
         ("insertion.insert", "from benchmarks.measure import measure", True),

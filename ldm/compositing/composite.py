@@ -33,7 +33,7 @@ def composite_layers(cut_outs: Tensor, regions: Tensor | None, mask: Tensor) -> 
         size = (mask.shape[-2], mask.shape[-1])
         scaled = F.interpolate(regions[:, None].to(mask), size=size, mode="bilinear", antialias=True)
         own = (scaled > 0.5) * mask
-    return placed(cut_outs.to(mask), boxes_for(own), own) * (own > 0)
+    return place_in_boxes(cut_outs.to(mask), boxes_for(own), own) * (own > 0)
 
 
 def boxes_for(masks: Tensor) -> Tensor:
@@ -49,7 +49,7 @@ def boxes_for(masks: Tensor) -> Tensor:
     return torch.tensor(boxes, device=masks.device)
 
 
-def placed(pictures: Tensor, boxes: Tensor, like: Tensor) -> Tensor:
+def place_in_boxes(pictures: Tensor, boxes: Tensor, like: Tensor) -> Tensor:
     """Objects' pictures [b,c,P,P] and boxes [b,4] => [b,c,H,W], sized as `like`: each scaled into its box.
 
     The aspect is kept; the object stands at the bottom centre of its box, with 0 around it.
@@ -57,7 +57,7 @@ def placed(pictures: Tensor, boxes: Tensor, like: Tensor) -> Tensor:
     height, width = like.shape[-2:]
     out = like.new_zeros(*pictures.shape[:2], height, width)
     for canvas, picture, box in zip(out, pictures, boxes.tolist(), strict=True):
-        cropped = visible(picture)
+        cropped = cropped_to_object(picture)
         free_x, free_y = box[2] - box[0], box[3] - box[1]
         factor = min(free_x / cropped.shape[2], free_y / cropped.shape[1])
         if factor <= 0:
@@ -79,12 +79,12 @@ def flattened(layers: Tensor) -> Tensor:
     return out[None]
 
 
-def composite(layer: Tensor, pictures: Tensor) -> Tensor:
+def composite_over(layer: Tensor, pictures: Tensor) -> Tensor:
     """A layer [b,4,H,W] over pictures [b,3,H,W] in [-1,1] => [b,3,H,W]."""
     return layer[:, :3] + (1 - layer[:, 3:]) * pictures
 
 
-def visible(picture: Tensor) -> Tensor:
+def cropped_to_object(picture: Tensor) -> Tensor:
     """Crop a picture [c,P,P] to what is not mid-grey, [c,h,w]; an all-grey picture is returned whole."""
     seen = (picture.abs() > VISIBLE).any(0)
     if not seen.any():
@@ -105,7 +105,7 @@ def nearest(picture: Tensor, others: Tensor) -> int:
 
 
 def _coarse(picture: Tensor) -> Tensor:
-    cropped = visible(picture)[None]
+    cropped = cropped_to_object(picture)[None]
     return F.interpolate(cropped, size=(COARSE, COARSE), mode="bilinear", antialias=True)[0]
 
 

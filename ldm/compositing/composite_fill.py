@@ -18,10 +18,10 @@ from torch import Generator, Tensor
 
 from ldm.compositing.background_fill import fill_background
 from ldm.compositing.composite import (
-    composite,
     composite_layers,
+    composite_over,
     flattened,
-    placed,
+    place_in_boxes,
     transfer_detail,
 )
 from ldm.data.image import resize
@@ -101,7 +101,7 @@ class CompositeFill(RegionFill):
     @cached_property
     def image(self) -> Tensor:
         """The region with the objects in it, [3,h,w] in [-1,1]."""
-        return composite(self.layer[None], self.background[None])[0]
+        return composite_over(self.layer[None], self.background[None])[0]
 
     @cached_property
     def background(self) -> Tensor:
@@ -133,7 +133,7 @@ class CompositesInTraining:
         The last channel is 1 on the object: its shadow is shown already, so that around it nothing is learnt.
         """
         image, numbers = batch["image"], batch["index"].tolist()
-        alpha = placed(batch["cut_out"], batch["object_box"], batch["mask"])[:, 3:]
+        alpha = place_in_boxes(batch["cut_out"], batch["object_box"], batch["mask"])[:, 3:]
         lit = [self._lit(picture, number) for picture, number in zip(image, numbers, strict=True)]
         return torch.cat([image.lerp(torch.stack(lit), alpha), alpha], 1)
 

@@ -84,7 +84,7 @@ def cut_out(
     x0, y0, x1, y1 = pixel_box(box, pixels.shape[:2])
     window, inner = surroundings((x0, y0, x1, y1), pixels.shape[:2])
     factor = min(1.0, SIDE / max(pixels[window].shape[:2]))
-    coarse = shrunk(pixels[window], factor)
+    coarse = scaled_down(pixels[window], factor)
     a, b, c, d = (round(v * factor) for v in inner)
     within = slice(b, max(d, b + 1)), slice(a, max(c, a + 1))
     if silhouette is None:
@@ -93,7 +93,7 @@ def cut_out(
             return CutOut(coarse[within].copy(), np.ones_like(alpha), (x0, y0, x1, y1), found=False)
     else:
         silhouette = _cleaned(silhouette, (x0, y0, x1, y1), name)
-        alpha = shrunk(silhouette[window], factor)[within].astype(np.float32) / 255
+        alpha = scaled_down(silhouette[window], factor)[within].astype(np.float32) / 255
         if not (alpha > 0.5).any():
             raise ValueError(f"{name}: the silhouette is empty inside the box {x0} {y0} {x1} {y1}; fix one")
     tight = box_of(alpha > 0.5)
@@ -162,7 +162,7 @@ def silhouette_of(reference: Path) -> np.ndarray | None:
     return read_silhouette(beside) if beside.is_file() else read_alpha(reference)
 
 
-def shrunk(pixels: np.ndarray, factor: float) -> np.ndarray:
+def scaled_down(pixels: np.ndarray, factor: float) -> np.ndarray:
     """[h,w] or [h,w,3] scaled by `factor`, at most 1."""
     if factor >= 1:
         return pixels
@@ -181,7 +181,7 @@ def surroundings(box: PixelBox, size: tuple[int, int]) -> tuple[tuple[slice, sli
 def segment(pixels: np.ndarray, box: PixelBox) -> np.ndarray:
     """Pixels and the box of an object in them => a coarse silhouette by GrabCut, float [h,w] in [0,1]."""
     factor = min(1.0, COARSE / max(pixels.shape[:2]))
-    small = shrunk(pixels, factor)
+    small = scaled_down(pixels, factor)
     a, b, c, d = (round(v * factor) for v in box)
     labels = np.full(small.shape[:2], cv2.GC_BGD, np.uint8)
     labels[b:d, a:c] = cv2.GC_PR_FGD

@@ -82,7 +82,7 @@ class Given:
         return max(x0, 0.0), max(y0, 0.0), min(x1, float(width)), min(y1, float(height))
 
 
-def upright(box: Box, frame: Frame) -> Box:
+def upright_box(box: Box, frame: Frame) -> Box:
     """A box in a stored picture => the same box in the upright one, by EXIF orientation."""
     x0, y0, x1, y1 = box
     width, height = frame.width, frame.height
@@ -107,7 +107,7 @@ READINGS: Mapping[str, Callable[[Box, Frame], Box]] = {
     SWAPPED: lambda box, frame: _sorted(box),
     SIZED: lambda box, frame: (box[0], box[1], box[0] + box[2], box[1] + box[3]),
     CENTRED: lambda box, frame: _around(*box),
-    STORED: upright,
+    STORED: upright_box,
 }
 
 
@@ -147,7 +147,7 @@ def box_in(numbers: Sequence[float], frame: Frame, where: str, may_leave: bool =
     how = convention([given])
     x0, y0, x1, y1 = box = given.read_as(how)
     if not may_leave or x0 >= x1 or y0 >= y1:
-        box = placed(given, how)
+        box = clipped_box(given, how)
     _warn([given], how)
     return box
 
@@ -162,7 +162,7 @@ def convention(every: Sequence[Given], overhang: float = OVERHANG) -> str:
     return fitting[0] if len(fitting) == 1 and fitting[0] not in (SIZED, CENTRED) else CORNERS
 
 
-def placed(given: Given, how: str, overhang: float = OVERHANG) -> Box:
+def clipped_box(given: Given, how: str, overhang: float = OVERHANG) -> Box:
     """The box, clipped to the picture; ValueError if it is none, with what else may be meant."""
     x0, y0, x1, y1 = box = given.clipped(how)
     if given.fits(how, overhang):
@@ -203,7 +203,7 @@ def read_boxes(
         found = []
         for given in lines:
             try:
-                found.append(placed(given, how, overhang))
+                found.append(clipped_box(given, how, overhang))
             except ValueError as error:
                 faults.append(str(error))
             else:

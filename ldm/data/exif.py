@@ -41,7 +41,7 @@ def is_adobe_rgb(file: Image.Image) -> bool:
         return False
 
 
-def upright(pixels: np.ndarray, turn: int) -> np.ndarray:
+def upright_pixels(pixels: np.ndarray, turn: int) -> np.ndarray:
     """Turn stored pixels [H,W,...] upright; `turn`: EXIF orientation, 1..8."""
     if turn >= 5:
         pixels = pixels.swapaxes(0, 1)

@@ -23,7 +23,7 @@ from ldm.data.colour_space import (
     srgb_converter,
     stated_profile,
 )
-from ldm.data.exif import is_adobe_rgb, orientation, photo_exif, upright
+from ldm.data.exif import is_adobe_rgb, orientation, photo_exif, upright_pixels
 from ldm.data.picture_decode import (
     ROWS,
     check_kind,
@@ -95,7 +95,7 @@ def read_picture(path: Path, convert: bool = False) -> Picture:
     with one_line_errors(path):
         picture, turn = _decoded(path, convert)
         if not picture.pixels.size:
-            picture = replace(picture, pixels=upright(read_deep(path), turn))
+            picture = replace(picture, pixels=upright_pixels(read_deep(path), turn))
     fault = profile_fault(picture.icc_profile, picture.n_colours)
     return replace(picture, colour_fault=f"{fault}; {AS_SRGB}") if fault else picture
 
@@ -154,7 +154,7 @@ def read_labels(path: Path) -> np.ndarray | None:
         palette = np.array(file.getpalette("RGB"), np.uint8).reshape(-1, 3)[used]
         if used[0] != 0 or palette[0].any() or (np.ptp(palette.astype(int), axis=1) <= TINT).all():
             return None
-        return upright(np.asarray(file), orientation(file))
+        return upright_pixels(np.asarray(file), orientation(file))
 
 
 def rgb_over_grey(picture: Picture) -> np.ndarray:
@@ -216,9 +216,9 @@ def _decoded(path: Path, convert: bool) -> tuple[Picture, int]:
             pixels = np.empty((0, 0, 1), np.uint16)
         elif file.mode in SEPARATED:
             convert_strip, fault = _to_srgb(file.mode, icc)
-            icc, pixels = None, upright(read_shallow(file, convert_strip), turn)
+            icc, pixels = None, upright_pixels(read_shallow(file, convert_strip), turn)
         else:
-            pixels = upright(read_shallow(file), turn)
+            pixels = upright_pixels(read_shallow(file), turn)
         return Picture(pixels, icc, exif, _resolution(dpi), shown, fault), turn
 
 

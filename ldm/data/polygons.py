@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ldm.data.boxes import OVERHANG, SHARE_OVERHANG, Frame, upright
+from ldm.data.boxes import OVERHANG, SHARE_OVERHANG, Frame, upright_box
 from ldm.data.text import read_text
 
 Polygon = tuple[tuple[float, float], ...]  # points x, y
@@ -70,7 +70,7 @@ def polygons_in(polygons: Sequence[Polygon], frame: Frame, where: str) -> list[P
         polygons = [tuple((x * width, y * height) for x, y in polygon) for polygon in polygons]
     elif outside[0] and not outside[1]:
         said = "read as pixels of the stored background, before EXIF turns it"
-        polygons = [tuple(upright((x, y, x, y), frame)[:2] for x, y in polygon) for polygon in polygons]
+        polygons = [tuple(upright_box((x, y, x, y), frame)[:2] for x, y in polygon) for polygon in polygons]
     elif outside[0]:
         said = f"{outside[0]} of {len(points)} points lie outside the background of {width} x {height} px"
         said += "; the part inside counts"

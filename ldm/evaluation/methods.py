@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ldm.batch.contact_sheet import rgb8
-from ldm.compositing.composite import composite, composite_layers
+from ldm.compositing.composite import composite_layers, composite_over
 from ldm.compositing.composite_fill import CompositeObject
 from ldm.compositing.cut_out import cut_out_picture
 from ldm.compositing.matting import included_matting
@@ -62,7 +62,7 @@ def paste_cut_out(reference: Path, background: Picture, mask: np.ndarray) -> Pic
     area = torch.from_numpy(crop(mask, box))[None, None].float()
     cut_out = cut_out_picture(reference, included_matting())
     layer = composite_layers(cut_out.picture(SIZE)[None], None, area)
-    image = composite(layer, crop_region(background, box)[None])[0]
+    image = composite_over(layer, crop_region(background, box)[None])[0]
     return patched(background, [paste_region(background, box, image, area[0, 0].numpy())])
 
 

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ldm.compositing.composite import composite
+from ldm.compositing.composite import composite_over
 from ldm.compositing.composite_fill import CompositeFill, CompositeObject
 from ldm.compositing.object_cut_outs import white_balanced
 from ldm.data.image import to_image
@@ -70,7 +70,7 @@ def paste_posed(posed: Posed | None, background: Picture, mask: np.ndarray) -> P
     assert posed is not None, "a site is checked before a posed method gets it"
     box = box_of(mask)
     layer = torch.from_numpy(crop(posed.layer(background.size), box)).permute(2, 0, 1)
-    image = composite(layer[None], crop_region(background, box)[None])[0]
+    image = composite_over(layer[None], crop_region(background, box)[None])[0]
     return patched(background, [paste_region(background, box, image, crop(mask, box).astype(np.float32))])
 
 

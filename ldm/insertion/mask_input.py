@@ -17,7 +17,7 @@ import numpy as np
 from scipy import ndimage
 
 from ldm.data.boxes import Box, box_in, read_box_file
-from ldm.data.exif import upright as upright_pixels
+from ldm.data.exif import upright_pixels
 from ldm.data.mask_levels import Channel, above, mask_levels, surrounds, without_specks
 from ldm.data.picture import Picture, read_picture
 from ldm.data.polygons import Polygon, polygons_in, read_polygons

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ldm.data.boxes import CORNERS, Box, Frame, Given, placed
+from ldm.data.boxes import CORNERS, Box, Frame, Given, clipped_box
 from ldm.data.files import atomic_file, check_folder, file_digest, locked_folder, write_file
 from ldm.data.insertset import PREPARED
 from ldm.data.mask_levels import read_silhouette
@@ -130,7 +130,7 @@ def correct_photo(
         record, image = read_record(root), photo_of(root, name)
         pixels, boxes, mask = read_rgb(image), box_file(root, name), mask_file(root, name)
         if box is not None:
-            box = placed(Given(box, Frame(*pixels.shape[1::-1]), f"{image.name}: box"), CORNERS)
+            box = clipped_box(Given(box, Frame(*pixels.shape[1::-1]), f"{image.name}: box"), CORNERS)
         proposal = propose(pixels, box, segmenter, silhouette)
         entry = record.photos.setdefault(name, PhotoRecord(file_digest(image)))
         entry.box, entry.mask = (file_digest(file) if file.is_file() else "" for file in (boxes, mask))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ldm.compositing.cut_out import shrunk
+from ldm.compositing.cut_out import scaled_down
 from ldm.data.boxes import Box, pixel_box
 from ldm.data.picture import OPAQUE
 
@@ -93,10 +93,10 @@ def compare_views(views: dict[str, View]) -> list[str]:
 
 def alike(one: View, other: View) -> bool:
     """Whether two photos show nearly the same view, or one is a copy: their silhouettes may differ then."""
-    if likeness(one.tile, other.tile) > ALIKE:
+    if tile_similarity(one.tile, other.tile) > ALIKE:
         return True
     pairs = ((_part(one.photo, box), _part(other.photo, box)) for box in (one.box, other.box))
-    return all(likeness(*pair) > COPY for pair in pairs)
+    return all(tile_similarity(*pair) > COPY for pair in pairs)
 
 
 def _part(photo: np.ndarray, box: np.ndarray) -> np.ndarray:
@@ -112,7 +112,7 @@ def best_view(views: dict[str, View]) -> str:
     largest, sharpest = (max(getattr(v, key) for v in views.values()) for key in ("side", "sharpness"))
 
     def goodness(view: View) -> float:
-        typical = np.mean([likeness(view.tile, tile) for tile in tiles])
+        typical = np.mean([tile_similarity(view.tile, tile) for tile in tiles])
         return float(
             view.whole + typical + 0.5 * view.side / largest + 0.5 * view.sharpness / max(sharpest, 1e-6)
         )
@@ -127,7 +127,7 @@ def view_of(image: np.ndarray, box: Box, silhouette: np.ndarray) -> View:
     crop = np.where(inside, image[y0:y1, x0:x1], np.uint8(128))
     tile = cv2.resize(crop, (TILE, TILE), interpolation=cv2.INTER_AREA)
     side, (height, width) = float(max(x1 - x0, y1 - y0)), image.shape[:2]
-    photo = shrunk(image, min(1.0, LOOK / max(height, width)))
+    photo = scaled_down(image, min(1.0, LOOK / max(height, width)))
     shares = np.array([x0, y0, x1, y1]) / (width, height, width, height)
     return View(tile, photo, shares, side, sharpness(image, box, silhouette), not _cut_sides(silhouette))
 
@@ -139,7 +139,7 @@ def sharpness(image: np.ndarray, box: Box, silhouette: np.ndarray) -> float:
     """
     x0, y0, x1, y1 = pixel_box(box, image.shape[:2])
     factor = min(1.0, LOOK / max(x1 - x0, y1 - y0))
-    grey = cv2.cvtColor(shrunk(image[y0:y1, x0:x1], factor), cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
+    grey = cv2.cvtColor(scaled_down(image[y0:y1, x0:x1], factor), cv2.COLOR_RGB2GRAY).astype(np.float32) / 255
     mask = cv2.resize(silhouette[y0:y1, x0:x1], grey.shape[::-1], interpolation=cv2.INTER_AREA)
     inside = cv2.erode((mask > OPAQUE).astype(np.uint8), np.ones((5, 5), np.uint8)) > 0
     if not inside.any():
@@ -148,7 +148,7 @@ def sharpness(image: np.ndarray, box: Box, silhouette: np.ndarray) -> float:
     return float(detail.std() / (grey[inside].std() + 0.02))
 
 
-def likeness(one: np.ndarray, other: np.ndarray) -> float:
+def tile_similarity(one: np.ndarray, other: np.ndarray) -> float:
     """Correlation of two tiles, -1 .. 1."""
     a, b = (tile.astype(np.float32).ravel() - tile.mean() for tile in (one, other))
     return float(a @ b / max(float(np.linalg.norm(a) * np.linalg.norm(b)), 1e-6))
@@ -169,7 +169,7 @@ def _cut_sides(silhouette: np.ndarray) -> list[str]:
 
 def _pieces(silhouette: np.ndarray) -> int:
     """How many large pieces a silhouette has."""
-    small = shrunk(silhouette, min(1.0, LOOK / max(silhouette.shape)))
+    small = scaled_down(silhouette, min(1.0, LOOK / max(silhouette.shape)))
     _, _, stats, _ = cv2.connectedComponentsWithStats((small > OPAQUE).astype(np.uint8))
     areas = stats[1:, cv2.CC_STAT_AREA]
     return int((areas > SECOND * areas.max()).sum()) if len(areas) else 0

@@ -18,8 +18,8 @@ from ldm.compositing.cut_out import (
     SIDE,
     PixelBox,
     matte,
+    scaled_down,
     segment,
-    shrunk,
     surroundings,
     tidied,
 )
@@ -59,7 +59,7 @@ class Segmenter:
 
     def locate(self, image: np.ndarray) -> Box | None:
         """The box of what stands out in a photo uint8 [H,W,3] with ground at its border; None: nothing."""
-        small = shrunk(image, min(1.0, SIDE / max(image.shape[:2])))
+        small = scaled_down(image, min(1.0, SIDE / max(image.shape[:2])))
         height, width = small.shape[:2]
         x, y = round(FRAME * width), round(FRAME * height)
         found = tidied(cv2.resize(self.find(small, (x, y, width - x, height - y)), (width, height)) > 0.5)
@@ -93,7 +93,7 @@ def refined(find: Find, pixels: np.ndarray, box: PixelBox) -> np.ndarray:
     """The coarse alpha that `find` makes of at most SIDE px, like GrabCut's `segment`, with a fine edge."""
     factor = min(1.0, SIDE / max(pixels.shape[:2]))
     x0, y0, x1, y1 = (round(value * factor) for value in box)
-    small = shrunk(pixels, factor)
+    small = scaled_down(pixels, factor)
     return matte(small, find(small, (x0, y0, x1, y1)))
 
 

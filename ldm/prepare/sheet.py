@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from ldm.compositing.cut_out import shrunk
+from ldm.compositing.cut_out import scaled_down
 from ldm.data.boxes import Box
 from ldm.data.picture import OPAQUE, Picture
 from ldm.prepare.object_folder import PreparedObject, PreparedPhoto
@@ -51,7 +51,7 @@ def draw_sheet(prepared: PreparedObject) -> Picture:
 def drawn(image: np.ndarray, box: Box, silhouette: np.ndarray) -> np.ndarray:
     """A photo uint8 [H,W,3], at most TILE px, with its box and silhouette uint8 [H,W] drawn."""
     factor = min(1.0, TILE / max(image.shape[:2]))
-    tile, inside = shrunk(image, factor), shrunk(silhouette, factor) > OPAQUE
+    tile, inside = scaled_down(image, factor), scaled_down(silhouette, factor) > OPAQUE
     tile = np.where(inside[..., None], tile, (tile * GROUND).astype(np.uint8))
     edges, _ = cv2.findContours(inside.astype(np.uint8), cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(tile, edges, -1, EDGE, 1)

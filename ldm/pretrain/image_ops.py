@@ -72,7 +72,7 @@ def over(layer: Tensor, ground: Tensor) -> Tensor:
     return layer[:3] + ground * (1 - layer[3:])
 
 
-def placed(cutout: Tensor, size: int, g: Generator) -> tuple[Tensor, Box]:
+def placed_at_random(cutout: Tensor, size: int, g: Generator) -> tuple[Tensor, Box]:
     """A layer scaled and put somewhere => layer [4,size,size] and its box x0 y0 x1 y1."""
     longer = uniform(0.38, 0.72, g) * size
     factor = longer / max(cutout.shape[-2:])
@@ -124,17 +124,17 @@ def reference_of(cutout: Tensor, photo: Tensor, size: int, g: Generator) -> Tens
     height, width = cutout.shape[-2:]
     ground = scaled(random_crop(photo, size, g, 0.3), height, width)
     if not happens(CUT_OUT, g):
-        return squared(over(cutout, ground), size)
+        return square_view(over(cutout, ground), size)
     if happens(ERRORS, g):
         cutout = cutout * (1 - _patches(height, width, g))
     shown = over(cutout, torch.full_like(ground, GREY))
     if happens(ERRORS, g):
         left = _patches(height, width, g) * (1 - cutout[3:])
         shown = shown + left * (ground - GREY)
-    return squared(shown, size)
+    return square_view(shown, size)
 
 
-def squared(image: Tensor, size: int) -> Tensor:
+def square_view(image: Tensor, size: int) -> Tensor:
     """[3,h,w] in [0,1] => [3,size,size]: its longer side fills the square, mid-grey fills up the other."""
     factor = size / max(image.shape[-2:])
     h, w = (max(1, round(side * factor)) for side in image.shape[-2:])
@@ -142,7 +142,7 @@ def squared(image: Tensor, size: int) -> Tensor:
     return F.pad(scaled(image, h, w), [left, size - left - w, top, size - top - h], value=GREY)
 
 
-def psnr(image: Tensor, truth: Tensor, where: Tensor | None = None) -> Tensor:
+def batch_psnr(image: Tensor, truth: Tensor, where: Tensor | None = None) -> Tensor:
     """PSNR in dB of images [b,c,H,W] in [-1,1], [b], at most 100; `where` [b,1,H,W]: only above a half."""
     error = ((image.clamp(-1, 1) - truth) / 2).square().mean(1, keepdim=True)
     inside = torch.ones_like(error) if where is None else (where > 0.5).to(error)

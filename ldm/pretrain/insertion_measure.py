@@ -23,7 +23,7 @@ from ldm.models.base import Base
 from ldm.models.conditioner import clip_normalised
 from ldm.models.cross_attention import Contexts
 from ldm.models.sampler import Condition, sample
-from ldm.pretrain.image_ops import psnr
+from ldm.pretrain.image_ops import batch_psnr
 from ldm.pretrain.insertion_samples import InsertionBatch, InsertionComposer, box_of, stack
 from ldm.pretrain.picture_pack import Relit
 
@@ -73,14 +73,14 @@ class InsertionMeasure:
         if self.folder is not None:
             write_sheet(batch, results, self.folder / f"{step:06}_{part}.jpg")
         if part == "hole":
-            return {"hole/psnr": float(psnr(results, batch.image, batch.mask).mean())}
+            return {"hole/psnr": float(batch_psnr(results, batch.image, batch.mask).mean())}
         found: dict[str, float] = {}
         places = {"object": batch.own * batch.mask, "ring": (batch.mask - batch.own).clamp_min(0)}
         for name, where in places.items():
-            own = psnr(results, batch.image, where)
+            own = batch_psnr(results, batch.image, where)
             found[f"{part}/{name}"] = float(own.mean())
             if part == "scene":
-                plain = psnr(batch.shown, batch.image, where)
+                plain = batch_psnr(batch.shown, batch.image, where)
                 found[f"plain/{name}"] = float(plain.mean())
                 found[f"{part}/{name}_worse"] = float((own < plain).float().mean())
         if part == "nothing":

@@ -25,14 +25,14 @@ from ldm.pretrain.image_ops import (
     choice,
     jitter,
     over,
-    placed,
+    placed_at_random,
     premultiplied,
     random_crop,
     reference_of,
     region,
     scaled,
     shadow,
-    squared,
+    square_view,
     tight,
     to_scene,
 )
@@ -193,7 +193,7 @@ class InsertionComposer:
             if happens(0.5, g)
             else choice(self.multiview[choice(list(self.multiview), g)], g)
         )
-        placed_layer, box = placed(premultiplied(layer), self.size, g)
+        placed_layer, box = placed_at_random(premultiplied(layer), self.size, g)
         return placed_layer[3:], box
 
     def _photo(self, g: Generator) -> Composition:
@@ -209,7 +209,7 @@ class InsertionComposer:
         x0, y0, x1, y1 = box
         content = image[:, y0:y1, x0:x1]
         grey = content * alpha[:, y0:y1, x0:x1] + GREY * (1 - alpha[:, y0:y1, x0:x1])
-        views = [squared(jitter(grey, g, 0.1), self.reference_size) for _ in range(1 + self.views)]
+        views = [square_view(jitter(grey, g, 0.1), self.reference_size) for _ in range(1 + self.views)]
         scene = image * (1 - alpha) + recoloured(image, g) * alpha
         return Composition(image, scene, alpha, region(box, self.size, g), views)
 
@@ -231,7 +231,7 @@ class InsertionComposer:
             order = torch.randperm(3, generator=g).tolist()
             target, *others = (torch.cat([each[order], each[3:]]) for each in (target, *others))
         ground = random_crop(choice(self.photos, g), self.size, g)
-        layer, box = placed(target, self.size, g)
+        layer, box = placed_at_random(target, self.size, g)
         lit = to_scene(layer, ground, uniform(0.2, 0.8, g))
         dark = shadow(layer[3:], box, g) if happens(0.8, g) else torch.zeros_like(layer[3:])
         wrong = recoloured_layer(layer, g, 1.0, 0.8)

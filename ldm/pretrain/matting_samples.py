@@ -50,7 +50,7 @@ class MattingComposer:
         rendered = [(_pixels(scene.truth), _pixels(scene.mask)) for scene in pack.relit]
         self.scenes = [source for source in (photographed, photographed, rendered) if source]
         if photographed:
-            self.layers.append([cut_out(*pair) for pair in photographed])
+            self.layers.append([layer_of(*pair) for pair in photographed])
         # where nothing says which object is meant, the ground must not show another one
         self.empty = [self.photos[i] for i, _ in known if area[i] <= NOTHING] or self.photos
         self.sizes = tuple(sizes)
@@ -100,7 +100,7 @@ class MattingComposer:
             picture = _over(other, picture)
         layer = self._object(picture, length, rng)
         if rng.random() < 0.7:
-            picture = picture * (1 - shadow(layer[..., 3], rng))[..., None]
+            picture = picture * (1 - shadow_layer(layer[..., 3], rng))[..., None]
         picture, alpha = _over(layer, picture), layer[..., 3]
         if rng.random() < OCCLUDED and not whole:
             front = self._object(picture, length * 0.5, rng)
@@ -129,7 +129,7 @@ class MattingComposer:
         layer = source[rng.integers(len(source))].astype(np.float32) / 255
         layer = self._new_look(layer, rng)
         layer[..., :3] *= layer[..., 3:]
-        layer = placed(layer, picture.shape[:2], length, rng)
+        layer = turned_and_placed(layer, picture.shape[:2], length, rng)
         if rng.random() < LIKE_GROUND:
             layer = like_ground(layer, picture, rng.uniform(0.4, 0.9))
         if rng.random() < 0.5:
@@ -164,7 +164,7 @@ def _resized(pixels: np.ndarray, width: int, height: int) -> np.ndarray:
     return cv2.resize(pixels, (width, height), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
-def cut_out(photo: np.ndarray, silhouette: np.ndarray) -> np.ndarray:
+def layer_of(photo: np.ndarray, silhouette: np.ndarray) -> np.ndarray:
     """Photo [H,W,3] and silhouette [H,W,1] => layer [H,W,4], all uint8; its edge keeps none of the ground."""
     inner = (2 * silhouette.astype(np.int16) - 255).clip(0, 255).astype(np.uint8)
     return np.concatenate([photo, inner], -1)
@@ -183,7 +183,7 @@ def tinted(colour: np.ndarray, rng: Rng, amount: float) -> np.ndarray:
     return np.clip(cv2.transform(np.ascontiguousarray(colour, np.float32), matrix), 0, 1)
 
 
-def placed(layer: np.ndarray, size: tuple[int, int], length: float, rng: Rng) -> np.ndarray:
+def turned_and_placed(layer: np.ndarray, size: tuple[int, int], length: float, rng: Rng) -> np.ndarray:
     """A layer scaled to a length, rotated, stretched, mirrored, put somewhere in a transparent [H,W,4]."""
     rows, columns = (np.flatnonzero((layer[..., 3] > 0.05).any(side)) for side in (1, 0))
     if len(rows) < 2 or len(columns) < 2:
@@ -228,7 +228,7 @@ def gradient(size: tuple[int, int], rng: Rng) -> np.ndarray:
     return np.clip(1 + steep * (x * np.cos(angle) + y * np.sin(angle)), 0.4, 1.3).astype(np.float32)
 
 
-def shadow(alpha: np.ndarray, rng: Rng) -> np.ndarray:
+def shadow_layer(alpha: np.ndarray, rng: Rng) -> np.ndarray:
     """A soft shadow [H,W] in [0,1] of a silhouette: flattened below its lower edge, or cast to a side."""
     rows, columns = (np.flatnonzero((alpha > 0.3).any(side)) for side in (1, 0))
     if not len(rows):

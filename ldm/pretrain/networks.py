@@ -11,7 +11,7 @@ from ldm.compositing.matting import WITH_BOX, MattingNetwork
 from ldm.data.random_draws import happens, uniform
 from ldm.features.imagenet import MEAN, STD, ImageNetFeatures
 from ldm.models.autoencoder import Autoencoder
-from ldm.pretrain.image_ops import choice, over, placed, premultiplied, psnr, random_crop
+from ldm.pretrain.image_ops import batch_psnr, choice, over, placed_at_random, premultiplied, random_crop
 from ldm.pretrain.matting_samples import MattingBatch
 from ldm.pretrain.picture_pack import Pack
 from ldm.training.trainer import cosine_with_warmup
@@ -40,7 +40,7 @@ class AutoencoderCrops:
         photo = random_crop(choice(self.pack.photos, g), self.size, g, SMALLEST)
         if chance > RENDERED + CUT_OUTS:
             return photo
-        layer, _ = placed(premultiplied(choice(self.objects, g)), round(1.4 * self.size), g)
+        layer, _ = placed_at_random(premultiplied(choice(self.objects, g)), round(1.4 * self.size), g)
         x, y = (round(uniform(0, 0.4, g) * self.size) for _ in range(2))
         layer = layer[:, y : y + self.size, x : x + self.size]
         order = torch.randperm(3, generator=g).tolist() if happens(0.5, g) else [0, 1, 2]
@@ -62,12 +62,12 @@ class ResidualTraining(pl.LightningModule):
         std = latents.detach().float().std((0, 2, 3), keepdim=True)
         decoded = self.net.decode(latents + self.noise * std * torch.randn_like(latents)).float()
         loss = (decoded - image).abs().mean()
-        self.log_dict({"loss": loss, "psnr": psnr(decoded.detach(), image).mean()}, prog_bar=True)
+        self.log_dict({"loss": loss, "psnr": batch_psnr(decoded.detach(), image).mean()}, prog_bar=True)
         return loss
 
     def validation_step(self, image: Tensor, i: int) -> None:
         decoded = self.net.decode(self.net.encode(image))
-        self.log("val_psnr", psnr(decoded.float(), image).mean(), prog_bar=True)
+        self.log("val_psnr", batch_psnr(decoded.float(), image).mean(), prog_bar=True)
 
     def configure_optimizers(self) -> dict:
         optimizer = torch.optim.AdamW(self.net.parameters(), lr=self.lr, betas=(0.9, 0.99), weight_decay=0.01)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ldm.data.exif import orientation, upright
+from ldm.data.exif import orientation, upright_pixels
 from ldm.data.files import atomic_file
 
 SIDES = (256, 512, 1024, 1600, 2048, 3072)  # pixels, longer side of proxies; a request gets the next one up
@@ -83,7 +83,7 @@ def _small(file: Path, side: int) -> tuple[Image.Image, bytes | None]:
                 opened.draft(opened.mode, (side, side))
                 small = opened.convert("RGB")
                 small.thumbnail((side, side), Image.Resampling.LANCZOS, reducing_gap=2.0)
-                return Image.fromarray(upright(np.asarray(small), turn)), profile
+                return Image.fromarray(upright_pixels(np.asarray(small), turn)), profile
     except (OSError, SyntaxError) as error:
         raise ValueError(f"{file.name}: broken picture ({error}); save it again") from error
     small = Image.fromarray(_pixels(file))

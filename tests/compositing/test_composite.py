@@ -8,12 +8,12 @@ from torch import Tensor
 
 from ldm.compositing.composite import (
     boxes_for,
-    composite,
     composite_layers,
+    composite_over,
+    cropped_to_object,
     flattened,
     nearest,
-    placed,
-    visible,
+    place_in_boxes,
 )
 
 BOX = (slice(4, 16), slice(10, 30))
@@ -59,7 +59,7 @@ def test_what_is_not_grey_of_a_picture_stands_in_its_box(
 ) -> None:
     reference = torch.zeros(1, 3, 28, 28)
     reference[..., 7:21, :14], reference[..., 7:21, 14:] = 0.5, -0.5  # 28 x 14
-    shown = placed(reference, torch.tensor([place]), torch.zeros(1, 1, 32, 32))
+    shown = place_in_boxes(reference, torch.tensor([place]), torch.zeros(1, 1, 32, 32))
     assert shown.shape == (1, 3, 32, 32) and box_of(shown[0]) == expected
     x0, y0, x1, y1 = expected
     if x1 - x0 > 4:
@@ -69,9 +69,9 @@ def test_what_is_not_grey_of_a_picture_stands_in_its_box(
 
 
 def test_an_empty_box_shows_nothing_and_a_grey_picture_is_seen_as_a_whole() -> None:
-    assert (placed(plain(1), torch.zeros(1, 4), hole()) == 0).all()
-    assert visible(plain(0)[0]).shape == (3, 28, 28)
-    assert (placed(plain(0), torch.tensor([[1, 1, 5, 5]]), hole()) == 0).all()
+    assert (place_in_boxes(plain(1), torch.zeros(1, 4), hole()) == 0).all()
+    assert cropped_to_object(plain(0)[0]).shape == (3, 28, 28)
+    assert (place_in_boxes(plain(0), torch.tensor([[1, 1, 5, 5]]), hole()) == 0).all()
 
 
 def test_an_object_stands_a_little_inside_its_mask() -> None:
@@ -98,7 +98,7 @@ def test_a_layer_covers_by_its_alpha_and_never_past_its_hole() -> None:
     free = hole()
     free[..., 14:, :] = 0
     layer = flattened(composite_layers(reference, None, free))
-    shown, ground = composite(layer, plain(-0.5, 32)), plain(-0.5, 32)
+    shown, ground = composite_over(layer, plain(-0.5, 32)), plain(-0.5, 32)
     inside = layer[:, 3:] > 0.49
     assert inside.any() and near(shown[inside.expand(-1, 3, -1, -1)], 0.0)
     assert torch.equal(shown * (1 - free), ground * (1 - free))
@@ -117,8 +117,8 @@ def two_sided(
 
 
 def test_the_visible_part_is_what_is_not_grey() -> None:
-    assert visible(two_sided(10, 20, 30, 24)).shape == (4, 30, 24)
-    assert visible(torch.zeros(3, 9, 9)).shape == (3, 9, 9), "all of nothing"
+    assert cropped_to_object(two_sided(10, 20, 30, 24)).shape == (4, 30, 24)
+    assert cropped_to_object(torch.zeros(3, 9, 9)).shape == (3, 9, 9), "all of nothing"
     assert boxes_for(torch.zeros(1, 1, 4, 4)).tolist() == [[0, 0, 0, 0]]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from ldm.compositing.composite import boxes_for, placed
+from ldm.compositing.composite import boxes_for, place_in_boxes
 from ldm.compositing.composite_fill import (
     CompositeObject,
     CompositeSettings,
@@ -48,7 +48,7 @@ def test_a_batch_shows_a_composite_in_each_hole_that_has_one() -> None:
     assert shown_in([RegionFill(region()), RegionFill(region())], holes) is None
     shown = shown_in([RegionFill(region()), made(0.5)(region())], holes)
     assert shown is not None and not shown[0].any()
-    alpha = placed(opaque(0.5), boxes_for(HOLE), HOLE)[0, 3] > 0.99
+    alpha = place_in_boxes(opaque(0.5), boxes_for(HOLE), HOLE)[0, 3] > 0.99
     assert near(shown[1][:, alpha], 0.5)
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from ldm.compositing.composite import composite, composite_layers, flattened
+from ldm.compositing.composite import composite_layers, composite_over, flattened
 from ldm.compositing.composite_fill import (
     CompositeObject,
     CompositeSettings,
@@ -88,7 +88,7 @@ def test_detail_transfer_keeps_the_cut_out_sharp_and_takes_on_the_models_light(
 ) -> None:
     """A model that only darkens what it started from: scene and object are darker, not blurred."""
     background, mask = noisy(), box()
-    start = composite(in_hole(cut_outs, mask), to_image(background.pixels)[None])[0]
+    start = composite_over(in_hole(cut_outs, mask), to_image(background.pixels)[None])[0]
     decoded: list[torch.Tensor] = []
 
     def darker(latents: torch.Tensor) -> torch.Tensor:

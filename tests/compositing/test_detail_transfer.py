@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ldm.compositing.composite import composite, transfer_detail
+from ldm.compositing.composite import composite_over, transfer_detail
 
 
 def fine(size: int = 128) -> Tensor:
@@ -17,7 +17,7 @@ def test_a_change_of_light_goes_over_layer_and_scene_and_leaves_their_detail() -
     known, layer = fine(), torch.zeros(4, 128, 128)
     layer[:3, 30:90, 30:90], layer[3, 30:90, 30:90] = fine()[:, :60, :60], 1
     change = torch.full((3, 32, 32), -0.2)
-    begun, alpha = composite(layer[None], known[None])[0], layer[3]
+    begun, alpha = composite_over(layer[None], known[None])[0], layer[3]
     assert torch.allclose(transfer_detail(begun, alpha, change, 12), begun - 0.2, atol=0.06)
     assert torch.equal(transfer_detail(begun, alpha, change * 0, 12), begun)
     assert transfer_detail(begun, alpha, change * 100, 12).min() == -1

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ldm.data.boxes import Frame, box_in, parse_box, read_box_file, read_boxes, upright
+from ldm.data.boxes import Frame, box_in, parse_box, read_box_file, read_boxes, upright_box
 from ldm.data.text import numbers_of
 
 WIDE = Frame(300, 200)
@@ -154,12 +154,12 @@ def test_a_box_that_fits_the_stored_picture_only_is_read_there(orientation: int)
     assert sideways.shown == (200, 300)
     assert quietly(10, 20, 190, 250, frame=sideways) == (10, 20, 190, 250)
     with pytest.warns(UserWarning, match="read as pixels of the stored picture, before EXIF turns it"):
-        assert read(10, 20, 250, 190, frame=sideways) == upright((10, 20, 250, 190), sideways)
+        assert read(10, 20, 250, 190, frame=sideways) == upright_box((10, 20, 250, 190), sideways)
 
 
 def test_upright_keeps_the_order_of_corners() -> None:
     for orientation in range(1, 9):
-        x0, y0, x1, y1 = upright((1, 2, 5, 9), Frame(40, 30, orientation))
+        x0, y0, x1, y1 = upright_box((1, 2, 5, 9), Frame(40, 30, orientation))
         assert x0 < x1 and y0 < y1
 
 
@@ -181,7 +181,10 @@ def test_the_files_of_a_folder_follow_one_convention(tmp_path: Path) -> None:
         UserWarning, match=r"bbox/1\.txt: line 1, .* read as pixels of the stored picture"
     ) as said:
         found = read_boxes(files, tmp_path, faults)
-    assert [found[path][0] for path in files] == [upright((10, 20, 250, 190), sideways), (80, 10, 180, 100)]
+    assert [found[path][0] for path in files] == [
+        upright_box((10, 20, 250, 190), sideways),
+        (80, 10, 180, 100),
+    ]
     assert faults == [] and len(said) == 1 and "(2 boxes in all)" in str(said[0].message)
 
     files, faults = folder(tmp_path, sideways, "10 20 250 190", "10 20 100 280")  # one fits each only

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from ldm.data.exif import upright as turned_upright
+from ldm.data.exif import upright_pixels as turned_upright
 from ldm.data.insertset import load_insertset, sample_in_folder
 from ldm.data.mask_levels import read_silhouette
 from ldm.data.picture import read_rgb

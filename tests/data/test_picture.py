@@ -16,7 +16,7 @@ from PIL import Image, ImageOps, PngImagePlugin
 
 from ldm.config.process import explained
 from ldm.data.boxes import Frame
-from ldm.data.exif import upright
+from ldm.data.exif import upright_pixels
 from ldm.data.image import colour_levels, colours
 from ldm.data.mask_levels import read_silhouette
 from ldm.data.picture import (
@@ -76,7 +76,7 @@ def test_turning_agrees_with_pillow(orientation):
     pixels = random_pixels(3, np.uint8, (3, 5))
     turned = Image.fromarray(pixels)
     turned.getexif()[0x0112] = orientation
-    assert np.array_equal(upright(pixels, orientation), np.asarray(ImageOps.exif_transpose(turned)))
+    assert np.array_equal(upright_pixels(pixels, orientation), np.asarray(ImageOps.exif_transpose(turned)))
 
 
 @pytest.mark.parametrize(("number", "code"), [(errno.EIO, 3), (errno.EACCES, 2)])
@@ -124,7 +124,7 @@ def test_exif_orientation_is_honoured_and_reset(tmp_path, suffix, orientation):
     options = {"lossless": True} if suffix == ".webp" else {"quality": 100} if suffix == ".jpg" else {}
     Image.fromarray(pixels).save(tmp_path / f"a{suffix}", exif=photo_exif(orientation).tobytes(), **options)
     read = read_picture(tmp_path / f"a{suffix}")
-    assert np.abs(read.pixels.astype(int) - upright(pixels, orientation)).max() <= 2
+    assert np.abs(read.pixels.astype(int) - upright_pixels(pixels, orientation)).max() <= 2
     exif = Image.Exif()
     exif.load(read.exif)
     assert exif[0x010F] == "Maker" and 0x0112 not in exif
@@ -135,7 +135,7 @@ def test_exif_orientation_is_honoured_and_reset(tmp_path, suffix, orientation):
 def test_16_bit_orientation(tmp_path, suffix, orientation):
     pixels = random_pixels(1, np.uint16)
     Image.fromarray(pixels[..., 0]).save(tmp_path / f"a{suffix}", exif=photo_exif(orientation).tobytes())
-    assert np.array_equal(read_picture(tmp_path / f"a{suffix}").pixels, upright(pixels, orientation))
+    assert np.array_equal(read_picture(tmp_path / f"a{suffix}").pixels, upright_pixels(pixels, orientation))
 
 
 def test_palette_is_expanded(tmp_path):
@@ -188,8 +188,8 @@ def test_heic_is_read_upright(tmp_path, orientation):
     pixels[:32, :32] = 255
     Image.fromarray(pixels).save(tmp_path / "a.heic", exif=photo_exif(orientation).tobytes(), quality=95)
     read = read_rgb(tmp_path / "a.heic")
-    assert read.shape[:2] == upright(pixels, orientation).shape[:2]
-    assert np.abs(read.astype(int) - upright(pixels, orientation)).mean() < 4
+    assert read.shape[:2] == upright_pixels(pixels, orientation).shape[:2]
+    assert np.abs(read.astype(int) - upright_pixels(pixels, orientation)).mean() < 4
     assert read_frame(tmp_path / "a.heic").shown == read.shape[1::-1]
 
 
@@ -288,7 +288,7 @@ def test_16_bit_grey_is_turned_upright(tmp_path, orientation):
     exif[0x0112] = orientation
     levels = np.random.default_rng(0).integers(0, 65536, (7, 9), dtype=np.uint16)
     Image.fromarray(levels).save(tmp_path / "a.png", exif=exif.tobytes())
-    expected = upright(np.round(levels / 257).astype(np.uint8), orientation)
+    expected = upright_pixels(np.round(levels / 257).astype(np.uint8), orientation)
     assert (read_rgb(tmp_path / "a.png")[..., 0] == expected).all()
 
 

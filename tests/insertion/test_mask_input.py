@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from ldm.batch.work_item import MaskedBackground, pair
-from ldm.data.exif import upright
+from ldm.data.exif import upright_pixels
 from ldm.data.picture import Picture, read_picture
 from ldm.data.picture_write import write_picture
 from ldm.insertion.mask_input import MaskOptions, read_insert_mask
@@ -122,7 +122,7 @@ def test_a_region_counts_in_the_background_that_a_viewer_shows(
     shown[8:40, 24:56] = 255
     exif = Image.Exif()
     exif[0x0112] = orientation
-    stored = upright(shown, {6: 8, 8: 6}.get(orientation, orientation))  # undoes the turn
+    stored = upright_pixels(shown, {6: 8, 8: 6}.get(orientation, orientation))  # undoes the turn
     Image.fromarray(stored).save(tmp_path / f"b{suffix}", exif=exif, quality=100)
     Image.fromarray(shown).save(tmp_path / "m.png")
     polygon = json.dumps([[24, 8], [56, 8], [56, 40], [24, 40]])

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ldm.data.boxes import Frame
-from ldm.data.exif import upright
+from ldm.data.exif import upright_pixels
 from ldm.data.picture import Picture
 from ldm.data.picture_write import write_picture
 from ldm.data.polygons import polygons_in
@@ -175,7 +175,7 @@ def test_masks_and_polygons_of_the_stored_background_turn_with_it(tmp_path, orie
     with pytest.warns(UserWarning, match="stored background"):
         turned = polygon_mask(polygons_in([wide], frame, "p"), size)
     stored = polygon_mask([wide], (20, 30))
-    assert np.array_equal(turned, upright(stored, orientation))
+    assert np.array_equal(turned, upright_pixels(stored, orientation))
     write_picture(tmp_path / "m.png", Picture((stored * np.uint8(255))[..., None]))
     with pytest.warns(UserWarning, match="fits the stored background only"):
         assert np.array_equal(read_mask(tmp_path / "m.png", size, turn=orientation), turned)

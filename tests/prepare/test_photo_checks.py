@@ -12,8 +12,8 @@ from ldm.prepare.photo_checks import (
     best_view,
     check_photo,
     compare_views,
-    likeness,
     sharpness,
+    tile_similarity,
     view_of,
 )
 
@@ -64,7 +64,7 @@ def test_a_copy_is_known_though_another_box_and_silhouette_were_proposed() -> No
     smaller = tuple(0.4 * value for value in (box[0], box[1], box[2], 0.6 * box[3]))
     other = view_of(copy, smaller, np.full(copy.shape[:2], 255, np.uint8))
     one = view_of(image, box, mask)
-    assert likeness(one.tile, other.tile) < ALIKE
+    assert tile_similarity(one.tile, other.tile) < ALIKE
     assert alike(one, other) and not alike(one, view_of(*shown(seed=5)))
 
 

@@ -47,7 +47,7 @@ def test_over_shows_what_is_on_top() -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_a_placed_layer_lies_in_its_box(seed: int) -> None:
-    layer, (x0, y0, x1, y1) = layers.placed(layers.premultiplied(disc()), SIZE, generator(seed))
+    layer, (x0, y0, x1, y1) = layers.placed_at_random(layers.premultiplied(disc()), SIZE, generator(seed))
     assert layer.shape == (4, SIZE, SIZE) and 0 <= x0 < x1 <= SIZE and 0 <= y0 < y1 <= SIZE
     assert 0.3 * SIZE <= max(x1 - x0, y1 - y0) <= 0.75 * SIZE
     inside = layer[3, y0:y1, x0:x1].sum()
@@ -79,7 +79,7 @@ def test_regions_are_rectangles_and_blobs() -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_a_shadow_lies_at_the_foot_of_its_object(seed: int) -> None:
-    layer, box = layers.placed(layers.premultiplied(disc()), SIZE, generator(seed))
+    layer, box = layers.placed_at_random(layers.premultiplied(disc()), SIZE, generator(seed))
     shadow = layers.shadow(layer[3:], box, generator(seed))
     assert shadow.shape == (1, SIZE, SIZE) and shadow.min() >= 0 and 0.05 < shadow.max() <= 0.76
     rows = torch.arange(SIZE) + 0.5

@@ -14,7 +14,7 @@ from torch import Generator
 from ldm.models.architecture import Architecture
 from ldm.models.autoencoder import Autoencoder
 from ldm.models.base import Base, base_state, load_base, save_base
-from ldm.pretrain.image_ops import psnr
+from ldm.pretrain.image_ops import batch_psnr
 from ldm.pretrain.insertion_measure import PARTS, InsertionMeasure, fixed_samples
 from ldm.pretrain.insertion_samples import InsertionComposer
 from ldm.pretrain.networks import ResidualTraining
@@ -133,7 +133,7 @@ def test_the_autoencoders_training_lowers_its_error() -> None:
     images = torch.nn.functional.interpolate(coarse, size=(16, 16), mode="bicubic").clamp(-1, 1)
     net = Autoencoder((12, 48), channels=4, layers=1)
     net.start_from(images)
-    before = psnr(net.decode(net.encode(images)), images).mean()
+    before = batch_psnr(net.decode(net.encode(images)), images).mean()
     module = ResidualTraining(net, 3e-3, 1000)
     module.log_dict = lambda *args, **kwargs: None  # type: ignore[method-assign, assignment]
     optimizer = torch.optim.AdamW(net.parameters(), lr=3e-3)
@@ -141,7 +141,7 @@ def test_the_autoencoders_training_lowers_its_error() -> None:
         optimizer.zero_grad()
         module.training_step(images, 0).backward()
         optimizer.step()
-    assert psnr(net.decode(net.encode(images)), images).mean() > before + 0.5
+    assert batch_psnr(net.decode(net.encode(images)), images).mean() > before + 0.5
 
 
 def test_the_measure_names_every_part(composer: InsertionComposer, tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_psnr_counts_the_inside_only() -> None:
     truth, where = torch.zeros(1, 3, 4, 4), torch.zeros(1, 1, 4, 4)
     where[..., :2] = 1
     image = truth + 0.2 * where + (1 - where)
-    assert abs(float(psnr(image, truth, where)) - 20) < 1e-3
+    assert abs(float(batch_psnr(image, truth, where)) - 20) < 1e-3
 
 
 def test_the_rate_of_a_stage_limited_by_time() -> None:

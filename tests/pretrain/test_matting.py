@@ -12,11 +12,11 @@ from ldm.pretrain import matting_samples as samples
 from ldm.pretrain.matting_samples import (
     MattingBatch,
     MattingComposer,
-    cut_out,
     framed,
+    layer_of,
     like_ground,
-    placed,
-    shadow,
+    shadow_layer,
+    turned_and_placed,
 )
 from ldm.pretrain.networks import MattingTraining, fold, matting_loss, overlap, start_from_imagenet
 from tests.fixtures.pictures import small_pack
@@ -105,7 +105,7 @@ def test_photos_with_silhouettes_are_scenes_and_layers_and_those_without_an_obje
 
 def test_a_cut_out_keeps_the_surer_half_of_its_edge() -> None:
     levels = np.array([0, 100, 127, 191, 255], np.uint8).reshape(1, 5, 1)
-    assert cut_out(np.zeros((1, 5, 3), np.uint8), levels)[0, :, 3].tolist() == [0, 0, 0, 127, 255]
+    assert layer_of(np.zeros((1, 5, 3), np.uint8), levels)[0, :, 3].tolist() == [0, 0, 0, 127, 255]
 
 
 def test_the_box_holds_nearly_all_of_the_object_and_is_not_the_whole_crop(
@@ -132,7 +132,7 @@ def test_a_placed_layer_keeps_its_length_and_stays_inside() -> None:
     layer = np.zeros((50, 50, 4), np.float32)
     layer[10:40, 20:30] = 1
     for seed in range(8):
-        found = placed(layer, (90, 120), 60, rng(seed))
+        found = turned_and_placed(layer, (90, 120), 60, rng(seed))
         assert found.shape == (90, 120, 4)
         rows, columns = (np.flatnonzero((found[..., 3] > 0.5).any(side)) for side in (1, 0))
         assert 25 < max(np.ptp(rows), np.ptp(columns)) < 80
@@ -150,6 +150,6 @@ def test_an_object_like_its_ground_has_nearly_its_colour_and_its_own_alpha() -> 
 def test_a_shadow_lies_at_the_foot_and_is_soft() -> None:
     alpha = np.zeros((80, 80), np.float32)
     alpha[20:60, 30:50] = 1
-    dark = shadow(alpha, rng(2))
+    dark = shadow_layer(alpha, rng(2))
     assert dark.min() >= 0 and dark.max() < 1 and dark[50:75].sum() > 5 * dark[:20].sum()
-    assert not shadow(alpha * 0, rng()).any()
+    assert not shadow_layer(alpha * 0, rng()).any()

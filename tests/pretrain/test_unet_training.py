@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from ldm.models.base import Base
 from ldm.models.diffusion import alpha_bar
-from ldm.pretrain.image_ops import psnr
+from ldm.pretrain.image_ops import batch_psnr
 from ldm.pretrain.insertion_samples import InsertionComposer
 from ldm.pretrain.networks import AutoencoderCrops
 from ldm.pretrain.picture_pack import Pack
@@ -71,8 +71,8 @@ def test_a_batch_is_a_function_of_seed_and_place(pack: Pack, composer: Insertion
 def test_psnr_of_known_errors() -> None:
     a = torch.zeros(2, 3, 4, 4)
     b = torch.stack([torch.full((3, 4, 4), 0.2), torch.full((3, 4, 4), 2.0)]) * 1.0
-    assert psnr(b[:1], a[:1]).tolist() == pytest.approx([20.0], abs=1e-4)
-    assert psnr(b[1:], a[1:] + 1).tolist() == pytest.approx([100.0], abs=1e-4), (
+    assert batch_psnr(b[:1], a[:1]).tolist() == pytest.approx([20.0], abs=1e-4)
+    assert batch_psnr(b[1:], a[1:] + 1).tolist() == pytest.approx([100.0], abs=1e-4), (
         "clamped before it is compared"
     )
 
