@@ -113,8 +113,8 @@ class CompositeFill(RegionFill):
 
     @property
     def mask(self) -> Tensor:
-        """[1,h,w] in {0,1}."""
-        return torch.from_numpy(self.region.mask)[None].float()
+        """Where objects may be, [1,h,w] in {0,1}."""
+        return torch.from_numpy(self.region.visible_mask)[None].float()
 
 
 @dataclass(frozen=True)

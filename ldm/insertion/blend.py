@@ -219,6 +219,8 @@ def seam_ratio(image: Tensor, mask: np.ndarray, width: float = RING) -> float:
         across.append(steps[low != high])
         low, high = _pairs(around, axis)
         beside.append(steps[low & high])
+    if not any(len(steps) for steps in across):
+        return 1.0  # all of it is masked: there is no edge
     return _mean(across) / max(_mean(beside), FLOOR)
 
 

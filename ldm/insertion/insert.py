@@ -95,6 +95,11 @@ def _second_pass(
 def _pasted(result: Result, fill: RegionFill, generated: Tensor, options: Blend) -> Result:
     """Blend one region and add it to the result."""
     region = fill.region
+    if not bool(generated.isfinite().all()):
+        raise ValueError(
+            "the model gave NaN or infinite pixels; give a smaller object_scale or precision=fp32, or learn "
+            "the object again at lower rates"
+        )
     known, mask, full = region.known, region.mask, region.full_mask
     image, alpha = blend(known, generated, mask, options)
     whole = alpha if full is mask else feather(full, options.feather * pixel_unit(full))

@@ -18,7 +18,7 @@ from ldm.data.image import resize
 from ldm.data.picture import Picture
 from ldm.insertion.crop_paste import Patch, crop_region, patched, shrunk_mask
 from ldm.insertion.object_source import ObjectSource
-from ldm.insertion.roi import Roi, crop
+from ldm.insertion.roi import Roi, crop, visible
 
 if TYPE_CHECKING:
     from ldm.models.cross_attention import Contexts  # it would load diffusers
@@ -57,7 +57,8 @@ MOST = 2048  # px: no model makes more detail, and 100 megapixels in floats woul
 class Region(NamedTuple):
     """One region of a request: image [3,h,w] in [-1,1], mask bool [h,w], noise generators.
 
-    A region of more than `MOST` px is processed at that size; `full_mask` has the original size.
+    A region of more than `MOST` px is processed at that size; `full_mask` has the original size. `seen`: its
+    part inside the picture, in pixels of `full_mask`; beyond, image and mask are mirrored. None: all of it.
     """
 
     roi: Roi
@@ -65,13 +66,25 @@ class Region(NamedTuple):
     mask: np.ndarray
     full_mask: np.ndarray
     noise: Sequence[Generator]
+    seen: Roi | None = None
+
+    @property
+    def visible_mask(self) -> np.ndarray:
+        """The mask inside the picture, bool [h,w]: where the object has to be."""
+        if self.seen is None:
+            return self.mask
+        out, factor = np.zeros_like(self.mask), len(self.mask) / len(self.full_mask)
+        part = Roi(*(round(edge * factor) for edge in self.seen)).slices
+        out[part] = self.mask[part]
+        return out
 
 
 def region_in(background: Picture, request: InsertRequest, turn: int, noise: Sequence[Generator]) -> Region:
     """Region number `turn` of a request, from 0."""
     roi = request.rois[turn]
     full = crop(request.mask, roi)
-    return Region(roi, crop_region(background, roi, MOST), shrunk_mask(full, MOST), full, noise)
+    seen, known = visible(roi, background.size).within(roi), crop_region(background, roi, MOST)
+    return Region(roi, known, shrunk_mask(full, MOST), full, noise, seen)
 
 
 def region_of(known: Tensor, mask: np.ndarray, noise: Sequence[Generator]) -> Region:

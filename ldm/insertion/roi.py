@@ -19,6 +19,7 @@ TOUCHING = np.ones((3, 3), bool)  # corners connect too
 MAX_SHRINK = 1.5  # a region that is shrunk more for the model loses detail
 LEAST = 16  # model pixels (two latents): a smaller mask has no room for an object
 LEAST_CONTEXT = 1.1  # region side over mask side; below, the model sees nothing of the scene
+ROOM = 1.25  # likewise: a region is larger than the picture's short side if it needs it for so much context
 MANY = 8  # more regions than this are likely noise of the mask, not objects
 
 
@@ -63,7 +64,8 @@ class CropContext:
 
     Its side is `roi_factor` times the mask's longer side or, if `context_px` is 0 or more, that side plus
     `context_px` on each side. `model_side` is the model's resolution; a region is enlarged at most `zoom`
-    times to reach it. It is at most the picture's short side unless the mask is longer.
+    times to reach it. It is at most the picture's short side, unless a mask along the long side needs more:
+    ROOM times the mask, within the long side.
     """
 
     model_side: int = 0
@@ -71,15 +73,16 @@ class CropContext:
     context_px: int = -1
     zoom: float = 1.0
 
-    def side(self, longer: int, shortest: int) -> int:
-        """The side of a region for a mask whose longer side is `longer`, in a picture of this short side."""
+    def side(self, mask: tuple[int, int], size: tuple[int, ...]) -> int:
+        """The side of a region for a mask of size (h, w), in a picture of size (H, W)."""
         if self.zoom <= 0:
             raise ValueError(f"zoom {self.zoom:g}: expected more than 0, like 4 for regions enlarged 4 times")
-        given = self.context_px >= 0
+        longer, given = max(mask), self.context_px >= 0
         side = longer + 2 * self.context_px if given else round(self.roi_factor * longer)
         if side < longer:
             raise ValueError(f"context of factor {self.roi_factor:g} cuts the mask; give 1 or more")
-        return min(max(side, math.ceil(self.model_side / self.zoom)), max(shortest, longer))
+        room = max(min(math.ceil(ROOM * own), whole) for own, whole in zip(mask, size[:2], strict=True))
+        return min(max(side, math.ceil(self.model_side / self.zoom)), max(min(size[:2]), room))
 
 
 AROUND = CropContext()
@@ -182,7 +185,7 @@ def scaling(roi: Roi, model_side: int) -> str:
 
 
 def _square(box: Roi, size: tuple[int, ...], context: CropContext) -> Roi:
-    side = context.side(max(box.size), min(size[:2]))
+    side = context.side(box.size, size)
     y0 = _start(box.y0, box.y1, side, size[0])
     x0 = _start(box.x0, box.x1, side, size[1])
     return Roi(x0, y0, x0 + side, y0 + side)
@@ -205,6 +208,17 @@ def _hull(boxes: np.ndarray) -> tuple[int, ...]:
     return (*boxes[:, :2].min(0), *boxes[:, 2:].max(0))
 
 
+def _reaches_border(mask: np.ndarray, seen: Roi) -> bool:
+    """Whether a mask [H,W] goes on, or could, where the visible part of a region ends inside the picture."""
+    part, (height, width) = mask[seen.slices], mask.shape
+    return bool(
+        (seen.y0 > 0 and part[0].any())
+        or (seen.x0 > 0 and part[:, 0].any())
+        or (seen.y1 < height and part[-1].any())
+        or (seen.x1 < width and part[:, -1].any())
+    )
+
+
 def _notes(mask: np.ndarray, roi: Roi, model_side: int) -> list[str]:
     seen = visible(roi, (mask.shape[0], mask.shape[1]))
     inside = mask[seen.slices]
@@ -218,7 +232,12 @@ def _notes(mask: np.ndarray, roi: Roi, model_side: int) -> list[str]:
             "or give a smaller roi_factor"
         )
     if side < LEAST_CONTEXT * longer:
-        notes.append("the mask fills its region; the model sees almost nothing of the scene")
+        notes.append(
+            "the mask fills its region, so that the model sees almost nothing of the scene; give a larger "
+            "roi_factor, or a smaller mask"
+        )
+    if _reaches_border(mask, seen):
+        notes.append("the mask reaches the region's border and has a hard edge there; give a larger region")
     if seen != roi:
         notes.append("the region is larger than the image; the image is mirrored at its border")
     return notes

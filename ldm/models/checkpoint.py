@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -221,12 +222,22 @@ def _save(
     metadata: Mapping[str, str] | None,
     dtype: torch.dtype | None = None,
 ) -> None:
-    """Copy and write, with a checksum: safetensors accepts neither views nor other devices' tensors."""
+    """Copy and write, with a checksum: the same bytes each time.
+
+    safetensors accepts neither views nor other devices' tensors.
+    """
     own = {
         key: value.detach().to("cpu", _stored_dtype(value, dtype), copy=True).contiguous()
         for key, value in state.items()
     }
-    file.write(save(own, metadata={**(metadata or {}), CHECKSUM: checksum(own)}))
+    data = save(own, metadata={**(metadata or {}), CHECKSUM: checksum(own)})
+    end = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:end])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))  # safetensors gives them any order
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    file.write(len(text).to_bytes(8, "little") + text)
+    file.write(memoryview(data)[end:])
 
 
 def load_strictly(

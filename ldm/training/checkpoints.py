@@ -107,6 +107,8 @@ def resumable(path: Path) -> tuple[Path, dict[str, Any]]:
 
 def new_run(logdir: Path, name: str) -> Path:
     """The folder of a new run; ValueError if it holds another one or cannot be a folder."""
+    if ".." in Path(name).parts or Path(name).is_absolute():
+        raise ValueError(f"--name {name}: outside of --logdir {logdir}; give the folder as --logdir")
     folder = logdir / name
     if checkpoints(folder):
         raise ValueError(f"{folder} already holds a run; --resume {folder} or give another --name")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timezone
 from typing import Any
 
 import pytorch_lightning as pl
@@ -164,9 +165,13 @@ class FineTune(pl.LightningModule):
         ]
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Store only what trains, and the object's card."""
+        """Store only what trains, and the object's card with the date, which its file then has."""
         checkpoint["state_dict"] = {f"base.{k}": v.detach() for k, v in self.trained_weights().items()}
-        checkpoint["object"] = self.card | {FEATURES: self.base.conditioner.few_shot_features}
+        date = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        checkpoint["object"] = self.card | {
+            FEATURES: self.base.conditioner.few_shot_features,
+            "date": date,
+        }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another base, object or mode; restore its few-shot features."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -161,8 +160,8 @@ def object_of(checkpoint: Mapping[str, Any], base: Base, dtype: torch.dtype = to
         raise ValueError(
             f"this run was made on the base {metadata.base}, the one given is {own}; give its own base"
         )
-    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-    metadata = replace(metadata, step=int(checkpoint["global_step"]), date=now)
+    date = card.get("date", "")  # none in runs of versions before 0.13.2
+    metadata = replace(metadata, step=int(checkpoint["global_step"]), date=date)
     tuned = tuned_state(checkpoint)
     names = [name for name in tuned if is_trained(name, metadata.freeze_model)]
     tokens = few_shot_tokens(tuned, card[FEATURES])

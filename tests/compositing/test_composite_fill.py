@@ -13,8 +13,18 @@ from ldm.compositing.composite_fill import (
     CompositesInTraining,
     make_composite_fill,
 )
+from ldm.data.picture import Picture
 from ldm.insertion.inpaint import shown_in
-from ldm.insertion.region import InsertableObject, ObjectFill, Region, RegionFill, region_of
+from ldm.insertion.region import (
+    InsertableObject,
+    InsertRequest,
+    ObjectFill,
+    Region,
+    RegionFill,
+    region_in,
+    region_of,
+)
+from ldm.insertion.roi import plan_rois, visible
 from ldm.scenes.regional_context import in_regions
 from tests.fixtures.small import small_base
 
@@ -41,6 +51,19 @@ def made(level: float) -> ObjectFill:
 
 def near(shown: Tensor, level: float) -> bool:
     return bool(((shown - level).abs() < 1e-5).all())
+
+
+def test_no_object_reaches_into_what_is_mirrored_beyond_the_picture() -> None:
+    background = Picture(np.full((40, 100, 3), 90, np.uint8))
+    mask = np.zeros((40, 100), bool)
+    mask[:, 20:70] = True  # as high as the picture
+    [roi] = plan_rois(mask)
+    region = region_in(background, InsertRequest(mask, [roi], [1]), 0, [Generator()])
+    fill = make_composite_fill(CompositeSettings())(opaque(0.5))(region)
+    seen = visible(roi, (40, 100)).within(roi)
+    shown = fill.own(torch.ones(1, 1, *region.mask.shape))[0, 0] > 0
+    assert roi.size[0] > 40 and region.mask[0].any() and region.mask[-1].any()
+    assert shown[seen.slices].any() and not shown[: seen.y0].any() and not shown[seen.y1 :].any()
 
 
 def test_a_batch_shows_a_composite_in_each_hole_that_has_one() -> None:

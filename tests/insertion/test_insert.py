@@ -107,6 +107,14 @@ def test_a_picture_smaller_than_its_square_is_reflected(base: Base, one: Inserta
     )
 
 
+def test_without_finite_pixels_there_is_no_result(base: Base, one: InsertableObject) -> None:
+    background = picture()
+    mask, context = box(background.size), base.context(torch.zeros(1, 3, 56, 56))
+    unusable = InsertableObject(base.contexts(torch.full_like(context, float("nan"))), one.fill)
+    with pytest.raises(ValueError, match="NaN or infinite pixels; give a smaller object_scale"):
+        made(base, unusable, background, mask, plan_rois(mask), [1], FAST, BLENDS["membrane"])
+
+
 def test_the_record_says_where_and_how_well(base: Base, one: InsertableObject) -> None:
     background = picture()
     mask = box(background.size)

@@ -50,8 +50,9 @@ def test_the_square_holds_the_mask(mask, factor, min_side):
     assert roi.size == (side, side)
     assert not (mask & ~inside(roi, mask.shape)).any()
     rows, columns = np.nonzero(mask)
-    longer = int(max(np.ptp(rows), np.ptp(columns))) + 1
-    assert longer <= side <= max(longer, min(height, width))
+    own = np.array([np.ptp(rows), np.ptp(columns)]) + 1
+    longer, room = int(own.max()), np.minimum(np.ceil(1.25 * own), mask.shape).max()
+    assert longer <= side <= max(room, min(height, width))
     assert side >= min(round(factor * longer), height, width) and side >= min(min_side, height, width)
     if side <= height:
         assert roi.y0 >= 0 and roi.y1 <= height
@@ -68,7 +69,9 @@ def test_numbers():
     assert plan_roi(mask, CropContext(512)) == Roi(45, 0, 145, 100)
     mask[:, :] = False
     mask[95:, :150] = True
-    assert plan_roi(mask) == Roi(0, -25, 150, 125)  # longer than the picture is high
+    assert plan_roi(mask) == Roi(0, -44, 188, 144)  # longer than the picture is high
+    mask[95:, :] = True
+    assert plan_roi(mask) == Roi(0, -50, 200, 150)  # there is no more of the scene
 
 
 def test_too_little_context_is_refused():

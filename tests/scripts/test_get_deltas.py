@@ -180,6 +180,8 @@ def test_it_prints_what_it_wrote(tmp_path: Path, capsys: pytest.CaptureFixture[s
     output = capsys.readouterr().out
     assert f"{tmp_path / 'a/b.safetensors'}: " in output and "MB" in output
     assert "step 3 of crossattn-kv on small" in output and "3 few-shot tokens" in output
+    get_deltas.main(["--path", str(folder), "--out", str(tmp_path / "again.safetensors")])
+    assert (tmp_path / "again.safetensors").read_bytes() == (tmp_path / "a/b.safetensors").read_bytes()
 
 
 def test_the_best_is_extracted_unless_the_last_is_asked_for(

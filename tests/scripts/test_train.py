@@ -249,6 +249,8 @@ def test_faults_of_the_folder_are_listed_and_nothing_is_written(
     ("flags", "hint"),
     [
         (["--max_step", "3"], "did you mean --max_steps?"),
+        (["--name", ".."], "--name ..: outside of --logdir"),
+        (["--name", "/tmp/run"], "--name /tmp/run: outside of --logdir"),
         (["--freeze_model", "crossatn"], "did you mean crossattn"),
         (["--base", "nowhere"], "nowhere does not exist"),
         (["--logdir", __file__], "is a file, not a folder"),
