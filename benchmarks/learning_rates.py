@@ -3,8 +3,8 @@
     pip install '.[charts]'
     python benchmarks/learning_rates.py   # about 10 minutes of one core => docs/learning_rates.png and .csv
 
-Everything but the few-shot part is frozen. The loss is measured on the same samples and noise each time. mini
-sees a cut-out of the object, so the context determines only a small part of its loss.
+Everything but the few-shot part is frozen. Regions are mid-grey. The loss is measured on the same samples and
+noise each time. So small a base hardly uses its context, which determines only a small part of its loss.
 """
 
 from __future__ import annotations
@@ -154,7 +154,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--config", type=Path, default=Path("configs/mini.yaml"))
+    parser.add_argument("--config", type=Path, default=Path("configs/mini_paper.yaml"))
     parser.add_argument("--dataset-dir", type=Path, default=Path("examples/objects/rocket_bee"))
     parser.add_argument("--out", type=Path, default=Path("docs/learning_rates.png"))
     args = parser.parse_args(argv)
