@@ -28,8 +28,9 @@ with starting():  # torch is among them; what loads a model is imported when one
     )  # fmt: skip
     from ldm.config.schema import Config
     from ldm.data.files import fitting_name, locked_folder
+    from ldm.models.runtime import threads
     from ldm.scenes.layout import lay_out
-    from ldm.scenes.replay import replay_warnings, write_replay
+    from ldm.scenes.replay import Replay, replay_warnings, write_replay
     from ldm.scenes.runner import run_scene
 
 HELP = __doc__ or ""
@@ -91,6 +92,12 @@ def insert_scene(args: argparse.Namespace, config: Config) -> RunSummary:
 def replay(argv: Sequence[str] | None, args: argparse.Namespace) -> int:
     """Repeat a result and compare; the exit code is 1 if a pixel differs."""
     found, config = parse_replay(argv, args, HELP)
+    with threads(found.recipe["machine"]["threads"]):
+        return compare_replay(found, args, config)
+
+
+def compare_replay(found: Replay, args: argparse.Namespace, config: Config) -> int:
+    """Make a result again beside the old one => the exit code."""
     options = options_of(args, config)
     file = Path(config.insert.outdir) / fitting_name(found.file.stem, "_replay.png")
     check_outputs([file], [found.file, *(Path(found.recipe[role]) for role in found.recipe["sha256"])])

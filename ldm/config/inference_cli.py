@@ -6,12 +6,11 @@ import argparse
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import torch
 
 from ldm.batch.manifest import COLUMNS, bench_backgrounds, read_manifest
 from ldm.batch.results_log import COMPARISON, check_log, check_outputs
@@ -149,16 +148,16 @@ def parse(argv: Sequence[str] | None, description: str) -> tuple[argparse.Namesp
 def parse_replay(
     argv: Sequence[str] | None, args: argparse.Namespace, description: str
 ) -> tuple[Replay, Config]:
-    """The result to repeat, and the settings it was made with; `args` gets its device."""
+    """The result to repeat, and the settings it was made with; `args` gets its device if there is one."""
     recipe = read_recipe(args.replay, ROOT)
     found = Replay.of(args.replay, recipe)
     saved, then = recipe["settings"], recipe["machine"]
     given, config = parser(description).parse_config(argv, saved)
     if pixel_settings(load_config(saved)) != pixel_settings(config):
         raise ValueError(f"--replay repeats a result with its own settings; {HINTS['replay']}")
-    if given.device is None and (then["device"] == "cpu" or torch.cuda.is_available()):
-        args.device = then["device"]
-    torch.set_num_threads(then["threads"])  # sums of floats depend on it
+    if given.device is None:
+        with suppress(ValueError):  # this machine does not have it
+            args.device = device_named(then["device"])
     return found, config
 
 

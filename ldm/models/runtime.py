@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import platform
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -130,6 +131,17 @@ def device_named(name: str | None) -> str:
     if device not in ("cpu", best, *gpus):
         raise ValueError(f"--device {name}: this machine has {', '.join(('cpu', *gpus))}")
     return device
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Run with this number of CPU threads, on which the rounding of sums depends; then set the old one."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def machine(device: str) -> dict[str, str | int]:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import FileResponse, StreamingResponse
 from pydantic import BaseModel, Field
 
@@ -25,6 +25,7 @@ CHECKED = {"cache-control": "no-cache"}  # kept, and asked for again
 NOT_KEPT = {"cache-control": "no-store"}
 PICTURES, MODELS = [Depends(import_pictures)], [Depends(import_models)]
 Tab = Annotated[str, Header(alias="x-tab", max_length=64)]  # each browser tab gets its turn
+Side = Annotated[int, Query(ge=1)]  # pixels, the longer side of a picture that is asked for
 insertions = APIRouter(tags=["insert"])
 jobs = APIRouter(prefix="/jobs", tags=["jobs"])
 results = APIRouter(prefix="/results", tags=["results"], dependencies=PICTURES)
@@ -156,13 +157,13 @@ def remove_result(studio: Served, own: str) -> list[dict[str, Any]]:
 
 
 @results.get("/{own}/image")
-def result_image(studio: Served, own: str, max: int = 2048) -> FileResponse:
+def result_image(studio: Served, own: str, max: Side = 2048) -> FileResponse:
     result = studio.results.get(own)
     return proxy(studio.proxies, result.file, max, result.row["key"])
 
 
 @results.get("/{own}/tile")
-def result_tile(studio: Served, own: str, x: int, y: int, w: int, h: int, max: int = 1024) -> Response:
+def result_tile(studio: Served, own: str, x: int, y: int, w: int, h: int, max: Side = 1024) -> Response:
     """A crop of the full result, as PNG."""
     result = studio.results.get(own)
     return tile_of(studio.proxies, result.file, result.row["key"], (x, y, x + w, y + h), max)
@@ -187,7 +188,7 @@ def result_mask(studio: Served, own: str, index: int | None = None) -> Response:
 
 
 @results.get("/{own}/before")
-def background_of_result(studio: Served, own: str, max: int = 2048) -> FileResponse:
+def background_of_result(studio: Served, own: str, max: Side = 2048) -> FileResponse:
     """The background."""
     file, key = studio.results.before(studio.results.get(own))
     return proxy(studio.proxies, file, max, key)

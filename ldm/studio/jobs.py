@@ -6,6 +6,7 @@ A job waits in a queue, fair between browser tabs: the tab that was served longe
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 import threading
 import time
@@ -55,8 +56,15 @@ class Job:
 
     def public(self) -> dict[str, Any]:
         """The job as pages see it."""
-        values = {key: value for key, value in asdict(self).items() if key not in PRIVATE}
+        values = {key: _finite(value) for key, value in asdict(self).items() if key not in PRIVATE}
         return values | {"previews": [f"/api/jobs/{self.id}/previews/{name}" for name in self.previews]}
+
+
+def _finite(value: Any) -> Any:
+    """A value with None for numbers that JSON does not have: the loss of a run that diverged is NaN."""
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class JobBook:

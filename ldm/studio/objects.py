@@ -41,18 +41,24 @@ class Objects:
 
     def root(self, name: str) -> Path:
         """The folder of an object; FileNotFoundError if there is none."""
-        folder = self.workspace.part("objects", name)
-        if not folder.is_dir():
-            folder = Path(self._opened().get(name, folder))
+        folder = self.folder(name)
         if not folder.is_dir():
             raise FileNotFoundError(f"object {name}: no such object")
         return folder
 
+    def folder(self, name: str) -> Path:
+        """The folder of an object, which may be gone."""
+        own = self.workspace.part("objects", name)
+        return own if own.is_dir() else Path(self._opened().get(name, own))
+
     def create(self, name: str) -> dict[str, Any]:
         """A new object without photos."""
-        if name in self._opened() or self.workspace.part("objects", name).exists():
-            raise ValueError(f"there is an object {name} already; give another name")
-        self.workspace.part("objects", name).mkdir()
+        try:
+            if name in self._opened():
+                raise FileExistsError
+            self.workspace.part("objects", name).mkdir()
+        except FileExistsError as error:
+            raise ValueError(f"there is an object {name} already; give another name") from error
         return self.get(name)
 
     def open(self, given: str) -> dict[str, Any]:
@@ -60,8 +66,8 @@ class Objects:
         from ldm.prepare.object_folder import write_object_folder
 
         folder, name = self.workspace.inside(given), checked_name(Path(given).name)
-        if not (folder / "data").is_dir():
-            raise FileNotFoundError(f"{given}: no object folder; expected one with data/ in it")
+        if not list_files(folder / "data"):
+            raise FileNotFoundError(f"{given}: no object folder; expected one with pictures in data/")
         there = self._opened().get(name) or str(self.workspace.part("objects", name).resolve())
         if Path(there).is_dir() and Path(there).resolve() != folder:
             raise ValueError(f"there is an object {name} already, {there}; rename one of the folders")

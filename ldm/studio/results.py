@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from ldm.data.files import list_files
+from ldm.data.files import PICTURE_SUFFIXES, list_files
 from ldm.studio.workspace import Workspace, read_json, shown_path
 
 ID = re.compile(r"([A-Za-z0-9][\w-]{0,63})~([\w.-]{1,120})", re.ASCII)  # folder, name of the file
@@ -72,7 +72,7 @@ class Results:
             "height": height,
             "image": f"{address}/image",
             "thumb": f"{address}/image?max=512",
-            "mask": f"{address}/mask" if self.masks(one) else "",
+            "mask": f"{address}/mask" if any(self.masks(one)) else "",
             "settings": dict(one.asked.get("settings", {})),
             "placements": list(one.asked.get("placements", [])),
             "regions": [region["roi"] for row in _parts(one) for region in row.get("regions", [])],
@@ -91,10 +91,14 @@ class Results:
         if not list_files(one.file.parent):  # a person may keep pictures there
             shutil.rmtree(one.file.parent)
 
-    def masks(self, one: Result) -> list[Path]:
-        """The mask files of a result, as far as they are in the project and still there."""
+    def masks(self, one: Result) -> list[Path | None]:
+        """The mask picture of each placement; None if it has none, or it is not in the project, or gone."""
+        return [self._mask(row.get("mask") or "") for row in _parts(one)]
+
+    def sources(self, one: Result) -> list[Path]:
+        """The files that a result was made of, each of which a replay needs."""
         rows = [one.row, *one.row.get("placements", [])]
-        return [file for row in rows if row.get("mask") and (file := self._allowed(row["mask"])).is_file()]
+        return [Path(row[role]) for row in rows for role in row.get("sha256", {}) if role in row]
 
     def mask(self, one: Result, index: int | None = None) -> bytes:
         """All masks of a result as one PNG, or the one of placement `index`."""
@@ -102,10 +106,11 @@ class Results:
 
         import numpy as np
 
-        levels = [np.asarray(Image.open(file).convert("L")) for file in self.masks(one)]
-        levels = levels if index is None else levels[index : index + 1]
-        if not levels:
-            raise FileNotFoundError(f"{one.file.name}: its mask is no longer there")
+        masks = self.masks(one)
+        files = [file for file in (masks if index is None else masks[index : index + 1]) if file]
+        if not files:
+            raise FileNotFoundError(f"{one.file.name}: no mask picture of it is in the project")
+        levels = [np.asarray(Image.open(file).convert("L")) for file in files]
         out = BytesIO()
         Image.fromarray(np.maximum.reduce(levels)).save(out, "PNG")
         return out.getvalue()
@@ -122,6 +127,14 @@ class Results:
 
     def _allowed(self, path: str) -> Path:
         return self.workspace.inside(str(Path(path).absolute()))
+
+    def _mask(self, path: str) -> Path | None:
+        """A mask of a recipe if it is a picture in the project: boxes and polygons are files, too."""
+        try:
+            file = self._allowed(path)
+        except ValueError:
+            return None
+        return file if file.suffix.lower() in PICTURE_SUFFIXES and file.is_file() else None
 
     def _of(self, folder: Path) -> list[Result]:
         log = folder / "results.jsonl"

@@ -15,6 +15,7 @@ from ldm.studio.job_routes import (
     NOT_KEPT,
     PICTURES,
     Served,
+    Side,
     Tab,
     insertions,
     jobs,
@@ -108,7 +109,7 @@ def add_photos(studio: Served, name: str, files: Uploads) -> dict[str, Any]:
 
 
 @objects.get("/{name}/photos/{own}/image")
-def photo_image(studio: Served, name: str, own: str, max: int = 1600, original: int = 0) -> FileResponse:
+def photo_image(studio: Served, name: str, own: str, max: Side = 1600, original: int = 0) -> FileResponse:
     """A JPEG of about `max` pixels on its longer side, or the stored bytes."""
     file = studio.objects.photo(name, own)
     return FileResponse(file) if original else proxy(studio.proxies, file, max)
@@ -132,7 +133,7 @@ def put_photo_box(studio: Served, name: str, own: str, body: Boxed) -> dict[str,
 
 @objects.delete("/{name}/photos/{own}")
 def remove_photo(studio: Served, name: str, own: str) -> dict[str, Any]:
-    return studio.objects.remove_photo(name, own)
+    return studio.remove_photo(name, own)
 
 
 @objects.put("/{name}/reference")
@@ -147,17 +148,17 @@ def add_category(studio: Served, name: str, files: Uploads) -> dict[str, Any]:
 
 
 @objects.get("/{name}/category/{file}")
-def category_image(studio: Served, name: str, file: str, max: int = 512) -> FileResponse:
+def category_image(studio: Served, name: str, file: str, max: Side = 512) -> FileResponse:
     return proxy(studio.proxies, studio.objects.category_file(name, file), max)
 
 
 @objects.delete("/{name}/category/{file}")
 def remove_category(studio: Served, name: str, file: str) -> dict[str, Any]:
-    return studio.objects.remove_category(name, file)
+    return studio.remove_category(name, file)
 
 
 @objects.get("/{name}/thumb")
-def object_thumb(studio: Served, name: str, max: int = 256) -> FileResponse:
+def object_thumb(studio: Served, name: str, max: Side = 256) -> FileResponse:
     return proxy(studio.proxies, studio.objects.thumb(name), max, kept=False)
 
 
@@ -195,14 +196,14 @@ def remove_background(studio: Served, own: str) -> list[dict[str, Any]]:
 
 
 @backgrounds.get("/{own}/image", dependencies=PICTURES)
-def background_image(studio: Served, own: str, max: int = 2048) -> FileResponse:
+def background_image(studio: Served, own: str, max: Side = 2048) -> FileResponse:
     """A JPEG of about `max` pixels on its longer side."""
     file, key = studio.backgrounds.file(own)
     return proxy(studio.proxies, file, max, key)
 
 
 @backgrounds.get("/{own}/tile", dependencies=PICTURES)
-def background_tile(studio: Served, own: str, x: int, y: int, w: int, h: int, max: int = 1024) -> Response:
+def background_tile(studio: Served, own: str, x: int, y: int, w: int, h: int, max: Side = 1024) -> Response:
     """A crop of the full picture, as PNG of at most `max` pixels a side."""
     return tile_of(studio.proxies, *studio.backgrounds.file(own), (x, y, x + w, y + h), max)
 

@@ -104,7 +104,7 @@ class Studio:
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             raise
-        request = {"calls": calls, "regions": regions}
+        request = {"calls": calls, "regions": regions, "files": _files(insertion)}
         where, what = asked["background"], ", ".join(_names(asked))
         return self.jobs.add("insert", client, request, own, command=command, background=where, object=what)
 
@@ -116,20 +116,38 @@ class Studio:
         load_insertset(root)
         run = self.workspace.part("runs") / run_name(self.workspace, name)
         words = training_words(self.workspace, self.config, root, run.name, settings)
-        run.mkdir()
+        try:
+            run.mkdir()
+        except FileExistsError as error:
+            raise ValueError(
+                f"run {run.name}: another request made it at the same time; ask again for one more"
+            ) from error
         command = learning_command(words, run)
         return self.jobs.add(
             "learn", client, {"run": shown_path(run), "words": words}, command=command, object=name
         )
 
     def remove_object(self, name: str) -> None:
-        """Remove an object, unless it is being learnt."""
-        self._refuse(f"object {name[:80]}", lambda job: job.kind == "learn" and job.object == name)
+        """Remove an object, unless a job needs it."""
+        folder = self.objects.folder(name)
+        self._refuse(f"object {name[:80]}", lambda job: _learns(job, name) or _needs(job, folder))
         self.objects.remove(name)
 
+    def remove_photo(self, name: str, own: str) -> dict[str, Any]:
+        """Remove a photo of an object, unless a job needs it, or the reference, which may change with it."""
+        files = self.objects.photo(name, own), self.objects.thumb(name)
+        self._refuse(f"photo {own} of {name}", lambda job: _learns(job, name) or _needs(job, *files))
+        return self.objects.remove_photo(name, own)
+
+    def remove_category(self, name: str, file: str) -> dict[str, Any]:
+        """Remove a same-category picture of an object, unless the object is being learnt."""
+        self._refuse(f"same-category picture {file[:80]}", lambda job: _learns(job, name))
+        return self.objects.remove_category(name, file)
+
     def remove_background(self, own: str) -> None:
-        """Remove a background, unless something is being inserted into it."""
-        self._refuse(f"background {own[:80]}", lambda job: job.background == own)
+        """Remove a background, unless a job needs it."""
+        folder = self.workspace.part("backgrounds", own)
+        self._refuse(f"background {own}", lambda job: job.background == own or _needs(job, folder))
         self.backgrounds.remove(own)
 
     def remove_result(self, own: str) -> None:
@@ -145,9 +163,11 @@ class Studio:
 
     def replay(self, result: str, client: str) -> Job:
         """Queue making a result again."""
-        file = shown_path(self.results.get(result).file)
+        found = self.results.get(result)
+        file, needed = shown_path(found.file), [shown_path(path) for path in self.results.sources(found)]
         command = f"python scripts/inference.py --replay {shlex.quote(file)}"
-        return self.jobs.add("replay", client, {"file": file, "result": result}, command=command)
+        request = {"file": file, "result": result, "files": needed}
+        return self.jobs.add("replay", client, request, command=command)
 
     def preview(self, own: str, name: str) -> Path | bytes:
         """A preview of a job: a file of its run, or a JPEG of what is being drawn."""
@@ -163,6 +183,23 @@ class Studio:
     def _insertion(self, asked: Mapping[str, Any]) -> Insertion:
         given = changed(self.config, asked.get("settings", {}), "insert")
         return insertion_of(self.workspace, self.objects, self.backgrounds, asked, given)
+
+
+def _files(insertion: Insertion) -> list[str]:
+    """The files that an insertion needs, besides its own copies of the masks."""
+    inserted = [file for source in insertion.sources for file in (source.object, source.reference) if file]
+    return [shown_path(file) for file in (insertion.background, *inserted)]
+
+
+def _learns(job: Job, name: str) -> bool:
+    return job.kind == "learn" and job.object == name
+
+
+def _needs(job: Job, *removed: Path) -> bool:
+    """Whether a file or folder that a job needs is in one that is to be removed, or the other way round."""
+    needed = [Path(file).resolve() for file in job.request.get("files", ())]
+    gone = [path.resolve() for path in removed]
+    return any(a.is_relative_to(b) or b.is_relative_to(a) for a in needed for b in gone)
 
 
 def _names(asked: Mapping[str, Any]) -> list[str]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from ldm.batch.runner import ItemResult
     from ldm.insertion.session import Session
+    from ldm.scenes.replay import Replay
 
 KINDS = ("insert", "replay")
 WAIT = 2.0  # seconds without a job after which the model is loaded, so that the first page comes first
@@ -166,26 +167,30 @@ class ModelWorker(threading.Thread):
 
     def _replay(self, job: Job) -> dict[str, Any]:
         """Make a result again, as `inference.sh --replay` does, and compare."""
-        from ldm.config.inference_cli import options_of, parse, parse_replay
-        from ldm.scenes.replay import replay_warnings, write_replay
+        from ldm.config.inference_cli import parse, parse_replay
+        from ldm.models.runtime import threads
 
         folder = self.workspace.part("cache")
         words = ["--replay", job.request["file"], "--outdir", shown_path(folder), *self._device_words()]
         args, _ = parse(words, HELP)
         found, config = parse_replay(words, args, HELP)
+        with threads(found.recipe["machine"]["threads"]):
+            notes = self._compared(job, found, args, config, folder / f"{job.id}.png")
+        return {"message": "; ".join(notes), "results": [job.request["result"]]}
+
+    def _compared(self, job: Job, found: Replay, args: Namespace, config: Config, file: Path) -> list[str]:
+        """Make a result again in `file`, which is removed => how its pixels differ, and possible reasons."""
+        from ldm.config.inference_cli import options_of
+        from ldm.scenes.replay import replay_warnings, write_replay
+
         options = options_of(args, config)
-        notes = list(replay_warnings(found.recipe, options.facts))
         regions = max(1, len(found.recipe["regions"]))
         session = self._watched(job, config, args.device, regions, 0, 1)
-        file = folder / f"{job.id}.png"
         try:
             differs = write_replay(found, session, options, file)
         finally:
             file.unlink(missing_ok=True)
-        return {
-            "message": "; ".join([differs or "the same pixels", *notes]),
-            "results": [job.request["result"]],
-        }
+        return [differs or "the same pixels", *replay_warnings(found.recipe, options.facts)]
 
     def _watched(
         self,

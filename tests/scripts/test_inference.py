@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from ldm.config.inference_cli import parse, parse_replay
 from ldm.config.process import run, warnings_in_a_line
 from ldm.data.files import locked_folder
 from ldm.data.picture_write import embedded_text
@@ -19,6 +20,7 @@ from ldm.insertion.object_source import extracted
 from ldm.merge.merge import merge, merge_input
 from ldm.merge.merged_file import save_merged
 from ldm.models.base import save_base
+from ldm.models.runtime import threads
 from ldm.objects.delta import save
 from scripts import inference
 from tests.fixtures.objects import learnt
@@ -343,6 +345,37 @@ def test_replay_makes_the_same_pixels(
     Image.fromarray(pixels).save(tmp_path / "c.png")
     assert replay(folder, "--replay", str(file)) == 2
     assert "this background has changed" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("made_on", "taken"), [("cuda:1", "cuda"), ("cuda:0", "cuda:0"), ("cpu", "cpu")])
+def test_a_replay_takes_the_device_of_the_result_if_there_is_one(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made_on: str, taken: str
+) -> None:
+    call(folder, "--example_img", str(folder / "a.png"), "--mask", str(folder / "a_mask.png"),
+         "--outdir", str(tmp_path))  # fmt: skip
+    recipe, text = json.loads(embedded_text(tmp_path / "a.png")["recipe"]), PngInfo()
+    recipe["machine"]["device"] = made_on
+    text.add_text("recipe", json.dumps(recipe))
+    Image.open(tmp_path / "a.png").save(tmp_path / "other.png", pnginfo=text)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    words = ["--config", str(folder / "small.yaml"), "--replay", str(tmp_path / "other.png")]
+    args, _ = parse(words, "")
+    parse_replay(words, args, "")
+    assert args.device == taken
+
+
+def test_a_replay_has_the_threads_of_the_result_only_while_it_lasts(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = torch.get_num_threads()
+    with threads(before + 1):
+        call(folder, "--example_img", str(folder / "a.png"), "--mask", str(folder / "a_mask.png"),
+             "--outdir", str(tmp_path))  # fmt: skip
+    assert replay(folder, "--replay", str(tmp_path / "a.png")) == 0
+    out = capsys.readouterr()
+    assert "the same pixels" in out.out and "another machine" not in out.err
+    assert torch.get_num_threads() == before
 
 
 def test_a_scene_is_planned_made_and_known(

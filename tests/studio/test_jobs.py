@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,14 @@ def test_what_cannot(book: JobBook, kind: str, state: str, wanted: str) -> None:
     with pytest.raises(ValueError, match=r"job is|only learning"):
         book.ask(job.id, wanted)
     assert book.get(job.id).state == state
+
+
+def test_a_diverged_run_is_valid_json(book: JobBook) -> None:
+    job = book.add("learn", "a", {})
+    loss = [(1, 0.5), (2, float("nan")), (3, float("inf"))]
+    public = book.update(job.id, loss=loss, seconds_left=float("nan")).public()
+    found = json.loads(json.dumps(public, allow_nan=False))
+    assert found["loss"] == [[1, 0.5], [2, None], [3, None]] and found["seconds_left"] is None
 
 
 def test_pages_do_not_see_what_is_private(book: JobBook) -> None:

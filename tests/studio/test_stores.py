@@ -289,6 +289,27 @@ def test_a_folder_made_elsewhere_opens(client: TestClient, tmp_path: Path) -> No
         assert client.post("/api/objects/open", json={"folder": wrong}).status_code in (400, 404)
 
 
+@pytest.mark.parametrize("file", ["", "image.py", "notes.txt"])
+def test_a_folder_without_pictures_is_no_object_folder(client: TestClient, tmp_path: Path, file: str) -> None:
+    folder = tmp_path / "studio/code/data"
+    folder.mkdir(parents=True)
+    if file:
+        (folder / file).write_text("no picture")
+    answer = client.post("/api/objects/open", json={"folder": str(folder.parent)})
+    assert answer.status_code == 404 and "expected one with pictures in data/" in answer.json()["error"]
+    assert list(folder.parent.iterdir()) == [folder] and client.get("/api/objects").json() == []
+
+
+@pytest.mark.parametrize("side", [0, -1])
+def test_a_picture_has_at_least_one_pixel(client: TestClient, side: int) -> None:
+    found = background_of(client, photo(1, (60, 40)))
+    for route in ("image", "tile"):
+        address = f"/api/backgrounds/{found['id']}/{route}?x=0&y=0&w=60&h=1&max="
+        answer = client.get(f"{address}{side}")
+        assert answer.status_code == 422 and "max: " in answer.json()["error"]
+        assert client.get(f"{address}1").status_code == 200
+
+
 def test_two_uploads_at_once_get_ids_of_their_own(client: TestClient) -> None:
     studio: Backgrounds = client.app.state.studio.backgrounds  # type: ignore[attr-defined]
     with ThreadPoolExecutor(8) as pool:

@@ -17,6 +17,7 @@ from fastapi.testclient import TestClient
 
 from ldm.data.picture import Picture, read_picture
 from ldm.data.picture_write import embedded_text, write_picture
+from ldm.models.runtime import threads
 from scripts import inference
 from tests.fixtures.small import written
 from tests.studio.serving import (
@@ -117,6 +118,26 @@ def test_a_replay_gives_the_same_pixels_though_the_mask_was_drawn_over(
     assert again["message"].startswith("the same pixels")
     inference_words = shlex.split(again["command"])
     assert inference_words[:3] == ["python", "scripts/inference.py", "--replay"]
+
+
+def test_after_a_replay_the_worker_has_the_threads_that_it_had(
+    client: TestClient, learnt: str, tmp_path: Path
+) -> None:
+    def made_with() -> int:
+        job = ended(client, client.post("/api/insert", json=asked(found["id"], "disc")).json())
+        return client.get(f"/api/results/{job['results'][0]}/recipe").json()["machine"]["threads"]
+
+    found = background(client, tmp_path)
+    before = made_with()
+    words = shlex.split(client.post("/api/plan", json=asked(found["id"], "disc")).json()["command"])[2:]
+    results = client.app.state.studio.workspace.part("results")  # type: ignore[attr-defined]
+    words[words.index("--outdir") + 1] = str(results / "shell")
+    with threads(before + 1):
+        inference.main(words)
+    [own] = [one["id"] for one in client.get("/api/results").json() if one["id"].startswith("shell~")]
+    again = ended(client, client.post(f"/api/results/{own}/replay").json())
+    assert again["message"] == "the same pixels"  # without a warning of another machine
+    assert made_with() == before
 
 
 def test_a_scene_of_two_objects(client: TestClient, learnt: str, tmp_path: Path) -> None:
