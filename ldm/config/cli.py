@@ -141,8 +141,8 @@ PUBLISHED = {
     "point_ROI": "--roi",
     "id_dir": "--dataset-dir",
     "list_dir": "--list",
-    "gpu_id": "--device cuda:N (train.sh: --accelerator gpu --devices N)",
-    "gpus": "--device cuda:N (train.sh: --accelerator gpu --devices N)",
+    "gpu_id": "--device cuda:N (train.sh: --accelerator gpu --devices 'N,')",  # Lightning reads N as a count
+    "gpus": "--device cuda:N (train.sh: --accelerator gpu --devices 'N,')",
     "H": "not needed (a region has the base's size)",
     "W": "not needed (a region has the base's size)",
 }

@@ -70,9 +70,10 @@ def colour_levels(image: Tensor, like: np.ndarray, space: ColourSpace | None = N
 
 
 def resize(image: Tensor, size: int | tuple[int, int]) -> Tensor:
-    """Bicubic, antialiased: [b,c,H,W] => [b,c,*size]; the value range is kept by clamping to the input's."""
+    """Bicubic, antialiased: [b,c,H,W] => [b,c,*size]; each image is clamped to its own value range."""
     size = (size, size) if isinstance(size, int) else size
     if tuple(image.shape[-2:]) == tuple(size):
         return image
     out = F.interpolate(image.float(), size=size, mode="bicubic", antialias=True)
-    return out.clamp(image.min(), image.max()).to(image.dtype)
+    low, high = (bound(dim=(1, 2, 3), keepdim=True) for bound in (image.amin, image.amax))
+    return out.clamp(low, high).to(image.dtype)

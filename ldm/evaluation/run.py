@@ -149,9 +149,9 @@ class MethodRun:
         return results.row(results.path(self.method.name, self.benchmark, site), self.recipe(site))
 
     def _learn(self) -> float:
-        """Make the object file if it is missing => the seconds that learning took, then or now."""
+        """Make the object file, unless it and its note exist => the seconds that learning took."""
         file, note = self.object_file, self.object_file.with_suffix(".json")
-        if not file.is_file():
+        if not (file.is_file() and note.is_file()):  # killed between the two: no note
             file.parent.mkdir(parents=True, exist_ok=True)
             start = time.perf_counter()
             self.setup.learn(self.insertset, self.method.learning, file)

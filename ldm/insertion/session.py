@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -142,14 +143,14 @@ def open_learnt(session: Session, source: ObjectSource) -> LoadedObject:
     view = view_of(session.images, delta, given, sampling.reference_view, keep=source.reference is not None)
     if delta is not None and source.reference is None:
         own = to_bytes(view.picture[0])
-    applied = None if delta is None else apply(base, delta, source.object_scale, session.fingerprint)
-    try:
+    fill, applied = session.make_fill(view.picture), None
+    with ExitStack() as on_failure:
+        if delta is not None:
+            applied = apply(base, delta, source.object_scale, session.fingerprint)
+            on_failure.enter_context(applied)
         contexts = object_contexts(base, view, null)
-    except ValueError:
-        if applied is not None:
-            applied.remove()
-        raise
-    return LoadedObject(source, InsertableObject(contexts, session.make_fill(view.picture)), applied, own)
+        on_failure.pop_all()  # the object stays applied
+    return LoadedObject(source, InsertableObject(contexts, fill), applied, own)
 
 
 def open_baked(session: Session, source: ObjectSource) -> LoadedObject:

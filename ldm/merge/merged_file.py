@@ -8,6 +8,7 @@ If the base needs them, it also holds the objects' pictures.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -136,8 +137,11 @@ def open_merged(session: Session, source: ObjectSource) -> LoadedObject:
         raise ValueError(f"{source.object} holds {', '.join(merged.names)}; choose one: --pick NAME")
     merged.contexts(name)  # before the base is changed
     null = null_context(base, sampling.guidance_from)
-    applied = apply_merged(base, merged, source.object_scale, session.fingerprint)
     stored = merged.references.get(name)
     fill = session.make_fill(None if stored is None else from_bytes(stored[None]))
-    contexts = merged_contexts(base, merged, name, null)
+    with ExitStack() as on_failure:
+        applied = apply_merged(base, merged, source.object_scale, session.fingerprint)
+        on_failure.enter_context(applied)
+        contexts = merged_contexts(base, merged, name, null)
+        on_failure.pop_all()  # the object stays applied
     return LoadedObject(source, InsertableObject(contexts, fill), applied, stored)

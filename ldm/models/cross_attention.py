@@ -97,6 +97,11 @@ class Folded:
         """heads * n; samples with equal columns can be stacked."""
         return next(iter(self.layers.values())).scores.shape[-1]
 
+    @property
+    def device(self) -> torch.device:
+        """Where the constants are."""
+        return next(iter(self.layers.values())).bias.device
+
     def attend(self, name: str, x: Tensor, heads: int) -> Tensor:
         return attend(x, self.layers[name], heads)
 

@@ -10,6 +10,7 @@ rank is the product of two thin ones, `up.NAME` and `down.NAME` in a file.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -234,15 +235,20 @@ def apply(base: Base, delta: Delta, object_scale: float = 1.0, fingerprint: str 
 
     `fingerprint`: the base's, needed if its weights were cast since it was loaded. Raises ValueError, and
     changes nothing, if the object is for another base, does not fit, or another object is still applied.
+    After any other error, too, the base is as before.
     """
     check_fits(base, delta, fingerprint or base_fingerprint(base))
     weights = dict(base.named_parameters())
     originals = {name: weights[name].detach().clone() for name in delta.weights}
-    _write(base, {name: delta.tuned(name, value, object_scale) for name, value in originals.items()})
-    if delta.tokens is not None:
-        base.conditioner.use_tokens(delta.tokens.to(weights["conditioner.proj_out.weight"]))
-        base.conditioner.few_shot_tokens.requires_grad_(False)  # type: ignore[union-attr]
-    return AppliedObject(base, originals)
+    applied = AppliedObject(base, originals)
+    with ExitStack() as on_failure:
+        on_failure.enter_context(applied)
+        _write(base, {name: delta.tuned(name, value, object_scale) for name, value in originals.items()})
+        if delta.tokens is not None:
+            base.conditioner.use_tokens(delta.tokens.to(weights["conditioner.proj_out.weight"]))
+            base.conditioner.few_shot_tokens.requires_grad_(False)  # type: ignore[union-attr]
+        on_failure.pop_all()  # the object stays applied
+    return applied
 
 
 def check_fits(base: Base, delta: Delta, fingerprint: str) -> None:

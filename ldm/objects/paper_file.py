@@ -194,7 +194,8 @@ def load_paper_file(
     linear = {key: weights.pop(key) for key in list(weights) if key.startswith(LINEAR)}
     if isinstance(file.extra.get(LDM_VECTOR), Tensor):
         weights[VECTOR] = file.extra[LDM_VECTOR]
-    if wrong := [k for k, v in weights.items() if not is_trained(k, "crossattn") or own[k].shape != v.shape]:
+    trained = {name: value.shape for name, value in own.items() if is_trained(name, "crossattn")}
+    if wrong := [name for name, value in weights.items() if trained.get(name) != value.shape]:
         raise _unfit(file, base, wrong)
     tokens = _tokens(base, linear, crops, file.layer.features) if linear else None
     metadata = _metadata(file, base, "linear" if linear else "none", 0 if tokens is None else len(tokens))
@@ -249,9 +250,9 @@ def _check_frozen(file: PaperFile, own: Mapping[str, Tensor], name: str) -> None
 def _tokens(base: Base, linear: Mapping[str, Tensor], crops: Tensor, features: str) -> Tensor:
     """The prior encoder's tokens [N,c] for the crops."""
     hidden = few_shot_features(base, crops, features).cpu()
-    shape, needed = list(linear[LINEAR + "weight"].shape), [hidden.shape[2], hidden[0].numel()]
-    if shape != needed:
-        raise ValueError(
-            f"the prior encoder's weight is {shape}, this base needs {needed}; give its own base"
-        )
+    width, inputs = hidden.shape[2], hidden[0].numel()
+    shapes = {name.removeprefix(LINEAR): list(value.shape) for name, value in linear.items()}
+    needed = {"weight": [width, inputs], "bias": [width]}
+    if shapes != needed:
+        raise ValueError(f"the prior encoder has {shapes}, this base needs {needed}; give its own base")
     return linear_tokens(linear, hidden)

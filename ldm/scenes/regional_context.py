@@ -21,7 +21,8 @@ def in_regions(objects: Sequence[InsertableObject], masks: Tensor) -> Insertable
     contexts = [one.contexts for one in objects]
     conditional, unconditional = ([_folded(c[half]) for c in contexts] for half in (0, 1))
     rest = _mean(unconditional)
-    halves = Regional(masks, conditional, rest), Regional(masks, unconditional, rest)
+    on_device = masks.to(rest.device)  # every layer reads them at every step; fills compute on the CPU
+    halves = Regional(on_device, conditional, rest), Regional(on_device, unconditional, rest)
     first, *others = (one.fill for one in objects)
     return InsertableObject(Contexts(*halves), first.joined(others, masks))
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ldm.data.image import resize
 from ldm.insertion.crop_paste import to_model_mask
-from ldm.insertion.inpaint import Sampling
+from ldm.insertion.inpaint import Sampling, shown_in
 from ldm.insertion.region import InsertableObject, Region, RegionFill
 from ldm.insertion.roi import box_of
 from ldm.models.cross_attention import Context, Contexts
@@ -191,7 +191,7 @@ def second_pass(
     tiled = _over_the_mask(model, mask)
     x_0 = tiled.encode(torch.where(mask > 0, first, known))
     x_T = torch.stack([torch.randn(x_0.shape[1:], generator=g) for g in region.noise]).to(x_0)
-    shown = masked_image(known, mask, fill.shown(mask))
+    shown = masked_image(known, mask, shown_in([fill], mask)).clamp(-1, 1)  # of sRGB colours only
     masked = model.mark_grey(tiled.encode(shown), shown, mask).expand(n, -1, -1, -1)
     small = model.latent_mask(mask).to(masked).expand(n, -1, -1, -1)
     condition = Condition(masked, small, contexts.repeat(n))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
+from lightning_fabric.utilities.device_parser import _normalize_parse_gpu_string_input
 
 from ldm.config.cli import PUBLISHED, with_defaults
 from ldm.config.inference_cli import GIVES_WAY, parser
 from ldm.config.loader import ROOT
 from ldm.config.parser import SettingsParser
+from ldm.config.schema import load_config
 
 
 def test_flags_of_the_published_code_are_answered_with_ours(capsys: pytest.CaptureFixture[str]) -> None:
@@ -28,6 +31,15 @@ def test_what_is_suggested_is_a_flag_of_ours() -> None:
     flags = [text for text in PUBLISHED.values() if not text.startswith("not needed (")]
     assert len(flags) == len(PUBLISHED) - 2 and all(text.split()[0] in known for text in flags)
     assert "--default-" not in parser("").format_help()
+
+
+def test_the_number_of_a_gpu_is_not_a_count() -> None:
+    """Lightning reads "1" as one GPU and "1," as GPU number 1."""
+    for name in ("gpu_id", "gpus"):
+        suggested = re.search(r"--devices '(.*)'", PUBLISHED[name])
+        assert suggested is not None
+        devices = load_config(ROOT / "configs/mini.yaml", [f"train.devices={suggested[1].replace('N', '1')}"])
+        assert _normalize_parse_gpu_string_input(devices.train.devices) == [1]
 
 
 DEFAULTS = [

@@ -27,6 +27,12 @@ def test_resize_keeps_the_value_range(size):
     assert out.min() >= -1 and out.max() <= 1
 
 
+def test_resize_of_an_image_does_not_depend_on_the_others_of_its_batch():
+    image = torch.rand(1, 3, 20, 20, generator=torch.Generator().manual_seed(0)).round()
+    together = resize(torch.cat([image, 3 * image - 1]), 33)
+    assert torch.equal(together[:1], resize(image, 33))
+
+
 def test_resize_to_the_same_size_is_the_same_image():
     image = torch.rand(1, 3, 7, 9)
     assert resize(image, (7, 9)) is image

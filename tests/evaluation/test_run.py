@@ -133,6 +133,18 @@ def test_a_run_goes_on_where_it_stopped(benchmark: Benchmark, shared: Setup, tmp
     assert len(Results(tmp_path).rows) == 6
 
 
+def test_an_object_without_its_note_is_learnt_again(
+    benchmark: Benchmark, shared: Setup, tmp_path: Path
+) -> None:
+    """A run that is killed after the object file is written leaves no note."""
+    setup = replace(shared, folder=tmp_path)
+    run = runs_of(setup, [METHODS["crossattn"]], [benchmark])[0]
+    run.object_file.parent.mkdir(parents=True)
+    setup.learn(run.insertset, run.method.learning, run.object_file)
+    assert len(made(setup, benchmark, "crossattn")) == 3
+    assert made(setup, benchmark, "crossattn") == []
+
+
 def test_pictures_that_changed_are_done_again(shared: Setup, tmp_path: Path) -> None:
     bench = load_benchmark(write_bench(tmp_path / "mini"))
     lessons: list[str] = []

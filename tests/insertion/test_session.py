@@ -235,6 +235,31 @@ def test_after_an_object_that_does_not_fit_the_next_one_does(session: Session, t
     assert np.array_equal(inserted(session, good), alone)
 
 
+@pytest.mark.parametrize("kind", ["own", "merged"])
+@pytest.mark.parametrize("error", [RuntimeError("CUDA out of memory"), KeyboardInterrupt()])
+def test_an_object_whose_opening_is_interrupted_leaves_no_trace(
+    session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str, error: BaseException
+) -> None:
+    base, file = session.base, tmp_path / "o.safetensors"
+    if kind == "own":
+        write_object(file, base, 1)
+    else:
+        save_merged(merge([merge_input(base, learnt(base, 1), "one", SMALL_IMAGES)])[0], file)
+    before = state_of(base)
+
+    def interrupted(*_: Any) -> None:
+        raise error
+
+    with monkeypatch.context() as patched:
+        for name in ("ldm.insertion.session.object_contexts", "ldm.merge.merged_file.merged_contexts"):
+            patched.setattr(name, interrupted)
+        with pytest.raises(type(error)):
+            session.load_object(ObjectSource(file))
+    after = base.state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(before[key], after[key]) for key in before)
+    session.load_object(ObjectSource(file))
+
+
 def test_guidance_starts_where_it_is_told(tmp_path: Path) -> None:
     """From the object's own unconditional branch, or from that of the base as it is without any object."""
     base = small_base()

@@ -155,6 +155,19 @@ def test_another_base_is_refused_and_left_alone() -> None:
     assert same(before, other)
 
 
+def test_an_interrupted_application_leaves_the_base_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    base = small_base()
+    before = state_of(base)
+
+    def interrupted(tokens: Tensor) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(base.conditioner, "use_tokens", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        apply(base, make(base, torch.float16))
+    assert same(before, base)
+
+
 def test_two_objects_at_once_are_refused() -> None:
     base = small_base()
     delta = make(base)

@@ -111,19 +111,26 @@ def test_another_base_is_refused(tmp_path: Path) -> None:
         apply(base, load_paper_file(path, base, CROPS))
 
 
-def test_other_weights_are_refused(tmp_path: Path) -> None:
-    base = tiny.loaded_base()
-    for name, state in {
-        "frozen": {"model.diffusion_model.time_embed.0.bias": torch.zeros(128)},
-        "shape": {"proj_out.bias": torch.zeros(3)},
-        "prior": {
-            f"cond_stage_model.prior_encoder.prior_block.1.{k}": torch.zeros(64, 9)
-            for k in ("weight", "bias")
-        },
-    }.items():
-        torch.save({"state_dict": state}, tmp_path / f"{name}.ckpt")
-        with pytest.raises(ValueError, match=r"does not fit|this base needs"):
-            load_paper_file(tmp_path / f"{name}.ckpt", base, CROPS)
+PRIOR = "cond_stage_model.prior_encoder.prior_block"
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        {"model.diffusion_model.time_embed.0.bias": (128,)},
+        {"proj_out.bias": (3,)},
+        {"cond_stage_model.mapper.resblocks.9.ln_1.bias": (64,)},
+        {f"{PRIOR}.0.bias": (64,)},
+        {f"{PRIOR}.1.bias": (64,)},
+        {f"{PRIOR}.1.bias": (64,), f"{PRIOR}.1.weight": (64, 9)},
+    ],
+)
+def test_other_weights_are_refused(tmp_path: Path, shapes: dict[str, tuple[int, ...]]) -> None:
+    """Frozen ones, other shapes, a deeper mapper, parts of a prior encoder, that of another CLIP."""
+    state = {name: torch.zeros(shape) for name, shape in shapes.items()}
+    torch.save({"state_dict": state}, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match=r"does not fit|this base needs"):
+        load_paper_file(tmp_path / "other.ckpt", tiny.loaded_base(), CROPS)
 
 
 def test_equal_pictures_with_different_tokens_have_no_layer() -> None:

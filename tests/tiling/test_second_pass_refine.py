@@ -68,6 +68,26 @@ def test_a_seed_means_one_result_alone_or_in_a_batch(base: Base, contexts: Conte
     assert torch.allclose(second, alone, atol=1e-4)
 
 
+def test_no_colour_that_srgb_lacks_is_shown(
+    base: Base, contexts: Contexts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Tensor] = []
+
+    class Bright(RegionFill):
+        def shown(self, mask: Tensor) -> Tensor:
+            return torch.full((1, 3, *mask.shape[-2:]), 3.0)
+
+    def encode(self: Tiled, image: Tensor) -> Tensor:
+        seen.append(image)
+        return encoded(self, image)
+
+    encoded = Tiled.encode
+    monkeypatch.setattr(Tiled, "encode", encode)
+    region = region_of(images(64)[0], hole(64), [Generator().manual_seed(3)])
+    second_pass(base, contexts, region, Bright(region), images(64), Sampling(steps=2), strength=0.5)
+    assert max(float(image.abs().max()) for image in seen) == 1
+
+
 def test_one_tile_is_the_painter_itself(base: Base, contexts: Contexts) -> None:
     x = torch.randn(1, 9, 16, 16, generator=Generator().manual_seed(0))
     tiled = Tiled(base, plan_tiles(np.ones((16, 16), bool), 16))
