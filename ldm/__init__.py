@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ldm.api import learn as learn
     from ldm.api import load as load
 
-__version__ = "0.13.1"
+__version__ = "0.13.2"
 API = ("insert", "learn", "load")
 
 
