@@ -7,6 +7,7 @@ mask/N.png (white: object), and run the same command again: it keeps corrections
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from functools import partial
 
@@ -56,7 +57,8 @@ def report(prepared: PreparedObject) -> None:
     shown = f"photo {reference}" if reference else "another picture"
     print(f"{root}: {len(prepared.photos)} photos, the reference shows {shown}")
     print(f"look at {root / SHEET_NAME}; correct bbox/ and mask/ where they are wrong, then run this again")
-    print(f"next: bash train.sh --dataset-dir {root} --name {root.name}")
+    words = ["bash", "train.sh", "--dataset-dir", str(root), "--name", root.resolve().name]
+    print(f"next: {shlex.join(words)}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -56,13 +57,14 @@ def settings(argv: Sequence[str] | None) -> tuple[Config, Path | None]:
 
 def report(folder: Path, step: int, stopped: bool, validation: Validation | None) -> None:
     """Print where the result is and what to do next; exit code 130 after an interruption."""
+    word = shlex.quote(str(folder))
     if stopped:
-        print(f"stopped and saved at step {step}; resume with: bash train.sh --resume {folder}")
+        print(f"stopped and saved at step {step}; resume with: bash train.sh --resume {word}")
         raise SystemExit(130)
     if validation and (found := best_checkpoint(folder)):
         early = f"stopped at step {step}, no more improvement; " if validation.stopped else ""
         print(f"{early}best: {found[1]}")
-    print(f"{find_checkpoint(folder)}: done; next: bash get_deltas.sh --path {folder}")
+    print(f"{find_checkpoint(folder)}: done; next: bash get_deltas.sh --path {word}")
 
 
 def learn(config: Config, resumed: Path | None) -> None:

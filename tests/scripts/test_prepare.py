@@ -74,6 +74,18 @@ def test_a_person_s_sheet_is_not_replaced_but_its_own_is(
     assert (out / "sheet.png").read_bytes() == before
 
 
+def test_the_next_command_can_be_pasted(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (out := tmp_path / "my bee").mkdir()
+    monkeypatch.chdir(out)
+    prepare.main([str(photos), "--out", str(out)])
+    prepare.main([str(photos), "--out", "."])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("next: ")]
+    assert lines[0] == f"next: bash train.sh --dataset-dir '{out}' --name 'my bee'"
+    assert lines[1] == "next: bash train.sh --dataset-dir . --name 'my bee'"
+
+
 def test_a_reference_may_lie_in_the_home_folder(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

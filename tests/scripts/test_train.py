@@ -42,15 +42,14 @@ def failing(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 def test_a_run_prints_what_it_does_and_what_comes_next(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train.main(arguments(tmp_path, "--max_steps", "2", "--preview_every", "2"))
+    run_ = tmp_path / "logs/toy bee"
+    train.main(arguments(tmp_path, "--max_steps", "2", "--preview_every", "2", "--name", run_.name))
     output = capsys.readouterr().out.splitlines()
     assert len(output) == 3
     assert "3 few-shot, 2 same-category" in output[0]
     assert "weights (crossattn-kv), step 0 to 2" in output[1]
-    assert output[2].endswith(f"next: bash get_deltas.sh --path {tmp_path / 'logs/toy'}")
-    found = {
-        path.relative_to(tmp_path / "logs/toy").as_posix() for path in (tmp_path / "logs/toy").rglob("*")
-    }
+    assert output[2].endswith(f"next: bash get_deltas.sh --path '{run_}'")
+    found = {path.relative_to(run_).as_posix() for path in run_.rglob("*")}
     assert {
         "checkpoints/step-000002.ckpt",
         "config.yaml",
