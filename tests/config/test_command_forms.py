@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,9 @@ import pytest
 from ldm.config.cli import PUBLISHED, with_defaults
 from ldm.config.inference_cli import GIVES_WAY, parser
 from ldm.config.loader import ROOT
+from ldm.config.objects_cli import COMMANDS
 from ldm.config.parser import SettingsParser
+from ldm.config.schema import Config, load_config
 
 
 def test_flags_of_the_published_code_are_answered_with_ours(capsys: pytest.CaptureFixture[str]) -> None:
@@ -28,6 +32,26 @@ def test_what_is_suggested_is_a_flag_of_ours() -> None:
     flags = [text for text in PUBLISHED.values() if not text.startswith("not needed (")]
     assert len(flags) == len(PUBLISHED) - 2 and all(text.split()[0] in known for text in flags)
     assert "--default-" not in parser("").format_help()
+
+
+TAKEN = {"ADDRESS", "FILE", "FOLDER", "IMAGE", "LOW", "N", "NAME", "PATH", "PICTURE", "TEXT", "X", "YAML"}
+
+
+@pytest.mark.parametrize("line", [
+    "benchmark", "evaluate", "get_deltas", "inference --help-all", "prepare", "pretrain", "reproduce",
+    "studio", "train --help-all", *(f"objects {command}" for command in COMMANDS),
+])  # fmt: skip
+def test_help_says_what_each_flag_takes(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A kind, like FILE, N or X, rather than the flag's name in capitals."""
+    script, *words = line.split()
+    with pytest.raises(SystemExit):
+        import_module(f"scripts.{script}").main([*words, "--help"])
+    text = capsys.readouterr().out
+    assert set(re.findall(r"--\w+[ =]([A-Z_]+)\b", text)) <= TAKEN and "settings file []" not in text
+    if script in ("inference", "evaluate"):
+        assert "--guidance_interval LOW,HIGH" in text and "X,X" not in text
+        assert "sample.guidance_interval=0,1: LOW,HIGH" in text
+        assert Config() == load_config(None, ["sample.guidance_interval=0,1"])
 
 
 DEFAULTS = [

@@ -96,6 +96,27 @@ def test_a_reference_may_lie_in_the_home_folder(
     assert read_object_folder(tmp_path / "obj").reference == "1"
 
 
+def test_the_object_s_own_photos_are_no_other_objects(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "obj"
+    (tmp_path / "link").symlink_to(photos)
+    for category in (photos, tmp_path / "link"):
+        error = refused(capsys, str(photos), "--category", str(category), "--out", str(out))
+        assert "is the folder of the object's own photos; give pictures of other" in error
+    assert not out.exists()
+    (other := tmp_path / "other").mkdir()
+    Image.new("RGB", (60, 80), (9, 200, 9)).save(other / "cup.png")
+    (other / "cup.txt").write_text("20 10 60 50")
+    prepare.main([str(photos), "--category", str(other), "--out", str(out)])
+    assert "warning: --category" not in capsys.readouterr().err
+    for suffix in (".png", ".txt"):
+        (other / f"mug{suffix}").write_bytes((photos / f"1{suffix}").read_bytes())
+    prepare.main([str(photos), "--category", str(other), "--out", str(out)])
+    told = f"warning: --category: 1 of its pictures, like {other / 'mug.png'}, are photos of the object too"
+    assert told in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("inner", ["", "data"])
 def test_a_folder_of_photos_is_no_output(
     photos: Path, tmp_path: Path, inner: str, capsys: pytest.CaptureFixture[str]
