@@ -15,7 +15,7 @@ with starting():
     from ldm.config.build_training import training_callbacks, training_run_of, validation_plan_of
     from ldm.config.cli import TRAINING, TRAINING_HELP, flags
     from ldm.config.parser import SettingsParser
-    from ldm.config.schema import Config
+    from ldm.config.schema import Config, check_resumed, load_config
     from ldm.data.files import locked_folder, sweep
     from ldm.data.insertset import load_insertset
     from ldm.models.base import load_base
@@ -43,7 +43,7 @@ STOPPING = "\nstopping after this step; once more to stop at once"
 
 
 def settings(argv: Sequence[str] | None) -> tuple[Config, Path | None]:
-    """Command line => settings, and the checkpoint to resume; a resumed run keeps the settings it had."""
+    """Command line => settings, and the checkpoint to resume, whose run keeps its settings but a few."""
     parser = SettingsParser(
         __doc__ or "", FLAGS, "configs/mini.yaml",
         presets=TRAINING, short_help=TRAINING_HELP,
@@ -52,7 +52,9 @@ def settings(argv: Sequence[str] | None) -> tuple[Config, Path | None]:
     if not config.train.resume:
         return config, None
     checkpoint, recipe = resumable(Path(config.train.resume))
-    return parser.parse_config(argv, recipe)[1], checkpoint
+    _, config = parser.parse_config(argv, recipe)
+    check_resumed(load_config(recipe), config)
+    return config, checkpoint
 
 
 def report(folder: Path, step: int, stopped: bool, validation: Validation | None) -> None:

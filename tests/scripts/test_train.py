@@ -122,6 +122,41 @@ def test_a_run_that_has_all_its_steps_encodes_nothing(
     assert find_checkpoint(tmp_path / "logs/toy").read_bytes() == before
 
 
+def test_what_a_resumed_run_does_not_take_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A finished run, too; the flags that it began with may be repeated, paths of another folder may be given."""
+    train.main(arguments(tmp_path, "--max_steps", "1", "--lr", "0.01"))
+    resume = ["--resume", str(tmp_path / "logs/toy")]
+    before = find_checkpoint(tmp_path / "logs/toy").read_bytes()
+    capsys.readouterr()
+    for words, told in (
+        (["--lr", "1"], "train.lr=1.0: a resumed run keeps its own, 0.01; leave it out"),
+        (["--name", "other"], "train.name=other: a resumed run keeps its own; leave it out"),
+        (["--logdir", str(tmp_path)], f"keeps its own, {tmp_path / 'logs'}; leave"),
+        (["--freeze_model", "crossattn"], "keeps its own, crossattn-kv; leave"),
+        (["data.augment=false"], "data.augment=False: a resumed run keeps its own, True; leave"),
+        (["base.region_fill=composite"], "keeps its own, grey; leave"),
+    ):
+        output = failing([*resume, "--max_steps", "2", *words], capsys)
+        assert told in output and output.count("\n") == 1
+    assert find_checkpoint(tmp_path / "logs/toy").read_bytes() == before
+    (tmp_path / "toy").rename(tmp_path / "moved")
+    taken = [
+        "--dataset-dir",
+        str(tmp_path / "moved"),
+        "--preset",
+        "8gb",
+        "--lr",
+        "0.01",
+        "--preview_every",
+        "2",
+    ]
+    train.main([*resume, "--max_steps", "2", "train.cached_samples=1", "--checkpoint_every", "1", *taken])
+    assert find_checkpoint(tmp_path / "logs/toy").name == "step-000002.ckpt"
+    assert (tmp_path / "logs/toy/previews/step-000002.png").is_file()
+
+
 def validated(folder: Path, *more: str) -> list[str]:
     """A run of four pictures that validates itself every other step."""
     pytest.importorskip("efficientnet_lite_pytorch")
