@@ -125,7 +125,7 @@ def test_a_run_that_has_all_its_steps_encodes_nothing(
 def test_what_a_resumed_run_does_not_take_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A finished run, too; the flags that it began with may be repeated, paths of another folder may be given."""
+    """By a finished run, too; flags that it began with may be repeated."""
     train.main(arguments(tmp_path, "--max_steps", "1", "--lr", "0.01"))
     resume = ["--resume", str(tmp_path / "logs/toy")]
     before = find_checkpoint(tmp_path / "logs/toy").read_bytes()
@@ -142,17 +142,8 @@ def test_what_a_resumed_run_does_not_take_is_refused(
         assert told in output and output.count("\n") == 1
     assert find_checkpoint(tmp_path / "logs/toy").read_bytes() == before
     (tmp_path / "toy").rename(tmp_path / "moved")
-    taken = [
-        "--dataset-dir",
-        str(tmp_path / "moved"),
-        "--preset",
-        "8gb",
-        "--lr",
-        "0.01",
-        "--preview_every",
-        "2",
-    ]
-    train.main([*resume, "--max_steps", "2", "train.cached_samples=1", "--checkpoint_every", "1", *taken])
+    taken = ["--dataset-dir", str(tmp_path / "moved"), "--lr", "0.01", "--max_steps", "2"]
+    train.main([*resume, *taken, "--preset", "8gb", "--cached_samples", "1", "--preview_every", "2"])
     assert find_checkpoint(tmp_path / "logs/toy").name == "step-000002.ckpt"
     assert (tmp_path / "logs/toy/previews/step-000002.png").is_file()
 
