@@ -5,8 +5,20 @@ set -eu
 root=$(CDPATH= cd -- "$(dirname -- "$0")" && pwd)
 . "$root/setup.sh"
 out=$root/outputs/demo scenes=$root/examples/scenes
-rm -rf "$out/rocket_bee" # the run of the demo before; its other files are replaced below
+before=$out/rocket_bee.before # the run of the demo before; its other files are replaced below
 mkdir -p "$out"
+if [ -d "$out/rocket_bee" ]; then
+  rm -rf "$before"
+  mv "$out/rocket_bee" "$before"
+fi
+replace_run() { # only by a run that has begun: a mistake in the flags loses nothing
+  if [ -d "$out/rocket_bee" ]; then
+    rm -rf "$before"
+  elif [ -d "$before" ]; then
+    mv "$before" "$out/rocket_bee"
+  fi
+}
+trap replace_run EXIT
 
 echo "== 1/3 learn the object from its five few-shot pictures"
 start=$(date +%s)

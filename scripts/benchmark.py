@@ -45,8 +45,9 @@ def parser() -> OneLineParser:
     p.add_argument(
         "--devices", nargs="+", choices=["cpu", "cuda"], default=devices, help="devices [all of this machine]"
     )
-    p.add_argument("--repeats", type=int, default=0, help="runs of each case [mini: 7, full: 3]")
-    p.add_argument("--out", type=path_of, default=ROOT / "BENCHMARKS.md", help="the report [BENCHMARKS.md]")
+    p.add_argument("--repeats", type=int, default=0, metavar="N", help="runs of each case [mini: 7, full: 3]")
+    p.add_argument("--out", type=path_of, default=ROOT / "BENCHMARKS.md", metavar="FILE",
+                   help="the report [BENCHMARKS.md]")  # fmt: skip
     return p
 
 

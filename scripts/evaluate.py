@@ -56,7 +56,8 @@ def parser() -> SettingsParser:
                       help="results to score: of inference.sh or --benchmark, or a manifest")  # fmt: skip
     work.add_argument("--fit_quality", "--fit-quality", type=path_of, metavar="FOLDER",
                       help="pictures to fit the quality score's mixture on; --out is the file")  # fmt: skip
-    p.add_argument("--out", type=path_of, required=True, help="folder to write; a stopped run continues")
+    p.add_argument("--out", type=path_of, required=True, metavar="PATH",
+                   help="folder to write; a stopped run continues")  # fmt: skip
     p.add_argument("--methods", nargs="+", choices=list(METHODS), default=[], metavar="NAME",
                    help=f"methods to compare: {', '.join(METHODS)} [all]")  # fmt: skip
     p.add_argument("--backgrounds", type=path_of, metavar="FOLDER", help="test bench for object folders")
@@ -68,9 +69,8 @@ def parser() -> SettingsParser:
                    help="object folder or picture [those that each result names]")  # fmt: skip
     p.add_argument("--real", type=path_of, metavar="FOLDER",
                    help="pictures for the Frechet distances [the truths, else the backgrounds]")  # fmt: skip
-    p.add_argument(
-        "--components", type=int, default=COMPONENTS, help=f"Gaussians of --fit_quality [{COMPONENTS}]"
-    )
+    p.add_argument("--components", type=int, default=COMPONENTS, metavar="N",
+                   help=f"Gaussians of --fit_quality [{COMPONENTS}]")  # fmt: skip
     add_scoring_flags(p)
     return p
 

@@ -13,13 +13,12 @@ with starting():
 
     from ldm.config.build import object_images
     from ldm.config.cli import flags
+    from ldm.config.objects_cli import output
     from ldm.config.parser import SettingsParser
     from ldm.config.schema import Config, load_config
     from ldm.config.training_sections import EXTRACTED_SUFFIX, ExtractSection
-    from ldm.data.files import check_folder, overwritten, sweep
     from ldm.data.insertset import load_insertset
     from ldm.models.base import load_base
-    from ldm.models.checkpoint import check_replaceable
     from ldm.objects.convert import halved
     from ldm.objects.delta import Delta, save
     from ldm.objects.few_shot import FewShotLayer
@@ -47,7 +46,7 @@ def settings(argv: Sequence[str] | None) -> ExtractSection:
 def from_paper(file: Path, e: ExtractSection) -> None:
     """A training checkpoint of the paper's code => its file of 146 tensors, or our object file."""
     out = Path(e.out) if e.out else file.with_name(f"{file.stem}_object{EXTRACTED_SUFFIX[e.format]}")
-    check_out(out, file)
+    output(out, [file], EXTRACTED_SUFFIX[e.format])
     if e.format == "ldm":
         trim_training(file, out)
         print(f"{out}: {out.stat().st_size / 2**20:.2f} MB, the 146 tensors of the paper's code")
@@ -61,15 +60,6 @@ def from_paper(file: Path, e: ExtractSection) -> None:
     delta = replace(delta, metadata=replace(delta.metadata, author=e.author, licence=e.licence))
     save(delta, out)
     report(out, delta)
-
-
-def check_out(out: Path, file: Path) -> None:
-    """ValueError if the result would replace its checkpoint, or a file that is no object."""
-    if overwritten([out], [file]):
-        raise ValueError(f"--out {out} would overwrite the checkpoint; give another name")
-    check_folder(out.parent, f"--out {out}")
-    check_replaceable(out)
-    sweep(out.parent)
 
 
 def report(out: Path, delta: Delta, why: str = "") -> None:
@@ -100,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     folder = run_folder(file)
     out = Path(e.out) if e.out else folder / (folder.resolve().name + EXTRACTED_SUFFIX[e.format])
-    check_out(out, file)
+    output(out, [file], EXTRACTED_SUFFIX[e.format])
     checkpoint = read_checkpoint(file, mmap=True)
     trained: Config = load_config(checkpoint["object"]["metadata"]["recipe"])
     base = load_base(Path(e.base or trained.base.path), trained.base.architecture)

@@ -10,8 +10,10 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
+from typing import Any
 
-from ldm.config.process import run, starting
+from ldm.config.process import MISTAKE, explained, run, starting
 
 with starting():
     from tqdm import tqdm
@@ -46,30 +48,41 @@ with starting():
     from ldm.objects.paper_file import is_paper_training, trim_training
 
 
+def each(files: Sequence[Path], show: Callable[[Path], None]) -> bool:
+    """`show` every file, with a line on stderr for those that are not right; whether there are any."""
+    bad = False
+    for file in tqdm(files, unit="file", disable=None if len(files) > 3 else True):
+        try:
+            with naming(file):
+                show(file)
+        except (ValueError, OSError) as error:
+            bad = True
+            tqdm.write(explained(error)[0], sys.stderr)
+    return bad
+
+
 def info_command(args: argparse.Namespace) -> None:
-    every = [facts(file) for file in args.files]
+    every: list[dict[str, Any]] = []
+    bad = each(args.files, lambda file: every.append(facts(file)))
     if args.json:
         print(json.dumps(every, indent=2))
     else:
         tables = [readable(each) for each in every]
         print("\n\n".join("\n".join(f"{label:15} {text}" for label, text in table) for table in tables))
+    if bad:
+        raise SystemExit(MISTAKE)
 
 
 def verify_command(args: argparse.Namespace) -> None:
     base, fingerprint = open_optional_base(args)
-    bad = 0
-    for file in tqdm(args.files, unit="file", disable=None if len(args.files) > 3 else True):
-        try:
-            with naming(file):
-                kind = read_object_metadata(file).kind
-                check = verify_merged if kind == "merged" else verify
-                check(file, base, fingerprint)
-                tqdm.write(f"ok: {file} ({kind})")
-        except (ValueError, OSError) as error:
-            bad += 1
-            tqdm.write(f"error: {error}", sys.stderr)
-    if bad:
-        raise SystemExit(2)
+
+    def check(file: Path) -> None:
+        kind = read_object_metadata(file).kind
+        (verify_merged if kind == "merged" else verify)(file, base, fingerprint)
+        tqdm.write(f"ok: {file} ({kind})")
+
+    if each(args.files, check):
+        raise SystemExit(MISTAKE)
 
 
 def bake_command(args: argparse.Namespace) -> None:

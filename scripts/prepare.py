@@ -7,8 +7,10 @@ mask/N.png (white: object), and run the same command again: it keeps corrections
 from __future__ import annotations
 
 import argparse
+import shlex
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 from ldm.config.process import run, say, starting
 
@@ -17,7 +19,7 @@ with starting():
 
     from ldm.batch.results_log import SHEET, check_outputs
     from ldm.config.cli import OneLineParser
-    from ldm.data.files import path_of
+    from ldm.data.files import file_digest, path_of
     from ldm.data.picture_write import write_picture
     from ldm.prepare.object_folder import PreparedObject, write_object_folder
     from ldm.prepare.photo_files import find_photos
@@ -45,6 +47,20 @@ def parser() -> OneLineParser:
     return p
 
 
+def check_category(photos: Sequence[Path], category: Sequence[Path]) -> None:
+    """ValueError if the pictures of other objects are the photos themselves; a warning if some are."""
+    if not category:
+        return
+    if category[0].parent.samefile(photos[0].parent):
+        raise ValueError(
+            f"--category {category[0].parent} is the folder of the object's own photos; "
+            "give pictures of other objects of its category"
+        )
+    own = {file_digest(photo) for photo in photos}
+    if same := [picture for picture in category if file_digest(picture) in own]:
+        say(f"warning: --category: {len(same)} of its pictures, like {same[0]}, are photos of the object too")
+
+
 def report(prepared: PreparedObject) -> None:
     """Print warnings, what was found, and what to do next."""
     for photo in prepared.photos:
@@ -56,7 +72,8 @@ def report(prepared: PreparedObject) -> None:
     shown = f"photo {reference}" if reference else "another picture"
     print(f"{root}: {len(prepared.photos)} photos, the reference shows {shown}")
     print(f"look at {root / SHEET_NAME}; correct bbox/ and mask/ where they are wrong, then run this again")
-    print(f"next: bash train.sh --dataset-dir {root} --name {root.name}")
+    words = ["bash", "train.sh", "--dataset-dir", str(root), "--name", root.resolve().name]
+    print(f"next: {shlex.join(words)}")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -66,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     category = find_photos(args.category) if args.category else []
     if out.resolve() in (path.resolve() for path in (args.photos, photos[0].parent, args.category) if path):
         raise ValueError(f"--out {out} is a folder of the given photos; give another folder")
+    check_category(photos, category)
     bar = partial(tqdm, unit="photo", leave=False, disable=None)
     check_outputs([out / SHEET_NAME], photos, "another --out")
     prepared = write_object_folder(out, photos, args.reference, category, segmenter, bar)

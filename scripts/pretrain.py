@@ -16,15 +16,16 @@ with starting():
     from ldm.pretrain.settings import PretrainConfig
     from ldm.pretrain.stages import STAGES, Pretraining
 
+CONFIG = "configs/pretrain_mini_gpu.yaml"
+
 
 def main(argv: list[str] | None = None) -> None:
     parser = OneLineParser(description=__doc__)
     parser.add_argument(
         "stage", choices=[*STAGES, "all"], help="stage to run; all: those of a base, in order"
     )
-    parser.add_argument(
-        "--config", default=rooted("configs/pretrain_mini_gpu.yaml", ROOT), help="settings file"
-    )
+    parser.add_argument("--config", default=rooted(CONFIG, ROOT), metavar="YAML",
+                        help=f"settings file [{CONFIG}]")  # fmt: skip
     parser.add_argument(
         "settings", nargs="*", metavar="section.key=value", help="settings that win over the file's"
     )

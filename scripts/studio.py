@@ -34,13 +34,14 @@ def arguments(argv: Sequence[str] | None) -> Namespace:
                         help="settings file of the base to serve [configs/mini.yaml]")  # fmt: skip
     parser.add_argument("--folder", type=path_of, default=rooted("outputs/studio", ROOT), metavar="FOLDER",
                         help="folder for objects, backgrounds, runs, results [outputs/studio]")  # fmt: skip
-    parser.add_argument("--host", default="127.0.0.1",
+    parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS",
                         help="address; any but a loopback address needs a token [127.0.0.1]")  # fmt: skip
     parser.add_argument("--port", type=int, default=7860, metavar="N", help="port [7860]")
-    parser.add_argument("--token", default="", help="secret of all requests [made if one is needed]")
+    parser.add_argument("--token", default="", metavar="TEXT",
+                        help="secret of all requests [made if one is needed]")  # fmt: skip
     parser.add_argument("--max_upload_mb", type=int, default=1024, metavar="N",
                         help="largest upload in MB [1024]")  # fmt: skip
-    parser.add_argument("--device", help="cpu or cuda [cuda if there is one]")
+    parser.add_argument("--device", metavar="NAME", help="cpu or cuda [cuda if there is one]")
     return parser.parse_args(argv)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -14,7 +15,7 @@ with starting():
     from ldm.config.build_training import training_callbacks, training_run_of, validation_plan_of
     from ldm.config.cli import TRAINING, TRAINING_HELP, flags
     from ldm.config.parser import SettingsParser
-    from ldm.config.schema import Config
+    from ldm.config.schema import Config, check_resumed, load_config
     from ldm.data.files import locked_folder, sweep
     from ldm.data.insertset import load_insertset
     from ldm.models.base import load_base
@@ -42,7 +43,7 @@ STOPPING = "\nstopping after this step; once more to stop at once"
 
 
 def settings(argv: Sequence[str] | None) -> tuple[Config, Path | None]:
-    """Command line => settings, and the checkpoint to resume; a resumed run keeps the settings it had."""
+    """Command line => settings, and the checkpoint to resume, whose run keeps its settings but a few."""
     parser = SettingsParser(
         __doc__ or "", FLAGS, "configs/mini.yaml",
         presets=TRAINING, short_help=TRAINING_HELP,
@@ -51,18 +52,21 @@ def settings(argv: Sequence[str] | None) -> tuple[Config, Path | None]:
     if not config.train.resume:
         return config, None
     checkpoint, recipe = resumable(Path(config.train.resume))
-    return parser.parse_config(argv, recipe)[1], checkpoint
+    _, config = parser.parse_config(argv, recipe)
+    check_resumed(load_config(recipe), config)
+    return config, checkpoint
 
 
 def report(folder: Path, step: int, stopped: bool, validation: Validation | None) -> None:
     """Print where the result is and what to do next; exit code 130 after an interruption."""
+    word = shlex.quote(str(folder))
     if stopped:
-        print(f"stopped and saved at step {step}; resume with: bash train.sh --resume {folder}")
+        print(f"stopped and saved at step {step}; resume with: bash train.sh --resume {word}")
         raise SystemExit(130)
     if validation and (found := best_checkpoint(folder)):
         early = f"stopped at step {step}, no more improvement; " if validation.stopped else ""
         print(f"{early}best: {found[1]}")
-    print(f"{find_checkpoint(folder)}: done; next: bash get_deltas.sh --path {folder}")
+    print(f"{find_checkpoint(folder)}: done; next: bash get_deltas.sh --path {word}")
 
 
 def learn(config: Config, resumed: Path | None) -> None:

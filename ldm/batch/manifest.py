@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from io import StringIO
@@ -65,8 +66,8 @@ def bench_backgrounds(folder: Path, ids: Path | None = None) -> list[MaskedBackg
     if len(lists) > 1:
         there = ", ".join(file.name for file in lists)
         raise ValueError(
-            f"{folder}: {len(lists)} list files, {there}; choose one, like --list {lists[0]}, "
-            "or leave only one there"
+            f"{folder}: {len(lists)} list files, {there}; choose one, like "
+            f"--list {shlex.quote(str(lists[0]))}, or leave only one there"
         )
     [file] = lists
     check_file(file, "a list", "expected a file with one id a line")

@@ -106,6 +106,10 @@ def _matched(backgrounds: Sequence[Path], masks: Sequence[Path]) -> list[Path]:
     crossed = any(mask != name and mask in others for name, mask in in_order)
     if len(found) == len(images) and not folders and not crossed:
         return found
+    if len(images) == 1 and len(masks) > 1 and not folders:
+        raise ValueError(
+            f"{len(masks)} masks were given for 1 background, {images[0].name}; give one, of any name"
+        )
     lonely = [image.name for image, name in zip(images, names, strict=True) if name not in by_name]
     raise ValueError(
         f"no mask for {', '.join(lonely[:3]) or 'these backgrounds'}; name it like its background"

@@ -48,7 +48,7 @@ def add_scoring_flags(p: argparse.ArgumentParser) -> None:
     p.add_argument("--alexnet", type=path_of, metavar="FILE", help="torchvision's AlexNet weights, for LPIPS")
     p.add_argument("--quality_model", "--quality-model", type=path_of, metavar="FILE",
                    help="mixture of the quality score, from evaluate.py --fit_quality")  # fmt: skip
-    p.add_argument("--device", help="cpu or cuda [cuda if there is one]")
+    p.add_argument("--device", metavar="NAME", help="cpu or cuda [cuda if there is one]")
 
 
 def add_choice_flags(p: argparse.ArgumentParser) -> None:

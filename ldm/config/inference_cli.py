@@ -111,7 +111,7 @@ def parser(description: str) -> SettingsParser:
                    help="only print the regions and draw them: <outdir>/<name>_plan.png")  # fmt: skip
     p.add_argument("--compare", action="store_true",
                    help="also draw cut-out and base before learning (needs --object)")  # fmt: skip
-    p.add_argument("--device", help="cpu or cuda [cuda if there is one]")
+    p.add_argument("--device", metavar="NAME", help="cpu or cuda [cuda if there is one]")
     return p
 
 

@@ -14,6 +14,7 @@ from ldm.config.cli import OneLineParser
 from ldm.config.loader import ROOT, rooted
 from ldm.config.schema import Config, load_config
 from ldm.data.files import check_folder, overwritten, path_of, sweep
+from ldm.data.text import numbers_of
 from ldm.models.base import Base, base_fingerprint, load_base
 from ldm.models.checkpoint import check_replaceable, read_metadata, read_shapes
 from ldm.objects import baked
@@ -69,6 +70,15 @@ def open_optional_base(args: argparse.Namespace) -> tuple[Base | None, str]:
     return (None, "") if args.no_base else open_base(args)
 
 
+def finite(text: str) -> float:
+    """A number of the command line; neither nan nor inf."""
+    try:
+        [number] = numbers_of([text])
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+    return number
+
+
 def _info(c: ArgumentParser) -> None:
     _add_files(c)
     c.add_argument("--json", action="store_true", help="print a JSON list with one entry for each file")
@@ -82,7 +92,8 @@ def _verify(c: ArgumentParser) -> None:
 def _bake(c: ArgumentParser) -> None:
     _add_files(c)
     c.add_argument("--reference", type=path_of, metavar="PICTURE", help="reference [the object's own]")
-    c.add_argument("--object_scale", type=float, default=1.0, help="factor of the learnt weight change [1]")
+    c.add_argument("--object_scale", type=finite, default=1.0, metavar="X",
+                   help="factor of the learnt weight change [1]")  # fmt: skip
     c.add_argument("--guidance_from", "--guidance-from", choices=["object", "base"],
                    help="weights of the unconditional prediction [the config's]")  # fmt: skip
     c.add_argument("--reference_view", type=int, metavar="N",
@@ -93,7 +104,7 @@ def _bake(c: ArgumentParser) -> None:
 
 def _compress(c: ArgumentParser) -> None:
     _add_files(c)
-    c.add_argument("--energy", type=float, required=True,
+    c.add_argument("--energy", type=float, required=True, metavar="X",
                    help="share of its energy that each matrix keeps, like 0.99")  # fmt: skip
     _add_out(c, FOLDER)
     _add_base(c, optional=True)
@@ -117,11 +128,11 @@ def _convert(c: ArgumentParser) -> None:
 
 
 def _add_files(c: ArgumentParser) -> None:
-    c.add_argument("files", nargs="+", type=path_of)
+    c.add_argument("files", nargs="+", type=path_of, metavar="FILE", help="object file")
 
 
 def _add_out(c: ArgumentParser, what: str) -> None:
-    c.add_argument("--out", type=path_of, required=True, help=f"{what} to write")
+    c.add_argument("--out", type=path_of, required=True, metavar="PATH", help=f"{what} to write")
 
 
 def _add_base(c: ArgumentParser, *, optional: bool = False) -> None:

@@ -68,7 +68,10 @@ class SettingsParser(OneLineParser):
         self.gives_way, self.short_help, self.more_help = gives_way or {}, short_help or {}, more_help
         self.add_argument("--help-all", action=HelpAll, nargs=0, help="show all flags, presets and settings")
         self.add_argument(
-            "--config", default=rooted(config, ROOT), metavar="YAML", help=f"settings file [{config}]"
+            "--config",
+            default=rooted(config, ROOT),
+            metavar="YAML",
+            help=f"settings file [{config or 'the settings of the run'}]",
         )
         self.add_argument(
             "settings", nargs="*", metavar="section.key=value", help="settings that win over the file's"
@@ -87,7 +90,7 @@ class SettingsParser(OneLineParser):
         if isinstance(f.default, bool):
             self.add_argument(*names, action=argparse.BooleanOptionalAction, **options)
         else:
-            metavar = {int: "N", float: "X", str: "NAME"}.get(type(f.default), "X,X")
+            metavar = {int: "N", float: "X", str: "NAME"}.get(type(f.default), "LOW,HIGH")
             self.add_argument(*names, metavar="PATH" if f.metadata["path"] else metavar, **options)
 
     def format_help(self) -> str:
@@ -116,7 +119,7 @@ class SettingsParser(OneLineParser):
         if self.presets:
             parts.append("presets:\n" + "".join(f"  {k}: {' '.join(v)}\n" for k, v in self.presets.items()))
         for section, known in _settings(self.schema):
-            lines = [textwrap.fill(f"{section}.{f.name}={f.default}: {_help(f)}", 110, initial_indent="  ",
+            lines = [textwrap.fill(f"{section}.{f.name}={_default(f)}: {_help(f)}", 110, initial_indent="  ",
                                    subsequent_indent="      ") for f in known]  # fmt: skip
             parts.append("\n".join([f"settings {section}.*:", *lines, ""]))
         return "\n".join(parts)
@@ -155,6 +158,11 @@ def _settings(schema: type) -> Iterator[tuple[str, list[Field]]]:
     for section in fields(schema):
         if is_dataclass(types[section.name]):
             yield section.name, [f for f in fields(types[section.name]) if "help" in f.metadata]
+
+
+def _default(f: Field) -> str:
+    """A setting's default as it is written on the command line."""
+    return ",".join(f"{value:g}" for value in f.default) if isinstance(f.default, tuple) else str(f.default)
 
 
 def _help(f: Field) -> str:

@@ -154,6 +154,14 @@ NOT_LEARNING = (
     "validate_every", "hold_out", "patience",
 )  # fmt: skip
 
+# settings of data and train that a resumed run takes: place of its pictures, length, saving, memory, device
+RESUMED = (
+    "root", "workers", "resume", "max_steps", "batch_size", "accumulate_grad_batches", "cached_samples",
+    "precision", "gradient_checkpointing", "devices", "accelerator", "checkpoint_every", "keep_checkpoints",
+    "preview_every", "validate_every", "patience",
+)  # fmt: skip
+SAME_BASE = ("architecture", "region_fill", "segmenter")  # of base; its path may change
+
 
 @dataclass(frozen=True)
 class Config:
@@ -194,6 +202,20 @@ def _migrated_section(section: str, values: Any) -> Any:
             kept.setdefault("region_fill", "composite" if composite else "grey")
         kept["architecture"] = architecture
     return kept
+
+
+def check_resumed(own: Config, given: Config) -> None:
+    """ValueError if a setting is given that a resumed run, whose own settings these are, does not take."""
+    for section in ("base", "data", "train"):
+        before, now = asdict(getattr(own, section)), asdict(getattr(given, section))
+        names = SAME_BASE if section == "base" else [name for name in now if name not in RESUMED]
+        for name in names:
+            if now[name] != before[name]:
+                kept = f", {before[name]}" if before[name] != "" else ""
+                raise ValueError(
+                    f"{section}.{name}={now[name]}: a resumed run keeps its own{kept}; "
+                    "leave it out, or start a new run"
+                )
 
 
 def learning_settings(config: Config) -> dict[str, Any]:

@@ -6,6 +6,7 @@ Out: an `InsertSet`, or one error that lists all faults of the folder.
 
 from __future__ import annotations
 
+import shlex
 import warnings
 from collections import Counter
 from collections.abc import Callable
@@ -81,13 +82,14 @@ def load_insertset(root: Path) -> InsertSet:
     if not (root / "data").is_dir() and (photos := list_files(root)):
         raise ValueError(
             f"{root}: a plain folder of {len(photos)} pictures, no object folder; make one with: "
-            f"bash prepare.sh {root} --out {root}_object"
+            + shlex.join(["bash", "prepare.sh", str(root), "--out", f"{root}_object"])
         )
     faults: list[str] = []
     few_shot = _read_samples(root, *KINDS[0], faults)
     slips: Counter[str] = Counter()
     same_category = _read_samples(root, *KINDS[1], faults, slips)
     reference = _find_reference(root, faults)
+    _find_folders(root, faults)
     if faults or reference is None:
         count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
         raise ValueError("\n  ".join([f"{root}: {count} in this object folder", *faults]))
@@ -233,6 +235,15 @@ def _find_reference(root: Path, faults: list[str]) -> Path | None:
     if mask.is_file():
         _check_mask(mask, frame, root, faults)
     return found[0] if frame else None
+
+
+def _find_folders(root: Path, faults: list[str]) -> None:
+    """Add a fault for each folder that has the name of a picture or of a box file."""
+    inside = [path for names in KINDS for name in names for path in (root / name).glob("*")]
+    for path in sorted([*root.glob("test.*"), *root.glob("test_mask.*"), *inside]):
+        if path.is_dir() and path.suffix.lower() in (*PICTURE_SUFFIXES, ".txt"):
+            name = path.relative_to(root).as_posix()
+            faults.append(f"{name}: a folder; expected a file of this name, so move or remove it")
 
 
 def _read_frame(path: Path, root: Path, faults: list[str]) -> Frame | None:

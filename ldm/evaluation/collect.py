@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -59,7 +60,7 @@ def check_pairs(source: str, run: Sequence[Insertion], other: str, others: Seque
     if len(methods) > 1:
         raise ValueError(
             f"{other}: holds {len(methods)} methods ({', '.join(methods)}); compare with one of them: "
-            f"--against {other}/{methods[0]}"
+            f"--against {shlex.quote(f'{other}/{methods[0]}')}"
         )
     known = {x.name for x in others}
     for method in dict.fromkeys(x.method for x in run):

@@ -10,6 +10,7 @@ public, so a score by ours is named "close to" and compares only with scores by 
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -168,7 +169,7 @@ def load_mixture(path: Path | None, encoder: str) -> Mixture:
     if path is None or not path.is_file():
         raise FileNotFoundError(
             f"quality score: no mixture {path or 'is given'}; fit one by `evaluate.py --fit_quality PICTURES "
-            f"--out {path or 'gmm.safetensors'}` and give it: --quality_model FILE"
+            f"--out {shlex.quote(str(path or 'gmm.safetensors'))}` and give it: --quality_model FILE"
         )
     stored = read_metadata(path) if path.suffix == ".safetensors" else {}
     if stored.get("format") != FORMAT:

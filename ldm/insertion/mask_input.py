@@ -83,7 +83,10 @@ def _transparent(path: Path, picture: Picture, threshold: float) -> np.ndarray:
     if picture.pixels.shape[2] not in (2, 4):
         raise ValueError(f"{path}: has no alpha channel; give a background with transparency, or a mask")
     alpha = picture.pixels[..., -1]
-    return alpha < (1 - threshold) * np.iinfo(alpha.dtype).max
+    mask = alpha < (1 - threshold) * np.iinfo(alpha.dtype).max
+    more, less = "lower the threshold, or make the region transparent", "raise the threshold, or give a mask"
+    _check(mask, str(path), more, less)
+    return mask
 
 
 def read_mask(
@@ -113,7 +116,9 @@ def read_mask(
             f"{source}: mask of {_px(picture.size)}, background of {_px(size)}; make them the same size"
         )
     transparent = channel == "auto" and picture.pixels.shape[2] in (2, 4)
-    mask = above(mask_levels(source, picture, channel), threshold, str(source), transparent)
+    levels = mask_levels(source, picture, channel)
+    mask = above(levels, threshold, str(source), transparent)
+    _check(mask ^ invert, str(source), *_remedies(levels, invert))
     if surrounds(mask) and not invert:
         raise ValueError(
             f"{source}: white surrounds black, {mask.mean():.0%} of the picture; a mask is white where the "
@@ -126,16 +131,14 @@ def refine_mask(
     mask: np.ndarray, *, name: str = "mask", invert: bool = False, grow: float = 0, fill_holes: bool = False
 ) -> np.ndarray:
     """Invert, leave out specks, fill holes, grow by `grow` px (negative: shrink), and check the mask."""
-    mask = ~mask if invert else mask
-    _check(mask, name, "lower the threshold or invert it")
-    mask = without_specks(mask, name)
+    mask = without_specks(~mask if invert else mask, name)
     if fill_holes:
         mask = ndimage.binary_fill_holes(mask)
     if grow:
         mask = _grown(mask, grow)
     if grow < 0:  # what was thin falls into pieces
         mask = without_specks(mask, name)
-    _check(mask, name, "grow or shrink it less")
+    _check(mask, name, "shrink it less", "grow it less" if grow > 0 else "leave its holes open")
     if mask.mean() > MOSTLY:
         warnings.warn(
             f"{name}: {mask.mean():.0%} of the picture is masked; white means 'the object goes here', "
@@ -150,7 +153,7 @@ def box_mask(box: Box, size: tuple[int, int]) -> np.ndarray:
     mask = np.zeros(size, bool)
     x0, y0, x1, y1 = (math.ceil(value - 0.5) for value in box)
     mask[max(y0, 0) : y1, max(x0, 0) : x1] = True
-    _check(mask, "box " + " ".join(f"{value:g}" for value in box), "make it smaller")
+    _check(mask, "box " + " ".join(f"{value:g}" for value in box), "make it larger", "make it smaller")
     return mask
 
 
@@ -169,7 +172,8 @@ def polygon_mask(polygons: Sequence[Polygon], size: tuple[int, int]) -> np.ndarr
                 x = xa + (rows + 0.5 - ya) * ((xb - xa) / (yb - ya))
                 crossed[rows, np.clip(np.ceil(x - 0.5), 0, size[1]).astype(int)] ^= True
         mask |= np.logical_xor.accumulate(crossed, axis=1)[:, :-1]
-    _check(mask, "polygons", f"draw them inside the background of {_px(size)}, and smaller than it")
+    inside = f"draw them inside the background of {_px(size)}"
+    _check(mask, "polygons", inside, f"{inside}, and smaller than it")
     return mask
 
 
@@ -180,11 +184,21 @@ def _grown(mask: np.ndarray, grow: float) -> np.ndarray:
     return cv2.distanceTransform((~mask).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE) <= grow
 
 
-def _check(mask: np.ndarray, name: str, remedy: str) -> None:
+def _remedies(levels: np.ndarray, invert: bool) -> tuple[str, str]:
+    """What to do if the levels [H,W] of a mask image mark nothing, and if they mark everything."""
+    share = float(levels.min()) / np.iinfo(levels.dtype).max
+    raised = f"raise the threshold (--threshold {math.ceil(share * 100) / 100:g}), or " * (share <= 0.99)
+    if invert:
+        return f"{raised}make the region black", "draw the mask smaller: white where the background stays"
+    return "mark the region in white", f"{raised}draw the mask smaller: black where the background stays"
+
+
+def _check(mask: np.ndarray, name: str, enlarge: str, reduce: str) -> None:
+    """ValueError if a mask is empty or full, with what to do about it."""
     if not mask.any():
-        raise ValueError(f"{name}: the mask is empty, of {_px(mask.shape)}; {remedy}")
+        raise ValueError(f"{name}: the mask is empty, of {_px(mask.shape)}; {enlarge}")
     if mask.all():
-        raise ValueError(f"{name}: covers the whole picture of {_px(mask.shape)}; {remedy}")
+        raise ValueError(f"{name}: covers the whole picture of {_px(mask.shape)}; {reduce}")
 
 
 def _px(size: Sequence[int]) -> str:

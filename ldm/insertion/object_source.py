@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -80,13 +81,14 @@ def extracted(run: Path, suffixes: Sequence[str]) -> Path:
 
     ValueError or FileNotFoundError in one line if there is none; a warning if the run has learnt more since.
     """
+    word = shlex.quote(str(run))
     names = [run / (run.resolve().name + suffix) for suffix in suffixes]
     if file := next((name for name in names if name.is_file()), None):
         _warn_if_older(file, run)
         return file
     if (run / "data").is_dir():
         raise ValueError(
-            f"{run} is an object folder, of pictures; learn it: bash train.sh --dataset-dir {run}"
+            f"{run} is an object folder, of pictures; learn it: bash train.sh --dataset-dir {word}"
         )
     if any(run.glob(SHARDS)):
         raise ValueError(f"{run} is {BASE_GIVEN}")
@@ -95,7 +97,7 @@ def extracted(run: Path, suffixes: Sequence[str]) -> Path:
         raise ValueError(
             f"{run} is no folder of a run; give an object file" + (f": {files}" if files else "")
         )
-    raise FileNotFoundError(f"{names[0]}: no such file; write it: bash get_deltas.sh --path {run}")
+    raise FileNotFoundError(f"{names[0]}: no such file; write it: bash get_deltas.sh --path {word}")
 
 
 def _warn_if_older(file: Path, run: Path) -> None:
@@ -108,6 +110,6 @@ def _warn_if_older(file: Path, run: Path) -> None:
     if pickled or read_object_metadata(file).step < int(saved[-1].stem.removeprefix("step-")):
         warnings.warn(
             f"{file} is older than {saved[-1].name} of its run; extract it again: "
-            f"bash get_deltas.sh --path {run}",
+            f"bash get_deltas.sh --path {shlex.quote(str(run))}",
             stacklevel=4,
         )

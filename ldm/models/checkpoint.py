@@ -73,7 +73,7 @@ def recognised(path: Path) -> str:
         return ""
     metadata = read_metadata(path)
     if metadata.get("format", "").startswith(OWN):
-        return f"an {metadata['format']} file; give it as --object"
+        return f"an {metadata['format']} file, extracted already; give it to inference.sh as --object"
     if "fingerprint" in metadata:
         return BASE_GIVEN
     return named(list(read_shapes(path)), path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
 import struct
 import warnings
 import zipfile
@@ -218,7 +219,8 @@ def named(names: Sequence[str], path: Path) -> str:
             return kind
     if "object.about" in names or {"object", "global_step"} <= set(names):
         run = path.parent.parent if path.parent.name == "checkpoints" else path
-        return f"a checkpoint of a training run; extract its object: bash get_deltas.sh --path {run}"
+        word = shlex.quote(str(run))
+        return f"a checkpoint of a training run; extract its object: bash get_deltas.sh --path {word}"
     if names and all(KEYS_AND_VALUES.fullmatch(name) for name in names):
         return f"a Custom Diffusion delta, for a text-to-image model; {LEARN}"
     if any(BASE.fullmatch(name) for name in names):

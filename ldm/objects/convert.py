@@ -34,6 +34,7 @@ from ldm.objects.paper_file import read_with_pictures, write_paper_file
 
 SUFFIX = {"object": ".safetensors", "ldm": ".ckpt", "diffusers": ".safetensors"}  # by format
 UNET = "unet."
+CONDITIONER = ".conditioner.safetensors"  # ends the name of the second file
 KIND = "implicit-insertion UNet"
 
 
@@ -53,6 +54,9 @@ def read_any(
         delta = read_with_pictures(path, base, pictures, images)
     elif read_metadata(path).get("format") == FORMAT:
         delta = load(path)
+        if not any(name.startswith(UNET) for name in delta.weights):
+            whole = path.with_name(path.name.removesuffix(CONDITIONER) + SUFFIX["diffusers"])
+            raise ValueError(f"{path} is only the conditioner of an object; give {whole}, which needs both")
     else:
         delta = load_diffusers(path, base)
     check_fits(base, delta, base_fingerprint(base))
@@ -85,7 +89,7 @@ def unet_state(delta: Delta, base_state: Mapping[str, Tensor]) -> dict[str, Tens
 
 def conditioner_file(path: Path) -> Path:
     """The file of the conditioner's part, beside the diffusers file `path`."""
-    return path.with_name(f"{path.stem}.conditioner.safetensors")
+    return path.with_name(path.stem + CONDITIONER)
 
 
 def save_diffusers(path: Path, base: Base, delta: Delta) -> None:

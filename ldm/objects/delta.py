@@ -257,6 +257,11 @@ def check_fits(base: Base, delta: Delta, fingerprint: str) -> None:
     if conditioner.few_shot_tokens is not None or conditioner.prior_encoder is not None:
         raise ValueError("another object is applied to the base; remove it first")
     check_base(delta.metadata, fingerprint, base.architecture.name)
+    if not any(name.startswith("unet.") for name in delta.weights):
+        raise ValueError(
+            "this object has no weights of the UNet, as the conditioner that convert --to diffusers writes; "
+            "give the object file"
+        )
     own = {k: v.shape for k, v in base.named_parameters() if is_trained(k, "crossattn")}
     width = base.architecture.clip_width
     wrong = [name for name, value in delta.weights.items() if own.get(name) != value.shape]

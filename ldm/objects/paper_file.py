@@ -9,6 +9,7 @@ same tensors within the whole model, is read as well.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -184,8 +185,9 @@ def load_paper_file(
     own, blocks = base_state(base), diffusers_blocks(base_state(base))
     if file.is_training:
         if fingerprint:
+            word = shlex.quote(str(file.path))
             raise ValueError(
-                f"{file.path} is a training checkpoint; extract it: get_deltas.sh --path {file.path}"
+                f"{file.path} is a training checkpoint; extract it: bash get_deltas.sh --path {word}"
             )
         _check_frozen(file, own, base.architecture.name)
     elif file.rest:

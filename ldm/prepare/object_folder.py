@@ -7,6 +7,7 @@ shows. A box or mask file that differs from what was proposed was corrected by a
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -104,7 +105,9 @@ def write_object_folder(
 def read_object_folder(root: Path) -> PreparedObject:
     """A folder that `write_object_folder` wrote, as it is now; FileNotFoundError if it is none."""
     if not (root / PREPARED).is_file():
-        raise FileNotFoundError(f"{root}: not prepared; run: bash prepare.sh PHOTOS --out {root}")
+        raise FileNotFoundError(
+            f"{root}: not prepared; run: bash prepare.sh PHOTOS --out {shlex.quote(str(root))}"
+        )
     record = read_record(root)
     photos = []
     for name, image in photos_of(root).items():

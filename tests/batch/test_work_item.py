@@ -1,5 +1,6 @@
 """Backgrounds find their masks; what does not fit is said before a model is loaded."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,16 @@ def test_a_background_does_not_get_the_mask_of_another_one(tmp_path: Path) -> No
         pair(images, masks)
     masks = [save_mask(tmp_path / f"{name}.png") for name in ("a", "b", "x")]
     assert [found.mask for found in pair(images, masks)] == masks
+
+
+def test_several_masks_for_one_background_are_counted(tmp_path: Path) -> None:
+    image, mask = save(tmp_path / "a.jpg"), save_mask(tmp_path / "m.png")
+    for masks in ([mask, mask], [mask, mask, save_mask(tmp_path / "n.png")]):
+        told = f"{len(masks)} masks were given for 1 background, a.jpg; give one, of any name"
+        with pytest.raises(ValueError, match=re.escape(told)):
+            pair([image], masks)
+    own = save_mask(tmp_path / "a_mask.png")
+    assert pair([image], [mask, own]) == [MaskedBackground(image, own)]
 
 
 def test_a_background_without_a_mask_is_named(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,9 @@ from lightning_fabric.utilities.device_parser import _normalize_parse_gpu_string
 from ldm.config.cli import PUBLISHED, with_defaults
 from ldm.config.inference_cli import GIVES_WAY, parser
 from ldm.config.loader import ROOT
+from ldm.config.objects_cli import COMMANDS
 from ldm.config.parser import SettingsParser
-from ldm.config.schema import load_config
+from ldm.config.schema import Config, load_config
 
 
 def test_flags_of_the_published_code_are_answered_with_ours(capsys: pytest.CaptureFixture[str]) -> None:
@@ -33,13 +35,24 @@ def test_what_is_suggested_is_a_flag_of_ours() -> None:
     assert "--default-" not in parser("").format_help()
 
 
-def test_the_number_of_a_gpu_is_not_a_count() -> None:
-    """Lightning reads "1" as one GPU and "1," as GPU number 1."""
-    for name in ("gpu_id", "gpus"):
-        suggested = re.search(r"--devices '(.*)'", PUBLISHED[name])
-        assert suggested is not None
-        devices = load_config(ROOT / "configs/mini.yaml", [f"train.devices={suggested[1].replace('N', '1')}"])
-        assert _normalize_parse_gpu_string_input(devices.train.devices) == [1]
+TAKEN = {"ADDRESS", "FILE", "FOLDER", "IMAGE", "LOW", "N", "NAME", "PATH", "PICTURE", "TEXT", "X", "YAML"}
+
+
+@pytest.mark.parametrize("line", [
+    "benchmark", "evaluate", "get_deltas", "inference --help-all", "prepare", "pretrain", "reproduce",
+    "studio", "train --help-all", *(f"objects {command}" for command in COMMANDS),
+])  # fmt: skip
+def test_help_says_what_each_flag_takes(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """A kind, like FILE, N or X, rather than the flag's name in capitals."""
+    script, *words = line.split()
+    with pytest.raises(SystemExit):
+        import_module(f"scripts.{script}").main([*words, "--help"])
+    text = capsys.readouterr().out
+    assert set(re.findall(r"--\w+[ =]([A-Z_]+)\b", text)) <= TAKEN and "settings file []" not in text
+    if script in ("inference", "evaluate"):
+        assert "--guidance_interval LOW,HIGH" in text and "X,X" not in text
+        assert "sample.guidance_interval=0,1: LOW,HIGH" in text
+        assert Config() == load_config(None, ["sample.guidance_interval=0,1"])
 
 
 DEFAULTS = [

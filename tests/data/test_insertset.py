@@ -343,6 +343,12 @@ def test_pictures_of_kinds_that_are_not_read_are_faults_unless_beside_one_that_i
     assert fault.startswith("data/2.heic: ") and ("heic" in fault)
 
 
+@pytest.mark.parametrize("name", ["mask/1.png", "data/2.jpg", "bbox/2.txt", "reg_mask/a.png", "test.png"])
+def test_a_folder_that_is_called_like_a_file_is_a_fault(folder: Path, name: str) -> None:
+    (folder / name).mkdir(parents=True)
+    assert faults(folder) == [f"{name}: a folder; expected a file of this name, so move or remove it"]
+
+
 @pytest.mark.parametrize("name", ["2.BMP", "2.gif", "2.JFIF", "2.jpe", "2.avif"])
 def test_all_kinds_that_are_read_count(folder: Path, name: str) -> None:
     kind = {".jfif": "JPEG", ".jpe": "JPEG"}.get(Path(name).suffix.lower())

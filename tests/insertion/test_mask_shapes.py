@@ -80,10 +80,28 @@ def test_empty_and_full_are_refused():
     for full in (False, True):
         with pytest.raises(ValueError, match="covers the whole" if full else "empty"):
             refine_mask(np.full(SIZE, full))
-    with pytest.raises(ValueError, match="grow or shrink it less"):
+    with pytest.raises(ValueError, match=r"empty.*; shrink it less"):
         refine_mask(np.eye(9) > 0, grow=-2)
-    with pytest.raises(ValueError, match="grow or shrink it less"):
+    with pytest.raises(ValueError, match=r"covers the whole.*; grow it less"):
         refine_mask(np.eye(9) > 0, grow=20)
+
+
+@pytest.mark.parametrize(
+    ("level", "invert", "message"),
+    [
+        (255, False, "covers the whole.*; draw the mask smaller: black where the background stays$"),
+        (200, False, r"covers the whole.*; raise the threshold \(--threshold 0\.79\), or draw"),
+        (0, False, "is empty.*; mark the region in white$"),
+        (255, True, "is empty.*; make the region black$"),
+        (200, True, r"is empty.*; raise the threshold \(--threshold 0\.79\), or make the region black$"),
+        (0, True, "covers the whole.*; draw the mask smaller: white where the background stays$"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*neither black nor white")
+def test_a_mask_image_of_one_level_has_a_remedy_that_helps(tmp_path, level, invert, message):
+    Image.fromarray(np.full(SIZE, level, np.uint8)).save(tmp_path / "m.png")
+    with pytest.raises(ValueError, match=message):
+        read_mask(tmp_path / "m.png", SIZE, invert=invert)
 
 
 def test_polarity_warning(region):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import warnings
 from pathlib import Path
@@ -368,11 +369,13 @@ def test_same_category_pictures_and_equal_files(photos: Path, tmp_path: Path) ->
 def test_mistakes_are_one_line(tmp_path: Path, photos: Path) -> None:
     with pytest.raises(FileNotFoundError, match="no such folder; expected one with 3-6 photos"):
         find_photos(tmp_path / "none")
-    (tmp_path / "empty").mkdir()
+    (empty := tmp_path / "it's empty").mkdir()
     with pytest.raises(ValueError, match="no photos"):
-        find_photos(tmp_path / "empty")
-    with pytest.raises(FileNotFoundError, match=r"not prepared; run: bash prepare\.sh"):
-        read_object_folder(tmp_path / "empty")
+        find_photos(empty)
+    with pytest.raises(FileNotFoundError) as error:
+        read_object_folder(empty)
+    command = str(error.value).partition("not prepared; run: ")[2]
+    assert shlex.split(command) == ["bash", "prepare.sh", "PHOTOS", "--out", str(empty)]
     (photos / "IMG_1.jpg").write_bytes(b"no picture")
     with pytest.raises(ValueError, match=r"IMG_1.jpg: not a readable picture"):
         prepare(photos, tmp_path / "o")

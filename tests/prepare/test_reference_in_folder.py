@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,9 @@ def test_a_result_depends_on_them() -> None:
     assert sources["reference_mask"] == BEE / "mask/3.png"
 
 
-def test_training_on_a_plain_folder_names_the_command() -> None:
-    with pytest.raises(ValueError, match=r"a plain folder of 5 pictures.*bash prepare\.sh"):
-        load_insertset(BEE / "data")
+def test_training_on_a_plain_folder_names_the_command(tmp_path: Path) -> None:
+    (folder := tmp_path / "my photos").symlink_to(BEE / "data")
+    with pytest.raises(ValueError, match="a plain folder of 5 pictures") as error:
+        load_insertset(folder)
+    command = str(error.value).partition("make one with: ")[2]
+    assert shlex.split(command) == ["bash", "prepare.sh", str(folder), "--out", f"{folder}_object"]

@@ -212,6 +212,39 @@ def test_another_base_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert "made on the base" in output and not list(folder.glob("*.safetensors"))
 
 
+def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """The one line of a refusal."""
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stop:
+        run(lambda: get_deltas.main(words))
+    output = capsys.readouterr().err
+    assert stop.value.code == 2 and output.count("\n") == 1
+    return output
+
+
+def test_a_file_with_the_ending_of_another_format_is_not_written(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, whole = learn(tmp_path), tmp_path / "last.ckpt"
+    paper_checkpoint(whole)
+    get_deltas.main(["--path", str(folder)])
+    extracted = folder / "toy.safetensors"
+    assert "object file, extracted already; give it to inference.sh" in refused(
+        capsys, "--path", str(extracted)
+    )
+    monkeypatch.setattr(get_deltas, "load_base", None)  # refused before any work
+    before = sorted(tmp_path.rglob("*"))
+    for name, format, suffix in (
+        ("x.ckpt", "safetensors", ".safetensors"),
+        ("x", "safetensors", ".safetensors"),
+        ("x.safetensors", "ldm", ".ckpt"),
+    ):
+        for path in (folder, whole):
+            words = ["--path", str(path), "--format", format, "--out", str(tmp_path / name)]
+            assert f"{name}: expected the name of a {suffix} file" in refused(capsys, *words)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
 @pytest.mark.parametrize(
     ("flags", "hint"),
     [
@@ -221,8 +254,4 @@ def test_another_base_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[s
     ],
 )
 def test_mistakes_are_one_line(capsys: pytest.CaptureFixture[str], flags: list[str], hint: str) -> None:
-    with pytest.raises(SystemExit) as stop:
-        run(lambda: get_deltas.main(flags))
-    assert stop.value.code == 2
-    output = capsys.readouterr().err
-    assert hint in output and output.count("\n") == 1
+    assert hint in refused(capsys, *flags)

@@ -557,8 +557,8 @@ def test_a_mark_of_another_program_is_no_mark(folder: Path, tmp_path: Path, key:
 def test_an_object_file_that_is_older_than_its_run_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_folder = tmp_path / "mug"
-    save(learnt(small_base()), run_folder / "mug.safetensors")  # of step 0
+    run_folder = tmp_path / "my mug"
+    save(learnt(small_base()), run_folder / "my mug.safetensors")  # of step 0
     last, older = run_folder / "checkpoints/step-000020.ckpt", "is older than step-000020.ckpt of its run"
     last.parent.mkdir()
     last.touch()
@@ -566,8 +566,9 @@ def test_an_object_file_that_is_older_than_its_run_is_named(
     for changed, told in ((-9, False), (9, True)):
         os.utime(last, (time.time() + changed,) * 2)
         with warnings_in_a_line():
-            assert extracted(run_folder, (".safetensors", ".ckpt")) == run_folder / "mug.safetensors"
-        assert (older in capsys.readouterr().err) is told
+            assert extracted(run_folder, (".safetensors", ".ckpt")) == run_folder / "my mug.safetensors"
+        output = capsys.readouterr().err
+        assert (older in output) is (f"bash get_deltas.sh --path '{run_folder}'\n" in output) is told
 
 
 @pytest.mark.parametrize("part", ["", "data", "mask"])

@@ -124,6 +124,22 @@ def test_verify_names_all_bad_files(folder: Path, capsys: pytest.CaptureFixture[
         assert line.startswith("error: ") and f"{name}.safetensors" in line and hint in line
 
 
+def test_info_goes_on_after_a_bad_file(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "text.safetensors").write_text("no object")
+    files = ["a.safetensors", "gone.safetensors", "text.safetensors", "b.safetensors"]
+    for form in ([], ["--json"]):
+        with pytest.raises(SystemExit) as stop:
+            call(folder, "info", *form, *files)
+        out, err = capsys.readouterr()
+        bad = [line.partition(": ")[0::2] for line in err.splitlines()]
+        assert stop.value.code == 2 and [kind for kind, _ in bad] == ["error", "error"]
+        assert all(name in told for (_, told), name in zip(bad, files[1:3], strict=True))
+        if form:
+            assert [Path(each["file"]).name for each in json.loads(out)] == [files[0], files[3]]
+        else:
+            assert out.count("format version  1") == 2 and "Ada" in out
+
+
 def test_verify_without_a_base_checks_the_file_alone(folder: Path) -> None:
     save_file(
         load_file(folder / "a.safetensors"),
@@ -212,9 +228,19 @@ def test_convert_and_back_is_the_same_object(folder: Path, to: str, name: str) -
                     assert torch.equal(value, expected[key]), key
 
 
+def test_half_of_a_converted_object_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    call(folder, "convert", "a.safetensors", "--to", "diffusers", "--out", "unet.safetensors")
+    words = ["convert", "unet.conditioner.safetensors", "--to", "object", "--out", "back.safetensors"]
+    message = refused(folder, capsys, *words)
+    assert f"is only the conditioner of an object; give {folder / 'unet.safetensors'}, which" in message
+    message = refused(folder, capsys, "verify", "unet.conditioner.safetensors")
+    assert "unet.conditioner.safetensors: this object has no weights of the UNet" in message
+
+
 MISTAKES = {
     "bake a.safetensors --reference_view 9 --out x.safetensors": "view 9: this object has",
     "bake a.safetensors --reference_view -2 --out x.safetensors": "view -2: this object has",
+    "bake a.safetensors --object_scale nan --out x.safetensors": "argument --object_scale: 'nan' is not a",
     "compress a.safetensors --energy 2 --out x.safetensors": "energy 2: expected a share",
     "compress a.safetensors --out x.safetensors": "required: --energy",
     "compress a.safetensors --energy 0.9 --out a.safetensors": "would overwrite",

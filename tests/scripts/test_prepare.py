@@ -74,6 +74,18 @@ def test_a_person_s_sheet_is_not_replaced_but_its_own_is(
     assert (out / "sheet.png").read_bytes() == before
 
 
+def test_the_next_command_can_be_pasted(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (out := tmp_path / "my bee").mkdir()
+    monkeypatch.chdir(out)
+    prepare.main([str(photos), "--out", str(out)])
+    prepare.main([str(photos), "--out", "."])
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("next: ")]
+    assert lines[0] == f"next: bash train.sh --dataset-dir '{out}' --name 'my bee'"
+    assert lines[1] == "next: bash train.sh --dataset-dir . --name 'my bee'"
+
+
 def test_a_reference_may_lie_in_the_home_folder(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,6 +94,27 @@ def test_a_reference_may_lie_in_the_home_folder(
     assert read_object_folder(tmp_path / "obj").reference == "2"
     prepare.main([str(photos), "--out", str(tmp_path / "obj"), "--reference=1"])
     assert read_object_folder(tmp_path / "obj").reference == "1"
+
+
+def test_the_object_s_own_photos_are_no_other_objects(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "obj"
+    (tmp_path / "link").symlink_to(photos)
+    for category in (photos, tmp_path / "link"):
+        error = refused(capsys, str(photos), "--category", str(category), "--out", str(out))
+        assert "is the folder of the object's own photos; give pictures of other" in error
+    assert not out.exists()
+    (other := tmp_path / "other").mkdir()
+    Image.new("RGB", (60, 80), (9, 200, 9)).save(other / "cup.png")
+    (other / "cup.txt").write_text("20 10 60 50")
+    prepare.main([str(photos), "--category", str(other), "--out", str(out)])
+    assert "warning: --category" not in capsys.readouterr().err
+    for suffix in (".png", ".txt"):
+        (other / f"mug{suffix}").write_bytes((photos / f"1{suffix}").read_bytes())
+    prepare.main([str(photos), "--category", str(other), "--out", str(out)])
+    told = f"warning: --category: 1 of its pictures, like {other / 'mug.png'}, are photos of the object too"
+    assert told in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("inner", ["", "data"])

@@ -73,15 +73,23 @@ def test_ctrl_c_during_the_set_up_is_no_failed_step(tmp_path: Path, shell: str) 
     assert (done.returncode, done.stderr) == (130, "interrupted\n")
 
 
-def test_the_demo_keeps_what_it_did_not_write(tmp_path: Path) -> None:
+@pytest.mark.parametrize("shell", SHELLS)
+@pytest.mark.parametrize("begins", [True, False])
+def test_the_demo_replaces_only_its_run_and_only_if_a_new_one_begins(
+    tmp_path: Path, shell: str, begins: bool
+) -> None:
+    """A flag that is not known ends training with 2 before there is a run."""
     root = project(tmp_path / "project", "echo")
+    run, python = root / "outputs/demo/rocket_bee", root / ".venv/bin/python"
+    python.write_text(f"#!/bin/sh\n{f'mkdir -p {run}; touch {run}/new.yaml' if begins else 'exit 2'}\n")
     for name in ("table.png", "mine/photo.jpg", "rocket_bee/config.yaml"):
         (root / "outputs/demo" / name).parent.mkdir(parents=True, exist_ok=True)
         (root / "outputs/demo" / name).touch()
-    done = call("sh", root / "demo.sh", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
+    done = call(shell, root / "demo.sh", folder=tmp_path)
+    assert done.returncode == (0 if begins else 2), done.stderr
     left = {path.relative_to(root / "outputs/demo").as_posix() for path in root.rglob("outputs/demo/**/*.*")}
-    assert left == {"table.png", "mine/photo.jpg"}
+    kept = "rocket_bee/new.yaml" if begins else "rocket_bee/config.yaml"
+    assert left == {"table.png", "mine/photo.jpg", kept}
 
 
 def test_paths_are_the_users_and_defaults_the_projects(tmp_path: Path) -> None:

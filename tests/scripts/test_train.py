@@ -42,15 +42,14 @@ def failing(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 def test_a_run_prints_what_it_does_and_what_comes_next(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train.main(arguments(tmp_path, "--max_steps", "2", "--preview_every", "2"))
+    run_ = tmp_path / "logs/toy bee"
+    train.main(arguments(tmp_path, "--max_steps", "2", "--preview_every", "2", "--name", run_.name))
     output = capsys.readouterr().out.splitlines()
     assert len(output) == 3
     assert "3 few-shot, 2 same-category" in output[0]
     assert "weights (crossattn-kv), step 0 to 2" in output[1]
-    assert output[2].endswith(f"next: bash get_deltas.sh --path {tmp_path / 'logs/toy'}")
-    found = {
-        path.relative_to(tmp_path / "logs/toy").as_posix() for path in (tmp_path / "logs/toy").rglob("*")
-    }
+    assert output[2].endswith(f"next: bash get_deltas.sh --path '{run_}'")
+    found = {path.relative_to(run_).as_posix() for path in run_.rglob("*")}
     assert {
         "checkpoints/step-000002.ckpt",
         "config.yaml",
@@ -121,6 +120,32 @@ def test_a_run_that_has_all_its_steps_encodes_nothing(
         train.main(["--resume", str(tmp_path / "logs/toy"), "--max_steps", steps])
         assert "step-000002.ckpt: done; next: bash get_deltas.sh" in capsys.readouterr().out
     assert find_checkpoint(tmp_path / "logs/toy").read_bytes() == before
+
+
+def test_what_a_resumed_run_does_not_take_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By a finished run, too; flags that it began with may be repeated."""
+    train.main(arguments(tmp_path, "--max_steps", "1", "--lr", "0.01"))
+    resume = ["--resume", str(tmp_path / "logs/toy")]
+    before = find_checkpoint(tmp_path / "logs/toy").read_bytes()
+    capsys.readouterr()
+    for words, told in (
+        (["--lr", "1"], "train.lr=1.0: a resumed run keeps its own, 0.01; leave it out"),
+        (["--name", "other"], "train.name=other: a resumed run keeps its own; leave it out"),
+        (["--logdir", str(tmp_path)], f"keeps its own, {tmp_path / 'logs'}; leave"),
+        (["--freeze_model", "crossattn"], "keeps its own, crossattn-kv; leave"),
+        (["data.augment=false"], "data.augment=False: a resumed run keeps its own, True; leave"),
+        (["base.region_fill=composite"], "keeps its own, grey; leave"),
+    ):
+        output = failing([*resume, "--max_steps", "2", *words], capsys)
+        assert told in output and output.count("\n") == 1
+    assert find_checkpoint(tmp_path / "logs/toy").read_bytes() == before
+    (tmp_path / "toy").rename(tmp_path / "moved")
+    taken = ["--dataset-dir", str(tmp_path / "moved"), "--lr", "0.01", "--max_steps", "2"]
+    train.main([*resume, *taken, "--preset", "8gb", "--cached_samples", "1", "--preview_every", "2"])
+    assert find_checkpoint(tmp_path / "logs/toy").name == "step-000002.ckpt"
+    assert (tmp_path / "logs/toy/previews/step-000002.png").is_file()
 
 
 def validated(folder: Path, *more: str) -> list[str]:
