@@ -95,13 +95,20 @@ class Comparison:
     recipe: str
 
     def of(self, names: Collection[str]) -> Comparison:
-        """With these methods only, and the tables and claims that have them; ValueError for unknown names."""
+        """With these methods only, the tables in which they are compared, and their claims.
+
+        ValueError for unknown names.
+        """
         if unknown := [name for name in names if name not in self.methods]:
             raise ValueError(f"no method {', '.join(unknown)}; there are {', '.join(self.methods)}")
         chosen = {name: method for name, method in self.methods.items() if name in names}
-        kept = {title: [name for name in own if name in chosen] for title, own in self.tables.items()}
+        kept = dict[str, Sequence[str]]()
+        for title, own in self.tables.items():
+            rows = [name for name in own if name in chosen]
+            if len(rows) > 1 and not any(set(rows) <= set(shown) for shown in kept.values()):
+                kept[title] = rows
         claims = [claim for claim in self.claims if {claim.better, claim.worse} <= chosen.keys()]
-        return Comparison(chosen, {k: v for k, v in kept.items() if len(v) > 1}, claims, self.recipe)
+        return Comparison(chosen, kept, claims, self.recipe)
 
 
 def comparison(freeze_model: str, published: Sequence[Method]) -> Comparison:

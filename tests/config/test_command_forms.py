@@ -35,6 +35,15 @@ def test_what_is_suggested_is_a_flag_of_ours() -> None:
     assert "--default-" not in parser("").format_help()
 
 
+def test_the_number_of_a_gpu_is_not_a_count() -> None:
+    """Lightning reads "1" as one GPU and "1," as GPU number 1."""
+    for name in ("gpu_id", "gpus"):
+        suggested = re.search(r"--devices '(.*)'", PUBLISHED[name])
+        assert suggested is not None
+        devices = load_config(ROOT / "configs/mini.yaml", [f"train.devices={suggested[1].replace('N', '1')}"])
+        assert _normalize_parse_gpu_string_input(devices.train.devices) == [1]
+
+
 TAKEN = {"ADDRESS", "FILE", "FOLDER", "IMAGE", "LOW", "N", "NAME", "PATH", "PICTURE", "TEXT", "X", "YAML"}
 
 

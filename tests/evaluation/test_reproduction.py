@@ -41,6 +41,9 @@ def test_a_choice_keeps_what_it_can_tell() -> None:
     few = FULL.of(["paper-zero-shot", "paper-kv", "paper-none-kv"])
     assert list(few.tables) == ["The paper's recipe"]
     assert [claim.worse for claim in few.claims] == ["paper-zero-shot", "paper-none-kv"]
+    names = ["zero-shot", "linear-kv", "tokens-crossattn"]  # the table of same-category pictures adds nothing
+    assert list(FULL.of(names).tables) == ["Methods"]
+    assert "Same-category pictures" in FULL.of([*names, "linear-kv-alone"]).tables
     with pytest.raises(ValueError, match="no method linear-kw; there are flat, poisson"):
         FULL.of(["linear-kw"])
 
