@@ -10,10 +10,12 @@ import torch
 
 from benchmarks import plan
 from benchmarks.learning import Lean
+from benchmarks.loading import starting
 from benchmarks.measure import Row
 from benchmarks.plan import Measured, Subject, measure
 from benchmarks.report import report
 from benchmarks.subjects import Plain, fill, make_base, make_scene
+from ldm.config.loader import ROOT
 from ldm.insertion.inpaint import Sampling
 from ldm.insertion.insert import InsertOptions
 from ldm.models.base import save_base
@@ -113,3 +115,8 @@ def test_a_line_compares_samples_with_the_first_row_and_with_the_matrix_rate() -
         ["1.00 x", "0.5", "", ""],
         ["16.00 x", "8", "0.5", "50%"],
     ]
+
+
+def test_the_start_of_an_insertion_ends_at_the_first_step_of_the_unet() -> None:
+    [case] = starting(ROOT / "configs/mini.yaml", "cpu")
+    case.run()  # CalledProcessError if the UNet was not run
