@@ -19,6 +19,7 @@ replace_run() { # only by a run that has begun: a mistake in the flags loses not
   fi
 }
 trap replace_run EXIT
+trap 'exit 130' INT TERM # dash runs no EXIT trap on a signal
 
 echo "== 1/3 learn the object from its five few-shot pictures"
 start=$(date +%s)

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ldm.config.process import MISTAKE, explained, run, starting
+from ldm.config.process import explained, run, starting
 
 with starting():
     from tqdm import tqdm
@@ -48,29 +48,31 @@ with starting():
     from ldm.objects.paper_file import is_paper_training, trim_training
 
 
-def each(files: Sequence[Path], show: Callable[[Path], None]) -> bool:
-    """`show` every file, with a line on stderr for those that are not right; whether there are any."""
-    bad = False
+def for_each(files: Sequence[Path], show: Callable[[Path], None]) -> None:
+    """`show` every file, with a line on stderr for those that are not right; then their exit code."""
+    code = 0
     for file in tqdm(files, unit="file", disable=None if len(files) > 3 else True):
         try:
             with naming(file):
                 show(file)
         except (ValueError, OSError) as error:
-            bad = True
-            tqdm.write(explained(error)[0], sys.stderr)
-    return bad
+            line, worse = explained(error)
+            code = max(code, worse)
+            tqdm.write(line, sys.stderr)
+    if code:
+        raise SystemExit(code)
 
 
 def info_command(args: argparse.Namespace) -> None:
     every: list[dict[str, Any]] = []
-    bad = each(args.files, lambda file: every.append(facts(file)))
-    if args.json:
-        print(json.dumps(every, indent=2))
-    else:
-        tables = [readable(each) for each in every]
-        print("\n\n".join("\n".join(f"{label:15} {text}" for label, text in table) for table in tables))
-    if bad:
-        raise SystemExit(MISTAKE)
+    try:
+        for_each(args.files, lambda file: every.append(facts(file)))
+    finally:
+        if args.json:
+            print(json.dumps(every, indent=2))
+        elif every:
+            tables = [readable(one) for one in every]
+            print("\n\n".join("\n".join(f"{label:15} {text}" for label, text in table) for table in tables))
 
 
 def verify_command(args: argparse.Namespace) -> None:
@@ -81,8 +83,7 @@ def verify_command(args: argparse.Namespace) -> None:
         (verify_merged if kind == "merged" else verify)(file, base, fingerprint)
         tqdm.write(f"ok: {file} ({kind})")
 
-    if each(args.files, check):
-        raise SystemExit(MISTAKE)
+    for_each(args.files, check)
 
 
 def bake_command(args: argparse.Namespace) -> None:

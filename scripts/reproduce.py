@@ -60,7 +60,8 @@ def what_to_compare(args: argparse.Namespace, config: Config) -> tuple[Config, C
     if args.quick:
         fewer = max(1, config.train.max_steps // QUICK_STEPS)
         config = replace(config, train=replace(config.train, max_steps=fewer))
-    full = comparison(config.train.freeze_model, [published(file, config) for file in args.published])
+    t = config.train
+    full = comparison(t.few_shot, t.freeze_model, [published(file, config) for file in args.published])
     names = args.methods or (QUICK if args.quick else list(full.methods))
     return config, full.of(names)
 

@@ -210,7 +210,7 @@ def check_resumed(own: Config, given: Config) -> None:
         before, now = asdict(getattr(own, section)), asdict(getattr(given, section))
         names = SAME_BASE if section == "base" else [name for name in now if name not in RESUMED]
         for name in names:
-            if now[name] != before[name]:
+            if now[name] != before[name] and (name, now[name]) != ("hold_out", "auto"):
                 kept = f", {before[name]}" if before[name] != "" else ""
                 raise ValueError(
                     f"{section}.{name}={now[name]}: a resumed run keeps its own{kept}; "

@@ -106,8 +106,8 @@ def load_benchmark(
 ) -> Benchmark:
     """Read and check a benchmark, or the chosen objects and sites of it; () stands for all.
 
-    `backgrounds` is the test bench for object folders. Only what is chosen is checked; ValueError or
-    FileNotFoundError names its first fault.
+    `backgrounds` is the test bench for object folders. Pictures and boxes are checked of what is chosen;
+    ValueError or FileNotFoundError names the first fault.
     """
     if not root.is_dir():
         raise FileNotFoundError(f"{root}: no such folder; give a benchmark or object folders")
@@ -116,13 +116,13 @@ def load_benchmark(
     elif (root / PHOTO_CASES).is_file():
         folders, found = _photos(root)
     else:
-        folders, found = _insertset(root, backgrounds)
+        folders, found = _insertset(root, backgrounds, objects)
     names = _choose(sorted(folders, key=natural_key), objects, root)
     wanted = _choose([site.name for site in found], sites, root)
     kept = [site for name in names for site in found if site.object == name and site.name in wanted]
     if not kept:
         raise ValueError(f"{root}: no site has one of these objects: {', '.join(names)}; choose others")
-    used = {site.object: load_insertset(folders[site.object]) for site in kept}
+    used = {name: load_insertset(folders[name]) for name in dict.fromkeys(site.object for site in kept)}
     checked = tuple(_checked(site) if site.truth else site for site in kept)
     return Benchmark(root.resolve().name, used, checked)
 
@@ -206,8 +206,13 @@ def _photos(root: Path) -> tuple[ObjectFolders, list[Site]]:
     return {site.object: root / "id_image" / site.object for site in sites}, sites
 
 
-def _insertset(root: Path, backgrounds: Path | None) -> tuple[ObjectFolders, list[Site]]:
-    """One object folder, or a folder of them: each object goes into every background of its test bench."""
+def _insertset(
+    root: Path, backgrounds: Path | None, chosen: Collection[str]
+) -> tuple[ObjectFolders, list[Site]]:
+    """One object folder, or a folder of them: each object goes into every background of its test bench.
+
+    Sites are those of the chosen objects; () stands for all.
+    """
     alone = (root / "data").is_dir()
     folders = (
         [root]
@@ -225,6 +230,7 @@ def _insertset(root: Path, backgrounds: Path | None) -> tuple[ObjectFolders, lis
     sites = [
         Site(f"{name}/{masked.name}", name, masked)  # every object goes into backgrounds of the same names
         for name in objects
+        if not chosen or name in chosen
         for masked in bench_backgrounds(_test_bench(name, backgrounds))
     ]
     return objects, sites

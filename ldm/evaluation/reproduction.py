@@ -111,17 +111,20 @@ class Comparison:
         return Comparison(chosen, kept, claims, self.recipe)
 
 
-def comparison(freeze_model: str, published: Sequence[Method]) -> Comparison:
-    """What the paper claims, and what we changed: the recipe is `tokens` with this `freeze_model`.
+def comparison(few_shot: str, freeze_model: str, published: Sequence[Method]) -> Comparison:
+    """What the paper claims, and what we changed, around the recipe with these settings.
 
-    `published`: the paper's recipe, scaled to the base, as `paper-kv` and `paper-crossattn`.
+    Without few-shot tokens the recipe is that with `tokens`. `published`: the paper's recipe, scaled to the
+    base, as `paper-kv` and `paper-crossattn`.
     """
     methods = {method.name: method for method in METHODS}
-    linear, recipe = methods["linear-kv"], methods[f"tokens-{SHORT[freeze_model]}"]
+    kind = "tokens" if few_shot == "none" else few_shot
+    linear, recipe = methods["linear-kv"], methods[f"{kind}-{SHORT[freeze_model]}"]
+    both = [linear] if recipe is linear else [linear, recipe]
     tables = {
         "Methods": [*METHODS, *published],
         "The paper's recipe": _of_the_paper(published),
-        "Same-category pictures": [linear, _alone(linear), recipe, _alone(recipe)],
+        "Same-category pictures": [one for method in both for one in (method, _alone(method))],
         "Few-shot pictures": [_fewer(recipe, n) for n in IMAGES],
     }
     found = {method.name: method for own in tables.values() for method in own}

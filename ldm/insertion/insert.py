@@ -97,8 +97,8 @@ def _pasted(result: Result, fill: RegionFill, generated: Tensor, options: Blend)
     region = fill.region
     if not bool(generated.isfinite().all()):
         raise ValueError(
-            "the model gave NaN or infinite pixels; give a smaller object_scale or precision=fp32, or learn "
-            "the object again at lower rates"
+            "the model gave NaN or infinite pixels; give a smaller --object_scale or --precision fp32, or "
+            "learn the object again at lower rates"
         )
     known, mask, full = region.known, region.mask, region.full_mask
     image, alpha = blend(known, generated, mask, options)

@@ -54,9 +54,9 @@ def read_any(
         delta = read_with_pictures(path, base, pictures, images)
     elif read_metadata(path).get("format") == FORMAT:
         delta = load(path)
-        if not any(name.startswith(UNET) for name in delta.weights):
+        if path.name.endswith(CONDITIONER):
             whole = path.with_name(path.name.removesuffix(CONDITIONER) + SUFFIX["diffusers"])
-            raise ValueError(f"{path} is only the conditioner of an object; give {whole}, which needs both")
+            raise ValueError(f"{path} is only the conditioner of an object; give {whole}; both are read")
     else:
         delta = load_diffusers(path, base)
     check_fits(base, delta, base_fingerprint(base))

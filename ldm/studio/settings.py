@@ -11,7 +11,8 @@ from ldm.config.schema import Config
 
 LEARN_MAIN = ("max_steps", "freeze_model", "lr", "hold_out", "precision")
 LEARN_MORE = (
-    "few_shot", "batch_size", "accumulate_grad_batches", "lr_conditioner", "lr_tokens", "lr_final",
+    "few_shot", "batch_size", "accumulate_grad_batches", "lr_conditioner", "lr_tokens",
+    "lr_prior_encoder", "lr_final",
     "warmup_steps", "drop_context", "single_view", "recolour", "loss", "cached_samples",
     "gradient_checkpointing",
     "checkpoint_every", "preview_every", "validate_every", "patience", "seed",
@@ -41,6 +42,7 @@ LABELS = {
     "train.accumulate_grad_batches": "Batches per step",
     "train.lr_conditioner": "Learning rate, conditioner",
     "train.lr_tokens": "Learning rate, tokens",
+    "train.lr_prior_encoder": "Learning rate, few_shot=linear",
     "train.lr_final": "Learning rate at the end",
     "train.warmup_steps": "Warm-up steps",
     "train.checkpoint_every": "Steps per checkpoint",

@@ -20,7 +20,7 @@ from ldm.data.picture_write import write_picture
 from ldm.features.imagenet import ImageNetFeatures
 from ldm.models.base import Base
 from ldm.models.checkpoint import write_ckpt
-from ldm.training.checkpoints import BEST, REASON, AfterStep, Checkpoints, best_checkpoint
+from ldm.training.checkpoints import BEST, REASON, AfterStep, Checkpoints, best_checkpoint, read_checkpoint
 from ldm.validation.score import (
     ValidationResult,
     ValidationScore,
@@ -92,25 +92,23 @@ class Validation(AfterStep):
             self._keep_best(module)
 
     def _keep_best(self, module: Any) -> None:
-        """Keep the weights of the best score, as far as there are weights of it; they are written first."""
-        scores = self.scores
-        if best(scores).step not in (self.step, self.kept):  # a crashed run has replaced its weights
-            scores = [score for score in scores if score.step > self.resumed_at]
-        if best(scores).step == self.step:
+        """Keep the weights of the best score, of those whose weights there are; they are written first."""
+        there = [s for s in self.scores if s.step in (0, self.kept) or s.step > self.resumed_at]
+        if best(there).step == self.step:
             checkpoint = {"global_step": self.step}
             module.on_save_checkpoint(checkpoint)
             write_ckpt(self.run / BEST, checkpoint)
             self.kept = self.step
-        write_file(self.run / REASON, f"{reason(scores)}\n")
+        write_file(self.run / REASON, f"{reason(self.scores, there)}\n")
 
     def _remove_later_best(self) -> None:
         """Delete the best checkpoint that a crashed run has left of a step after the resumed one."""
-        saved = best_checkpoint(self.run)
-        if saved and self.scores and saved[1].startswith(f"step {best(self.scores).step}:"):
-            self.kept = best(self.scores).step
-            return
-        (self.run / REASON).unlink(missing_ok=True)
-        (self.run / BEST).unlink(missing_ok=True)
+        there = self.step and best_checkpoint(self.run)
+        self.kept = read_checkpoint(self.run / BEST)["global_step"] if there else 0
+        if not 0 < self.kept <= self.step:
+            self.kept = 0
+            (self.run / REASON).unlink(missing_ok=True)
+            (self.run / BEST).unlink(missing_ok=True)
 
     def _log(self, trainer: pl.Trainer, result: ValidationResult) -> None:
         """The sheet as a file; sheet and numbers to TensorBoard."""

@@ -78,9 +78,9 @@ def since_highest(scores: Sequence[ValidationScore]) -> int:
     return sum(s.step > highest(scores).step for s in scores)
 
 
-def reason(scores: Sequence[ValidationScore]) -> str:
-    """Why the best is the best, in a sentence."""
-    chosen, top = best(scores), highest(scores)
+def reason(scores: Sequence[ValidationScore], there: Sequence[ValidationScore] = ()) -> str:
+    """Why the best is the best, in a sentence; `there`: the scores whose weights there are, if not all."""
+    chosen, top = best(there or scores), highest(there or scores)
     why = "the highest score"
     if chosen.step != top.step:
         why = f"the latest not significantly worse than step {top.step} with {top.score:.3f}"

@@ -23,7 +23,8 @@ def study(config: str = "mini") -> Config:
 
 def compared(config: str = "mini") -> Comparison:
     own = study(config)
-    return comparison(own.train.freeze_model, [published(file, own) for file in RECIPES.values()])
+    recipes = [published(file, own) for file in RECIPES.values()]
+    return comparison(own.train.few_shot, own.train.freeze_model, recipes)
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from ldm.evaluation import benchmark
 from ldm.evaluation.benchmark import load_benchmark
 from tests.fixtures.bench import MASK, OBJECT, write_bench
 from tests.fixtures.small import object_folder
@@ -38,10 +39,15 @@ def test_a_bench_with_truth(tmp_path: Path) -> None:
     assert list(few.objects) == ["apple"] and [site.name for site in few.sites] == ["s1"]
 
 
-def test_only_what_is_chosen_has_to_be_in_order(tmp_path: Path) -> None:
+def test_only_what_is_chosen_has_to_be_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root = write_bench(tmp_path / "bench")
     (root / "objects/brick/bbox/1.txt").write_text("nothing")
     (root / "scenes/s10/truth.png").write_bytes(b"")
+    read: list[str] = []
+    monkeypatch.setattr(benchmark, "load_insertset", lambda folder: read.append(folder.name))
+    load_benchmark(root, objects=["apple"], sites=["s1"])
+    assert read == ["apple"], "once, for all of its sites"
+    monkeypatch.undo()
     chosen = load_benchmark(root, objects=["apple"], sites=["s1"])
     assert list(chosen.objects) == ["apple"] and [site.name for site in chosen.sites] == ["s1"]
     with pytest.raises(ValueError, match=r"objects/brick: 1 fault"):

@@ -16,13 +16,14 @@ PUBLISHED = [
     Method("paper-kv", "", learning={"max_steps": 80}, insertion=PLMS),
     Method("paper-crossattn", "", learning={"max_steps": 80, "freeze_model": "crossattn"}, insertion=PLMS),
 ]
-FULL = comparison("crossattn", PUBLISHED)
+FULL = comparison("tokens", "crossattn", PUBLISHED)
 OTHER = {"v2/seconds": 2.0, "v2/perceptual_object": 1.5}
 
 
+@pytest.mark.parametrize("few_shot", ["linear", "tokens", "none"])
 @pytest.mark.parametrize("freeze_model", ["crossattn", "crossattn-kv"])
-def test_tables_and_claims_are_of_methods_that_are_made(freeze_model: str) -> None:
-    full = comparison(freeze_model, PUBLISHED)
+def test_tables_and_claims_are_of_methods_that_are_made(few_shot: str, freeze_model: str) -> None:
+    full = comparison(few_shot, freeze_model, PUBLISHED)
     told = {name for names in full.tables.values() for name in names}
     assert told == set(full.methods) and full.recipe in told
     assert {x for claim in full.claims for x in (claim.better, claim.worse)} <= told

@@ -111,7 +111,7 @@ def test_without_finite_pixels_there_is_no_result(base: Base, one: InsertableObj
     background = picture()
     mask, context = box(background.size), base.context(torch.zeros(1, 3, 56, 56))
     unusable = InsertableObject(base.contexts(torch.full_like(context, float("nan"))), one.fill)
-    with pytest.raises(ValueError, match="NaN or infinite pixels; give a smaller object_scale"):
+    with pytest.raises(ValueError, match="NaN or infinite pixels; give a smaller --object_scale"):
         made(base, unusable, background, mask, plan_rois(mask), [1], FAST, BLENDS["membrane"])
 
 

@@ -232,7 +232,7 @@ def test_half_of_a_converted_object_is_refused(folder: Path, capsys: pytest.Capt
     call(folder, "convert", "a.safetensors", "--to", "diffusers", "--out", "unet.safetensors")
     words = ["convert", "unet.conditioner.safetensors", "--to", "object", "--out", "back.safetensors"]
     message = refused(folder, capsys, *words)
-    assert f"is only the conditioner of an object; give {folder / 'unet.safetensors'}, which" in message
+    assert f"is only the conditioner of an object; give {folder / 'unet.safetensors'}; both" in message
     message = refused(folder, capsys, "verify", "unet.conditioner.safetensors")
     assert "unet.conditioner.safetensors: this object has no weights of the UNet" in message
 

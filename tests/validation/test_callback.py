@@ -107,6 +107,7 @@ def test_the_best_is_one_whose_weights_are_there(tmp_path: Path) -> None:
     fit(tmp_path / "early", early, 2)
     find_checkpoint(tmp_path / "early/run").rename(run / "checkpoints/step-000002.ckpt")
     fit(tmp_path, validating(tmp_path, {3: 0.3, 4: 0.2}, every=1), 4, start=2)
+    fit(tmp_path, validating(tmp_path, {5: 0.05}, every=1), 5, start=4)  # and once more, without a crash
     found = best_checkpoint(run)
     assert found and found[1].startswith("step 3: score 0.300")
     assert read_checkpoint(found[0])["global_step"] == 3
