@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 from ldm.config.process import run, starting
@@ -53,8 +54,9 @@ def settings(argv: Sequence[str] | None) -> tuple[Config, Path | None]:
         return config, None
     checkpoint, recipe = resumable(Path(config.train.resume))
     _, config = parser.parse_config(argv, recipe)
-    check_resumed(load_config(recipe), config)
-    return config, checkpoint
+    own = load_config(recipe)
+    check_resumed(own, config)
+    return replace(config, train=replace(config.train, hold_out=own.train.hold_out)), checkpoint
 
 
 def report(folder: Path, step: int, stopped: bool, validation: Validation | None) -> None:

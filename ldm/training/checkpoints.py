@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import pytorch_lightning as pl
@@ -96,11 +97,11 @@ def resumable(path: Path) -> tuple[Path, dict[str, Any]]:
     checkpoint = find_checkpoint(path)
     saved, run = read_checkpoint(checkpoint), run_folder(checkpoint)
     if "optimizer_states" not in saved:
-        raise ValueError(f"{checkpoint} cannot be resumed; give its run: --resume {run}")
+        raise ValueError(f"{checkpoint} cannot be resumed; give its run: --resume {quote(str(run))}")
     if (every := checkpoints(run)) and _step(every[-1]) > saved["global_step"]:
         raise ValueError(
             f"{run} has later checkpoints than {checkpoint.name}, like {every[-1].name}; "
-            f"move them out of {every[-1].parent}, or continue after them: --resume {run}"
+            f"move them out of {every[-1].parent}, or continue after them: --resume {quote(str(run))}"
         )
     return checkpoint, saved["object"]["metadata"]["recipe"]
 
@@ -111,7 +112,9 @@ def new_run(logdir: Path, name: str) -> Path:
         raise ValueError(f"--name {name}: outside of --logdir {logdir}; give the folder as --logdir")
     folder = logdir / name
     if checkpoints(folder):
-        raise ValueError(f"{folder} already holds a run; --resume {folder} or give another --name")
+        raise ValueError(
+            f"{folder} already holds a run; --resume {quote(str(folder))} or give another --name"
+        )
     if any((folder / name).exists() for name in WRITTEN) and not _is_run(folder / CONFIG):
         raise ValueError(
             f"{folder} holds files that are not of a run and would be overwritten; "

@@ -104,7 +104,7 @@ def test_a_resumed_run_needs_no_other_flag(tmp_path: Path) -> None:
     ]
     train.main(arguments(tmp_path, *options, "--max_steps", "4", "--name", "whole"))
     train.main(arguments(tmp_path, *options, "--max_steps", "2", "--name", "part"))
-    train.main(["--resume", str(tmp_path / "logs/part"), "--max_steps", "4"])
+    train.main(["--resume", str(tmp_path / "logs/part"), "--max_steps", "4", "--hold_out", "auto"])
     whole, part = state(tmp_path / "logs/whole"), state(tmp_path / "logs/part")
     assert whole.keys() == part.keys() and all(torch.equal(whole[key], part[key]) for key in whole)
 
@@ -190,7 +190,7 @@ def test_a_resumed_run_holds_out_the_same_and_ends_the_same(
 ) -> None:
     train.main([*validated(tmp_path), "--name", "whole"])
     train.main([*validated(tmp_path), "--name", "part", "--max_steps", "2"])
-    train.main(["--resume", str(tmp_path / "logs/part"), "--max_steps", "4"])
+    train.main(["--resume", str(tmp_path / "logs/part"), "--max_steps", "4", "--hold_out", "auto"])
     whole, part = state(tmp_path / "logs/whole"), state(tmp_path / "logs/part")
     assert all(torch.equal(whole[key], part[key]) for key in whole)
     csv, other = ((tmp_path / "logs" / name / "validation.csv").read_text() for name in ("whole", "part"))
