@@ -67,12 +67,8 @@ class SettingsParser(OneLineParser):
         self.flags, self.schema, self.presets = flags, schema, presets or {}
         self.gives_way, self.short_help, self.more_help = gives_way or {}, short_help or {}, more_help
         self.add_argument("--help-all", action=HelpAll, nargs=0, help="show all flags, presets and settings")
-        self.add_argument(
-            "--config",
-            default=rooted(config, ROOT),
-            metavar="YAML",
-            help=f"settings file [{config or 'the settings of the run'}]",
-        )
+        self.add_argument("--config", default=rooted(config, ROOT), metavar="YAML",
+                          help=f"settings file [{config or 'the settings of the run'}]")  # fmt: skip
         self.add_argument(
             "settings", nargs="*", metavar="section.key=value", help="settings that win over the file's"
         )

@@ -84,8 +84,8 @@ def _transparent(path: Path, picture: Picture, threshold: float) -> np.ndarray:
         raise ValueError(f"{path}: has no alpha channel; give a background with transparency, or a mask")
     alpha = picture.pixels[..., -1]
     mask = alpha < (1 - threshold) * np.iinfo(alpha.dtype).max
-    lower, higher = "lower the threshold, or " * bool(alpha.min() < alpha.max()), "raise the threshold, or "
-    _check(mask, str(path), f"{lower}make the region transparent", f"{higher if lower else ''}give a mask")
+    lower, higher = ("lower the threshold, or ", "raise the threshold, or ") if np.ptp(alpha) else ("", "")
+    _check(mask, str(path), f"{lower}make the region transparent", f"{higher}give a mask")
     return mask
 
 
@@ -186,7 +186,7 @@ def _grown(mask: np.ndarray, grow: float) -> np.ndarray:
 
 def _remedies(levels: np.ndarray, invert: bool) -> tuple[str, str]:
     """What to do if the levels [H,W] of a mask image mark nothing, and if they mark everything."""
-    raised = "raise the threshold, or " * bool(levels.min() < levels.max())
+    raised = "raise the threshold, or " if np.ptp(levels) else ""
     if invert:
         return f"{raised}make the region black", "draw the mask smaller: white where the background stays"
     return "mark the region in white", f"{raised}draw the mask smaller: black where the background stays"

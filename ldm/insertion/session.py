@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import TypeAlias
 
@@ -19,7 +18,7 @@ from ldm.insertion.region import InsertableObject, InsertRequest, MakeFill, Resu
 from ldm.models.base import Base, base_fingerprint
 from ldm.models.inpainting_model import InpaintingModel
 from ldm.objects import baked
-from ldm.objects.delta import AppliedObject, Delta, apply, load
+from ldm.objects.delta import AppliedObject, Delta, apply, load, removed_on_failure
 from ldm.objects.object_context import null_context, object_contexts, view_of
 from ldm.objects.paper_file import read_with_pictures
 
@@ -143,13 +142,10 @@ def open_learnt(session: Session, source: ObjectSource) -> LoadedObject:
     view = view_of(session.images, delta, given, sampling.reference_view, keep=source.reference is not None)
     if delta is not None and source.reference is None:
         own = to_bytes(view.picture[0])
-    fill, applied = session.make_fill(view.picture), None
-    with ExitStack() as on_failure:
-        if delta is not None:
-            applied = apply(base, delta, source.object_scale, session.fingerprint)
-            on_failure.enter_context(applied)
+    fill = session.make_fill(view.picture)
+    applied = None if delta is None else apply(base, delta, source.object_scale, session.fingerprint)
+    with removed_on_failure(applied):
         contexts = object_contexts(base, view, null)
-        on_failure.pop_all()  # the object stays applied
     return LoadedObject(source, InsertableObject(contexts, fill), applied, own)
 
 

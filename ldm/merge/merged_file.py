@@ -8,7 +8,6 @@ If the base needs them, it also holds the objects' pictures.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from ldm.insertion.session import LoadedObject, Session
 from ldm.models.base import Base
 from ldm.models.checkpoint import first_few
 from ldm.models.cross_attention import Context, Contexts
-from ldm.objects.delta import DIFFERENCE, AppliedObject, Delta, apply
+from ldm.objects.delta import DIFFERENCE, AppliedObject, Delta, apply, removed_on_failure
 from ldm.objects.object_context import null_context
 from ldm.objects.object_file import CONTEXT, ObjectMetadata, read_object, write_object
 
@@ -139,9 +138,7 @@ def open_merged(session: Session, source: ObjectSource) -> LoadedObject:
     null = null_context(base, sampling.guidance_from)
     stored = merged.references.get(name)
     fill = session.make_fill(None if stored is None else from_bytes(stored[None]))
-    with ExitStack() as on_failure:
-        applied = apply_merged(base, merged, source.object_scale, session.fingerprint)
-        on_failure.enter_context(applied)
+    applied = apply_merged(base, merged, source.object_scale, session.fingerprint)
+    with removed_on_failure(applied):
         contexts = merged_contexts(base, merged, name, null)
-        on_failure.pop_all()  # the object stays applied
     return LoadedObject(source, InsertableObject(contexts, fill), applied, stored)

@@ -9,8 +9,8 @@ rank is the product of two thin ones, `up.NAME` and `down.NAME` in a file.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from contextlib import ExitStack
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -241,14 +241,23 @@ def apply(base: Base, delta: Delta, object_scale: float = 1.0, fingerprint: str 
     weights = dict(base.named_parameters())
     originals = {name: weights[name].detach().clone() for name in delta.weights}
     applied = AppliedObject(base, originals)
-    with ExitStack() as on_failure:
-        on_failure.enter_context(applied)
+    with removed_on_failure(applied):
         _write(base, {name: delta.tuned(name, value, object_scale) for name, value in originals.items()})
         if delta.tokens is not None:
             base.conditioner.use_tokens(delta.tokens.to(weights["conditioner.proj_out.weight"]))
             base.conditioner.few_shot_tokens.requires_grad_(False)  # type: ignore[union-attr]
-        on_failure.pop_all()  # the object stays applied
     return applied
+
+
+@contextmanager
+def removed_on_failure(applied: AppliedObject | None) -> Iterator[None]:
+    """Restore the base if the block fails or is interrupted; else the object stays applied."""
+    try:
+        yield
+    except BaseException:
+        if applied is not None:
+            applied.remove()
+        raise
 
 
 def check_fits(base: Base, delta: Delta, fingerprint: str) -> None:

@@ -17,6 +17,7 @@ from ldm.objects.paper_file import read_with_pictures
 from ldm.training.checkpoints import find_checkpoint, read_checkpoint
 from scripts import get_deltas, objects, train
 from tests.fixtures.ldm_names import diffusers_to_ldm
+from tests.fixtures.refusal import refusal
 from tests.fixtures.small import SMALL_IMAGES, small_base, written
 
 LAYER = "cond_stage_model.prior_encoder.prior_block.1."
@@ -215,11 +216,7 @@ def test_another_base_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[s
 def refused(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     """The one line of a refusal."""
     capsys.readouterr()
-    with pytest.raises(SystemExit) as stop:
-        run(lambda: get_deltas.main(words))
-    output = capsys.readouterr().err
-    assert stop.value.code == 2 and output.count("\n") == 1
-    return output
+    return refusal(lambda: get_deltas.main(words), capsys)
 
 
 def test_a_file_with_the_ending_of_another_format_is_not_written(

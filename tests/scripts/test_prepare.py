@@ -9,11 +9,11 @@ import pytest
 from PIL import Image
 
 from ldm.compositing.cut_out import PixelBox
-from ldm.config.process import run
 from ldm.data.picture_write import embedded_text
 from ldm.prepare.object_folder import read_object_folder
 from ldm.prepare.segmenter import Segmenter
 from scripts import prepare
+from tests.fixtures.refusal import refusal
 
 
 def middle(pixels: np.ndarray, box: PixelBox) -> np.ndarray:
@@ -37,11 +37,7 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
-    with pytest.raises(SystemExit) as caught:
-        run(lambda: prepare.main(arguments))
-    error = capsys.readouterr().err
-    assert caught.value.code == 2 and error.count("\n") == 1
-    return error
+    return refusal(lambda: prepare.main(arguments), capsys)
 
 
 def test_a_reference_that_is_none_is_named_before_the_work(

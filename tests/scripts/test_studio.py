@@ -20,8 +20,8 @@ import pytest
 pytest.importorskip("fastapi", reason="the extra `studio` is not installed")
 
 from ldm.config.loader import ROOT
-from ldm.config.process import run
 from scripts import studio
+from tests.fixtures.refusal import refusal
 
 PLAN = b'{"background": "none", "placements": [{"object": "x", "mask": "m"}]}'
 AT_ONCE: list[tuple[str, bytes | None]] = [
@@ -49,12 +49,7 @@ def taken() -> Iterator[int]:
 
 
 def refused(argv: list[str], capsys: pytest.CaptureFixture[str]) -> str:
-    with pytest.raises(SystemExit) as stop:
-        run(lambda: studio.main(argv))
-    assert stop.value.code == 2
-    error = capsys.readouterr().err
-    assert error.count("\n") == 1
-    return error
+    return refusal(lambda: studio.main(argv), capsys)
 
 
 def test_a_taken_port_is_one_line(taken: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
